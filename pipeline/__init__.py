@@ -1,0 +1,1 @@
+"""The pipeline: from OCI images and recipes to the content-addressed artifacts a zone boots from."""

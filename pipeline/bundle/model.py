@@ -1,0 +1,121 @@
+"""What a boot needs, by digest: the zone bundle, and the launch data that reach the zone's init."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from pipeline.oci import Descriptor
+
+ARTIFACT_TYPE = "application/vnd.zonewright.bundle.v1"
+SPEC = "application/vnd.zonewright.spec.v1+json"
+KERNEL_ELF = "application/vnd.zonewright.kernel.v1.elf"
+INITRD_SEGMENT = "application/vnd.zonewright.initrd.v1.cpio"
+ROOTFS_SQUASHFS = "application/vnd.zonewright.rootfs.v1.squashfs"
+ADDONS_SQUASHFS = "application/vnd.zonewright.addons.v1.squashfs"
+
+
+@dataclass(frozen=True)
+class Process:
+    """The workload's process, resolved: names are numbers here, and PATH has been searched for nothing yet."""
+
+    argv: tuple[str, ...]
+    env: tuple[str, ...]  # "KEY=VALUE"
+    cwd: str = "/"
+    uid: int = 0
+    gid: int = 0
+    groups: tuple[int, ...] = ()
+    tty: bool = False
+    stop_signal: int = 15
+    stop_timeout_s: int = 10
+
+
+@dataclass(frozen=True)
+class Module:
+    """A kernel module of the initrd, in load order."""
+
+    path: str  # in the initrd, such as /modules/xen-blkfront.ko
+    parameters: str = ""
+
+
+@dataclass(frozen=True)
+class Resources:
+    """Memory and vCPUs; max is what may be reached later by ballooning and hotplug."""
+
+    memory_mib: int = 256
+    memory_max_mib: int = 256
+    vcpus: int = 1
+    vcpus_max: int = 1
+
+
+@dataclass(frozen=True)
+class Port:
+    """host_address:host_port on the user's machine leads to zone_port in the zone."""
+
+    host_address: str
+    host_port: int
+    zone_port: int
+    protocol: str = "tcp"
+
+
+@dataclass(frozen=True)
+class Network:
+    """The zone's one interface, as the spec wants it; addresses are given at launch."""
+
+    mtu: int = 1500
+    nameservers: tuple[str, ...] = ()
+    search: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """Everything a boot needs. Pushed and pulled as one OCI artifact; see `manifest.py` for that form."""
+
+    name: str
+    kernel: Descriptor  # uncompressed ELF
+    kernel_release: str
+    initrd: tuple[Descriptor, ...]  # raw newc segments, in order; the launch segment is added at boot
+    modules: tuple[Module, ...]
+    rootfs: Descriptor
+    process: Process
+    resources: Resources = Resources()
+    network: Network = Network()
+    ports: tuple[Port, ...] = ()
+    hostname: str = ""
+    cmdline: str = ""
+    readonly_root: bool = False
+    overlay_size_mib: int = 0  # 0: half of the memory
+    addons: Descriptor | None = None
+    annotations: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class LaunchNetwork:
+    """Addresses with prefix lengths, gateways without."""
+
+    interface: str
+    mtu: int
+    addresses: tuple[str, ...]
+    gateways: tuple[str, ...]
+    nameservers: tuple[str, ...]
+    search: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Launch:
+    """/zone/launch.json of the last initrd segment: what only the host knows at launch.
+
+    seed:  64 hex digits of entropy, mixed into the zone's pool and used for the interpreter's hash seed.
+    root:  device of the image ("xvda"); addons: device of the addons ("xvdb") or "".
+    """
+
+    hostname: str
+    seed: str
+    modules: tuple[Module, ...]
+    process: Process
+    root: str = "xvda"
+    addons: str = ""
+    readonly_root: bool = False
+    overlay_size_mib: int = 0
+    network: LaunchNetwork | None = None
+    extra: dict[str, Any] = field(default_factory=dict)

@@ -1,0 +1,1 @@
+"""The runtime: boots zone bundles on Xen, gives them networking and watches over them."""

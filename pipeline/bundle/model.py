@@ -119,3 +119,11 @@ class Launch:
     overlay_size_mib: int = 0
     network: LaunchNetwork | None = None
     extra: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class BundleResult:
+    """What the bundle stage leaves: the artifact's manifest, and what stands in it."""
+
+    manifest: Descriptor
+    bundle: Bundle

@@ -1,0 +1,66 @@
+"""Resolve `User` of an image config to numbers, from the image's own passwd and group files, never from the host's."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from pipeline.bundle.errors import NoSuchUser
+
+MAX_ID = (1 << 32) - 2  # (uid_t)-1 means "leave as it is" to the kernel
+
+
+@dataclass(frozen=True)
+class Account:
+    """Numbers to run as. `home` is "" where the image has no entry for the user."""
+
+    uid: int
+    gid: int
+    groups: tuple[int, ...]
+    home: str
+
+
+def resolve_user(user: str, *, passwd: bytes, group: bytes, subject: str) -> Account:
+    """Resolve "", "name", "uid", "name:group", "uid:gid" and mixtures.
+
+    Semantics: with an explicit group there are no supplementary groups; without one they are those of the group
+    file that list the user, as OCI runtimes do.
+    Raises:    NoSuchUser for a name the image lacks or a number out of range.
+    Source:    OCI image specification, config.md, "User".
+    """
+    name, _, group_name = (user or "0").partition(":")
+    users = [fields for line in passwd.split(b"\n") if len(fields := line.split(b":")) >= 7]
+    groups = [fields for line in group.split(b"\n") if len(fields := line.split(b":")) >= 4]
+    entry = _find(users, name)
+    uid = _number(entry[2] if entry else name.encode(), f"{subject}: user {name!r}", "passwd")
+    if group_name:
+        found = _find(groups, group_name)
+        gid = _number(found[2] if found else group_name.encode(), f"{subject}: group {group_name!r}", "group")
+        return Account(uid, gid, (), _text(entry[5]) if entry else "")
+    if entry is None:
+        return Account(uid, 0, (), "")
+    gid = _number(entry[3], f"{subject}: user {name!r}", "passwd")
+    members = (
+        _number(fields[2], f"{subject}: group", "group") for fields in groups if entry[0] in fields[3].split(b",")
+    )
+    return Account(uid, gid, tuple(sorted(set(members) - {gid})), _text(entry[5]))
+
+
+def _find(lines: list[list[bytes]], name: str) -> list[bytes] | None:
+    wanted = name.encode()
+    for column in (0, 2):
+        for fields in lines:
+            if fields[column] == wanted:
+                return fields
+    return None
+
+
+def _number(digits: bytes, subject: str, file: str) -> int:
+    if not digits.isdigit():
+        raise NoSuchUser(subject, expected=f"a number or a name in the image's /etc/{file}", got=repr(_text(digits)))
+    if int(digits) > MAX_ID:
+        raise NoSuchUser(subject, expected=f"at most {MAX_ID}", got=_text(digits))
+    return int(digits)
+
+
+def _text(data: bytes) -> str:
+    return data.decode("utf-8", "surrogateescape")

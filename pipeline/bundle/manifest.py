@@ -1,0 +1,69 @@
+"""The bundle's form as an OCI artifact: its model is the config, its parts are the layers."""
+
+from __future__ import annotations
+
+from pipeline.bundle.model import (
+    ADDONS_SQUASHFS,
+    ARTIFACT_TYPE,
+    INITRD_SEGMENT,
+    KERNEL_ELF,
+    ROOTFS_SQUASHFS,
+    SPEC,
+    Bundle,
+)
+from pipeline.jsonmodel import from_json, to_json
+from pipeline.oci import MANIFEST, BadDocument, Descriptor, canonical_json
+from pipeline.recipe import unknown
+from pipeline.store import Store
+
+TITLE = "org.opencontainers.image.title"
+TAG_PREFIX = "zones/"
+
+
+def parts(bundle: Bundle) -> list[Descriptor]:
+    """The blobs a boot reads, each once, with the media type of its role and a title for people."""
+    roles = [(KERNEL_ELF, "kernel.elf", bundle.kernel), (ROOTFS_SQUASHFS, "rootfs.squashfs", bundle.rootfs)]
+    roles += [(INITRD_SEGMENT, f"initrd.{index}.cpio", part) for index, part in enumerate(bundle.initrd)]
+    if bundle.addons is not None:
+        roles.append((ADDONS_SQUASHFS, "addons.squashfs", bundle.addons))
+    return [Descriptor(media, part.digest, part.size_bytes, {TITLE: title}) for media, title, part in roles]
+
+
+def write(store: Store, bundle: Bundle) -> Descriptor:
+    """Store config and manifest of a bundle and give it its name; the parts must be in the store already."""
+    config = store.put(canonical_json(to_json(bundle)), SPEC)
+    document = {
+        "schemaVersion": 2,
+        "mediaType": MANIFEST,
+        "artifactType": ARTIFACT_TYPE,
+        "config": config.to_json(),
+        "layers": [part.to_json() for part in parts(bundle)],
+    }
+    manifest = store.put(canonical_json(document), MANIFEST)
+    store.tag(TAG_PREFIX + bundle.name, manifest)
+    return manifest
+
+
+def read(store: Store, manifest: Descriptor) -> Bundle:
+    """The bundle of a manifest in the store.
+
+    Raises:  BadDocument when the manifest is no bundle, StoreDamaged when a document is missing or altered.
+    """
+    document = store.read_json(manifest.digest)
+    if document.get("artifactType") != ARTIFACT_TYPE:
+        raise BadDocument(
+            f"manifest {manifest.digest.short}",
+            expected=f"artifactType {ARTIFACT_TYPE}",
+            got=str(document.get("artifactType")),
+        )
+    config = Descriptor.from_json(document.get("config"), subject=f"config of {manifest.digest.short}")
+    return from_json(Bundle, store.read_json(config.digest), subject=f"bundle {manifest.digest.short}")
+
+
+def find(store: Store, name: str) -> tuple[Descriptor, Bundle]:
+    """The bundle a zone's name stands for in this store; raises UnknownName."""
+    tags = store.tags()
+    if (manifest := tags.get(TAG_PREFIX + name)) is None:
+        known = [tag.removeprefix(TAG_PREFIX) for tag in tags if tag.startswith(TAG_PREFIX)]
+        raise unknown("built zone", name, known)
+    return manifest, read(store, manifest)

@@ -1,0 +1,89 @@
+"""What the workload's process is: the image config, with what the spec says laid over it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pipeline.bundle.accounts import resolve_user
+from pipeline.bundle.errors import BadImageConfig
+from pipeline.bundle.model import Process
+from pipeline.bundle.spec import ZoneSpec, signal_number
+
+DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+
+
+def resolve_process(spec: ZoneSpec, config: dict[str, Any], *, passwd: bytes, group: bytes) -> Process:
+    """Lay the spec over the image's config.
+
+    Semantics: `command` replaces Entrypoint and drops Cmd; `args` replaces Cmd; `env` wins over Env; PATH and HOME
+               have a value in any case.
+    Raises:    BadImageConfig, NoSuchUser, BadSpec.
+    Source:    OCI image specification, config.md.
+    """
+    subject = f"image {spec.image} of zone {spec.name}"
+    inner = config.get("config") or {}
+    if not isinstance(inner, dict):
+        raise BadImageConfig(subject, expected="an object under config", got=type(inner).__name__)
+    entrypoint = spec.command if spec.command is not None else _strings(inner, "Entrypoint", subject)
+    default_args = () if spec.command is not None else _strings(inner, "Cmd", subject)
+    argv = (*entrypoint, *(spec.args if spec.args is not None else default_args))
+    if not argv:
+        raise BadImageConfig(
+            subject, expected="an Entrypoint or Cmd", got="neither", hint="give the zone a `command` in its spec"
+        )
+    account = resolve_user(
+        spec.user if spec.user is not None else _string(inner, "User", subject),
+        passwd=passwd,
+        group=group,
+        subject=subject,
+    )
+    environment = dict(_split_env(text, subject) for text in _strings(inner, "Env", subject)) | spec.env
+    environment.setdefault("PATH", DEFAULT_PATH)
+    environment.setdefault("HOME", account.home or "/")
+    environment.setdefault("HOSTNAME", spec.hostname)
+    for text in (*argv, *environment, *environment.values()):
+        if "\0" in text:
+            raise BadImageConfig(subject, expected="arguments and environment without NUL", got=repr(text)[:80])
+    signal_text = _string(inner, "StopSignal", subject)
+    stop_signal = spec.stop_signal or (
+        signal_number(signal_text, subject=f"{subject}: StopSignal") if signal_text else 15
+    )
+    return Process(
+        argv=argv,
+        env=tuple(f"{key}={value}" for key, value in environment.items()),
+        cwd=_workdir(spec.workdir or _string(inner, "WorkingDir", subject) or "/", subject),
+        uid=account.uid,
+        gid=account.gid,
+        groups=account.groups,
+        stop_signal=stop_signal,
+        stop_timeout_s=spec.stop_timeout_s,
+    )
+
+
+def _workdir(path: str, subject: str) -> str:
+    path = path if path.startswith("/") else f"/{path}"
+    # A directory below /proc could lead out of the root through a file descriptor (CVE-2024-21626).
+    if path.split("/")[1:2] == ["proc"] or "\0" in path:
+        raise BadImageConfig(subject, expected="a WorkingDir outside /proc", got=repr(path)[:120])
+    return path
+
+
+def _strings(config: dict[str, Any], key: str, subject: str) -> tuple[str, ...]:
+    value = config.get(key) or []
+    if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
+        raise BadImageConfig(subject, expected=f"a list of strings as {key}", got=repr(value)[:120])
+    return tuple(value)
+
+
+def _string(config: dict[str, Any], key: str, subject: str) -> str:
+    value = config.get(key) or ""
+    if not isinstance(value, str):
+        raise BadImageConfig(subject, expected=f"a string as {key}", got=repr(value)[:120])
+    return value
+
+
+def _split_env(text: str, subject: str) -> tuple[str, str]:
+    key, equals, value = text.partition("=")
+    if not key or not equals:
+        raise BadImageConfig(subject, expected="Env entries KEY=VALUE", got=repr(text)[:120])
+    return key, value

@@ -1,0 +1,138 @@
+"""The zone spec: zones/NAME.toml, checked and with its defaults filled in."""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+import signal
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from pipeline.bundle.errors import BadSpec
+from pipeline.bundle.model import Network, Port, Resources
+from pipeline.recipe import PROJECT, load
+
+ZONES = PROJECT / "zones"
+DEFAULT_KERNEL = "recipe:debian-cloud"
+
+
+@dataclass(frozen=True)
+class ZoneSpec:
+    """What the user asked for, before any image has been looked at. None means: as the image says."""
+
+    name: str
+    image: str
+    kernel: str = DEFAULT_KERNEL
+    command: tuple[str, ...] | None = None
+    args: tuple[str, ...] | None = None
+    env: dict[str, str] = field(default_factory=dict)
+    user: str | None = None
+    workdir: str | None = None
+    hostname: str = ""
+    resources: Resources = Resources()
+    ports: tuple[Port, ...] = ()
+    network: Network = Network()
+    readonly_root: bool = False
+    overlay_size_mib: int = 0
+    verbose: bool = False
+    cmdline_append: str = ""
+    stop_signal: int | None = None
+    stop_timeout_s: int = 10
+    annotations: dict[str, str] = field(default_factory=dict)
+
+
+def load_spec(name: str, directory: Path = ZONES) -> ZoneSpec:
+    """Read and check the spec of a zone.
+
+    Raises:  UnknownName with near names; BadRecipe or BadSpec naming file, key, expected and got.
+    """
+    document = load(directory, name, kind="zone", schema=ZONES / "zone.schema.json")
+    return parse_spec(name, document, subject=str(directory / f"{name}.toml"))
+
+
+def parse_spec(name: str, document: dict[str, Any], *, subject: str) -> ZoneSpec:
+    """Turn a document that fits the schema into a ZoneSpec; checks what a schema cannot say."""
+    resources, dns, root = (document.get(key, {}) for key in ("resources", "dns", "root"))
+    kernel_options, stop = document.get("kernel_options", {}), document.get("stop", {})
+    memory_mib, vcpus = resources.get("memory_mib", 256), resources.get("vcpus", 1)
+    ports = tuple(parse_port(text, subject=f"{subject}: key ports") for text in document.get("ports", []))
+    _refuse_double_ports(ports, subject)
+    for address in dns.get("nameservers", []):
+        _address(address, subject=f"{subject}: key dns.nameservers")
+    return ZoneSpec(
+        name=name,
+        image=document["image"],
+        kernel=document.get("kernel", DEFAULT_KERNEL),
+        command=_tuple(document.get("command")),
+        args=_tuple(document.get("args")),
+        env=document.get("env", {}),
+        user=document.get("user"),
+        workdir=document.get("workdir"),
+        hostname=document.get("hostname", hostname_of(name)),
+        resources=Resources(memory_mib, memory_mib, vcpus, vcpus),
+        ports=ports,
+        network=Network(
+            document.get("network", {}).get("mtu", 1500),
+            tuple(dns.get("nameservers", [])),
+            tuple(dns.get("search", [])),
+        ),
+        readonly_root=root.get("readonly", False),
+        overlay_size_mib=root.get("overlay_size_mib", 0),
+        verbose=kernel_options.get("verbose", False),
+        cmdline_append=kernel_options.get("cmdline_append", ""),
+        stop_signal=signal_number(stop["signal"], subject=f"{subject}: key stop.signal") if "signal" in stop else None,
+        stop_timeout_s=stop.get("timeout_s", 10),
+        annotations=document.get("annotations", {}),
+    )
+
+
+def parse_port(text: str, *, subject: str) -> Port:
+    """A port rule `[ADDRESS:]HOST_PORT:ZONE_PORT[/tcp]`; the address is 127.0.0.1 unless given."""
+    match = re.fullmatch(r"(?:(\[[^\]]+\]|[^:\[\]]+):)?(\d+):(\d+)(?:/(tcp))?", text)
+    if match is None:
+        raise BadSpec(subject, expected='a port rule such as "8080:80"', got=repr(text))
+    address = (match[1] or "127.0.0.1").strip("[]")
+    _address(address, subject=subject)
+    for digits in (match[2], match[3]):
+        if not 1 <= int(digits) <= 65535:
+            raise BadSpec(subject, expected="ports from 1 to 65535", got=repr(text))
+    return Port(address, int(match[2]), int(match[3]), match[4] or "tcp")
+
+
+def signal_number(text: str, *, subject: str) -> int:
+    """The number of a signal given as SIGTERM, TERM, 15 or SIGRTMIN+3 (x86-64 Linux numbers)."""
+    name = text.upper().removeprefix("SIG")
+    if name.isdigit() and 1 <= int(name) <= 64:
+        return int(name)
+    if match := re.fullmatch(r"RTMIN(?:\+(\d+))?", name):
+        return 34 + int(match[1] or 0)
+    try:
+        return int(signal.Signals[f"SIG{name}"])
+    except KeyError:
+        raise BadSpec(subject, expected="a signal such as SIGTERM", got=repr(text)) from None
+
+
+def hostname_of(name: str) -> str:
+    """A host name made from a zone's name: what may not stand in one becomes a hyphen."""
+    return re.sub(r"[^A-Za-z0-9-]+", "-", name).strip("-")[:63] or "zone"
+
+
+def _address(text: str, *, subject: str) -> None:
+    try:
+        ipaddress.ip_address(text)
+    except ValueError:
+        raise BadSpec(subject, expected="an IPv4 or IPv6 address", got=repr(text)) from None
+
+
+def _refuse_double_ports(ports: tuple[Port, ...], subject: str) -> None:
+    seen: set[tuple[str, int]] = set()
+    for port in ports:
+        key = (port.host_address, port.host_port)
+        if key in seen:
+            raise BadSpec(f"{subject}: key ports", expected="each host port once", got=f"{key[0]}:{key[1]} twice")
+        seen.add(key)
+
+
+def _tuple(value: list[str] | None) -> tuple[str, ...] | None:
+    return None if value is None else tuple(value)

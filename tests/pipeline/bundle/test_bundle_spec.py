@@ -1,0 +1,67 @@
+"""Zone specs: what is accepted, and what is said about what is not."""
+
+from __future__ import annotations
+
+import pytest
+
+from pipeline.bundle.errors import BadSpec
+from pipeline.bundle.spec import ZONES, hostname_of, load_spec, parse_port
+from pipeline.recipe import BadRecipe, UnknownName, names
+
+
+@pytest.mark.parametrize("name", names(ZONES))
+def test_every_shipped_spec_loads(name):
+    assert load_spec(name).name == name
+
+
+def write(tmp_path, text: str) -> str:
+    (tmp_path / "web.toml").write_text(text)
+    return "web"
+
+
+def test_unknown_zone_names_the_near_ones(tmp_path):
+    write(tmp_path, 'image = "x"')
+    with pytest.raises(UnknownName, match=r"zone 'wev': no such zone \(did you mean web\?\)"):
+        load_spec("wev", tmp_path)
+
+
+def test_wrong_type_names_file_key_expected_and_got(tmp_path):
+    with pytest.raises(BadRecipe, match=r"web.toml: key resources.memory_mib: expected integer, got 'many'"):
+        load_spec(write(tmp_path, 'image = "x"\n[resources]\nmemory_mib = "many"'), tmp_path)
+
+
+def test_misspelt_key_names_the_near_one(tmp_path):
+    with pytest.raises(BadRecipe, match=r"got port \(did you mean ports\?\)"):
+        load_spec(write(tmp_path, 'image = "x"\nport = []'), tmp_path)
+
+
+def test_missing_image_is_named(tmp_path):
+    with pytest.raises(BadRecipe, match="expected a value for image, got none"):
+        load_spec(write(tmp_path, "ports = []"), tmp_path)
+
+
+def test_broken_toml_is_a_sentence(tmp_path):
+    with pytest.raises(BadRecipe, match="expected TOML"):
+        load_spec(write(tmp_path, "image = "), tmp_path)
+
+
+def test_port_rules():
+    assert parse_port("8080:80", subject="s").host_address == "127.0.0.1"
+    rule = parse_port("[::1]:8443:443/tcp", subject="s")
+    assert (rule.host_address, rule.host_port, rule.zone_port) == ("::1", 8443, 443)
+
+
+@pytest.mark.parametrize("text", ["80", "0:80", "8080:65536", "1.2.3:80:80", "a:b", "300.0.0.1:80:80"])
+def test_bad_port_rules_are_refused(text):
+    with pytest.raises(BadSpec):
+        parse_port(text, subject="web.toml: key ports")
+
+
+def test_one_host_port_twice_is_refused(tmp_path):
+    with pytest.raises(BadSpec, match="8080 twice"):
+        load_spec(write(tmp_path, 'image = "x"\nports = ["8080:80", "8080:81"]'), tmp_path)
+
+
+def test_hostname_comes_from_the_name():
+    assert hostname_of("my_zone.v2") == "my-zone-v2"
+    assert hostname_of("___") == "zone"

@@ -1,0 +1,1 @@
+"""Fetch: image references, registries and Debian packages into the store."""

@@ -76,6 +76,8 @@ class PrivateApt:
             # Else a list that could not be had is a warning, and the old one is used.
             "APT::Update::Error-Mode": "any",
             "Debug::NoLocking": "1",
+            # apt counts itself among `?essential` unless this list is another one; a zone needs no apt.
+            "pkgCacheGen::ForceEssential": ",",
             "Acquire::Languages": "none",
             "Acquire::Retries": "2",
             "Acquire::http::Timeout": "20",

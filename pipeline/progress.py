@@ -1,4 +1,4 @@
-"""Progress for people: live bars on a terminal, plain lines elsewhere. The pipeline reports; this decides how it looks."""
+"""Progress for people: live bars on a terminal, plain lines elsewhere. Stages report; this decides how it looks."""
 
 from __future__ import annotations
 

@@ -1,0 +1,139 @@
+"""What lies between the graph and a stage: the small result files, and when one of them still holds.
+
+A task's target is build/<stage>/<name>.json. It names blobs by digest; the bytes live in the store. doit's own
+database decides nothing: a result holds only while its file can be read and every blob it names hashes to its name.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+from pipeline import progress
+from pipeline.env import Env, intact
+from pipeline.errors import PipelineError
+from pipeline.jsonmodel import from_json, to_json
+from pipeline.oci import canonical_json, parse_json
+from pipeline.recipe import PROJECT
+from pipeline.store import Store, write_atomic
+
+BUILD = PROJECT / "build"
+T = TypeVar("T")
+
+VARIABLES: dict[str, str] = {
+    "zone": "the name of a zone: a file in zones/",
+    "wait": "no: boot returns as soon as the zone runs, without waiting for its ports",
+    "host": "where zones run: xen, lab",
+    "to": "where to publish to",
+}
+
+
+class UnknownVariable(PipelineError):
+    """A NAME=VALUE on the command line that no task reads."""
+
+
+class NotBuilt(PipelineError):
+    """The result of a stage that has not run."""
+
+
+@functools.cache
+def env() -> Env:
+    """The one Env of this process: the user's store, progress on stderr."""
+    return Env(Store(), progress.for_terminal())
+
+
+def result_path(stage: str, name: str) -> Path:
+    """Where the result file of a task is."""
+    return BUILD / stage / f"{name}.json"
+
+
+def read_result(cls: type[T], stage: str, name: str) -> T:
+    """The result of a task that ran before; raises NotBuilt or BadModel."""
+    path = result_path(stage, name)
+    try:
+        data = path.read_bytes()
+    except FileNotFoundError:
+        raise NotBuilt(f"{stage} {name}", got="not built yet", hint=f"./doit {stage}:{name}") from None
+    return from_json(cls, parse_json(data, subject=str(path)), subject=str(path))
+
+
+def execute(stage: str, name: str, run: Callable[..., Any], inputs: Sequence[tuple[type, str, str]]) -> None:
+    """Run a stage on the results it needs and publish its own result file.
+
+    inputs:  (result class, stage, name) of each result `run` takes, after env.
+    """
+    arguments = [read_result(cls, *where) for cls, *where in inputs]
+    result = run(env(), *arguments)
+    write_atomic(result_path(stage, name), canonical_json(to_json(result)) + b"\n")
+
+
+def holds(cls: type, stage: str, name: str) -> bool:
+    """Can the result of a task be used as it is?"""
+    try:
+        return intact(env().store, read_result(cls, stage, name))
+    except PipelineError:
+        return False
+
+
+def check_variables(given: Sequence[str]) -> None:
+    """Refuse variables no task reads: `zon=nginx` would otherwise boot something else. Raises UnknownVariable."""
+    import difflib
+
+    for name in given:
+        if name not in VARIABLES:
+            near = difflib.get_close_matches(name, VARIABLES, n=1)
+            hint = f"did you mean {near[0]}=?" if near else f"there are: {', '.join(VARIABLES)}"
+            raise UnknownVariable(f"{name}=…", got="no task reads a variable of that name", hint=hint)
+
+
+class Reporter:
+    """How a run of the graph looks: one line per task that worked, one for all that had nothing to do."""
+
+    desc = "zonewright"
+
+    def __init__(self, outstream: Any, options: dict[str, Any]) -> None:
+        self._out = env().progress
+        self._worked = self._idle = 0
+        self._errors: list[str] = []
+
+    def initialize(self, tasks: Any, selected_tasks: Any) -> None: ...
+
+    def get_status(self, task: Any) -> None: ...
+
+    def execute_task(self, task: Any) -> None:
+        if task.actions and not task.name.startswith("_"):
+            self._out.say(f"{task.name.replace(':', ' ')}")
+
+    def add_success(self, task: Any) -> None:
+        self._worked += bool(task.actions)
+
+    def skip_uptodate(self, task: Any) -> None:
+        self._idle += 1
+
+    def skip_ignore(self, task: Any) -> None: ...
+
+    def add_failure(self, task: Any, fail: Any) -> None:
+        self._errors.append(fail_text(task, fail))
+
+    def cleanup_error(self, exception: Any) -> None:
+        self._errors.append(str(exception))
+
+    def runtime_error(self, message: str) -> None:
+        self._errors.append(message)
+
+    def teardown_task(self, task: Any) -> None: ...
+
+    def complete_run(self) -> None:
+        if self._idle and not self._worked and not self._errors:
+            self._out.say(f"nothing to do: {self._idle} results are up to date")
+        self._out.close()
+        for error in self._errors:
+            env().progress.say(f"error: {error}")
+
+
+def fail_text(task: Any, fail: Any) -> str:
+    """One sentence for an error of ours; the traceback for one that is a defect."""
+    trace = getattr(fail, "get_msg", lambda: str(fail))()
+    return str(getattr(fail, "message", "")) if getattr(fail, "exception", None) is None else trace or str(task.name)

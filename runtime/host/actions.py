@@ -1,0 +1,167 @@
+"""What people ask of a host: boot a zone, stop one, list them. `zone` and doit both come through here."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from pipeline.bundle import manifest
+from pipeline.bundle.model import Bundle
+from pipeline.env import intact
+from pipeline.errors import StoreDamaged
+from pipeline.jsonmodel import to_json
+from pipeline.oci import Descriptor
+from pipeline.progress import Progress
+from pipeline.store import Store
+from runtime.host.hosts import Host
+
+BOOT_TIMEOUT_S = 240.0
+WAIT_TIMEOUT_S = 300.0
+HTTP_TIMEOUT_S = 10.0
+
+Json = dict[str, Any]
+
+
+@dataclass
+class Booted:
+    """A zone that is up: where it answers, and how long each step took.
+
+    steps:  (name, start, end) in seconds since the boot was asked for, in order.
+    """
+
+    zone: Json
+    urls: list[str]
+    steps: list[tuple[str, float, float]] = field(default_factory=list)
+
+
+class Timeline:
+    """Notes when the steps of a boot began and ended."""
+
+    def __init__(self) -> None:
+        self.origin = time.monotonic()
+        self.steps: list[tuple[str, float, float]] = []
+
+    @contextlib.contextmanager
+    def step(self, name: str) -> Any:
+        """A context that is one step."""
+        start = time.monotonic() - self.origin
+        yield
+        self.steps.append((name, round(start, 4), round(time.monotonic() - self.origin, 4)))
+
+
+def boot(host: Host, store: Store, name: str, *, wait: bool = True, progress: Progress) -> Booted:
+    """Boot the zone `name` from its bundle in the store.
+
+    wait:    return when its workload runs and every published port answers, rather than when its domain runs.
+    Raises:  UnknownName, StoreDamaged, and what the host raises; nothing of the zone is left then.
+    """
+    descriptor, bundle = manifest.find(store, name)
+    return boot_bundle(host, store, descriptor, bundle, wait=wait, progress=progress)
+
+
+def boot_bundle(
+    host: Host, store: Store, descriptor: Descriptor, bundle: Bundle, *, wait: bool, progress: Progress
+) -> Booted:
+    """Boot a bundle; see `boot`."""
+    timeline = Timeline()
+    blobs = manifest.parts(bundle)
+    with timeline.step("check artifacts"):
+        for blob in blobs:
+            if not intact(store, blob):
+                raise StoreDamaged(
+                    f"zone {bundle.name}: {blob.annotations.get(manifest.TITLE, 'a part')} {blob.digest.short}",
+                    expected="the bytes of that digest in the store",
+                    got="none, or others",
+                    hint=f"./doit bundle zone={bundle.name} makes it again",
+                )
+    with timeline.step("host up"):
+        host.up(progress)
+        host.tidy()
+    with timeline.step("plug disks"):
+        listen = host.listen_for(bundle.ports) if not _runs(host, bundle.name) else []
+        sources = host.provide(blobs)
+    request = {"bundle": to_json(bundle), "manifest": str(descriptor.digest), "sources": sources, "listen": listen}
+    try:
+        with timeline.step("build domain"), progress.bar(f"zone {bundle.name}: building its domain", unit="steps"):
+            zone = host.call("boot", request, timeout_s=BOOT_TIMEOUT_S)
+        with _stopped_on_failure(host, bundle.name):
+            with timeline.step("open ports"):
+                host.expose(zone["published"])
+            urls = []
+            if wait:
+                with timeline.step("zone boots"), progress.bar(f"zone {bundle.name}: booting", unit="steps"):
+                    zone = host.call("wait", {"name": bundle.name, "ports": False}, timeout_s=WAIT_TIMEOUT_S)
+                with timeline.step("workload answers"):
+                    zone = host.call("wait", {"name": bundle.name}, timeout_s=WAIT_TIMEOUT_S)
+                with timeline.step("first answer"):
+                    urls = [_url(rule) for rule in zone["published"]]
+    except BaseException:
+        with contextlib.suppress(Exception):
+            host.tidy()
+        raise
+    return Booted(zone, urls, timeline.steps)
+
+
+def stop(host: Host, name: str, *, timeout_s: float | None = None, progress: Progress) -> Json:
+    """Stop a zone and take back its ports and disks; raises UnknownZone when the host has none of that name."""
+    params: Json = {"name": name} | ({} if timeout_s is None else {"timeout_s": timeout_s})
+    with progress.bar(f"zone {name}: stopping", unit="steps"):
+        zone = host.call("stop", params, timeout_s=(timeout_s or 3600) + 60)
+        host.tidy()
+    return zone
+
+
+def zones(host: Host) -> list[Json]:
+    """Every zone of a host that is up; none when it is not."""
+    return list(host.call("list", {})["zones"]) if host.is_up() else []
+
+
+def follow_logs(host: Host, name: str, write: Callable[[str], None], *, follow: bool, tail: int) -> None:
+    """A zone's console: its last lines and, if asked, what comes until it ends."""
+    reply = host.call("logs", {"name": name, "tail": tail})
+    if reply["text"]:
+        write(reply["text"] + "\n")
+    while follow:
+        before = reply["offset"]
+        reply = host.call("logs", {"name": name, "offset": before})
+        if reply["text"]:
+            write(reply["text"])
+        elif reply["ended"]:
+            return
+        else:
+            time.sleep(0.3)  # the console has no event to wait for across the channel
+
+
+def _runs(host: Host, name: str) -> bool:
+    return any(zone["name"] == name and zone["state"] in ("creating", "running") for zone in zones(host))
+
+
+@contextlib.contextmanager
+def _stopped_on_failure(host: Host, name: str) -> Any:
+    """A boot that was asked to wait and failed, or was interrupted, leaves no zone behind."""
+    try:
+        yield
+    except BaseException:
+        with contextlib.suppress(Exception):
+            host.call("stop", {"name": name, "timeout_s": 0}, timeout_s=60)
+        raise
+
+
+def _url(rule: Json) -> str:
+    """`http://…/` when the port answers HTTP, else `tcp://…`."""
+    import http.client
+
+    address, port = rule["host_address"], rule["host_port"]
+    shown = f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
+    connection = http.client.HTTPConnection(address, port, timeout=HTTP_TIMEOUT_S)
+    try:
+        connection.request("HEAD", "/")
+        connection.getresponse()
+        return f"http://{shown}/"
+    except (OSError, http.client.HTTPException):
+        return f"tcp://{shown}"
+    finally:
+        connection.close()

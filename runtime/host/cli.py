@@ -1,0 +1,264 @@
+"""The `zone` command."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import os
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pipeline.errors import SentenceError
+
+if TYPE_CHECKING:
+    from runtime.host.hosts import Host
+
+EXAMPLES = """\
+examples:
+  zone boot nginx              boot the zone whose bundle `doit bundle zone=nginx` made
+  zone ps                      the zones of this host
+  zone logs -f nginx           its console, as it comes
+  zone stop nginx              stop it; the lab stays up
+  zone host status             is the lab up, and how much memory is left in it
+  zone host down               end the lab
+  zone image pack docker://127.0.0.1:5000/nginx -o nginx.squashfs
+
+Zones run on this machine if it is a control domain of Xen, else in the lab: Xen and a Debian dom0 inside QEMU.
+--host or $ZONE_HOST (xen, lab) says otherwise. Artifacts lie in $ZONEWRIGHT_STORE (~/.cache/zonewright)."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; returns the exit code: 0, 1 for an error said in one sentence, 130 for Ctrl-C."""
+    arguments = parser().parse_args(argv)
+    logging.basicConfig(level=logging.DEBUG if arguments.verbose else logging.WARNING, format="%(name)s: %(message)s")
+    try:
+        return int(arguments.run(arguments) or 0)
+    except SentenceError as error:
+        sys.stderr.write(f"error: {error}\n")
+        return 1
+    except KeyboardInterrupt:
+        sys.stderr.write("interrupted\n")
+        return 130
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line, in one table."""
+    top = _parser(None, "zone", "Boots zones and looks after them.", epilog=EXAMPLES)
+    top.add_argument("--host", metavar="H", help="where zones run: xen or lab (default: $ZONE_HOST, else what this is)")
+    top.add_argument("--verbose", action="store_true", help="say what is done, step by step, on stderr")
+    commands = top.add_subparsers(metavar="COMMAND", required=True)
+
+    boot = _parser(commands, "boot", "Boot a zone whose bundle is in the store.", run=_boot)
+    boot.add_argument("name", help="a zone's name")
+    boot.add_argument("--no-wait", action="store_true", help="return when its domain runs, before its ports answer")
+
+    stop = _parser(commands, "stop", "Stop a zone, or forget one that exited.", run=_stop)
+    stop.add_argument("name", help="a zone's name")
+    stop.add_argument(
+        "--timeout", type=float, metavar="S", help="seconds to wait before it is killed (default: its spec's)"
+    )
+
+    ps = _parser(commands, "ps", "List the zones of this host.", run=_ps)
+    ps.add_argument("--format", choices=("table", "json"), default="table", help="default: table")
+
+    logs = _parser(commands, "logs", "Show a zone's console.", run=_logs)
+    logs.add_argument("name", help="a zone's name")
+    logs.add_argument("-f", "--follow", action="store_true", help="go on until the zone ends")
+    logs.add_argument("--tail", type=int, default=200, metavar="N", help="how many lines to begin with (default: 200)")
+
+    host = _parser(commands, "host", "The host itself: the lab, or this machine's zoned.")
+    host_commands = host.add_subparsers(metavar="COMMAND", required=True)
+    _parser(host_commands, "up", "Bring it up.", run=_host_up)
+    _parser(host_commands, "down", "End the lab and every zone in it.", run=_host_down)
+    _parser(host_commands, "console", "The console of the lab's dom0 and of Xen; Ctrl-] leaves it.", run=_host_console)
+    status = _parser(host_commands, "status", "Is it up, what runs there, what is left.", run=_host_status)
+    status.add_argument("--format", choices=("table", "json"), default="table", help="default: table")
+
+    image = _parser(commands, "image", "Work with images, without any zone.")
+    image_commands = image.add_subparsers(metavar="COMMAND", required=True)
+    pack = _parser(image_commands, "pack", "Turn an image into one file a kernel can mount.", run=_image_pack)
+    pack.add_argument("reference", metavar="REF", help="docker://HOST/REPO:TAG, oci:DIR:TAG, recipe:NAME")
+    pack.add_argument("-o", "--output", required=True, type=Path, metavar="FILE", help="where to write it")
+    pack.add_argument("--format", default="squashfs", metavar="F", help="squashfs (default)")
+    pack.add_argument("--compression", default="zstd-3", metavar="C", help="zstd-N, small, gzip, lz4 (default: zstd-3)")
+    pack.add_argument("--platform", default="linux/amd64", metavar="P", help="OS/ARCH[/VARIANT] (default: linux/amd64)")
+    return top
+
+
+def _parser(parent: Any, name: str, text: str, *, run: Any = None, epilog: str = "") -> argparse.ArgumentParser:
+    shape: dict[str, Any] = {
+        "description": text,
+        "epilog": epilog,
+        "formatter_class": argparse.RawDescriptionHelpFormatter,
+    }
+    made = (
+        argparse.ArgumentParser(prog=name, **shape) if parent is None else parent.add_parser(name, help=text, **shape)
+    )
+    if run is not None:
+        made.set_defaults(run=run)
+    return made
+
+
+def _write(text: str) -> None:
+    sys.stdout.write(text)
+    sys.stdout.flush()
+
+
+def _host(arguments: argparse.Namespace) -> Host:
+    from pipeline.store import Store
+    from runtime.host.hosts import select_host
+
+    return select_host(Store(), arguments.host)
+
+
+def _with_progress(work: Callable[[Any], Any]) -> Any:
+    from pipeline.progress import for_terminal
+
+    progress = for_terminal()
+    try:
+        return work(progress)
+    finally:
+        progress.close()
+
+
+def _boot(arguments: argparse.Namespace) -> None:
+    from pipeline.store import Store
+    from runtime.host import actions
+
+    host, store = _host(arguments), Store()
+    booted = _with_progress(
+        lambda progress: actions.boot(host, store, arguments.name, wait=not arguments.no_wait, progress=progress)
+    )
+    _write(up_line(booted) + "\n")
+
+
+def up_line(booted: Any) -> str:
+    """`zone nginx is up: http://127.0.0.1:8080/`."""
+    where = ", ".join(booted.urls) or ", ".join(booted.zone["addresses"])
+    return f"zone {booted.zone['name']} is up: {where}"
+
+
+def _stop(arguments: argparse.Namespace) -> None:
+    from runtime.host import actions
+
+    zone = _with_progress(
+        lambda progress: actions.stop(_host(arguments), arguments.name, timeout_s=arguments.timeout, progress=progress)
+    )
+    _write(f"zone {zone['name']} is stopped{': ' + zone['exit_text'] if zone['exit_text'] else ''}\n")
+
+
+def _ps(arguments: argparse.Namespace) -> None:
+    from runtime.host import actions
+
+    zones = actions.zones(_host(arguments))
+    if arguments.format == "json":
+        _write(json.dumps(zones, indent=2, sort_keys=True) + "\n")
+        return
+    rows = [
+        [z["name"], _state(z), z["domid"], z["memory_mib"], z["vcpus"], z["addresses"][0], _ports(z)] for z in zones
+    ]
+    table(["NAME", "STATE", "DOMID", "MIB", "VCPUS", "ADDRESS", "PORTS"], rows)
+
+
+def _state(zone: dict[str, Any]) -> str:
+    if zone["state"] == "running":
+        return f"running {_duration(time.time() - zone['started_at'])}"
+    return f"{zone['state']} ({zone['exit_text']})" if zone["exit_text"] else str(zone["state"])
+
+
+def _ports(zone: dict[str, Any]) -> str:
+    return ", ".join(f"{rule['host_address']}:{rule['host_port']}->{rule['zone_port']}" for rule in zone["published"])
+
+
+def _duration(seconds: float) -> str:
+    for size, unit in ((86400, "d"), (3600, "h"), (60, "min")):
+        if seconds >= size:
+            return f"{seconds / size:.0f} {unit}"
+    return f"{max(seconds, 0):.0f} s"
+
+
+def table(head: list[str], rows: list[list[Any]]) -> None:
+    """A table on stdout; rich draws it, without colour or boxes where stdout is no terminal."""
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+
+    drawn = Table(*head, box=box.SIMPLE_HEAD if sys.stdout.isatty() else None, pad_edge=False, highlight=False)
+    for row in rows:
+        drawn.add_row(*("" if cell is None else str(cell) for cell in row))
+    width = None if sys.stdout.isatty() else 200
+    Console(width=width, markup=False, highlight=False).print(drawn)
+
+
+def _logs(arguments: argparse.Namespace) -> None:
+    from runtime.host import actions
+
+    actions.follow_logs(_host(arguments), arguments.name, _write, follow=arguments.follow, tail=arguments.tail)
+
+
+def _host_up(arguments: argparse.Namespace) -> None:
+    host = _host(arguments)
+    _with_progress(host.up)
+    _write(f"host {host.name} is up\n")
+
+
+def _host_down(arguments: argparse.Namespace) -> None:
+    _lab(arguments).down()
+    _write("host lab is down\n")
+
+
+def _host_console(arguments: argparse.Namespace) -> None:
+    _lab(arguments).console()
+
+
+def _lab(arguments: argparse.Namespace) -> Any:
+    from runtime.host.hosts import LabHost, NoSuchHost
+
+    host = _host(arguments)
+    if not isinstance(host, LabHost):
+        raise NoSuchHost(f"host {host.name}", expected="the lab", got="a real one, which this command leaves alone")
+    return host.lab
+
+
+def _host_status(arguments: argparse.Namespace) -> None:
+    from runtime.host.hosts import LabHost
+
+    host = _host(arguments)
+    status: dict[str, Any] = {"host": host.name, "up": host.is_up()}
+    if isinstance(host, LabHost):
+        status |= host.lab.status()
+    if status["up"]:
+        status |= host.call("status", {})
+    if arguments.format == "json":
+        _write(json.dumps(status, indent=2, sort_keys=True) + "\n")
+    else:
+        table(["WHAT", "VALUE"], [[key.replace("_", " "), value] for key, value in status.items()])
+
+
+def _image_pack(arguments: argparse.Namespace) -> None:
+    from pipeline.env import Env
+    from pipeline.pack import pack_image
+    from pipeline.store import Store
+
+    def pack(progress: Any) -> Any:
+        return pack_image(
+            arguments.reference,
+            arguments.output,
+            compression=arguments.compression,
+            format=arguments.format,
+            platform=arguments.platform,
+            env=Env(Store(), progress),
+        )
+
+    _write(f"{_with_progress(pack)}\n")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

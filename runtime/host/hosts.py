@@ -1,0 +1,223 @@
+"""Which machine zones run on, and what differs between them: how a blob gets there, and how a port gets back."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+from pipeline.bundle.model import Port
+from pipeline.oci import Descriptor
+from pipeline.progress import Progress
+from pipeline.store import Store
+from runtime.errors import RuntimeFault
+
+if TYPE_CHECKING:
+    from runtime.host.lab.lab import Lab
+
+SOCKET = Path("/run/zonewright/zoned.sock")
+CONTROL_DOMAIN_FLAG = Path("/proc/xen/capabilities")
+ZONED_START_TIMEOUT_S = 30.0
+
+Json = dict[str, Any]
+OnEvent = Callable[[Json], None]
+
+
+class NoSuchHost(RuntimeFault):
+    """A host that is neither `xen` nor `lab`."""
+
+
+class HostDown(RuntimeFault):
+    """The host is not up, or its zoned does not answer."""
+
+
+class PortTaken(RuntimeFault):
+    """A port to publish is in use on this machine."""
+
+
+class Host(Protocol):
+    """A machine with Xen and a zoned."""
+
+    name: str
+
+    def up(self, progress: Progress) -> None:
+        """Make it ready for zones; at once if it is."""
+
+    def is_up(self) -> bool:
+        """Could `call` succeed now?"""
+
+    def call(self, method: str, params: Json, *, on_event: OnEvent | None = None, timeout_s: float = 60.0) -> Json:
+        """One call of zoned."""
+
+    def provide(self, blobs: Iterable[Descriptor]) -> dict[str, Json]:
+        """Make blobs of the local store reachable; digest -> source, as `runtime.host.sources` reads them."""
+
+    def listen_for(self, ports: Iterable[Port]) -> list[Json]:
+        """Where zoned is to listen so that `expose` can lead each port to the user's machine."""
+
+    def expose(self, published: Iterable[Json]) -> None:
+        """Lead the ports zoned published to the user's machine."""
+
+    def tidy(self) -> None:
+        """Take back what no zone of this host uses any more."""
+
+
+def select_host(store: Store, name: str | None = None) -> Host:
+    """The host of `--host`, $ZONE_HOST, or else this machine's Xen if it is a control domain, or else the lab."""
+    name = name or os.environ.get("ZONE_HOST") or ("xen" if is_control_domain() else "lab")
+    if name == "xen":
+        return XenHost()
+    if name == "lab":
+        return LabHost(store)
+    raise NoSuchHost(
+        f"host {name!r}", expected="xen or lab", got=name, hint="ssh:// and tls:// hosts are not built yet"
+    )
+
+
+def is_control_domain() -> bool:
+    """Is this machine a control domain of Xen?"""
+    try:
+        return "control_d" in CONTROL_DOMAIN_FLAG.read_text()
+    except OSError:
+        return False
+
+
+class XenHost:
+    """This machine: a control domain. zoned is started when it is first needed."""
+
+    name = "xen"
+
+    def __init__(self, store: Store | None = None) -> None:
+        self._store = store
+
+    def up(self, progress: Progress) -> None:
+        if self.is_up():
+            return
+        progress.say("starting zoned")
+        SOCKET.parent.mkdir(parents=True, exist_ok=True, mode=0o755)
+        log = open(SOCKET.parent / "zoned.log", "ab")  # noqa: SIM115 - the daemon keeps it
+        subprocess.Popen(
+            [sys.executable, "-m", "runtime.host.zoned"],
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+        )
+        deadline = time.monotonic() + ZONED_START_TIMEOUT_S
+        while not self.is_up():
+            if time.monotonic() > deadline:
+                tail = (SOCKET.parent / "zoned.log").read_text(errors="replace").strip().splitlines()[-1:]
+                raise HostDown(
+                    "zoned",
+                    expected=f"an answer within {ZONED_START_TIMEOUT_S:.0f} s",
+                    got=tail[0] if tail else "none",
+                    hint=f"see {SOCKET.parent / 'zoned.log'}",
+                )
+            time.sleep(0.1)
+
+    def is_up(self) -> bool:
+        try:
+            return bool(self.call("ping", {}, timeout_s=5).get("pong"))
+        except RuntimeFault:
+            return False
+
+    def call(self, method: str, params: Json, *, on_event: OnEvent | None = None, timeout_s: float = 60.0) -> Json:
+        from runtime.host.wire import call_socket
+
+        try:
+            return call_socket(SOCKET, method, params, on_event=on_event, timeout_s=timeout_s)
+        except (FileNotFoundError, ConnectionError):
+            raise HostDown("zoned", got=f"nothing listens on {SOCKET}", hint="zone host up") from None
+
+    def provide(self, blobs: Iterable[Descriptor]) -> dict[str, Json]:
+        store = self._store or Store()
+        return {str(blob.digest): {"kind": "file", "path": str(store.path(blob.digest))} for blob in blobs}
+
+    def listen_for(self, ports: Iterable[Port]) -> list[Json]:
+        return [
+            {
+                "host_address": port.host_address,
+                "host_port": port.host_port,
+                "address": port.host_address,
+                "port": port.host_port,
+                "zone_port": port.zone_port,
+            }
+            for port in ports
+        ]
+
+    def expose(self, published: Iterable[Json]) -> None:
+        """Nothing to do: zoned listens on this machine."""
+
+    def tidy(self) -> None:
+        """Nothing to do: zoned gives back its own."""
+
+
+class LabHost:
+    """The embedded host: Xen and a dom0 in QEMU. Blobs become hot-plugged disks, ports are forwarded by QEMU."""
+
+    name = "lab"
+
+    def __init__(self, store: Store, lab: Lab | None = None) -> None:
+        self._store = store
+        self._lab = lab
+
+    @property
+    def lab(self) -> Lab:
+        """The lab, by its configuration; imported late, as most commands end before it is needed."""
+        if self._lab is None:
+            from runtime.host.lab.config import load_config
+            from runtime.host.lab.lab import Lab
+
+            self._lab = Lab(load_config(), self._store)
+        return self._lab
+
+    def up(self, progress: Progress) -> None:
+        self.lab.up(progress)
+
+    def is_up(self) -> bool:
+        return self.lab.is_up()
+
+    def call(self, method: str, params: Json, *, on_event: OnEvent | None = None, timeout_s: float = 60.0) -> Json:
+        return self.lab.call(method, params, on_event=on_event, timeout_s=timeout_s)
+
+    def provide(self, blobs: Iterable[Descriptor]) -> dict[str, Json]:
+        return {str(blob.digest): {"kind": "disk", "serial": self.lab.attach(blob)} for blob in blobs}
+
+    def listen_for(self, ports: Iterable[Port]) -> list[Json]:
+        wanted = list(ports)
+        for port in wanted:
+            self.lab.check_port(port.host_address, port.host_port)
+        return [
+            {
+                "host_address": port.host_address,
+                "host_port": port.host_port,
+                "address": self.lab.dom0_address,
+                "port": 0,
+                "zone_port": port.zone_port,
+            }
+            for port in wanted
+        ]
+
+    def expose(self, published: Iterable[Json]) -> None:
+        for rule in published:
+            self.lab.forward(rule["host_address"], rule["host_port"], rule["dom0_port"])
+
+    def tidy(self) -> None:
+        """Unplug the disks and drop the forwards that no zone known to zoned uses."""
+        zones = [zone for zone in self.call("list", {})["zones"] if zone["state"] in ("creating", "running")]
+        used = {digest for zone in zones for digest in zone["blobs"]}
+        open_ports = {(rule["host_address"], rule["host_port"]) for zone in zones for rule in zone["published"]}
+        for address, port in self.lab.forwards():
+            if (address, port) not in open_ports:
+                with contextlib.suppress(RuntimeFault):
+                    self.lab.unforward(address, port)
+        for digest in self.lab.attached():
+            if digest not in used:
+                with contextlib.suppress(RuntimeFault):
+                    self.lab.detach(digest)

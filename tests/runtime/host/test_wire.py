@@ -1,0 +1,188 @@
+"""The control protocol against clients that misbehave."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import socket
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from runtime.errors import RuntimeFault
+from runtime.host import wire
+
+
+class NoSuchThing(RuntimeFault):
+    """An error of a method."""
+
+
+def fail(params: dict[str, Any], emit: wire.Call) -> Any:
+    raise NoSuchThing("zone x", expected="it", got="none", hint="look", temporary=True)
+
+
+def count(params: dict[str, Any], emit: wire.Call) -> Any:
+    for number in range(params["to"]):
+        emit(number=number)
+    return params["to"]
+
+
+@pytest.fixture
+def released() -> threading.Event:
+    return threading.Event()
+
+
+@pytest.fixture
+def server(released: threading.Event) -> wire.Server:
+    def hold(params: dict[str, Any], emit: wire.Call) -> Any:
+        emit(stage="held")
+        emit.wait_gone(30)
+        if emit.gone:
+            released.set()
+        return None
+
+    return wire.Server({"echo": lambda params, emit: params, "fail": fail, "count": count, "hold": hold, "bug": bug})
+
+
+def bug(params: dict[str, Any], emit: wire.Call) -> Any:
+    return 1 // 0
+
+
+@pytest.fixture
+def path(server: wire.Server, tmp_path: Path) -> Iterator[Path]:
+    directory = tmp_path / ("long-name-" * 12)  # longer than a socket address may be
+    directory.mkdir()
+    here = os.getcwd()
+    os.chdir(directory)
+    try:
+        listener = server.listen(Path("z.sock"))
+    finally:
+        os.chdir(here)
+    yield directory / "z.sock"
+    listener.close()
+
+
+def test_result_events_and_errors_arrive_with_their_fields(path: Path) -> None:
+    with wire.Client.connect(path) as client:
+        assert client.call("echo", {"a": [1, "ü", None]}) == {"a": [1, "ü", None]}
+        seen: list[Any] = []
+        assert client.call("count", {"to": 3}, on_event=seen.append) == 3
+        assert seen == [{"number": 0}, {"number": 1}, {"number": 2}]
+        with pytest.raises(wire.RemoteFault) as caught:
+            client.call("fail")
+        error = caught.value
+        assert (error.kind, error.subject, error.hint, error.temporary) == ("NoSuchThing", "zone x", "look", True)
+        with pytest.raises(wire.RemoteFault, match="ZeroDivisionError"):
+            client.call("bug")
+        with pytest.raises(wire.RemoteFault, match="one of the methods bug, count, echo, fail, hold"):
+            client.call("nope")
+
+
+def test_answers_larger_than_any_socket_buffer_come_whole(path: Path) -> None:
+    text = "x" * 3_000_000
+    with wire.Client.connect(path) as client:
+        assert client.call("echo", {"text": text}) == {"text": text}
+
+
+def test_connecting_where_nobody_listens_is_an_os_error(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError):
+        wire.call_socket(tmp_path / "none.sock", "echo", {})
+
+
+def test_a_timeout_is_told_to_the_server(path: Path, released: threading.Event) -> None:
+    with wire.Client.connect(path) as client:
+        with pytest.raises(wire.CallTimeout):
+            client.call("hold", timeout_s=0.2)
+        assert released.wait(10)
+        assert client.call("echo", {"still": "works"}) == {"still": "works"}
+
+
+def test_a_client_that_dies_in_a_call_leaves_the_server_working(path: Path, released: threading.Event) -> None:
+    raw = wire.connect_unix(path, timeout_s=10)
+    raw.sendall(wire.encode({"id": "1", "method": "hold"}))
+    assert raw.recv(4096)
+    raw.close()
+    assert released.wait(10)
+    with wire.Client.connect(path) as client:
+        assert client.call("echo", {"a": 1}) == {"a": 1}
+
+
+def test_garbage_between_requests_is_skipped(path: Path) -> None:
+    chance = random.Random(7)
+    raw = wire.connect_unix(path, timeout_s=10)
+    for round_number in range(200):
+        junk = chance.randbytes(chance.randrange(1, 200))
+        raw.sendall(junk + b"\n" + b'["list"]\n{"id": 5}\n{"id": "x", "method": []}\n{"half": ')
+        raw.sendall(b"\n" + wire.encode({"id": f"r{round_number}", "method": "echo", "params": {"n": round_number}}))
+    raw.sendall(b"\n")
+    answers, lines = set(), wire.Lines()
+    while len(answers) < 200:
+        for document in lines.feed(raw.recv(65536)):
+            if "result" in document:
+                answers.add(document["result"]["n"])
+    raw.close()
+    assert answers == set(range(200))
+
+
+def test_a_line_without_end_does_not_grow_memory_and_the_next_one_is_read() -> None:
+    lines = wire.Lines(limit_bytes=1000)
+    for _ in range(50):
+        assert list(lines.feed(b"x" * 400)) == []
+        assert len(lines._buffer) <= 1000
+    assert list(lines.feed(b'tail\n{"a":1}\n')) == [{"a": 1}]
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 7])
+def test_lines_may_come_in_pieces_of_any_size(size: int) -> None:
+    data = b"".join(wire.encode({"n": number}) for number in range(20))
+    lines, found = wire.Lines(), []
+    for start in range(0, len(data), size):
+        found += [document["n"] for document in lines.feed(data[start : start + size])]
+    assert found == list(range(20))
+
+
+def test_the_next_client_of_a_port_ignores_answers_to_the_last_one(
+    server: wire.Server, released: threading.Event
+) -> None:
+    # A socket pair stands for the serial port: one descriptor, two clients one after the other.
+    port, host = socket.socketpair()
+    thread = threading.Thread(target=lambda: server.serve(port.fileno(), until_hangup=True), daemon=True)
+    thread.start()
+    host.sendall(
+        wire.encode({"id": "old", "method": "hold"}) + wire.encode({"id": "old2", "method": "echo"}) + b'{"id": "ol'
+    )
+    second = wire.Client(host)
+    assert second.call("echo", {"n": 2}) == {"n": 2}
+    assert released.wait(10), "the first client's call was not told that nobody waits"
+    second.close()
+    thread.join(10)
+    assert not thread.is_alive()
+    port.close()
+
+
+def test_more_calls_at_once_than_allowed_are_refused(path: Path) -> None:
+    raw = wire.connect_unix(path, timeout_s=10)
+    for number in range(wire.CALLS_AT_ONCE + 1):
+        raw.sendall(wire.encode({"id": str(number), "method": "hold"}))
+    lines, refused = wire.Lines(), []
+    while not refused:
+        refused = [document for document in lines.feed(raw.recv(65536)) if "error" in document]
+    assert refused[0]["error"]["expected"] == f"at most {wire.CALLS_AT_ONCE} calls at once"
+    raw.close()
+
+
+def test_a_peer_that_closes_is_a_lost_connection() -> None:
+    ours, theirs = socket.socketpair()
+    with wire.Client(ours) as client:
+        theirs.close()
+        with pytest.raises(wire.ConnectionLost):
+            client.call("echo")
+
+
+def test_an_error_body_of_any_shape_becomes_a_fault() -> None:
+    for body in (None, "text", {"subject": 5}, json.loads('{"got": null}')):
+        assert isinstance(wire.remote_fault(body), wire.RemoteFault)

@@ -1,0 +1,187 @@
+"""Image recipes: Debian packages and a few files become an OCI image, layer by layer, the same bytes every time.
+
+Takes:  ImageParams (a recipe of zones/recipes). Gives: ImageResult, tagged `recipe/<name>`.
+Tools:  mmdebstrap, apt, dpkg. Needs: no root (mode unshare wants a subuid range); the mirror, unless all is stored.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import tarfile
+import zlib
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+from pipeline import recipe as recipes
+from pipeline.build import mmdebstrap
+from pipeline.build.layer import write_layer
+from pipeline.build.model import ImageParams, ImageResult
+from pipeline.build.ociimage import image_config, store_image
+from pipeline.build.roottree import Entry, Root, difference, order, read_root
+from pipeline.debian import PackageLock
+from pipeline.env import Env, cached
+from pipeline.fetch import debian
+from pipeline.oci import Descriptor
+
+VERSION = 1
+RECIPES = recipes.PROJECT / "zones" / "recipes"
+SCHEMA = RECIPES / "image.schema.json"
+
+# apt prefers usrmerge, the first alternative, which brings all of perl to convert a root that needs no conversion.
+ALWAYS = ("usr-is-merged",)
+
+_SETTINGS = {
+    "env": "Env",
+    "entrypoint": "Entrypoint",
+    "cmd": "Cmd",
+    "workdir": "WorkingDir",
+    "user": "User",
+    "stop_signal": "StopSignal",
+    "labels": "Labels",
+}
+
+
+def load(name: str, *, directory: Path = RECIPES) -> dict[str, Any]:
+    """The checked document of a recipe. Raises UnknownName, BadRecipe."""
+    return recipes.load(directory, name, kind="image recipe", schema=SCHEMA)
+
+
+def run(params: ImageParams, env: Env) -> ImageResult:
+    """Build the image, or find it built. Raises what fetching packages and mmdebstrap raise."""
+    recipe = params.recipe
+    packages = {package for layer in recipe["layers"] for package in layer.get("packages", [])}
+
+    def work(lock: PackageLock) -> ImageResult:
+        return cached(
+            env,
+            ImageResult,
+            stage="build.image",
+            version=VERSION,
+            params={"name": params.name, "recipe": recipe},
+            inputs={"packages": lock.digests(), "epoch": lock.epoch},
+            tools={"mmdebstrap": mmdebstrap.version(), "zlib": zlib.ZLIB_RUNTIME_VERSION},
+            build=lambda: _build(params, lock, env),
+        )
+
+    result = debian.with_packages(
+        env,
+        work,
+        suite=recipe["suite"],
+        include=sorted(packages | set(ALWAYS)),
+        essential=True,
+        name=params.name,
+        path=Path(params.lock_path),
+    )
+    env.store.tag(result.tag, result.manifest)  # a remembered result may have lost its name to another build
+    return result
+
+
+def _build(params: ImageParams, lock: PackageLock, env: Env) -> ImageResult:
+    recipe = params.recipe
+    debs = debian.download(env, lock)
+    with env.store.scratch() as scratch:
+        roots = _roots(env, lock, debs, recipe, scratch, params.name)
+        lower: Root = {}
+        layers = []
+        with env.progress.bar(f"layers of {params.name}", total=len(roots), unit="layers") as bar:
+            for root in roots:
+                layers.append(write_layer(env.store, difference(lower, root, epoch=lock.epoch)))
+                lower = root
+                bar.advance(1)
+    config = image_config(
+        layers,
+        architecture=lock.architecture,
+        epoch=lock.epoch,
+        settings=oci_settings(recipe.get("config", {})),
+        history=[f"zonewright recipe {params.name}: {layer['name']}" for layer in recipe["layers"]],
+    )
+    annotations = {"org.opencontainers.image.title": params.name}
+    if "description" in recipe:
+        annotations["org.opencontainers.image.description"] = recipe["description"]
+    return store_image(env.store, f"recipe/{params.name}", layers, config, annotations)
+
+
+def _roots(
+    env: Env,
+    lock: PackageLock,
+    debs: Mapping[str, Descriptor],
+    recipe: Mapping[str, Any],
+    scratch: Path,
+    name: str,
+) -> list[Root]:
+    """The whole root after each layer. mmdebstrap runs once per layer that has packages, two at a time."""
+    layers = recipe["layers"]
+    wanted = list(ALWAYS)
+    jobs: list[tuple[str, list[str]]] = []
+    for index, layer in enumerate(layers):
+        if index == 0 or layer.get("packages"):
+            wanted = [*wanted, *layer.get("packages", [])]
+            jobs.append((layer["name"], wanted))
+
+    def bootstrap(job: tuple[str, list[str]]) -> Root:
+        title, include = job
+        tar = mmdebstrap.bootstrap(
+            env,
+            lock,
+            debs,
+            variant="essential",
+            include=include,
+            out_tar=scratch / f"{jobs.index(job)}.tar",
+            title=f"root of {name}, layer {title}",
+        )
+        return read_root(tar, exclude=recipe.get("exclude", []))
+
+    with ThreadPoolExecutor(2, "root") as pool:
+        built = iter(list(pool.map(bootstrap, jobs)))
+    roots: list[Root] = []
+    root: Root = {}
+    files: Root = {}
+    for index, layer in enumerate(layers):
+        if index == 0 or layer.get("packages"):
+            root = next(built)
+        files |= {entry.path: entry for entry in (file_entry(file, lock.epoch) for file in layer.get("files", []))}
+        roots.append(with_files(root, files, lock.epoch))
+    return roots
+
+
+def file_entry(file: Mapping[str, Any], epoch: int) -> Entry:
+    """A file or symbolic link that a recipe gives inline."""
+    path = file["path"].strip("/")
+    if "link" in file:
+        return Entry(path, tarfile.SYMTYPE, 0o777, epoch, linkname=file["link"])
+    content = file["content"].encode()
+    return Entry(
+        path,
+        tarfile.REGTYPE,
+        int(file.get("mode", "0644"), 8),
+        epoch,
+        uid=file.get("uid", 0),
+        gid=file.get("gid", 0),
+        size_bytes=len(content),
+        digest=hashlib.sha256(content).hexdigest(),
+        content=content,
+    )
+
+
+def with_files(root: Mapping[str, Entry], files: Mapping[str, Entry], epoch: int) -> Root:
+    """`root` with files laid over it; parents that are missing become plain directories."""
+    merged = dict(root)
+    for path, entry in files.items():
+        for name in [name for name in merged if name.startswith(f"{path}/")]:
+            del merged[name]
+        parent = path.rpartition("/")[0]
+        while parent and parent not in merged:
+            merged[parent] = Entry(parent, tarfile.DIRTYPE, 0o755, epoch)
+            parent = parent.rpartition("/")[0]
+        merged[path] = entry
+    return {path: merged[path] for path in sorted(merged, key=order)}
+
+
+def oci_settings(config: Mapping[str, Any]) -> dict[str, Any]:
+    """A recipe's [config] as the image specification spells it."""
+    settings = {_SETTINGS[key]: value for key, value in config.items() if key in _SETTINGS}
+    if ports := config.get("exposed_ports"):
+        settings["ExposedPorts"] = {port: {} for port in ports}
+    return settings

@@ -14,6 +14,7 @@ from pipeline.bundle.model import Network, Port, Resources
 from pipeline.recipe import PROJECT, load
 
 ZONES = PROJECT / "zones"
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,62}")
 DEFAULT_KERNEL = "recipe:debian-cloud"
 
 
@@ -47,6 +48,8 @@ def load_spec(name: str, directory: Path = ZONES) -> ZoneSpec:
 
     Raises:  UnknownName with near names; BadRecipe or BadSpec naming file, key, expected and got.
     """
+    if not NAME.fullmatch(name):
+        raise BadSpec(f"zone {name!r}", expected="a name of letters, digits, - and _, at most 63", got="another")
     document = load(directory, name, kind="zone", schema=ZONES / "zone.schema.json")
     return parse_spec(name, document, subject=str(directory / f"{name}.toml"))
 

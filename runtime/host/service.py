@@ -1,6 +1,6 @@
 """What zoned does: its methods, over the zones of this host.
 
-Every method takes a JSON object and gives one; long ones tell their progress through `emit(stage=…)`. Errors are
+Every method takes a `Call` (a JSON object of parameters, and a way to send events) and gives a JSON object. Errors are
 RuntimeFaults, which travel with their fields.
 """
 
@@ -25,6 +25,7 @@ from runtime.boot.watch import Deaths
 from runtime.boot.xenstore import XenStore
 from runtime.errors import RuntimeFault
 from runtime.host.ledger import Ledger, LedgerDir
+from runtime.host.wire import Call
 from runtime.host.zone import CONSOLE_TAIL_LINES, Published, Zone, ZoneState, console_tail, exit_text
 from runtime.net.addresses import free_index, plan_addresses
 from runtime.net.network import ZoneNetwork
@@ -35,9 +36,8 @@ log = logging.getLogger(__name__)
 WORKLOAD_TIMEOUT_S = 180.0
 PORT_TIMEOUT_S = 120.0
 LOG_CHUNK_BYTES = 256 * 1024
-ZONE_NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]{0,62}")
+ZONE_NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_-]{0,62}")
 
-Emit = Callable[..., None]
 Json = dict[str, Any]
 
 
@@ -73,7 +73,7 @@ class Service:
             self._teardown(ledger)
         self._deaths.start()
 
-    def methods(self) -> dict[str, Callable[[Json, Emit], Json]]:
+    def methods(self) -> dict[str, Callable[[Call], Json]]:
         """The table the wire serves."""
         return {
             "ping": self.ping,
@@ -87,11 +87,11 @@ class Service:
 
     # -- methods -------------------------------------------------------------------------------------------------------
 
-    def ping(self, params: Json, emit: Emit) -> Json:
+    def ping(self, call: Call) -> Json:
         """Alive?"""
         return {"pong": True}
 
-    def status(self, params: Json, emit: Emit) -> Json:
+    def status(self, call: Call) -> Json:
         """The hypervisor, this domain, how much memory is left for zones."""
         info = self.doors.host_info()
         return {
@@ -104,15 +104,15 @@ class Service:
             "zones": len([zone for zone in self.zones.values() if zone.state is ZoneState.RUNNING]),
         }
 
-    def boot(self, params: Json, emit: Emit) -> Json:
+    def boot(self, call: Call) -> Json:
         """Build a zone's domain and start it; returns when it runs, see `wait` for more.
 
         params:  bundle, manifest, sources {digest: source}, listen [{host_address, host_port, address, port, zone_port}].
         Raises:  ZoneBusy, and whatever building and wiring raise; nothing is left then.
         """
-        bundle = from_json(Bundle, params["bundle"], subject="boot request")
+        bundle = from_json(Bundle, call.params["bundle"], subject="boot request")
         if not ZONE_NAME.fullmatch(bundle.name):
-            raise BadRequest(f"zone {bundle.name!r}", expected="a name of letters, digits, . _ -", got="another")
+            raise BadRequest(f"zone {bundle.name!r}", expected="a name of letters, digits, - and _", got="another")
         with self._lock:
             known = self.zones.get(bundle.name)
             if known is not None and known.state in (ZoneState.CREATING, ZoneState.RUNNING):
@@ -125,26 +125,26 @@ class Service:
             zone = Zone(
                 name=bundle.name,
                 bundle=bundle,
-                manifest=params.get("manifest", ""),
+                manifest=call.params.get("manifest", ""),
                 addresses=plan_addresses(index),
                 ledger=self.ledgers.create(bundle.name),
                 console_path=self.consoles / f"{bundle.name}.log",
             )
             self.zones[bundle.name] = zone
         try:
-            self._bring_up(zone, params, emit)
+            self._bring_up(zone, call)
         except BaseException as error:
             zone.state, zone.exit = ZoneState.FAILED, f"failed boot {error}"
             self._let_go(zone)
             raise
         return self._describe(zone)
 
-    def _bring_up(self, zone: Zone, params: Json, emit: Emit) -> None:
+    def _bring_up(self, zone: Zone, call: Call) -> None:
         clock = Stopwatch(zone.timings)
         zone.console_path.unlink(missing_ok=True)
         with clock("plan"):
-            plan = zone.plan(params["sources"])
-        emit(stage="plan", text=plan.describe())
+            plan = zone.plan(call.params["sources"])
+        call.emit({"stage": "plan", "text": plan.describe()})
         with clock("network"):
             zone.network = ZoneNetwork(
                 zone.name, zone.addresses, mtu=zone.bundle.network.mtu, record=zone.ledger.record
@@ -154,11 +154,11 @@ class Service:
             zone.domain = build_domain(
                 plan, self.doors, self.xenstore, zone.ledger.record, console_path=zone.console_path
             )
-        emit(stage="build", phases=zone.domain.timings)
+        call.emit({"stage": "build", "phases": zone.domain.timings})
         with clock("wire"):
             zone.network.attach(zone.domain.vif_name)
             zone.domain.connect_vif()
-            for rule in params.get("listen", []):
+            for rule in call.params.get("listen", []):
                 port = zone.network.publish(rule["address"], rule["port"], rule["zone_port"])
                 zone.published.append(
                     Published(rule["host_address"], rule["host_port"], rule["address"], port, rule["zone_port"])
@@ -169,26 +169,26 @@ class Service:
         with self._lock:
             zone.state = ZoneState.RUNNING
 
-    def wait(self, params: Json, emit: Emit) -> Json:
+    def wait(self, call: Call) -> Json:
         """Wait for a zone's workload to run, then for each of its published ports to answer."""
-        zone = self._zone(params["name"])
-        zone.wait_workload(params.get("timeout_s", WORKLOAD_TIMEOUT_S))
-        emit(stage="workload", timings=zone.guest_timings)
-        if params.get("ports", True):
+        zone = self._zone(call.params["name"])
+        zone.wait_workload(call.params.get("timeout_s", WORKLOAD_TIMEOUT_S))
+        call.emit({"stage": "workload", "timings": zone.guest_timings})
+        if call.params.get("ports", True):
             for published in zone.published:
-                zone.wait_port(published.zone_port, params.get("timeout_s", PORT_TIMEOUT_S))
-                emit(stage="port", port=published.zone_port)
+                zone.wait_port(published.zone_port, call.params.get("timeout_s", PORT_TIMEOUT_S))
+                call.emit({"stage": "port", "port": published.zone_port})
         return self._describe(zone)
 
-    def stop(self, params: Json, emit: Emit) -> Json:
+    def stop(self, call: Call) -> Json:
         """Stop a zone: its stop signal, its timeout, then the end; an exited one is forgotten."""
-        zone = self._zone(params["name"])
+        zone = self._zone(call.params["name"])
         if zone.domain is not None and not zone.ended.is_set():
             process = zone.bundle.process
-            timeout_s = params.get("timeout_s", process.stop_timeout_s)
+            timeout_s = call.params.get("timeout_s", process.stop_timeout_s)
             with contextlib.suppress(RuntimeFault):  # a zone that is already going has no node to ask through
                 zone.domain.request_stop(process.stop_signal, timeout_s)
-            emit(stage="stopping", signal=process.stop_signal, timeout_s=timeout_s)
+            call.emit({"stage": "stopping", "signal": process.stop_signal, "timeout_s": timeout_s})
             if not zone.ended.wait(timeout_s + 5):
                 zone.exit = zone.exit or "signal 9"
                 self._let_go(zone)
@@ -196,27 +196,27 @@ class Service:
             self.zones.pop(zone.name, None)
         return self._describe(zone)
 
-    def list(self, params: Json, emit: Emit) -> Json:
+    def list(self, call: Call) -> Json:
         """Every zone of this host, exited ones included until they are stopped or booted again."""
         with self._lock:
             zones = sorted(self.zones.values(), key=lambda zone: zone.name)
         return {"zones": [self._describe(zone) for zone in zones]}
 
-    def logs(self, params: Json, emit: Emit) -> Json:
+    def logs(self, call: Call) -> Json:
         """A zone's console: from `offset` on, or its last `tail` lines."""
-        zone = self._zone(params["name"])
-        if "offset" not in params:
-            tail = console_tail(zone.console_path, params.get("tail", CONSOLE_TAIL_LINES))
+        zone = self._zone(call.params["name"])
+        if "offset" not in call.params:
+            tail = console_tail(zone.console_path, call.params.get("tail", CONSOLE_TAIL_LINES))
             size = zone.console_path.stat().st_size if zone.console_path.exists() else 0
             return {"text": "\n".join(tail), "offset": size, "ended": zone.ended.is_set()}
         ended = zone.ended.is_set()  # asked first: what came after it would otherwise be lost
         try:
             with open(zone.console_path, "rb") as file:
-                file.seek(params["offset"])
+                file.seek(call.params["offset"])
                 data = file.read(LOG_CHUNK_BYTES)
         except FileNotFoundError:
             data = b""
-        return {"text": data.decode("utf-8", "replace"), "offset": params["offset"] + len(data), "ended": ended}
+        return {"text": data.decode("utf-8", "replace"), "offset": call.params["offset"] + len(data), "ended": ended}
 
     # -- ends ----------------------------------------------------------------------------------------------------------
 

@@ -1,0 +1,95 @@
+"""Runs benchmarks: one row per measure on stdout, build/bench/NAME.json, pictures beside it.
+
+A measure that falls short of its goal is shown as short and changes no exit code; one that could not be taken does.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import os
+import platform
+import sys
+import time
+import tomllib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+HERE = Path(__file__).resolve().parent
+PROJECT = HERE.parent.parent
+OUT = PROJECT / "build" / "bench"
+BENCHES = ("boot", "pipeline", "fresh")
+DEFAULT = ("boot", "pipeline")
+
+sys.path[:0] = [str(PROJECT), str(HERE)]
+
+
+@dataclass(frozen=True)
+class Measure:
+    """One number that was measured; `name` finds its goal."""
+
+    name: str
+    value: float
+    unit: str
+
+
+def goals() -> dict[str, Any]:
+    """tests/bench/goals.toml."""
+    return tomllib.loads((HERE / "goals.toml").read_text())
+
+
+def row(measure: Measure, goal: dict[str, Any]) -> dict[str, Any]:
+    """A row of the report: a measure beside its goal; ok is None where there is none."""
+    ok, text = None, ""
+    if "max" in goal:
+        ok, text = measure.value <= goal["max"], f"<= {goal['max']}"
+    elif "min" in goal:
+        ok, text = measure.value >= goal["min"], f">= {goal['min']}"
+    elif "equal" in goal:
+        ok, text = measure.value == goal["equal"], f"= {goal['equal']}"
+    return {"name": measure.name, "value": measure.value, "unit": measure.unit, "goal": text, "ok": ok}
+
+
+def machine() -> dict[str, Any]:
+    """What the numbers were taken on."""
+    cpuinfo = Path("/proc/cpuinfo").read_text()
+    model = next((line.split(":", 1)[1].strip() for line in cpuinfo.splitlines() if line.startswith("model name")), "?")
+    memory_kib = int(Path("/proc/meminfo").read_text().split()[1])
+    return {
+        "cpu": model,
+        "cores": os.cpu_count(),
+        "memory_gib": round(memory_kib / (1 << 20), 1),
+        "kernel": platform.release(),
+        "python": platform.python_version(),
+        "load_1min": round(os.getloadavg()[0], 2),
+    }
+
+
+def run(bench: str) -> None:
+    """Take the measures of one bench, print them, write its JSON."""
+    conditions = machine()
+    measures: list[Measure] = importlib.import_module(f"bench_{bench}").measure(OUT)
+    known = goals().get(bench, {})
+    rows = [row(measure, known.get(measure.name, {})) for measure in measures]
+    OUT.mkdir(parents=True, exist_ok=True)
+    document = {"date": time.strftime("%Y-%m-%d"), "machine": conditions, "rows": rows}
+    (OUT / f"{bench}.json").write_text(json.dumps(document, indent=2) + "\n")
+    for entry in rows:
+        verdict = {True: "ok", False: "short", None: "-"}[entry["ok"]]
+        value = f"{entry['value']:g} {entry['unit']}"
+        print(f"{bench + '.' + entry['name']:36} {value:>20}  {entry['goal']:>10}  {verdict}", flush=True)
+
+
+def main() -> None:
+    """`run.py [BENCH…]`."""
+    chosen = sys.argv[1:] or DEFAULT
+    for bench in chosen:
+        if bench not in BENCHES:
+            sys.exit(f"bench {bench!r}: no such bench (there are: {', '.join(BENCHES)})")
+    for bench in chosen:
+        run(bench)
+
+
+if __name__ == "__main__":
+    main()

@@ -65,11 +65,18 @@ def write_atomic(path: Path, data: bytes, *, mode: int = 0o644) -> None:
 class BlobWriter:
     """Bytes on their way into the store: hashed while written, published by `commit`, dropped otherwise."""
 
-    def __init__(self, store: Store, file: IO[bytes], path: Path) -> None:
-        self._store, self._file, self._path = store, file, path
-        self._hash = hashlib.sha256()
+    def __init__(self, store: Store, file: IO[bytes], path: Path, algorithm: str = "sha256") -> None:
+        self._store, self._file, self._path, self._algorithm = store, file, path, algorithm
+        self._hash = hashlib.new(algorithm)
         self.size_bytes = 0
         self.committed = False
+
+    def restart(self) -> None:
+        """Forget what was written, for a sender that begins again."""
+        self._file.seek(0)
+        self._file.truncate()
+        self._hash = hashlib.new(self._algorithm)
+        self.size_bytes = 0
 
     def write(self, data: bytes | memoryview) -> int:
         """Append and hash `data`."""
@@ -84,7 +91,7 @@ class BlobWriter:
 
         Raises:  DigestMismatch; nothing is published then.
         """
-        digest = Digest("sha256", self._hash.hexdigest())
+        digest = Digest(self._algorithm, self._hash.hexdigest())
         if expected is not None:
             check_digest(subject, expected, digest, self.size_bytes)
         self._file.flush()
@@ -168,13 +175,13 @@ class Store:
         return parse_json(self.read(digest), subject=str(digest))
 
     @contextlib.contextmanager
-    def writer(self) -> Iterator[BlobWriter]:
+    def writer(self, algorithm: str = "sha256") -> Iterator[BlobWriter]:
         """A context in which a blob is written; leaving it without `commit` leaves nothing."""
         fd, name = tempfile.mkstemp(prefix="blob.", dir=self.tmp)
         path = Path(name)
         try:
             with os.fdopen(fd, "wb") as file:
-                yield BlobWriter(self, file, path)
+                yield BlobWriter(self, file, path, algorithm)
         finally:
             with contextlib.suppress(FileNotFoundError):
                 path.unlink()
@@ -234,6 +241,18 @@ class Store:
         try:
             fcntl.flock(fd, fcntl.LOCK_EX)
             yield
+        finally:
+            os.close(fd)
+
+    @contextlib.contextmanager
+    def try_lock(self, name: str) -> Iterator[bool]:
+        """Hold the exclusive lock `name` if nobody does; yields whether it is held."""
+        fd = os.open(self.locks / name.replace("/", "_"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            yield True
+        except BlockingIOError:
+            yield False
         finally:
             os.close(fd)
 

@@ -16,13 +16,19 @@ from pipeline.jsonmodel import to_json
 from pipeline.oci import Descriptor
 from pipeline.progress import Progress
 from pipeline.store import Store
+from runtime.errors import RuntimeFault
 from runtime.host.hosts import Host
+from runtime.host.wire import RemoteFault
 
 BOOT_TIMEOUT_S = 240.0
 WAIT_TIMEOUT_S = 300.0
 HTTP_TIMEOUT_S = 10.0
 
 Json = dict[str, Any]
+
+
+class ZoneBusy(RuntimeFault):
+    """A zone of that name runs already, or is being booted."""
 
 
 @dataclass
@@ -68,6 +74,21 @@ def boot_bundle(
     """Boot a bundle; see `boot`."""
     timeline = Timeline()
     blobs = manifest.parts(bundle)
+    with _only_booter(store, bundle.name):
+        return _boot(timeline, host, store, descriptor, bundle, blobs, wait=wait, progress=progress)
+
+
+def _boot(
+    timeline: Timeline,
+    host: Host,
+    store: Store,
+    descriptor: Descriptor,
+    bundle: Bundle,
+    blobs: list[Descriptor],
+    *,
+    wait: bool,
+    progress: Progress,
+) -> Booted:
     with timeline.step("check artifacts"):
         for blob in blobs:
             if not intact(store, blob):
@@ -79,30 +100,78 @@ def boot_bundle(
                 )
     with timeline.step("host up"):
         host.up(progress)
+    with host.exclusive():
+        _clear_the_way(host, bundle.name)
         host.tidy()
-    with timeline.step("plug disks"):
-        listen = host.listen_for(bundle.ports) if not _runs(host, bundle.name) else []
-        sources = host.provide(blobs)
-    request = {"bundle": to_json(bundle), "manifest": str(descriptor.digest), "sources": sources, "listen": listen}
+        try:
+            with timeline.step("plug disks"):
+                request = {
+                    "bundle": to_json(bundle),
+                    "manifest": str(descriptor.digest),
+                    "listen": host.listen_for(bundle.ports),
+                    "sources": host.provide(blobs),
+                }
+            with timeline.step("build domain"), progress.bar(f"zone {bundle.name}: building its domain", unit="steps"):
+                zone = _call_boot(host, request, bundle.name)
+        except BaseException:
+            with contextlib.suppress(Exception):
+                host.tidy()
+            raise
     try:
-        with timeline.step("build domain"), progress.bar(f"zone {bundle.name}: building its domain", unit="steps"):
-            zone = host.call("boot", request, timeout_s=BOOT_TIMEOUT_S)
-        with _stopped_on_failure(host, bundle.name):
-            with timeline.step("open ports"):
-                host.expose(zone["published"])
-            urls = []
-            if wait:
-                with timeline.step("zone boots"), progress.bar(f"zone {bundle.name}: booting", unit="steps"):
-                    zone = host.call("wait", {"name": bundle.name, "ports": False}, timeout_s=WAIT_TIMEOUT_S)
+        with timeline.step("open ports"):
+            host.expose(zone["published"])
+        urls: list[str] = []
+        if wait:
+            with progress.bar(f"zone {bundle.name}: booting", unit="steps"):
+                with timeline.step("zone boots"):
+                    host.call("wait", {"name": bundle.name, "ports": False}, timeout_s=WAIT_TIMEOUT_S)
                 with timeline.step("workload answers"):
-                    zone = host.call("wait", {"name": bundle.name}, timeout_s=WAIT_TIMEOUT_S)
-                with timeline.step("first answer"):
-                    urls = [_url(rule) for rule in zone["published"]]
+                    host.call("wait", {"name": bundle.name}, timeout_s=WAIT_TIMEOUT_S)
+            with timeline.step("first answer"):
+                urls = [_url(rule) for rule in zone["published"]]
+        zone = host.call("confirm", {"name": bundle.name})
     except BaseException:
-        with contextlib.suppress(Exception):
-            host.tidy()
+        _end(host, bundle.name)
         raise
     return Booted(zone, urls, timeline.steps)
+
+
+def _call_boot(host: Host, request: Json, name: str) -> Json:
+    try:
+        return host.call("boot", request, timeout_s=BOOT_TIMEOUT_S)
+    except RemoteFault:
+        raise  # zoned said no, and has taken back what it began
+    except BaseException:
+        with contextlib.suppress(Exception):
+            host.call("stop", {"name": name, "timeout_s": 0}, timeout_s=60)
+        raise
+
+
+def _end(host: Host, name: str) -> None:
+    """A boot that failed while it waited, or was interrupted, leaves no zone, no port and no disk behind."""
+    with contextlib.suppress(Exception):
+        host.call("stop", {"name": name, "timeout_s": 0}, timeout_s=60)
+        with host.exclusive():
+            host.tidy()
+
+
+def _clear_the_way(host: Host, name: str) -> None:
+    """Refuse a zone that runs; end one whose boot was never confirmed: its booter died, as we hold its lock."""
+    for zone in zones(host):
+        if zone["name"] != name or zone["state"] not in ("creating", "running"):
+            continue
+        if zone["confirmed"]:
+            raise ZoneBusy(f"zone {name}", got="it runs already", hint=f"./doit stop zone={name} stops it")
+        host.call("stop", {"name": name, "timeout_s": 0}, timeout_s=60)
+
+
+@contextlib.contextmanager
+def _only_booter(store: Store, name: str) -> Any:
+    """One boot of a zone at a time; the lock dies with its holder."""
+    with store.try_lock(f"boot-{name}") as held:
+        if not held:
+            raise ZoneBusy(f"zone {name}", got="it is being booted by another command", temporary=True)
+        yield
 
 
 def stop(host: Host, name: str, *, timeout_s: float | None = None, progress: Progress) -> Json:
@@ -110,7 +179,8 @@ def stop(host: Host, name: str, *, timeout_s: float | None = None, progress: Pro
     params: Json = {"name": name} | ({} if timeout_s is None else {"timeout_s": timeout_s})
     with progress.bar(f"zone {name}: stopping", unit="steps"):
         zone = host.call("stop", params, timeout_s=(timeout_s or 3600) + 60)
-        host.tidy()
+        with host.exclusive():
+            host.tidy()
     return zone
 
 
@@ -133,21 +203,6 @@ def follow_logs(host: Host, name: str, write: Callable[[str], None], *, follow: 
             return
         else:
             time.sleep(0.3)  # the console has no event to wait for across the channel
-
-
-def _runs(host: Host, name: str) -> bool:
-    return any(zone["name"] == name and zone["state"] in ("creating", "running") for zone in zones(host))
-
-
-@contextlib.contextmanager
-def _stopped_on_failure(host: Host, name: str) -> Any:
-    """A boot that was asked to wait and failed, or was interrupted, leaves no zone behind."""
-    try:
-        yield
-    except BaseException:
-        with contextlib.suppress(Exception):
-            host.call("stop", {"name": name, "timeout_s": 0}, timeout_s=60)
-        raise
 
 
 def _url(rule: Json) -> str:

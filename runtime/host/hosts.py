@@ -64,7 +64,10 @@ class Host(Protocol):
         """Lead the ports zoned published to the user's machine."""
 
     def tidy(self) -> None:
-        """Take back what no zone of this host uses any more."""
+        """Take back what no zone of this host uses any more; only inside `exclusive`."""
+
+    def exclusive(self) -> contextlib.AbstractContextManager[None]:
+        """Held from `tidy` until zoned knows the zone that uses what `provide` gave."""
 
 
 def select_host(store: Store, name: str | None = None) -> Host:
@@ -157,6 +160,9 @@ class XenHost:
     def tidy(self) -> None:
         """Nothing to do: zoned gives back its own."""
 
+    def exclusive(self) -> contextlib.AbstractContextManager[None]:
+        return contextlib.nullcontext()
+
 
 class LabHost:
     """The embedded host: Xen and a dom0 in QEMU. Blobs become hot-plugged disks, ports are forwarded by QEMU."""
@@ -221,3 +227,6 @@ class LabHost:
             if digest not in used:
                 with contextlib.suppress(RuntimeFault):
                     self.lab.detach(digest)
+
+    def exclusive(self) -> contextlib.AbstractContextManager[None]:
+        return self.lab.exclusive()

@@ -80,6 +80,7 @@ class Service:
             "status": self.status,
             "boot": self.boot,
             "wait": self.wait,
+            "confirm": self.confirm,
             "stop": self.stop,
             "list": self.list,
             "logs": self.logs,
@@ -107,7 +108,8 @@ class Service:
     def boot(self, call: Call) -> Json:
         """Build a zone's domain and start it; returns when it runs, see `wait` for more.
 
-        params:  bundle, manifest, sources {digest: source}, listen [{host_address, host_port, address, port, zone_port}].
+        params:  bundle, manifest, sources {digest: source} and
+                 listen [{host_address, host_port, address, port, zone_port}].
         Raises:  ZoneBusy, and whatever building and wiring raise; nothing is left then.
         """
         bundle = from_json(Bundle, call.params["bundle"], subject="boot request")
@@ -178,6 +180,12 @@ class Service:
             for published in zone.published:
                 zone.wait_port(published.zone_port, call.params.get("timeout_s", PORT_TIMEOUT_S))
                 call.emit({"stage": "port", "port": published.zone_port})
+        return self._describe(zone)
+
+    def confirm(self, call: Call) -> Json:
+        """Whoever booted the zone has seen it up: from here on it is nobody's half-finished work."""
+        zone = self._zone(call.params["name"])
+        zone.confirmed = True
         return self._describe(zone)
 
     def stop(self, call: Call) -> Json:
@@ -265,6 +273,7 @@ class Service:
             "uuid": zone.uuid,
             "domid": zone.domain.domid if zone.domain is not None else None,
             "state": zone.state.value,
+            "confirmed": zone.confirmed,
             "exit": zone.exit,
             "exit_text": exit_text(zone.exit) if zone.exit else "",
             "manifest": zone.manifest,

@@ -15,12 +15,11 @@ from typing import Any
 
 from pipeline.bundle.model import Bundle, Launch, LaunchNetwork
 from pipeline.oci import Descriptor
-from runtime.boot.build import Domain, build_domain
+from runtime.boot.build import Domain
 from runtime.boot.doors import Doors
 from runtime.boot.launch import launch_segment
 from runtime.boot.model import Disk, DomainSpec, FileRange, Vif
 from runtime.boot.plan import DomainPlan, plan_domain
-from runtime.boot.xenstore import XenStore
 from runtime.errors import RuntimeFault
 from runtime.host.ledger import Ledger
 from runtime.host.sources import LoopDevice, path_of
@@ -71,6 +70,7 @@ class Zone:
     uuid: str = field(default_factory=lambda: str(uuid.uuid4()))
     state: ZoneState = ZoneState.CREATING
     exit: str = ""
+    confirmed: bool = False
     published: list[Published] = field(default_factory=list)
     timings: dict[str, float] = field(default_factory=dict)
     guest_timings: dict[str, float] = field(default_factory=dict)
@@ -159,7 +159,7 @@ class Zone:
         return state.phase
 
     def wait_workload(self, timeout_s: float) -> None:
-        """Return when the zone's init has started the workload; raises ZoneFailed when it ends first or takes too long."""
+        """Return when the zone's init has started the workload; raises ZoneFailed if it ends first or takes too long."""
         deadline = time.monotonic() + timeout_s
         while self.refresh() != "workload":
             if self.exit or self.ended.is_set():

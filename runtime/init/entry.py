@@ -1,0 +1,19 @@
+"""One program, several names: argv[0] decides what it is."""
+
+import sys
+
+from runtime.init.report import say
+
+
+def main() -> int:
+    """The exit code of the program called by this name. Imported late, so that each name loads only what it needs."""
+    name = sys.argv[0].rpartition("/")[2] if sys.argv else ""
+    if name == "init":
+        from runtime.init import boot
+
+        return boot.main()
+    if name in ("zone", "styrolite"):
+        say(f"{name} arrives with the container runtime; this initrd has only init")
+        return 1
+    say(f"called as {name!r}: expected init, zone or styrolite")
+    return 1

@@ -1,0 +1,100 @@
+"""System calls the interpreter has no function for. A thin edge: it packs arguments, and OSError says what failed."""
+
+import _struct
+import posix
+
+import zsys  # type: ignore[import-not-found]
+
+from runtime.init import abi
+
+
+def call(number: int, *args: int | str | bytes | bytearray | None) -> int:
+    """The raw system call. Raises OSError."""
+    result: int = zsys.syscall(number, *args)
+    return result
+
+
+def mount(source: str, target: str, kind: str | None, flags: int = 0, data: str | None = None) -> None:
+    """mount(2)."""
+    call(abi.SYS_MOUNT, source, target, kind, flags, data)
+
+
+def move_mount(source: str, target: str) -> None:
+    """Move a mount; what was at `target` is hidden below it."""
+    call(abi.SYS_MOUNT, source, target, None, abi.MS_MOVE, None)
+
+
+def unmount(target: str, flags: int) -> None:
+    """umount2(2)."""
+    call(abi.SYS_UMOUNT2, target, flags)
+
+
+def in_memory(path: str) -> bool:
+    """Is this file system a ramfs or tmpfs, as an initramfs is?"""
+    status = bytearray(120)  # struct statfs, include/uapi/asm-generic/statfs.h
+    call(abi.SYS_STATFS, path, status)
+    (kind,) = _struct.unpack_from("=Q", status)
+    return kind in (abi.RAMFS_MAGIC, abi.TMPFS_MAGIC)
+
+
+def open_in(root_fd: int, path: str, flags: int, mode: int = 0, resolve: int = abi.RESOLVE_IN_ROOT) -> int:
+    """openat2(2): symlinks, absolute ones too, cannot lead out of `root_fd`."""
+    how = _struct.pack("=QQQ", flags | posix.O_CLOEXEC, mode, resolve | abi.RESOLVE_NO_MAGICLINKS)
+    return call(abi.SYS_OPENAT2, root_fd, path, how, len(how))
+
+
+def load_module(fd: int, parameters: str) -> None:
+    """finit_module(2)."""
+    call(abi.SYS_FINIT_MODULE, fd, parameters, 0)
+
+
+def close_from(first: int) -> None:
+    """Close every descriptor from `first` on."""
+    call(abi.SYS_CLOSE_RANGE, first, 0xFFFFFFFF, 0)
+
+
+def no_new_privileges() -> None:
+    """prctl(PR_SET_NO_NEW_PRIVS): set-uid programs give nothing from here on."""
+    call(abi.SYS_PRCTL, abi.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
+
+
+def controlling_terminal(fd: int) -> None:
+    """Make a terminal the controlling one of the calling session."""
+    call(abi.SYS_IOCTL, fd, abi.TIOCSCTTY, 0)
+
+
+def signal_mask(signals: tuple[int, ...]) -> bytes:
+    """A sigset_t of the kernel (8 bytes)."""
+    return _struct.pack("=Q", sum(1 << (number - 1) for number in signals))
+
+
+def block_signals(signals: tuple[int, ...]) -> None:
+    """Make these the blocked signals of the calling thread; () unblocks all."""
+    call(abi.SYS_RT_SIGPROCMASK, abi.SIG_SETMASK, signal_mask(signals), None, 8)
+
+
+def signal_fd(signals: tuple[int, ...]) -> int:
+    """A descriptor that reads the signals (which must be blocked); non-blocking, closed on exec."""
+    return call(abi.SYS_SIGNALFD4, -1, signal_mask(signals), 8, abi.SFD_CLOEXEC | abi.SFD_NONBLOCK)
+
+
+def credit_entropy(seed: bytes) -> None:
+    """Mix a seed into the kernel's pool and count all its bits."""
+    request = _struct.pack("=ii", len(seed) * 8, len(seed)) + seed
+    fd = posix.open("/dev/urandom", posix.O_WRONLY | posix.O_CLOEXEC)
+    try:
+        call(abi.SYS_IOCTL, fd, abi.RNDADDENTROPY, request)
+    finally:
+        posix.close(fd)
+
+
+def fork(cgroup_fd: int) -> int:
+    """fork(2) straight into a cgroup (none when -1): 0 in the child, its pid in the parent."""
+    pid: int = zsys.clone3(0, cgroup_fd)
+    return pid
+
+
+def power_off() -> None:
+    """Write everything out and end the machine (in a pid namespace: end that)."""
+    posix.sync()
+    call(abi.SYS_REBOOT, abi.REBOOT_MAGIC1, abi.REBOOT_MAGIC2, abi.REBOOT_POWER_OFF, None)

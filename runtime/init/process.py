@@ -1,0 +1,179 @@
+"""Start the workload: everything between fork and exec, each step fatal when it fails."""
+
+import errno
+import posix
+
+from runtime.init import kernel
+from runtime.init.failure import BootFailure, os_failure, why
+from runtime.init.launch import read_file
+
+MYPY = False
+if MYPY:  # for annotations only: not imported in the zone
+    from collections.abc import Callable
+
+DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+_MISSING = (errno.ENOENT, errno.ENOTDIR)
+_ERROR_FD = 3
+
+
+def environment(entries: list[object]) -> dict[str, str]:
+    """The image's Env as a mapping, with the usual PATH where it names none."""
+    found = {}
+    for entry in entries:
+        key, equals, value = str(entry).partition("=")
+        if key and equals:
+            found[key] = value
+    found.setdefault("PATH", DEFAULT_PATH)
+    return found
+
+
+def candidates(command: str, path: str) -> list[str]:
+    """Where a command may be, in the order to try; a command with a slash is taken as it is."""
+    if "/" in command:
+        return [command]
+    return [f"{directory or '.'}/{command}" for directory in path.split(":")]
+
+
+def start(process: dict[str, object], cgroup_fd: int) -> int:
+    """Fork into the cgroup and execute the workload; returns its pid once the exec has happened.
+
+    Raises:  BootFailure of the child's step that failed: "user", "cwd", "command-127" (missing), "command-126"
+             (cannot be executed), "workload" (the rest).
+    """
+    argv = process["argv"]
+    if not isinstance(argv, list) or not argv:
+        raise BootFailure("command-127", "neither the image nor the zone names a command")
+    reader, writer = posix.pipe2(posix.O_CLOEXEC)
+    try:
+        pid = kernel.fork(cgroup_fd)
+    except OSError as error:
+        raise os_failure("workload", "starting a process for the workload", error) from None
+    if pid == 0:
+        _child(process, [str(word) for word in argv], writer)
+    posix.close(writer)
+    said = b""
+    while chunk := posix.read(reader, 4096):
+        said += chunk
+    posix.close(reader)
+    if said:
+        posix.waitpid(pid, 0)
+        reason, _, sentence = said.decode("utf-8", "replace").partition(" ")
+        raise BootFailure(reason, sentence)
+    return pid
+
+
+def _child(process: dict[str, object], argv: list[str], error_fd: int) -> None:
+    """Never returns: it becomes the workload, or says why not and ends."""
+    try:
+        if error_fd != _ERROR_FD:
+            posix.dup2(error_fd, _ERROR_FD, inheritable=False)
+        failure = BootFailure("workload", "the exec came back without an error")
+        try:
+            _prepare(process)
+            execute(argv, environment(_list(process["env"])))
+        except BootFailure as error:
+            failure = error
+        except BaseException as error:
+            failure = BootFailure("workload", f"{type(error).__name__}: {error}")
+        posix.write(_ERROR_FD, f"{failure.reason} {failure.sentence}".encode("utf-8", "replace")[:2048])
+    finally:
+        posix._exit(127)  # whatever happens, a second init must not go on from here
+
+
+def _prepare(process: dict[str, object]) -> None:
+    """Session, standard streams, descriptors, limits, ids, directory, privileges, signals."""
+    uid, gid = _number(process, "uid"), _number(process, "gid")
+    groups = [group for group in _list(process["groups"]) if isinstance(group, int)]
+    _step("starting a session", posix.setsid)
+    if process["tty"]:
+        _step("taking the console as terminal", kernel.controlling_terminal, 0)
+    else:
+        _step("opening /dev/null", _null_input)
+    # Closed before the directory is changed: a cwd such as /proc/self/fd/7 must find nothing (CVE-2024-21626).
+    _step("closing descriptors", kernel.close_from, _ERROR_FD + 1)
+    for fd in (1, 2):
+        # So that a user other than root can open /dev/stdout again.
+        _step(f"giving descriptor {fd} to user {uid}", posix.fchown, fd, uid, -1)
+    _step(f"setting the groups {groups}", posix.setgroups, groups, reason="user")
+    _step(f"becoming group {gid}", posix.setresgid, gid, gid, gid, reason="user")
+    _step(f"becoming user {uid}", posix.setresuid, uid, uid, uid, reason="user")
+    _enter(str(process["cwd"]))
+    _step("setting no_new_privs", kernel.no_new_privileges)
+    _step("unblocking signals", kernel.block_signals, ())
+
+
+def _step(what: str, action: "Callable[..., object]", *args: object, reason: str = "workload") -> None:
+    try:
+        action(*args)
+    except (OSError, OverflowError) as error:
+        if isinstance(error, OSError):
+            raise os_failure(reason, what, error) from None
+        raise BootFailure(reason, f"{what}: {error}") from None
+
+
+def _null_input() -> None:
+    posix.dup2(posix.open("/dev/null", posix.O_RDONLY | posix.O_CLOEXEC), 0, inheritable=True)
+
+
+def _enter(cwd: str) -> None:
+    try:
+        posix.chdir(cwd)
+        here = posix.getcwd()
+    except OSError as error:
+        raise os_failure("cwd", f"working directory {cwd!r}", error) from None
+    if not here.startswith("/"):
+        raise BootFailure("cwd", f"working directory {cwd!r} lies outside the root")
+
+
+def execute(argv: list[str], env: dict[str, str]) -> None:
+    """exec the first candidate that can be; comes back only by raising BootFailure with the best reason found."""
+    refused: BootFailure | None = None
+    for path in candidates(argv[0], env["PATH"]):
+        try:
+            posix.execve(path, argv, env)
+        except OSError as error:
+            refused = refused or _refusal(path, error)
+        except ValueError as error:  # a NUL in a word
+            raise BootFailure("command-126", f"command {argv[0]!r}: {error}") from None
+    if refused is None:
+        where = "does not exist" if "/" in argv[0] else f"was not found in PATH {env['PATH']}"
+        refused = BootFailure("command-127", f"command {argv[0]!r} {where}")
+    raise refused
+
+
+def _refusal(path: str, error: OSError) -> BootFailure | None:
+    """Why this candidate did not start; None when it just is not there."""
+    try:
+        mode = posix.stat(path).st_mode
+    except OSError as missing:
+        return None if missing.errno in _MISSING else BootFailure("command-126", f"command {path!r}: {why(missing)}")
+    if mode & 0o170000 == 0o040000:
+        return BootFailure("command-126", f"command {path!r} is a directory")
+    if error.errno in _MISSING:
+        return BootFailure("command-127", f"command {path!r} is there, but {interpreter(path)} is not")
+    if error.errno == errno.ENOEXEC:
+        return BootFailure("command-126", f"command {path!r} is neither a program for this machine nor a #! script")
+    return BootFailure("command-126", f"command {path!r} cannot be executed: {why(error)}")
+
+
+def interpreter(path: str) -> str:
+    """What a program needs to start, for the sentence: the word behind #!, or the loader of an ELF file."""
+    try:
+        head = read_file(path, 4096)
+    except OSError:
+        return "its interpreter"
+    if head[:2] == b"#!":
+        words = head[2:].split(b"\n")[0].split()
+        return f"its interpreter {words[0].decode('utf-8', 'replace')}" if words else "its interpreter"
+    return "the loader it names"
+
+
+def _list(value: object) -> list[object]:
+    return value if isinstance(value, list) else []
+
+
+def _number(process: dict[str, object], key: str) -> int:
+    value = process[key]
+    if not isinstance(value, int):
+        raise BootFailure("user", f"{key} is no number: {value!r}")
+    return value

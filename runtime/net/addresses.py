@@ -1,0 +1,88 @@
+"""Which addresses a zone network has: everything follows from one small number, its index.
+
+The pool is 10.75.0.0/16 and the unique local fd5a:6f6e:6577::/48: one /24 and one /64 per network.
+zoned keeps which indexes are used; nothing here remembers anything.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass
+from ipaddress import IPv4Network, IPv6Address, IPv6Network
+
+from runtime.net.errors import AddressesExhausted
+from runtime.net.pool import POOL4, POOL6
+
+PREFIX4 = 24
+PREFIX6 = 64
+POOL_SIZE = 1 << (PREFIX4 - POOL4.prefixlen)
+
+# The same in every network: a zone keeps a valid neighbour entry when the namespace behind it is made anew.
+GATEWAY_MAC = "02:7a:77:00:00:01"
+
+
+@dataclass(frozen=True)
+class ZoneAddresses:
+    """Both ends of a zone's network: plain text, as `ip`, `nft` and the zone's init want it."""
+
+    index: int
+    zone4: str
+    gateway4: str
+    prefix4: int
+    zone6: str
+    gateway6: str
+    prefix6: int
+    zone_mac: str
+    gateway_mac: str
+
+    @property
+    def zone_link_local(self) -> str:
+        """The address the zone's kernel forms from its MAC by itself; it probes its neighbours from there.
+
+        Source: RFC 4291 appendix A (modified EUI-64).
+        """
+        octets = [int(part, 16) for part in self.zone_mac.split(":")]
+        octets[0] ^= 0x02
+        interface = bytes([*octets[:3], 0xFF, 0xFE, *octets[3:]])
+        return str(IPv6Address(bytes.fromhex("fe80000000000000") + interface))
+
+
+def plan_addresses(index: int) -> ZoneAddresses:
+    """The addresses of network `index`.
+
+    Shape:   gateway is host 1, the zone host 2 of each subnet.
+    Raises:  AddressesExhausted when the index lies outside the pool.
+    Effects: none.
+    """
+    if not 0 <= index < POOL_SIZE:
+        raise AddressesExhausted(
+            f"zone network {index}", expected=f"an index from 0 to {POOL_SIZE - 1}", got=str(index)
+        )
+    net4 = int(POOL4.network_address) + (index << (32 - PREFIX4))
+    net6 = int(POOL6.network_address) + (index << (128 - PREFIX6))
+    subnet4, subnet6 = IPv4Network((net4, PREFIX4)), IPv6Network((net6, PREFIX6))
+    return ZoneAddresses(
+        index=index,
+        zone4=str(subnet4[2]),
+        gateway4=str(subnet4[1]),
+        prefix4=PREFIX4,
+        zone6=str(subnet6[2]),
+        gateway6=str(subnet6[1]),
+        prefix6=PREFIX6,
+        # 00:16:3e is Xen's own OUI; 4b is 75.
+        zone_mac=f"00:16:3e:4b:{index:02x}:02",
+        gateway_mac=GATEWAY_MAC,
+    )
+
+
+def allocate_index(used: Collection[int]) -> int:
+    """The smallest free index. Raises AddressesExhausted. Effects: none: the caller keeps what is used."""
+    free = next((index for index in range(POOL_SIZE) if index not in used), None)
+    if free is None:
+        raise AddressesExhausted(
+            f"address pool {POOL4}",
+            expected="a free subnet for one more zone",
+            got=f"all {POOL_SIZE} used",
+            hint="stop a zone that is no longer needed",
+        )
+    return free

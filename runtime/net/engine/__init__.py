@@ -1,0 +1,10 @@
+"""Engines: what moves the bytes of a zone network, behind one interface.
+
+Takes: an EngineConfig, listeners made inside the network's namespace, one control listener.
+Gives: a process that proxies the zone's TCP to the outside and published ports to the zone, and forwards DNS.
+Privileges: none after its set-up. Engines: `proxy` (ProxyEngine); others take its place behind `Engine`.
+"""
+
+from runtime.net.engine.model import EngineConfig, Limits, Listeners
+
+__all__ = ["EngineConfig", "Limits", "Listeners"]

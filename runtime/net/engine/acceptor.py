@@ -1,0 +1,149 @@
+"""Listeners whose connections become relays: TPROXY, published ports, DNS over TCP."""
+
+from __future__ import annotations
+
+import socket
+import time
+from collections.abc import Callable, Sequence
+from ipaddress import ip_address
+
+from runtime.net.engine.loop import READ, Loop
+from runtime.net.engine.model import Limits
+from runtime.net.engine.relay import Relay, Target, reset
+from runtime.net.netlink import Rtnetlink
+from runtime.net.policy import Network, decide
+
+_PAUSE_S = 1.0
+
+
+class Traffic:
+    """The counters and the one limit that all acceptors of an engine share."""
+
+    def __init__(self, limits: Limits) -> None:
+        self.limits = limits
+        self.counts = {
+            "accepted": 0,
+            "denied": 0,
+            "failed": 0,
+            "limited": 0,
+            "published": 0,
+            "bytes_up": 0,
+            "bytes_down": 0,
+            "dns_queries": 0,
+            "dns_failed": 0,
+        }
+        self.relays: set[Relay] = set()
+
+    def snapshot(self) -> dict[str, int]:
+        """The counters now; running connections included."""
+        counts = dict(self.counts)
+        for relay in self.relays:
+            counts["bytes_up"] += relay.sent_bytes[0]
+            counts["bytes_down"] += relay.sent_bytes[1]
+        counts["active"] = len(self.relays)
+        return counts
+
+
+class Acceptor:
+    """Accepts on one listener and asks `targets_of` where each connection leads; None refuses it.
+
+    counter:  what a connection counts as; inward: it comes from outside, so its bytes count the other way.
+    """
+
+    def __init__(
+        self,
+        loop: Loop,
+        traffic: Traffic,
+        listener: socket.socket,
+        targets_of: Callable[[socket.socket], Sequence[Target] | None],
+        *,
+        counter: str,
+        inward: bool = False,
+    ) -> None:
+        self._loop, self._traffic, self._listener = loop, traffic, listener
+        self._targets_of, self._counter, self._inward = targets_of, counter, inward
+        self._paused_until = 0.0
+        listener.setblocking(False)
+        loop.watch(listener, self, READ)
+
+    def ready(self, source: socket.socket, mask: int) -> None:
+        """Take one connection: others of the loop get their turn between two of them."""
+        try:
+            near, _ = source.accept()
+        except (BlockingIOError, ConnectionError):
+            return
+        except OSError:
+            # Out of descriptors or memory: the listener stays readable and would keep the loop busy.
+            self._paused_until = time.monotonic() + _PAUSE_S
+            self._loop.watch(source, self, 0)
+            self._loop.urgent.add(self)
+            return
+        counts = self._traffic.counts
+        counts[self._counter] += 1
+        if len(self._traffic.relays) >= self._traffic.limits.connections:
+            counts["limited"] += 1
+            reset(near)
+            return
+        try:
+            targets = self._targets_of(near)
+        except OSError:  # gone before it was looked at
+            targets = None
+        if targets is None:
+            counts["denied"] += 1
+            reset(near)
+            return
+        relay = Relay(self._loop, self._traffic.limits, near, targets, self._ended)
+        self._traffic.relays.add(relay)
+        relay.start()
+
+    def _ended(self, relay: Relay, connected: bool) -> None:
+        self._traffic.relays.discard(relay)
+        counts = self._traffic.counts
+        if not connected:
+            counts["failed"] += 1
+        sent, received = relay.sent_bytes
+        counts["bytes_down" if self._inward else "bytes_up"] += sent
+        counts["bytes_up" if self._inward else "bytes_down"] += received
+
+    def tick(self, now: float) -> None:
+        """End a pause."""
+        if now >= self._paused_until:
+            self._loop.urgent.discard(self)
+            self._loop.watch(self._listener, self, READ)
+
+    def abort(self) -> None:
+        """One connection failed in an unforeseen way; the listener stays."""
+
+    def close(self) -> None:
+        """Stop listening; connections taken go on."""
+        self._loop.discard(self)
+        self._loop.forget(self._listener)
+        self._listener.close()
+
+
+def outward(routes: Rtnetlink, deny: Sequence[Network]) -> Callable[[socket.socket], Sequence[Target] | None]:
+    """Targets of a connection taken by TPROXY: where the zone wanted to go, if policy lets it."""
+
+    def targets_of(near: socket.socket) -> Sequence[Target] | None:
+        host, port = near.getsockname()[:2]  # TPROXY keeps the original destination as the local address
+        destination = ip_address(host.partition("%")[0])
+        if not decide(destination, route=routes.route_type(destination.packed), deny=deny).allowed:
+            return None
+        return [Target(near.family, (host, port), socket.socket)]
+
+    return targets_of
+
+
+def inward(
+    make_socket: Callable[[int, int], socket.socket], zone4: str, zone6: str, zone_port: int
+) -> Callable[[socket.socket], Sequence[Target]]:
+    """Targets of a published port: the zone, first by the client's own family."""
+
+    def targets_of(near: socket.socket) -> Sequence[Target]:
+        targets = [
+            Target(socket.AF_INET, (zone4, zone_port), make_socket),
+            Target(socket.AF_INET6, (zone6, zone_port), make_socket),
+        ]
+        return targets if near.family == socket.AF_INET else targets[::-1]
+
+    return targets_of

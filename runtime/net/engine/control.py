@@ -1,0 +1,83 @@
+"""The engine's control socket: one JSON object per packet, an answer for each; a listener travels as a descriptor.
+
+Operations: {"op": "status"} -> {"counters": {...}}; {"op": "publish", "key": K, "zone_port": N} with one listener;
+{"op": "unpublish", "key": K}. An answer {"error": sentence} says no.
+"""
+
+from __future__ import annotations
+
+import json
+import socket
+from collections.abc import Callable
+from typing import Any
+
+from runtime.net.engine.loop import READ, Loop
+
+PACKET_BYTES = 65536
+_CLIENTS = 8
+
+Operation = Callable[[dict[str, Any], list[socket.socket]], dict[str, Any]]
+
+
+class ControlServer:
+    """Accepts clients on the listener (SOCK_SEQPACKET) and answers them through `operate`."""
+
+    def __init__(self, loop: Loop, listener: socket.socket, operate: Operation) -> None:
+        self._loop, self._listener, self._operate = loop, listener, operate
+        self._clients: set[socket.socket] = set()
+        listener.setblocking(False)
+        loop.watch(listener, self, READ)
+
+    def ready(self, source: socket.socket, mask: int) -> None:
+        """Take a client or one request."""
+        if source is self._listener:
+            try:
+                client, _ = source.accept()
+            except OSError:
+                return
+            if len(self._clients) >= _CLIENTS:
+                client.close()
+                return
+            client.setblocking(False)
+            self._clients.add(client)
+            self._loop.watch(client, self, READ)
+            return
+        try:
+            packet, descriptors, _, _ = socket.recv_fds(source, PACKET_BYTES, 1)
+            passed = [socket.socket(fileno=fd) for fd in descriptors]
+            if not packet:
+                raise EOFError
+            source.send(json.dumps(self._answer(packet, passed)).encode())
+        except BlockingIOError:
+            return
+        except (OSError, EOFError):
+            self._loop.forget(source)
+            self._clients.discard(source)
+            source.close()
+
+    def _answer(self, packet: bytes, passed: list[socket.socket]) -> dict[str, Any]:
+        try:
+            return self._operate(json.loads(packet), passed)
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            for item in passed:
+                item.close()
+            return {"error": f"bad request: {error!r}"}
+
+    def tick(self, now: float) -> None:
+        """Nothing here has a deadline."""
+
+    def abort(self) -> None:
+        """One request failed in an unforeseen way; the others go on."""
+
+
+def ask(path: str, request: dict[str, Any], *, timeout_s: float, listener: socket.socket | None = None) -> Any:
+    """Send one request to an engine and return its answer. Raises OSError, also when the engine ends meanwhile."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as client:
+        client.settimeout(timeout_s)
+        client.connect(path)
+        descriptors = [listener.fileno()] if listener is not None else []
+        socket.send_fds(client, [json.dumps(request).encode()], descriptors)
+        answer = client.recv(PACKET_BYTES)
+    if not answer:
+        raise ConnectionResetError("the engine closed the connection")
+    return json.loads(answer)

@@ -1,0 +1,191 @@
+"""The zone's name server on gateway:53: passes queries to the host's resolvers. It reads no names.
+
+Each query gets its own outer socket (so its own random port) and its own random ID: answers of strangers do not fit.
+A resolver that is silent or refuses is followed by the next; when the time is over the zone gets SERVFAIL.
+Source: RFC 1035 sections 4.1.1 and 4.2, RFC 5452.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import socket
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from runtime.net.engine.acceptor import Traffic
+from runtime.net.engine.loop import READ, Loop
+from runtime.net.engine.relay import Target
+
+PORT = 53
+_HEADER_BYTES = 12
+_LARGEST = 65535
+_RESPONSE = 0x80
+_SERVFAIL = 2
+_RESOLVERS = 3  # resolv.conf(5), MAXNS
+_random = random.SystemRandom()
+
+
+def parse_resolvers(text: str) -> tuple[str, ...]:
+    """The name servers of a resolv.conf; 127.0.0.1 where it names none, as resolv.conf(5) says."""
+    words = (line.split() for line in text.splitlines())
+    servers = [fields[1] for fields in words if len(fields) > 1 and fields[0] == "nameserver"]
+    return tuple(servers[:_RESOLVERS]) or ("127.0.0.1",)
+
+
+class Resolvers:
+    """The host's resolvers, read again when the file changed (DHCP, VPN)."""
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+        self._seen: tuple[int, int] | None = None
+        self._servers: tuple[str, ...] = ()
+
+    def current(self) -> tuple[str, ...]:
+        """The resolvers now."""
+        try:
+            status = os.stat(self._path)
+            seen = (status.st_mtime_ns, status.st_ino)
+            if seen != self._seen:
+                with open(self._path, encoding="ascii", errors="replace") as file:
+                    self._servers = parse_resolvers(file.read())
+                self._seen = seen
+        except OSError:
+            if not self._servers:
+                self._servers = parse_resolvers("")
+        return self._servers
+
+
+def family_of(address: str) -> int:
+    """AF_INET6 for an address with colons."""
+    return socket.AF_INET6 if ":" in address else socket.AF_INET
+
+
+def tcp_targets(resolvers: Resolvers) -> Callable[[socket.socket], Sequence[Target]]:
+    """Targets of DNS over TCP, which is relayed as it is."""
+    return lambda near: [Target(family_of(host), (host, PORT), socket.socket) for host in resolvers.current()]
+
+
+def servfail(query: bytes) -> bytes:
+    """The answer "server failure" to a query: its header with QR and RCODE set, RA as a forwarder, question kept."""
+    flags = bytes([query[2] | _RESPONSE, (query[3] & 0x10) | 0x80 | _SERVFAIL])
+    end = _question_end(query)
+    counts = b"\0\1" if end > _HEADER_BYTES else b"\0\0"
+    return query[:2] + flags + counts + bytes(6) + query[_HEADER_BYTES:end]
+
+
+def _question_end(query: bytes) -> int:
+    """Where the first question ends; the header's end when it is damaged."""
+    offset = _HEADER_BYTES
+    while offset < len(query) and query[offset]:
+        if query[offset] > 63:  # a compression pointer has no place in a question
+            return _HEADER_BYTES
+        offset += 1 + query[offset]
+    return offset + 5 if offset + 5 <= len(query) else _HEADER_BYTES
+
+
+class UdpForwarder:
+    """Takes queries from one socket in the network's namespace."""
+
+    def __init__(self, loop: Loop, traffic: Traffic, zone_side: socket.socket, resolvers: Resolvers) -> None:
+        self.loop, self.traffic, self.zone_side, self.resolvers = loop, traffic, zone_side, resolvers
+        self.pending: set[Query] = set()
+        zone_side.setblocking(False)
+        loop.watch(zone_side, self, READ)
+
+    def ready(self, source: socket.socket, mask: int) -> None:
+        """Take one query."""
+        try:
+            query, client = source.recvfrom(_LARGEST)
+        except OSError:  # also an ICMP error about an answer that the zone did not want any more
+            return
+        if len(query) < _HEADER_BYTES or query[2] & _RESPONSE:
+            return
+        self.traffic.counts["dns_queries"] += 1
+        if len(self.pending) >= self.traffic.limits.dns_pending:
+            self.answer(servfail(query), client, failed=True)
+            return
+        Query(self, query, client).try_next()
+
+    def answer(self, message: bytes, client: Any, *, failed: bool = False) -> None:
+        """Send an answer to the zone; lost ones are asked again by its resolver."""
+        if failed:
+            self.traffic.counts["dns_failed"] += 1
+        try:
+            self.zone_side.sendto(message, client)
+        except OSError:
+            pass
+
+    def tick(self, now: float) -> None:
+        """Queries have their own deadlines."""
+
+    def abort(self) -> None:
+        """One query failed in an unforeseen way; the socket stays."""
+
+
+class Query:
+    """One query on its way through the resolvers."""
+
+    def __init__(self, owner: UdpForwarder, query: bytes, client: Any) -> None:
+        self._owner, self._query, self._client = owner, query, client
+        self._servers = list(owner.resolvers.current()) * 2
+        self._id = b""
+        self._outer: socket.socket | None = None
+        self._deadline = time.monotonic() + owner.traffic.limits.dns_timeout_s
+        self._try_until = 0.0
+        owner.pending.add(self)
+        owner.loop.urgent.add(self)
+
+    def try_next(self) -> None:
+        """Ask the next resolver, or give up."""
+        self._close_outer()
+        while self._servers and time.monotonic() < self._deadline:
+            server = self._servers.pop(0)
+            self._id = _random.randbytes(2)
+            try:
+                self._outer = socket.socket(family_of(server), socket.SOCK_DGRAM)
+                self._outer.setblocking(False)
+                self._outer.connect((server, PORT))
+                self._outer.send(self._id + self._query[2:])
+            except OSError:
+                self._close_outer()
+                continue
+            self._try_until = time.monotonic() + self._owner.traffic.limits.dns_try_s
+            self._owner.loop.watch(self._outer, self, READ)
+            return
+        self._finish(servfail(self._query), failed=True)
+
+    def ready(self, source: socket.socket, mask: int) -> None:
+        """An answer or a refusal came."""
+        try:
+            answer = source.recv(_LARGEST)
+        except BlockingIOError:
+            return
+        except OSError:
+            self.try_next()
+            return
+        if len(answer) >= _HEADER_BYTES and answer[:2] == self._id and answer[2] & _RESPONSE:
+            self._finish(self._query[:2] + answer[2:])
+
+    def tick(self, now: float) -> None:
+        """Go on to the next resolver when this one is silent."""
+        if now >= min(self._try_until, self._deadline):
+            self.try_next()
+
+    def abort(self) -> None:
+        """Give up."""
+        self._finish(servfail(self._query), failed=True)
+
+    def _finish(self, message: bytes, *, failed: bool = False) -> None:
+        if self in self._owner.pending:
+            self._owner.pending.discard(self)
+            self._owner.loop.discard(self)
+            self._close_outer()
+            self._owner.answer(message, self._client, failed=failed)
+
+    def _close_outer(self) -> None:
+        if self._outer is not None:
+            self._owner.loop.forget(self._outer)
+            self._outer.close()
+            self._outer = None

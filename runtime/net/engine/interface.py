@@ -1,0 +1,66 @@
+"""What a network asks of its engine, whichever it is."""
+
+from __future__ import annotations
+
+import socket
+from pathlib import Path
+from typing import Protocol
+
+from runtime.net.engine.model import EngineConfig
+
+
+class EngineHandle(Protocol):
+    """A running engine."""
+
+    @property
+    def pid(self) -> int:
+        """Its process."""
+
+    @property
+    def start_time(self) -> int:
+        """Clock ticks from boot to its start: with the pid, the process's identity (proc(5), stat field 22)."""
+
+    def alive(self) -> bool:
+        """Does the process run?"""
+
+    def wait_ready(self, timeout_s: float) -> None:
+        """Return when it serves. Raises EngineFault."""
+
+    def counters(self) -> dict[str, int]:
+        """See model.COUNTERS. Raises EngineFault."""
+
+    def publish(self, listener: socket.socket, key: str, zone_port: int) -> None:
+        """Give it a listener whose connections go to the zone. Raises EngineFault."""
+
+    def unpublish(self, key: str) -> None:
+        """Stop listening there. Raises EngineFault."""
+
+    def stop(self) -> None:
+        """End it; returns when it is gone. Harmless twice."""
+
+
+class Prepared(Protocol):
+    """An engine's process that waits for its config: it holds nothing and ends by itself when its starter dies."""
+
+    @property
+    def pid(self) -> int:
+        """Its process."""
+
+    @property
+    def start_time(self) -> int:
+        """See EngineHandle."""
+
+    def start(self, config: EngineConfig) -> EngineHandle:
+        """Send the config; does not wait, see wait_ready."""
+
+    def stop(self) -> None:
+        """End it unused."""
+
+
+class Engine(Protocol):
+    """A way to move a network's bytes."""
+
+    name: str
+
+    def prepare(self, inherited: tuple[int, ...], control: Path, log_file: Path) -> Prepared:
+        """Start the process with these descriptors, but not its work: its pid is to be recorded in between."""

@@ -1,0 +1,85 @@
+"""The engine's process: reads its config from standard input, gives up its privileges, serves until it is killed.
+
+It holds no state outside itself, so SIGKILL is a proper end. The zone's TCP is accepted before the outer connect is
+known to succeed: a refused destination reaches the zone as connect, then reset. The SYN gate that answers first and
+truthfully belongs to the engine that replaces this one.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import socket
+import sys
+from typing import Any
+
+from runtime.net.engine import confine
+from runtime.net.engine.acceptor import Acceptor, Traffic, inward, outward
+from runtime.net.engine.control import ControlServer
+from runtime.net.engine.dns import Resolvers, UdpForwarder, tcp_targets
+from runtime.net.engine.loop import Loop
+from runtime.net.engine.model import EngineConfig, load
+from runtime.net.netlink import Rtnetlink
+
+log = logging.getLogger(__name__)
+
+
+class Server:
+    """All parts of one network's engine in one loop."""
+
+    def __init__(self, config: EngineConfig, factory: confine.SocketFactory) -> None:
+        self._config, self._factory = config, factory
+        self.loop, self._traffic = Loop(), Traffic(config.limits)
+        self._published: dict[str, Acceptor] = {}
+        listeners = config.listeners
+        resolvers = Resolvers(config.resolv_conf)
+        to_outside = outward(Rtnetlink(), config.denied())
+        for fd in (listeners.tcp4, listeners.tcp6):
+            Acceptor(self.loop, self._traffic, socket.socket(fileno=fd), to_outside, counter="accepted")
+        for fd in (listeners.dns_tcp4, listeners.dns_tcp6):
+            to_resolver = tcp_targets(resolvers)
+            Acceptor(self.loop, self._traffic, socket.socket(fileno=fd), to_resolver, counter="dns_queries")
+        for fd in (listeners.dns_udp4, listeners.dns_udp6):
+            UdpForwarder(self.loop, self._traffic, socket.socket(fileno=fd), resolvers)
+        ControlServer(self.loop, socket.socket(fileno=listeners.control), self._operate)
+
+    def _operate(self, request: dict[str, Any], passed: list[socket.socket]) -> dict[str, Any]:
+        operation = request["op"]
+        if operation == "status":
+            return {"counters": {**self._traffic.snapshot(), "faults": self.loop.faults}}
+        if operation == "publish":
+            (listener,) = passed
+            key, zone_port = str(request["key"]), int(request["zone_port"])
+            if key in self._published:
+                listener.close()
+                return {"error": f"{key} is published already"}
+            to_zone = inward(self._factory.make, self._config.zone4, self._config.zone6, zone_port)
+            self._published[key] = Acceptor(
+                self.loop, self._traffic, listener, to_zone, counter="published", inward=True
+            )
+            return {}
+        if operation == "unpublish":
+            acceptor = self._published.pop(str(request["key"]), None)
+            if acceptor is None:
+                return {"error": f"{request['key']} is not published"}
+            acceptor.close()
+            return {}
+        return {"error": f"unknown operation {operation!r}"}
+
+
+def main() -> None:
+    """Run an engine. Effects: changes the user of this process."""
+    logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(name)s %(message)s")
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    text = sys.stdin.readline()
+    if not text:
+        return  # whoever started this died before it said what to do
+    config = load(text)
+    confine.bound_descriptors(2 * config.limits.connections + config.limits.dns_pending + 256)
+    confine.forbid_new_privileges()
+    factory = confine.SocketFactory(config.netns)
+    confine.become(config.uid)
+    os.umask(0o077)
+    server = Server(config, factory)
+    server.loop.run()

@@ -1,0 +1,47 @@
+"""Processes named by pid and start time: a pid alone may belong to somebody else by now."""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+from pathlib import Path
+
+from runtime.net.errors import EngineFault
+
+_KILL_TIMEOUT_S = 10.0
+
+
+def start_time_of(pid: int) -> int | None:
+    """Clock ticks from boot to the start of a process; None when it does not run (or is a zombie).
+
+    Source: proc(5), /proc/pid/stat, fields 3 and 22; the name before them may hold anything, blanks and brackets too.
+    """
+    try:
+        text = Path(f"/proc/{pid}/stat").read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        return None
+    fields = text.rpartition(")")[2].split()
+    return None if fields[0] in ("Z", "X") else int(fields[19])
+
+
+def kill(pid: int, start_time: int) -> None:
+    """Kill exactly this process and wait until it is gone; does nothing when it is gone already.
+
+    Raises: EngineFault when it does not end.
+    """
+    try:
+        pidfd = os.pidfd_open(pid)
+    except ProcessLookupError:
+        return
+    try:
+        # Compared after the pidfd holds it: from here on the pid cannot become another process's.
+        if start_time_of(pid) != start_time:
+            return
+        signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+        poll = select.poll()
+        poll.register(pidfd, select.POLLIN)
+        if not poll.poll(_KILL_TIMEOUT_S * 1000):
+            raise EngineFault(f"process {pid}", expected="it to end when killed", got="it still runs")
+    finally:
+        os.close(pidfd)

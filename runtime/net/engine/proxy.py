@@ -1,0 +1,125 @@
+"""The `proxy` engine as its starter sees it: a process of its own, told by one JSON line, asked by a control socket."""
+
+from __future__ import annotations
+
+import socket
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+from runtime.net.engine import processes
+from runtime.net.engine.control import ask
+from runtime.net.engine.interface import EngineHandle
+from runtime.net.engine.model import EngineConfig, dump
+from runtime.net.errors import EngineFault
+
+_ROOT = Path(__file__).resolve().parents[3]
+# -I: no environment and no current directory on the path; -S: no site-packages, the engine needs none of them.
+_CODE = "import sys; sys.path.insert(0, sys.argv[1]); from runtime.net.engine.main import main; main()"
+_ASK_TIMEOUT_S = 20.0
+
+
+class ProxyHandle:
+    """A running proxy engine; made by its starter, or by a later zoned from its ledger."""
+
+    def __init__(self, zone: str, pid: int, start_time: int, control: Path, log_file: Path, child: Any = None) -> None:
+        self._zone, self.pid, self.start_time = zone, pid, start_time
+        self._control, self._log_file = control, log_file
+        self._child: subprocess.Popen[bytes] | None = child
+
+    def alive(self) -> bool:
+        """Does the process run?"""
+        if self._child is not None:
+            return self._child.poll() is None
+        return processes.start_time_of(self.pid) == self.start_time
+
+    def wait_ready(self, timeout_s: float) -> None:
+        """Return when it serves. Raises EngineFault."""
+        self._ask({"op": "status"}, timeout_s=timeout_s)
+
+    def counters(self) -> dict[str, int]:
+        """See model.COUNTERS. Raises EngineFault."""
+        counters: dict[str, int] = self._ask({"op": "status"})["counters"]
+        return counters
+
+    def publish(self, listener: socket.socket, key: str, zone_port: int) -> None:
+        """Give it a listener. Raises EngineFault."""
+        self._ask({"op": "publish", "key": key, "zone_port": zone_port}, listener=listener)
+
+    def unpublish(self, key: str) -> None:
+        """Stop listening there. Raises EngineFault."""
+        self._ask({"op": "unpublish", "key": key})
+
+    def stop(self) -> None:
+        """End it; returns when it is gone."""
+        processes.kill(self.pid, self.start_time)
+        if self._child is not None:
+            self._child.wait()
+
+    def _ask(
+        self, request: dict[str, Any], *, timeout_s: float = _ASK_TIMEOUT_S, listener: socket.socket | None = None
+    ) -> dict[str, Any]:
+        subject = f"network engine of zone {self._zone}"
+        try:
+            # The control socket listens before the process runs, so a request waits for an engine that is starting; and
+            # nobody else holds it, so one for an engine that ends is answered with a reset.
+            answer: dict[str, Any] = ask(str(self._control), request, timeout_s=timeout_s, listener=listener)
+        except OSError as error:
+            got = f"no answer: {error}" if self.alive() else f"it ended: {self._last_words()}"
+            raise EngineFault(subject, expected="an answer", got=got, temporary=True) from error
+        if "error" in answer:
+            raise EngineFault(subject, expected=f"{request['op']} to be done", got=answer["error"])
+        return answer
+
+    def _last_words(self) -> str:
+        try:
+            lines = self._log_file.read_text(errors="replace").strip().splitlines()
+        except OSError:
+            lines = []
+        return lines[-1][:300] if lines else "no message"
+
+
+class PreparedProxy:
+    """The process before it knows its config."""
+
+    def __init__(self, child: subprocess.Popen[bytes], control: Path, log_file: Path) -> None:
+        self._child, self._control, self._log_file = child, control, log_file
+        self.pid = child.pid
+        self.start_time = processes.start_time_of(child.pid) or 0
+
+    def start(self, config: EngineConfig) -> EngineHandle:
+        """Send the config."""
+        assert self._child.stdin is not None
+        try:
+            self._child.stdin.write(dump(config).encode() + b"\n")
+            self._child.stdin.close()
+        except BrokenPipeError:
+            pass  # wait_ready says why it ended
+        return ProxyHandle(config.zone, self.pid, self.start_time, self._control, self._log_file, self._child)
+
+    def stop(self) -> None:
+        """End it unused."""
+        self._child.kill()
+        self._child.wait()
+
+
+class ProxyEngine:
+    """Starts proxy engines in the network namespace of the calling thread, which is where their outer sockets live."""
+
+    name = "proxy"
+
+    def prepare(self, inherited: tuple[int, ...], control: Path, log_file: Path) -> PreparedProxy:
+        """Start the process; it waits for its config. Raises OSError."""
+        with open(log_file, "ab", buffering=0) as log:
+            child = subprocess.Popen(
+                [sys.executable, "-I", "-S", "-c", _CODE, str(_ROOT)],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.DEVNULL,
+                stderr=log,
+                pass_fds=inherited,
+                start_new_session=True,
+                cwd="/",
+                env={"LC_ALL": "C.UTF-8"},
+            )
+        return PreparedProxy(child, control, log_file)

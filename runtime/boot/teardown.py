@@ -1,0 +1,76 @@
+"""Undoes a boot from its ledger records alone: finished or not, in this process or a later one, once or again.
+
+Records (each is written before what it names is taken; the ledger adds nothing to them that is needed here):
+  domain    name, uuid                             a domain of this uuid may exist
+  xenstore  domid, uuid, backend_domid             trees of this domain may exist
+  console   domid, uuid, mfn, port, log            its console may be bound (`domain.adopt` binds it again)
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any
+
+from runtime.boot.doors import Hypervisor
+from runtime.boot.errors import TeardownFault
+from runtime.boot.model import Domid
+from runtime.boot.nodes import UUID_NODE, domain_path, stale_paths
+
+if TYPE_CHECKING:
+    from runtime.boot.xenstore import Transaction, XenStore
+
+log = logging.getLogger(__name__)
+
+Record = Mapping[str, Any]
+_FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.005, 0.2
+
+
+def teardown(records: Iterable[Record], hypervisor: Hypervisor, xenstore: XenStore, *, timeout_s: float = 30.0) -> None:
+    """Destroy the domains and remove the trees the records name; wait until Xen has let the domains go.
+
+    Raises:  TeardownFault where a domain is still dying after timeout_s (temporary: call again later);
+             HypervisorFault, XenstoreFault.
+    """
+    kept = list(records)
+    uuids = {str(record["uuid"]): str(record.get("name", "")) for record in kept if record["kind"] == "domain"}
+    for uuid in uuids:
+        info = hypervisor.find_domain(uuid)
+        if info is not None and not info.dying:
+            log.info("destroying domain %d (%s)", info.domid, uuid)
+            hypervisor.destroy_domain(info.domid)
+    for record in kept:
+        if record["kind"] == "xenstore":
+            _remove_trees(record, hypervisor, xenstore)
+    deadline = time.monotonic() + timeout_s
+    for uuid, name in uuids.items():
+        _wait_gone(hypervisor, uuid, name, deadline)
+
+
+def _remove_trees(record: Record, hypervisor: Hypervisor, xenstore: XenStore) -> None:
+    domid, uuid = Domid(int(record["domid"])), str(record["uuid"])
+    owner = hypervisor.domain_info(domid)
+    if owner is not None and owner.uuid != uuid:
+        return  # the domid has been given to another domain, which cleared these trees when it was built
+
+    def remove(transaction: Transaction) -> None:
+        found = transaction.read(f"{domain_path(domid)}/{UUID_NODE}")
+        if found is None or found == uuid:
+            for path in stale_paths(domid, backend_domid=int(record.get("backend_domid", 0))):
+                transaction.remove(path)
+
+    xenstore.transaction(remove)
+
+
+def _wait_gone(hypervisor: Hypervisor, uuid: str, name: str, deadline: float) -> None:
+    pause = _FIRST_PAUSE_S
+    while (info := hypervisor.find_domain(uuid)) is not None:
+        if time.monotonic() > deadline:
+            raise TeardownFault(
+                f"domain {info.domid} of zone {name}",
+                got=f"still dying, {info.tot_pages} pages held by a back end or a mapping",
+                temporary=True,
+            )
+        time.sleep(pause)
+        pause = min(pause * 2, _LONGEST_PAUSE_S)

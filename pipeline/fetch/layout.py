@@ -1,0 +1,91 @@
+"""Images in OCI layout directories, the store itself being one of them.
+
+Source:  OCI image specification, image-layout.md.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import IO
+
+from pipeline.errors import DigestMismatch
+from pipeline.fetch.errors import BadImage, NoSuchImage
+from pipeline.fetch.manifest import INDEX_TYPES, MANIFEST_MAX_BYTES, MANIFEST_TYPES
+from pipeline.oci import REF_NAME, Descriptor, Digest, parse_json
+from pipeline.store import BlobWriter
+
+COPY_BYTES = 1 << 20
+
+
+class LayoutSource:
+    """Reads blobs of a layout directory. Who asks checks what comes."""
+
+    def __init__(self, directory: Path, *, subject: str) -> None:
+        self._directory, self._subject = directory, subject
+
+    def resolve(self, tag: str, digest: Digest | None) -> Descriptor:
+        """The manifest or index of a tag, of a digest, or the only one. Raises NoSuchImage, BadImage."""
+        self._check_version()
+        document = self._json("index.json")
+        found = document.get("manifests") if isinstance(document, dict) else None
+        if not isinstance(found, list):
+            raise BadImage(f"{self._directory}/index.json", expected="a list of manifests", got="none")
+        entries = [Descriptor.from_json(entry, subject=f"{self._directory}/index.json") for entry in found]
+        images = [entry for entry in entries if entry.media_type in (*MANIFEST_TYPES, *INDEX_TYPES)]
+        if digest is not None:
+            path = self._path(digest)
+            named = [entry for entry in images if entry.digest == digest]
+            if named or not path.is_file():
+                return self._only(named, f"digest {digest}", images)
+            return Descriptor("", digest, path.stat().st_size)
+        if tag:
+            return self._only(
+                [entry for entry in images if entry.annotations.get(REF_NAME) == tag], f"tag {tag}", images
+            )
+        return self._only(images, "exactly one image, as no tag is given", images)
+
+    def _only(self, fitting: list[Descriptor], expected: str, there: list[Descriptor]) -> Descriptor:
+        if len({entry.digest for entry in fitting}) == 1:
+            return fitting[0]
+        tags = ", ".join(sorted(entry.annotations.get(REF_NAME, entry.digest.short) for entry in there)) or "nothing"
+        raise NoSuchImage(self._subject, expected=expected, got=f"{len(fitting)} of them", hint=f"there: {tags}"[:300])
+
+    def manifest(self, descriptor: Descriptor) -> tuple[bytes, str]:
+        """The bytes and media type of a manifest or index."""
+        with self._open(descriptor.digest) as file:
+            return file.read(MANIFEST_MAX_BYTES + 1), descriptor.media_type
+
+    def copy(self, descriptor: Descriptor, writer: BlobWriter, advance: Callable[[int], None], subject: str) -> None:
+        """Write a blob's bytes, one more than its size at most."""
+        with self._open(descriptor.digest) as file:
+            while data := file.read(min(COPY_BYTES, descriptor.size_bytes + 1 - writer.size_bytes)):
+                writer.write(data)
+                advance(len(data))
+        if writer.size_bytes > descriptor.size_bytes:
+            raise DigestMismatch(subject, expected=f"{descriptor.size_bytes} bytes", got="more")
+
+    def _path(self, digest: Digest) -> Path:
+        return self._directory / "blobs" / digest.algorithm / digest.hex
+
+    def _open(self, digest: Digest) -> IO[bytes]:
+        try:
+            return open(self._path(digest), "rb")
+        except (FileNotFoundError, NotADirectoryError):
+            raise NoSuchImage(self._subject, expected=f"blob {digest}", got="no such file in the layout") from None
+
+    def _check_version(self) -> None:
+        document = self._json("oci-layout")
+        version = document.get("imageLayoutVersion") if isinstance(document, dict) else None
+        if version != "1.0.0":
+            raise BadImage(f"{self._directory}/oci-layout", expected="imageLayoutVersion 1.0.0", got=repr(version)[:40])
+
+    def _json(self, name: str) -> object:
+        path = self._directory / name
+        try:
+            with open(path, "rb") as file:
+                data = file.read(MANIFEST_MAX_BYTES + 1)
+        except (FileNotFoundError, NotADirectoryError):
+            raise NoSuchImage(self._subject, expected=f"an OCI layout with {name}", got=f"no {path}") from None
+        parsed: object = parse_json(data, subject=str(path))
+        return parsed

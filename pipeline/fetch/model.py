@@ -1,0 +1,28 @@
+"""What fetching takes and gives."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from pipeline.oci import Descriptor, Digest
+
+DEFAULT_PLATFORM = "linux/amd64"
+
+
+@dataclass(frozen=True)
+class FetchParams:
+    """reference: as the user wrote it (see reference.py); platform: os/architecture[/variant]."""
+
+    reference: str
+    platform: str = DEFAULT_PLATFORM
+
+
+@dataclass(frozen=True)
+class FetchResult:
+    """An image whose blobs are all in the store, verified. layers[i] inflates to diff_ids[i]."""
+
+    reference: str
+    manifest: Descriptor
+    config: Descriptor
+    layers: tuple[Descriptor, ...]
+    diff_ids: tuple[Digest, ...]

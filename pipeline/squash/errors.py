@@ -1,0 +1,9 @@
+"""How squashing fails; what tar2sqfs does wrong is in pipeline.squashfs."""
+
+from __future__ import annotations
+
+from pipeline.errors import PipelineError
+
+
+class UnknownFormat(PipelineError):
+    """A file system format this stage does not write."""

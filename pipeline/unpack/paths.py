@@ -1,0 +1,87 @@
+"""Names in a layer: their normal form, and which of them are whiteouts.
+
+Source:  OCI image specification, layer.md, "Whiteouts".
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+from enum import Enum
+
+from pipeline.layers import Limits
+from pipeline.tree import printable
+from pipeline.unpack.errors import BadPath
+
+PREFIX = b".wh."
+OPAQUE = b".wh..wh..opq"
+AUFS = b".wh..wh."  # AUFS's own files (plnk, orph, aufs), left in old layers
+
+
+class Mark(Enum):
+    """What a name does."""
+
+    NONE = "an entry"
+    WHITEOUT = "removes a name of lower layers"
+    OPAQUE = "empties a directory of lower layers"
+    AUFS = "a leftover of AUFS, to be skipped"
+
+
+@dataclass(slots=True)
+class Place:
+    """A name in normal form: directory parts, last part (none for the root), and what the name does."""
+
+    parents: tuple[bytes, ...]
+    name: bytes
+    mark: Mark = Mark.NONE
+
+
+def split(path: bytes, limits: Limits, warnings: Counter[str], *, subject: str, strict: bool) -> tuple[bytes, ...]:
+    """The parts of a path inside the root: no empty ones, no ".", ".." resolved by name and held at the root.
+
+    Raises:  BadPath.
+    """
+    if not path or b"\0" in path:
+        raise BadPath(f"{subject}: entry {printable(path)!r}", expected="a name", got="none, or one with a zero byte")
+    parts: list[bytes] = []
+    for part in path.split(b"/"):
+        if part in (b"", b"."):
+            continue
+        if part != b"..":
+            if len(part) > limits.name_bytes:
+                raise _too_long(subject, path, f"names of at most {limits.name_bytes} bytes", len(part))
+            parts.append(part)
+        elif parts:
+            parts.pop()
+        else:
+            if strict:
+                raise BadPath(f"{subject}: {printable(path)}", expected="a path inside the image", got="one above it")
+            warnings["path above the root, held at the root"] += 1
+    if len(path) > limits.path_bytes:
+        raise _too_long(subject, path, f"paths of at most {limits.path_bytes} bytes", len(path))
+    if len(parts) > limits.depth:
+        raise _too_long(subject, path, f"paths of at most {limits.depth} parts", len(parts))
+    return tuple(parts)
+
+
+def _too_long(subject: str, path: bytes, expected: str, got: int) -> BadPath:
+    return BadPath(f"{subject}: {printable(path)}", expected=expected, got=str(got))
+
+
+def place(parts: tuple[bytes, ...], *, subject: str) -> Place:
+    """Where an entry goes and what its name does. Raises BadPath for whiteouts of "", "." and ".."."""
+    if not parts:
+        return Place((), b"")
+    parents, name = parts[:-1], parts[-1]
+    if name == OPAQUE:
+        return Place(parents, name, Mark.OPAQUE)
+    if name.startswith(AUFS) or any(part.startswith(AUFS) for part in parents):
+        return Place(parents, name, Mark.AUFS)
+    if name.startswith(PREFIX):
+        hidden = name[len(PREFIX) :]
+        if hidden in (b"", b".", b".."):
+            raise BadPath(
+                f"{subject}: {printable(b'/'.join(parts))}", expected="a whiteout of a name", got=f"one of {hidden!r}"
+            )
+        return Place(parents, hidden, Mark.WHITEOUT)
+    return Place(parents, name)

@@ -64,7 +64,7 @@ def execute(stage: str, name: str, run: Callable[..., Any], inputs: Sequence[tup
 
     inputs:  (result class, stage, name) of each result `run` takes, after env.
     """
-    arguments = [read_result(cls, *where) for cls, *where in inputs]
+    arguments: list[Any] = [read_result(cls, *where) for cls, *where in inputs]
     result = run(env(), *arguments)
     write_atomic(result_path(stage, name), canonical_json(to_json(result)) + b"\n")
 

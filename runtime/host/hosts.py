@@ -131,11 +131,12 @@ class XenHost:
             return False
 
     def call(self, method: str, params: Json, *, on_event: OnEvent | None = None, timeout_s: float = 60.0) -> Json:
-        from runtime.host.wire import call_socket
+        from runtime.host.wire import Client, ConnectionLost
 
         try:
-            return call_socket(SOCKET, method, params, on_event=on_event, timeout_s=timeout_s)
-        except (FileNotFoundError, ConnectionError):
+            with Client.connect(SOCKET) as client:
+                return dict(client.call(method, params, on_event=on_event, timeout_s=timeout_s))
+        except ConnectionLost:
             raise HostDown("zoned", got=f"nothing listens on {SOCKET}", hint="zone host up") from None
 
     def provide(self, blobs: Iterable[Descriptor]) -> dict[str, Json]:
@@ -190,7 +191,7 @@ class LabHost:
         return self.lab.is_up()
 
     def call(self, method: str, params: Json, *, on_event: OnEvent | None = None, timeout_s: float = 60.0) -> Json:
-        return self.lab.call(method, params, on_event=on_event, timeout_s=timeout_s)
+        return dict(self.lab.call(method, params, on_event=on_event, timeout_s=timeout_s))
 
     def provide(self, blobs: Iterable[Descriptor]) -> dict[str, Json]:
         return {str(blob.digest): {"kind": "disk", "serial": self.lab.attach(blob)} for blob in blobs}

@@ -1,7 +1,7 @@
 """What zoned does: its methods, over the zones of this host.
 
-Every method takes a `Call` (a JSON object of parameters, and a way to send events) and gives a JSON object. Errors are
-RuntimeFaults, which travel with their fields.
+Every method takes a JSON object of parameters and its `Call`, through which it tells events, and gives a JSON object.
+Errors are RuntimeFaults, which travel with their fields.
 """
 
 from __future__ import annotations
@@ -12,27 +12,28 @@ import platform
 import re
 import threading
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from pipeline.bundle.model import Bundle
+from pipeline.bundle.model import Bundle, Port
 from pipeline.jsonmodel import from_json, to_json
 from runtime.boot.build import build_domain
-from runtime.boot.doors import Doors
+from runtime.boot.doors import Hypervisor
+from runtime.boot.model import Domid
 from runtime.boot.teardown import teardown as teardown_domain
 from runtime.boot.watch import Deaths
 from runtime.boot.xenstore import XenStore
 from runtime.errors import RuntimeFault
 from runtime.host.ledger import Ledger, LedgerDir
-from runtime.host.wire import Call
+from runtime.host.wire import Call, Method
 from runtime.host.zone import CONSOLE_TAIL_LINES, Published, Zone, ZoneState, console_tail, exit_text
-from runtime.net.addresses import free_index, plan_addresses
+from runtime.net.addresses import allocate_index, plan_addresses
 from runtime.net.network import ZoneNetwork
 from runtime.net.network import teardown as teardown_network
 
 log = logging.getLogger(__name__)
 
+PAGES_PER_MIB = 256
 WORKLOAD_TIMEOUT_S = 180.0
 PORT_TIMEOUT_S = 120.0
 LOG_CHUNK_BYTES = 256 * 1024
@@ -56,24 +57,26 @@ class BadRequest(RuntimeFault):
 class Service:
     """All zones of one host. Methods may be called from several threads."""
 
-    def __init__(self, run_dir: Path, doors: Doors, xenstore: XenStore) -> None:
+    def __init__(self, run_dir: Path, hypervisor: Hypervisor, xenstore: XenStore) -> None:
         self.run_dir = run_dir
-        self.doors, self.xenstore = doors, xenstore
+        self.hypervisor, self.xenstore = hypervisor, xenstore
         self.ledgers = LedgerDir(run_dir / "ledger")
         self.consoles = run_dir / "console"
         self.consoles.mkdir(parents=True, exist_ok=True, mode=0o700)
         self.zones: dict[str, Zone] = {}
         self._lock = threading.RLock()
-        self._deaths = Deaths(self._died, doors=doors)
+        self._deaths: Deaths | None = None
+        # Building fills memory as fast as one core can: more at once would only make each slower.
+        self._building = threading.Semaphore(2)
 
     def start(self) -> None:
         """End what a zoned that died left behind, then watch for deaths."""
         for ledger in self.ledgers.all():
             log.warning("ending zone %s: its zoned is gone", ledger.name)
             self._teardown(ledger)
-        self._deaths.start()
+        self._deaths = Deaths(self.hypervisor, self.xenstore, self._died)
 
-    def methods(self) -> dict[str, Callable[[Call], Json]]:
+    def methods(self) -> dict[str, Method]:
         """The table the wire serves."""
         return {
             "ping": self.ping,
@@ -88,31 +91,28 @@ class Service:
 
     # -- methods -------------------------------------------------------------------------------------------------------
 
-    def ping(self, call: Call) -> Json:
+    def ping(self, params: Json, call: Call) -> Json:
         """Alive?"""
         return {"pong": True}
 
-    def status(self, call: Call) -> Json:
+    def status(self, params: Json, call: Call) -> Json:
         """The hypervisor, this domain, how much memory is left for zones."""
-        info = self.doors.host_info()
         return {
-            "xen": info.version,
+            "xen": self.hypervisor.xen_version(),
             "kernel": platform.release(),
             "python": platform.python_version(),
-            "total_mib": info.total_mib,
-            "free_mib": info.free_mib,
-            "cpus": info.cpus,
+            "free_mib": self.hypervisor.free_pages() // PAGES_PER_MIB,
             "zones": len([zone for zone in self.zones.values() if zone.state is ZoneState.RUNNING]),
         }
 
-    def boot(self, call: Call) -> Json:
+    def boot(self, params: Json, call: Call) -> Json:
         """Build a zone's domain and start it; returns when it runs, see `wait` for more.
 
         params:  bundle, manifest, sources {digest: source} and
                  listen [{host_address, host_port, address, port, zone_port}].
         Raises:  ZoneBusy, and whatever building and wiring raise; nothing is left then.
         """
-        bundle = from_json(Bundle, call.params["bundle"], subject="boot request")
+        bundle = from_json(Bundle, params["bundle"], subject="boot request")
         if not ZONE_NAME.fullmatch(bundle.name):
             raise BadRequest(f"zone {bundle.name!r}", expected="a name of letters, digits, - and _", got="another")
         with self._lock:
@@ -123,80 +123,84 @@ class Service:
                     got="it runs already" if known.state is ZoneState.RUNNING else "it is being booted already",
                     hint=f"./doit stop zone={bundle.name}",
                 )
-            index = free_index({zone.addresses.index for zone in self.zones.values() if not zone.ended.is_set()})
+            index = allocate_index({zone.addresses.index for zone in self.zones.values() if not zone.ended.is_set()})
             zone = Zone(
                 name=bundle.name,
                 bundle=bundle,
-                manifest=call.params.get("manifest", ""),
+                manifest=params.get("manifest", ""),
                 addresses=plan_addresses(index),
                 ledger=self.ledgers.create(bundle.name),
                 console_path=self.consoles / f"{bundle.name}.log",
             )
             self.zones[bundle.name] = zone
         try:
-            self._bring_up(zone, call)
+            self._bring_up(zone, params, call)
         except BaseException as error:
             zone.state, zone.exit = ZoneState.FAILED, f"failed boot {error}"
             self._let_go(zone)
             raise
         return self._describe(zone)
 
-    def _bring_up(self, zone: Zone, call: Call) -> None:
+    def _bring_up(self, zone: Zone, params: Json, call: Call) -> None:
         clock = Stopwatch(zone.timings)
         zone.console_path.unlink(missing_ok=True)
         with clock("plan"):
-            plan = zone.plan(call.params["sources"])
-        call.emit({"stage": "plan", "text": plan.describe()})
+            plan = zone.plan(params["sources"])
+        call(stage="plan", text=str(plan))
         with clock("network"):
-            zone.network = ZoneNetwork(
-                zone.name, zone.addresses, mtu=zone.bundle.network.mtu, record=zone.ledger.record
-            )
+            zone.network = ZoneNetwork(zone.name, zone.addresses, zone.bundle.network.mtu, zone.ledger.record)
             zone.network.create()
-        with clock("build"):
-            zone.domain = build_domain(
-                plan, self.doors, self.xenstore, zone.ledger.record, console_path=zone.console_path
-            )
-        call.emit({"stage": "build", "phases": zone.domain.timings})
-        with clock("wire"):
-            zone.network.attach(zone.domain.vif_name)
-            zone.domain.connect_vif()
-            for rule in call.params.get("listen", []):
-                port = zone.network.publish(rule["address"], rule["port"], rule["zone_port"])
+        with clock("ports"):
+            rules = params.get("listen", [])
+            wanted = [Port(rule["address"], rule["port"], rule["zone_port"]) for rule in rules]
+            for rule, (address, port) in zip(rules, zone.network.publish(wanted), strict=True):
                 zone.published.append(
-                    Published(rule["host_address"], rule["host_port"], rule["address"], port, rule["zone_port"])
+                    Published(rule["host_address"], rule["host_port"], address, port, rule["zone_port"])
                 )
+        with self._building, clock("build"):
+            zone.domain = build_domain(
+                plan, self.hypervisor, self.xenstore, zone.ledger.record, console_log=zone.console_path
+            )
+        call(stage="build", phases=zone.domain.timings)
+        with clock("wire"):
+            zone.network.attach(zone.domain.wait_vif())
+            zone.domain.connect_vif()
+        if call.gone:
+            raise BadRequest(f"zone {zone.name}", expected="somebody to wait for its boot", got="they left")
+        assert self._deaths is not None
+        self._deaths.add(zone.domain.domid, zone.domain.uuid)
         with clock("unpause"):
             zone.started_at = time.time()
             zone.domain.unpause()
         with self._lock:
             zone.state = ZoneState.RUNNING
 
-    def wait(self, call: Call) -> Json:
+    def wait(self, params: Json, call: Call) -> Json:
         """Wait for a zone's workload to run, then for each of its published ports to answer."""
-        zone = self._zone(call.params["name"])
-        zone.wait_workload(call.params.get("timeout_s", WORKLOAD_TIMEOUT_S))
-        call.emit({"stage": "workload", "timings": zone.guest_timings})
-        if call.params.get("ports", True):
+        zone = self._zone(params["name"])
+        zone.wait_workload(params.get("timeout_s", WORKLOAD_TIMEOUT_S))
+        call(stage="workload", timings=zone.guest_timings)
+        if params.get("ports", True):
             for published in zone.published:
-                zone.wait_port(published.zone_port, call.params.get("timeout_s", PORT_TIMEOUT_S))
-                call.emit({"stage": "port", "port": published.zone_port})
+                zone.wait_port(published.zone_port, params.get("timeout_s", PORT_TIMEOUT_S))
+                call(stage="port", port=published.zone_port)
         return self._describe(zone)
 
-    def confirm(self, call: Call) -> Json:
+    def confirm(self, params: Json, call: Call) -> Json:
         """Whoever booted the zone has seen it up: from here on it is nobody's half-finished work."""
-        zone = self._zone(call.params["name"])
+        zone = self._zone(params["name"])
         zone.confirmed = True
         return self._describe(zone)
 
-    def stop(self, call: Call) -> Json:
+    def stop(self, params: Json, call: Call) -> Json:
         """Stop a zone: its stop signal, its timeout, then the end; an exited one is forgotten."""
-        zone = self._zone(call.params["name"])
+        zone = self._zone(params["name"])
         if zone.domain is not None and not zone.ended.is_set():
             process = zone.bundle.process
-            timeout_s = call.params.get("timeout_s", process.stop_timeout_s)
+            timeout_s = params.get("timeout_s", process.stop_timeout_s)
             with contextlib.suppress(RuntimeFault):  # a zone that is already going has no node to ask through
                 zone.domain.request_stop(process.stop_signal, timeout_s)
-            call.emit({"stage": "stopping", "signal": process.stop_signal, "timeout_s": timeout_s})
+            call(stage="stopping", signal=process.stop_signal, timeout_s=timeout_s)
             if not zone.ended.wait(timeout_s + 5):
                 zone.exit = zone.exit or "signal 9"
                 self._let_go(zone)
@@ -204,31 +208,31 @@ class Service:
             self.zones.pop(zone.name, None)
         return self._describe(zone)
 
-    def list(self, call: Call) -> Json:
+    def list(self, params: Json, call: Call) -> Json:
         """Every zone of this host, exited ones included until they are stopped or booted again."""
         with self._lock:
             zones = sorted(self.zones.values(), key=lambda zone: zone.name)
         return {"zones": [self._describe(zone) for zone in zones]}
 
-    def logs(self, call: Call) -> Json:
+    def logs(self, params: Json, call: Call) -> Json:
         """A zone's console: from `offset` on, or its last `tail` lines."""
-        zone = self._zone(call.params["name"])
-        if "offset" not in call.params:
-            tail = console_tail(zone.console_path, call.params.get("tail", CONSOLE_TAIL_LINES))
+        zone = self._zone(params["name"])
+        if "offset" not in params:
+            tail = console_tail(zone.console_path, params.get("tail", CONSOLE_TAIL_LINES))
             size = zone.console_path.stat().st_size if zone.console_path.exists() else 0
             return {"text": "\n".join(tail), "offset": size, "ended": zone.ended.is_set()}
         ended = zone.ended.is_set()  # asked first: what came after it would otherwise be lost
         try:
             with open(zone.console_path, "rb") as file:
-                file.seek(call.params["offset"])
+                file.seek(params["offset"])
                 data = file.read(LOG_CHUNK_BYTES)
         except FileNotFoundError:
             data = b""
-        return {"text": data.decode("utf-8", "replace"), "offset": call.params["offset"] + len(data), "ended": ended}
+        return {"text": data.decode("utf-8", "replace"), "offset": params["offset"] + len(data), "ended": ended}
 
     # -- ends ----------------------------------------------------------------------------------------------------------
 
-    def _died(self, domid: int, reason: str) -> None:
+    def _died(self, domid: Domid, reason: str) -> None:
         for zone in list(self.zones.values()):
             if zone.domain is not None and zone.domain.domid == domid and not zone.ended.is_set():
                 with contextlib.suppress(RuntimeFault):
@@ -242,17 +246,23 @@ class Service:
             if zone.ended.is_set():
                 return
             if zone.domain is not None:
-                zone.domain.close()
-            self._teardown(zone.ledger)
+                if self._deaths is not None:
+                    self._deaths.discard(zone.domain.domid)
+                zone.domain.console.close()
+            if zone.network is not None:
+                zone.network.destroy()
             for loop in zone.loops:
                 loop.close()
+            self._teardown(zone.ledger)
             zone.state = zone.state if zone.state is ZoneState.FAILED else ZoneState.EXITED
             zone.ended.set()
 
     def _teardown(self, ledger: Ledger) -> None:
         records = ledger.records()
-        teardown_domain(records, self.doors, self.xenstore)
-        teardown_network(records)
+        try:
+            teardown_domain(records, self.hypervisor, self.xenstore)
+        finally:
+            teardown_network(records)
         ledger.close()
 
     # -- describing ----------------------------------------------------------------------------------------------------

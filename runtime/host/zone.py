@@ -15,8 +15,8 @@ from typing import Any
 
 from pipeline.bundle.model import Bundle, Launch, LaunchNetwork
 from pipeline.oci import Descriptor
-from runtime.boot.build import Domain
-from runtime.boot.doors import Doors
+from runtime.boot.domain import Domain
+from runtime.boot.elf import read_kernel
 from runtime.boot.launch import launch_segment
 from runtime.boot.model import Disk, DomainSpec, FileRange, Vif
 from runtime.boot.plan import DomainPlan, plan_domain
@@ -113,12 +113,12 @@ class Zone:
             network=network,
         )
 
-    def plan(self, doors: Doors, sources: dict[str, dict[str, Any]]) -> DomainPlan:
+    def plan(self, sources: dict[str, dict[str, Any]]) -> DomainPlan:
         """Everything that can be decided, and refused, before anything is taken."""
         bundle = self.bundle
 
         def file_range(descriptor: Any) -> FileRange:
-            return FileRange(path_of(sources[str(descriptor.digest)]), descriptor.size_bytes)
+            return FileRange(str(path_of(sources[str(descriptor.digest)])), descriptor.size_bytes)
 
         def disk(vdev: str, descriptor: Any) -> Disk:
             source = sources[str(descriptor.digest)]
@@ -127,7 +127,7 @@ class Zone:
                 loop = LoopDevice(path, self.ledger.record)
                 self.loops.append(loop)
                 path = loop.device
-            return Disk(vdev, path, readonly=True)
+            return Disk(vdev, str(path), readonly=True)
 
         disks = [disk("xvda", bundle.rootfs)] + ([disk("xvdb", bundle.addons)] if bundle.addons else [])
         spec = DomainSpec(
@@ -144,7 +144,7 @@ class Zone:
             disks=tuple(disks),
             vif=Vif(mac=self.addresses.zone_mac, mtu=bundle.network.mtu),
         )
-        return plan_domain(spec, doors)
+        return plan_domain(spec, read_kernel(spec.kernel))
 
     # -- waiting -------------------------------------------------------------------------------------------------------
 
@@ -159,7 +159,7 @@ class Zone:
         return state.phase
 
     def wait_workload(self, timeout_s: float) -> None:
-        """Return when the zone's init has started the workload; raises ZoneFailed if it ends first or takes too long."""
+        """Return when the zone's init has started the workload; raises ZoneFailed if it ends first or is late."""
         deadline = time.monotonic() + timeout_s
         while self.refresh() != "workload":
             if self.exit or self.ended.is_set():
@@ -173,7 +173,7 @@ class Zone:
         """Return when something in the zone accepts connections on `port`, asked from inside the zone's network."""
         deadline = time.monotonic() + timeout_s
         assert self.network is not None
-        while not self.network.probe(port):
+        while not self.network.answers(port):
             self.refresh()
             if self.exit or self.ended.is_set():
                 self.ended.wait(10)

@@ -1,0 +1,13 @@
+"""How making an initrd fails."""
+
+from __future__ import annotations
+
+from pipeline.errors import PipelineError
+
+
+class BadKernel(PipelineError):
+    """A kernel image that is damaged, of an unknown form, or no Xen PV kernel."""
+
+
+class BadAddons(PipelineError):
+    """An addons squashfs that cannot be read, or lacks a module the zone needs."""

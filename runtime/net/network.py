@@ -102,6 +102,9 @@ class ZoneNetwork:
             finally:
                 for item in made:
                     item.close()
+        except OSError as error:
+            self.destroy()
+            raise NetworkFault(f"network of zone {self.name}", expected="it made", got=str(error)) from error
         except BaseException:
             self.destroy()
             raise
@@ -110,6 +113,7 @@ class ZoneNetwork:
         """Everything inside the namespace; returns the engine's listeners there, in the order of Listeners."""
         subject = f"network of zone {self.name}"
         sysctl(plan.early_sysctls(), subject)
+        sysctl((item for item in plan.optional_sysctls() if Path("/proc/sys/net", item[0]).exists()), subject)
         commands.feed(["ip", "-batch", "-"], "\n".join(plan.ip_lines(self.addresses, self.mtu)) + "\n", subject=subject)
         netlink.add_mark_rule(plan.MARK, plan.TABLE)
         sysctl(plan.late_sysctls(), subject)

@@ -89,6 +89,14 @@ def late_sysctls() -> list[tuple[str, str]]:
     return [("ipv6/conf/default/disable_ipv6", "1")]
 
 
+def optional_sysctls() -> list[tuple[str, str]]:
+    """Settings that exist only where br_netfilter is in the kernel (docker loads it).
+
+    It would run the rules on the bridge's way, where TPROXY's choice of a socket gets lost, and skip them after it.
+    """
+    return [(f"bridge/bridge-nf-call-{table}", "0") for table in ("iptables", "ip6tables", "arptables")]
+
+
 def nft_ruleset(addresses: ZoneAddresses, *, tproxy4: int, tproxy6: int, outside6: bool = True) -> str:
     """The ruleset of the namespace: `guard` lets in only what this zone may send, `divert` says where it goes.
 
@@ -170,7 +178,7 @@ def has_outside6(ipv6_route: str) -> bool:
 
 def describe(zone: str, addresses: ZoneAddresses, mtu: int, ports: Sequence[tuple[str, int, int]] = ()) -> str:
     """The plan of a network as text, for people and failing tests; listeners' ports are chosen when it is made."""
-    sysctls = [f"{key} = {value}" for key, value in (*early_sysctls(), *late_sysctls())]
+    sysctls = [f"{key} = {value}" for key, value in (*early_sysctls(), *optional_sysctls(), *late_sysctls())]
     published = [f"{address}:{port} -> {zone_port}" for address, port, zone_port in ports]
     return "\n".join(
         [

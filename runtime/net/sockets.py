@@ -22,7 +22,7 @@ def listen(address: str, port: int, *, transparent: bool = False) -> socket.sock
         elif transparent:
             listener.setsockopt(socket.IPPROTO_IP, IP_TRANSPARENT, 1)
         listener.bind((address, port))
-        listener.listen(_BACKLOG)
+        listener.listen(BACKLOG)
     except BaseException:
         listener.close()
         raise

@@ -1,0 +1,150 @@
+"""Parts of the engine that need no namespace."""
+
+from __future__ import annotations
+
+import random
+import socket
+import struct
+
+import pytest
+
+from runtime.net import netlink
+from runtime.net.engine.control import ControlServer, ask
+from runtime.net.engine.dns import Resolvers, parse_resolvers, servfail
+from runtime.net.engine.loop import READ, Loop
+from runtime.net.engine.model import COUNTERS, EngineConfig, Limits, Listeners, dump, load
+from runtime.net.engine.processes import start_time_of
+from runtime.net.errors import EngineFault
+
+CONFIG = EngineConfig(
+    zone="nginx",
+    netns="/run/netns/zw-nginx",
+    uid=64003,
+    zone4="10.75.3.2",
+    zone6="fd5a:6f6e:6577:3::2",
+    resolv_conf="/etc/resolv.conf",
+    deny=("10.0.2.0/24",),
+    limits=Limits(connections=7),
+    listeners=Listeners(3, 4, 5, 6, 7, 8, 9),
+)
+
+
+def test_config_survives_the_wire() -> None:
+    assert load(dump(CONFIG)) == CONFIG
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{}", '{"zone": "x"}', "nonsense"])
+def test_config_that_is_none_is_refused_in_a_sentence(text: str) -> None:
+    with pytest.raises(EngineFault, match="engine config: expected one JSON object"):
+        load(text)
+
+
+def test_resolvers_of_a_resolv_conf() -> None:
+    text = "# c\nsearch x\nnameserver 10.0.2.3\nnameserver\nnameserver fd00::3 # c\noptions ndots:2\n"
+    assert parse_resolvers(text) == ("10.0.2.3", "fd00::3")
+    assert parse_resolvers("nameserver 1.1.1.1\n" * 9) == ("1.1.1.1",) * 3
+    assert parse_resolvers("") == ("127.0.0.1",)
+
+
+def test_resolvers_are_read_again_when_the_file_changed(tmp_path) -> None:
+    path = tmp_path / "resolv.conf"
+    path.write_text("nameserver 192.0.2.1\n")
+    resolvers = Resolvers(str(path))
+    assert resolvers.current() == ("192.0.2.1",)
+    fresh = tmp_path / "fresh"
+    fresh.write_text("nameserver 192.0.2.2\n")
+    fresh.rename(path)
+    assert resolvers.current() == ("192.0.2.2",)
+    path.unlink()
+    assert resolvers.current() == ("192.0.2.2",)
+
+
+def test_servfail_of_any_bytes_is_a_response_with_its_id() -> None:
+    dice = random.Random(5)
+    for _ in range(5000):
+        query = dice.randbytes(dice.randrange(12, 60))
+        answer = servfail(query)
+        assert answer[:2] == query[:2]
+        assert answer[2] & 0x80
+        assert answer[3] & 0x0F == 2
+        assert len(answer) <= len(query)
+
+
+class Recorder:
+    """A handler that fails as told."""
+
+    def __init__(self, loop: Loop) -> None:
+        self.loop, self.aborted = loop, 0
+
+    def ready(self, source: socket.socket, mask: int) -> None:
+        self.loop.stop()
+        raise RuntimeError("broken")
+
+    def tick(self, now: float) -> None:
+        pass
+
+    def abort(self) -> None:
+        self.aborted += 1
+
+
+def test_exception_of_a_handler_ends_that_handler_only() -> None:
+    loop = Loop()
+    handler = Recorder(loop)
+    near, far = socket.socketpair()
+    with near, far:
+        loop.watch(near, handler, READ)
+        far.send(b"x")
+        loop.run()
+        loop.forget(near)
+    assert (handler.aborted, loop.faults) == (1, 1)
+
+
+def test_control_answers_nonsense_and_goes_on(tmp_path) -> None:
+    import threading
+
+    loop = Loop()
+
+    def operate(request, passed):
+        if request["op"] == "stop":
+            loop.stop()
+        return {"ok": request["op"]}
+
+    path = str(tmp_path / "control")
+    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as listener:
+        listener.bind(path)
+        listener.listen()
+        server = ControlServer(loop, listener, operate)
+        thread = threading.Thread(target=loop.run, daemon=True)
+        thread.start()
+        assert "error" in ask(path, {}, timeout_s=5)
+        with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as client:
+            client.connect(path)
+            client.send(b"\xff\xfe not json")
+            assert b"error" in client.recv(1000)
+            client.send(b"[1]")
+            assert b"error" in client.recv(1000)
+        assert ask(path, {"op": "x"}, timeout_s=5) == {"ok": "x"}
+        assert ask(path, {"op": "stop"}, timeout_s=5) == {"ok": "stop"}
+        thread.join(5)
+        assert server is not None
+
+
+def test_netlink_attribute_is_padded_to_four_bytes() -> None:
+    assert netlink.attribute(8, b"\0") == struct.pack("=HH", 5, 8) + b"\0\0\0\0"
+    assert len(netlink.link_request(3)) == 16
+
+
+def test_own_address_is_a_local_route() -> None:
+    with netlink.Rtnetlink() as kernel:
+        assert kernel.route_type(socket.inet_aton("127.0.0.1")) == "local"
+
+
+def test_process_that_is_gone_has_no_start_time() -> None:
+    assert start_time_of(1) is not None
+    assert start_time_of(2**22 + 1) is None
+
+
+def test_counters_are_documented() -> None:
+    from runtime.net.engine.acceptor import Traffic
+
+    assert {*Traffic(Limits()).snapshot(), "faults"} == set(COUNTERS)

@@ -1,0 +1,106 @@
+"""The text of a network's plan."""
+
+from __future__ import annotations
+
+import pytest
+
+from runtime.net import plan
+from runtime.net.addresses import plan_addresses
+from runtime.net.errors import NetworkFault
+
+ADDRESSES = plan_addresses(3)
+
+GOLDEN_IP = """\
+link set lo up
+link add zw0 address 02:7a:77:00:00:01 mtu 1500 type bridge stp_state 0 forward_delay 0 mcast_snooping 0
+link set zw0 addrgenmode none
+address add 10.75.3.1/24 dev zw0
+address add fd5a:6f6e:6577:3::1/64 dev zw0 nodad
+link set zw0 up
+route add local 0.0.0.0/0 dev lo table 100
+route add local ::/0 dev lo table 100"""
+
+
+def test_ip_lines_are_these() -> None:
+    assert "\n".join(plan.ip_lines(ADDRESSES, 1500)) == GOLDEN_IP
+
+
+def test_every_chain_on_a_hook_says_its_policy_and_the_guards_is_drop() -> None:
+    ruleset = plan.nft_ruleset(ADDRESSES, tproxy4=1001, tproxy6=1002)
+    hooks = [line.strip() for line in ruleset.splitlines() if "hook" in line]
+    assert len(hooks) == 3
+    assert all("policy" in line for line in hooks)
+    assert "policy drop" in next(line for line in hooks if "ingress" in line)
+    assert "policy drop" in next(line for line in hooks if "forward" in line)
+
+
+def test_every_way_past_the_guard_names_the_zones_own_addresses_first() -> None:
+    ruleset = plan.nft_ruleset(ADDRESSES, tproxy4=1001, tproxy6=1002)
+    for chain, own in (("zone_ip4", ADDRESSES.zone4), ("zone_ip6", ADDRESSES.zone6)):
+        body = ruleset.split(f"chain {chain} {{")[1].split("}\n chain")[0].splitlines()
+        spoof = next(number for number, line in enumerate(body) if f"saddr != {own} counter drop" in line)
+        for line in body[:spoof]:
+            assert "accept" not in line or ADDRESSES.zone_link_local in line
+        assert "drop" in [line.strip() for line in body]
+
+
+def test_engine_ports_are_where_tproxy_leads() -> None:
+    ruleset = plan.nft_ruleset(ADDRESSES, tproxy4=1001, tproxy6=1002)
+    assert "tproxy ip to 127.0.0.1:1001 accept" in ruleset
+    assert "tproxy ip6 to [::1]:1002 accept" in ruleset
+    assert "tproxy ip6" not in plan.nft_ruleset(ADDRESSES, tproxy4=1, tproxy6=2, outside6=False)
+
+
+def test_nft_accepts_no_closing_brace_without_a_line_end_before_it() -> None:
+    """nft 1.0.6 wants a newline or semicolon before a chain's brace; sets in one line are fine."""
+    for line in plan.nft_ruleset(ADDRESSES, tproxy4=1, tproxy6=2).splitlines():
+        if line.strip() != "}":
+            assert line.count("{") - line.count("}") in (0, 1)
+
+
+def test_forwarding_is_off_everywhere() -> None:
+    settings = dict(plan.early_sysctls())
+    for family in ("ipv4", "ipv6"):
+        assert settings[f"{family}/conf/all/forwarding"] == "0"
+        assert settings[f"{family}/conf/default/forwarding"] == "0"
+    assert settings["ipv4/conf/all/route_localnet"] == "0"
+    assert settings["ipv6/conf/default/accept_ra"] == "0"
+
+
+@pytest.mark.parametrize("mtu", [1279, 65001, 65520])
+def test_mtu_that_no_vif_can_have_is_refused(mtu: int) -> None:
+    with pytest.raises(NetworkFault, match="MTU from 1280 to 65000"):
+        plan.check_mtu("nginx", mtu)
+
+
+@pytest.mark.parametrize("name", ["", "../x", "a/b", "-x", ".", "x" * 129, "a b"])
+def test_name_that_is_no_file_name_is_refused(name: str) -> None:
+    with pytest.raises(NetworkFault):
+        plan.netns_name(name)
+
+
+ZEROS = "0" * 32
+ROUTE = "{} {} 00000000000000000000000000000000 00 " + ZEROS + " 00000100 00000001 00000000 {:08x} {}"
+
+
+@pytest.mark.parametrize(
+    ("lines", "expected"),
+    [
+        ([], False),
+        ([ROUTE.format(ZEROS, "00", 0x200, "lo")], False),
+        ([ROUTE.format("fe800000000000000000000000000000", "40", 1, "eth0")], False),
+        ([ROUTE.format("ff000000000000000000000000000000", "08", 1, "eth0")], False),
+        ([ROUTE.format("20010db8000000000000000000000000", "40", 1, "eth0")], True),
+        ([ROUTE.format(ZEROS, "00", 3, "eth0")], True),
+        ([ROUTE.format(ZEROS, "00", 0x200, "eth0")], False),
+    ],
+)
+def test_outside_ipv6_is_what_leaves_the_host(lines: list[str], expected: bool) -> None:
+    assert plan.has_outside6("\n".join(lines)) is expected
+
+
+def test_description_names_the_namespace_and_the_ports() -> None:
+    text = plan.describe("nginx", ADDRESSES, 1500, [("0.0.0.0", 8080, 80)])
+    assert "netns zw-nginx" in text
+    assert "0.0.0.0:8080 -> 80" in text
+    assert GOLDEN_IP in text

@@ -1,0 +1,202 @@
+"""A small world of network namespaces: an outside, a host between, a zone; a veth stands in for the vif."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import socket
+import subprocess
+import threading
+import time
+from collections.abc import Callable
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any, TypeVar
+
+from runtime.net import commands, netns
+from runtime.net.addresses import plan_addresses
+from runtime.net.engine.model import Limits
+from runtime.net.network import ZoneNetwork, teardown
+
+T = TypeVar("T")
+OUTSIDE4, OUTSIDE6 = "203.0.113.2", "2001:db8:1::2"
+HOST4, HOST6 = "203.0.113.1", "2001:db8:1::1"
+DNS4 = "203.0.113.53"
+SILENT_DNS = "198.51.100.53"
+BLACK_HOLE = "198.51.100.7"
+VIF = "vif7.0"
+TPROXY_PROBE = """
+table inet probe {
+ chain c {
+  type filter hook prerouting priority mangle; policy accept;
+  meta nfproto ipv4 meta l4proto tcp tproxy ip to 127.0.0.1:1 accept
+ }
+}
+table netdev probe {
+ chain c {
+  type filter hook ingress device "lo" priority 0; policy accept;
+ }
+}
+"""
+
+
+class World:
+    """Namespaces `host`, `outside` and `zone`; `network` is the zone's, made in `host` and recorded in `records`."""
+
+    def __init__(self, stack: ExitStack, directory: Path) -> None:
+        tag = f"zwt{os.getpid()}"
+        self.stack, self.directory = stack, directory
+        self.host, self.outside, self.zone = f"{tag}-host", f"{tag}-out", f"{tag}-zone"
+        self.addresses = plan_addresses(7)
+        self.records: list[dict[str, Any]] = []
+        self.resolv_conf = directory / "resolv.conf"
+        self.resolv_conf.write_text(f"nameserver {SILENT_DNS}\nnameserver {DNS4}\n")
+        for name in (self.host, self.outside, self.zone):
+            netns.create(name)
+            stack.callback(netns.delete, name)
+        self.ip(
+            self.host,
+            "link set lo up",
+            f"link add up0 type veth peer name out0 netns {self.outside}",
+            f"address add {HOST4}/24 dev up0",
+            f"address add {HOST6}/64 dev up0 nodad",
+            "address add 203.0.113.9/24 dev up0",
+            "link set up0 up",
+            f"route add default via {OUTSIDE4}",
+            f"link add {VIF} type veth peer name eth0 netns {self.zone}",
+        )
+        self.ip(
+            self.outside,
+            "link set lo up",
+            f"address add {OUTSIDE4}/24 dev out0",
+            f"address add {DNS4}/24 dev out0",
+            f"address add {OUTSIDE6}/64 dev out0 nodad",
+            "link set out0 up",
+        )
+        zone = self.addresses
+        self.ip(
+            self.zone,
+            "link set lo up",
+            f"link set eth0 address {zone.zone_mac}",
+            f"address add {zone.zone4}/{zone.prefix4} dev eth0",
+            f"address add {zone.zone6}/{zone.prefix6} dev eth0 nodad",
+            "link set eth0 up",
+            f"route add default via {zone.gateway4}",
+            f"route add ::/0 via {zone.gateway6}",
+        )
+        self.network = self.new_network()
+
+    def new_network(self, **options: Any) -> ZoneNetwork:
+        options.setdefault("limits", Limits(connect_timeout_s=1.5, dns_try_s=0.3, connections=64))
+        network = ZoneNetwork(
+            f"t{os.getpid()}",
+            self.addresses,
+            1500,
+            lambda kind, **fields: self.records.append({"kind": kind, **fields}),
+            run_directory=self.directory / "run",
+            resolv_conf=self.resolv_conf,
+            **options,
+        )
+        self.stack.callback(lambda: teardown(self.records))
+        self.stack.callback(network.destroy)
+        return network
+
+    def ip(self, name: str, *lines: str) -> None:
+        netns.inside(name, lambda: commands.feed(["ip", "-batch", "-"], "\n".join(lines) + "\n", subject="test"))
+
+    def on_host(self, work: Callable[[], T]) -> T:
+        return netns.inside(self.host, work)
+
+    def in_zone(self, work: Callable[[], T]) -> T:
+        return netns.inside(self.zone, work)
+
+    def of(self, name: str, work: Callable[[], T]) -> T:
+        return netns.inside(name, work)
+
+    def shell(self, name: str, line: str) -> str:
+        """The output of a shell line in a namespace."""
+        return netns.inside(name, lambda: _shell(line))
+
+    def wait_until(self, condition: Callable[[], bool], timeout_s: float = 10.0) -> None:
+        """Return when the condition holds; fails the test when it never does."""
+        deadline = time.monotonic() + timeout_s
+        while not condition():
+            assert time.monotonic() < deadline, "it did not come true"
+            time.sleep(0.02)
+
+    def up(self) -> ZoneNetwork:
+        self.on_host(self.network.create)
+        self.on_host(lambda: self.network.attach(VIF))
+        return self.network
+
+    def connect(self, address: str, port: int, *, source: str | None = None, timeout_s: float = 10.0) -> socket.socket:
+        """A connection that the zone makes."""
+        origin = (source, 0) if source else None
+        return self.in_zone(lambda: socket.create_connection((address, port), timeout_s, origin))
+
+    def serve(self, name: str, address: str, port: int, handle: Callable[[socket.socket], None]) -> int:
+        """A TCP server in a namespace, each connection in a thread of its own; returns its port."""
+        family = socket.AF_INET6 if ":" in address else socket.AF_INET
+        listener = netns.inside(name, lambda: socket.socket(family, socket.SOCK_STREAM))
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind((address, port))
+        listener.listen(64)
+
+        def one(connection: socket.socket) -> None:
+            with connection:
+                connection.settimeout(20)
+                try:
+                    handle(connection)
+                except OSError:
+                    pass  # what the other side sees of it is what the tests look at
+
+        def accept() -> None:
+            while True:
+                try:
+                    connection, _ = listener.accept()
+                except OSError:
+                    return
+                threading.Thread(target=one, args=(connection,), daemon=True).start()
+
+        thread = threading.Thread(target=accept, daemon=True)
+        thread.start()
+
+        def stop() -> None:
+            listener.shutdown(socket.SHUT_RDWR)
+            listener.close()
+            thread.join()
+
+        self.stack.callback(stop)
+        number: int = listener.getsockname()[1]
+        return number
+
+    def state_of_host(self) -> dict[str, str]:
+        """What a zone network must not change."""
+        questions = {
+            "links": "ip -o link | grep -v vif | sed 's/@.*//'",
+            "rules": "ip rule; ip -6 rule",
+            "routes": "ip route show table all; ip -6 route show table all",
+            "nft": "nft list ruleset",
+            "sockets": "ss -Hlntu",
+            "forwarding": "cat /proc/sys/net/ipv4/ip_forward /proc/sys/net/ipv6/conf/all/forwarding",
+        }
+        return {name: self.on_host(lambda line=line: _shell(line)) for name, line in questions.items()}
+
+
+def _shell(line: str) -> str:
+    return subprocess.run(["sh", "-c", line], capture_output=True, text=True, check=True).stdout
+
+
+def receive_all(connection: socket.socket) -> bytes:
+    """Everything up to the end of the stream."""
+    parts = []
+    while data := connection.recv(65536):
+        parts.append(data)
+    return b"".join(parts)
+
+
+def digest_then_echo(connection: socket.socket) -> None:
+    """Read to the half-close, answer with the hash of what came, then with all of it."""
+    data = receive_all(connection)
+    connection.sendall(hashlib.sha256(data).digest())
+    connection.sendall(data)

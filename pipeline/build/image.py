@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import tarfile
+import threading
 import zlib
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -120,6 +121,8 @@ def _roots(
             wanted = [*wanted, *layer.get("packages", [])]
             jobs.append((layer["name"], wanted))
 
+    stop = threading.Event()
+
     def bootstrap(job: tuple[str, list[str]]) -> Root:
         title, include = job
         tar = mmdebstrap.bootstrap(
@@ -130,11 +133,16 @@ def _roots(
             include=include,
             out_tar=scratch / f"{jobs.index(job)}.tar",
             title=f"root of {name}, layer {title}",
+            stop=stop,
         )
         return read_root(tar, exclude=recipe.get("exclude", []))
 
     with ThreadPoolExecutor(2, "root") as pool:
-        built = iter(list(pool.map(bootstrap, jobs)))
+        try:
+            built = iter(list(pool.map(bootstrap, jobs)))
+        except BaseException:
+            stop.set()  # an interrupt reaches this thread alone: the others' programs must not run on
+            raise
     roots: list[Root] = []
     root: Root = {}
     files: Root = {}

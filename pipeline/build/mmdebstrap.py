@@ -13,6 +13,7 @@ import signal
 import subprocess
 import tempfile
 import threading
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
@@ -25,7 +26,7 @@ from pipeline.progress import Bar
 log = logging.getLogger(__name__)
 
 TIMEOUT_S = 1800.0
-GRACE_S = 20.0
+GRACE_S = 3.0
 
 # What no zone reads: left out while dpkg unpacks, so that it is never written. Copyright files stay.
 DOCUMENTATION = (
@@ -56,6 +57,7 @@ def bootstrap(
     excludes: Sequence[str] = DOCUMENTATION,
     out_tar: Path,
     title: str = "",
+    stop: threading.Event | None = None,
 ) -> Path:
     """Write a root file system made of `debs` as a tar file.
 
@@ -64,6 +66,7 @@ def bootstrap(
               "extract" (the same, but unpacked only: no maintainer script runs).
     hooks:    ("setup" | "extract" | "essential" | "customize", shell command); "$1" is the root.
     excludes: dpkg path-exclude patterns; copyright files are kept.
+    stop:     set by another thread, it ends the run as an interrupt would.
     Raises:   ToolFailed, ToolMissing.
     Effects:  out_tar appears whole or not at all. Root runs mmdebstrap in mode root, others in mode unshare.
     """
@@ -95,7 +98,7 @@ def bootstrap(
         }
         try:
             with env.progress.bar(title or f"root of {len(debs)} packages", total=2 * len(debs), unit="steps") as bar:
-                _run(argv, environment, bar)
+                _run(argv, environment, bar, stop or threading.Event())
             os.rename(partial, out_tar)
         finally:
             partial.unlink(missing_ok=True)
@@ -156,7 +159,7 @@ def _place(source: Path, target: Path) -> None:
         target.chmod(0o644)
 
 
-def _run(argv: Sequence[str], environment: Mapping[str, str], bar: Bar) -> None:
+def _run(argv: Sequence[str], environment: Mapping[str, str], bar: Bar, stop: threading.Event) -> None:
     """Run mmdebstrap and count dpkg's steps from what it says."""
     process = subprocess.Popen(
         argv,
@@ -166,32 +169,43 @@ def _run(argv: Sequence[str], environment: Mapping[str, str], bar: Bar) -> None:
         stderr=subprocess.PIPE,
         start_new_session=True,
     )
-    watchdog = threading.Timer(TIMEOUT_S, _end, [process])
-    watchdog.daemon = True
-    watchdog.start()
+    done = threading.Event()
+    threading.Thread(target=_watch, args=(process, done, stop), daemon=True).start()
     said: list[bytes] = []
     try:
         assert process.stderr is not None
-        for line in process.stderr:
-            log.debug("%s", line.decode(errors="replace").rstrip())
-            said.append(line)
-            if line.startswith((b"Unpacking ", b"Setting up ")):
-                bar.advance(1)
+        with process.stderr as stderr:
+            for line in stderr:
+                log.debug("%s", line.decode(errors="replace").rstrip())
+                said.append(line)
+                if line.startswith((b"Unpacking ", b"Setting up ")):
+                    bar.advance(1)
         returncode = process.wait()
     except BaseException:
         _end(process)
         raise
     finally:
-        watchdog.cancel()
-        process.stderr.close()  # type: ignore[union-attr]
+        done.set()
     if returncode != 0:
         # Its last lines tell of the clean-up; what went wrong stands in those that begin with E: or dpkg:.
         telling = [line for line in said if line.startswith((b"E:", b"dpkg:", b" "))] or said
         raise tool.failure(argv, returncode, b"".join(telling[-4:]), subject="mmdebstrap")
 
 
+def _watch(process: subprocess.Popen[bytes], done: threading.Event, stop: threading.Event) -> None:
+    """End the run when it is told to stop, or takes too long."""
+    deadline = time.monotonic() + TIMEOUT_S
+    while not done.wait(0.2):
+        if stop.is_set() or time.monotonic() > deadline:
+            _end(process)
+            return
+
+
 def _end(process: subprocess.Popen[bytes]) -> None:
-    """Ask first: mmdebstrap then removes its root and what it mounted there."""
+    """Ask first: mmdebstrap then removes its root. Mode unshare may not hear; what that leaves, `_workspace` removes.
+
+    What was mounted goes with the mount namespace mmdebstrap makes for itself.
+    """
     with contextlib.suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGINT)
     try:

@@ -223,11 +223,11 @@ class _Builder:
                 l4 = pagetable.empty_l4()
                 main = pagetable.plan_tables(layout.main, l4, runs, table, read_only=layout.main_tables)
                 upper = pagetable.plan_tables(layout.p2m, l4, runs, table)
-                _write(view, at(layout.main.tables_pfn), main.tobytes())
-                _write(view, at(layout.p2m.tables_pfn), upper.tobytes())
-                _write(view, at(layout.p2m.first_pfn), table.tobytes())
+                _write(view, at(layout.main.tables_pfn), main)
+                _write(view, at(layout.p2m.tables_pfn), upper)
+                _write(view, at(layout.p2m.first_pfn), table)
                 _zero(view, at(layout.p2m.first_pfn) + 8 * len(table), -8 * len(table) % PAGE_SIZE)
-                _write(view, at(layout.l4_pfn), l4.tobytes())
+                _write(view, at(layout.l4_pfn), l4)
                 _write(view, len(mfns) - 1 << PAGE_SHIFT, startinfo.plan_shared_info())
             started = time.monotonic()
         self._timings["unmap"] = time.monotonic() - started
@@ -293,8 +293,9 @@ def _device_number(device: str) -> tuple[int, int]:
     return os.major(number), os.minor(number)
 
 
-def _write(view: memoryview, at: int, data: bytes) -> None:
-    view[at : at + len(data)] = data
+def _write(view: memoryview, at: int, data: bytes | array[int]) -> None:
+    source = memoryview(data).cast("B")
+    view[at : at + len(source)] = source
 
 
 def _zero(view: memoryview, at: int, size: int) -> None:

@@ -110,6 +110,7 @@ class Console:
         self.log_path = log_path
         self._pending = bytearray()
         self._lock = threading.Lock()
+        self._closed = False
         with contextlib.ExitStack() as resources:
             self._log = LogFile(log_path)
             resources.callback(self._log.close)
@@ -124,7 +125,6 @@ class Console:
             self._thread = threading.Thread(target=self._run, name=f"console {name or domid}", daemon=True)
             self._thread.start()
             self._resources = resources.pop_all()
-        self._closed = False
 
     def write(self, data: bytes) -> int:
         """Queue input for the guest; how many bytes were taken (a guest that reads nothing has a full queue)."""

@@ -93,9 +93,10 @@ def plan_domain_nodes(spec: DomainSpec, domid: Domid) -> list[Node]:
     ]
     nodes.append(Node(f"{home}/zone/control", None, host_owned))
     # control/shutdown and the features are how a guest tells what it can be asked for, as under libxl.
-    guest_directories = ("control/shutdown", "control/sysrq", "control/feature-poweroff", "control/feature-reboot")
-    for name in ("device", "data", "drivers", "feature", "attr", "error", *guest_directories, "zone/state"):
+    control = ("shutdown", "sysrq", "feature-poweroff", "feature-reboot", "feature-suspend")
+    for name in ("device", "data", "drivers", "feature", "attr", "error", *(f"control/{word}" for word in control)):
         nodes.append(Node(f"{home}/{name}", None, guest_owned))
+    nodes.append(Node(f"{home}/zone/state", None, guest_owned))
     return nodes
 
 

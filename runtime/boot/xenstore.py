@@ -4,7 +4,7 @@ pyxs 0.4 is kept for the protocol (packets, operations, errors, the client's met
   * Client.execute_command refuses empty, multi-line and non-ASCII values, which xenstore allows and guests write;
     its request ids outgrow the wire's 32 bits; it waits for each reply, where a transaction may send all at once.
   * Router waits with select(), which fails from descriptor 1024 on; dies on a reply nobody waits for; and when
-    xenstored goes away, leaves every caller waiting for ever. Here replies have a time-out, and a dead router ends them.
+    xenstored goes away, leaves every caller waiting for ever. Here replies time out, and a dead router ends them.
   * Monitor.wait has no time-out and its queue has no bound, so that a guest could fill our memory.
   * The transaction id is the client's: each transaction gets a client of its own on the shared connection.
   * commit() only says that it failed: `transaction` does the whole again, as xenstored's EAGAIN asks.
@@ -66,23 +66,43 @@ class _Reply:
 
 
 class _Connection(UnixSocketConnection):  # type: ignore[misc]
-    """The socket, with a time-out on sending and on half-received packets; one send per packet."""
+    """The socket. Sends any number of packets at once, and gives out all packets one receive brought."""
 
     timeout_s = _REPLY_TIMEOUT_S
 
     def create_transport(self) -> Any:
         transport = super().create_transport()
-        transport.sock.settimeout(self.timeout_s)
+        transport.sock.settimeout(self.timeout_s)  # a xenstored that reads no more must not block us for ever
+        self._received = bytearray()
         return transport
 
-    def send(self, packet: Any) -> None:
+    def send_all(self, packets: Iterable[Any]) -> None:
+        """Send packets in order."""
         if not self.is_connected:
             raise PyXSError(errno.ECONNRESET, "xenstored went away")
-        header = Packet._struct.pack(packet.op, packet.rq_id, packet.tx_id, packet.size)
+        header = Packet._struct
+        data = b"".join([header.pack(p.op, p.rq_id, p.tx_id, p.size) + p.payload for p in packets])
         try:
-            self.transport.send(header + packet.payload)
+            self.transport.send(data)
         except OSError as problem:
             raise PyXSError(problem.errno or errno.EIO, f"sending to xenstored: {problem}") from problem
+
+    def receive(self) -> list[Any]:
+        """Packets that are complete by now; blocks for bytes, not for whole packets."""
+        data = self.transport.sock.recv(1 << 16)
+        if not data:
+            raise PyXSError(errno.ECONNRESET, "xenstored went away")
+        self._received += data
+        packets, position, header = [], 0, Packet._struct
+        while position + header.size <= len(self._received):
+            op, rq_id, tx_id, size = header.unpack_from(self._received, position)
+            end = position + header.size + size
+            if end > len(self._received):
+                break
+            packets.append(Packet(op, bytes(self._received[position + header.size : end]), rq_id, tx_id))
+            position = end
+        del self._received[:position]
+        return packets
 
 
 class _Router(Router):  # type: ignore[misc]
@@ -102,7 +122,8 @@ class _Router(Router):  # type: ignore[misc]
                 ready = {descriptor for descriptor, _ in poll.poll()}
                 if self.r_terminator.fileno() in ready:
                     break
-                self._dispatch(self.connection.recv())
+                for packet in self.connection.receive():
+                    self._dispatch(packet)
         except (OSError, PyXSError, ValueError):
             pass  # whatever it was, the connection is of no more use; callers hear of it below
         finally:
@@ -127,14 +148,15 @@ class _Router(Router):  # type: ignore[misc]
         elif (reply := self.rvars.pop(packet.rq_id, None)) is not None:
             reply.set(packet)
 
-    def send(self, packet: Any) -> _Reply:
-        reply = _Reply(self.timeout_s)
+    def send_all(self, packets: Sequence[Any]) -> list[_Reply]:
+        """Send packets with one system call; the replies to come, in order."""
+        replies = [_Reply(self.timeout_s) for _ in packets]
         with self.send_lock:
             if self.gone:
                 raise PyXSError(errno.ECONNRESET, "xenstored went away")
-            self.rvars[packet.rq_id] = reply
-            self.connection.send(packet)
-        return reply
+            self.rvars.update({packet.rq_id: reply for packet, reply in zip(packets, replies, strict=True)})
+            self.connection.send_all(packets)
+        return replies
 
     def terminate(self) -> None:
         with self.send_lock:
@@ -147,56 +169,58 @@ class _Router(Router):  # type: ignore[misc]
 class _Client(Client):  # type: ignore[misc]
     """One transaction, or none; clients of one router are cheap copies."""
 
-    def submit(self, op: int, *arguments: bytes) -> Callable[[], bytes]:
-        """Send a request; the result, called, waits for the reply and raises what it says."""
+    def packet(self, op: int, *arguments: bytes) -> Any:
+        """A request of this client's transaction. Raises PyXSError E2BIG."""
         payload = b"".join(arguments)
         if len(payload) > XENSTORE_PAYLOAD_MAX:
             raise error(errno.E2BIG)
-        reply = self.router.send(Packet(op, payload, rq_id=next(_request_ids) & 0xFFFFFFFF, tx_id=self.tx_id))
-
-        def finish() -> bytes:
-            packet = reply.get()
-            if packet.op == Op.ERROR:
-                raise error(packet.payload.rstrip(NUL))
-            if packet.op != op:
-                raise PyXSError(errno.EPROTO, f"reply of type {packet.op} to a request of type {op}")
-            return bytes(packet.payload)
-
-        return finish
+        return Packet(op, payload, rq_id=next(_request_ids) & 0xFFFFFFFF, tx_id=self.tx_id)
 
     def execute_command(self, op: int, *arguments: bytes, **_: Any) -> bytes:
-        payload = self.submit(op, *arguments)()
+        packet = self.packet(op, *arguments)
+        payload = _checked(packet, self.router.send_all([packet])[0])
         return payload if op == Op.READ else payload.rstrip(NUL)
 
 
+def _checked(request: Any, reply: _Reply) -> bytes:
+    """The payload of a reply. Raises PyXSError for one that says error."""
+    packet = reply.get()
+    if packet.op == Op.ERROR:
+        raise error(packet.payload.rstrip(NUL))
+    if packet.op != request.op:
+        raise PyXSError(errno.EPROTO, f"reply of type {packet.op} to a request of type {request.op}")
+    return bytes(packet.payload)
+
+
 class Transaction:
-    """The requests of one transaction. Writes are sent at once and checked together, before the commit."""
+    """The requests of one transaction. Changes wait until `finish`, which sends them at once and checks all replies."""
 
     def __init__(self, client: _Client) -> None:
         self._client = client
-        self._pending: list[tuple[str, bool, Callable[[], bytes]]] = []
+        self._waiting: list[tuple[str, bool, Any]] = []
 
     def read(self, path: str) -> str | None:
-        """A value, or None where there is no such node."""
+        """A value, or None where there is no such node. Sees the changes asked for before."""
+        self.finish()
         return _read(self._client, path)
 
     def write(self, path: str, value: str) -> None:
         """Write a node, making it and its parents where they are missing."""
-        self._send(path, Op.WRITE, _path(path), _value(value))
+        self._add(path, Op.WRITE, _path(path), value.encode("utf-8"))
 
     def mkdir(self, path: str) -> None:
         """Make a node without changing one that is there."""
-        self._send(path, Op.MKDIR, _path(path))
+        self._add(path, Op.MKDIR, _path(path))
 
     def set_perms(self, path: str, perms: Sequence[str]) -> None:
         """Set owner and permissions, such as ("n0", "r5")."""
         words = [perm.encode("ascii") for perm in perms]
         check_perms(words)
-        self._send(path, Op.SET_PERMS, _path(path), *(word + NUL for word in words))
+        self._add(path, Op.SET_PERMS, _path(path), *(word + NUL for word in words))
 
     def remove(self, path: str) -> None:
         """Remove a node and all below it; one that is not there is fine."""
-        self._send(path, Op.RM, _path(path), may_be_absent=True)
+        self._add(path, Op.RM, _path(path), may_be_absent=True)
 
     def apply(self, nodes: Iterable[Node]) -> None:
         """Write planned nodes in order."""
@@ -209,21 +233,25 @@ class Transaction:
                 self.set_perms(node.path, node.perms)
 
     def finish(self) -> None:
-        """Wait for all replies. Raises XenstoreFault for the first that is an error."""
+        """Send, and wait for all replies. Raises XenstoreFault for the first that is an error."""
+        waiting, self._waiting = self._waiting, []
         first: XenstoreFault | None = None
-        for path, may_be_absent, reply in self._pending:
+        try:
+            replies = self._client.router.send_all([packet for _, _, packet in waiting]) if waiting else []
+        except PyXSError as problem:
+            raise _fault(waiting[0][0], problem) from problem
+        for (path, may_be_absent, packet), reply in zip(waiting, replies, strict=True):
             try:
-                reply()
+                _checked(packet, reply)
             except PyXSError as problem:
                 if not (may_be_absent and _number(problem) == errno.ENOENT):
                     first = first or _fault(path, problem)
-        self._pending.clear()
         if first is not None:
             raise first
 
-    def _send(self, path: str, op: int, *arguments: bytes, may_be_absent: bool = False) -> None:
+    def _add(self, path: str, op: int, *arguments: bytes, may_be_absent: bool = False) -> None:
         try:
-            self._pending.append((path, may_be_absent, self._client.submit(op, *arguments)))
+            self._waiting.append((path, may_be_absent, self._client.packet(op, *arguments)))
         except PyXSError as problem:
             raise _fault(path, problem) from problem
 
@@ -411,10 +439,6 @@ def _path(path: str) -> bytes:
         return _plain(path) + b"\0"
     except PyXSError as problem:
         raise _fault(path, problem) from problem
-
-
-def _value(value: str) -> bytes:
-    return value.encode("utf-8")
 
 
 def _number(problem: PyXSError) -> int:

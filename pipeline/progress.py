@@ -77,8 +77,7 @@ class _PlainBar:
             if now - self._said < PLAIN_INTERVAL_S:
                 return
             self._said = now
-        of = f" of {amount_text(self._total, self._unit)}" if self._total else ""
-        self._owner.say(f"  {self._title}: {amount_text(self._done, self._unit)}{of}")
+        self._owner.say(f"  {self._title}: {amount_text(self._done, self._unit, self._total)}")
 
     def total(self, total: int) -> None:
         self._total = total
@@ -144,11 +143,12 @@ class _RichBar:
         self._live.update(self._task, total=total)
 
 
-def amount_text(amount: int, unit: str) -> str:
-    """A count for people: bytes in MiB or KiB, other units as they are."""
+def amount_text(amount: int, unit: str, total: int | None = None) -> str:
+    """A count for people, out of a total where that is known: `1.5 MiB of 3.0 MiB`, `3 of 162 steps`."""
     if unit != "B":
-        return f"{amount} {unit}"
-    return f"{amount / (1 << 20):.1f} MiB" if amount >= 1 << 20 else f"{amount / 1024:.0f} KiB"
+        return f"{amount} of {total} {unit}" if total else f"{amount} {unit}"
+    text = f"{amount / (1 << 20):.1f} MiB" if amount >= 1 << 20 else f"{amount / 1024:.0f} KiB"
+    return f"{text} of {amount_text(total, unit)}" if total else text
 
 
 def for_terminal() -> Progress:

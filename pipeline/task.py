@@ -7,6 +7,9 @@ database decides nothing: a result holds only while its file can be read and eve
 from __future__ import annotations
 
 import functools
+import re
+import subprocess
+import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
@@ -59,6 +62,20 @@ def read_result(cls: type[T], stage: str, name: str) -> T:
     return from_json(cls, parse_json(data, subject=str(path)), subject=str(path))
 
 
+def slug(reference: str) -> str:
+    """A name for what a reference names, fit for a task and a file: `recipe:debian-cloud` -> `recipe-debian-cloud`."""
+    return re.sub(r"[^A-Za-z0-9_.-]+", "-", reference)
+
+
+def stage(run: Callable[[Any, Env], T], params: Any) -> Callable[..., T]:
+    """A stage's `run` as `execute` wants it: params are ready, or a class (or partial) to be filled with the inputs."""
+    return functools.partial(_run_stage, run, params)
+
+
+def _run_stage(run: Callable[[Any, Env], T], params: Any, environment: Env, *inputs: Any) -> T:
+    return run(params(*inputs) if inputs else params, environment)
+
+
 def execute(stage: str, name: str, run: Callable[..., Any], inputs: Sequence[tuple[type, str, str]]) -> None:
     """Run a stage on the results it needs and publish its own result file.
 
@@ -86,6 +103,23 @@ def check_variables(given: Sequence[str]) -> None:
             near = difflib.get_close_matches(name, VARIABLES, n=1)
             hint = f"did you mean {near[0]}=?" if near else f"there are: {', '.join(VARIABLES)}"
             raise UnknownVariable(f"{name}=…", got="no task reads a variable of that name", hint=hint)
+
+
+def run_checks(
+    checks: Sequence[Sequence[str | Path]], last: Sequence[str | Path], arguments: Sequence[str] = ()
+) -> None:
+    """Run every check, then `last` with the user's arguments, all on this terminal.
+
+    Effects: ends the process with the first exit code that is not 0, so that what `last` said stays the last line.
+    """
+    env().progress.close()
+    codes = [subprocess.run([str(word) for word in check], cwd=PROJECT).returncode for check in checks]
+    for check, code in zip(checks, codes, strict=True):
+        if code:
+            sys.stderr.write(f"failed: {' '.join(str(word) for word in check)}\n")
+    codes.append(subprocess.run([str(word) for word in (*last, *arguments)], cwd=PROJECT).returncode)
+    if code := next((code for code in codes if code), 0):
+        sys.exit(code)
 
 
 class Reporter:

@@ -70,9 +70,14 @@ class Host(Protocol):
         """Held from `tidy` until zoned knows the zone that uses what `provide` gave."""
 
 
+def host_name(name: str | None = None) -> str:
+    """`name`, else $ZONE_HOST, else xen on a control domain, else lab."""
+    return name or os.environ.get("ZONE_HOST") or ("xen" if is_control_domain() else "lab")
+
+
 def select_host(store: Store, name: str | None = None) -> Host:
-    """The host of `--host`, $ZONE_HOST, or else this machine's Xen if it is a control domain, or else the lab."""
-    name = name or os.environ.get("ZONE_HOST") or ("xen" if is_control_domain() else "lab")
+    """The host of that name; see `host_name` for the default. Raises NoSuchHost."""
+    name = host_name(name)
     if name == "xen":
         return XenHost()
     if name == "lab":

@@ -1,0 +1,207 @@
+"""The graph: task names, who needs whom, which function runs. `./doit list` shows it, `./doit help` explains doit."""
+
+from functools import partial
+
+from doit import get_var
+from doit.doit_cmd import _CMDLINE_VARS
+from doit.exceptions import InvalidDodoFile, TaskFailed
+from doit.tools import config_changed
+
+from pipeline import task
+from pipeline.build import dom0, image, init, kernel
+from pipeline.build.model import (
+    Dom0Params,
+    Dom0Result,
+    ImageParams,
+    ImageResult,
+    InitParams,
+    InitResult,
+    KernelParams,
+    KernelResult,
+)
+from pipeline.bundle import spec as specs
+from pipeline.bundle import stage as bundle
+from pipeline.bundle.model import BundleResult
+from pipeline.errors import SentenceError
+from pipeline.fetch import stage as fetch
+from pipeline.fetch.model import FetchParams, FetchResult
+from pipeline.fetch.reference import RecipeReference, parse
+from pipeline.initrd import stage as initrd
+from pipeline.initrd.model import InitrdParams, InitrdResult
+from pipeline.recipe import PROJECT, names
+from pipeline.squash import stage as squash
+from pipeline.squash.model import SquashParams, SquashResult
+from pipeline.unpack import stage as unpack
+from pipeline.unpack.model import UnpackParams, UnpackResult
+from runtime.host import commands
+
+task.BUILD.mkdir(exist_ok=True)
+DOIT_CONFIG = {
+    "default_tasks": ["bundle"],
+    "backend": "sqlite3",
+    "dep_file": str(task.BUILD / "doit.sqlite3"),
+    "verbosity": 2,
+    "reporter": task.Reporter,
+}
+LOCKS = task.BUILD / "lock"
+PYTHON = PROJECT / ".venv" / "bin" / "python"
+
+try:
+    task.check_variables(_CMDLINE_VARS or {})
+    ZONES = {name: specs.load_spec(name) for name in ([get_var("zone")] if get_var("zone") else names(specs.ZONES))}
+    KERNELS = {task.slug(spec.kernel): spec.kernel for spec in ZONES.values()}
+    IMAGES = {name: spec.image for name, spec in ZONES.items()} | KERNELS
+except SentenceError as error:
+    raise InvalidDodoFile(str(error)) from None
+
+
+def attempt(function, *arguments):
+    """Run an action: users read our sentence, not a traceback."""
+    try:
+        function(*arguments)
+    except SentenceError as error:
+        return TaskFailed(str(error))
+
+
+def stage_task(result, stage, name, run, *, needs=(), params=None, file_dep=(), task_dep=()):
+    """One stage for one name: up to date while its inputs, its parameters and every blob it made are as they were."""
+    return {
+        "name": name,
+        "actions": [(attempt, [task.execute, stage, name, run, needs])],
+        "file_dep": [*file_dep, *(task.result_path(upper, of) for _, upper, of in needs)],
+        "task_dep": list(task_dep),
+        "targets": [task.result_path(stage, name)],
+        "uptodate": [config_changed(repr(params)), partial(task.holds, result, stage, name)],
+        "clean": True,
+    }
+
+
+def command_task(function, *arguments, needs=()):
+    """A task that is asked for and always runs."""
+    return {"actions": [(attempt, [function, *arguments])], "task_dep": list(needs), "uptodate": [False]}
+
+
+def recipe_of(reference):
+    """The task that makes what a reference names: one for recipe:NAME, none for what comes from elsewhere."""
+    parsed = parse(reference)
+    if not isinstance(parsed, RecipeReference):
+        return []
+    return [f"{'kernel' if parsed.name in names(kernel.RECIPES) else 'recipe'}:{parsed.name}"]
+
+
+def task_recipe():
+    """image recipes of zones/recipes -> OCI images"""
+    for name in names(image.RECIPES):
+        params = ImageParams(name, image.load(name), str(LOCKS / f"{name}.json"))
+        run = task.stage(image.run, params)
+        yield stage_task(ImageResult, "recipe", name, run, params=params, file_dep=[image.RECIPES / f"{name}.toml"])
+
+
+def task_kernel():
+    """kernel recipes of kernel/ -> kernel images"""
+    for name in names(kernel.RECIPES):
+        params = KernelParams(name, kernel.load(name), str(LOCKS / f"{name}.json"))
+        run = task.stage(kernel.run, params)
+        yield stage_task(KernelResult, "kernel", name, run, params=params, file_dep=[kernel.RECIPES / f"{name}.toml"])
+
+
+def task_os():
+    """recipes of os/ -> the lab's dom0 images, the zone's init"""
+    for name in dom0.flavours():
+        params = Dom0Params(name, dom0.load(name), str(LOCKS))
+        files = [path for path in sorted((dom0.RECIPES / "dom0").rglob("*")) if path.is_file()]
+        run = task.stage(dom0.run, params)
+        yield stage_task(Dom0Result, "os", name, run, params=params, file_dep=files)
+    params = InitParams("init", init.load(), str(LOCKS / "os-init.json"))
+    run = task.stage(init.run, params)
+    yield stage_task(InitResult, "os", "init", run, params=params, file_dep=init.sources().values())
+
+
+def task_fetch():
+    """image references -> verified blobs in the store"""
+    for name, reference in IMAGES.items():
+        params = FetchParams(reference)
+        run = task.stage(fetch.run, params)
+        made = recipe_of(reference)
+        results = [task.result_path(*which.split(":")) for which in made]
+        one = stage_task(FetchResult, "fetch", name, run, params=params, file_dep=results)
+        if not made and parse(reference).digest is None:
+            one["uptodate"].append(False)  # a tag may name another image by now: that takes one request
+        yield one
+
+
+def task_unpack():
+    """layers -> merged tree; nothing is extracted"""
+    for name in IMAGES:
+        needs = [(FetchResult, "fetch", name)]
+        yield stage_task(UnpackResult, "unpack", name, task.stage(unpack.run, UnpackParams), needs=needs)
+
+
+def task_squash():
+    """merged tree -> squashfs"""
+    for name in ZONES:
+        needs = [(UnpackResult, "unpack", name)]
+        yield stage_task(SquashResult, "squash", name, task.stage(squash.run, SquashParams), needs=needs)
+
+
+def task_initrd():
+    """kernel image and init -> kernel ELF and initrd segments"""
+    for name in KERNELS:
+        needs = [(UnpackResult, "unpack", name), (InitResult, "os", "init")]
+        yield stage_task(InitrdResult, "initrd", name, task.stage(initrd.run, InitrdParams), needs=needs)
+
+
+def task_bundle():
+    """everything a zone boots from, named by digest: ./doit bundle zone=NAME"""
+    for name, spec in ZONES.items():
+        needs = [
+            (FetchResult, "fetch", name),
+            (UnpackResult, "unpack", name),
+            (SquashResult, "squash", name),
+            (InitrdResult, "initrd", task.slug(spec.kernel)),
+        ]
+        run = task.stage(bundle.run, partial(bundle.BundleParams, spec))
+        yield stage_task(BundleResult, "bundle", name, run, needs=needs, params=spec)
+
+
+def task_boot():
+    """boot a zone and wait until its ports answer: ./doit boot zone=NAME [wait=no]"""
+    needs = [f"bundle:{name}" for name in ZONES if name == get_var("zone")]
+    return command_task(
+        commands.boot, get_var("zone"), get_var("wait", "yes"), get_var("host"), needs=[*needs, "_host"]
+    )
+
+
+def task__host():
+    """what the host that zones boot on is made of"""
+    return {"actions": None, "task_dep": [f"os:{name}" for name in commands.host_images(get_var("host"))]}
+
+
+def task_stop():
+    """stop a zone: ./doit stop zone=NAME"""
+    return command_task(commands.stop, get_var("zone"), get_var("host"))
+
+
+def task_test():
+    """lint, types and every test; ./doit test ARGUMENTS hands them to pytest"""
+    checks = [
+        [PYTHON, "-m", "ruff", "check", "--quiet", "."],
+        [PYTHON, "-m", "ruff", "format", "--check", "--quiet", "."],
+    ]
+    checks += [[PYTHON, "-m", "mypy", "--no-error-summary"]]
+    return {
+        "actions": [(task.run_checks, [checks, [PYTHON, "-m", "pytest"]])],
+        "pos_arg": "arguments",
+        "task_dep": ["bundle:nginx", "os:debian12"] if "nginx" in ZONES else [],
+        "uptodate": [False],
+    }
+
+
+def task_bench():
+    """measure and compare with the goals: ./doit bench [boot|pipeline|fresh]"""
+    return {
+        "actions": [(task.run_checks, [[], [PYTHON, "tests/bench/run.py"]])],
+        "pos_arg": "arguments",
+        "task_dep": ["bundle:nginx", "os:debian12", "os:debian12-bench"] if "nginx" in ZONES else [],
+        "uptodate": [False],
+    }

@@ -1,0 +1,67 @@
+"""Boot and stop as the task graph has them; the same actions the `zone` command takes."""
+
+from __future__ import annotations
+
+import sys
+
+from pipeline.jsonmodel import to_json
+from pipeline.oci import canonical_json
+from pipeline.recipe import PROJECT, names
+from pipeline.store import write_atomic
+from runtime.errors import RuntimeFault
+
+
+class NoZoneNamed(RuntimeFault):
+    """A command that needs zone=NAME and has none."""
+
+
+def _named(zone: str | None, command: str) -> str:
+    if zone is None:
+        known = ", ".join(names(PROJECT / "zones"))
+        raise NoZoneNamed(
+            command, expected=f"zone=NAME, one of: {known}", got="none", hint=f"./doit {command} zone=nginx"
+        )
+    return zone
+
+
+def host_images(host: str | None) -> list[str]:
+    """The os/ recipes the chosen host is made of: the lab's flavour; none for a real host."""
+    from runtime.host.hosts import host_name
+
+    if host_name(host) != "lab":
+        return []
+    from runtime.host.lab.config import load_config
+
+    return [load_config().flavour]
+
+
+def boot(zone: str | None, wait: str, host: str | None) -> None:
+    """Boot a zone, say where it answers, keep the timeline in build/boot/NAME.json."""
+    from pipeline.task import env
+    from runtime.host import actions
+    from runtime.host.cli import up_line
+    from runtime.host.hosts import select_host
+
+    name = _named(zone, "boot")
+    if wait not in ("yes", "no"):
+        raise NoZoneNamed("wait=…", expected="yes or no", got=repr(wait))
+    store, progress = env().store, env().progress
+    booted = actions.boot(select_host(store, host), store, name, wait=wait == "yes", progress=progress)
+    document = {"zone": booted.zone, "steps": to_json(booted.steps)}
+    write_atomic(PROJECT / "build" / "boot" / f"{name}.json", canonical_json(document) + b"\n")
+    progress.close()
+    sys.stdout.write(up_line(booted) + "\n")
+    sys.stdout.flush()
+
+
+def stop(zone: str | None, host: str | None) -> None:
+    """Stop a zone; the lab stays up."""
+    from pipeline.task import env
+    from runtime.host import actions
+    from runtime.host.hosts import select_host
+
+    name = _named(zone, "stop")
+    stopped = actions.stop(select_host(env().store, host), name, progress=env().progress)
+    env().progress.close()
+    how = f": {stopped['exit_text']}" if stopped["exit_text"] else ""
+    sys.stdout.write(f"zone {name} is stopped{how}\n")

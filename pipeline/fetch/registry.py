@@ -128,7 +128,7 @@ class RegistrySource:
             with self._guard:
                 if self._authorization in ("", used):
                     fresh = self._authorize(header, subject)
-                    if not fresh or fresh == used:
+                    if not fresh or (fresh == used and fresh.startswith("Basic ")):
                         raise self._unauthorized(subject, refusal)
                     self._authorization = fresh
                 used = self._authorization

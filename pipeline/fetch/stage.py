@@ -1,4 +1,4 @@
-"""The steps of fetching: reference -> manifest of the platform -> config -> layers, each blob verified into the store."""
+"""The steps of fetching: reference, manifest of the platform, config, layers; each blob verified into the store."""
 
 from __future__ import annotations
 

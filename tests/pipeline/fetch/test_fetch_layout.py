@@ -1,0 +1,145 @@
+"""Fetching from OCI layouts and from the store's own names."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+from support.tars import Image, image_of, sha256, tar_of, write_layout
+
+from pipeline import fetch
+from pipeline.env import Env
+from pipeline.errors import DigestMismatch, PipelineError
+from pipeline.fetch.errors import BadImage, NoSuchImage
+from pipeline.oci import MANIFEST
+from pipeline.store import Store
+
+
+@pytest.fixture
+def env(tmp_path: Path) -> Env:
+    return Env(Store(tmp_path / "store"), offline=True)
+
+
+@pytest.fixture
+def image() -> Image:
+    return image_of(tar_of({"a": b"1"}), tar_of({"b": b"2"}))
+
+
+def run(reference: str, env: Env) -> fetch.FetchResult:
+    return fetch.run(fetch.FetchParams(reference), env)
+
+
+def test_layout_by_tag_by_digest_and_alone(env: Env, image: Image, tmp_path: Path) -> None:
+    layout = write_layout(tmp_path / "layout", {"one": image})
+    for name in (f"oci:{layout}:one", f"oci:{layout}@{image.digest}", f"oci:{layout}"):
+        result = run(name, env)
+        assert str(result.manifest.digest) == image.digest
+        assert result.reference == name
+    assert all(env.store.verify(layer.digest) for layer in result.layers)
+
+
+def test_layout_with_several_images_needs_a_tag(env: Env, image: Image, tmp_path: Path) -> None:
+    layout = write_layout(tmp_path / "layout", {"one": image, "two": image_of(tar_of({"c": b"3"}))})
+    with pytest.raises(NoSuchImage, match="there: one, two"):
+        run(f"oci:{layout}", env)
+    with pytest.raises(NoSuchImage, match="tag three"):
+        run(f"oci:{layout}:three", env)
+
+
+def test_directory_that_is_no_layout(env: Env, tmp_path: Path) -> None:
+    with pytest.raises(NoSuchImage, match="an OCI layout"):
+        run(f"oci:{tmp_path}", env)
+    with pytest.raises(NoSuchImage, match="an OCI layout"):
+        run(f"oci:{tmp_path}/missing", env)
+
+
+@pytest.mark.parametrize("change", ["flip", "cut", "longer", "missing"])
+@pytest.mark.parametrize("what", ["manifest", "config", "layer"])
+def test_damaged_layout_is_refused(env: Env, image: Image, tmp_path: Path, change: str, what: str) -> None:
+    layout = write_layout(tmp_path / "layout", {"one": image})
+    digest = {"manifest": image.digest, "config": sha256(image.config), "layer": image.layers[1]}[what]
+    path = layout / "blobs" / "sha256" / digest.removeprefix("sha256:")
+    data = path.read_bytes()
+    match change:
+        case "flip":
+            path.write_bytes(data[:20] + bytes([data[20] ^ 1]) + data[21:])
+        case "cut":
+            path.write_bytes(data[:-1])
+        case "longer":
+            path.write_bytes(data + b"x" * 5_000_000)
+        case "missing":
+            path.unlink()
+    with pytest.raises((DigestMismatch, NoSuchImage)):
+        run(f"oci:{layout}:one", env)
+    assert digest.removeprefix("sha256:") not in os.listdir(env.store.blobs)
+    assert os.listdir(env.store.tmp) == []
+
+
+def test_recipe_is_found_by_its_name_in_the_store(env: Env, image: Image) -> None:
+    for blob in image.blobs.values():
+        env.store.put(blob)
+    manifest = env.store.put(image.manifest, MANIFEST)
+    env.store.tag("recipe/app", manifest)
+    assert run("recipe:app", env).manifest.digest == manifest.digest
+    with pytest.raises(NoSuchImage, match="recipe/other in the store"):
+        run("recipe:other", env)
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        ({"manifests": []}, "either manifests or config"),
+        ({"mediaType": "application/vnd.oci.image.index.v1+json"}, "mediaType"),
+        ({"schemaVersion": 3}, "schemaVersion 2"),
+        ({"schemaVersion": 1}, "schema 1"),
+        ({"layers": None}, "a list of layers"),
+        ({"layers": [{"mediaType": "text/plain", "size": 0, "digest": sha256(b"")}]}, "a tar layer"),
+        ({"layers": [{"mediaType": MANIFEST, "size": -1, "digest": sha256(b"")}]}, "size of 0 or more"),
+        ({"layers": [{"mediaType": MANIFEST, "size": 1, "digest": "sha256:AB"}]}, "digest"),
+        ({"config": {"mediaType": "text/plain", "size": 0, "digest": sha256(b"")}}, "an image config"),
+    ],
+)
+def test_manifest_that_contradicts_itself_is_refused(
+    env: Env, image: Image, tmp_path: Path, change: dict[str, object], expected: str
+) -> None:
+    image.manifest = json.dumps({**json.loads(image.manifest), **change}).encode()
+    layout = write_layout(tmp_path / "layout", {"one": image})
+    with pytest.raises(PipelineError, match=expected):
+        run(f"oci:{layout}:one", env)
+
+
+@pytest.mark.parametrize(
+    "rootfs",
+    [
+        None,
+        {"type": "other", "diff_ids": []},
+        {"type": "layers", "diff_ids": ["sha256:" + "0" * 63, sha256(b"")]},
+        {"type": "layers", "diff_ids": ["md5:" + "0" * 32, sha256(b"")]},
+        {"type": "layers", "diff_ids": [sha256(b"")] * 3},
+    ],
+)
+def test_config_whose_rootfs_cannot_be_is_refused(env: Env, tmp_path: Path, rootfs: object) -> None:
+    image = image_of(tar_of({"a": b"1"}), tar_of({"b": b"2"}), config={"rootfs": rootfs})
+    with pytest.raises(PipelineError):
+        run(f"oci:{write_layout(tmp_path / 'layout', {'one': image})}", env)
+
+
+def test_image_for_another_architecture_is_refused(env: Env, tmp_path: Path) -> None:
+    image = image_of(tar_of({"a": b"1"}), architecture="arm64")
+    with pytest.raises(NoSuchImage, match="linux/amd64, got one whose architecture is 'arm64'"):
+        run(f"oci:{write_layout(tmp_path / 'layout', {'one': image})}", env)
+
+
+def test_index_that_holds_itself_by_nesting_ends(env: Env, image: Image, tmp_path: Path) -> None:
+    layout = write_layout(tmp_path / "layout", {"one": image})
+    kind = "application/vnd.oci.image.index.v1+json"
+    inner = {"mediaType": MANIFEST, "digest": image.digest, "size": len(image.manifest)}
+    for _ in range(8):
+        document = json.dumps({"schemaVersion": 2, "mediaType": kind, "manifests": [inner]}).encode()
+        (layout / "blobs" / "sha256" / sha256(document).removeprefix("sha256:")).write_bytes(document)
+        inner = {"mediaType": kind, "digest": sha256(document), "size": len(document)}
+    (layout / "index.json").write_text(json.dumps({"schemaVersion": 2, "manifests": [inner]}))
+    with pytest.raises(BadImage, match="indexes inside each other"):
+        run(f"oci:{layout}", env)

@@ -1,0 +1,205 @@
+"""A registry on loopback that does what a script says: serve, cut, lie, refuse, redirect, ask for tokens."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import re
+import socket
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+from support.tars import Image, sha256
+
+
+@dataclass
+class Fault:
+    """What to do instead, once, with a request whose path contains `match`.
+
+    drop_at:  send the right headers and this many bytes of the body, then close the connection.
+    status:   answer this, with `headers` and `body`.
+    body:     with status 0: the wrong body under a right status.
+    hang_s:   wait first.
+    """
+
+    match: str
+    status: int = 0
+    body: bytes | None = None
+    drop_at: int | None = None
+    headers: dict[str, str] = field(default_factory=dict)
+    ignore_range: bool = False
+    times: int = 1
+
+
+@dataclass
+class Request:
+    """One request as it came."""
+
+    path: str
+    headers: dict[str, str]
+
+    @property
+    def authorization(self) -> str:
+        return self.headers.get("authorization", "")
+
+
+class FakeRegistry:
+    """Images by "repository" and tag; `requests` is the log.
+
+    basic: "user:password" wanted; token: a bearer token wanted, given out at /token (for `token_user` where set).
+    """
+
+    def __init__(self) -> None:
+        self.documents: dict[str, tuple[bytes, str]] = {}  # "repo/name" -> bytes, media type
+        self.blobs: dict[str, bytes] = {}
+        self.faults: list[Fault] = []
+        self.requests: list[Request] = []
+        self.basic = self.token = self.token_user = ""
+        self.realm = ""
+        self._lock = threading.Lock()
+        owner = self
+
+        class Handler(_Handler):
+            registry = owner
+
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self._server.daemon_threads = True
+        self.port = self._server.server_address[1]
+        self.host = f"127.0.0.1:{self.port}"
+        self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
+        self._thread.start()
+
+    def close(self) -> None:
+        self._server.shutdown()
+        self._server.server_close()
+        self._thread.join()
+
+    def add(self, repository: str, tag: str, image: Image) -> str:
+        """Serve an image; returns its reference by tag."""
+        self.blobs.update(image.blobs)
+        self.add_document(repository, tag, image.manifest, image.media_type)
+        return f"docker://{self.host}/{repository}:{tag}"
+
+    def add_document(self, repository: str, tag: str, data: bytes, media_type: str) -> None:
+        for name in (tag, sha256(data)):
+            self.documents[f"{repository}/{name}"] = (data, media_type)
+
+    def take_fault(self, path: str) -> Fault | None:
+        with self._lock:
+            for fault in self.faults:
+                if fault.match in path and fault.times > 0:
+                    fault.times -= 1
+                    return fault
+        return None
+
+    def paths(self, part: str) -> list[Request]:
+        """The requests whose path contains `part`."""
+        return [request for request in self.requests if part in request.path]
+
+
+class _Handler(BaseHTTPRequestHandler):
+    registry: FakeRegistry
+    protocol_version = "HTTP/1.1"
+
+    def log_message(self, format: str, *args: Any) -> None:
+        pass
+
+    def do_GET(self) -> None:
+        registry = self.registry
+        registry.requests.append(Request(self.path, {key.lower(): value for key, value in self.headers.items()}))
+        fault = registry.take_fault(self.path)
+        if fault is not None and fault.status:
+            self._send(fault.status, fault.body or b"", fault.headers)
+        elif self.path.startswith("/token"):
+            self._give_token()
+        elif not self._authorized():
+            pass
+        elif match := re.fullmatch(r"/v2/(.+)/manifests/(.+)", self.path):
+            found = registry.documents.get(f"{match[1]}/{match[2]}")
+            if found is None:
+                self._error(404, "MANIFEST_UNKNOWN")
+            else:
+                self._serve(found[0], {"Content-Type": found[1]}, fault)
+        elif match := re.search(r"(sha(?:256|512):[0-9a-f]+)(?:\?|$)", self.path):
+            data = registry.blobs.get(match[1])
+            if data is None:
+                self._error(404, "BLOB_UNKNOWN")
+            else:
+                self._serve(data, {"Content-Type": "application/octet-stream"}, fault)
+        else:
+            self._error(404, "NAME_UNKNOWN")
+
+    def _authorized(self) -> bool:
+        registry, sent = self.registry, self.headers.get("Authorization", "")
+        if registry.basic:
+            import base64
+
+            if sent == "Basic " + base64.b64encode(registry.basic.encode()).decode():
+                return True
+            self._error(401, "UNAUTHORIZED", {"WWW-Authenticate": 'Basic realm="a, \\"registry\\""'})
+            return False
+        if registry.token:
+            if sent == f"Bearer {registry.token}":
+                return True
+            realm = registry.realm or f"http://{registry.host}/token"
+            challenge = f'Bearer realm="{realm}",service="fake",scope="repository:app:pull"'
+            self._error(401, "UNAUTHORIZED", {"WWW-Authenticate": challenge})
+            return False
+        return True
+
+    def _give_token(self) -> None:
+        import base64
+
+        registry = self.registry
+        wanted = "Basic " + base64.b64encode(registry.token_user.encode()).decode()
+        if registry.token_user and self.headers.get("Authorization") != wanted:
+            self._error(401, "UNAUTHORIZED")
+            return
+        self._send(200, json.dumps({"token": registry.token}).encode(), {"Content-Type": "application/json"})
+
+    def _serve(self, data: bytes, headers: dict[str, str], fault: Fault | None) -> None:
+        headers = headers | (fault.headers if fault else {})
+        if fault is not None and fault.body is not None:
+            data = fault.body
+        status, begin = 200, 0
+        match = re.fullmatch(r"bytes=(\d+)-", self.headers.get("Range", ""))
+        if match and not (fault and fault.ignore_range):
+            status, begin = 206, int(match[1])
+            headers["Content-Range"] = f"bytes {begin}-{len(data) - 1}/{len(data)}"
+        rest = data[begin:]
+        if fault is not None and fault.drop_at is not None:
+            self.send_response(status)
+            self._headers(headers, len(rest))
+            self.wfile.write(rest[: fault.drop_at])
+            self.wfile.flush()
+            self.close_connection = True
+            self.connection.shutdown(socket.SHUT_RDWR)
+            return
+        self._send(status, rest, headers)
+
+    def _error(self, status: int, code: str, headers: dict[str, str] | None = None) -> None:
+        self._send(status, json.dumps({"errors": [{"code": code, "message": "no"}]}).encode(), headers or {})
+
+    def _headers(self, headers: dict[str, str], size: int) -> None:
+        for key, value in ({"Content-Length": str(size)} | headers).items():
+            self.send_header(key, value)
+        self.end_headers()
+
+    def _send(self, status: int, data: bytes, headers: dict[str, str]) -> None:
+        with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+            self.send_response(status)
+            self._headers(headers, len(data))
+            self.wfile.write(data)
+
+
+@contextlib.contextmanager
+def fake_registry() -> Iterator[FakeRegistry]:
+    """A FakeRegistry that is gone afterwards."""
+    registry = FakeRegistry()
+    try:
+        yield registry
+    finally:
+        registry.close()

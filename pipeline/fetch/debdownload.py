@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import threading
 import time
-import urllib.request
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from typing import Any
@@ -146,6 +145,8 @@ def _manager(uri: str) -> Any:
 
 def _proxy_for(uri: str) -> str:
     """`http_proxy` and its like, which win over `Acquire::http::Proxy` for apt, too (apt.conf(5))."""
+    import urllib.request  # brings http.client and ssl: no cost for a run that finds everything made
+
     parts = urlsplit(uri)
     if urllib.request.proxy_bypass(parts.hostname or ""):
         return ""

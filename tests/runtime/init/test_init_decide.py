@@ -1,0 +1,118 @@
+"""The decisions of init that need no kernel."""
+
+import pytest
+
+from runtime.init import files, launch, process, report, supervise
+from runtime.init.failure import BootFailure
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("15 10", (15, 10.0)),
+        ("3 0.5", (3, 0.5)),
+        ("9 0", (9, 0.0)),
+        ("", None),
+        ("15", None),
+        ("0 1", None),
+        ("65 1", None),
+        ("-9 1", None),
+        ("15 -1", None),
+        ("15 1.", None),
+        ("15 x", None),
+        ("TERM 5", None),
+        ("15 1 1", None),
+    ],
+)
+def test_stop_requests(text, expected):
+    assert supervise.parse_stop(text) == expected
+
+
+@pytest.mark.parametrize(
+    ("status", "text"), [(0, "code 0"), (3 << 8, "code 3"), (255 << 8, "code 255"), (9, "signal 9"), (139, "signal 11")]
+)
+def test_wait_statuses_keep_codes_and_signals_apart(status, text):
+    assert supervise.outcome_text(status) == text
+
+
+def test_path_is_searched_in_order_and_empty_parts_mean_here():
+    assert process.candidates("nginx", "/a:/b/:") == ["/a/nginx", "/b//nginx", "./nginx"]
+    assert process.candidates("./x", "/a") == ["./x"]
+
+
+def test_environment_keeps_equals_signs_and_gets_a_path():
+    assert process.environment(["A=b=c", "noequals", "=x", "E="]) == {"A": "b=c", "E": "", "PATH": process.DEFAULT_PATH}
+    assert process.environment(["PATH=/only"])["PATH"] == "/only"
+
+
+def test_etc_files_name_the_zone_and_its_resolvers():
+    network = {"addresses": ["10.75.1.2/24", "fd00::2/64"], "nameservers": ["10.75.1.1"], "search": ["lan", "corp"]}
+    found = files.etc_files("web", network)
+    assert found["hostname"] == "web\n"
+    assert "10.75.1.2 web\nfd00::2 web\n" in found["hosts"] and found["hosts"].startswith("127.0.0.1 localhost\n")
+    assert found["resolv.conf"] == "nameserver 10.75.1.1\nsearch lan corp\n"
+
+
+def test_without_a_network_the_image_keeps_its_resolv_conf():
+    assert set(files.etc_files("web", None)) == {"hostname", "hosts"}
+    assert set(files.etc_files("", None)) == {"hosts"}
+
+
+def test_launch_data_get_their_defaults():
+    data = launch.check(b'{"hostname":"x","process":{"argv":["true"]}}')
+    assert (data["root"], data["readonly_root"], data["network"]) == ("xvda", False, None)
+    assert data["process"] == {
+        "argv": ["true"],
+        "env": [],
+        "cwd": "/",
+        "uid": 0,
+        "gid": 0,
+        "groups": [],
+        "tty": False,
+        "stop_signal": 15,
+        "stop_timeout_s": 10,
+    }
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("nonsense", "no JSON"),
+        ("[]", "no object"),
+        ('{"root":5}', "key root: expected str, got 5"),
+        ('{"process":{"uid":"root"}}', "key process.uid: expected int, got 'root'"),
+        ('{"process":{"uid":true}}', "key process.uid"),
+        ('{"network":[]}', "key network: expected dict"),
+    ],
+)
+def test_broken_launch_data_name_the_key(text, words):
+    with pytest.raises(BootFailure) as caught:
+        launch.check(text.encode())
+    assert caught.value.reason == "launch" and words in caught.value.sentence
+
+
+def test_every_field_of_the_model_is_known_to_init():
+    import dataclasses
+
+    from pipeline.bundle.model import Launch, Process
+
+    assert set(launch._KEYS) == {field.name for field in dataclasses.fields(Launch)}
+    assert set(launch._PROCESS) == {field.name for field in dataclasses.fields(Process)}
+
+
+@pytest.mark.parametrize(
+    ("outcome", "line"),
+    [
+        ("code 0", "the workload exited with code 0"),
+        ("signal 9", "the workload was killed by signal 9"),
+        ("failed root root device xvda did not appear", "failed (root): root device xvda did not appear"),
+    ],
+)
+def test_the_console_says_it_as_a_sentence(outcome, line):
+    assert report.sentence(outcome) == line
+
+
+def test_an_interpreter_is_named_when_a_script_lacks_it(tmp_path):
+    script = tmp_path / "run"
+    script.write_text("#! /opt/none/sh -e\n")
+    assert process.interpreter(str(script)) == "its interpreter /opt/none/sh"

@@ -1,0 +1,50 @@
+"""What init imports decides how long a zone takes to start: an allow-list, by source and by running it."""
+
+import ast
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+PROJECT = Path(__file__).resolve().parents[3]
+SOURCES = sorted((PROJECT / "runtime" / "init").glob("*.py"))
+ALLOWED = {"_signal", "_socket", "_struct", "errno", "posix", "select", "sys", "time", "zsys"}
+
+
+def imported(tree: ast.AST) -> set[str]:
+    found = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.If) and isinstance(node.test, ast.Name) and node.test.id == "MYPY":
+            found -= imported(ast.Module(node.body, []))  # never runs
+        elif isinstance(node, ast.Import):
+            found |= {name.name for name in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            found.add(str(node.module))
+    return found
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda path: path.name)
+def test_only_c_modules_and_itself_are_imported(path):
+    outside = {name for name in imported(ast.parse(path.read_text())) if not name.startswith("runtime.init")}
+    assert outside - {"collections.abc"} <= ALLOWED
+
+
+def test_every_c_module_is_in_the_program():
+    main = (PROJECT / "runtime" / "init" / "main.c").read_text()
+    for name in ALLOWED:
+        assert f'{{"{name}", ' in main
+
+
+def test_importing_init_loads_nothing_else():
+    script = (
+        "import sys, types, json; sys.path.insert(0, sys.argv[1]); sys.modules['zsys'] = types.ModuleType('zsys'); "
+        "before = set(sys.modules); import runtime.init.boot, runtime.init.entry; "
+        "print(','.join(sorted(set(sys.modules) - before)))"
+    ).replace("import sys, types, json", "import sys, types")
+    done = subprocess.run(
+        [sys.executable, "-I", "-S", "-c", script, str(PROJECT)], capture_output=True, text=True, check=True
+    )
+    loaded = {name for name in done.stdout.strip().split(",") if not name.startswith("runtime")}
+    assert loaded <= ALLOWED, json.dumps(sorted(loaded))

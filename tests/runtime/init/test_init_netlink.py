@@ -1,0 +1,99 @@
+"""runtime.init's network set-up, read back by ip in a network namespace of its own."""
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from runtime.init import netlink
+
+PROJECT = Path(__file__).resolve().parents[3]
+
+SCRIPT = """
+import json, subprocess, sys
+sys.path.insert(0, {project!r})
+from runtime.init import failure, network
+# sysfs shows the interfaces of the network namespace it was mounted from.
+subprocess.run(["mount", "-t", "sysfs", "sysfs", "/sys"], check=True)
+subprocess.run(["ip", "link", "add", "eth9", "type", "veth", "peer", "name", "peer9"], check=True)
+subprocess.run(["ip", "link", "set", "peer9", "up"], check=True)
+try:
+    network.configure(json.loads({config!r}), 1.0)
+except failure.BootFailure as error:
+    print(json.dumps({{"reason": error.reason, "sentence": error.sentence}}))
+    raise SystemExit
+def ip(*words):
+    return json.loads(subprocess.run(["ip", "-j", *words], check=True, capture_output=True).stdout)
+lo, eth9 = ip("addr", "show", "lo"), ip("-d", "addr", "show", "eth9")
+print(json.dumps({{"lo": lo, "eth9": eth9, "route4": ip("route"), "route6": ip("-6", "route")}}))
+"""
+
+GOOD = {
+    "interface": "eth9",
+    "mtu": 1400,
+    "addresses": ["10.75.1.2/24", "fd5a:6f6e:6577:1::2/64"],
+    "gateways": ["10.75.1.1", "fd5a:6f6e:6577:1::1"],
+    "nameservers": [],
+}
+
+
+def configured(config) -> dict:
+    if shutil.which("unshare") is None or shutil.which("ip") is None:
+        pytest.skip("unshare and ip are needed")
+    inside = [sys.executable, "-c", SCRIPT.format(project=str(PROJECT), config=json.dumps(config))]
+    unshare = ["unshare", "--user", "--map-root-user", "--net", "--mount"]
+    done = subprocess.run([*unshare, *inside], capture_output=True, text=True)
+    if "Operation not permitted" in done.stderr and "unshare" in done.stderr:
+        pytest.skip("user namespaces are turned off here")
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+def test_interface_gets_mtu_addresses_and_both_default_routes():
+    seen = configured(GOOD)
+    eth9 = seen["eth9"][0]
+    assert eth9["mtu"] == 1400 and "UP" in eth9["flags"]
+    four, six = (
+        next(item for item in eth9["addr_info"] if item["family"] == family and item["scope"] == "global")
+        for family in ("inet", "inet6")
+    )
+    assert (four["local"], four["prefixlen"], four["broadcast"]) == ("10.75.1.2", 24, "10.75.1.255")
+    assert (six["local"], six["prefixlen"]) == ("fd5a:6f6e:6577:1::2", 64)
+    assert six["nodad"] is True and "tentative" not in six
+    for routes, gateway in ((seen["route4"], "10.75.1.1"), (seen["route6"], "fd5a:6f6e:6577:1::1")):
+        (default,) = [route for route in routes if route["dst"] == "default"]
+        assert (default["gateway"], default["dev"], default["protocol"]) == (gateway, "eth9", "static")
+
+
+def test_lo_is_up_also_without_a_network():
+    seen = configured(None)
+    assert "UP" in seen["lo"][0]["flags"]
+    assert seen["route4"] == []
+
+
+def test_a_gateway_outside_the_prefix_is_taken_as_on_the_link():
+    seen = configured({**GOOD, "addresses": ["10.75.1.2/32"], "gateways": ["169.254.1.1"]})
+    assert seen["route4"][0]["gateway"] == "169.254.1.1" and "onlink" in seen["route4"][0]["flags"]
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"interface": "eth7"}, "interface eth7 did not appear within 1 s"),
+        ({"addresses": ["10.75.1.2/24", "10.75.1.2/24"]}, "address 10.75.1.2/24 on eth9: File exists"),
+        ({"addresses": ["10.75.1/24"]}, "'10.75.1/24' is no IP address"),
+        ({"mtu": 10}, "setting eth9 up with mtu 10: Invalid argument"),
+    ],
+)
+def test_a_refusal_names_the_step(change, words):
+    seen = configured(GOOD | change)
+    assert seen["reason"] == "network" and words in seen["sentence"]
+
+
+@pytest.mark.parametrize("text", ["10.0.0.1/33", "::1/129", "10.0.0.1/x", "hello", "", "10.0.0.1/"])
+def test_bad_addresses_are_refused(text: str):
+    with pytest.raises(ValueError):
+        netlink.split_address(text)

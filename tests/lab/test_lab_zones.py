@@ -1,0 +1,276 @@
+"""Zones in real Xen: what a user's boot does, and what is said when it cannot."""
+
+from __future__ import annotations
+
+import dataclasses
+import http.client
+import platform
+import threading
+import time
+import urllib.request
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from support.ports import free_port
+
+from pipeline import task
+from pipeline.bundle import manifest
+from pipeline.bundle.model import Bundle, BundleResult, Port, Resources
+from pipeline.progress import Progress
+from pipeline.store import Store
+from runtime.errors import RuntimeFault
+from runtime.host import actions
+from runtime.host.hosts import LabHost
+
+pytestmark = pytest.mark.xen
+
+FACTS = "cd /tmp && uname -r >release && cat /sys/hypervisor/uuid >uuid && cat /proc/cmdline >cmdline"
+
+
+@pytest.fixture(scope="session")
+def store() -> Store:
+    return task.env().store
+
+
+@pytest.fixture
+def host(lab: Any, store: Store) -> Iterator[LabHost]:
+    """The session's lab; every zone a test leaves is ended, and nothing else may be left."""
+    host = LabHost(store, lab)
+    yield host
+    for zone in actions.zones(host):
+        actions.stop(host, zone["name"], timeout_s=0, progress=Progress())
+    assert host.lab.attached() == []
+    assert host.lab.forwards() == []
+    left = lab.call("sh", {"command": "ls /run/netns; ip -o link | grep vif; ls /run/zonewright/ledger"})["output"]
+    assert left == ""
+
+
+@pytest.fixture(scope="session")
+def nginx() -> Bundle:
+    return task.read_result(BundleResult, "bundle", "nginx").bundle
+
+
+@pytest.fixture
+def make(store: Store, nginx: Bundle) -> Callable[..., str]:
+    """Bundle a variant of the nginx zone under a name of its own; returns the name."""
+
+    def make(name: str, *argv: str, ports: tuple[Port, ...] = (), **changes: Any) -> str:
+        process = dataclasses.replace(nginx.process, argv=argv or nginx.process.argv, **changes.pop("process", {}))
+        bundle = dataclasses.replace(nginx, name=name, hostname=name, process=process, ports=ports, **changes)
+        manifest.write(store, bundle)
+        return name
+
+    return make
+
+
+def boot(host: LabHost, name: str, **options: Any) -> actions.Booted:
+    return actions.boot(host, task.env().store, name, progress=Progress(), **options)
+
+
+def get(url: str) -> str:
+    with urllib.request.urlopen(url, timeout=60) as answer:
+        assert answer.status == 200
+        return str(answer.read().decode())
+
+
+def wait_for(condition: Callable[[], Any], what: str, timeout_s: float = 60) -> Any:
+    deadline = time.monotonic() + timeout_s
+    while not (value := condition()):
+        assert time.monotonic() < deadline, f"no {what} within {timeout_s} s"
+        time.sleep(0.1)
+    return value
+
+
+def zone_of(host: LabHost, name: str) -> dict[str, Any]:
+    return next(zone for zone in actions.zones(host) if zone["name"] == name)
+
+
+def test_page_is_served_inside_a_xen_domain_with_the_zone_kernel(host, make, nginx):
+    port = free_port()
+    serve = f"{FACTS} && exec nginx -g 'daemon off;' -c /tmp/nginx.conf"
+    conf = "events {} http { server { listen 80; root /tmp; location / {} } }"
+    name = make(
+        "facts", "/bin/sh", "-c", f"echo '{conf}' >/tmp/nginx.conf; {serve}", ports=(Port("127.0.0.1", port, 80),)
+    )
+    booted = boot(host, name)
+    assert booted.urls == [f"http://127.0.0.1:{port}/"]
+    zone = booted.zone
+    assert get(f"http://127.0.0.1:{port}/release").strip() == nginx.kernel_release
+    assert get(f"http://127.0.0.1:{port}/uuid").strip() == zone["uuid"]
+    assert get(f"http://127.0.0.1:{port}/cmdline").strip() == nginx.cmdline
+    assert nginx.kernel_release not in (platform.release(), host.call("status", {})["kernel"])
+
+
+def test_stop_ends_the_zone_and_its_port_and_leaves_the_lab_up(host, make):
+    port = free_port()
+    boot(host, make("web", ports=(Port("127.0.0.1", port, 80),)))
+    assert "nginx" in get(f"http://127.0.0.1:{port}/").lower()
+    stopped = actions.stop(host, "web", progress=Progress())
+    assert stopped["exit"] == "code 0", "nginx ends with 0 when it gets its own stop signal, SIGQUIT"
+    with pytest.raises((OSError, http.client.HTTPException)):
+        get(f"http://127.0.0.1:{port}/")
+    assert host.is_up() and actions.zones(host) == []
+
+
+def test_booting_a_zone_that_runs_is_refused(host, make):
+    name = make("twice", "/bin/sleep", "1000")
+    boot(host, name)
+    with pytest.raises(RuntimeFault, match="zone twice: it runs already"):
+        boot(host, name)
+    assert zone_of(host, name)["state"] == "running"
+
+
+@pytest.mark.parametrize(
+    ("argv", "said"),
+    [
+        (("/no/such/command",), "/no/such/command"),
+        (("/bin/sh", "-c", "echo the last words; exit 3"), "exit code 3"),
+        (("/bin/sh", "-c", "kill -9 $$"), "SIGKILL"),
+        (("/etc/passwd",), "/etc/passwd"),
+    ],
+    ids=["missing", "exits", "killed", "not executable"],
+)
+def test_workload_that_ends_at_once_is_said_with_how_and_the_last_console_lines(host, make, argv, said):
+    name = make("short", *argv, ports=(Port("127.0.0.1", free_port(), 80),))
+    with pytest.raises(RuntimeFault, match="zone short: ended before") as caught:
+        boot(host, name)
+    assert said in str(caught.value)
+    if "the last words" in argv[-1]:
+        assert "the last words" in str(caught.value)
+    assert actions.zones(host) == []
+
+
+def test_exited_zone_stays_listed_with_its_exit_until_it_is_stopped(host, make):
+    name = make("late", "/bin/sh", "-c", "sleep 2; exit 7")
+    boot(host, name)
+    wait_for(lambda: zone_of(host, name)["state"] == "exited", "exit")
+    assert zone_of(host, name)["exit_text"] == "exit code 7"
+    actions.stop(host, name, progress=Progress())
+    assert actions.zones(host) == []
+
+
+def test_stop_kills_what_ignores_its_signal(host, make):
+    name = make("deaf", "/bin/sh", "-c", "trap '' QUIT TERM; while :; do sleep 1; done")
+    boot(host, name)
+    assert actions.stop(host, name, timeout_s=2, progress=Progress())["exit"] == "signal 9"
+
+
+def test_port_in_use_on_this_machine_is_refused_before_anything_is_taken(host, make):
+    import socket
+
+    with socket.socket() as holder:
+        holder.bind(("127.0.0.1", 0))
+        holder.listen()
+        port = holder.getsockname()[1]
+        name = make("taken", ports=(Port("127.0.0.1", port, 80),))
+        with pytest.raises(RuntimeFault, match=str(port)):
+            boot(host, name)
+    assert actions.zones(host) == []
+
+
+def test_more_memory_than_xen_has_is_refused_with_the_number(host, make):
+    name = make("huge", resources=Resources(65536, 65536, 1, 1))
+    with pytest.raises(RuntimeFault, match=r"zone huge: expected 655\d\d MiB of free memory in Xen, got \d+ MiB"):
+        boot(host, name)
+
+
+def test_too_little_memory_for_kernel_and_initrd_is_refused_with_the_number(host, make):
+    name = make("tiny", resources=Resources(64, 64, 1, 1))
+    with pytest.raises(RuntimeFault, match=r"zone tiny: expected at least \d+ MiB of memory for this kernel"):
+        boot(host, name)
+
+
+def test_user_workdir_env_hostname_and_descriptors_are_as_the_spec_says(host, make):
+    script = "id; pwd; echo $COLOUR; hostname; ls /proc/self/fd | wc -l; grep -i capeff /proc/self/status; sleep 1000"
+    process = {"uid": 33, "gid": 33, "groups": (4,), "cwd": "/var", "env": ("PATH=/usr/bin:/bin", "COLOUR=green")}
+    name = make("who", "sh", "-c", script, process=process)
+    boot(host, name)
+    text = wait_for(lambda: log_with(host, name, "CapEff"), "output")
+    assert "uid=33(www-data) gid=33(www-data) groups=33(www-data),4(adm)" in text
+    assert "\n/var\n" in text and "\ngreen\n" in text and "\nwho\n" in text
+    assert "CapEff:\t0000000000000000" in text
+
+
+def log_with(host: LabHost, name: str, needle: str) -> str:
+    text = str(host.call("logs", {"name": name, "offset": 0})["text"]).replace("\r\n", "\n")
+    return text if needle in text else ""
+
+
+def test_zone_reaches_the_outside_over_tcp_and_its_gateway_answers_ping(host, make, lab):
+    # The page comes from dom0's side of the lab's network: outside of the zone, behind its proxy.
+    with served_outside(lab) as (address, port):
+        script = (
+            f"exec 3<>/dev/tcp/{address}/{port}; printf 'GET / HTTP/1.0\\r\\n\\r\\n' >&3; cat <&3; echo; "
+            "cat /etc/resolv.conf; echo the end; sleep 1000"
+        )
+        name = make("out", "/bin/bash", "-c", script)
+        boot(host, name)
+        text = wait_for(lambda: log_with(host, name, "the end"), "answer")
+    assert "from outside" in text
+    zone = zone_of(host, name)
+    for address in zone["addresses"]:
+        namespace = host.call("sh", {"command": "ls /run/netns"})["output"].split()[0]
+        ping = host.call("sh", {"command": f"ip netns exec {namespace} ping -c 2 -W 20 {address}", "timeout_s": 60})
+        assert ping["code"] == 0, ping["output"]
+
+
+def served_outside(lab: Any) -> Any:
+    """A page served by this machine, reachable from dom0 as QEMU's 10.0.2.2."""
+    import contextlib
+    import http.server
+
+    class Page(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.end_headers()
+            self.wfile.write(b"from outside")
+
+        def log_message(self, *args: Any) -> None: ...
+
+    @contextlib.contextmanager
+    def serving() -> Iterator[tuple[str, int]]:
+        with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Page) as server:
+            thread = threading.Thread(target=server.serve_forever, daemon=True)
+            thread.start()
+            yield "10.0.2.2", server.server_address[1]
+            server.shutdown()
+
+    return serving()
+
+
+def test_three_zones_at_once_serve_their_own_pages(host, make):
+    ports = [free_port() for _ in range(3)]
+    names = [make(f"many{index}", ports=(Port("127.0.0.1", port, 80),)) for index, port in enumerate(ports)]
+    failures: list[BaseException] = []
+
+    def one(name: str) -> None:
+        try:
+            boot(host, name)
+        except BaseException as error:
+            failures.append(error)
+
+    threads = [threading.Thread(target=one, args=(name,)) for name in names]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not failures
+    for name, port in zip(names, ports, strict=True):
+        assert name in get(f"http://127.0.0.1:{port}/")
+    assert len({zone["addresses"][0] for zone in actions.zones(host)}) == 3
+
+
+def test_guest_with_four_vcpus_brings_them_all_up(host, make):
+    name = make(
+        "smp", "/bin/sh", "-c", "cat /sys/devices/system/cpu/online; sleep 1000", resources=Resources(192, 192, 4, 4)
+    )
+    boot(host, name)
+    assert wait_for(lambda: log_with(host, name, "0-3"), "vCPUs")
+
+
+def test_zone_killed_from_outside_is_seen_and_cleared(host, make):
+    name = make("crash", "/bin/sh", "-c", "sleep 1; echo c >/proc/sysrq-trigger; sleep 1000")
+    boot(host, name)
+    wait_for(lambda: zone_of(host, name)["state"] == "exited", "death")
+    assert "crash" in zone_of(host, name)["exit_text"] or "destroyed" in zone_of(host, name)["exit_text"]

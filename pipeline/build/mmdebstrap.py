@@ -14,18 +14,20 @@ import subprocess
 import tempfile
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from pipeline import tool
-from pipeline.debian import PackageLock
+from pipeline.debian import PackageLock, fields_of
 from pipeline.env import Env
+from pipeline.errors import PipelineError
 from pipeline.oci import Descriptor
 from pipeline.progress import Bar
 
 log = logging.getLogger(__name__)
 
 TIMEOUT_S = 1800.0
+SPARE_MIB = 64
 GRACE_S = 3.0
 
 # What no zone reads: left out while dpkg unpacks, so that it is never written. Copyright files stay.
@@ -38,6 +40,14 @@ DOCUMENTATION = (
     "/usr/share/bug/*",
 )
 KEPT = ("/usr/share/doc/*/copyright",)
+
+
+class CannotUnshare(PipelineError):
+    """A plain user's system does not let them be root in a user namespace."""
+
+
+class DiskFull(PipelineError):
+    """Too little room for what is about to be written."""
 
 
 def version() -> str:
@@ -64,14 +74,18 @@ def bootstrap(
     debs:     package name -> .deb in the store, from pipeline.fetch.debian.download; what apt may choose from.
     variant:  "essential" (Debian's essential set, then `include`), "custom" (only `include` and what that needs), or
               "extract" (the same, but unpacked only: no maintainer script runs).
-    hooks:    ("setup" | "extract" | "essential" | "customize", shell command); "$1" is the root.
+    hooks:    ("setup" | "extract" | "essential" | "customize", shell command); "$1" is the root. Variant extract runs
+              the first two only.
     excludes: dpkg path-exclude patterns; copyright files are kept.
     stop:     set by another thread, it ends the run as an interrupt would.
-    Raises:   ToolFailed, ToolMissing.
+    Raises:   ToolFailed, ToolMissing, CannotUnshare, DiskFull.
     Effects:  out_tar appears whole or not at all. Root runs mmdebstrap in mode root, others in mode unshare.
     """
     partial = out_tar.with_name(f".{out_tar.name}.partial")
+    if os.geteuid() != 0:
+        check_unshare()
     with _workspace(env) as work:
+        check_room(work, lock, debs)
         repository = _flat_repository(work / "repository", env, lock, debs)
         argv = [
             tool.find("mmdebstrap", package="mmdebstrap"),
@@ -103,6 +117,29 @@ def bootstrap(
         finally:
             partial.unlink(missing_ok=True)
     return out_tar
+
+
+def check_unshare() -> None:
+    """Can this plain user run mmdebstrap? It needs user namespaces, and subordinate uids for the owners of files."""
+    try:
+        tool.run([tool.find("mmdebstrap", package="mmdebstrap"), "--unshare-helper", "true"], timeout_s=60)
+    except tool.ToolFailed as error:
+        raise CannotUnshare(
+            "mmdebstrap",
+            expected="user namespaces, newuidmap and a range in /etc/subuid and /etc/subgid for this user",
+            got=error.got,
+            hint="apt-get install uidmap; usermod --add-subuids 100000-165535 --add-subgids 100000-165535 USER; "
+            "or run as root",
+        ) from error
+
+
+def check_room(directory: Path, lock: PackageLock, debs: Iterable[str]) -> None:
+    """Is there room for the root that is unpacked in `directory`, and its tar? Raises DiskFull with the number."""
+    sizes = (fields_of(lock.package(name).stanza).get("Installed-Size", "0") for name in debs)
+    need_mib = 2 * sum(int(size) for size in sizes if size.isdigit()) // 1024 + SPARE_MIB
+    free_mib = shutil.disk_usage(directory).free >> 20
+    if free_mib < need_mib:
+        raise DiskFull(f"disk of {directory.parent}", expected=f"{need_mib} MiB free", got=f"{free_mib} MiB")
 
 
 @contextlib.contextmanager

@@ -73,6 +73,7 @@ class ZoneNetwork:
         self._limits = limits or Limits()
         self._engine: Engine = engine or ProxyEngine()
         self._directory = run_directory / name
+        self._control, self._log_file = self._directory / "control", self._directory / "log"
         self._resolv_conf = resolv_conf
         self._records: list[dict[str, Any]] = []
         self._handle: EngineHandle | None = None
@@ -140,7 +141,7 @@ class ZoneNetwork:
         return made
 
     def _start_engine(self, made: Sequence[socket.socket]) -> None:
-        path = self._directory / "control"
+        path = self._control
         with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as control:
             control.bind(str(path))
             control.listen(8)
@@ -157,7 +158,7 @@ class ZoneNetwork:
                 listeners=Listeners._make(inherited),
             )
             config.denied()
-            prepared = self._prepared = self._engine.prepare(inherited, path, self._directory / "log")
+            prepared = self._prepared = self._engine.prepare(inherited, path, self._log_file)
             self._take("net.engine", engine=self._engine.name, pid=prepared.pid, start_time=prepared.start_time)
             self._handle = prepared.start(config)
 
@@ -251,6 +252,18 @@ class ZoneNetwork:
 
     def __exit__(self, *_: object) -> None:
         self.destroy()
+
+    def adopt(self, records: Iterable[Mapping[str, Any]]) -> bool:
+        """Take over, from its ledger, a network that an earlier zoned made; False when its engine does not run.
+
+        What the records name is this object's from here on: `destroy` ends it, running engine or not.
+        """
+        self._records = [dict(record) for record in records if str(record["kind"]).startswith("net.")]
+        for record in self._records:
+            if record["kind"] == "net.engine":
+                pid, start_time = record["pid"], record["start_time"]
+                self._handle = self._engine.adopt(self.name, pid, start_time, self._control, self._log_file)
+        return self.alive()
 
     def _running(self) -> EngineHandle:
         if self._handle is None:

@@ -89,7 +89,7 @@ class World:
     def new_network(self, **options: Any) -> ZoneNetwork:
         options.setdefault("limits", Limits(connect_timeout_s=1.5, dns_try_s=0.3, connections=64))
         network = ZoneNetwork(
-            f"t{os.getpid()}",
+            f"t{os.getpid()}{options.pop('name', '')}",
             self.addresses,
             1500,
             lambda kind, **fields: self.records.append({"kind": kind, **fields}),

@@ -64,3 +64,6 @@ class Engine(Protocol):
 
     def prepare(self, inherited: tuple[int, ...], control: Path, log_file: Path) -> Prepared:
         """Start the process with these descriptors, but not its work: its pid is to be recorded in between."""
+
+    def adopt(self, zone: str, pid: int, start_time: int, control: Path, log_file: Path) -> EngineHandle:
+        """A handle on an engine that another process started."""

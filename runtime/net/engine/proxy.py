@@ -123,3 +123,7 @@ class ProxyEngine:
                 env={"LC_ALL": "C.UTF-8"},
             )
         return PreparedProxy(child, control, log_file)
+
+    def adopt(self, zone: str, pid: int, start_time: int, control: Path, log_file: Path) -> ProxyHandle:
+        """A handle on an engine that another process started."""
+        return ProxyHandle(zone, pid, start_time, control, log_file)

@@ -86,7 +86,11 @@ class Relay:
 
     def start(self) -> None:
         """Begin to connect; the accepted side is not read until that succeeded."""
-        prepare(self._near)
+        try:
+            prepare(self._near)
+        except OSError:  # gone already
+            self.abort()
+            return
         self._next_target()
 
     def _next_target(self) -> None:

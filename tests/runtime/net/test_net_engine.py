@@ -171,10 +171,26 @@ def test_connections_beyond_the_limit_are_reset_and_the_others_go_on(world: Worl
     world.network = world.new_network(limits=Limits(connections=2))
     network = world.up()
     held = [world.connect(OUTSIDE4, port) for _ in range(2)]
-    assert ends_in_reset(world.connect(OUTSIDE4, port))
+    assert refused(world, OUTSIDE4, port)
     assert network.counters()["limited"] == 1
     assert [exchange(connection, b"still")[32:] for connection in held] == [b"still", b"still"]
     assert exchange(world.connect(OUTSIDE4, port), b"again")[32:] == b"again"
+
+
+def test_many_connections_leave_no_descriptor_behind(world: World) -> None:
+    port = world.serve(world.outside, OUTSIDE4, 0, digest_then_echo)
+    network = world.up()
+    pid = next(record["pid"] for record in world.records if record["kind"] == "net.engine")
+    before = len(os.listdir(f"/proc/{pid}/fd"))
+    for number in range(60):
+        if number % 3 == 0:
+            refused(world, OUTSIDE4, 9)
+        elif number % 3 == 1:
+            world.connect(OUTSIDE4, port).close()
+        else:
+            exchange(world.connect(OUTSIDE4, port), b"x")
+    world.wait_until(lambda: network.counters()["active"] == 0)
+    assert len(os.listdir(f"/proc/{pid}/fd")) <= before + 1  # the control client of a moment ago
 
 
 def test_gateway_answers_ping_in_both_families_also_without_the_engine(world: World) -> None:

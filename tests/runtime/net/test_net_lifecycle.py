@@ -14,6 +14,7 @@ from support.networld import HOST4, OUTSIDE4, VIF, World
 from pipeline.bundle.model import Port
 from runtime.errors import RuntimeFault
 from runtime.net import netns
+from runtime.net.addresses import plan_addresses
 from runtime.net.engine import processes
 from runtime.net.engine.proxy import ProxyEngine
 from runtime.net.errors import EngineFault, NetworkFault, PortTaken
@@ -31,7 +32,8 @@ def engines_running() -> list[str]:
     found = []
     for entry in Path("/proc").glob("[0-9]*"):
         try:
-            if "Uid:\t64007" in (entry / "status").read_text():
+            status = (entry / "status").read_text()
+            if "Uid:\t64007" in status and "State:\tZ" not in status:
                 found.append(entry.name)
         except OSError:
             continue
@@ -166,18 +168,36 @@ def test_udp_port_is_refused_with_a_sentence(world: World) -> None:
         world.on_host(lambda: network.publish([Port(HOST4, 0, 53, "udp")]))
 
 
-def test_engine_survives_without_its_starter_thread_and_serves_a_second_handle(world: World) -> None:
-    """A later zoned reaches the engine by what the ledger holds."""
-    from runtime.net.engine.proxy import ProxyHandle
-
+def test_later_zoned_adopts_a_running_network_from_its_ledger(world: World) -> None:
     world.up()
-    record = engine_record(world)
-    directory = next(item["path"] for item in world.records if item["kind"] == "net.directory")
-    control, log_file = Path(directory, "control"), Path(directory, "log")
-    handle = ProxyHandle("t", record["pid"], record["start_time"], control, log_file)
-    assert handle.alive()
-    assert handle.counters()["active"] == 0
+    adopted = world.new_network()
+    assert adopted.adopt([{"kind": "domain", "domid": 1}, *world.records])
     world.serve(world.outside, OUTSIDE4, 8080, lambda connection: connection.sendall(b"hi"))
     with world.connect(OUTSIDE4, 8080) as connection:
         assert connection.recv(10) == b"hi"
-    assert handle.counters()["accepted"] == 1
+    assert adopted.counters()["accepted"] == 1
+    ((_, port),) = world.on_host(lambda: adopted.publish([Port(HOST4, 0, 80)]))
+    assert port
+    adopted.destroy()
+    assert_nothing_left(world)
+
+
+def test_network_whose_engine_died_is_adopted_only_to_be_destroyed(world: World) -> None:
+    network = world.up()
+    os.kill(engine_record(world)["pid"], signal.SIGKILL)
+    world.wait_until(lambda: not network.alive())
+    adopted = world.new_network()
+    assert not adopted.adopt(world.records)
+    adopted.destroy()
+    assert_nothing_left(world)
+
+
+def test_two_networks_on_one_host_do_not_meet(world: World) -> None:
+    first = world.up()
+    world.addresses = plan_addresses(8)
+    second = world.new_network(name="other")
+    world.on_host(second.create)
+    assert first.alive()
+    assert second.counters()["active"] == 0
+    second.destroy()
+    assert first.counters()["faults"] == 0

@@ -5,15 +5,20 @@ from __future__ import annotations
 import random
 import socket
 import struct
+import threading
+import time
+from collections.abc import Iterator
 
 import pytest
 
 from runtime.net import netlink
+from runtime.net.engine.acceptor import Acceptor, Traffic
 from runtime.net.engine.control import ControlServer, ask
 from runtime.net.engine.dns import Resolvers, parse_resolvers, servfail
-from runtime.net.engine.loop import READ, Loop
+from runtime.net.engine.loop import READ, WRITE, Loop
 from runtime.net.engine.model import COUNTERS, EngineConfig, Limits, Listeners, dump, load
 from runtime.net.engine.processes import start_time_of
+from runtime.net.engine.relay import Relay, Target
 from runtime.net.errors import EngineFault
 
 CONFIG = EngineConfig(
@@ -99,9 +104,70 @@ def test_exception_of_a_handler_ends_that_handler_only() -> None:
     assert (handler.aborted, loop.faults) == (1, 1)
 
 
-def test_control_answers_nonsense_and_goes_on(tmp_path) -> None:
-    import threading
+@pytest.fixture
+def listener() -> Iterator[socket.socket]:
+    with socket.create_server(("127.0.0.1", 0)) as made:
+        yield made
 
+
+def relayed(listener: socket.socket, loop: Loop, limits: Limits) -> tuple[Relay, socket.socket, list[bool]]:
+    """A relay from a connection accepted on `listener` to that listener, which accepts no more; the client of it."""
+    outcome: list[bool] = []
+    client = socket.create_connection(listener.getsockname())
+    near, _ = listener.accept()
+    target = Target(socket.AF_INET, listener.getsockname(), socket.socket)
+    relay = Relay(loop, limits, near, [target], lambda _, connected: outcome.append(connected))
+    relay.start()
+    return relay, client, outcome
+
+
+def test_idle_connection_is_reset_when_its_time_is_over(listener: socket.socket) -> None:
+    loop = Loop()
+    relay, client, outcome = relayed(listener, loop, Limits(idle_timeout_s=50))
+    far = relay._far
+    assert far is not None
+    relay.ready(far, WRITE)
+    relay.tick(time.monotonic() + 49)
+    assert outcome == []
+    relay.tick(time.monotonic() + 51)
+    assert outcome == [True]
+    assert not loop.patient
+    with client, pytest.raises(ConnectionResetError):
+        client.recv(1)
+
+
+def test_connect_that_takes_too_long_is_given_up_once(listener: socket.socket) -> None:
+    loop = Loop()
+    relay, client, outcome = relayed(listener, loop, Limits(connect_timeout_s=5))
+    relay.tick(time.monotonic() + 6)
+    relay.abort()
+    assert outcome == [False]
+    assert not loop.urgent
+    client.close()
+
+
+class FullListener(socket.socket):
+    """A listener whose process has no descriptor left."""
+
+    def accept(self):
+        raise OSError(24, "Too many open files")
+
+
+def test_listener_pauses_when_descriptors_run_out() -> None:
+    loop = Loop()
+    with FullListener() as listener:
+        acceptor = Acceptor(loop, Traffic(Limits()), listener, lambda near: None, counter="accepted")
+        assert listener.fileno() in loop._watched
+        acceptor.ready(listener, READ)
+        assert listener.fileno() not in loop._watched
+        acceptor.tick(time.monotonic())
+        assert listener.fileno() not in loop._watched
+        acceptor.tick(time.monotonic() + 2)
+        assert listener.fileno() in loop._watched
+        acceptor.close()
+
+
+def test_control_answers_nonsense_and_goes_on(tmp_path) -> None:
     loop = Loop()
 
     def operate(request, passed):
@@ -145,6 +211,4 @@ def test_process_that_is_gone_has_no_start_time() -> None:
 
 
 def test_counters_are_documented() -> None:
-    from runtime.net.engine.acceptor import Traffic
-
     assert {*Traffic(Limits()).snapshot(), "faults"} == set(COUNTERS)

@@ -42,12 +42,15 @@ def boot(report: Reporter) -> str:
     set_hostname(hostname)
     mounts.image_root(
         str(data["root"]),
-        readonly=bool(data["readonly_root"]),
         overlay_size_mib=_int(data["overlay_size_mib"]),
         timeout_s=timeout_s,
         hostname=hostname,
         network=net,
     )
+    if data["addons"]:
+        mounts.addons(str(data["addons"]), timeout_s)
+    if data["readonly_root"]:
+        mounts.seal_root()
     report.phase("root")
     network.configure(net, timeout_s)
     report.phase("network")

@@ -6,7 +6,8 @@ import posix
 class BootFailure(Exception):
     """A step that cannot go on; the boot ends here.
 
-    reason:    one word: launch, mount, modules, root, network, files, user, cwd, command-127, command-126, internal.
+    reason:    one word: launch, mount, modules, root, addons, network, files, user, cwd, command-127 (missing),
+               command-126 (cannot be executed), workload, internal.
     sentence:  what was expected and what came.
     """
 

@@ -48,6 +48,25 @@ def write_etc(root_fd: int, files: dict[str, str]) -> None:
         posix.close(etc_fd)
 
 
+def directory_in(root_fd: int, parts: list[str]) -> int:
+    """A descriptor of a directory below the root, made where it is missing; symlinks on the way stay in the root."""
+    here = posix.dup(root_fd)
+    for depth, name in enumerate(parts, 1):
+        path = "/".join(parts[:depth])
+        try:
+            try:
+                below = kernel.open_in(root_fd, path, _DIRECTORY)
+            except FileNotFoundError:
+                posix.mkdir(name, 0o755, dir_fd=here)
+                below = kernel.open_in(root_fd, path, _DIRECTORY)
+        except OSError as error:
+            raise os_failure("files", f"making /{path} in the image", error) from None
+        finally:
+            posix.close(here)
+        here = below
+    return here
+
+
 def _etc(root_fd: int) -> int:
     try:
         return kernel.open_in(root_fd, "etc", _DIRECTORY)

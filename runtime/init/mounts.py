@@ -8,6 +8,7 @@ from runtime.init.failure import BootFailure, os_failure
 
 WORK = "/zone"
 LOWER, WRITABLE, ROOT, DEV = f"{WORK}/lower", f"{WORK}/rw", f"{WORK}/root", f"{WORK}/dev"
+ADDONS = f"{WORK}/addons"
 CGROUPS = "/sys/fs/cgroup"
 _SAFE = abi.MS_NOSUID | abi.MS_NODEV | abi.MS_NOEXEC
 _S_IFMT, _S_IFDIR, _S_IFCHR = 0o170000, 0o040000, 0o020000
@@ -66,7 +67,6 @@ def workload_cgroup() -> int:
 def image_root(
     device: str,
     *,
-    readonly: bool,
     overlay_size_mib: int,
     timeout_s: float,
     hostname: str,
@@ -74,8 +74,7 @@ def image_root(
 ) -> None:
     """Mount the image's squashfs with a tmpfs above it, with everything the workload finds in its root.
 
-    readonly:  the root is read-only afterwards, apart from what is mounted in it.
-    Raises:    BootFailure "root" when the device does not come in time or does not mount, "files", "mount".
+    Raises:  BootFailure "root" when the device does not come in time or does not mount, "files", "mount".
     """
     if not devices.wait_for(f"/dev/{device}", timeout_s):
         raise BootFailure("root", f"root device {device} did not appear within {timeout_s:.0f} s")
@@ -99,8 +98,34 @@ def image_root(
         _inside(root_fd)
     finally:
         posix.close(root_fd)
-    if readonly:
-        _mount("root", "none", ROOT, None, abi.MS_REMOUNT | abi.MS_BIND | abi.MS_RDONLY | abi.MS_NODEV)
+
+
+def seal_root() -> None:
+    """Make the image's root read-only, apart from what is mounted in it."""
+    _mount("root", "none", ROOT, None, abi.MS_REMOUNT | abi.MS_BIND | abi.MS_RDONLY | abi.MS_NODEV)
+
+
+def addons(device: str, timeout_s: float) -> None:
+    """Mount the addons read-only and show their modules as /lib/modules/<release> of the image.
+
+    Raises:  BootFailure "addons".
+    """
+    if not devices.wait_for(f"/dev/{device}", timeout_s):
+        raise BootFailure("addons", f"addons device {device} did not appear within {timeout_s:.0f} s")
+    make_directory(ADDONS)
+    _mount("addons", f"/dev/{device}", ADDONS, "squashfs", abi.MS_RDONLY | _SAFE)
+    if not devices.exists(f"{ADDONS}/modules"):
+        return
+    release = posix.uname().release
+    root_fd = files.open_root(ROOT)
+    try:
+        target_fd = files.directory_in(root_fd, ["lib", "modules", release])
+        _mount(
+            "addons", f"{ADDONS}/modules", f"/proc/self/fd/{target_fd}", None, abi.MS_BIND, shown=f"modules {release}"
+        )
+        posix.close(target_fd)
+    finally:
+        posix.close(root_fd)
 
 
 def _device_tree() -> None:

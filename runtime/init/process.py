@@ -93,7 +93,7 @@ def _prepare(process: dict[str, object]) -> None:
     _step("closing descriptors", kernel.close_from, _ERROR_FD + 1)
     for fd in (1, 2):
         # So that a user other than root can open /dev/stdout again.
-        _step(f"giving descriptor {fd} to user {uid}", posix.fchown, fd, uid, -1)
+        _step(f"giving descriptor {fd} to user {uid}", posix.fchown, fd, uid, -1, reason="user")
     _step(f"setting the groups {groups}", posix.setgroups, groups, reason="user")
     _step(f"becoming group {gid}", posix.setresgid, gid, gid, gid, reason="user")
     _step(f"becoming user {uid}", posix.setresuid, uid, uid, uid, reason="user")

@@ -1,0 +1,261 @@
+"""The real program as pid 1 of namespaces: an initrd unpacked on a tmpfs, a squashfs behind a loop device, no Xen."""
+
+import contextlib
+import json
+import os
+import shutil
+import subprocess
+
+import pytest
+from support import zoneparts
+
+from pipeline.initrd.stage import base_segment
+
+pytestmark = [
+    pytest.mark.root,
+    pytest.mark.network,
+    pytest.mark.skipif(os.geteuid() != 0, reason="needs root: it mounts"),
+]
+
+# Unpacks the initrd where nothing else is, and makes that the root. $1: directory, $2: initrd, $3: launch data.
+OUTSIDE = """
+set -e
+ip link add vif0 type veth peer name peer0
+mount -t tmpfs tmpfs "$1"
+cd "$1"
+cpio --quiet -idm < "$2"
+cp "$3" zone/launch.json
+exec chroot . /init
+"""
+PROGRAMS = ("sh", "cat", "ls", "id", "sleep", "mount", "readlink", "ip", "hostname", "dd", "stat")
+NETWORK = {
+    "interface": "vif0",
+    "mtu": 1400,
+    "addresses": ["10.75.1.2/24", "fd5a:6f6e:6577:1::2/64"],
+    "gateways": ["10.75.1.1", "fd5a:6f6e:6577:1::1"],
+    "nameservers": ["10.75.1.1"],
+    "search": [],
+}
+
+
+@pytest.fixture(scope="session")
+def initrd(tmp_path_factory):
+    zoneparts.require("cpio", "unshare", "losetup", "ip")
+    path = tmp_path_factory.mktemp("initrd") / "initrd"
+    path.write_bytes(base_segment(zoneparts.env().store.path(zoneparts.zone_init().elf.digest)))
+    return path
+
+
+@pytest.fixture(scope="session")
+def image(tmp_path_factory):
+    directory = tmp_path_factory.mktemp("image")
+    root = zoneparts.small_root(directory / "root", PROGRAMS)
+    (root / "bin" / "text").write_text("not a program\n")
+    (root / "bin" / "text").chmod(0o755)
+    (root / "bin" / "orphan").write_text("#!/opt/none/sh\n")
+    (root / "bin" / "orphan").chmod(0o755)
+    (root / "bin" / "plain").write_text("no x bit\n")
+    (root / "victim").write_text("untouched\n")
+    # What the image puts where init writes and mounts must not choose where that happens.
+    (root / "etc" / "resolv.conf").symlink_to("../victim")
+    (root / "proc").symlink_to("/etc")
+    (root / "dev").write_text("a file\n")
+    return zoneparts.squashfs(root, directory / "root.sqfs")
+
+
+@contextlib.contextmanager
+def loop_device(image):
+    attach = ["losetup", "--find", "--show", "--read-only", image]
+    device = subprocess.run(attach, capture_output=True, text=True, check=True).stdout.strip()
+    try:
+        yield device
+    finally:
+        subprocess.run(["losetup", "--detach", device], check=True)
+
+
+@pytest.fixture
+def box(initrd, image, tmp_path):
+    def run(process: dict, *, image=image, **keys) -> tuple[str, str]:
+        """Runs a zone; returns what it printed and init's last word on how it ended."""
+        with contextlib.ExitStack() as stack:
+            device = stack.enter_context(loop_device(image))
+            stack.callback(shutil.rmtree, "/sys/fs/cgroup/workload", ignore_errors=True)
+            (tmp_path / "root").mkdir(exist_ok=True)
+            launch = {"process": process, "root": device.removeprefix("/dev/"), "overlay_size_mib": 8} | keys
+            (tmp_path / "launch.json").write_bytes(zoneparts.launch_json(**launch))
+            argv = ["unshare", "--mount", "--pid", "--fork", "--kill-child", "--net", "--uts", "--ipc"]
+            argv += ["sh", "-c", OUTSIDE, "sh", str(tmp_path / "root"), str(initrd), str(tmp_path / "launch.json")]
+            done = subprocess.run(argv, capture_output=True, text=True, timeout=60, stdin=subprocess.DEVNULL)
+        with contextlib.suppress(FileNotFoundError):
+            os.rmdir("/sys/fs/cgroup/workload")
+        lines = done.stderr.splitlines()
+        said = [line for line in lines if line.startswith("zone: ") and not line.startswith("zone: phase")]
+        assert said, done.stderr
+        others = [line for line in lines if not line.startswith("zone: ")]
+        return done.stdout + "".join(f"{line}\n" for line in others), said[-1]
+
+    return run
+
+
+def sh(text: str, **keys) -> dict:
+    return {"argv": ["sh", "-c", text]} | keys
+
+
+@pytest.mark.parametrize("code", [0, 3, 127, 255])
+def test_exit_codes_arrive_exactly(box, code):
+    assert box(sh(f"exit {code}"))[1] == f"zone: the workload exited with code {code}"
+
+
+@pytest.mark.parametrize("number", [9, 15, 11])
+def test_death_by_signal_is_reported_as_such(box, number):
+    assert box(sh(f"kill -{number} $$"))[1] == f"zone: the workload was killed by signal {number}"
+
+
+@pytest.mark.parametrize(
+    ("process", "words"),
+    [
+        (
+            {"argv": ["nothere"], "env": ["PATH=/bin:/x"]},
+            "failed (command-127): command 'nothere' was not found in PATH /bin:/x",
+        ),
+        ({"argv": ["/bin/nothere"]}, "failed (command-127): command '/bin/nothere' does not exist"),
+        (
+            {"argv": ["orphan"]},
+            "failed (command-127): command '/bin/orphan' is there, but its interpreter /opt/none/sh is not",
+        ),
+        (
+            {"argv": ["text"]},
+            "failed (command-126): command '/bin/text' is neither a program for this machine nor a #! script",
+        ),
+        ({"argv": ["plain"]}, "failed (command-126): command '/bin/plain' cannot be executed: Permission denied"),
+        ({"argv": ["/tmp"]}, "failed (command-126): command '/tmp' is a directory"),
+        ({"argv": []}, "failed (command-127): neither the image nor the zone names a command"),
+        (sh("true", cwd="/nowhere"), "failed (cwd): working directory '/nowhere': No such file or directory"),
+        (sh("true", uid=-5), "failed (user): giving descriptor 1 to user -5"),
+        (sh("true", gid=1 << 40), "failed (user): becoming group 1099511627776"),
+    ],
+)
+def test_a_workload_that_cannot_start_is_explained(box, process, words):
+    assert words in box(process)[1]
+
+
+@pytest.mark.parametrize("fd", range(3, 12))
+def test_no_descriptor_of_init_serves_as_working_directory(box, fd):
+    assert "failed (cwd)" in box(sh("true", cwd=f"/proc/self/fd/{fd}"))[1]
+
+
+def test_the_workload_has_three_descriptors(box):
+    out, _ = box(sh("ls /proc/$$/fd; readlink /proc/$$/fd/0"))
+    assert out.split() == ["0", "1", "2", "/dev/null"]
+
+
+def test_user_groups_directory_and_environment(box):
+    out, end = box(
+        sh(
+            "id; pwd; echo $GREETING; echo out > /dev/stdout",
+            uid=1234,
+            gid=55,
+            groups=[7, 8],
+            cwd="/tmp",
+            env=["GREETING=a=b c"],
+        )
+    )
+    assert out.splitlines() == ["uid=1234 gid=55 groups=55,7,8", "/tmp", "a=b c", "out"]
+    assert end.endswith("code 0")
+
+
+def test_no_new_privileges_are_to_be_had(box):
+    assert "NoNewPrivs:\t1" in box({"argv": ["cat", "/proc/self/status"]})[0]
+
+
+def test_signals_are_neither_blocked_nor_ignored(box):
+    out, _ = box({"argv": ["cat", "/proc/self/status"]})
+    fields = dict(line.split(":\t") for line in out.splitlines() if ":\t" in line)
+    assert {fields[key].strip("0") for key in ("SigBlk", "SigIgn", "SigCgt")} == {""}
+
+
+def test_files_are_written_beside_the_images_symlinks(box):
+    out, _ = box(sh("cat /victim /etc/resolv.conf /etc/hostname /etc/hosts; hostname"), network=NETWORK)
+    assert out.startswith("untouched\nnameserver 10.75.1.1\nbox\n127.0.0.1 localhost\n")
+    assert "10.75.1.2 box\n" in out and out.endswith("box\n")
+
+
+def test_proc_sys_and_dev_are_mounted_on_real_directories(box):
+    out, _ = box(sh("mount; stat -c %F /proc /dev; ls /dev"))
+    mounts = {line.split()[2]: line for line in out.splitlines() if " type " in line}
+    assert set(mounts) == {"/", "/proc", "/sys", "/dev", "/dev/pts", "/dev/shm"}
+    assert "(ro," in mounts["/sys"] and "nosuid" in mounts["/proc"]
+    nodes = ["console", "fd", "full", "null", "ptmx", "pts", "random", "shm", "stderr", "stdin", "stdout", "tty"]
+    assert out.split("directory\n")[-1].split() == [*nodes, "urandom", "zero"]
+
+
+def test_nothing_of_the_initramfs_is_left(box):
+    out, _ = box(sh("ls / ; readlink /proc/1/exe; ls /proc/1/root"))
+    assert "launch.json" not in out and "zone" not in out.split("\n")[0]
+    assert "/init (deleted)" in out
+
+
+def test_writes_go_to_a_bounded_layer(box):
+    out, _ = box(sh("echo x > /new && cat /new; dd if=/dev/zero of=/big bs=1M count=20"))
+    assert out.startswith("x\n") and "No space left on device" in out
+
+
+def test_a_read_only_root_is_read_only_and_still_has_its_files(box):
+    out, _ = box(sh("cat /etc/hostname; echo s > /dev/shm/s && cat /dev/shm/s; echo x > /new"), readonly_root=True)
+    assert out.startswith("box\ns\n") and "Read-only file system" in out
+
+
+def test_network_of_the_launch_data_is_up(box):
+    out, _ = box({"argv": ["ip", "-j", "addr", "show", "vif0"]}, network=NETWORK)
+    (vif,) = json.loads(out)
+    assert vif["mtu"] == 1400
+    assert {item["local"] for item in vif["addr_info"] if item["scope"] == "global"} == {
+        "10.75.1.2",
+        "fd5a:6f6e:6577:1::2",
+    }
+
+
+def test_a_missing_interface_is_named(box):
+    _, end = box(sh("true"), network=NETWORK | {"interface": "eth5"}, extra={"device_timeout_s": 0.2})
+    assert end == "zone: failed (network): interface eth5 did not appear within 0 s"
+
+
+def test_a_missing_root_device_is_named(box):
+    _, end = box(sh("true"), root="xvdz", extra={"device_timeout_s": 0.2})
+    assert "failed (root): root device xvdz did not appear" in end
+
+
+def test_a_root_that_is_no_squashfs_is_named(box, tmp_path):
+    (tmp_path / "noise").write_bytes(bytes(1 << 20))
+    _, end = box(sh("true"), image=tmp_path / "noise")
+    assert "failed (root): mounting /dev/loop" in end and "as squashfs" in end
+
+
+def test_a_module_that_is_not_there_is_named(box):
+    _, end = box(sh("true"), modules=[{"path": "/modules/none.ko"}])
+    assert end == "zone: failed (modules): loading /modules/none.ko: No such file or directory"
+
+
+def test_orphans_are_reaped_and_what_remains_is_ended(box):
+    text = "i=0; while [ $i -lt 200 ]; do (sleep 0.01 &) ; i=$((i+1)); done; sleep 0.5; ls /proc; sleep 100 & exit 4"
+    out, end = box(sh(text))
+    numbered = [name for name in out.split() if name.isdigit()]
+    assert len(numbered) < 20  # init, the shell, ls: no zombie is left
+    assert end.endswith("code 4")
+
+
+def test_a_signal_to_init_reaches_the_workload(box):
+    out, end = box(sh("trap 'echo got; exit 9' USR1; kill -USR1 1; sleep 5 & wait"))
+    assert out == "got\n" and end.endswith("code 9")
+
+
+def test_modules_of_the_addons_appear_under_the_kernels_release(box, tmp_path):
+    (tmp_path / "addons" / "modules" / "kernel").mkdir(parents=True)
+    (tmp_path / "addons" / "modules" / "kernel" / "extra.ko").write_text("module\n")
+    with loop_device(zoneparts.squashfs(tmp_path / "addons", tmp_path / "addons.sqfs")) as device:
+        out, end = box(sh("cat /lib/modules/*/kernel/extra.ko; ls /lib/modules"), addons=device.removeprefix("/dev/"))
+    assert out.splitlines() == ["module", os.uname().release] and end.endswith("code 0")
+
+
+def test_launch_data_that_are_broken_are_named(box):
+    assert "failed (launch): launch data: key process.uid" in box({"uid": "root"})[1]

@@ -1,4 +1,4 @@
-"""A Xen that runs in the test: takes hypercalls as bytes, simulates memory, checks page tables as Xen does when pinning.
+"""A Xen that runs in the test: takes hypercalls as bytes, simulates memory, checks page tables before it pins them.
 
 Fresh memory holds garbage, so that what the builder forgets to zero is seen. Every call through the door is counted and
 can be made to fail: `fail_at = n` makes the n-th one fail.

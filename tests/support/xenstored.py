@@ -1,4 +1,4 @@
-"""A xenstored for tests: the real wire on a unix socket, with transactions, permissions, watches, and faults on demand."""
+"""A xenstored for tests: the real wire on a unix socket; transactions, permissions, watches, and faults on demand."""
 
 from __future__ import annotations
 

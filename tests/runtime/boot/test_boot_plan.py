@@ -179,7 +179,7 @@ def test_table_counts(vaddr: int, nr_pages: int, counts: tuple[int, int, int]) -
 
 
 def test_mapping_that_starts_inside_a_table_translates() -> None:
-    """A mapping that begins in the middle of its first L1 and crosses an L2: the general case the kernel never needs."""
+    """A mapping that begins in the middle of its first L1 and crosses an L2: what no kernel needs."""
     vaddr, nr_pages = 0x8000000000 + (1 << 30) - 3 * 4096, 600
     counts = pagetable.table_counts(vaddr, nr_pages)
     mapping = pagetable.Mapping(vaddr, 0, nr_pages, 1000)  # type: ignore[arg-type]

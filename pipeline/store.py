@@ -129,6 +129,7 @@ class Store:
             with self.lock("index"):
                 if not (self.root / "index.json").exists():
                     self._write_index([])
+        self.sweep()
 
     # -- blobs ---------------------------------------------------------------------------------------------------------
 
@@ -177,7 +178,9 @@ class Store:
     @contextlib.contextmanager
     def writer(self, algorithm: str = "sha256") -> Iterator[BlobWriter]:
         """A context in which a blob is written; leaving it without `commit` leaves nothing."""
-        fd, name = tempfile.mkstemp(prefix="blob.", dir=self.tmp)
+        with self._making():
+            fd, name = tempfile.mkstemp(prefix="blob.", dir=self.tmp)
+            fcntl.flock(fd, fcntl.LOCK_EX)
         path = Path(name)
         try:
             with os.fdopen(fd, "wb") as file:
@@ -215,11 +218,44 @@ class Store:
     @contextlib.contextmanager
     def scratch(self) -> Iterator[Path]:
         """An empty directory on the store's file system, gone afterwards."""
-        path = Path(tempfile.mkdtemp(prefix="scratch.", dir=self.tmp))
+        with self._making():
+            path = Path(tempfile.mkdtemp(prefix="scratch.", dir=self.tmp))
+            fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            fcntl.flock(fd, fcntl.LOCK_EX)
         try:
             yield path
         finally:
             shutil.rmtree(path, ignore_errors=True)
+            os.close(fd)
+
+    @contextlib.contextmanager
+    def _making(self) -> Iterator[None]:
+        """Between the making of a temporary file and its lock no sweep may look at it."""
+        fd = os.open(self.locks / "tmp", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        try:
+            fcntl.flock(fd, fcntl.LOCK_SH)
+            yield
+        finally:
+            os.close(fd)
+
+    def sweep(self) -> int:
+        """Remove what killed processes left in tmp; a temporary file whose lock is free has no owner. Returns how many."""
+        swept = 0
+        with self.try_lock("tmp") as alone:
+            for path in self.tmp.iterdir() if alone else ():
+                try:
+                    fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+                except OSError:
+                    continue
+                try:
+                    fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink(missing_ok=True)
+                    swept += 1
+                except OSError:
+                    continue
+                finally:
+                    os.close(fd)
+        return swept
 
     # -- results -------------------------------------------------------------------------------------------------------
 

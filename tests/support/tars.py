@@ -105,7 +105,7 @@ def tar_bytes(members: Iterable[Member | bytes], *, end: bytes = bytes(2 * BLOCK
     return b"".join(item if isinstance(item, bytes) else member_bytes(item) for item in members) + end
 
 
-def tar_of(tree: Mapping[str, Any]) -> bytes:
+def tar_of(tree: Mapping[Any, Any]) -> bytes:
     """A tar of a mapping, in its order.
 
     "name/": None a directory; "name": bytes a file; "name": "-> target" a symlink; "name": "=> target" a hardlink;

@@ -18,6 +18,7 @@ ELF64_LE = b"\x7fELF\x02\x01"
 EM_X86_64 = 62
 PT_NOTE = 4
 XEN_ELFNOTE_ENTRY, XEN_ELFNOTE_VIRT_BASE = 1, 3
+_SETUP_HEADER_BYTES = 0x250
 _MAX_SEGMENTS = 128
 _MAX_NOTES = 1024
 
@@ -36,8 +37,10 @@ def payload(image: bytes, *, subject: str) -> tuple[bytes, int]:
     """The compressed kernel of a bzImage and the size it says it unpacks to."""
     if image[0x202:0x206] != b"HdrS":
         raise BadKernel(subject, expected="a bzImage or an x86-64 ELF file", got=f"bytes {image[:8].hex(' ')}")
+    if len(image) < _SETUP_HEADER_BYTES:
+        raise BadKernel(subject, expected="a whole setup header", got=f"a file of {len(image)} bytes")
     version, setup_sects = struct.unpack_from("<H", image, 0x206)[0], image[0x1F1] or 4
-    if version < 0x208 or len(image) < 0x250:
+    if version < 0x208:
         raise BadKernel(subject, expected="boot protocol 2.08 or newer", got=f"{version >> 8}.{version & 255:02}")
     offset, length = struct.unpack_from("<II", image, 0x248)
     start = (setup_sects + 1) * 512 + offset
@@ -120,6 +123,7 @@ def check_elf(elf: bytes, *, subject: str) -> None:
     (machine,) = struct.unpack_from("<H", elf, 18)
     if machine != EM_X86_64:
         raise BadKernel(subject, expected="a kernel for x86-64", got=f"ELF machine {machine}")
+    # All segments are looked at before one note is believed.
     found = {kind for owner, kind in notes(elf, subject=subject) if owner == b"Xen\0"}
     for kind, name in ((XEN_ELFNOTE_ENTRY, "entry"), (XEN_ELFNOTE_VIRT_BASE, "virtual base")):
         if kind not in found:
@@ -129,18 +133,19 @@ def check_elf(elf: bytes, *, subject: str) -> None:
 
 
 def notes(elf: bytes, *, subject: str) -> Iterator[tuple[bytes, int]]:
-    """(owner, type) of every note in the PT_NOTE segments."""
+    """(owner, type) of every note in the PT_NOTE segments. Raises BadKernel where a segment leaves the file."""
     (table,) = struct.unpack_from("<Q", elf, 32)
     size, count = struct.unpack_from("<HH", elf, 54)
     if size != 56 or count > _MAX_SEGMENTS or table + size * count > len(elf):
         raise BadKernel(subject, expected="ELF program headers inside the file", got=f"{count} of {size} at {table}")
     for at in range(table, table + size * count, size):
         kind, _, offset, _, _, length = struct.unpack_from("<IIQQQQ", elf, at)
-        if kind != PT_NOTE:
-            continue
         if offset + length > len(elf):
-            raise BadKernel(subject, expected="ELF notes inside the file", got=f"{length} bytes at {offset}")
-        yield from _notes(elf[offset : offset + length], subject)
+            raise BadKernel(
+                subject, expected=f"ELF segments inside its {len(elf)} bytes", got=f"{length} bytes at {offset}"
+            )
+        if kind == PT_NOTE:
+            yield from _notes(elf[offset : offset + length], subject)
 
 
 def _notes(data: bytes, subject: str) -> Iterator[tuple[bytes, int]]:

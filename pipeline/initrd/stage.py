@@ -9,7 +9,8 @@ from pathlib import Path
 from pipeline import newc
 from pipeline.bundle.model import ADDONS_SQUASHFS, INITRD_SEGMENT, KERNEL_ELF, Module
 from pipeline.env import Env, cached
-from pipeline.initrd import bzimage, modules
+from pipeline.initrd import modules
+from pipeline.initrd.extract import extract
 from pipeline.initrd.model import InitrdParams, InitrdResult
 from pipeline.layers import Spools
 from pipeline.oci import Descriptor
@@ -80,7 +81,7 @@ def _kernel(rootfs: Rootfs, store: Store, subject: str) -> Descriptor:
         rootfs.copy(entry, image.write)
         image.flush()
         image.seek(0)
-        bzimage.extract(image, out, subject=subject)
+        extract(image, out, subject=subject)
         return out.commit(media_type=KERNEL_ELF)
 
 

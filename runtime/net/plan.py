@@ -17,6 +17,7 @@ from runtime.net.addresses import ZoneAddresses
 from runtime.net.errors import NetworkFault
 
 BRIDGE = "zw0"
+LINK_LOCAL = "fe80::1"
 MARK = 1
 TABLE = 100
 DNS_PORT = 53
@@ -47,13 +48,15 @@ def ip_lines(addresses: ZoneAddresses, mtu: int) -> list[str]:
     """
     return [
         "link set lo up",
-        # No link-local address of its own: the zone has one gateway per family, and a fixed one. mcast_snooping 0:
-        # neighbour discovery would depend on the zone's multicast reports.
+        # mcast_snooping 0: neighbour discovery would depend on the zone's multicast reports.
         f"link add {BRIDGE} address {addresses.gateway_mac} mtu {mtu}"
         " type bridge stp_state 0 forward_delay 0 mcast_snooping 0",
         f"link set {BRIDGE} addrgenmode none",
         f"address add {addresses.gateway4}/{addresses.prefix4} dev {BRIDGE}",
         f"address add {addresses.gateway6}/{addresses.prefix6} dev {BRIDGE} nodad",
+        # A fixed link-local address. Without any, the kernel finds no source for the solicitation that should find the
+        # zone for an answer in the name of an outside address (net/ipv6/ndisc.c, ndisc_solicit), and sends none.
+        f"address add {LINK_LOCAL}/64 dev {BRIDGE} nodad",
         f"link set {BRIDGE} up",
         f"route add local 0.0.0.0/0 dev lo table {TABLE}",
         f"route add local ::/0 dev lo table {TABLE}",

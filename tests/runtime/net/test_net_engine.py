@@ -219,24 +219,67 @@ def test_neighbour_probe_from_the_link_local_address_is_answered(world: World) -
     assert "REACHABLE" in seen
 
 
-def test_spoofed_addresses_get_no_answer(world: World) -> None:
+@pytest.mark.parametrize("family", ["4", "6"])
+def test_gateway_finds_the_zone_by_itself_when_it_answers_for_the_outside(world: World, family: str) -> None:
+    """A zone that knows its gateway asks nothing that would tell the gateway where the zone is."""
+    outside = OUTSIDE4 if family == "4" else OUTSIDE6
+    port = world.serve(world.outside, outside, 0, digest_then_echo)
+    world.up()
+    gateway = getattr(world.addresses, f"gateway{family}")
+    world.ip(world.zone, f"neigh replace {gateway} lladdr {world.addresses.gateway_mac} dev eth0 nud permanent")
+    assert (
+        world.shell(world.network.netns, f"ip -{family} neigh show {getattr(world.addresses, f'zone{family}')}") == ""
+    )
+    assert exchange(world.connect(outside, port), b"found")[32:] == b"found"
+
+
+SPOOFED4, SPOOFED6 = "10.75.7.66", "fd5a:6f6e:6577:7::66"
+
+
+def test_packets_from_spoofed_addresses_are_dropped(world: World) -> None:
     port = world.serve(world.outside, OUTSIDE4, 0, digest_then_echo)
+    port6 = world.serve(world.outside, OUTSIDE6, 0, digest_then_echo)
     network = world.up()
     zone = world.addresses
-    world.ip(
-        world.zone,
-        "address add 10.75.7.66/24 dev eth0",
-        "address add fd5a:6f6e:6577:7::66/64 dev eth0 nodad",
-    )
-    for destination, source in ((OUTSIDE4, "10.75.7.66"), (OUTSIDE6, "fd5a:6f6e:6577:7::66")):
+    world.ip(world.zone, f"address add {SPOOFED4}/24 dev eth0", f"address add {SPOOFED6}/64 dev eth0 nodad")
+    # Known neighbours: it is the packets that must be dropped, not only the zone's ARP and ND.
+    for address in (SPOOFED4, SPOOFED6):
+        world.ip(network.netns, f"neigh add {address} lladdr {zone.zone_mac} dev zw0 nud permanent")
+    for address in (zone.gateway4, zone.gateway6):
+        world.ip(world.zone, f"neigh replace {address} lladdr {zone.gateway_mac} dev eth0 nud permanent")
+    for destination, number, source in ((OUTSIDE4, port, SPOOFED4), (OUTSIDE6, port6, SPOOFED6)):
         with pytest.raises(TimeoutError):
-            world.connect(destination, port, source=source, timeout_s=1)
+            world.connect(destination, number, source=source, timeout_s=1)
     assert network.counters()["accepted"] == 0
     assert exchange(world.connect(OUTSIDE4, port, source=zone.zone4), b"own")[32:] == b"own"
-    world.ip(world.zone, "link set eth0 address 00:16:3e:4b:63:63")
+    assert exchange(world.connect(OUTSIDE6, port6, source=zone.zone6), b"own")[32:] == b"own"
+
+
+def test_frames_from_a_spoofed_mac_are_dropped(world: World) -> None:
+    network = world.up()
+    zone, spoofed = world.addresses, "00:16:3e:4b:63:63"
+    # Known neighbours on both sides, for the same reason.
+    world.ip(network.netns, f"neigh replace {zone.zone4} lladdr {spoofed} dev zw0 nud permanent")
+    world.ip(world.zone, f"link set eth0 address {spoofed}")
+    world.ip(world.zone, f"neigh replace {zone.gateway4} lladdr {zone.gateway_mac} dev eth0 nud permanent")
     assert not world.in_zone(lambda: ping(socket.AF_INET, zone.gateway4))
+    world.ip(network.netns, f"neigh replace {zone.zone4} lladdr {zone.zone_mac} dev zw0 nud permanent")
     world.ip(world.zone, f"link set eth0 address {zone.zone_mac}")
+    world.ip(world.zone, f"neigh replace {zone.gateway4} lladdr {zone.gateway_mac} dev eth0 nud permanent")
     assert world.in_zone(lambda: ping(socket.AF_INET, zone.gateway4))
+
+
+def test_gateway_learns_no_neighbour_but_the_zone(world: World) -> None:
+    network = world.up()
+    gateways = world.addresses.gateway4, world.addresses.gateway6
+    world.ip(world.zone, f"address add {SPOOFED4}/24 dev eth0", f"address add {SPOOFED6}/64 dev eth0 nodad")
+    for gateway, source in zip(gateways, (SPOOFED4, SPOOFED6), strict=True):
+        with pytest.raises(OSError):
+            world.connect(gateway, 80, source=source, timeout_s=0.5)
+    assert world.in_zone(lambda: ping(socket.AF_INET, gateways[0]))
+    known = {line.split()[0] for line in world.shell(network.netns, "ip neigh show").splitlines()}
+    own = {world.addresses.zone4, world.addresses.zone6, world.addresses.zone_link_local}
+    assert {world.addresses.zone4} <= known <= own
 
 
 def test_changing_source_addresses_do_not_fill_the_bridge(world: World) -> None:

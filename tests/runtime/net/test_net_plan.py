@@ -16,6 +16,7 @@ link add zw0 address 02:7a:77:00:00:01 mtu 1500 type bridge stp_state 0 forward_
 link set zw0 addrgenmode none
 address add 10.75.3.1/24 dev zw0
 address add fd5a:6f6e:6577:3::1/64 dev zw0 nodad
+address add fe80::1/64 dev zw0 nodad
 link set zw0 up
 route add local 0.0.0.0/0 dev lo table 100
 route add local ::/0 dev lo table 100"""

@@ -66,6 +66,7 @@ class FakeXenstored:
         self.commits = 0
         self.eagain, self.fail_at, self.silent = 0, None, False
         self.lock = threading.RLock()
+        self._last_transaction = 0
         self._watches: list[tuple[socket.socket, str, bytes]] = []
         self._connections: list[socket.socket] = []
         self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
@@ -160,7 +161,8 @@ class FakeXenstored:
         words = payload.split(b"\0")
         path = words[0].decode()
         if name == "start":
-            number = len(transactions) + 1
+            self._last_transaction += 1
+            number = self._last_transaction
             nodes = {key: Node(node.value, node.perms) for key, node in self.nodes.items()}
             transactions[number] = Work(nodes, self.generation)
             return b"%d\0" % number

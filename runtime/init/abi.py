@@ -61,6 +61,7 @@ SIGNALFD_SIGINFO_BYTES = 128
 
 # include/uapi/asm-generic/ioctls.h
 TIOCSCTTY = 0x540E
+TIOCOUTQ = 0x5411
 
 
 def ioctl_write(kind: str, number: int, size_bytes: int) -> int:

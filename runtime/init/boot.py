@@ -25,6 +25,7 @@ def main() -> int:
     except BaseException as error:
         outcome = f"failed internal {type(error).__name__}: {error}"
     report.exit(outcome)
+    report.flush()
     kernel.power_off()
     return 70
 

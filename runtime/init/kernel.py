@@ -63,6 +63,16 @@ def controlling_terminal(fd: int) -> None:
     call(abi.SYS_IOCTL, fd, abi.TIOCSCTTY, 0)
 
 
+def unsent_bytes(fd: int) -> int:
+    """How much of what was written a terminal has not sent yet; 0 for what is no terminal."""
+    count = bytearray(4)
+    try:
+        call(abi.SYS_IOCTL, fd, abi.TIOCOUTQ, count)
+    except OSError:
+        return 0
+    return int.from_bytes(count, "little")
+
+
 def signal_mask(signals: tuple[int, ...]) -> bytes:
     """A sigset_t of the kernel (8 bytes)."""
     return _struct.pack("=Q", sum(1 << (number - 1) for number in signals))

@@ -6,13 +6,18 @@ import pytest
 from support import zoneparts
 
 from pipeline import newc
+from pipeline.build import kernel
+from pipeline.build.model import InitResult, KernelParams
 from pipeline.bundle.model import Launch, Process
+from pipeline.env import Env
+from pipeline.fetch import debian
 from pipeline.fetch.model import FetchResult
 from pipeline.initrd import InitrdParams
 from pipeline.initrd import run as make_initrd
 from pipeline.jsonmodel import to_json
 from pipeline.layers import Spools
 from pipeline.oci import canonical_json
+from pipeline.store import Store
 from pipeline.unpack import UnpackParams, open_rootfs
 from pipeline.unpack import run as unpack
 
@@ -37,13 +42,22 @@ def parts(tmp_path_factory):
     return directory, b"".join(segments), made.modules
 
 
-def console(parts, launch: bytes | None) -> str:
+def console(parts, launch: bytes | None, *options: str) -> str:
     directory, initrd, _ = parts
     if launch is not None:
         initrd += newc.archive([newc.file("zone/launch.json", launch, mode=0o600)])
     (directory / "initrd").write_bytes(initrd)
     argv = ["qemu-system-x86_64", "-accel", "tcg", "-m", "256", "-nodefaults", "-display", "none", "-serial", "stdio"]
-    argv += ["-no-reboot", "-kernel", directory / "kernel", "-initrd", directory / "initrd", "-append", CMDLINE]
+    argv += [
+        "-no-reboot",
+        "-kernel",
+        directory / "kernel",
+        "-initrd",
+        directory / "initrd",
+        "-append",
+        CMDLINE,
+        *options,
+    ]
     done = subprocess.run(argv, stdin=subprocess.DEVNULL, capture_output=True, timeout=300)
     return done.stdout.decode(errors="replace").replace("\r", "")
 
@@ -65,3 +79,51 @@ def test_without_launch_data_init_says_so_and_powers_off(parts):
 
 def test_the_raw_initrd_stays_small(parts):
     assert len(parts[1]) <= MAX_INITRD_BYTES
+
+
+@pytest.fixture(scope="module")
+def disk(tmp_path_factory):
+    """(kernel image, initrd, modules, squashfs) of a zone whose root is a virtio disk, built in a store of its own."""
+    zoneparts.require("qemu-system-x86_64", "mksquashfs")
+    zoneparts.zone_kernel()  # its package is in the user's store then
+    directory = tmp_path_factory.mktemp("disk")
+    lock_path = zoneparts.LOCKS / "debian-cloud.json"
+    env = Env(Store(directory / "store"))
+    for package in debian.load(lock_path).packages:
+        source = zoneparts.env().store.path(package.descriptor.digest)
+        if source.exists():
+            env.store.path(package.descriptor.digest).write_bytes(source.read_bytes())
+    recipe = kernel.load("debian-cloud") | {"modules": {"boot": ["virtio-pci", "virtio-blk", "squashfs", "overlay"]}}
+    image = kernel.run(KernelParams("virtio", recipe, str(lock_path)), env).image
+    fetched = FetchResult("recipe:virtio", image.manifest, image.config, image.layers, image.diff_ids)
+    unpacked = unpack(UnpackParams(fetched), env)
+    elf = env.store.put(zoneparts.env().store.read(zoneparts.zone_init().elf.digest))
+    made = make_initrd(InitrdParams(unpacked, InitResult(elf, elf)), env)
+    with Spools(env.store) as spools:
+        (directory / "kernel").write_bytes(open_rootfs(env.store, unpacked, spools).read("kernel/image"))
+    root = zoneparts.small_root(directory / "root", ("sh", "cat", "id", "ls", "mount"))
+    squashfs = zoneparts.squashfs(root, directory / "root.sqfs")
+    segments = [env.store.read(part.digest) for part in (made.base, made.modules_segment)]
+    return directory, b"".join(segments), made.modules, squashfs
+
+
+def workload_console(disk, script: str, **process) -> str:
+    launch = Launch("box", "ab" * 32, disk[2], Process(("sh", "-c", script), (), **process), root="vda")
+    drive = ["-drive", f"file={disk[3]},format=raw,if=virtio,readonly=on"]
+    return console(disk[:3], canonical_json(to_json(launch)), *drive)
+
+
+def test_a_workload_runs_as_its_user_and_can_open_its_standard_output(disk):
+    said = workload_console(disk, "id; echo again > /dev/stdout; cat /proc/self/mounts; exit 3", uid=101, gid=102)
+    assert "uid=101 gid=102" in said and "\nagain\n" in said, said
+    assert "rootfs" not in said.partition("uid=101")[2] and "overlay / overlay rw,nodev" in said
+    assert "zone: the workload exited with code 3\n" in said and "reboot: Power down" in said
+    phases = [line.split()[2] for line in said.splitlines() if line.startswith("zone: phase")]
+    assert phases == ["init", "modules", "root", "network", "workload", "exited"]
+
+
+def test_a_long_output_is_whole_before_the_zone_is_off(disk):
+    said = workload_console(disk, "i=0; while [ $i -lt 3000 ]; do echo line $i; i=$((i+1)); done; kill -9 $$")
+    lines = [line for line in said.splitlines() if line.startswith("line ")]
+    assert lines == [f"line {number}" for number in range(3000)]
+    assert "zone: the workload was killed by signal 9\n" in said

@@ -89,6 +89,27 @@ def test_a_stop_request_is_read_once_the_host_writes_it(reporter):
     assert told.stop_request() is None
 
 
+def test_a_stop_request_that_arrives_while_another_is_read_is_not_lost(reporter):
+    store = Xenstored()
+    told = reporter(store)
+    told.bus.settle(5)
+    told.stop_request()
+    store.nodes[report.STOP] = "15 10"
+    answer = store.answer
+
+    def answer_and_change(kind, number, payload):
+        if kind == xenbus.READ and store.nodes[report.STOP] == "15 10":
+            store.send(xenbus.WATCH_EVENT, 0, payload + b"zone\0")  # comes before the answer that is waited for
+            answer(kind, number, payload)
+            store.nodes[report.STOP] = "9 0"
+        else:
+            answer(kind, number, payload)
+
+    store.answer = answer_and_change
+    told.bus._events = 1
+    assert told.stop_request() == "9 0"
+
+
 def test_a_refused_report_is_said_on_the_console(reporter, capfd):
     told = reporter(Xenstored(refuse="EACCES"))
     told.exit("signal 9")

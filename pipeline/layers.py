@@ -107,9 +107,13 @@ class Spools:
 
 
 def _unlinked_file(store: Store) -> int:
-    fd, name = tempfile.mkstemp(prefix="spool.", dir=store.tmp)
-    os.unlink(name)
-    return fd
+    try:
+        return os.open(store.tmp, os.O_TMPFILE | os.O_RDWR | os.O_CLOEXEC, 0o600)
+    except OSError:  # a file system that cannot: NFS, older overlayfs
+        fd, name = tempfile.mkstemp(prefix="spool.", dir=store.tmp)
+        with contextlib.suppress(FileNotFoundError):  # another process's sweep may have been faster
+            os.unlink(name)
+        return fd
 
 
 def _replay(fd: int, tap: Callable[[bytes], None]) -> None:

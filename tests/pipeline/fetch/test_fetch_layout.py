@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 from pathlib import Path
@@ -9,7 +10,7 @@ from pathlib import Path
 import pytest
 from support.tars import Image, image_of, sha256, tar_of, write_layout
 
-from pipeline import fetch
+from pipeline import fetch, unpack
 from pipeline.env import Env
 from pipeline.errors import DigestMismatch, PipelineError
 from pipeline.fetch.errors import BadImage, NoSuchImage
@@ -143,3 +144,58 @@ def test_index_that_holds_itself_by_nesting_ends(env: Env, image: Image, tmp_pat
     (layout / "index.json").write_text(json.dumps({"schemaVersion": 2, "manifests": [inner]}))
     with pytest.raises(BadImage, match="indexes inside each other"):
         run(f"oci:{layout}", env)
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        b'{"rootfs": {"type": "layers", "diff_ids": []}, "rootfs": {"type": "layers", "diff_ids": []}}',
+        b'{"rootfs": ' + b"[" * 100_000 + b"]" * 100_000 + b"}",
+        b'{"size": NaN, "rootfs": {"type": "layers", "diff_ids": []}}',
+        b"\xef\xbb\xbf{}",
+        b'{"Env": "\xff"}',
+        b"[]",
+        b'{"pad": "' + b"x" * (5 << 20) + b'"}',
+    ],
+    ids=["key twice", "depth", "NaN", "BOM", "no UTF-8", "a list", "5 MiB"],
+)
+def test_hostile_config_is_a_typed_error(env: Env, tmp_path: Path, config: bytes) -> None:
+    image = image_of()
+    manifest = json.loads(image.manifest)
+    manifest["config"] |= {"digest": sha256(config), "size": len(config)}
+    hostile = Image(json.dumps(manifest).encode(), config, {sha256(config): config})
+    with pytest.raises(PipelineError):
+        run(f"oci:{write_layout(tmp_path / 'layout', {'one': hostile})}", env)
+
+
+def test_sha512_digests_are_verified_too(env: Env, tmp_path: Path) -> None:
+    tar = tar_of({"a": b"1"})
+    name = "sha512:" + hashlib.sha512(tar).hexdigest()
+    image = image_of(tar, compression="none", config={"rootfs": {"type": "layers", "diff_ids": [name]}})
+    manifest = json.loads(image.manifest)
+    manifest["layers"][0]["digest"] = name
+    image.manifest = json.dumps(manifest).encode()
+    layout = write_layout(tmp_path / "layout", {"one": image})
+    path = layout / "blobs" / "sha512" / name.removeprefix("sha512:")
+    path.parent.mkdir()
+    path.write_bytes(tar)
+    result = run(f"oci:{layout}", env)
+    assert str(result.layers[0].digest) == name
+    tree = unpack.run(unpack.UnpackParams(result), env)
+    assert tree.entries == 2
+    path.write_bytes(tar[:-1] + b"x")
+    with pytest.raises(DigestMismatch, match="sha512:"):
+        run(f"oci:{layout}", Env(Store(tmp_path / "other")))
+
+
+def test_layer_is_inflated_by_what_it_is_not_by_its_media_type(env: Env, tmp_path: Path) -> None:
+    tar = tar_of({"a": b"1"})
+    image = image_of(tar, compression="zstd")
+    image.manifest = image.manifest.replace(b"tar+zstd", b"tar+gzip")
+    result = run(f"oci:{write_layout(tmp_path / 'layout', {'one': image})}", env)
+    assert unpack.run(unpack.UnpackParams(result), env).entries == 2
+
+
+def test_image_without_layers_is_an_empty_root(env: Env, tmp_path: Path) -> None:
+    result = run(f"oci:{write_layout(tmp_path / 'layout', {'one': image_of()})}", env)
+    assert unpack.run(unpack.UnpackParams(result), env).entries == 1

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import random
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -18,6 +20,7 @@ from pipeline.errors import DigestMismatch, PipelineError
 from pipeline.fetch.errors import BadImage, NoSuchImage, RegistryError
 from pipeline.fetch.http import Patience
 from pipeline.oci import Digest
+from pipeline.progress import Bar, Progress
 from pipeline.store import Store
 
 QUICK = Patience(attempts=3, backoff_s=0.001, wait_max_s=0.01, connect_s=5, read_s=5, deadline_s=30)
@@ -381,3 +384,43 @@ def test_schema_1_is_refused_by_name(registry: FakeRegistry, env: Env) -> None:
     registry.add_document("app", "old", b'{"schemaVersion": 1, "fsLayers": []}', kind)
     with pytest.raises(BadImage, match="schema 1"):
         run(f"docker://{registry.host}/app:old", env)
+
+
+def test_image_wanted_twice_at_once_is_downloaded_once(registry: FakeRegistry, env: Env, image: Image) -> None:
+    reference = registry.add("app", "1", image)
+    with ThreadPoolExecutor(max_workers=4) as pool:
+        results = list(pool.map(lambda _: run(reference, Env(Store(env.store.root))), range(4)))
+    assert len(set(map(str, results))) == 1
+    assert [len(registry.paths("/blobs/" + name)) for name in image.layers] == [1, 1]
+
+
+def test_progress_counts_every_byte_of_a_resumed_layer(registry: FakeRegistry, env: Env, image: Image) -> None:
+    class Recorder(Progress):
+        def __init__(self) -> None:
+            self.done: dict[str, int] = {}
+
+        @contextlib.contextmanager
+        def bar(self, title: str, *, total: int | None = None, unit: str = "B") -> Iterator[Bar]:
+            owner = self
+
+            class Counted:
+                def advance(self, amount: int) -> None:
+                    owner.done[title] = owner.done.get(title, 0) + amount
+
+                def total(self, total: int) -> None: ...
+
+            yield Counted()
+
+    reference = registry.add("app", "1", image)
+    registry.faults = [Fault(image.layers[0], drop_at=1000), Fault(image.layers[0], ignore_range=True)]
+    progress = Recorder()
+    run(reference, Env(env.store, progress))
+    assert progress.done[f"layer 1/2 of {reference}"] == len(image.blobs[image.layers[0]])
+
+
+def test_total_deadline_ends_a_registry_that_always_promises(registry: FakeRegistry, env: Env, image: Image) -> None:
+    reference = registry.add("app", "1", image)
+    registry.faults = [Fault("/manifests/", status=503, headers={"Retry-After": "1000"}, times=99)]
+    patience = Patience(attempts=1000, wait_max_s=1000, deadline_s=0.2)
+    with pytest.raises(RegistryError, match="expected an end within 0 s"):
+        fetch.run(fetch.FetchParams(reference), env, patience=patience)

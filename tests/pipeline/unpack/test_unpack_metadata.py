@@ -14,6 +14,7 @@ from support.unpacking import entries, tree, unpacked
 from pipeline.layers import Limits
 from pipeline.tree import Entry, Kind
 from pipeline.unpack.errors import BadLayer, LimitExceeded
+from pipeline.unpack.merge import Merge
 from pipeline.unpack.tar import TarReader
 
 
@@ -173,6 +174,17 @@ def test_warnings_are_counted(tmp_path: Path) -> None:
         "path above the root, held at the root": 1,
         "whiteout of nothing": 1,
     }
+
+
+def test_more_user_ids_than_squashfs_can_hold_are_refused() -> None:
+    def merged(count: int) -> int:
+        merge = Merge()
+        merge.add([Entry(b"%d" % uid, Kind.FILE, uid=uid) for uid in range(count)], subject="layer")
+        return sum(1 for _ in merge.entries())
+
+    assert merged(65_535) == 65_536
+    with pytest.raises(LimitExceeded, match="65535 user and group ids"):
+        merged(65_536)
 
 
 # -- sparse files ------------------------------------------------------------------------------------------------------

@@ -1,0 +1,124 @@
+"""The code disk: our own code for dom0, as a squashfs whose bytes depend on the code alone.
+
+Which files: all of the runtime that runs in a dom0, the pipeline modules those import (found by reading the imports,
+so that no list can go stale), and pyxs.
+"""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+import importlib.util
+import io
+import tarfile
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from pipeline import tool
+from pipeline.cachekey import action_key
+from pipeline.jsonmodel import from_json, to_json
+from pipeline.oci import Descriptor
+from pipeline.recipe import PROJECT
+from pipeline.store import Store
+from runtime.host.lab.errors import LabUnfit
+
+VERSION = 1
+MEDIA_TYPE = "application/vnd.zonewright.code.v1+squashfs"
+RUNTIME = ("runtime/*", "runtime/boot/**/*", "runtime/net/**/*", "runtime/host/*", "runtime/host/dom0/*")
+SUFFIXES = (".py", ".json")
+# squashfs of a few hundred kilobytes; QEMU's guest looks for partition tables beyond a smaller end.
+OPTIONS = ("--compressor", "lz4", "--block-size", "131072", "--num-jobs", "1", "--quiet", "--defaults", "mtime=0")
+TIMEOUT_S = 60.0
+
+
+def code_files(project: Path = PROJECT) -> dict[str, bytes]:
+    """Every file of the code disk: path there -> bytes, sorted."""
+    files: dict[str, bytes] = {}
+    for pattern in RUNTIME:
+        for path in project.glob(pattern):
+            if path.suffix in SUFFIXES and path.is_file():
+                files[path.relative_to(project).as_posix()] = path.read_bytes()
+    for name in pipeline_modules(project, [name for name in files if name.endswith(".py")]):
+        files[name] = (project / name).read_bytes()
+    files |= _package("pyxs")
+    return dict(sorted(files.items()))
+
+
+def pipeline_modules(project: Path, sources: Iterable[str]) -> list[str]:
+    """The pipeline's files that sources import, and those that these need to be imported.
+
+    Imports inside functions count only in the sources themselves: a leaf imports there what not every user of it has.
+    """
+    found: set[str] = set()
+    waiting = [(name, True) for name in sources]
+    while waiting:
+        path, everywhere = waiting.pop()
+        for module in _imports((project / path).read_bytes(), path, everywhere=everywhere):
+            for file in _files_of(project, module):
+                if file not in found:
+                    found.add(file)
+                    waiting.append((file, False))
+    return sorted(found)
+
+
+def _imports(source: bytes, path: str, *, everywhere: bool) -> Iterator[str]:
+    tree = ast.parse(source, path)
+    for node in ast.walk(tree) if everywhere else tree.body:
+        if isinstance(node, ast.Import):
+            yield from (name.name for name in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module and node.level == 0:
+            yield node.module
+            yield from (f"{node.module}.{name.name}" for name in node.names)
+
+
+def _files_of(project: Path, module: str) -> Iterator[str]:
+    """The files that importing a module of the pipeline runs: its packages, outermost first, then itself."""
+    parts = module.split(".")
+    if parts[0] != "pipeline":
+        return
+    for depth in range(1, len(parts) + 1):
+        base = "/".join(parts[:depth])
+        for candidate in (f"{base}/__init__.py", f"{base}.py"):
+            if (project / candidate).is_file():
+                yield candidate
+
+
+def _package(name: str) -> dict[str, bytes]:
+    spec = importlib.util.find_spec(name)
+    if spec is None or not spec.submodule_search_locations:
+        raise LabUnfit(f"Python package {name}", expected="it installed", got="none", hint="run ./doit once")
+    directory = Path(next(iter(spec.submodule_search_locations)))
+    return {f"{name}/{path.name}": path.read_bytes() for path in directory.glob("*.py")}
+
+
+def code_disk(store: Store, files: dict[str, bytes]) -> Descriptor:
+    """The squashfs of these files in the store; made once. Raises ToolMissing, ToolFailed."""
+    digests = {path: hashlib.sha256(data).hexdigest() for path, data in files.items()}
+    key = action_key("lab.code", VERSION, params=list(OPTIONS), inputs=digests, tools={})
+    if (remembered := store.result(key)) is not None:
+        descriptor = from_json(Descriptor, remembered)
+        if store.has(descriptor) and store.verify(descriptor.digest):
+            return descriptor
+    with store.scratch() as work:
+        image = work / "code.squashfs"
+        program = tool.find("tar2sqfs", package="squashfs-tools-ng")
+        tool.run([program, *OPTIONS, image], input=tar_of(files), timeout_s=TIMEOUT_S)
+        descriptor = store.put_file(image, MEDIA_TYPE)
+    store.put_result(key, to_json(descriptor))
+    return descriptor
+
+
+def tar_of(files: dict[str, bytes]) -> bytes:
+    """A tar of the files with their directories, times 0, owner root."""
+    out = io.BytesIO()
+    directories = {parent.as_posix() for path in files for parent in Path(path).parents} - {"."}
+    with tarfile.open(fileobj=out, mode="w", format=tarfile.USTAR_FORMAT) as archive:
+        for path in sorted([*directories, *files], key=lambda name: name.split("/")):
+            info = tarfile.TarInfo(path)
+            if path in files:
+                info.mode, info.size = 0o644, len(files[path])
+                archive.addfile(info, io.BytesIO(files[path]))
+            else:
+                info.mode, info.type = 0o755, tarfile.DIRTYPE
+                archive.addfile(info)
+    return out.getvalue()

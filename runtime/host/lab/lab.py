@@ -1,0 +1,352 @@
+"""The lab's door: up, down, calls, disks, ports."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from pipeline.oci import Descriptor
+from pipeline.progress import Progress
+from pipeline.store import Store
+from runtime.errors import RuntimeFault
+from runtime.host.lab import channel, disks, ports, process, qemu
+from runtime.host.lab import snapshot as snapshots
+from runtime.host.lab.config import LabConfig
+from runtime.host.lab.console import attach_console, console_tail
+from runtime.host.lab.errors import LabDown, LabFailed, LabOutdated, SnapshotDamaged
+from runtime.host.lab.parts import Parts, check_resources, gather
+from runtime.host.lab.qmp import Qmp
+from runtime.host.lab.state import Record, State, state_directory
+from runtime.host.wire import CallTimeout, ConnectionLost
+
+log = logging.getLogger(__name__)
+
+# On a quiet machine 15 s and 1 s; what else runs there may slow emulation by ten.
+COLD_TIMEOUT_S = 300.0
+RESTORE_TIMEOUT_S = 60.0
+QMP_TIMEOUT_S = 30.0
+PING_TIMEOUT_S = 10.0
+PING_SLICE_S = 2.0
+POLL_S = 0.02
+QMP_LOCK = "qmp.lock"
+DISKS_LOCK = "disks.lock"
+
+
+class Lab:
+    """One lab: a configuration, a store, and a directory for what runs. Any number of processes may use it at once."""
+
+    dom0_address = qemu.DOM0_ADDRESS
+
+    def __init__(self, config: LabConfig, store: Store, *, directory: Path | None = None) -> None:
+        self.config, self.store = config, store
+        self.state = State(directory or state_directory(config.flavour))
+        self.snapshots = snapshots.Snapshots(store.root / "lab" / "snapshots")
+
+    # -- up and down ---------------------------------------------------------------------------------------------------
+
+    def up(self, progress: Progress | None = None) -> Record:
+        """Make the lab ready; at once when it is.
+
+        Raises:  LabUnfit before any work; LabOutdated when zones run in a lab of other code or settings; LabFailed.
+        Effects: a QEMU that outlives this process; a snapshot in the store.
+        """
+        progress = progress or Progress()
+        with self.state.lock():
+            parts = gather(self.config, self.store, mark=self.state.mark)
+            record = self._running()
+            if record is None or not self._serves(record, parts, progress):
+                self._sweep(keep_lock=True)
+                check_resources(self.config, self.store)
+                record = self._start(parts, progress)
+        for rule in self.config.ports:
+            *address, port, dom0_port = rule.split(":")
+            self.forward(address[0] if address else "127.0.0.1", int(port), int(dom0_port))
+        return record
+
+    def down(self) -> bool:
+        """End the lab and all in it; False when there was none. Nothing stays but the snapshot."""
+        if not self.state.directory.exists():
+            return False
+        with self.state.lock():
+            return self._sweep(keep_lock=False)
+
+    def is_up(self) -> bool:
+        """Is there a lab that serves? A cheap look: its record and its process."""
+        return self._running() is not None
+
+    def status(self) -> dict[str, Any]:
+        """What there is to know about the lab without changing it."""
+        about: dict[str, Any] = {"host": "lab", "flavour": self.config.flavour, "directory": str(self.state.directory)}
+        record = self._running()
+        if record is None:
+            return about | {"state": "starting" if process.marked(self.state.mark) else "down"}
+        about |= {"state": "up", "pid": record.pid, "accel": record.accel, "vcpus": record.vcpus}
+        about |= {"memory_mib": record.memory_mib, "dom0_memory_mib": record.dom0_memory_mib}
+        about |= {"up_s": round(time.time() - record.started_unix_s), "restored": record.restored}
+        with self._qmp() as qmp:
+            about["disks"] = disks.attached(qmp)
+            about["forwards"] = [f"{address}:{port}:{dom0}" for address, port, dom0 in ports.forwards(qmp)]
+        return about
+
+    # -- calls ---------------------------------------------------------------------------------------------------------
+
+    def call(
+        self,
+        method: str,
+        params: Mapping[str, Any] | None = None,
+        *,
+        on_event: Callable[[Any], None] | None = None,
+        timeout_s: float | None = 60.0,
+    ) -> Any:
+        """One call of the lab's zoned. Raises RemoteFault, CallTimeout, LabDown, LabFailed when QEMU ends meanwhile."""
+        record = self._up_record()
+        try:
+            return channel.call(self.state, method, params, on_event=on_event, timeout_s=timeout_s)
+        except (ConnectionLost, LabDown):
+            if process.is_alive(record.pid, record.start_ticks, record.boot_id):
+                raise
+            raise self._died("while a call was under way") from None
+
+    def shell(self, command: str, *, timeout_s: float = 120.0, input: str = "") -> tuple[int, str]:
+        """Run a shell command in dom0: (exit code, what it printed)."""
+        params = {"command": command, "timeout_s": timeout_s, "input": input}
+        answer = self.call("sh", params, timeout_s=timeout_s + 60)
+        return int(answer["code"]), str(answer["output"])
+
+    # -- disks and ports -----------------------------------------------------------------------------------------------
+
+    def attach(self, blob: Descriptor) -> str:
+        """Make a blob of the store a read-only disk of dom0; the serial number it has there."""
+        with self._qmp() as qmp:
+            return disks.plug(qmp, self.store, blob)
+
+    def detach(self, digest: str) -> None:
+        """Take a blob's disk out; the caller knows that no zone uses it."""
+        with self._qmp() as qmp:
+            disks.unplug(qmp, digest.removeprefix("sha256:"))
+
+    def attached(self) -> list[str]:
+        """The digests (`sha256:…`) of all blobs that are disks of dom0 now."""
+        with self._qmp() as qmp:
+            return [f"sha256:{digest}" for digest in disks.attached(qmp)]
+
+    def check_port(self, host_address: str, host_port: int) -> None:
+        """Raise PortTaken or BadAddress where this port of this machine could not be forwarded."""
+        ports.check_free(host_address, host_port)
+
+    def forward(self, host_address: str, host_port: int, dom0_port: int) -> None:
+        """Lead a port of this machine to one of dom0."""
+        with self._qmp() as qmp:
+            ports.add(qmp, host_address, host_port, dom0_port)
+
+    def unforward(self, host_address: str, host_port: int) -> None:
+        """Lead it no more."""
+        with self._qmp() as qmp:
+            ports.remove(qmp, host_address, host_port)
+
+    def forwards(self) -> list[tuple[str, int]]:
+        """Address and port here of every forward."""
+        with self._qmp() as qmp:
+            return [(address, port) for address, port, _ in ports.forwards(qmp)]
+
+    def own_forwards(self) -> set[tuple[str, int]]:
+        """The forwards of the configuration, which belong to no zone."""
+        rules = (rule.split(":") for rule in self.config.ports)
+        return {(address[0] if address else "127.0.0.1", int(port)) for *address, port, _ in rules}
+
+    def exclusive(self) -> contextlib.AbstractContextManager[None]:
+        """Held by whoever plugs disks for a zone that zoned does not know yet, or takes back what no zone uses."""
+        return self.state.lock(name=DISKS_LOCK)
+
+    # -- looking into it -----------------------------------------------------------------------------------------------
+
+    def console(self) -> None:
+        """Join this terminal and the console of Xen and dom0 until Ctrl-]."""
+        self._up_record()
+        attach_console(self.state.path(qemu.CONSOLE_SOCKET), self.state.path(qemu.CONSOLE_LOG))
+
+    def console_tail(self, size_bytes: int = 8192) -> str:
+        """The end of what Xen and dom0 said."""
+        return console_tail(self.state.path(qemu.CONSOLE_LOG), size_bytes).decode(errors="replace")
+
+    # -- the inside ----------------------------------------------------------------------------------------------------
+
+    def _running(self) -> Record | None:
+        record = self.state.read()
+        if record is None or not record.ready:
+            return None
+        return record if process.is_alive(record.pid, record.start_ticks, record.boot_id) else None
+
+    def _up_record(self) -> Record:
+        if (record := self._running()) is not None:
+            return record
+        if (record := self.state.read()) is not None and record.ready:
+            raise self._died("since it was last used")
+        raise LabDown("the lab", got="not up", hint="zone host up")
+
+    def _died(self, when: str) -> LabFailed:
+        words = process.last_words(self.state.directory, process.LOG, qemu.CONSOLE_LOG)
+        return LabFailed("the lab", got=f"its QEMU ended {when}: {words}", hint="zone host up starts it again")
+
+    def _serves(self, record: Record, parts: Parts, progress: Progress) -> bool:
+        """Is the running lab the wanted one, and does it answer? Raises LabOutdated when it must not be ended."""
+        if record.key == parts.key:
+            try:
+                channel.call(self.state, "ping", timeout_s=PING_TIMEOUT_S)
+                return True
+            except RuntimeFault as error:
+                progress.say(f"the lab does not answer ({error}); starting it again")
+                return False
+        if zones := self._zones():
+            raise LabOutdated(
+                "the lab",
+                expected="one of this code and these settings",
+                got=f"an older one, which runs {', '.join(zones)}",
+                hint="zone host down ends it and them",
+            )
+        progress.say("the lab runs older code or settings; starting it again")
+        return False
+
+    def _zones(self) -> list[str]:
+        try:
+            zones = channel.call(self.state, "list", timeout_s=PING_TIMEOUT_S)["zones"]
+            return [str(zone["name"]) for zone in zones if zone["state"] in ("creating", "running")]
+        except (RuntimeFault, LookupError, TypeError):
+            return []
+
+    def _sweep(self, *, keep_lock: bool) -> bool:
+        """End every QEMU with this lab's mark, whoever started it, and remove the files."""
+        found = process.marked(self.state.mark)
+        for pid in found:
+            process.end(pid, self.state.mark)
+        self.state.clear(keep_lock=keep_lock)
+        return bool(found)
+
+    def _start(self, parts: Parts, progress: Progress) -> Record:
+        if self.snapshots.find(parts.key) is not None:
+            try:
+                with progress.bar("lab: restoring the snapshot", unit="steps"):
+                    return self._launch(parts, restore=True)
+            except (SnapshotDamaged, LabFailed, CallTimeout, ConnectionLost) as error:
+                log.warning("%s", error)
+                progress.say(f"the lab's snapshot cannot be used ({error}); starting cold")
+                self.snapshots.drop(parts.key)
+                self._sweep(keep_lock=True)
+        with progress.bar(f"lab: starting Xen and dom0 by {parts.accel} (once; then a snapshot serves)", unit="steps"):
+            record = self._launch(parts, restore=False)
+        with progress.bar("lab: saving the snapshot", unit="steps"):
+            self._save(parts, progress)
+        return record
+
+    def _launch(self, parts: Parts, *, restore: bool) -> Record:
+        """Start QEMU and return when zoned answers; a failure or an interrupt leaves no QEMU."""
+        reader, writer = os.pipe() if restore else (-1, -1)
+        try:
+            argv = [*parts.argv, "-incoming", f"fd:{reader}"] if restore else list(parts.argv)
+            pid = process.spawn(argv, cwd=self.state.directory, pass_fds=[reader] if restore else [])
+            if restore:
+                os.close(reader)
+                reader = -1
+            record = self._record(pid, parts, restored=restore)
+            self.state.write(record)
+            if restore:
+                self._restore(pid, parts, writer)
+            self._await_zoned(pid, RESTORE_TIMEOUT_S if restore else COLD_TIMEOUT_S)
+            channel.call(self.state, "set_clock", {"unix_s": time.time()}, timeout_s=PING_TIMEOUT_S)
+        except BaseException:
+            self._sweep(keep_lock=True)
+            raise
+        finally:
+            for fd in (reader, writer):
+                if fd >= 0:
+                    with contextlib.suppress(OSError):
+                        os.close(fd)
+        record = replace(record, ready=True)
+        self.state.write(record)
+        return record
+
+    def _record(self, pid: int, parts: Parts, *, restored: bool) -> Record:
+        ticks = process.start_ticks(pid)
+        if ticks is None:
+            raise LabFailed("QEMU", expected="it to start", got=process.last_words(self.state.directory, process.LOG))
+        return Record(
+            pid=pid,
+            start_ticks=ticks,
+            boot_id=process.boot_id(),
+            key=parts.key,
+            flavour=self.config.flavour,
+            accel=parts.accel,
+            memory_mib=self.config.memory_mib,
+            dom0_memory_mib=self.config.dom0_memory_mib,
+            vcpus=self.config.vcpus,
+            started_unix_s=time.time(),
+            restored=restored,
+            ready=False,
+        )
+
+    def _restore(self, pid: int, parts: Parts, writer: int) -> None:
+        with self._qmp_of(pid) as qmp:
+            self.snapshots.feed(parts.key, writer)
+            snapshots.wait_loaded(qmp)
+            qmp.execute("cont")
+
+    def _save(self, parts: Parts, progress: Progress) -> None:
+        try:
+            with self.store.lock(f"lab-snapshot-{parts.key[:32]}"), self._qmp() as qmp:
+                self.snapshots.save(qmp, parts.key)
+        except OSError as error:
+            progress.say(f"the lab's snapshot could not be saved ({error.strerror}): the next start is a cold one, too")
+
+    def _await_zoned(self, pid: int, timeout_s: float) -> None:
+        deadline = time.monotonic() + timeout_s
+        while True:
+            try:
+                channel.call(self.state, "ping", timeout_s=PING_SLICE_S)
+                return
+            except (CallTimeout, ConnectionLost, LabDown):
+                self._check_alive(pid)
+            if time.monotonic() > deadline:
+                words = process.last_words(self.state.directory, qemu.CONSOLE_LOG)
+                raise LabFailed(
+                    "dom0", expected=f"zoned in it to answer within {timeout_s:.0f} s", got=f"none: {words}"
+                )
+            time.sleep(POLL_S)
+
+    def _check_alive(self, pid: int) -> None:
+        if process.start_ticks(pid) is None:
+            raise LabFailed(
+                "QEMU",
+                expected="it to run",
+                got=f"it ended: {process.last_words(self.state.directory, process.LOG, qemu.CONSOLE_LOG)}",
+            )
+
+    @contextlib.contextmanager
+    def _qmp(self) -> Iterator[Qmp]:
+        with self._qmp_of(self._any_record().pid) as qmp:
+            yield qmp
+
+    def _any_record(self) -> Record:
+        record = self.state.read()
+        if record is None or not process.is_alive(record.pid, record.start_ticks, record.boot_id):
+            return self._up_record()
+        return record
+
+    @contextlib.contextmanager
+    def _qmp_of(self, pid: int) -> Iterator[Qmp]:
+        """QEMU's monitor, for one piece of work: it serves one client at a time."""
+        path = self.state.path(qemu.QMP_SOCKET)
+        with self.state.lock(name=QMP_LOCK, timeout_s=QMP_TIMEOUT_S):
+            deadline = time.monotonic() + QMP_TIMEOUT_S
+            while not path.exists():
+                self._check_alive(pid)
+                if time.monotonic() > deadline:
+                    raise LabFailed("QEMU", expected=f"its monitor within {QMP_TIMEOUT_S:.0f} s", got="none")
+                time.sleep(POLL_S)
+            with Qmp.connect(path, timeout_s=QMP_TIMEOUT_S) as qmp:
+                yield qmp

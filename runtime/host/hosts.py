@@ -225,6 +225,7 @@ class LabHost:
         zones = [zone for zone in self.call("list", {})["zones"] if zone["state"] in ("creating", "running")]
         used = {digest for zone in zones for digest in zone["blobs"]}
         open_ports = {(rule["host_address"], rule["host_port"]) for zone in zones for rule in zone["published"]}
+        open_ports |= self.lab.own_forwards()
         for address, port in self.lab.forwards():
             if (address, port) not in open_ports:
                 with contextlib.suppress(RuntimeFault):

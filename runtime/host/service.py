@@ -12,6 +12,7 @@ import platform
 import re
 import threading
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -55,10 +56,14 @@ class BadRequest(RuntimeFault):
 
 
 class Service:
-    """All zones of one host. Methods may be called from several threads."""
+    """All zones of one host. Methods may be called from several threads.
 
-    def __init__(self, run_dir: Path, hypervisor: Hypervisor, xenstore: XenStore) -> None:
+    deny:  networks no zone of this host may reach, beside those closed to every zone.
+    """
+
+    def __init__(self, run_dir: Path, hypervisor: Hypervisor, xenstore: XenStore, *, deny: Sequence[str] = ()) -> None:
         self.run_dir = run_dir
+        self.deny = tuple(deny)
         self.hypervisor, self.xenstore = hypervisor, xenstore
         self.ledgers = LedgerDir(run_dir / "ledger")
         self.consoles = run_dir / "console"
@@ -123,6 +128,7 @@ class Service:
                     got="it runs already" if known.state is ZoneState.RUNNING else "it is being booted already",
                     hint=f"./doit stop zone={bundle.name}",
                 )
+            self._finish_teardown(bundle.name)
             index = allocate_index({zone.addresses.index for zone in self.zones.values() if not zone.ended.is_set()})
             zone = Zone(
                 name=bundle.name,
@@ -148,7 +154,8 @@ class Service:
             plan = zone.plan(params["sources"])
         call(stage="plan", text=str(plan))
         with clock("network"):
-            zone.network = ZoneNetwork(zone.name, zone.addresses, zone.bundle.network.mtu, zone.ledger.record)
+            mtu = zone.bundle.network.mtu
+            zone.network = ZoneNetwork(zone.name, zone.addresses, mtu, zone.ledger.record, deny=self.deny)
             zone.network.create()
         with clock("ports"):
             rules = params.get("listen", [])
@@ -245,17 +252,28 @@ class Service:
         with zone.letting_go:
             if zone.ended.is_set():
                 return
-            if zone.domain is not None:
-                if self._deaths is not None:
-                    self._deaths.discard(zone.domain.domid)
-                zone.domain.console.close()
-            if zone.network is not None:
-                zone.network.destroy()
-            for loop in zone.loops:
-                loop.close()
-            self._teardown(zone.ledger)
+            if zone.domain is not None and self._deaths is not None:
+                self._deaths.discard(zone.domain.domid)
+            try:
+                if zone.domain is not None:
+                    zone.domain.destroy()
+                if zone.network is not None:
+                    zone.network.destroy()
+                self._teardown(zone.ledger)
+            except RuntimeFault as error:
+                # Its ledger stays: the next boot of this name, or the next zoned, goes on from there.
+                log.error("zone %s: %s", zone.name, error)
+            finally:
+                for loop in zone.loops:
+                    loop.close()
             zone.state = zone.state if zone.state is ZoneState.FAILED else ZoneState.EXITED
             zone.ended.set()
+
+    def _finish_teardown(self, name: str) -> None:
+        """Go on with a teardown that Xen had not let finish; raises while it still does not."""
+        for ledger in self.ledgers.all():
+            if ledger.name == name:
+                self._teardown(ledger)
 
     def _teardown(self, ledger: Ledger) -> None:
         records = ledger.records()

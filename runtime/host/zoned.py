@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from runtime.errors import RuntimeFault
-from runtime.host.dom0.methods import lab_methods, lab_ports, serve_lab_ports
+from runtime.host.dom0.methods import LAB_SUBNET, lab_methods, lab_ports, serve_lab_ports
 from runtime.host.wire import Call, Method, Server
 
 log = logging.getLogger("zoned")
@@ -69,7 +69,8 @@ def _zone_methods() -> dict[str, Method]:
     from runtime.boot.xenstore import XenStore
     from runtime.host.service import Service
 
-    service = Service(RUN, open_doors(), XenStore())
+    # In the lab the network card's subnet leads to the loopback of whoever runs the lab: closed, as any loopback is.
+    service = Service(RUN, open_doors(), XenStore(), deny=(LAB_SUBNET,) if lab_ports() else ())
     service.start()
     return service.methods()
 

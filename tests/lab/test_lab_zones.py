@@ -197,46 +197,34 @@ def log_with(host: LabHost, name: str, needle: str) -> str:
     return text if needle in text else ""
 
 
-def test_zone_reaches_the_outside_over_tcp_and_its_gateway_answers_ping(host, make, lab):
-    # The page comes from dom0's side of the lab's network: outside of the zone, behind its proxy.
-    with served_outside(lab) as (address, port):
-        script = (
-            f"exec 3<>/dev/tcp/{address}/{port}; printf 'GET / HTTP/1.0\\r\\n\\r\\n' >&3; cat <&3; echo; "
-            "cat /etc/resolv.conf; echo the end; sleep 1000"
-        )
-        name = make("out", "/bin/bash", "-c", script)
-        boot(host, name)
-        text = wait_for(lambda: log_with(host, name, "the end"), "answer")
+OUTSIDE = """
+ip netns add outside && ip link add out0 type veth peer name out1 netns outside &&
+ip addr add 198.51.100.1/24 dev out0 && ip link set out0 up &&
+ip -n outside addr add 198.51.100.7/24 dev out1 && ip -n outside link set out1 up && ip -n outside link set lo up &&
+mkdir -p /tmp/outside && echo from outside >/tmp/outside/index.html &&
+(ip netns exec outside python3 -m http.server -d /tmp/outside -b 198.51.100.7 80 >/dev/null 2>&1 &
+ echo $! >/tmp/outside.pid)
+"""
+OUTSIDE_GONE = (
+    "kill $(cat /tmp/outside.pid); ip netns del outside; ip link del out0; rm -r /tmp/outside /tmp/outside.pid; true"
+)
+
+
+def test_zone_reaches_tcp_outside_but_not_its_host_and_answers_ping_on_both_families(host, make, lab):
+    fetch = "exec 3<>/dev/tcp/$1/$2 && printf 'GET / HTTP/1.0\\r\\n\\r\\n' >&3 && cat <&3"
+    script = f"get() {{ {fetch}; }}; (get 198.51.100.7 80); (get 10.0.2.2 22) || echo closed; echo the end; sleep 1000"
+    assert lab.shell(OUTSIDE)[0] == 0
+    try:
+        boot(host, make("out", "/bin/bash", "-c", script))
+        text = wait_for(lambda: log_with(host, "out", "the end"), "answer")
+    finally:
+        lab.shell(OUTSIDE_GONE)
     assert "from outside" in text
-    zone = zone_of(host, name)
-    for address in zone["addresses"]:
-        namespace = host.call("sh", {"command": "ls /run/netns"})["output"].split()[0]
-        ping = host.call("sh", {"command": f"ip netns exec {namespace} ping -c 2 -W 20 {address}", "timeout_s": 60})
-        assert ping["code"] == 0, ping["output"]
-
-
-def served_outside(lab: Any) -> Any:
-    """A page served by this machine, reachable from dom0 as QEMU's 10.0.2.2."""
-    import contextlib
-    import http.server
-
-    class Page(http.server.BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            self.send_response(200)
-            self.end_headers()
-            self.wfile.write(b"from outside")
-
-        def log_message(self, *args: Any) -> None: ...
-
-    @contextlib.contextmanager
-    def serving() -> Iterator[tuple[str, int]]:
-        with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Page) as server:
-            thread = threading.Thread(target=server.serve_forever, daemon=True)
-            thread.start()
-            yield "10.0.2.2", server.server_address[1]
-            server.shutdown()
-
-    return serving()
+    assert "\nclosed\n" in text
+    namespace = lab.shell("ls /run/netns")[1].split()[0]
+    for address in zone_of(host, "out")["addresses"]:
+        code, said = lab.shell(f"ip netns exec {namespace} ping -c 2 -W 20 {address}", timeout_s=60)
+        assert code == 0, said
 
 
 def test_three_zones_at_once_serve_their_own_pages(host, make):

@@ -15,6 +15,8 @@ from runtime.host.wire import Call, Method, Server
 
 PORTS = Path("/sys/class/virtio-ports")
 PORT_PREFIX = "zonewright."
+# QEMU's user-mode network. Source: QEMU, net/slirp.c, net_slirp_init.
+LAB_SUBNET = "10.0.2.0/24"
 SHELL_OUTPUT_LIMIT_BYTES = 4 << 20
 CLOCK_STEP_S = 1.0
 

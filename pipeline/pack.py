@@ -40,16 +40,18 @@ def pack_image(
     """
     if not out.absolute().parent.is_dir():
         raise CannotWrite(str(out), expected="a directory to write it in", got="none")
-    fetched = fetch.run(fetch.FetchParams(reference, platform), env)
-    with Spools(env.store) as spools:
-        tree = unpack.run(unpack.UnpackParams(fetched), env, spools)
-        result = squash.run(squash.SquashParams(tree, compression, format), env, spools)
+    try:
+        fetched = fetch.run(fetch.FetchParams(reference, platform), env)
+        with Spools(env.store) as spools:
+            tree = unpack.run(unpack.UnpackParams(fetched), env, spools)
+            result = squash.run(squash.SquashParams(tree, compression, format), env, spools)
+    except OSError as error:
+        raise CannotWrite(f"store {env.store.root}", expected="room to work in", got=str(error.strerror)) from error
     try:
         copy_out(env.store, result.image, out)
     except OSError as error:
-        raise CannotWrite(
-            str(out), expected=f"{result.image.size_bytes} bytes written", got=str(error.strerror)
-        ) from error
+        size = f"{result.image.size_bytes} bytes written"
+        raise CannotWrite(str(out), expected=size, got=str(error.strerror)) from error
     return result.image.digest
 
 

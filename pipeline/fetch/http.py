@@ -110,7 +110,8 @@ class Client:
                 failure, after = said(response), response.headers.get("Retry-After")
                 response.close()
             except self.transport_errors() as error:
-                failure, after = f"{type(error).__name__} from {redacted(url)}", None
+                self._refuse_bad_certificate(error, url, subject)
+                failure, after = f"{_reason(error)} from {redacted(url)}", None
             attempt += 1
             if attempt >= self.deadline.patience.attempts:
                 raise RegistryError(
@@ -121,6 +122,14 @@ class Client:
                     temporary=True,
                 )
             self.deadline.wait(attempt - 1, after, subject)
+
+    @staticmethod
+    def _refuse_bad_certificate(error: Exception, url: str, subject: str) -> None:
+        import urllib3
+
+        if isinstance(error, urllib3.exceptions.SSLError):
+            host = origin(url)[1]
+            raise RegistryError(subject, expected=f"TLS with a certificate for {host} that is trusted here", got="none")
 
     @staticmethod
     def transport_errors() -> tuple[type[Exception], ...]:
@@ -169,6 +178,12 @@ class Client:
             if proxy not in self._pools:
                 self._pools[proxy] = urllib3.ProxyManager(proxy, maxsize=8) if proxy else urllib3.PoolManager(maxsize=8)
             return self._pools[proxy]
+
+
+def _reason(error: Exception) -> str:
+    """Why a connection failed: the system's words where it has any, else the kind of error. Never a URL."""
+    cause = error.__cause__ or error
+    return cause.strerror if isinstance(cause, OSError) and cause.strerror else type(error).__name__
 
 
 def body(response: Any, limit_bytes: int) -> bytes:

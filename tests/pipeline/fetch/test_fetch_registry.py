@@ -225,7 +225,7 @@ def test_final_refusals_are_not_retried(
 
 def test_dead_registry_is_one_sentence(env: Env, registry: FakeRegistry) -> None:
     registry.close()
-    with pytest.raises(RegistryError, match="app:1: expected an answer, got NewConnectionError") as caught:
+    with pytest.raises(RegistryError, match="app:1: expected an answer, got Connection refused from http://") as caught:
         run(f"docker://{registry.host}/app:1", env)
     assert caught.value.temporary
 

@@ -343,3 +343,33 @@ def test_result_descriptor_is_that_of_the_file(image: Image, tmp_path: Path) -> 
     result: Descriptor = squash.run(squash.SquashParams(tree), env).image
     path = env.store.path(result.digest)
     assert (path.stat().st_size, "sha256:" + sha256(path)) == (result.size_bytes, str(result.digest))
+
+
+@pytest.mark.parametrize("largest_bytes", [1000, 20_000, 900_000])
+def test_full_disk_is_one_sentence_and_leaves_no_file(image: Image, tmp_path: Path, largest_bytes: int) -> None:
+    layout = write_layout(tmp_path / "layout", {"t": image})
+    (tmp_path / "store").mkdir()
+    limited = f"""
+import resource, signal, sys
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, ({largest_bytes}, {largest_bytes}))
+sys.path.insert(0, {str(PROJECT)!r})
+from pathlib import Path
+from pipeline.env import Env
+from pipeline.errors import PipelineError
+from pipeline.pack import pack_image
+from pipeline.store import Store
+work = Path({str(tmp_path)!r})
+try:
+    pack_image({f"oci:{layout}:t"!r}, work / "x.sqfs", env=Env(Store(work / "store")))
+except PipelineError as error:
+    sys.exit(str(error))
+"""
+    done = subprocess.run([sys.executable, "-c", limited], capture_output=True, text=True)
+    assert (done.returncode, done.stderr.count("\n")) == (1, 1), done.stderr
+    assert "File too large" in done.stderr
+    assert sorted(os.listdir(tmp_path)) == ["layout", "store"]
+    assert os.listdir(tmp_path / "store" / "tmp") == []
+    # With room again, the same call works, and gives what it always gives.
+    again = pack_image(f"oci:{layout}:t", tmp_path / "x.sqfs", env=Env(Store(tmp_path / "store")))
+    assert again == pack_image(f"oci:{layout}:t", tmp_path / "y.sqfs", env=Env(Store(tmp_path / "other")))

@@ -55,7 +55,8 @@ class RegistrySource:
         Raises:  NoSuchImage, RegistryError.
         """
         for attempt in range(self._client.deadline.patience.attempts):
-            response = self._get(f"/manifests/{name}", {"Accept": ACCEPT}, subject)
+            headers = {"Accept": ACCEPT, "Accept-Encoding": "identity"}
+            response = self._get(f"/manifests/{name}", headers, subject)
             try:
                 data = body(response, MANIFEST_MAX_BYTES)
                 return data, response.headers.get("Content-Type", "")

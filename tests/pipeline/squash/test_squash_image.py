@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import io
 import os
@@ -18,7 +19,7 @@ from pipeline import fetch, squash, tool, unpack
 from pipeline.env import Env
 from pipeline.errors import PipelineError
 from pipeline.layers import Spools
-from pipeline.oci import Descriptor
+from pipeline.oci import Descriptor, Digest
 from pipeline.pack import CannotWrite, pack_image
 from pipeline.rootfs import Rootfs
 from pipeline.squashfs import (
@@ -373,3 +374,24 @@ except PipelineError as error:
     # With room again, the same call works, and gives what it always gives.
     again = pack_image(f"oci:{layout}:t", tmp_path / "x.sqfs", env=Env(Store(tmp_path / "store")))
     assert again == pack_image(f"oci:{layout}:t", tmp_path / "y.sqfs", env=Env(Store(tmp_path / "other")))
+
+
+def test_killed_pack_leaves_no_file_and_the_next_one_is_right(image: Image, tmp_path: Path) -> None:
+    layout = write_layout(tmp_path / "layout", {"t": image})
+    argv = [sys.executable, "-c", PACK, str(PROJECT), f"oci:{layout}:t", str(tmp_path), "self", "022"]
+    wanted = str(pack_image(f"oci:{layout}:t", tmp_path / "y.sqfs", env=Env(Store(tmp_path / "other"))))
+    for step in range(25):
+        process = subprocess.Popen(argv, stdout=subprocess.PIPE, text=True)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(timeout=0.05 + 0.04 * step)
+        process.kill()
+        out, _ = process.communicate()
+        if process.returncode == 0:
+            assert out.strip() == wanted
+            break
+        store = Store(tmp_path / "store")
+        written = {"sha256:" + sha256(path) for path in tmp_path.glob("out.sqfs")}
+        assert written <= {wanted}, f"a half file after {step}"
+        assert all(store.verify(Digest("sha256", name)) for name in os.listdir(store.blobs))
+    subprocess.run(argv, check=True, capture_output=True)
+    assert "sha256:" + sha256(tmp_path / "out.sqfs") == wanted

@@ -121,7 +121,8 @@ def compile_script(recipe: dict[str, Any], names: list[str]) -> str:
     link = ["/usr/bin/gcc", *recipe["cflags"], f"-ffile-prefix-map=/{_BUILD}=.", f"-I/usr/include/{python}"]
     link += ["-o", f"/{_BUILD}/init", *c_files, f"/{_BUILD}/frozen.c", archive, *recipe["libraries"]]
     # HOME is named because gcc and Python look there; LC_ALL because messages are read by people.
-    inside = 'env -i PATH=/usr/sbin:/usr/bin HOME=/nonexistent LC_ALL=C SOURCE_DATE_EPOCH="$SOURCE_DATE_EPOCH" chroot "$1" '
+    settings = 'PATH=/usr/sbin:/usr/bin HOME=/nonexistent LC_ALL=C SOURCE_DATE_EPOCH="$SOURCE_DATE_EPOCH"'
+    inside = f'env -i {settings} chroot "$1" '
     compile_all = " && ".join(
         [
             f"{inside}{shlex.join([*freeze, *modules])} {' '.join(standard)}",

@@ -108,7 +108,7 @@ def _unzstd(source: _Ahead, subject: str) -> Iterator[bytes]:
 def _gunzip(source: _Ahead, subject: str) -> Iterator[bytes]:
     from isal import isal_zlib
 
-    broken: type[Exception] = isal_zlib.IsalError
+    broken: Any = isal_zlib.IsalError  # its stubs call it an instance
     engine: Any = isal_zlib.decompressobj(31)
     data = source.read(READ_BYTES)
     while True:

@@ -9,8 +9,10 @@ Records (each is written before what it names is taken; the ledger adds nothing 
 from __future__ import annotations
 
 import logging
+import os
 import time
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from runtime.boot.doors import Hypervisor
@@ -24,13 +26,14 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 Record = Mapping[str, Any]
+_BACKENDS = Path("/sys/bus/xen-backend/devices")  # of this domain; named KIND-DOMID-NUMBER
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.005, 0.2
 
 
 def teardown(records: Iterable[Record], hypervisor: Hypervisor, xenstore: XenStore, *, timeout_s: float = 30.0) -> None:
-    """Destroy the domains and remove the trees the records name; wait until Xen has let the domains go.
+    """Destroy the domains and remove the trees the records name; wait until Xen and the back ends have let them go.
 
-    Raises:  TeardownFault where a domain is still dying after timeout_s (temporary: call again later);
+    Raises:  TeardownFault where a domain is still dying, or a back end still there, after timeout_s (temporary: call again later);
              HypervisorFault, XenstoreFault.
     """
     kept = list(records)
@@ -46,6 +49,9 @@ def teardown(records: Iterable[Record], hypervisor: Hypervisor, xenstore: XenSto
     deadline = time.monotonic() + timeout_s
     for uuid, name in uuids.items():
         _wait_gone(hypervisor, uuid, name, deadline)
+    for record in kept:
+        if record["kind"] == "xenstore" and not int(record.get("backend_domid", 0)):
+            _wait_backends_gone(Domid(int(record["domid"])), hypervisor, deadline)
 
 
 def _remove_trees(record: Record, hypervisor: Hypervisor, xenstore: XenStore) -> None:
@@ -74,3 +80,23 @@ def _wait_gone(hypervisor: Hypervisor, uuid: str, name: str, deadline: float) ->
             )
         time.sleep(pause)
         pause = min(pause * 2, _LONGEST_PAUSE_S)
+
+
+def _wait_backends_gone(domid: Domid, hypervisor: Hypervisor, deadline: float) -> None:
+    """Wait for the kernel's halves of the devices: it takes the vif's interface away after the domain is gone."""
+    pause = _FIRST_PAUSE_S
+    while left := _backends(domid):
+        if hypervisor.domain_info(domid) is not None:
+            return  # they are those of the next domain of this id
+        if time.monotonic() > deadline:
+            raise TeardownFault(f"domain {domid}", got=f"its back ends {', '.join(left)} stay", temporary=True)
+        time.sleep(pause)
+        pause = min(pause * 2, _LONGEST_PAUSE_S)
+
+
+def _backends(domid: Domid) -> list[str]:
+    try:
+        names = os.listdir(_BACKENDS)
+    except FileNotFoundError:
+        return []
+    return sorted(name for name in names if name.split("-")[1:2] == [str(domid)])

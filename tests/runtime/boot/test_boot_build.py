@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import struct
+import threading
 from array import array
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,6 +16,7 @@ from support.kernels import BASE, INIT_P2M, NOTES, VIRT_BASE, kernel_elf
 from support.xenstored import FakeXenstored
 
 from runtime.boot import build, domain, elf
+from runtime.boot import teardown as teardowns
 from runtime.boot.doors import Hypervisor
 from runtime.boot.errors import BadSpec, NotOnXen, OutOfMemory, TeardownFault
 from runtime.boot.model import Disk, DomainSpec, FileRange, Vif
@@ -394,6 +396,23 @@ def test_domain_that_stays_dying_is_told_with_its_pages(
     xen.release(built.domid)
     end(built)
     assert xen.leftovers() == []
+
+
+def test_back_end_that_stays_is_told_by_name(
+    plan: DomainPlan, xenstored: FakeXenstored, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    devices = tmp_path / "devices"
+    for name in ("vif-1-0", "vif-11-0", "vbd-2-51712"):
+        (devices / name).mkdir(parents=True)
+    monkeypatch.setattr(teardowns, "_BACKENDS", devices)
+    xen = FakeXen()
+    built = build_one(plan, xen, xenstored, tmp_path)
+    with pytest.raises(TeardownFault, match="its back ends vif-1-0 stay") as caught:
+        built.destroy(timeout_s=0.01)
+    assert caught.value.temporary
+    threading.Timer(0.1, (devices / "vif-1-0").rmdir).start()
+    end(built)
+    assert not (devices / "vif-1-0").exists()
 
 
 def test_running_domain_is_adopted_from_its_records(plan: DomainPlan, xenstored: FakeXenstored, tmp_path: Path) -> None:

@@ -33,7 +33,8 @@ _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.005, 0.2
 def teardown(records: Iterable[Record], hypervisor: Hypervisor, xenstore: XenStore, *, timeout_s: float = 30.0) -> None:
     """Destroy the domains and remove the trees the records name; wait until Xen and the back ends have let them go.
 
-    Raises:  TeardownFault where a domain is still dying, or a back end still there, after timeout_s (temporary: call again later);
+    Raises:  TeardownFault where a domain is still dying, or a back end still there, after timeout_s (temporary:
+             call again later);
              HypervisorFault, XenstoreFault.
     """
     kept = list(records)

@@ -1,0 +1,237 @@
+"""The QMP client against a scripted QEMU."""
+
+from __future__ import annotations
+
+import json
+import socket
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from pipeline.oci import Descriptor, Digest
+from pipeline.store import Store
+from runtime.host.lab import disks, ports
+from runtime.host.lab.errors import LabFailed, NoSlot, PortTaken, QmpError
+from runtime.host.lab.qmp import Qmp
+
+GREETING = {"QMP": {"version": {"qemu": {"major": 7}}, "capabilities": []}}
+
+
+class FakeQemu:
+    """Greets, then answers every command with what the script says; keeps the commands."""
+
+    def __init__(self) -> None:
+        self.ours, self.theirs = socket.socketpair()
+        self.commands: list[tuple[str, dict[str, Any]]] = []
+        self.script: dict[str, list[list[dict[str, Any]]]] = {}
+        self.always: dict[str, list[dict[str, Any]]] = {"qmp_capabilities": [{"return": {}}]}
+        threading.Thread(target=self._run, daemon=True).start()
+
+    def _run(self) -> None:
+        self._say(GREETING)
+        for line in self.theirs.makefile("rb"):
+            request = json.loads(line)
+            command = request["execute"]
+            self.commands.append((command, request["arguments"]))
+            queue = self.script.get(command, [])
+            for document in queue.pop(0) if queue else self.always.get(command, [{"return": {}}]):
+                if document == {"close": True}:
+                    self.theirs.shutdown(socket.SHUT_RDWR)
+                    return
+                self._say(document)
+
+    def _say(self, document: dict[str, Any]) -> None:
+        self.theirs.sendall(json.dumps(document).encode() + b"\r\n")
+
+    def names(self) -> list[str]:
+        return [name for name, _ in self.commands if name != "qmp_capabilities"]
+
+
+@pytest.fixture
+def fake() -> FakeQemu:
+    return FakeQemu()
+
+
+@pytest.fixture
+def qmp(fake: FakeQemu) -> Iterator[Qmp]:
+    with Qmp(fake.ours, timeout_s=10) as client:
+        yield client
+
+
+def error(text: str) -> list[dict[str, Any]]:
+    return [{"error": {"class": "GenericError", "desc": text}}]
+
+
+def deleted(**data: str) -> dict[str, Any]:
+    return {"event": "DEVICE_DELETED", "data": data}
+
+
+def test_values_come_back_and_events_in_between_are_kept(fake: FakeQemu, qmp: Qmp) -> None:
+    fake.script["query-status"] = [[{"event": "STOP"}, {"return": {"status": "paused"}}]]
+    assert qmp.execute("query-status") == {"status": "paused"}
+    assert qmp.wait_event(lambda event: event["event"] == "STOP", timeout_s=5, what="stop") == {"event": "STOP"}
+
+
+def test_an_error_is_a_sentence_with_the_command(fake: FakeQemu, qmp: Qmp) -> None:
+    fake.script["device_add"] = [error("Duplicate device ID 'x'")]
+    with pytest.raises(QmpError, match="QEMU, device_add: Duplicate device ID 'x'"):
+        qmp.execute("device_add")
+
+
+def test_a_qemu_that_ends_is_said_so(fake: FakeQemu, qmp: Qmp) -> None:
+    fake.script["cont"] = [[{"close": True}]]
+    with pytest.raises(LabFailed, match="it ended"):
+        qmp.execute("cont")
+
+
+def test_no_answer_within_the_deadline_is_said_so(fake: FakeQemu, qmp: Qmp) -> None:
+    fake.script["stop"] = [[]]
+    with pytest.raises(LabFailed, match="expected an answer to stop in time"):
+        qmp.execute("stop", timeout_s=0.1)
+
+
+def test_text_errors_of_the_human_monitor_are_errors(fake: FakeQemu, qmp: Qmp) -> None:
+    fake.script["human-monitor-command"] = [[{"return": "Could not set up host forwarding rule 'tcp:x'\r\n"}]]
+    with pytest.raises(QmpError, match="hostfwd_add: Could not set up"):
+        qmp.human("hostfwd_add n0 tcp:x")
+
+
+def test_a_greeting_that_is_none_is_refused() -> None:
+    ours, theirs = socket.socketpair()
+    theirs.sendall(b'{"hello": 1}\n')
+    with pytest.raises(QmpError, match="expected a QMP greeting"):
+        Qmp(ours, timeout_s=5)
+
+
+# -- disks -------------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def store(tmp_path: Any) -> Store:
+    return Store(tmp_path / "store")
+
+
+def plugged(store: Store, blob: Descriptor) -> list[dict[str, Any]]:
+    name = disks.node_name(blob.digest.hex)
+    nodes = [{"node-name": name, "file": str(store.path(blob.digest))}, {"node-name": "#block1", "file": "/x"}]
+    return [{"return": nodes}]
+
+
+def test_a_disk_is_plugged_in_read_only_with_the_serial_of_its_digest(fake: FakeQemu, qmp: Qmp, store: Store) -> None:
+    blob = store.put(b"bytes")
+    fake.always |= {"query-named-block-nodes": [{"return": []}], "qom-list": [{"return": []}]}
+    assert disks.plug(qmp, store, blob) == blob.digest.hex[:20]
+    arguments = dict(fake.commands)
+    assert arguments["blockdev-add"]["read-only"] is True
+    assert arguments["blockdev-add"]["file"]["filename"] == str(store.path(blob.digest))
+    assert arguments["device_add"]["serial"] == blob.digest.hex[:20]
+
+
+def test_a_disk_that_is_plugged_in_is_not_plugged_in_twice(fake: FakeQemu, qmp: Qmp, store: Store) -> None:
+    blob = store.put(b"bytes")
+    fake.always["query-named-block-nodes"] = plugged(store, blob)
+    fake.always["qom-list"] = [{"return": [{"name": disks.device_name(blob.digest.hex)}]}]
+    disks.plug(qmp, store, blob)
+    assert not {"blockdev-add", "device_add"} & set(fake.names())
+    assert disks.attached(qmp) == [blob.digest.hex]
+
+
+def test_a_node_without_device_left_by_a_killed_client_is_completed(fake: FakeQemu, qmp: Qmp, store: Store) -> None:
+    blob = store.put(b"bytes")
+    fake.always |= {"query-named-block-nodes": plugged(store, blob), "qom-list": [{"return": []}]}
+    disks.plug(qmp, store, blob)
+    assert "device_add" in fake.names()
+    assert "blockdev-add" not in fake.names()
+
+
+def test_no_free_slot_is_a_sentence_and_leaves_no_node(fake: FakeQemu, qmp: Qmp, store: Store) -> None:
+    blob = store.put(b"bytes")
+    fake.always["qom-list"] = [{"return": []}]
+    fake.script["query-named-block-nodes"] = [[{"return": []}], plugged(store, blob)]
+    fake.script["device_add"] = [error("PCI: no slot/function available for virtio-blk-pci, all in use or reserved")]
+    with pytest.raises(NoSlot, match="expected a free slot for a disk, got 0 disks plugged in"):
+        disks.plug(qmp, store, blob)
+    assert fake.names()[-1] == "blockdev-del"
+
+
+def test_a_damaged_blob_is_never_shown_to_dom0(fake: FakeQemu, qmp: Qmp, store: Store) -> None:
+    blob = store.put(b"bytes")
+    store.path(blob.digest).chmod(0o644)
+    store.path(blob.digest).write_bytes(b"other")
+    fake.always |= {"query-named-block-nodes": [{"return": []}], "qom-list": [{"return": []}]}
+    with pytest.raises(Exception, match="bytes of that digest"):
+        disks.plug(qmp, store, blob)
+    assert "blockdev-add" not in fake.names()
+
+
+def test_unplugging_waits_for_the_event_of_the_device_not_of_its_virtio_half(
+    fake: FakeQemu, qmp: Qmp, store: Store
+) -> None:
+    blob = store.put(b"bytes")
+    device = disks.device_name(blob.digest.hex)
+    fake.always["qom-list"] = [{"return": [{"name": device}]}]
+    fake.always["query-named-block-nodes"] = plugged(store, blob)
+    first = deleted(path=f"/machine/peripheral/{device}/virtio-backend")
+    other = deleted(device="disk-other", path="/machine/peripheral/disk-other")
+    fake.script["device_del"] = [[{"return": {}}, first, other, deleted(device=device)]]
+    disks.unplug(qmp, blob.digest.hex, timeout_s=10)
+    assert fake.names()[-2:] == ["query-named-block-nodes", "blockdev-del"]
+
+
+def test_a_guest_that_does_not_let_go_keeps_its_disk(fake: FakeQemu, qmp: Qmp, store: Store) -> None:
+    blob = store.put(b"bytes")
+    device = disks.device_name(blob.digest.hex)
+    fake.always["qom-list"] = [{"return": [{"name": device}]}]
+    fake.script["device_del"] = [[{"return": {}}, deleted(path=f"/machine/peripheral/{device}/virtio-backend")]]
+    with pytest.raises(LabFailed, match="expected an answer to the unplugging"):
+        disks.unplug(qmp, blob.digest.hex, timeout_s=0.2)
+    assert "blockdev-del" not in fake.names()
+
+
+def test_unplugging_what_is_not_there_does_nothing(fake: FakeQemu, qmp: Qmp) -> None:
+    fake.always |= {"query-named-block-nodes": [{"return": []}], "qom-list": [{"return": []}]}
+    disks.unplug(qmp, Digest.of(b"x").hex)
+    assert not {"device_del", "blockdev-del"} & set(fake.names())
+
+
+# -- ports -------------------------------------------------------------------------------------------------------------
+
+USERNET = (
+    "Hub -1 (n0):\r\n  Protocol[State]    FD  Source Address  Port   Dest. Address  Port RecvQ SendQ\r\n"
+    "  TCP[HOST_FORWARD]  24       127.0.0.1 18090       10.0.2.15  8090     0     0\r\n"
+    "  TCP[HOST_FORWARD]  25               * 18091       10.0.2.15  8091     0     0\r\n"
+    "  TCP[ESTABLISHED]   26       127.0.0.1 18090       10.0.2.15  8090     0     0\r\n"
+)
+
+
+def test_forwards_are_read_from_qemus_list(fake: FakeQemu, qmp: Qmp) -> None:
+    fake.always["human-monitor-command"] = [{"return": USERNET}]
+    assert ports.forwards(qmp) == [("127.0.0.1", 18090, 8090), ("0.0.0.0", 18091, 8091)]
+
+
+def test_a_forward_that_is_there_is_not_added_again_but_another_target_is_refused(fake: FakeQemu, qmp: Qmp) -> None:
+    fake.always["human-monitor-command"] = [{"return": USERNET}]
+    ports.add(qmp, "127.0.0.1", 18090, 8090)
+    assert len(fake.names()) == 1
+    with pytest.raises(PortTaken, match=r"port 18090 on 127\.0\.0\.1: expected it free, got published by another zone"):
+        ports.add(qmp, "127.0.0.1", 18090, 9999)
+
+
+def test_a_port_in_use_is_named_before_qemu_is_asked(fake: FakeQemu, qmp: Qmp) -> None:
+    fake.always["human-monitor-command"] = [{"return": ""}]
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        with pytest.raises(PortTaken, match=f"port {port} on 127.0.0.1: expected it free, got in use"):
+            ports.add(qmp, "127.0.0.1", port, 80)
+    assert len(fake.names()) == 1
+
+
+def test_addresses_qemu_cannot_forward_from_are_refused() -> None:
+    with pytest.raises(ports.BadAddress, match="expected an IPv4 address"):
+        ports.check_free("::1", 8080)
+    with pytest.raises(ports.BadAddress, match="expected an address of this machine"):
+        ports.check_free("192.0.2.1", 8080)

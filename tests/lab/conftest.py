@@ -1,0 +1,61 @@
+"""One lab for the whole session, apart from the user's; what it said is shown with every test that fails in it."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Generator, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pipeline.progress import PlainProgress
+from pipeline.recipe import PROJECT
+from pipeline.store import Store
+from runtime.errors import RuntimeFault
+from runtime.host.lab.config import LabConfig, load_config
+from runtime.host.lab.errors import LabUnfit
+from runtime.host.lab.lab import Lab
+from runtime.host.lab.state import state_directory
+
+FLAVOUR = os.environ.get("ZONEWRIGHT_LAB_FLAVOUR", "debian12")
+LOGS = 'tail -n 60 /run/zonewright/zoned.log; for f in /run/zonewright/console/*; do echo "== $f"; tail -n 30 $f; done'
+
+
+def lab_directory(name: str) -> Path:
+    """A place that is the same in every run of this checkout: a lab that a killed run left is found and ended."""
+    return state_directory(f"{name}-{hashlib.sha256(os.fsencode(PROJECT)).hexdigest()[:8]}")
+
+
+@pytest.fixture(scope="session")
+def lab_config() -> LabConfig:
+    """The settings a fresh checkout has, of the flavour asked for."""
+    return load_config(Path("/nonexistent"), flavour=FLAVOUR)
+
+
+@pytest.fixture(scope="session")
+def lab(lab_config: LabConfig) -> Iterator[Lab]:
+    """The session's lab, up. Skips where this machine cannot run one, and says why."""
+    lab = Lab(lab_config, Store(), directory=lab_directory(f"tests-{FLAVOUR}"))
+    lab.down()
+    try:
+        lab.up(PlainProgress())
+    except LabUnfit as error:
+        pytest.skip(str(error))
+    yield lab
+    lab.down()
+
+
+@pytest.hookimpl(hookwrapper=True)
+def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> Generator[None, Any, None]:
+    """Add dom0's log and the consoles to the report of a failed lab test."""
+    outcome = yield
+    report = outcome.get_result()
+    lab = getattr(item, "funcargs", {}).get("lab")
+    if report.failed and isinstance(lab, Lab):
+        report.sections.append(("console of Xen and dom0", lab.console_tail()))
+        try:
+            report.sections.append(("dom0: zoned's log and the zones' consoles", lab.shell(LOGS, timeout_s=20)[1]))
+        except RuntimeFault as error:
+            report.sections.append(("dom0", f"cannot be asked: {error}"))

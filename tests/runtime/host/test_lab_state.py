@@ -1,0 +1,170 @@
+"""What a lab leaves on disk: stale records, pids used again, killed starters, locks."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from runtime.host.lab import process
+from runtime.host.lab.errors import LabFailed
+from runtime.host.lab.state import Record, State, state_directory
+
+SLEEPER = "import signal, sys, time; print('up', flush=True); time.sleep(120)"
+
+
+def record_of(pid: int) -> Record:
+    ticks = process.start_ticks(pid)
+    assert ticks is not None
+    return Record(
+        pid, ticks, process.boot_id(), "key", "debian12", "tcg", 1024, 400, 2, 0.0, restored=False, ready=True
+    )
+
+
+@pytest.fixture
+def state(tmp_path: Path) -> State:
+    return State(tmp_path / "lab")
+
+
+@pytest.fixture
+def qemu(state: State) -> Iterator[subprocess.Popen[str]]:
+    """Something that runs under the lab's mark."""
+    words = [sys.executable, "-c", SLEEPER, "-name", f"{state.mark},debug-threads=on"]
+    child = subprocess.Popen(words, stdout=subprocess.PIPE, text=True)
+    assert child.stdout is not None
+    assert child.stdout.readline() == "up\n"
+    yield child
+    child.kill()
+    child.wait()
+
+
+def test_a_record_survives_writing_and_reading(state: State) -> None:
+    record = record_of(os.getpid())
+    state.write(record)
+    assert state.read() == record
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", '{"pid": "x"}', '{"pid": 1}'])
+def test_a_record_that_cannot_be_read_counts_as_none(state: State, text: str) -> None:
+    state.directory.mkdir()
+    state.path("record.json").write_text(text)
+    assert state.read() is None
+
+
+def test_a_pid_used_again_or_another_boot_is_not_the_lab(qemu: subprocess.Popen[str]) -> None:
+    record = record_of(qemu.pid)
+    assert process.is_alive(record.pid, record.start_ticks, record.boot_id)
+    assert not process.is_alive(record.pid, record.start_ticks + 1, record.boot_id)
+    again = replace(record, boot_id="another")
+    assert not process.is_alive(again.pid, again.start_ticks, again.boot_id)
+
+
+def test_a_zombie_counts_as_gone() -> None:
+    child = subprocess.Popen([sys.executable, "-c", ""], stdout=subprocess.PIPE)
+    assert child.stdout is not None
+    child.stdout.read()
+    deadline = time.monotonic() + 30
+    while process.start_ticks(child.pid) is not None:
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    child.returncode = 0
+
+
+def test_only_processes_with_the_labs_mark_are_found_and_ended(state: State, qemu: subprocess.Popen[str]) -> None:
+    assert process.marked(state.mark) == [qemu.pid]
+    assert process.marked(state.mark + "0") == []
+    process.end(os.getpid(), state.mark)  # no mark: must not hit us
+    process.end(qemu.pid, state.mark)
+    assert process.marked(state.mark) == []
+
+
+def test_one_that_ignores_sigterm_is_killed(state: State, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(process, "TERM_TIMEOUT_S", 0.2)
+    code = "import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN);" + SLEEPER
+    child = subprocess.Popen([sys.executable, "-c", code, "-name", state.mark], stdout=subprocess.PIPE)
+    assert child.stdout is not None
+    child.stdout.readline()
+    process.end(child.pid, state.mark)
+    assert process.marked(state.mark) == []
+    child.returncode = -signal.SIGKILL
+
+
+def test_directories_have_different_marks_and_one_directory_has_one(tmp_path: Path) -> None:
+    assert State(tmp_path / "a").mark != State(tmp_path / "b").mark
+    (tmp_path / "link").symlink_to(tmp_path / "a")
+    assert State(tmp_path / "link").mark == State(tmp_path / "a").mark
+
+
+def test_the_lock_of_a_killed_holder_is_free(state: State) -> None:
+    code = (
+        "import sys; from pathlib import Path; from runtime.host.lab.state import State; import time\n"
+        "with State(Path(sys.argv[1])).lock(): print('held', flush=True); time.sleep(120)"
+    )
+    holder = subprocess.Popen([sys.executable, "-c", code, str(state.directory)], stdout=subprocess.PIPE, text=True)
+    assert holder.stdout is not None
+    assert holder.stdout.readline() == "held\n"
+    with pytest.raises(LabFailed, match="its lock"), state.lock(timeout_s=0.2):
+        pass
+    holder.kill()
+    holder.wait()
+    with state.lock(timeout_s=10):
+        pass
+
+
+def test_who_waits_while_the_lab_is_ended_gets_a_lock_that_counts(state: State) -> None:
+    entered = threading.Event()
+
+    def wait() -> None:
+        with state.lock(timeout_s=30):
+            assert state.path("lock").exists()
+            entered.set()
+
+    with state.lock():
+        waiter = threading.Thread(target=wait)
+        waiter.start()
+        time.sleep(0.2)
+        state.clear(keep_lock=False)
+        assert not state.directory.exists()
+    waiter.join(30)
+    assert entered.is_set()
+
+
+def test_clearing_keeps_only_the_lock_until_the_lab_is_over(state: State) -> None:
+    with state.lock():
+        state.path("console.log").write_text("x")
+        state.clear(keep_lock=True)
+        assert [path.name for path in state.directory.iterdir()] == ["lock"]
+        state.clear(keep_lock=False)
+    assert not state.directory.exists()
+
+
+def test_the_directory_is_below_the_runtime_directory_where_there_is_one(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
+    assert state_directory("debian12") == tmp_path / "zonewright/lab/debian12"
+    monkeypatch.delenv("XDG_RUNTIME_DIR")
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "s"))
+    assert state_directory("debian13") == tmp_path / "s/zonewright/lab/debian13"
+
+
+def test_a_process_we_spawn_is_in_another_session_and_logs_to_its_directory(tmp_path: Path) -> None:
+    code = "import os, sys; print(os.getsid(0) == os.getpid(), os.getcwd(), flush=True)"
+    pid = process.spawn([sys.executable, "-c", code], cwd=tmp_path)
+    assert process.wait_gone(pid, 30)
+    assert (tmp_path / process.LOG).read_text() == f"True {tmp_path}\n"
+
+
+def test_last_words_are_the_last_lines_of_the_first_log_that_says_something(tmp_path: Path) -> None:
+    (tmp_path / "qemu.log").write_text("")
+    (tmp_path / "console.log").write_text("a\nb\n\x1b[6n\x00c\nd\n\n")
+    assert process.last_words(tmp_path, "none", "qemu.log", "console.log") == "b | [6n c | d"
+    assert process.last_words(tmp_path, "qemu.log") == "no message"

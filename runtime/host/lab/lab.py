@@ -33,6 +33,7 @@ RESTORE_TIMEOUT_S = 60.0
 QMP_TIMEOUT_S = 30.0
 PING_TIMEOUT_S = 10.0
 PING_SLICE_S = 2.0
+DEATH_TIMEOUT_S = 3.0
 POLL_S = 0.02
 QMP_LOCK = "qmp.lock"
 DISKS_LOCK = "disks.lock"
@@ -109,7 +110,8 @@ class Lab:
         try:
             return channel.call(self.state, method, params, on_event=on_event, timeout_s=timeout_s)
         except (ConnectionLost, LabDown):
-            if process.is_alive(record.pid, record.start_ticks, record.boot_id):
+            # Its sockets close a moment before the process is gone.
+            if not process.wait_gone(record.pid, DEATH_TIMEOUT_S):
                 raise
             raise self._died("while a call was under way") from None
 

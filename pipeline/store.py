@@ -121,6 +121,7 @@ class Store:
         self.results = self.root / "results"
         self.locks = self.root / "locks"
         self.tmp = self.root / "tmp"
+        self._proven: dict[Digest, tuple[int, int, int, int]] = {}
         for directory in (self.blobs, self.results, self.locks, self.tmp):
             directory.mkdir(parents=True, exist_ok=True)
         if not (self.root / "oci-layout").exists():
@@ -145,14 +146,22 @@ class Store:
             return False
 
     def verify(self, digest: Digest) -> bool:
-        """Hash the whole object; a damaged one is removed, so that the next build makes it anew."""
+        """Hash the whole object; a damaged one is removed, so that the next build makes it anew.
+
+        One process hashes an object once, while its inode (number, size, time of last change) stays what it was.
+        """
         path = self.path(digest)
         try:
             with open(path, "rb") as file:
+                status = os.fstat(file.fileno())
+                identity = (status.st_dev, status.st_ino, status.st_size, status.st_ctime_ns)
+                if self._proven.get(digest) == identity:
+                    return True
                 actual = hashlib.file_digest(file, digest.algorithm).hexdigest()
         except FileNotFoundError:
             return False
         if actual == digest.hex:
+            self._proven[digest] = identity
             return True
         with contextlib.suppress(FileNotFoundError):
             path.unlink()
@@ -239,7 +248,7 @@ class Store:
             os.close(fd)
 
     def sweep(self) -> int:
-        """Remove what killed processes left in tmp; a temporary file whose lock is free has no owner. Returns how many."""
+        """Remove what killed processes left in tmp; one whose lock is free has no owner. Returns how many."""
         swept = 0
         with self.try_lock("tmp") as alone:
             for path in self.tmp.iterdir() if alone else ():

@@ -6,6 +6,7 @@ database decides nothing: a result holds only while its file can be read and eve
 
 from __future__ import annotations
 
+import errno
 import functools
 import re
 import subprocess
@@ -35,6 +36,10 @@ VARIABLES: dict[str, str] = {
 
 class UnknownVariable(PipelineError):
     """A NAME=VALUE on the command line that no task reads."""
+
+
+class StageFailed(PipelineError):
+    """The machine said no while a stage worked: a full disk, a file that may not be read."""
 
 
 class NotBuilt(PipelineError):
@@ -82,7 +87,12 @@ def execute(stage: str, name: str, run: Callable[..., Any], inputs: Sequence[tup
     inputs:  (result class, stage, name) of each result `run` takes, after env.
     """
     arguments: list[Any] = [read_result(cls, *where) for cls, *where in inputs]
-    result = run(env(), *arguments)
+    try:
+        result = run(env(), *arguments)
+    except OSError as error:
+        hint = f"free space where {env().store.root} lies, and run again" if error.errno == errno.ENOSPC else ""
+        where = f" ({error.filename})" if error.filename else ""
+        raise StageFailed(f"{stage} {name}", got=f"{error.strerror or error}{where}", hint=hint) from error
     write_atomic(result_path(stage, name), canonical_json(to_json(result)) + b"\n")
 
 

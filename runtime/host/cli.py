@@ -243,8 +243,9 @@ def _host_status(arguments: argparse.Namespace) -> None:
 
 
 def _image_pack(arguments: argparse.Namespace) -> None:
-    from pipeline.env import Env
     from pipeline.pack import pack_image
+
+    from pipeline.env import Env
     from pipeline.store import Store
 
     def pack(progress: Any) -> Any:

@@ -138,7 +138,7 @@ def test_every_recipe_is_valid_and_names_files_that_exist() -> None:
 
 
 def test_bad_recipes_are_sentences() -> None:
-    with pytest.raises(UnknownName, match="did you mean .*debian12"):
+    with pytest.raises(UnknownName, match=r"did you mean .*debian12"):
         dom0.load("debian21")
     with pytest.raises(BadRecipe, match="key suite: expected the code name of a Debian release"):
         check(dom0.load("debian12") | {"suite": "Bookworm 12"}, schema=dom0.SCHEMA, subject="x")

@@ -19,7 +19,7 @@ from runtime.boot.model import Domid, EvtchnPort, Mfn, ShutdownState, ZoneState
 from runtime.boot.teardown import Record, teardown
 
 if TYPE_CHECKING:
-    from runtime.boot.xenstore import XenStore
+    from runtime.boot.xenstore import Watch, XenStore
 
 log = logging.getLogger(__name__)
 
@@ -85,6 +85,10 @@ class Domain:
         home = f"{nodes.domain_path(self.domid)}/zone/state"
         phase, timings, end = (self.xenstore.read(f"{home}/{key}") for key in ("phase", "timings", "exit"))
         return ZoneState(_guest_text(phase), _guest_timings(_guest_text(timings)), _guest_text(end))
+
+    def watch_state(self) -> Watch:
+        """A watch on what the zone's init reports; a context manager."""
+        return self.xenstore.watch(f"{nodes.domain_path(self.domid)}/zone/state")
 
     def request_stop(self, signal: int, timeout_s: float) -> None:
         """Ask the zone's init to stop the workload: signal first, SIGKILL after timeout_s."""

@@ -13,6 +13,7 @@ import re
 import threading
 import time
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -150,24 +151,18 @@ class Service:
     def _bring_up(self, zone: Zone, params: Json, call: Call) -> None:
         clock = Stopwatch(zone.timings)
         zone.console_path.unlink(missing_ok=True)
-        with clock("plan"):
-            plan = zone.plan(params["sources"])
-        call(stage="plan", text=str(plan))
-        with clock("network"):
-            mtu = zone.bundle.network.mtu
-            zone.network = ZoneNetwork(zone.name, zone.addresses, mtu, zone.ledger.record, deny=self.deny)
-            zone.network.create()
-        with clock("ports"):
-            rules = params.get("listen", [])
-            wanted = [Port(rule["address"], rule["port"], rule["zone_port"]) for rule in rules]
-            for rule, (address, port) in zip(rules, zone.network.publish(wanted), strict=True):
-                zone.published.append(
-                    Published(rule["host_address"], rule["host_port"], address, port, rule["zone_port"])
+        # The engine's process takes as long to start as the domain to build, and neither needs the other.
+        with ThreadPoolExecutor(1, f"network of {zone.name}") as beside:
+            network = beside.submit(self._make_network, zone, params.get("listen", []), clock)
+            with clock("plan"):
+                plan = zone.plan(params["sources"])
+            call(stage="plan", text=str(plan))
+            with self._building, clock("build"):
+                zone.domain = build_domain(
+                    plan, self.hypervisor, self.xenstore, zone.ledger.record, console_log=zone.console_path
                 )
-        with self._building, clock("build"):
-            zone.domain = build_domain(
-                plan, self.hypervisor, self.xenstore, zone.ledger.record, console_log=zone.console_path
-            )
+            with clock("network wait"):
+                zone.network = network.result()
         call(stage="build", phases=zone.domain.timings)
         with clock("wire"):
             zone.network.attach(zone.domain.wait_vif())
@@ -181,6 +176,19 @@ class Service:
             zone.domain.unpause()
         with self._lock:
             zone.state = ZoneState.RUNNING
+
+    def _make_network(self, zone: Zone, rules: list[Json], clock: Stopwatch) -> ZoneNetwork:
+        mtu = zone.bundle.network.mtu
+        with clock("network"):
+            made = zone.network = ZoneNetwork(zone.name, zone.addresses, mtu, zone.ledger.record, deny=self.deny)
+            made.create()
+        with clock("ports"):
+            wanted = [Port(rule["address"], rule["port"], rule["zone_port"]) for rule in rules]
+            for rule, (address, port) in zip(rules, made.publish(wanted), strict=True):
+                zone.published.append(
+                    Published(rule["host_address"], rule["host_port"], address, port, rule["zone_port"])
+                )
+        return made
 
     def wait(self, params: Json, call: Call) -> Json:
         """Wait for a zone's workload to run, then for each of its published ports to answer."""

@@ -29,6 +29,7 @@ from runtime.net.network import ZoneNetwork
 log = logging.getLogger(__name__)
 
 POLL_S = 0.05
+LOOK_AGAIN_S = 1.0
 CONSOLE_TAIL_LINES = 20
 Emit = Callable[..., None]
 
@@ -160,14 +161,17 @@ class Zone:
 
     def wait_workload(self, timeout_s: float) -> None:
         """Return when the zone's init has started the workload; raises ZoneFailed if it ends first or is late."""
+        assert self.domain is not None
         deadline = time.monotonic() + timeout_s
-        while self.refresh() != "workload":
-            if self.exit or self.ended.is_set():
-                self.ended.wait(10)
-                raise self.failure("ended before its workload ran")
-            if time.monotonic() > deadline:
-                raise self.failure(f"its workload did not start within {timeout_s:.0f} s")
-            self.ended.wait(POLL_S)
+        with self.domain.watch_state() as news:
+            while self.refresh() != "workload":
+                if self.exit or self.ended.is_set():
+                    self.ended.wait(10)
+                    raise self.failure("ended before its workload ran")
+                if time.monotonic() > deadline:
+                    raise self.failure(f"its workload did not start within {timeout_s:.0f} s")
+                # Asking on and on would cost the zone the time it needs; a lost event costs one look.
+                news.wait(LOOK_AGAIN_S)
 
     def wait_port(self, port: int, timeout_s: float) -> None:
         """Return when something in the zone accepts connections on `port`, asked from inside the zone's network."""

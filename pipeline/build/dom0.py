@@ -9,8 +9,6 @@ from __future__ import annotations
 import gzip
 import hashlib
 import re
-import subprocess
-import tarfile
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from fnmatch import fnmatchcase
@@ -20,16 +18,17 @@ from typing import Any
 from pipeline import newc, tool
 from pipeline import recipe as recipes
 from pipeline.build import mmdebstrap, modinfo
-from pipeline.build.layer import tar_bytes
 from pipeline.build.model import Dom0Params, Dom0Result
-from pipeline.build.roottree import Entry, Root, order, read_root
+from pipeline.build.roottree import Entry, Root, add, directory, file, in_order, order, read_root, symlink
+from pipeline.build.squashed import write_squashfs
 from pipeline.debian import PackageLock
 from pipeline.env import Env, cached
 from pipeline.errors import PipelineError
 from pipeline.fetch import debian
 from pipeline.oci import EMPTY, MANIFEST, Descriptor, canonical_json
+from pipeline.squashfs import writer_versions
 
-VERSION = 1
+VERSION = 2
 RECIPES = recipes.PROJECT / "os"
 SCHEMA = RECIPES / "dom0.schema.json"
 
@@ -47,7 +46,7 @@ KERNEL_PACKAGE = re.compile(r"linux-image-[0-9][^ ]*(?<!-dbg)")
 # Compiled by the Python that will run them: a start of dom0 would else spend seconds on it, as TCG runs it.
 COMPILE = "exec python3 -m compileall -q -j 1 --invalidation-mode unchecked-hash /usr/lib/python3.*"
 COMPILE_HOOK = ("customize", f"chroot \"$1\" /bin/sh -c '{COMPILE}'")
-SQUASHFS_OPTIONS = ("--compressor", "lz4", "--block-size", "131072", "--num-jobs", "2", "--quiet")
+COMPRESSION = "lz4"  # the quickest to unpack, as TCG runs it
 TOOL_TIMEOUT_S = 600.0
 
 
@@ -122,7 +121,7 @@ def _cached(params: Dom0Params, env: Env, lock: PackageLock, parts_lock: Package
         version=VERSION,
         params={"name": params.name, "recipe": recipe},
         inputs=inputs,
-        tools={"mmdebstrap": mmdebstrap.version(), "tar2sqfs": _tar2sqfs_version()},
+        tools={"mmdebstrap": mmdebstrap.version(), **writer_versions(COMPRESSION)},
         build=lambda: _build(params, env, lock, parts_lock, kernel, sorted(wanted), sources),
     )
 
@@ -157,16 +156,19 @@ def _build(
         loadable = modinfo.closure([*recipe["initrd_modules"], *recipe["modules"]], modules)
         root = merged_usr(read_root(tar, exclude=[f"/{pattern}" for pattern in recipe.get("drop", [])]), epoch)
         busybox = _bytes_of(root, "usr/bin/busybox", recipe)
-        _add(root, extracted(trees, recipe.get("extract", []), epoch))
-        _add(root, module_entries(release, modules, loadable, epoch))
-        _add(root, recipe_files(recipe["files"], sources, epoch))
+        add(root, extracted(trees, recipe.get("extract", []), epoch))
+        add(root, module_entries(release, modules, loadable, epoch))
+        add(root, recipe_files(recipe["files"], sources, epoch))
         with env.progress.bar(f"{params.name}: squashfs of {len(root)} files", unit="files"):
-            image = _squashfs(root, work / "root.squashfs", epoch)
+            entries = (replace(entry, mtime=epoch) for entry in in_order(root))
+            image = write_squashfs(
+                env.store, entries, epoch=epoch, compression=COMPRESSION, media_type=MEDIA_TYPES["root"]
+            )
         layers = {
             "xen": env.store.put(_hypervisor(trees, recipe), MEDIA_TYPES["xen"]),
             "kernel": env.store.put(_kernel_image(trees[kernel], release), MEDIA_TYPES["kernel"]),
             "initrd": env.store.put(initrd_archive(busybox, sources["init"], initrd), MEDIA_TYPES["initrd"]),
-            "root": env.store.put_file(image, MEDIA_TYPES["root"]),
+            "root": image,
         }
     xen_version = parts_lock.package(recipe["hypervisor"]["package"]).version
     python_version = lock.package("python3-minimal").version
@@ -264,33 +266,6 @@ def initrd_archive(busybox: bytes, init: bytes, modules: Iterable[modinfo.Kernel
     return newc.archive(sorted(entries, key=lambda entry: order(entry.path)))
 
 
-def file(path: str, content: bytes, epoch: int, *, mode: int = 0o644) -> Entry:
-    """A regular file that root owns."""
-    digest = hashlib.sha256(content).hexdigest()
-    return Entry(path, tarfile.REGTYPE, mode, epoch, size_bytes=len(content), digest=digest, content=content)
-
-
-def symlink(path: str, target: str, epoch: int) -> Entry:
-    """A symbolic link."""
-    return Entry(path, tarfile.SYMTYPE, 0o777, epoch, linkname=target)
-
-
-def directory(path: str, epoch: int, *, mode: int = 0o755) -> Entry:
-    """A directory that root owns."""
-    return Entry(path, tarfile.DIRTYPE, mode, epoch)
-
-
-def _add(root: Root, entries: Iterable[Entry]) -> None:
-    """Put entries in place, with the directories they need."""
-    for entry in entries:
-        parts = entry.path.split("/")
-        for depth in range(1, len(parts)):
-            parent = "/".join(parts[:depth])
-            if parent not in root:
-                root[parent] = directory(parent, entry.mtime)
-        root[entry.path] = entry
-
-
 def _bytes_of(root: Root, path: str, recipe: Mapping[str, Any]) -> bytes:
     entry = root.get(path)
     if entry is None or entry.tar is None:
@@ -326,38 +301,6 @@ def _hypervisor(trees: Mapping[str, Path], recipe: Mapping[str, Any]) -> bytes:
 
 def _kernel_image(tree: Path, release: str) -> bytes:
     return (tree / "boot" / f"vmlinuz-{release}").read_bytes()
-
-
-def _tar2sqfs_version() -> str:
-    words = tool.run([_tar2sqfs(), "--version"], timeout_s=60).decode().split()
-    return words[-1] if len(words) < 3 else " ".join(words[:3])
-
-
-def _tar2sqfs() -> str:
-    return tool.find("tar2sqfs", package="squashfs-tools-ng")
-
-
-def _squashfs(root: Root, path: Path, epoch: int) -> Path:
-    """The root as a squashfs image; tar2sqfs takes order and metadata from the stream."""
-    argv = [_tar2sqfs(), *SQUASHFS_OPTIONS, "--defaults", f"mtime={epoch}", str(path)]
-    process = subprocess.Popen(argv, stdin=subprocess.PIPE, stderr=subprocess.PIPE, env=tool.BASE_ENV)
-    assert process.stdin is not None and process.stderr is not None
-    try:
-        entries = (replace(root[name], mtime=epoch) for name in sorted(root, key=order))
-        for chunk in tar_bytes(entries):
-            process.stdin.write(chunk)
-        process.stdin.close()
-    except BrokenPipeError:
-        pass  # it ended early: its exit code and words say why
-    except BaseException:
-        process.kill()
-        raise
-    finally:
-        said = process.stderr.read()
-        process.wait()
-    if process.returncode != 0:
-        raise tool.failure(argv, process.returncode, said, subject="tar2sqfs")
-    return path
 
 
 def _manifest(env: Env, name: str, layers: Mapping[str, Descriptor], versions: Mapping[str, str]) -> Descriptor:

@@ -6,8 +6,6 @@ Tools:  mmdebstrap, apt, dpkg. Needs: no root (mode unshare wants a subuid range
 
 from __future__ import annotations
 
-import hashlib
-import tarfile
 import threading
 import zlib
 from collections.abc import Mapping
@@ -16,11 +14,11 @@ from pathlib import Path
 from typing import Any
 
 from pipeline import recipe as recipes
-from pipeline.build import mmdebstrap
+from pipeline.build import mmdebstrap, roottree
 from pipeline.build.layer import write_layer
 from pipeline.build.model import ImageParams, ImageResult
 from pipeline.build.ociimage import image_config, store_image
-from pipeline.build.roottree import Entry, Root, difference, order, read_root
+from pipeline.build.roottree import Entry, Root, add, difference, in_order, read_root
 from pipeline.debian import PackageLock
 from pipeline.env import Env, cached
 from pipeline.fetch import debian
@@ -150,7 +148,7 @@ def _roots(
         if index == 0 or layer.get("packages"):
             root = next(built)
         files |= {entry.path: entry for entry in (file_entry(file, lock.epoch) for file in layer.get("files", []))}
-        roots.append(with_files(root, files, lock.epoch))
+        roots.append(with_files(root, files))
     return roots
 
 
@@ -158,33 +156,19 @@ def file_entry(file: Mapping[str, Any], epoch: int) -> Entry:
     """A file or symbolic link that a recipe gives inline."""
     path = file["path"].strip("/")
     if "link" in file:
-        return Entry(path, tarfile.SYMTYPE, 0o777, epoch, linkname=file["link"])
-    content = file["content"].encode()
-    return Entry(
-        path,
-        tarfile.REGTYPE,
-        int(file.get("mode", "0644"), 8),
-        epoch,
-        uid=file.get("uid", 0),
-        gid=file.get("gid", 0),
-        size_bytes=len(content),
-        digest=hashlib.sha256(content).hexdigest(),
-        content=content,
-    )
+        return roottree.symlink(path, file["link"], epoch)
+    mode, uid, gid = int(file.get("mode", "0644"), 8), file.get("uid", 0), file.get("gid", 0)
+    return roottree.file(path, file["content"].encode(), epoch, mode=mode, uid=uid, gid=gid)
 
 
-def with_files(root: Mapping[str, Entry], files: Mapping[str, Entry], epoch: int) -> Root:
+def with_files(root: Mapping[str, Entry], files: Mapping[str, Entry]) -> Root:
     """`root` with files laid over it; parents that are missing become plain directories."""
     merged = dict(root)
     for path, entry in files.items():
         for name in [name for name in merged if name.startswith(f"{path}/")]:
             del merged[name]
-        parent = path.rpartition("/")[0]
-        while parent and parent not in merged:
-            merged[parent] = Entry(parent, tarfile.DIRTYPE, 0o755, epoch)
-            parent = parent.rpartition("/")[0]
-        merged[path] = entry
-    return {path: merged[path] for path in sorted(merged, key=order)}
+        add(merged, [entry])
+    return {entry.path: entry for entry in in_order(merged)}
 
 
 def oci_settings(config: Mapping[str, Any]) -> dict[str, Any]:

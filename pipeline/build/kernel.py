@@ -9,30 +9,31 @@ from __future__ import annotations
 import gzip
 import hashlib
 import re
-import tarfile
 import zlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from pipeline import recipe as recipes
-from pipeline import tool
 from pipeline.build import modinfo
 from pipeline.build.deb import data_tar
-from pipeline.build.layer import tar_bytes, write_layer
+from pipeline.build.layer import write_layer
 from pipeline.build.model import KernelParams, KernelResult
 from pipeline.build.ociimage import image_config, store_image
-from pipeline.build.roottree import Entry, order
+from pipeline.build.roottree import Entry, Root, add, directory, file, in_order
+from pipeline.build.squashed import write_squashfs
 from pipeline.debian import LockedPackage, PackageLock, fields_of
 from pipeline.env import Env, cached
 from pipeline.errors import PipelineError
 from pipeline.fetch import debian
+from pipeline.squashfs import writer_versions
 
-VERSION = 1
+VERSION = 2
 RECIPES = recipes.PROJECT / "kernel"
 SCHEMA = RECIPES / "kernel.schema.json"
-ZSTD_LEVEL = 15  # a few MiB, packed once
+ADDONS = "application/vnd.zonewright.addons.v1.squashfs"
+COMPRESSION = "zstd-15"  # a few MiB, packed once
 ARCHITECTURES = {"amd64": "x86_64", "arm64": "aarch64"}
 
 # What of the package is wanted; Debian moved modules below usr/ after bookworm.
@@ -74,7 +75,7 @@ def run(params: KernelParams, env: Env) -> KernelResult:
             version=VERSION,
             params={"name": params.name, "recipe": params.recipe},
             inputs={"package": package.sha256},
-            tools={"tar2sqfs": _tar2sqfs_version(), "zlib": zlib.ZLIB_RUNTIME_VERSION},
+            tools={**writer_versions(COMPRESSION), "zlib": zlib.ZLIB_RUNTIME_VERSION},
             build=lambda: _build(params, lock, package, env),
         )
 
@@ -109,7 +110,8 @@ def _build(params: KernelParams, lock: PackageLock, package: LockedPackage, env:
         boot = modinfo.closure(wanted["boot"], files.modules)
         modules = modinfo.closure([*wanted["boot"], *wanted.get("extra", [])], files.modules)
         bar.advance(len(modules))
-        addons = squash(addons_entries(modules, files.epoch), scratch / "addons.squashfs")
+        entries = addons_entries(modules, files.epoch)
+        addons = write_squashfs(env.store, entries, epoch=files.epoch, compression=COMPRESSION, media_type=ADDONS)
     version = package.version.partition(":")[2] or package.version
     version = version.rpartition("-")[0] or version
     # Load order as modprobe spells it: the name of the file.
@@ -126,10 +128,14 @@ def _build(params: KernelParams, lock: PackageLock, package: LockedPackage, env:
         "kernel/image": files.image,
         "kernel/config.gz": gzip.compress(files.config, 9, mtime=0),
         "kernel/metadata": "".join(f"{key}={value}\n" for key, value in facts.items()).encode(),
-        "kernel/addons.squashfs": addons,
+        "kernel/addons.squashfs": env.store.read(addons.digest),
     }
     # One layer for each file, as Edera's builds make: another set of modules leaves the kernel's layer as it was.
-    layers = [write_layer(env.store, plain_entries({path: data}, files.epoch)) for path, data in contents.items()]
+    layers = []
+    for path, data in contents.items():
+        root: Root = {}
+        add(root, [file(path, data, files.epoch)])
+        layers.append(write_layer(env.store, in_order(root)))
     config = image_config(
         layers,
         architecture=lock.architecture,
@@ -183,45 +189,8 @@ def read_package(deb: Path, modules: Path, *, subject: str) -> KernelFiles:
 
 def addons_entries(modules: Sequence[modinfo.KernelModule], epoch: int) -> list[Entry]:
     """The tree of addons.squashfs: modules/, with the index files modprobe reads, and an empty firmware/."""
-    contents = {f"modules/{module.path}": modinfo.read_module(module.source) for module in modules}
-    contents |= {f"modules/{name}": data for name, data in modinfo.index_files(modules).items()}
-    return plain_entries(contents, epoch, directories=("modules", "firmware"))
-
-
-def plain_entries(contents: Mapping[str, bytes], epoch: int, *, directories: Iterable[str] = ()) -> list[Entry]:
-    """Files of root with mode 0644, their parent directories before them."""
-    entries = {path: Entry(path, tarfile.DIRTYPE, 0o755, epoch) for path in directories}
-    for path, data in contents.items():
-        for parent in Path(path).parents:
-            if parent != Path():
-                entries[parent.as_posix()] = Entry(parent.as_posix(), tarfile.DIRTYPE, 0o755, epoch)
-        digest = hashlib.sha256(data).hexdigest()
-        entries[path] = Entry(path, tarfile.REGTYPE, 0o644, epoch, size_bytes=len(data), digest=digest, content=data)
-    return sorted(entries.values(), key=lambda entry: order(entry.path))
-
-
-def squash(entries: Iterable[Entry], out: Path) -> bytes:
-    """A squashfs of a few MiB, the same bytes for the same entries; see pipeline.squash for that of whole images."""
-    # One thread and a fixed time for what the tar does not mention; SOURCE_DATE_EPOCH is not in tool's environment.
-    argv: list[str | Path] = [
-        "tar2sqfs",
-        "-q",
-        "-f",
-        "-c",
-        "zstd",
-        "-X",
-        f"level={ZSTD_LEVEL}",
-        "-d",
-        "mtime=0",
-        "-j",
-        "1",
-        out,
-    ]
-    tool.find("tar2sqfs", package="squashfs-tools-ng")
-    tool.run(argv, timeout_s=600, input=b"".join(tar_bytes(entries)), subject="addons.squashfs")
-    return out.read_bytes()
-
-
-def _tar2sqfs_version() -> str:
-    out = tool.run([tool.find("tar2sqfs", package="squashfs-tools-ng"), "--version"], timeout_s=60).decode()
-    return out.splitlines()[0].strip()
+    contents = {module.path: modinfo.read_module(module.source) for module in modules} | modinfo.index_files(modules)
+    root: Root = {}
+    add(root, (directory(path, epoch) for path in ("firmware", "modules")))
+    add(root, (file(f"modules/{path}", data, epoch) for path, data in contents.items()))
+    return in_order(root)

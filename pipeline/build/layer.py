@@ -80,7 +80,7 @@ def _records(entry: Entry) -> Iterator[bytes]:
         device=entry.device,
     )
     if size:
-        yield from _data(entry)
+        yield from contents(entry)
         yield bytes(-size % BLOCK_BYTES)
 
 
@@ -134,7 +134,8 @@ def _padded(data: bytes) -> bytes:
     return data + bytes(-len(data) % BLOCK_BYTES)
 
 
-def _data(entry: Entry) -> Iterator[bytes]:
+def contents(entry: Entry) -> Iterator[bytes]:
+    """The bytes of a regular file, piece by piece."""
     if entry.tar is None:
         yield entry.content
         return

@@ -80,6 +80,38 @@ class Entry:
 Root = dict[str, Entry]
 
 
+def file(path: str, content: bytes, mtime: int, *, mode: int = 0o644, uid: int = 0, gid: int = 0) -> Entry:
+    """A regular file with its bytes; root's unless said otherwise."""
+    digest, size = hashlib.sha256(content).hexdigest(), len(content)
+    return Entry(path, tarfile.REGTYPE, mode, mtime, uid, gid, size_bytes=size, digest=digest, content=content)
+
+
+def symlink(path: str, target: str, mtime: int) -> Entry:
+    """A symbolic link of root's."""
+    return Entry(path, tarfile.SYMTYPE, 0o777, mtime, linkname=target)
+
+
+def directory(path: str, mtime: int, *, mode: int = 0o755) -> Entry:
+    """A directory of root's."""
+    return Entry(path, tarfile.DIRTYPE, mode, mtime)
+
+
+def add(root: Root, entries: Iterable[Entry]) -> None:
+    """Put entries in place of what has their names; parents that are missing become plain directories."""
+    for entry in entries:
+        parts = entry.path.split("/")
+        for depth in range(1, len(parts)):
+            parent = "/".join(parts[:depth])
+            if parent not in root:
+                root[parent] = directory(parent, entry.mtime)
+        root[entry.path] = entry
+
+
+def in_order(root: Root) -> list[Entry]:
+    """The entries of a root as archives hold them."""
+    return [root[path] for path in sorted(root, key=order)]
+
+
 def order(path: str) -> list[bytes]:
     """Sort key: parents before children, siblings by the bytes of their names."""
     return os.fsencode(path).split(b"/")
@@ -172,5 +204,5 @@ def difference(lower: Mapping[str, Entry], upper: Mapping[str, Entry], *, epoch:
         parent, _, name = path.rpartition("/")
         if path not in upper and (not parent or (parent in upper and upper[parent].is_dir and parent in lower)):
             marker = f"{parent}/{WHITEOUT}{name}" if parent else f"{WHITEOUT}{name}"
-            changes.append(Entry(marker, tarfile.REGTYPE, 0o600, epoch, digest=hashlib.sha256().hexdigest()))
+            changes.append(file(marker, b"", epoch, mode=0o600))
     return sorted(changes, key=lambda entry: order(entry.path))

@@ -1,15 +1,15 @@
 """pipeline.newc against GNU cpio and libarchive, and its own rules."""
 
 import io
-import shutil
 import stat
 import subprocess
 
 import pytest
+from support.tools import needs
 
 from pipeline import newc
 
-needs_cpio = pytest.mark.skipif(shutil.which("cpio") is None, reason="cpio is not installed")
+needs_cpio = needs("cpio")
 
 SAMPLE = [
     newc.file("etc/motd", b"hello\n", mode=0o640),

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import json
-import os
 import shutil
 import subprocess
 from collections.abc import Sequence
@@ -19,6 +18,7 @@ from pipeline.fetch.apt import MirrorUnreachable
 from pipeline.recipe import PROJECT
 from pipeline.store import Store
 from pipeline.tool import ToolMissing
+from support.tools import require
 
 LOCKS = PROJECT / "build" / "lock"
 
@@ -48,13 +48,6 @@ def zone_kernel(name: str = "debian-cloud") -> KernelResult:
         return kernel.run(params, env())
     except (MirrorUnreachable, ToolMissing) as error:
         pytest.skip(f"kernel/{name} is not built: {error}")
-
-
-def require(*programs: str) -> None:
-    """Skip, naming it, when a program is missing."""
-    for program in programs:
-        if shutil.which(program, path=os.environ["PATH"] + ":/usr/sbin:/sbin") is None:
-            pytest.skip(f"{program} is not installed")
 
 
 def small_root(directory: Path, programs: Sequence[str]) -> Path:

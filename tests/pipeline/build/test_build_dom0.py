@@ -11,7 +11,7 @@ import pytest
 
 from pipeline import newc
 from pipeline.build import dom0, modinfo
-from pipeline.build.roottree import Entry
+from pipeline.build.roottree import Entry, directory, file, symlink
 from pipeline.debian import LockedPackage, PackageLock
 from pipeline.recipe import BadRecipe, UnknownName, check
 
@@ -71,14 +71,14 @@ def test_truncated_modules_are_refused_not_crashed_on(cut: int) -> None:
 
 
 def entry(path: str) -> Entry:
-    return dom0.file(path, b"x", 0)
+    return file(path, b"x", 0)
 
 
 def test_unpacked_debs_become_a_merged_usr() -> None:
     names = ["bin/dash", "lib64/ld.so", "usr/bin/python3", "etc/passwd"]
     root = {name: entry(name) for name in names} | {
-        "bin": dom0.directory("bin", 0),
-        "usr/bin": dom0.directory("usr/bin", 0),
+        "bin": directory("bin", 0),
+        "usr/bin": directory("usr/bin", 0),
     }
     merged = dom0.merged_usr(root, 0)
     assert merged["usr/bin/dash"].path == "usr/bin/dash"
@@ -90,7 +90,7 @@ def test_unpacked_debs_become_a_merged_usr() -> None:
 
 
 def test_a_root_that_is_merged_stays_so() -> None:
-    root = {"bin": dom0.symlink("bin", "usr/bin", 0), "usr/bin/sh": entry("usr/bin/sh")}
+    root = {"bin": symlink("bin", "usr/bin", 0), "usr/bin/sh": entry("usr/bin/sh")}
     assert dom0.merged_usr(root, 0)["bin"].linkname == "usr/bin"
 
 

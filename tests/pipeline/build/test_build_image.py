@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 from support import debs
+from support.tools import require
 
 from pipeline.build import image
 from pipeline.build.model import ImageParams, ImageResult
@@ -80,7 +81,7 @@ def test_files_bring_missing_parents_and_replace_directories() -> None:
     }
     files = [{"path": "/srv/a/b", "content": "x"}, {"path": "/srv/old", "link": "a"}]
     entries = {entry.path: entry for entry in (image.file_entry(file, EPOCH) for file in files)}
-    merged = image.with_files(lower, entries, EPOCH)
+    merged = image.with_files(lower, entries)
     assert list(merged) == ["srv", "srv/a", "srv/a/b", "srv/old"]
     assert merged["srv"].mode == 0o700
     assert merged["srv/old"].linkname == "a"
@@ -100,8 +101,7 @@ def read_image(store: Store, result: ImageResult) -> tuple[dict[str, Any], list[
 
 
 def need_mmdebstrap() -> None:
-    if shutil.which("mmdebstrap") is None:
-        pytest.skip("needs mmdebstrap")
+    require("mmdebstrap")
     if os.geteuid() != 0 and not can_unshare():
         pytest.skip("needs root, or a subuid range and user namespaces")
     debs.need_mirror()

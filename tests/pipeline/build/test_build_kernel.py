@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import io
 import lzma
-import shutil
 import struct
 import tarfile
 import zlib
@@ -11,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from support import debs
+from support.tools import missing, needs
 
 from pipeline.build import kernel
 from pipeline.build.deb import BadDeb, data_tar
@@ -20,7 +20,7 @@ from pipeline.env import Env
 from pipeline.fetch import aptsources, debian
 from pipeline.store import Store
 
-needs_tar2sqfs = pytest.mark.skipif(shutil.which("tar2sqfs") is None, reason="needs tar2sqfs (squashfs-tools-ng)")
+needs_tar2sqfs = needs("tar2sqfs")
 
 
 def module_of(name: str, *depends: str) -> bytes:
@@ -157,7 +157,7 @@ def test_what_is_no_package_is_refused(tmp_path: Path) -> None:
 @pytest.mark.slow
 @needs_tar2sqfs
 def test_debians_kernel_becomes_a_kernel_image(tmp_path: Path, name: str) -> None:
-    if shutil.which("apt-get") is None or not Path(aptsources.KEYRING).is_file():
+    if missing("apt-get") or not Path(aptsources.KEYRING).is_file():
         pytest.skip("needs apt and Debian's keyring")
     debs.need_mirror()
     env = Env(Store(tmp_path / "store"))

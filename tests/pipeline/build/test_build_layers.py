@@ -4,7 +4,6 @@ import gzip
 import hashlib
 import io
 import re
-import shutil
 import subprocess
 import tarfile
 from collections.abc import Mapping
@@ -12,6 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from support.tools import require
 
 from pipeline.build.layer import pax_record, tar_bytes, write_layer
 from pipeline.build.roottree import Entry, Root, difference, excluded, read_root
@@ -138,8 +138,7 @@ def test_other_readers_read_our_records() -> None:
 
 
 def test_gnu_tar_reads_our_records(tmp_path: Path) -> None:
-    if shutil.which("tar") is None:
-        pytest.skip("needs tar")
+    require("tar")
     (tmp_path / "l.tar").write_bytes(b"".join(tar_bytes(HARD)))
     ran = subprocess.run(
         ["tar", "--numeric-owner", "--xattrs", "-tvf", tmp_path / "l.tar"],

@@ -9,6 +9,7 @@ from types import SimpleNamespace
 
 import pytest
 from support import debs
+from support.tools import require
 
 from pipeline.build import mmdebstrap
 from pipeline.env import Env
@@ -32,8 +33,7 @@ def test_too_little_disk_is_said_with_the_number(tmp_path: Path, monkeypatch: py
 
 
 def need_mmdebstrap() -> None:
-    if shutil.which("mmdebstrap") is None:
-        pytest.skip("needs mmdebstrap")
+    require("mmdebstrap")
     if os.geteuid() != 0:
         pytest.skip("needs root: a tiny package has no user of its own to unshare for")
 

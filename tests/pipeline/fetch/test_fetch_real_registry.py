@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import socket
 import subprocess
 import time
@@ -12,6 +11,7 @@ from pathlib import Path
 
 import pytest
 from support.tars import image_of, tar_of, write_layout
+from support.tools import require
 
 from pipeline import fetch
 from pipeline.env import Env
@@ -22,9 +22,7 @@ pytestmark = pytest.mark.network
 
 @pytest.fixture
 def registry(tmp_path: Path) -> Iterator[str]:
-    for program in ("docker-registry", "skopeo"):
-        if shutil.which(program) is None:
-            pytest.skip(f"{program} is not installed")
+    require("docker-registry", "skopeo")
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         host = f"127.0.0.1:{probe.getsockname()[1]}"

@@ -3,12 +3,12 @@
 import gzip
 import io
 import lzma
-import shutil
 import struct
 import subprocess
 import tarfile
 
 import pytest
+from support.tools import needs
 from test_initrd_kernel import KERNEL
 
 from pipeline import newc
@@ -23,7 +23,7 @@ from pipeline.store import Store
 from pipeline.unpack import UnpackParams
 from pipeline.unpack import run as unpack
 
-pytestmark = pytest.mark.skipif(shutil.which("mksquashfs") is None, reason="mksquashfs is not installed")
+pytestmark = needs("mksquashfs")
 
 
 def module(depends: str = "", name: str = "m") -> bytes:

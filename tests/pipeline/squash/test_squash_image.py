@@ -7,13 +7,13 @@ import hashlib
 import io
 import os
 import re
-import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 from support.tars import Image, Member, image_of, tar_of, write_layout
+from support.tools import require
 
 from pipeline import fetch, squash, tool, unpack
 from pipeline.env import Env
@@ -99,10 +99,8 @@ def sha256(path: Path) -> str:
 
 
 def needs(program: str) -> str:
-    found = shutil.which(program, path=os.environ["PATH"] + ":/usr/sbin:/sbin")
-    if found is None:
-        pytest.skip(f"{program} is not installed")
-    return found
+    require(program)
+    return tool.find(program)
 
 
 def test_unsquashfs_lists_what_was_merged(image: Image, tmp_path: Path) -> None:

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import json
-import shutil
 import subprocess
 from pathlib import Path
 
-import pytest
+from support.tools import require
 
 from pipeline.bundle.model import Launch, LaunchNetwork, Process
 from pipeline.jsonmodel import from_json
@@ -23,8 +22,7 @@ LAUNCH = Launch(
 
 
 def test_cpio_unpacks_the_same_launch(tmp_path: Path) -> None:
-    if shutil.which("cpio") is None:
-        pytest.skip("cpio is missing")
+    require("cpio")
     segment = launch_segment(LAUNCH)
     assert len(segment) % 4 == 0
     subprocess.run(["cpio", "-id", "--quiet"], input=segment, cwd=tmp_path, check=True)

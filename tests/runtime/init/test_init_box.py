@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from support import zoneparts
+from support.tools import require
 
 from pipeline.initrd.stage import base_segment
 
@@ -40,7 +41,7 @@ NETWORK = {
 
 @pytest.fixture(scope="session")
 def initrd(tmp_path_factory):
-    zoneparts.require("cpio", "unshare", "losetup", "ip")
+    require("cpio", "unshare", "losetup", "ip")
     for name in ("squashfs", "overlay"):
         subprocess.run(["sh", "-c", f"modprobe {name}"], capture_output=True)
         if name not in Path("/proc/filesystems").read_text().split():

@@ -4,6 +4,7 @@ import subprocess
 
 import pytest
 from support import zoneparts
+from support.tools import require
 
 from pipeline import newc
 from pipeline.build import kernel
@@ -30,7 +31,7 @@ MAX_INITRD_BYTES = 7_000_000
 @pytest.fixture(scope="module")
 def parts(tmp_path_factory):
     """(kernel image, initrd without launch data, its modules) as files and models."""
-    zoneparts.require("qemu-system-x86_64")
+    require("qemu-system-x86_64")
     env, image = zoneparts.env(), zoneparts.zone_kernel().image
     fetched = FetchResult("recipe:debian-cloud", image.manifest, image.config, image.layers, image.diff_ids)
     unpacked = unpack(UnpackParams(fetched), env)
@@ -84,7 +85,7 @@ def test_the_raw_initrd_stays_small(parts):
 @pytest.fixture(scope="module")
 def disk(tmp_path_factory):
     """(kernel image, initrd, modules, squashfs) of a zone whose root is a virtio disk, built in a store of its own."""
-    zoneparts.require("qemu-system-x86_64", "mksquashfs")
+    require("qemu-system-x86_64", "mksquashfs")
     zoneparts.zone_kernel()  # its package is in the user's store then
     directory = tmp_path_factory.mktemp("disk")
     lock_path = zoneparts.LOCKS / "debian-cloud.json"

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 from support.networld import TPROXY_PROBE, World
+from support.tools import require
 
 from runtime.net import commands
 from runtime.net.errors import NetworkFault
@@ -20,9 +21,7 @@ from runtime.net.errors import NetworkFault
 def world() -> Iterator[World]:
     if os.geteuid() != 0:
         pytest.skip("needs root")
-    for program in ("ip", "nft", "ss"):
-        if shutil.which(program, path="/usr/sbin:/usr/bin:/sbin:/bin") is None:
-            pytest.skip(f"needs the program {program}")
+    require("ip", "nft", "ss")
     with ExitStack() as stack:
         directory = Path(tempfile.mkdtemp(prefix="zwt"))
         stack.callback(shutil.rmtree, directory, ignore_errors=True)

@@ -37,6 +37,12 @@ def system_settings() -> list[str]:
     return [line for line in dump.decode(errors="replace").splitlines() if _KEPT.match(line)]
 
 
+def first_complaint(said: str) -> str:
+    """Of the lines apt ended with, the first error: those after it say the same of other files."""
+    lines = [line for line in said.split(" | ") if "E: " in line]
+    return " ".join(lines[0].rpartition("E: ")[2].split()) if lines else said
+
+
 @cache
 def proxies() -> dict[str, str]:
     """`http`/`https` -> proxy of the system's apt configuration; asked once per process."""
@@ -95,7 +101,7 @@ class PrivateApt:
             raise MirrorUnreachable(
                 subject,
                 expected="signed package lists from the mirror",
-                got=error.got,
+                got=first_complaint(error.got),
                 hint="check the network, the proxy and /etc/apt/sources.list*, and run again; "
                 "what is locked in build/lock and kept in the store needs no mirror",
                 temporary=True,

@@ -98,6 +98,7 @@ def test_an_unreachable_mirror_is_one_sentence_with_advice(
     sentence = str(caught.value)
     assert sentence.startswith("Debian bookworm: expected signed package lists from the mirror, got ")
     assert "check the network" in sentence
+    assert "E: " not in sentence, "apt's first error, not all it said"
     assert "\n" not in sentence
     assert caught.value.temporary
     assert not (tmp_path / "t.json").exists()

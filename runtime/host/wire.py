@@ -36,8 +36,10 @@ log = logging.getLogger(__name__)
 LINE_LIMIT_BYTES = 8 << 20
 CALLS_AT_ONCE = 32
 READ_BYTES = 1 << 16
-# A virtio-serial port without a host side reads as ended and polls as hung up, at once and always.
+# A virtio-serial port without a host side reads as ended and polls as hung up, at once and always. The word that a host
+# side has come or gone takes another way than the data and may arrive after the next client's first request.
 HANGUP_PAUSE_S = 0.05
+HANGUP_PATIENCE_S = 5.0
 
 
 class RemoteFault(RuntimeFault):
@@ -271,25 +273,28 @@ class _Stream:
             elif until_hangup:
                 return
             else:
-                lines = Lines()
-                self.abandon_calls()
+                # No reason to give up what was read or begun: it may be the next client's. A new session says so.
                 time.sleep(HANGUP_PAUSE_S)
 
     def send(self, document: Mapping[str, Any]) -> bool:
-        """Write one whole line; False when the other side is gone."""
+        """Write one whole line; False when the other side is gone, and stays gone for HANGUP_PATIENCE_S."""
         data = memoryview(encode(document))
         poll = select.poll()
         poll.register(self._fd, select.POLLOUT)
+        deadline = time.monotonic() + HANGUP_PATIENCE_S
         with self._write_lock:
             while data:
                 try:
                     data = data[os.write(self._fd, data) :]
+                    continue
                 except BlockingIOError:
                     events = poll.poll(1000)
-                    if any(flags & (select.POLLHUP | select.POLLERR | select.POLLNVAL) for _, flags in events):
-                        return False
                 except OSError:
                     return False
+                if any(flags & (select.POLLHUP | select.POLLERR | select.POLLNVAL) for _, flags in events):
+                    if time.monotonic() > deadline:
+                        return False
+                    time.sleep(HANGUP_PAUSE_S)
         return True
 
     def admit(self, call: Call) -> bool:

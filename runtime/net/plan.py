@@ -136,7 +136,7 @@ arp saddr ether {addresses.zone_mac} arp saddr ip {zone4} accept
   ip frag-off & 0x3fff != 0 drop
   ip protocol tcp accept
   ip daddr != {gateway4} drop
-  icmp type echo-request accept
+  icmp type {{ echo-request, echo-reply }} accept
   udp dport {DNS_PORT} accept
   drop
  }}
@@ -145,7 +145,7 @@ arp saddr ether {addresses.zone_mac} arp saddr ip {zone4} accept
   ip6 saddr != {zone6} counter drop
   ip6 nexthdr tcp accept
   ip6 daddr != {gateway6} drop
-  icmpv6 type echo-request accept
+  icmpv6 type {{ echo-request, echo-reply }} accept
   udp dport {DNS_PORT} accept
   drop
  }}

@@ -151,8 +151,9 @@ def test_exited_zone_stays_listed_with_its_exit_until_it_is_stopped(host, make):
 
 
 def test_stop_kills_what_ignores_its_signal(host, make):
-    name = make("deaf", "/bin/sh", "-c", "trap '' QUIT TERM; while :; do sleep 1; done")
+    name = make("deaf", "/bin/sh", "-c", "trap '' QUIT TERM; echo I am deaf; while :; do sleep 1; done")
     boot(host, name)
+    wait_for(lambda: log_with(host, name, "I am deaf"), "output")
     assert actions.stop(host, name, timeout_s=2, progress=Progress())["exit"] == "signal 9"
 
 

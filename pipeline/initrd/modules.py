@@ -2,23 +2,13 @@
 
 from __future__ import annotations
 
-import io
-import lzma
-import re
-import zlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
+from pipeline import kmodule
 from pipeline.initrd.errors import BadAddons
 
 # What a zone needs before its root is there; a kernel may have any of them built in.
 BOOT_DRIVERS = ("xen_blkfront", "xen_netfront", "squashfs", "overlay")
-MAX_MODULE_BYTES = 64 << 20
-_SUFFIX = re.compile(r"\.ko(\.xz|\.zst|\.gz)?$")
-
-
-def canonical(name: str) -> str:
-    """The kernel's name of a module: `-` and `_` are one."""
-    return _SUFFIX.sub("", name).replace("-", "_")
 
 
 class Addons:
@@ -34,48 +24,32 @@ class Addons:
         except Exception as error:  # the library raises whatever a damaged image leads it to
             raise BadAddons(subject, expected="a readable squashfs", got=f"{type(error).__name__}: {error}") from None
         self.modules = {
-            canonical(path.rpartition("/")[2]): path
+            kmodule.canonical(path.rpartition("/")[2]): path
             for path in sorted(self.files)
-            if path.startswith("modules/") and _SUFFIX.search(path)
+            if path.startswith("modules/") and kmodule.SUFFIX.search(path)
         }
 
     def read(self, name: str) -> bytes:
-        """The plain ELF bytes of a module. Raises BadAddons."""
+        """The plain ELF bytes of a module. Raises BadAddons, BadModule."""
         path = self.modules[name]
         entry = self.files[path]
-        if entry.size > MAX_MODULE_BYTES:
+        if entry.size > kmodule.MODULE_LIMIT_BYTES:
             raise BadAddons(f"{self._subject}: {path}", expected="a module under 64 MiB", got=f"{entry.size} bytes")
         try:
-            data = unpack(path, entry.read_bytes())
+            data = entry.read_bytes()
         except Exception as error:
             raise BadAddons(f"{self._subject}: {path}", expected="a readable module", got=str(error)[:200]) from None
-        if not data.startswith(b"\x7fELF"):
-            raise BadAddons(f"{self._subject}: {path}", expected="an ELF module", got=repr(data[:8]))
-        return data
-
-
-def unpack(path: str, data: bytes) -> bytes:
-    """Decompress a module by its suffix, with a bound."""
-    if path.endswith(".xz"):
-        return lzma.LZMADecompressor(memlimit=256 << 20).decompress(data, MAX_MODULE_BYTES)
-    if path.endswith(".gz"):
-        return zlib.decompressobj(31).decompress(data, MAX_MODULE_BYTES)
-    if path.endswith(".zst"):
-        import zstandard
-
-        with zstandard.ZstdDecompressor().stream_reader(data) as reader:
-            return bytes(reader.read(MAX_MODULE_BYTES))
-    return data
+        return kmodule.unpack(path, data)
 
 
 def boot_modules(addons: Addons | None, metadata: Mapping[str, str], *, subject: str) -> list[str]:
     """Canonical names in load order: those of KERNEL_BOOT_MODULES, else the boot drivers and what they depend on.
 
-    Raises:  BadAddons for a module that is named and not there.
+    Raises:  BadAddons for a module that is named and not there; BadModule.
     """
     there = addons.modules if addons else {}
     if "KERNEL_BOOT_MODULES" in metadata:
-        names = [canonical(name) for name in metadata["KERNEL_BOOT_MODULES"].split()]
+        names = [kmodule.canonical(name) for name in metadata["KERNEL_BOOT_MODULES"].split()]
         for name in names:
             if name not in there:
                 raise BadAddons(
@@ -85,49 +59,14 @@ def boot_modules(addons: Addons | None, metadata: Mapping[str, str], *, subject:
                 )
         return list(dict.fromkeys(names))
     # One that is no module is built in; a kernel that has it neither way is found out when the zone misses it.
-    wanted = [name for name in BOOT_DRIVERS if name in there]
-    return closure(wanted, {name: depends(addons.read(name)) for name in _reach(wanted, addons)} if addons else {})
+    if addons is None:
+        return []
+    held = addons
 
+    def needs(name: str, _above: Sequence[str]) -> Sequence[str] | None:
+        return kmodule.depends(kmodule.modinfo(held.read(name), subject=name)) if name in there else None
 
-def _reach(wanted: Sequence[str], addons: Addons) -> Iterator[str]:
-    seen: set[str] = set()
-    todo = list(wanted)
-    while todo:
-        name = todo.pop()
-        if name not in seen and name in addons.modules:
-            seen.add(name)
-            todo += depends(addons.read(name))
-            yield name
-
-
-def closure(wanted: Sequence[str], needs: Mapping[str, Sequence[str]]) -> list[str]:
-    """The wanted names with all they need, each after its own needs; names not in `needs` are built in."""
-    order: dict[str, None] = {}
-
-    def visit(name: str, above: tuple[str, ...]) -> None:
-        if name in order or name not in needs:
-            return
-        if name in above:
-            raise BadAddons(f"module {name}", expected="no circle of dependencies", got=" > ".join((*above, name)))
-        for need in needs[name]:
-            visit(need, (*above, name))
-        order[name] = None
-
-    for name in wanted:
-        visit(name, ())
-    return list(order)
-
-
-def depends(elf: bytes) -> list[str]:
-    """The canonical names in a module's `depends=`. Source: include/linux/module.h, MODULE_INFO(depends)."""
-    from elftools.elf.elffile import ELFFile
-
-    section = ELFFile(io.BytesIO(elf)).get_section_by_name(".modinfo")
-    for item in (section.data() if section else b"").split(b"\0"):
-        key, _, value = item.partition(b"=")
-        if key == b"depends":
-            return [canonical(name) for name in value.decode("ascii", "replace").split(",") if name]
-    return []
+    return kmodule.load_order([name for name in BOOT_DRIVERS if name in there], needs)
 
 
 def parse_metadata(text: str) -> dict[str, str]:

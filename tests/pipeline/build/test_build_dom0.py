@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import lzma
-import struct
 import tarfile
 from pathlib import Path
 
 import pytest
+from support.modules import module_of
 
 from pipeline import newc
 from pipeline.build import dom0, modinfo
@@ -16,28 +16,15 @@ from pipeline.debian import LockedPackage, PackageLock
 from pipeline.recipe import BadRecipe, UnknownName, check
 
 
-def module(*strings: str) -> bytes:
-    """A 64-bit ELF with nothing but a .modinfo section."""
-    info = b"".join(text.encode() + b"\0" for text in strings)
-    names = b"\0.modinfo\0.shstrtab\0"
-    header = bytearray(64)
-    header[:6] = b"\x7fELF\x02\x01"
-    sections = [(0, 0, 0), (1, 64, len(info)), (10, 64 + len(info), len(names))]
-    struct.pack_into("<Q", header, 40, 64 + len(info) + len(names))
-    struct.pack_into("<HHH", header, 58, 64, len(sections), 2)
-    table = b"".join(struct.pack("<IIQQQQ", name, 1, 0, 0, at, size).ljust(64, b"\0") for name, at, size in sections)
-    return bytes(header) + info + names + table
-
-
 @pytest.fixture
 def modules(tmp_path: Path) -> Path:
     directory = tmp_path / "6.1.0"
     (directory / "kernel" / "net").mkdir(parents=True)
     (directory / "modules.builtin").write_text("kernel/fs/built-in.ko\n")
     for name, data in {
-        "kernel/net/nf-tables.ko": module("depends=nfnetlink,lib", "alias=net-pf-16", "name=nf_tables"),
-        "kernel/net/nfnetlink.ko.xz": lzma.compress(module("depends=", "name=nfnetlink")),
-        "kernel/lib.ko": module("depends=built_in,nfnetlink"),
+        "kernel/net/nf-tables.ko": module_of("depends=nfnetlink,lib", "alias=net-pf-16", "name=nf_tables"),
+        "kernel/net/nfnetlink.ko.xz": lzma.compress(module_of("depends=", "name=nfnetlink")),
+        "kernel/lib.ko": module_of("depends=built_in,nfnetlink"),
         "kernel/junk.ko": b"no module",
     }.items():
         (directory / name).write_bytes(data)
@@ -48,7 +35,7 @@ def test_modules_come_after_what_they_need_and_built_in_ones_not_at_all(modules:
     found = modinfo.closure(["nf_tables", "built_in"], modules)
     assert [item.name for item in found] == ["nfnetlink", "lib", "nf_tables"]
     assert found[0].path == "kernel/net/nfnetlink.ko", "compressed ones are stored plain"
-    assert modinfo.read_module(found[0].source) == module("depends=", "name=nfnetlink")
+    assert modinfo.read_module(found[0].source) == module_of("depends=", "name=nfnetlink")
 
 
 def test_index_lists_what_to_load_first_last(modules: Path) -> None:
@@ -67,7 +54,7 @@ def test_bad_and_missing_modules_are_named(modules: Path, name: str, message: st
 @pytest.mark.parametrize("cut", [10, 63, 80, 120])
 def test_truncated_modules_are_refused_not_crashed_on(cut: int) -> None:
     with pytest.raises(modinfo.BadModule):
-        modinfo.modinfo(module("depends=a")[:cut])
+        modinfo.modinfo(module_of("depends=a")[:cut])
 
 
 def entry(path: str) -> Entry:

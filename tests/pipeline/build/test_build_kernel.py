@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import io
 import lzma
-import struct
 import tarfile
 import zlib
 from collections.abc import Mapping
@@ -10,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from support import debs
+from support.modules import module_of
 from support.tools import missing, needs
 
 from pipeline.build import kernel
@@ -23,17 +23,8 @@ from pipeline.store import Store
 needs_tar2sqfs = needs("tar2sqfs")
 
 
-def module_of(name: str, *depends: str) -> bytes:
-    """An ELF file with a .modinfo section and nothing else."""
-    info = f"name={name}\0depends={','.join(depends)}\0alias=test:{name}\0".encode()
-    names = b"\0.modinfo\0.shstrtab\0"
-    offset = 64 + len(info) + len(names)
-    ident = b"\x7fELF\x02\x01\x01" + bytes(9)
-    header = ident + struct.pack("<HHIQQQIHHHHHH", 1, 62, 1, 0, 0, offset, 0, 64, 0, 0, 64, 3, 2)
-    sections = bytes(64)
-    for name_at, kind, at, size in ((1, 1, 64, len(info)), (10, 3, 64 + len(info), len(names))):
-        sections += struct.pack("<IIQQQQIIQQ", name_at, kind, 0, 0, at, size, 0, 0, 1, 0)
-    return header + info + names + sections
+def module(name: str, *depends: str) -> bytes:
+    return module_of(f"name={name}", f"depends={','.join(depends)}", f"alias=test:{name}")
 
 
 PACKAGE = {
@@ -41,11 +32,11 @@ PACKAGE = {
     "boot/config-6.1.0-9-test": b"CONFIG_XEN=y\n",
     "boot/System.map-6.1.0-9-test": b"not wanted",
     "lib/modules/6.1.0-9-test/modules.builtin": b"kernel/fs/built-in.ko\n",
-    "lib/modules/6.1.0-9-test/kernel/fs/overlay.ko": module_of("overlay", "base-two", "built_in"),
-    "lib/modules/6.1.0-9-test/kernel/lib/base_one.ko": module_of("base_one"),
-    "lib/modules/6.1.0-9-test/kernel/lib/base-two.ko": module_of("base_two", "base_one"),
-    "lib/modules/6.1.0-9-test/kernel/net/unused.ko": module_of("unused"),
-    "lib/modules/6.1.0-9-test/kernel/net/veth.ko.xz": lzma.compress(module_of("veth"), check=lzma.CHECK_CRC32),
+    "lib/modules/6.1.0-9-test/kernel/fs/overlay.ko": module("overlay", "base-two", "built_in"),
+    "lib/modules/6.1.0-9-test/kernel/lib/base_one.ko": module("base_one"),
+    "lib/modules/6.1.0-9-test/kernel/lib/base-two.ko": module("base_two", "base_one"),
+    "lib/modules/6.1.0-9-test/kernel/net/unused.ko": module("unused"),
+    "lib/modules/6.1.0-9-test/kernel/net/veth.ko.xz": lzma.compress(module("veth"), check=lzma.CHECK_CRC32),
 }
 RECIPE = {
     "suite": "bookworm",
@@ -119,7 +110,7 @@ def test_addons_hold_named_modules_and_their_needs_only(tmp_path: Path, monkeypa
         "/modules/kernel/lib/base_one.ko",
         "/modules/kernel/net/veth.ko",
     ]
-    assert files["/modules/kernel/net/veth.ko"] == module_of("veth")
+    assert files["/modules/kernel/net/veth.ko"] == module("veth")
     assert b"kernel/fs/overlay.ko: kernel/lib/base-two.ko kernel/lib/base_one.ko\n" in files["/modules/modules.dep"]
     assert "/firmware" in directories
 

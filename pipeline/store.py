@@ -311,6 +311,11 @@ class Store:
             entries.append(Descriptor(descriptor.media_type, descriptor.digest, descriptor.size_bytes, annotations))
             self._write_index(sorted(entries, key=lambda entry: entry.annotations.get(REF_NAME, "")))
 
+    def untag(self, name: str) -> None:
+        """Take a name away; what it named stays."""
+        with self.lock("index"):
+            self._write_index([entry for entry in self._read_index() if entry.annotations.get(REF_NAME) != name])
+
     def tags(self) -> dict[str, Descriptor]:
         """Every name in index.json with what it names."""
         return {entry.annotations[REF_NAME]: entry for entry in self._read_index() if REF_NAME in entry.annotations}

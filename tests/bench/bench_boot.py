@@ -33,7 +33,9 @@ def measure(out: Path) -> list[Measure]:
     doit("stop", f"zone={ZONE}")
     zone("host", "down")
     noop = [seconds(lambda: doit("bundle", f"zone={ZONE}")) for _ in range(NOOPS)]
-    own = [seconds(lambda: run("./doit", "--version")) - seconds(lambda: run(*PYTHON, "--version")) for _ in range(NOOPS)]
+    own = [
+        seconds(lambda: run("./doit", "--version")) - seconds(lambda: run(*PYTHON, "--version")) for _ in range(NOOPS)
+    ]
     measures = [
         Measure("warm_boot", round(statistics.median(warm), 2), "s"),
         Measure("lab_up_boot", round(statistics.median(up), 2), "s"),

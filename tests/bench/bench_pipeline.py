@@ -46,9 +46,22 @@ def pack(layout: Path, store: Path, *, user: int | None) -> tuple[str, float]:
         os.chown(store, user, user)
     start = time.monotonic()
     done = subprocess.run(
-        [PROJECT / ".venv/bin/python", "-m", "runtime.host.cli", "image", "pack", f"oci:{layout}:{IMAGE}"]
-        + ["-o", store / "out.squashfs"],
-        env={"PATH": os.environ["PATH"], "ZONEWRIGHT_STORE": str(store), "HOME": str(store), "PYTHONPATH": str(PROJECT)},
+        [
+            PROJECT / ".venv/bin/python",
+            "-m",
+            "runtime.host.cli",
+            "image",
+            "pack",
+            f"oci:{layout}:{IMAGE}",
+            "-o",
+            store / "out.squashfs",
+        ],
+        env={
+            "PATH": os.environ["PATH"],
+            "ZONEWRIGHT_STORE": str(store),
+            "HOME": str(store),
+            "PYTHONPATH": str(PROJECT),
+        },
         cwd=store,
         user=user,
         group=user,

@@ -41,5 +41,7 @@ def draw(title: str, lanes: Sequence[tuple[str, Sequence[Step]]], *, note: str =
         out.append(f'<text x="{x + width + 5:.1f}" y="{y + 17}" fill="#333">{stop - start:.2f} s</text>')
     for index, (lane, colour) in enumerate(COLOURS.items()):
         x = LEFT + WIDTH - 210 + index * 75
-        out.append(f'<rect x="{x}" y="12" width="12" height="12" fill="{colour}"/><text x="{x + 17}" y="23">{lane}</text>')
+        out.append(
+            f'<rect x="{x}" y="12" width="12" height="12" fill="{colour}"/><text x="{x + 17}" y="23">{lane}</text>'
+        )
     return "\n".join([*out, "</svg>", ""])

@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import os
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from pipeline.progress import PlainProgress
+from pipeline import task
+from pipeline.bundle import manifest
+from pipeline.bundle.model import Bundle, BundleResult, Port
+from pipeline.progress import PlainProgress, Progress
 from pipeline.recipe import PROJECT
 from pipeline.store import Store
 from runtime.errors import RuntimeFault
+from runtime.host import actions
+from runtime.host.hosts import LabHost
 from runtime.host.lab.config import LabConfig, load_config
 from runtime.host.lab.errors import LabUnfit
 from runtime.host.lab.lab import Lab
@@ -59,3 +65,43 @@ def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) ->
             report.sections.append(("dom0: zoned's log and the zones' consoles", lab.shell(LOGS, timeout_s=20)[1]))
         except RuntimeFault as error:
             report.sections.append(("dom0", f"cannot be asked: {error}"))
+
+
+@pytest.fixture(scope="session")
+def store() -> Store:
+    return task.env().store
+
+
+@pytest.fixture
+def host(lab: Any, store: Store) -> Iterator[LabHost]:
+    """The session's lab; every zone a test leaves is ended, and nothing else may be left."""
+    host = LabHost(store, lab)
+    yield host
+    for zone in actions.zones(host):
+        actions.stop(host, zone["name"], timeout_s=0, progress=Progress())
+    assert host.lab.attached() == []
+    assert host.lab.forwards() == []
+    left = lab.call("sh", {"command": "ls /run/netns; ip -o link | grep vif; ls /run/zonewright/ledger"})["output"]
+    assert left == ""
+
+
+@pytest.fixture(scope="session")
+def nginx() -> Bundle:
+    return task.read_result(BundleResult, "bundle", "nginx").bundle
+
+
+@pytest.fixture
+def make(store: Store, nginx: Bundle) -> Iterator[Callable[..., str]]:
+    """Bundle a variant of the nginx zone under a name of its own; returns the name, which is gone after the test."""
+    names: list[str] = []
+
+    def make(name: str, *argv: str, ports: tuple[Port, ...] = (), **changes: Any) -> str:
+        process = dataclasses.replace(nginx.process, argv=argv or nginx.process.argv, **changes.pop("process", {}))
+        bundle = dataclasses.replace(nginx, name=name, hostname=name, process=process, ports=ports, **changes)
+        manifest.write(store, bundle)
+        names.append(name)
+        return name
+
+    yield make
+    for name in names:
+        store.untag(manifest.TAG_PREFIX + name)

@@ -2,88 +2,22 @@
 
 from __future__ import annotations
 
-import dataclasses
 import http.client
 import platform
 import threading
-import time
-import urllib.request
-from collections.abc import Callable, Iterator
-from typing import Any
 
 import pytest
+from support.labzones import boot, get, log_with, wait_for, zone_of
 from support.ports import free_port
 
-from pipeline import task
-from pipeline.bundle import manifest
-from pipeline.bundle.model import Bundle, BundleResult, Port, Resources
+from pipeline.bundle.model import Port, Resources
 from pipeline.progress import Progress
-from pipeline.store import Store
 from runtime.errors import RuntimeFault
 from runtime.host import actions
-from runtime.host.hosts import LabHost
 
 pytestmark = pytest.mark.xen
 
 FACTS = "cd /tmp && uname -r >release && cat /sys/hypervisor/uuid >uuid && cat /proc/cmdline >cmdline"
-
-
-@pytest.fixture(scope="session")
-def store() -> Store:
-    return task.env().store
-
-
-@pytest.fixture
-def host(lab: Any, store: Store) -> Iterator[LabHost]:
-    """The session's lab; every zone a test leaves is ended, and nothing else may be left."""
-    host = LabHost(store, lab)
-    yield host
-    for zone in actions.zones(host):
-        actions.stop(host, zone["name"], timeout_s=0, progress=Progress())
-    assert host.lab.attached() == []
-    assert host.lab.forwards() == []
-    left = lab.call("sh", {"command": "ls /run/netns; ip -o link | grep vif; ls /run/zonewright/ledger"})["output"]
-    assert left == ""
-
-
-@pytest.fixture(scope="session")
-def nginx() -> Bundle:
-    return task.read_result(BundleResult, "bundle", "nginx").bundle
-
-
-@pytest.fixture
-def make(store: Store, nginx: Bundle) -> Callable[..., str]:
-    """Bundle a variant of the nginx zone under a name of its own; returns the name."""
-
-    def make(name: str, *argv: str, ports: tuple[Port, ...] = (), **changes: Any) -> str:
-        process = dataclasses.replace(nginx.process, argv=argv or nginx.process.argv, **changes.pop("process", {}))
-        bundle = dataclasses.replace(nginx, name=name, hostname=name, process=process, ports=ports, **changes)
-        manifest.write(store, bundle)
-        return name
-
-    return make
-
-
-def boot(host: LabHost, name: str, **options: Any) -> actions.Booted:
-    return actions.boot(host, task.env().store, name, progress=Progress(), **options)
-
-
-def get(url: str) -> str:
-    with urllib.request.urlopen(url, timeout=60) as answer:
-        assert answer.status == 200
-        return str(answer.read().decode())
-
-
-def wait_for(condition: Callable[[], Any], what: str, timeout_s: float = 60) -> Any:
-    deadline = time.monotonic() + timeout_s
-    while not (value := condition()):
-        assert time.monotonic() < deadline, f"no {what} within {timeout_s} s"
-        time.sleep(0.1)
-    return value
-
-
-def zone_of(host: LabHost, name: str) -> dict[str, Any]:
-    return next(zone for zone in actions.zones(host) if zone["name"] == name)
 
 
 def test_page_is_served_inside_a_xen_domain_with_the_zone_kernel(host, make, nginx):
@@ -191,11 +125,6 @@ def test_user_workdir_env_hostname_and_descriptors_are_as_the_spec_says(host, ma
     assert "uid=33(www-data) gid=33(www-data) groups=33(www-data),4(adm)" in text
     assert "\n/var\n" in text and "\ngreen\n" in text and "\nwho\n" in text
     assert "CapEff:\t0000000000000000" in text
-
-
-def log_with(host: LabHost, name: str, needle: str) -> str:
-    text = str(host.call("logs", {"name": name, "offset": 0})["text"]).replace("\r\n", "\n")
-    return text if needle in text else ""
 
 
 OUTSIDE = """

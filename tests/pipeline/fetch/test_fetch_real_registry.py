@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import socket
 import subprocess
-import time
-import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from support.dockerregistry import docker_registry
 from support.tars import image_of, tar_of, write_layout
-from support.tools import require
 
 from pipeline import fetch
 from pipeline.env import Env
@@ -22,30 +19,8 @@ pytestmark = pytest.mark.network
 
 @pytest.fixture
 def registry(tmp_path: Path) -> Iterator[str]:
-    require("docker-registry", "skopeo")
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        host = f"127.0.0.1:{probe.getsockname()[1]}"
-    config = tmp_path / "registry.yml"
-    config.write_text(
-        f"version: 0.1\nlog: {{level: error}}\nstorage: {{filesystem: {{rootdirectory: {tmp_path}/registry}}}}\n"
-        f"http: {{addr: '{host}'}}\n"
-    )
-    process = subprocess.Popen(
-        ["docker-registry", "serve", str(config)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-    )
-    try:
-        for _ in range(200):
-            try:
-                urllib.request.urlopen(f"http://{host}/v2/", timeout=5).close()
-                break
-            except OSError:
-                assert process.poll() is None
-                time.sleep(0.05)
+    with docker_registry(tmp_path) as host:
         yield host
-    finally:
-        process.kill()
-        process.wait()
 
 
 @pytest.mark.parametrize(("format", "compression"), [("oci", "gzip"), ("oci", "zstd"), ("v2s2", "gzip")])

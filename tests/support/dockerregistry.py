@@ -1,0 +1,40 @@
+"""Debian's docker-registry on loopback."""
+
+from __future__ import annotations
+
+import contextlib
+import subprocess
+import time
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+from support.ports import free_port
+from support.tools import require
+
+
+@contextlib.contextmanager
+def docker_registry(directory: Path) -> Iterator[str]:
+    """A registry that keeps its files below `directory`; yields its host:port."""
+    require("docker-registry", "skopeo")
+    host = f"127.0.0.1:{free_port()}"
+    config = directory / "registry.yml"
+    config.write_text(
+        f"version: 0.1\nlog: {{level: error}}\nstorage: {{filesystem: {{rootdirectory: {directory}/registry}}}}\n"
+        f"http: {{addr: '{host}'}}\n"
+    )
+    process = subprocess.Popen(
+        ["docker-registry", "serve", str(config)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+    try:
+        for _ in range(200):
+            try:
+                urllib.request.urlopen(f"http://{host}/v2/", timeout=5).close()
+                break
+            except OSError:
+                assert process.poll() is None
+                time.sleep(0.05)
+        yield host
+    finally:
+        process.kill()
+        process.wait()

@@ -1,0 +1,40 @@
+"""What lab tests do with zones."""
+
+from __future__ import annotations
+
+import time
+import urllib.request
+from collections.abc import Callable
+from typing import Any
+
+from pipeline import task
+from pipeline.progress import Progress
+from runtime.host import actions
+from runtime.host.hosts import LabHost
+
+
+def boot(host: LabHost, name: str, **options: Any) -> actions.Booted:
+    return actions.boot(host, task.env().store, name, progress=Progress(), **options)
+
+
+def get(url: str) -> str:
+    with urllib.request.urlopen(url, timeout=60) as answer:
+        assert answer.status == 200
+        return str(answer.read().decode())
+
+
+def wait_for(condition: Callable[[], Any], what: str, timeout_s: float = 60) -> Any:
+    deadline = time.monotonic() + timeout_s
+    while not (value := condition()):
+        assert time.monotonic() < deadline, f"no {what} within {timeout_s} s"
+        time.sleep(0.1)
+    return value
+
+
+def zone_of(host: LabHost, name: str) -> dict[str, Any]:
+    return next(zone for zone in actions.zones(host) if zone["name"] == name)
+
+
+def log_with(host: LabHost, name: str, needle: str) -> str:
+    text = str(host.call("logs", {"name": name, "offset": 0})["text"]).replace("\r\n", "\n")
+    return text if needle in text else ""

@@ -28,7 +28,7 @@ from pipeline.fetch.model import FetchParams, FetchResult
 from pipeline.fetch.reference import RecipeReference, parse
 from pipeline.initrd import stage as initrd
 from pipeline.initrd.model import InitrdParams, InitrdResult
-from pipeline.recipe import PROJECT, names
+from pipeline.recipe import PROJECT, names, maker_of
 from pipeline.squash import stage as squash
 from pipeline.squash.model import SquashParams, SquashResult
 from pipeline.unpack import stage as unpack
@@ -51,6 +51,8 @@ try:
     ZONES = {name: specs.load_spec(name) for name in ([get_var("zone")] if get_var("zone") else names(specs.ZONES))}
     KERNELS = {task.slug(spec.kernel): spec.kernel for spec in ZONES.values()}
     IMAGES = {name: spec.image for name, spec in ZONES.items()} | KERNELS
+    REFERENCES = {name: parse(reference) for name, reference in IMAGES.items()}
+    MADE_BY = {name: maker_of(to.name) for name, to in REFERENCES.items() if isinstance(to, RecipeReference)}
 except SentenceError as error:
     raise InvalidDodoFile(str(error)) from None
 
@@ -79,14 +81,6 @@ def stage_task(result, stage, name, run, *, needs=(), params=None, file_dep=(), 
 def command_task(function, *arguments, needs=()):
     """A task that is asked for and always runs."""
     return {"actions": [(attempt, [function, *arguments])], "task_dep": list(needs), "uptodate": [False]}
-
-
-def recipe_of(reference):
-    """The task that makes what a reference names: one for recipe:NAME, none for what comes from elsewhere."""
-    parsed = parse(reference)
-    if not isinstance(parsed, RecipeReference):
-        return []
-    return [f"{'kernel' if parsed.name in names(kernel.RECIPES) else 'recipe'}:{parsed.name}"]
 
 
 def task_recipe():
@@ -122,10 +116,9 @@ def task_fetch():
     for name, reference in IMAGES.items():
         params = FetchParams(reference)
         run = task.stage(fetch.run, params)
-        made = recipe_of(reference)
-        results = [task.result_path(*which.split(":")) for which in made]
+        results = [task.result_path(*MADE_BY[name].split(":"))] if name in MADE_BY else []
         one = stage_task(FetchResult, "fetch", name, run, params=params, file_dep=results)
-        if not made and parse(reference).digest is None:
+        if name not in MADE_BY and REFERENCES[name].digest is None:
             one["uptodate"].append(False)  # a tag may name another image by now: that takes one request
         yield one
 

@@ -1,6 +1,7 @@
 """Frozen dataclasses to JSON and back, and the JSON Schema of either: one definition, three uses.
 
-Understood types: str, int, float, bool, None, Digest, Descriptor, Enum, dataclasses, tuple[T, ...], dict[str, T], T | None.
+Understood types: str, int, float, bool, None, Digest, Descriptor, Enum, dataclasses, tuple[T, ...], dict[str, T],
+T | None.
 """
 
 from __future__ import annotations

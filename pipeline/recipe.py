@@ -11,6 +11,8 @@ from typing import Any
 from pipeline.errors import PipelineError
 
 PROJECT = Path(__file__).resolve().parent.parent
+IMAGES = PROJECT / "zones" / "recipes"
+KERNELS = PROJECT / "kernel"
 
 
 class UnknownName(PipelineError):
@@ -41,6 +43,14 @@ def load(directory: Path, name: str, *, kind: str, schema: Path) -> dict[str, An
         raise BadRecipe(str(path), expected="TOML", got=str(error)) from error
     check(document, schema=schema, subject=str(path))
     return document
+
+
+def maker_of(name: str) -> str:
+    """The task that makes what recipe:NAME names. Raises UnknownName with the nearest names."""
+    for task, directory in (("recipe", IMAGES), ("kernel", KERNELS)):
+        if name in names(directory):
+            return f"{task}:{name}"
+    raise unknown("recipe", name, names(IMAGES) + names(KERNELS))
 
 
 def unknown(kind: str, name: str, known: list[str]) -> UnknownName:

@@ -17,12 +17,12 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any
 
 from pipeline.errors import DigestMismatch, StoreDamaged
-from pipeline.oci import INDEX, REF_NAME, Descriptor, Digest, canonical_json, parse_json
+from pipeline.oci import EMPTY, INDEX, MANIFEST, REF_NAME, Descriptor, Digest, canonical_json, parse_json
 
 CHUNK_BYTES = 1 << 20
 
@@ -206,6 +206,30 @@ class Store:
         with self.writer() as writer:
             writer.write(data)
             return writer.commit(media_type=media_type)
+
+    def put_manifest(
+        self,
+        layers: Sequence[Descriptor],
+        *,
+        config: Descriptor | None = None,
+        artifact_type: str = "",
+        annotations: Mapping[str, str] | None = None,
+    ) -> Descriptor:
+        """Store the manifest of an image, or of an artifact, whose config is the empty one unless it has its own.
+
+        Source:  OCI image specification, manifest.md, "Guidelines for Artifact Usage".
+        """
+        document: dict[str, Any] = {
+            "schemaVersion": 2,
+            "mediaType": MANIFEST,
+            "config": (config or self.put(b"{}", EMPTY)).to_json(),
+            "layers": [layer.to_json() for layer in layers],
+        }
+        if artifact_type:
+            document["artifactType"] = artifact_type
+        if annotations:
+            document["annotations"] = dict(annotations)
+        return self.put(canonical_json(document), MANIFEST)
 
     def put_file(self, path: Path, media_type: str = "application/octet-stream") -> Descriptor:
         """Move a file made under `scratch()` into the store."""

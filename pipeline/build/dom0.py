@@ -25,7 +25,7 @@ from pipeline.debian import PackageLock
 from pipeline.env import Env, cached
 from pipeline.errors import PipelineError
 from pipeline.fetch import debian
-from pipeline.oci import EMPTY, MANIFEST, Descriptor, canonical_json
+from pipeline.oci import TITLE
 from pipeline.squashfs import writer_versions
 
 VERSION = 2
@@ -33,7 +33,6 @@ RECIPES = recipes.PROJECT / "os"
 SCHEMA = RECIPES / "dom0.schema.json"
 
 ARTIFACT_TYPE = "application/vnd.zonewright.dom0.v1"
-TITLE = "org.opencontainers.image.title"
 ANNOTATION = "dev.zonewright.dom0."
 MEDIA_TYPES = {
     "xen": "application/vnd.zonewright.xen.v1+elf",
@@ -175,7 +174,11 @@ def _build(
     versions = {"xen_version": xen_version, "kernel_release": release, "python_version": python_version}
     return Dom0Result(
         flavour=params.name,
-        manifest=_manifest(env, params.name, layers, versions),
+        manifest=env.store.put_manifest(
+            [replace(item, annotations={TITLE: title}) for title, item in layers.items()],
+            artifact_type=ARTIFACT_TYPE,
+            annotations={f"{ANNOTATION}{key}": value for key, value in versions.items()} | {TITLE: params.name},
+        ),
         xen=layers["xen"],
         kernel=layers["kernel"],
         initrd=layers["initrd"],
@@ -301,16 +304,3 @@ def _hypervisor(trees: Mapping[str, Path], recipe: Mapping[str, Any]) -> bytes:
 
 def _kernel_image(tree: Path, release: str) -> bytes:
     return (tree / "boot" / f"vmlinuz-{release}").read_bytes()
-
-
-def _manifest(env: Env, name: str, layers: Mapping[str, Descriptor], versions: Mapping[str, str]) -> Descriptor:
-    titled = [replace(item, annotations={TITLE: title}) for title, item in layers.items()]
-    document = {
-        "schemaVersion": 2,
-        "mediaType": MANIFEST,
-        "artifactType": ARTIFACT_TYPE,
-        "config": env.store.put(b"{}", EMPTY).to_json(),
-        "layers": [item.to_json() for item in titled],
-        "annotations": {f"{ANNOTATION}{key}": value for key, value in sorted(versions.items())} | {TITLE: name},
-    }
-    return env.store.put(canonical_json(document), MANIFEST)

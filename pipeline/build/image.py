@@ -22,10 +22,10 @@ from pipeline.build.roottree import Entry, Root, add, difference, in_order, read
 from pipeline.debian import PackageLock
 from pipeline.env import Env, cached
 from pipeline.fetch import debian
-from pipeline.oci import Descriptor
+from pipeline.oci import TITLE, Descriptor
 
 VERSION = 1
-RECIPES = recipes.PROJECT / "zones" / "recipes"
+RECIPES = recipes.IMAGES
 SCHEMA = RECIPES / "image.schema.json"
 
 # apt prefers usrmerge, the first alternative, which brings all of perl to convert a root that needs no conversion.
@@ -96,7 +96,7 @@ def _build(params: ImageParams, lock: PackageLock, env: Env) -> ImageResult:
         settings=oci_settings(recipe.get("config", {})),
         history=[f"zonewright recipe {params.name}: {layer['name']}" for layer in recipe["layers"]],
     )
-    annotations = {"org.opencontainers.image.title": params.name}
+    annotations = {TITLE: params.name}
     if "description" in recipe:
         annotations["org.opencontainers.image.description"] = recipe["description"]
     return store_image(env.store, f"recipe/{params.name}", layers, config, annotations)

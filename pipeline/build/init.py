@@ -10,6 +10,7 @@ from __future__ import annotations
 import shlex
 import shutil
 import tarfile
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +21,7 @@ from pipeline.debian import PackageLock
 from pipeline.env import Env, cached
 from pipeline.errors import PipelineError
 from pipeline.fetch import debian
-from pipeline.oci import EMPTY, MANIFEST, Descriptor, Digest, canonical_json
-from pipeline.store import Store
+from pipeline.oci import TITLE, Digest
 
 VERSION = 1
 RECIPES = recipes.PROJECT / "os"
@@ -105,7 +105,8 @@ def _build(params: InitParams, lock: PackageLock, files: dict[str, Path], env: E
             title="the zone's init",
         )
         elf = env.store.put(check_program(_member(root, f"{_BUILD}/init")), ELF)
-    return InitResult(elf, _artifact(env.store, params.name, elf))
+    titled = replace(elf, annotations={TITLE: "init"})
+    return InitResult(elf, env.store.put_manifest([titled], artifact_type=ARTIFACT_TYPE))
 
 
 def compile_script(recipe: dict[str, Any], names: list[str]) -> str:
@@ -165,16 +166,3 @@ def check_program(data: bytes) -> bytes:
     if 3 in kinds:  # PT_INTERP
         raise BadProgram("the zone's init", expected="a static program", got="one that wants a dynamic loader")
     return data
-
-
-def _artifact(store: Store, name: str, elf: Descriptor) -> Descriptor:
-    document = {
-        "schemaVersion": 2,
-        "mediaType": MANIFEST,
-        "artifactType": ARTIFACT_TYPE,
-        "config": store.put(b"{}", EMPTY).to_json(),
-        "layers": [elf.to_json() | {"annotations": {"org.opencontainers.image.title": "init"}}],
-    }
-    manifest = store.put(canonical_json(document), MANIFEST)
-    store.tag(f"os/{name}", manifest)
-    return manifest

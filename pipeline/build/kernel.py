@@ -30,7 +30,7 @@ from pipeline.fetch import debian
 from pipeline.squashfs import writer_versions
 
 VERSION = 2
-RECIPES = recipes.PROJECT / "kernel"
+RECIPES = recipes.KERNELS
 SCHEMA = RECIPES / "kernel.schema.json"
 ADDONS = "application/vnd.zonewright.addons.v1.squashfs"
 COMPRESSION = "zstd-15"  # a few MiB, packed once

@@ -8,7 +8,7 @@ from typing import Any
 
 from pipeline.build.layer import Layer
 from pipeline.build.model import ImageResult
-from pipeline.oci import CONFIG, MANIFEST, canonical_json
+from pipeline.oci import CONFIG, canonical_json
 from pipeline.store import Store
 
 
@@ -32,20 +32,13 @@ def store_image(
 ) -> ImageResult:
     """Put config and manifest into the store and give the manifest its name."""
     config_blob = store.put(canonical_json(config), CONFIG)
-    manifest: dict[str, Any] = {
-        "schemaVersion": 2,
-        "mediaType": MANIFEST,
-        "config": config_blob.to_json(),
-        "layers": [layer.descriptor.to_json() for layer in layers],
-    }
-    if annotations:
-        manifest["annotations"] = dict(annotations)
-    manifest_blob = store.put(canonical_json(manifest), MANIFEST)
-    store.tag(tag, manifest_blob)
+    blobs = tuple(layer.descriptor for layer in layers)
+    manifest = store.put_manifest(blobs, config=config_blob, annotations=annotations)
+    store.tag(tag, manifest)
     return ImageResult(
         tag=tag,
-        manifest=manifest_blob,
+        manifest=manifest,
         config=config_blob,
-        layers=tuple(layer.descriptor for layer in layers),
+        layers=blobs,
         diff_ids=tuple(layer.diff_id for layer in layers),
     )

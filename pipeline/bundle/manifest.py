@@ -12,11 +12,11 @@ from pipeline.bundle.model import (
     Bundle,
 )
 from pipeline.jsonmodel import from_json, to_json
-from pipeline.oci import MANIFEST, BadDocument, Descriptor, canonical_json
+from pipeline.oci import TITLE as TITLE
+from pipeline.oci import BadDocument, Descriptor, canonical_json
 from pipeline.recipe import unknown
 from pipeline.store import Store
 
-TITLE = "org.opencontainers.image.title"
 TAG_PREFIX = "zones/"
 
 
@@ -32,14 +32,7 @@ def parts(bundle: Bundle) -> list[Descriptor]:
 def write(store: Store, bundle: Bundle) -> Descriptor:
     """Store config and manifest of a bundle and give it its name; the parts must be in the store already."""
     config = store.put(canonical_json(to_json(bundle)), SPEC)
-    document = {
-        "schemaVersion": 2,
-        "mediaType": MANIFEST,
-        "artifactType": ARTIFACT_TYPE,
-        "config": config.to_json(),
-        "layers": [part.to_json() for part in parts(bundle)],
-    }
-    manifest = store.put(canonical_json(document), MANIFEST)
+    manifest = store.put_manifest(parts(bundle), config=config, artifact_type=ARTIFACT_TYPE)
     store.tag(TAG_PREFIX + bundle.name, manifest)
     return manifest
 

@@ -62,7 +62,7 @@ def resolve(
             f"packages of {name}",
             expected=f"a lock for {suite} in {path}",
             got="none for this request",
-            hint="run once without the offline option",
+            hint="run once with the network",
         )
     if not Path(aptsources.KEYRING).is_file():
         raise tool.ToolMissing(

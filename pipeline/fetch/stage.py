@@ -22,6 +22,7 @@ from pipeline.fetch.model import FetchParams, FetchResult
 from pipeline.fetch.reference import LayoutReference, RecipeReference, Reference, RegistryReference, parse
 from pipeline.fetch.registry import RegistrySource
 from pipeline.oci import Descriptor, Digest
+from pipeline.recipe import UnknownName, maker_of
 from pipeline.store import BlobWriter, Store, check_digest
 
 VERSION = 1
@@ -110,16 +111,16 @@ def _resolve(
 
 
 def _recipe(reference: RecipeReference, store: Store) -> Descriptor:
+    """What a recipe made. Raises NoSuchImage."""
     tags = store.tags()
     for kind in ("recipe", "kernel"):
         if (found := tags.get(f"{kind}/{reference.name}")) is not None:
             return found
-    raise NoSuchImage(
-        str(reference),
-        expected=f"recipe/{reference.name} in the store",
-        got="none",
-        hint=f"doit build:{reference.name}",
-    )
+    try:
+        hint = f"./doit {maker_of(reference.name)} makes it"
+    except UnknownName as error:
+        hint = error.hint
+    raise NoSuchImage(str(reference), expected=f"recipe/{reference.name} in the store", got="none", hint=hint)
 
 
 # -- bringing it in ----------------------------------------------------------------------------------------------------

@@ -81,7 +81,7 @@ def test_a_damaged_lock_file_is_made_anew(env: Env, tmp_path: Path, monkeypatch:
 
 def test_offline_without_a_lock_says_what_to_do(tmp_path: Path) -> None:
     env = Env(Store(tmp_path / "store"), offline=True)
-    with pytest.raises(MirrorUnreachable, match=r"expected a lock for bookworm .* \(run once without"):
+    with pytest.raises(MirrorUnreachable, match=r"expected a lock for bookworm .* \(run once with the network"):
         resolve_tiny(env, tmp_path / "t.json")
 
 

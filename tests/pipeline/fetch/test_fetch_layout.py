@@ -89,6 +89,20 @@ def test_recipe_is_found_by_its_name_in_the_store(env: Env, image: Image) -> Non
 
 
 @pytest.mark.parametrize(
+    ("name", "hint"),
+    [
+        ("nginx", "./doit recipe:nginx makes it"),
+        ("debian-cloud", "./doit kernel:debian-cloud makes it"),
+        ("ngimx", "did you mean nginx?"),
+    ],
+)
+def test_a_recipe_that_has_not_run_says_what_makes_it(env: Env, name: str, hint: str) -> None:
+    with pytest.raises(NoSuchImage) as caught:
+        run(f"recipe:{name}", env)
+    assert caught.value.hint == hint
+
+
+@pytest.mark.parametrize(
     ("change", "expected"),
     [
         ({"manifests": []}, "either manifests or config"),

@@ -44,7 +44,9 @@ def records(entry: Entry) -> bytes:
     path = (entry.path or b".") + (b"/" if entry.kind is Kind.DIRECTORY else b"")
     out = b""
     if entry.xattrs:
-        out += _extra(b"x", b"".join(_pax(b"SCHILY.xattr." + key, entry.xattrs[key]) for key in sorted(entry.xattrs)))
+        out += _extra(
+            b"x", b"".join(pax_record(b"SCHILY.xattr." + key, entry.xattrs[key]) for key in sorted(entry.xattrs))
+        )
     if len(entry.target) > NAME_MAX:
         out += _extra(b"K", entry.target + b"\0")
     if len(path) > NAME_MAX:
@@ -88,8 +90,8 @@ def _number(value: int, width: int) -> bytes:
     return b"\x80" + value.to_bytes(width - 1, "big")
 
 
-def _pax(key: bytes, value: bytes) -> bytes:
-    """One PAX record; its length counts its own digits."""
+def pax_record(key: bytes, value: bytes) -> bytes:
+    """One PAX record, `length key=value\\n`; the length counts its own digits."""
     rest = len(key) + len(value) + 3
     size = rest + len(str(rest))
     if len(str(size)) != len(str(rest)):

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from pipeline.build.roottree import Entry
 from pipeline.oci import LAYER_GZIP, Descriptor, Digest
 from pipeline.store import Store
+from pipeline.tarstream import BLOCK, END, padding, pax_record
 
-BLOCK_BYTES = 512
 CHUNK_BYTES = 1 << 20
 GZIP_LEVEL = 6
 
@@ -46,7 +46,7 @@ def tar_bytes(entries: Iterable[Entry]) -> Iterator[bytes]:
     """
     for entry in entries:
         yield from _records(entry)
-    yield bytes(2 * BLOCK_BYTES)
+    yield END
 
 
 def _records(entry: Entry) -> Iterator[bytes]:
@@ -67,7 +67,7 @@ def _records(entry: Entry) -> Iterator[bytes]:
             pax.append((key, b"%d" % number))
     if pax:
         body = b"".join(pax_record(key, value) for key, value in sorted(pax))
-        yield _header(b"././@PaxHeader", b"x", 0o644, size=len(body)) + _padded(body)
+        yield _header(b"././@PaxHeader", b"x", 0o644, size=len(body)) + body + padding(len(body))
     yield _header(
         name[:100],
         kind,
@@ -81,15 +81,7 @@ def _records(entry: Entry) -> Iterator[bytes]:
     )
     if size:
         yield from contents(entry)
-        yield bytes(-size % BLOCK_BYTES)
-
-
-def pax_record(key: bytes, value: bytes) -> bytes:
-    """`length key=value\\n`, where the length counts itself."""
-    rest = len(key) + len(value) + 3
-    length = rest + len(str(rest))
-    length = rest + len(str(length))
-    return b"%d %s=%s\n" % (length, key, value)
+        yield padding(size)
 
 
 def _header(
@@ -121,17 +113,13 @@ def _header(
             _octal(device[0], 8),
             _octal(device[1], 8),
         )
-    ).ljust(BLOCK_BYTES, b"\0")
+    ).ljust(BLOCK, b"\0")
     return block[:148] + b"%06o\0 " % sum(block) + block[156:]
 
 
 def _octal(number: int, width: int) -> bytes:
     digits = b"%0*o" % (width - 1, number)
     return (digits if len(digits) < width else b"0" * (width - 1)) + b"\0"
-
-
-def _padded(data: bytes) -> bytes:
-    return data + bytes(-len(data) % BLOCK_BYTES)
 
 
 def contents(entry: Entry) -> Iterator[bytes]:

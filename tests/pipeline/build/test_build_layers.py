@@ -13,9 +13,10 @@ from pathlib import Path
 import pytest
 from support.tools import require
 
-from pipeline.build.layer import pax_record, tar_bytes, write_layer
+from pipeline.build.layer import tar_bytes, write_layer
 from pipeline.build.roottree import Entry, Root, difference, excluded, read_root
 from pipeline.store import Store
+from pipeline.tarstream import pax_record
 
 EPOCH = 1_700_000_000
 

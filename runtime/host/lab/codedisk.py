@@ -9,26 +9,23 @@ from __future__ import annotations
 import ast
 import hashlib
 import importlib.util
-import io
-import tarfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from pipeline import tool
 from pipeline.cachekey import action_key
 from pipeline.jsonmodel import from_json, to_json
 from pipeline.oci import Descriptor
 from pipeline.recipe import PROJECT
+from pipeline.squashfs import squash_entries, writer_versions
 from pipeline.store import Store
+from pipeline.tree import Entry, Kind
 from runtime.host.lab.errors import LabUnfit
 
 VERSION = 1
 MEDIA_TYPE = "application/vnd.zonewright.code.v1+squashfs"
 RUNTIME = ("runtime/*", "runtime/boot/**/*", "runtime/net/**/*", "runtime/host/*", "runtime/host/dom0/*")
 SUFFIXES = (".py", ".json")
-# squashfs of a few hundred kilobytes; QEMU's guest looks for partition tables beyond a smaller end.
-OPTIONS = ("--compressor", "lz4", "--block-size", "131072", "--num-jobs", "1", "--quiet", "--defaults", "mtime=0")
-TIMEOUT_S = 60.0
+COMPRESSION = "lz4"  # the quickest to unpack, as TCG runs it
 
 
 def code_files(project: Path = PROJECT) -> dict[str, bytes]:
@@ -92,33 +89,24 @@ def _package(name: str) -> dict[str, bytes]:
 
 
 def code_disk(store: Store, files: dict[str, bytes]) -> Descriptor:
-    """The squashfs of these files in the store; made once. Raises ToolMissing, ToolFailed."""
+    """The squashfs of these files in the store; made once. Raises ToolMissing, ToolFailed, SquashFailed."""
     digests = {path: hashlib.sha256(data).hexdigest() for path, data in files.items()}
-    key = action_key("lab.code", VERSION, params=list(OPTIONS), inputs=digests, tools={})
+    key = action_key("lab.code", VERSION, params={}, inputs=digests, tools=writer_versions(COMPRESSION))
     if (remembered := store.result(key)) is not None:
         descriptor = from_json(Descriptor, remembered)
         if store.has(descriptor) and store.verify(descriptor.digest):
             return descriptor
-    with store.scratch() as work:
-        image = work / "code.squashfs"
-        program = tool.find("tar2sqfs", package="squashfs-tools-ng")
-        tool.run([program, *OPTIONS, image], input=tar_of(files), timeout_s=TIMEOUT_S)
-        descriptor = store.put_file(image, MEDIA_TYPE)
+    descriptor = squash_entries(store, entries_of(files), compression=COMPRESSION, media_type=MEDIA_TYPE)
     store.put_result(key, to_json(descriptor))
     return descriptor
 
 
-def tar_of(files: dict[str, bytes]) -> bytes:
-    """A tar of the files with their directories, times 0, owner root."""
-    out = io.BytesIO()
-    directories = {parent.as_posix() for path in files for parent in Path(path).parents} - {"."}
-    with tarfile.open(fileobj=out, mode="w", format=tarfile.USTAR_FORMAT) as archive:
-        for path in sorted([*directories, *files], key=lambda name: name.split("/")):
-            info = tarfile.TarInfo(path)
-            if path in files:
-                info.mode, info.size = 0o644, len(files[path])
-                archive.addfile(info, io.BytesIO(files[path]))
-            else:
-                info.mode, info.type = 0o755, tarfile.DIRTYPE
-                archive.addfile(info)
-    return out.getvalue()
+def entries_of(files: dict[str, bytes]) -> Iterator[tuple[Entry, Iterable[bytes]]]:
+    """The files with their directories, parents first: times 0, owner root."""
+    directories = {parent for path in files for parent in Path(path).parents}
+    for path in sorted([*directories, *map(Path, files)], key=lambda path: path.parts):
+        if path in directories:
+            yield Entry(b"" if path == Path() else bytes(path), Kind.DIRECTORY, 0o755), ()
+        else:
+            data = files[path.as_posix()]
+            yield Entry(bytes(path), Kind.FILE, 0o644, size_bytes=len(data)), (data,)

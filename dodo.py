@@ -28,7 +28,7 @@ from pipeline.fetch.model import FetchParams, FetchResult
 from pipeline.fetch.reference import RecipeReference, parse
 from pipeline.initrd import stage as initrd
 from pipeline.initrd.model import InitrdParams, InitrdResult
-from pipeline.recipe import PROJECT, names, maker_of
+from pipeline.recipe import PROJECT, maker_of, names
 from pipeline.squash import stage as squash
 from pipeline.squash.model import SquashParams, SquashResult
 from pipeline.unpack import stage as unpack

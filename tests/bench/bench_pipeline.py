@@ -17,6 +17,7 @@ from pipeline.store import Store
 IMAGE = "recipe/nginx"
 NOBODY = 65534
 REPEATS = 3
+ZONE = (PROJECT / ".venv/bin/python", "-m", "runtime.host.cli")
 
 
 def measure(out: Path) -> list[Measure]:

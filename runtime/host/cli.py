@@ -24,6 +24,7 @@ examples:
   zone logs -f nginx           its console, as it comes
   zone stop nginx              stop it; the lab stays up
   zone host status             is the lab up, and how much memory is left in it
+  zone host up --memory 4096   a lab with room for larger zones
   zone host down               end the lab
   zone image pack docker://127.0.0.1:5000/nginx -o nginx.squashfs
 
@@ -75,7 +76,11 @@ def parser() -> argparse.ArgumentParser:
 
     host = _parser(commands, "host", "The host itself: the lab, or this machine's zoned.")
     host_commands = host.add_subparsers(metavar="COMMAND", required=True)
-    _parser(host_commands, "up", "Bring it up.", run=_host_up)
+    up = _parser(host_commands, "up", "Bring it up; the flags are for the lab and win over lab.toml.", run=_host_up)
+    up.add_argument("--memory", type=int, metavar="MIB", dest="memory_mib", help="memory of the whole lab")
+    up.add_argument("--dom0-memory", type=int, metavar="MIB", dest="dom0_memory_mib", help="dom0's share of it")
+    up.add_argument("--vcpus", type=int, metavar="N", help="processors of the lab")
+    up.add_argument("--port", action="append", metavar="RULE", dest="ports", help="[ADDRESS:]HOST_PORT:DOM0_PORT")
     _parser(host_commands, "down", "End the lab and every zone in it.", run=_host_down)
     _parser(host_commands, "console", "The console of the lab's dom0 and of Xen; Ctrl-] leaves it.", run=_host_console)
     status = _parser(host_commands, "status", "Is it up, what runs there, what is left.", run=_host_status)
@@ -204,7 +209,11 @@ def _logs(arguments: argparse.Namespace) -> None:
 
 
 def _host_up(arguments: argparse.Namespace) -> None:
-    host = _host(arguments)
+    from pipeline.store import Store
+    from runtime.host.hosts import select_host
+
+    flags = {name: getattr(arguments, name) for name in ("memory_mib", "dom0_memory_mib", "vcpus", "ports")}
+    host = select_host(Store(), arguments.host, flags=flags)
     _with_progress(host.up)
     _write(f"host {host.name} is up\n")
 
@@ -243,9 +252,8 @@ def _host_status(arguments: argparse.Namespace) -> None:
 
 
 def _image_pack(arguments: argparse.Namespace) -> None:
-    from pipeline.pack import pack_image
-
     from pipeline.env import Env
+    from pipeline.pack import pack_image
     from pipeline.store import Store
 
     def pack(progress: Any) -> Any:

@@ -75,13 +75,13 @@ def host_name(name: str | None = None) -> str:
     return name or os.environ.get("ZONE_HOST") or ("xen" if is_control_domain() else "lab")
 
 
-def select_host(store: Store, name: str | None = None) -> Host:
-    """The host of that name; see `host_name` for the default. Raises NoSuchHost."""
+def select_host(store: Store, name: str | None = None, *, flags: Json | None = None) -> Host:
+    """The host of that name; see `host_name` for the default. flags: settings of a lab. Raises NoSuchHost."""
     name = host_name(name)
     if name == "xen":
         return XenHost()
     if name == "lab":
-        return LabHost(store)
+        return LabHost(store, flags=flags)
     raise NoSuchHost(
         f"host {name!r}", expected="xen or lab", got=name, hint="ssh:// and tls:// hosts are not built yet"
     )
@@ -175,9 +175,10 @@ class LabHost:
 
     name = "lab"
 
-    def __init__(self, store: Store, lab: Lab | None = None) -> None:
+    def __init__(self, store: Store, lab: Lab | None = None, *, flags: Json | None = None) -> None:
         self._store = store
         self._lab = lab
+        self._flags = {key: value for key, value in (flags or {}).items() if value is not None}
 
     @property
     def lab(self) -> Lab:
@@ -186,7 +187,9 @@ class LabHost:
             from runtime.host.lab.config import load_config
             from runtime.host.lab.lab import Lab
 
-            self._lab = Lab(load_config(), self._store)
+            lab = Lab(load_config(**self._flags), self._store)
+            # A lab that runs keeps the settings it was started with, unless this command names others.
+            self._lab = lab if self._flags else Lab(lab.running_config(), self._store)
         return self._lab
 
     def up(self, progress: Progress) -> None:

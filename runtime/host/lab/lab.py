@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import logging
 import os
 import time
@@ -48,6 +49,19 @@ class Lab:
         self.config, self.store = config, store
         self.state = State(directory or state_directory(config.flavour))
         self.snapshots = snapshots.Snapshots(store.root / "lab" / "snapshots")
+
+    def running_config(self) -> LabConfig:
+        """The settings the running lab was started with; the configured ones where none runs."""
+        record = self._running()
+        if record is None:
+            return self.config
+        return dataclasses.replace(
+            self.config,
+            memory_mib=record.memory_mib,
+            dom0_memory_mib=record.dom0_memory_mib,
+            vcpus=record.vcpus,
+            ports=record.ports,
+        )
 
     # -- up and down ---------------------------------------------------------------------------------------------------
 
@@ -287,6 +301,7 @@ class Lab:
             memory_mib=self.config.memory_mib,
             dom0_memory_mib=self.config.dom0_memory_mib,
             vcpus=self.config.vcpus,
+            ports=self.config.ports,
             started_unix_s=time.time(),
             restored=restored,
             ready=False,

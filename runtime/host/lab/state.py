@@ -45,6 +45,7 @@ class Record:
     started_unix_s: float
     restored: bool
     ready: bool
+    ports: tuple[str, ...] = ()
 
 
 def state_directory(flavour: str) -> Path:

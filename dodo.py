@@ -43,6 +43,7 @@ DOIT_CONFIG = {
     "verbosity": 2,
     "reporter": task.Reporter,
 }
+FLAVOURS = ("debian12", "debian13")
 LOCKS = task.BUILD / "lock"
 PYTHON = PROJECT / ".venv" / "bin" / "python"
 
@@ -65,15 +66,17 @@ def attempt(function, *arguments):
         return TaskFailed(str(error))
 
 
-def stage_task(result, stage, name, run, *, needs=(), params=None, file_dep=(), task_dep=()):
-    """One stage for one name: up to date while its inputs, its parameters and every blob it made are as they were."""
+def stage_task(result, stage, name, module, params, *, needs=(), file_dep=()):
+    """One stage for one name: up to date while its inputs, its parameters and every blob it made are as they were.
+
+    params: what the stage's `run` takes, or a class (or partial) to be filled with the results it needs.
+    """
     return {
         "name": name,
-        "actions": [(attempt, [task.execute, stage, name, run, needs])],
+        "actions": [(attempt, [task.execute, stage, name, task.stage(module.run, params), needs])],
         "file_dep": [*file_dep, *(task.result_path(upper, of) for _, upper, of in needs)],
-        "task_dep": list(task_dep),
         "targets": [task.result_path(stage, name)],
-        "uptodate": [config_changed(repr(params)), partial(task.holds, result, stage, name)],
+        "uptodate": [config_changed(f"{module.VERSION} {params!r}"), partial(task.holds, result, stage, name)],
         "clean": True,
     }
 
@@ -87,16 +90,14 @@ def task_recipe():
     """image recipes of zones/recipes -> OCI images"""
     for name in names(image.RECIPES):
         params = ImageParams(name, image.load(name), str(LOCKS / f"{name}.json"))
-        run = task.stage(image.run, params)
-        yield stage_task(ImageResult, "recipe", name, run, params=params, file_dep=[image.RECIPES / f"{name}.toml"])
+        yield stage_task(ImageResult, "recipe", name, image, params, file_dep=[image.RECIPES / f"{name}.toml"])
 
 
 def task_kernel():
     """kernel recipes of kernel/ -> kernel images"""
     for name in names(kernel.RECIPES):
         params = KernelParams(name, kernel.load(name), str(LOCKS / f"{name}.json"))
-        run = task.stage(kernel.run, params)
-        yield stage_task(KernelResult, "kernel", name, run, params=params, file_dep=[kernel.RECIPES / f"{name}.toml"])
+        yield stage_task(KernelResult, "kernel", name, kernel, params, file_dep=[kernel.RECIPES / f"{name}.toml"])
 
 
 def task_os():
@@ -104,20 +105,16 @@ def task_os():
     for name in dom0.flavours():
         params = Dom0Params(name, dom0.load(name), str(LOCKS))
         files = [path for path in sorted((dom0.RECIPES / "dom0").rglob("*")) if path.is_file()]
-        run = task.stage(dom0.run, params)
-        yield stage_task(Dom0Result, "os", name, run, params=params, file_dep=files)
+        yield stage_task(Dom0Result, "os", name, dom0, params, file_dep=files)
     params = InitParams("init", init.load(), str(LOCKS / "os-init.json"))
-    run = task.stage(init.run, params)
-    yield stage_task(InitResult, "os", "init", run, params=params, file_dep=init.sources().values())
+    yield stage_task(InitResult, "os", "init", init, params, file_dep=init.sources().values())
 
 
 def task_fetch():
     """image references -> verified blobs in the store"""
     for name, reference in IMAGES.items():
-        params = FetchParams(reference)
-        run = task.stage(fetch.run, params)
         results = [task.result_path(*MADE_BY[name].split(":"))] if name in MADE_BY else []
-        one = stage_task(FetchResult, "fetch", name, run, params=params, file_dep=results)
+        one = stage_task(FetchResult, "fetch", name, fetch, FetchParams(reference), file_dep=results)
         if name not in MADE_BY and REFERENCES[name].digest is None:
             one["uptodate"].append(False)  # a tag may name another image by now: that takes one request
         yield one
@@ -127,21 +124,21 @@ def task_unpack():
     """layers -> merged tree; nothing is extracted"""
     for name in IMAGES:
         needs = [(FetchResult, "fetch", name)]
-        yield stage_task(UnpackResult, "unpack", name, task.stage(unpack.run, UnpackParams), needs=needs)
+        yield stage_task(UnpackResult, "unpack", name, unpack, UnpackParams, needs=needs)
 
 
 def task_squash():
     """merged tree -> squashfs"""
     for name in ZONES:
         needs = [(UnpackResult, "unpack", name)]
-        yield stage_task(SquashResult, "squash", name, task.stage(squash.run, SquashParams), needs=needs)
+        yield stage_task(SquashResult, "squash", name, squash, SquashParams, needs=needs)
 
 
 def task_initrd():
     """kernel image and init -> kernel ELF and initrd segments"""
     for name in KERNELS:
         needs = [(UnpackResult, "unpack", name), (InitResult, "os", "init")]
-        yield stage_task(InitrdResult, "initrd", name, task.stage(initrd.run, InitrdParams), needs=needs)
+        yield stage_task(InitrdResult, "initrd", name, initrd, InitrdParams, needs=needs)
 
 
 def task_bundle():
@@ -153,8 +150,7 @@ def task_bundle():
             (SquashResult, "squash", name),
             (InitrdResult, "initrd", task.slug(spec.kernel)),
         ]
-        run = task.stage(bundle.run, partial(bundle.BundleParams, spec))
-        yield stage_task(BundleResult, "bundle", name, run, needs=needs, params=spec)
+        yield stage_task(BundleResult, "bundle", name, bundle, partial(bundle.BundleParams, spec), needs=needs)
 
 
 def task_boot():
@@ -186,6 +182,16 @@ def task_test():
         "actions": [(task.run_checks, [checks, [PYTHON, "-m", "pytest"]])],
         "pos_arg": "arguments",
         "task_dep": ["bundle:nginx", "os:debian12"] if "nginx" in ZONES else [],
+        "uptodate": [False],
+    }
+
+
+def task_flavours():
+    """the lab tests on both dom0s, Debian 12 and 13; ./doit test runs them on the first"""
+    runs = [["env", f"ZONEWRIGHT_LAB_FLAVOUR={name}", PYTHON, "-m", "pytest", "tests/lab"] for name in FLAVOURS]
+    return {
+        "actions": [(task.run_checks, [runs[:-1], runs[-1]])],
+        "task_dep": ["bundle:nginx", *(f"os:{name}" for name in FLAVOURS)] if "nginx" in ZONES else [],
         "uptodate": [False],
     }
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from pipeline.bundle import VERSION as VERSION
 from pipeline.bundle import manifest
 from pipeline.bundle.errors import BadSpec
 from pipeline.bundle.model import Bundle, BundleResult

@@ -64,6 +64,8 @@ def attempt(function, *arguments):
         function(*arguments)
     except SentenceError as error:
         return TaskFailed(str(error))
+    except KeyboardInterrupt:
+        task.interrupted()
 
 
 def stage_task(result, stage, name, module, params, *, needs=(), file_dep=()):

@@ -13,7 +13,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 from pipeline import progress
 from pipeline.env import Env, intact
@@ -113,6 +113,13 @@ def check_variables(given: Sequence[str]) -> None:
             near = difflib.get_close_matches(name, VARIABLES, n=1)
             hint = f"did you mean {near[0]}=?" if near else f"there are: {', '.join(VARIABLES)}"
             raise UnknownVariable(f"{name}=…", got="no task reads a variable of that name", hint=hint)
+
+
+def interrupted() -> NoReturn:
+    """End the process as Ctrl-C should: one word, exit code 130, nothing of doit's own."""
+    env().progress.close()
+    sys.stderr.write("interrupted\n")
+    sys.exit(130)
 
 
 def run_checks(

@@ -38,6 +38,7 @@ log = logging.getLogger(__name__)
 PAGES_PER_MIB = 256
 WORKLOAD_TIMEOUT_S = 180.0
 PORT_TIMEOUT_S = 120.0
+CANCEL_TIMEOUT_S = 60.0
 LOG_CHUNK_BYTES = 256 * 1024
 ZONE_NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_-]{0,62}")
 
@@ -50,6 +51,10 @@ class UnknownZone(RuntimeFault):
 
 class ZoneBusy(RuntimeFault):
     """A zone of that name runs already."""
+
+
+class BootCancelled(RuntimeFault):
+    """A boot that somebody stopped, or that nobody waits for any more."""
 
 
 class BadRequest(RuntimeFault):
@@ -91,7 +96,7 @@ class Service:
             "wait": self.wait,
             "confirm": self.confirm,
             "stop": self.stop,
-            "list": self.list,
+            "list": self.list_zones,
             "logs": self.logs,
         }
 
@@ -167,15 +172,14 @@ class Service:
         with clock("wire"):
             zone.network.attach(zone.domain.wait_vif())
             zone.domain.connect_vif()
-        if call.gone:
-            raise BadRequest(f"zone {zone.name}", expected="somebody to wait for its boot", got="they left")
+        if call.gone or zone.cancelled.is_set():
+            raise BootCancelled(f"zone {zone.name}", got="its boot was called off")
         assert self._deaths is not None
         self._deaths.add(zone.domain.domid, zone.domain.uuid)
         with clock("unpause"):
             zone.started_at = time.time()
+            zone.state = ZoneState.RUNNING  # before it runs: it may be dead as soon as it does
             zone.domain.unpause()
-        with self._lock:
-            zone.state = ZoneState.RUNNING
 
     def _make_network(self, zone: Zone, rules: list[Json], clock: Stopwatch) -> ZoneNetwork:
         mtu = zone.bundle.network.mtu
@@ -210,6 +214,9 @@ class Service:
     def stop(self, params: Json, call: Call) -> Json:
         """Stop a zone: its stop signal, its timeout, then the end; an exited one is forgotten."""
         zone = self._zone(params["name"])
+        if zone.state is ZoneState.CREATING:
+            zone.cancelled.set()
+            zone.ended.wait(CANCEL_TIMEOUT_S)
         if zone.domain is not None and not zone.ended.is_set():
             process = zone.bundle.process
             timeout_s = params.get("timeout_s", process.stop_timeout_s)
@@ -223,7 +230,7 @@ class Service:
             self.zones.pop(zone.name, None)
         return self._describe(zone)
 
-    def list(self, params: Json, call: Call) -> Json:
+    def list_zones(self, params: Json, call: Call) -> Json:
         """Every zone of this host, exited ones included until they are stopped or booted again."""
         with self._lock:
             zones = sorted(self.zones.values(), key=lambda zone: zone.name)

@@ -80,6 +80,7 @@ class Zone:
     network: ZoneNetwork | None = None
     loops: list[LoopDevice] = field(default_factory=list)
     ended: threading.Event = field(default_factory=threading.Event)
+    cancelled: threading.Event = field(default_factory=threading.Event)
     letting_go: threading.Lock = field(default_factory=threading.Lock)
 
     def blobs(self) -> list[Descriptor]:

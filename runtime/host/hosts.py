@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 SOCKET = Path("/run/zonewright/zoned.sock")
 CONTROL_DOMAIN_FLAG = Path("/proc/xen/capabilities")
 ZONED_START_TIMEOUT_S = 30.0
+IDLE_DISKS = 8
 
 Json = dict[str, Any]
 OnEvent = Callable[[Json], None]
@@ -36,8 +37,8 @@ class HostDown(RuntimeFault):
     """The host is not up, or its zoned does not answer."""
 
 
-class PortTaken(RuntimeFault):
-    """A port to publish is in use on this machine."""
+class BlobInUse(RuntimeFault):
+    """A blob was healed in the store while a zone runs from what it was before."""
 
 
 class Host(Protocol):
@@ -202,7 +203,22 @@ class LabHost:
         return dict(self.lab.call(method, params, on_event=on_event, timeout_s=timeout_s))
 
     def provide(self, blobs: Iterable[Descriptor]) -> dict[str, Json]:
-        return {str(blob.digest): {"kind": "disk", "serial": self.lab.attach(blob)} for blob in blobs}
+        sources: dict[str, Json] = {}
+        for blob in blobs:
+            if self.lab.is_stale(blob):
+                self._replace(blob)
+            sources[str(blob.digest)] = {"kind": "disk", "serial": self.lab.attach(blob)}
+        return sources
+
+    def _replace(self, blob: Descriptor) -> None:
+        for zone in self.call("list", {})["zones"]:
+            if zone["state"] in ("creating", "running") and str(blob.digest) in zone["blobs"]:
+                raise BlobInUse(
+                    f"store object {blob.digest.short}",
+                    got=f"zone {zone['name']} runs from a file of it that was found damaged and has been replaced",
+                    hint=f"stop {zone['name']} first",
+                )
+        self.lab.detach(str(blob.digest))
 
     def listen_for(self, ports: Iterable[Port]) -> list[Json]:
         wanted = list(ports)
@@ -224,7 +240,10 @@ class LabHost:
             self.lab.forward(rule["host_address"], rule["host_port"], rule["dom0_port"])
 
     def tidy(self) -> None:
-        """Unplug the disks and drop the forwards that no zone known to zoned uses."""
+        """Drop the forwards that no zone known to zoned uses, and unplug idle disks beyond a few.
+
+        A disk takes dom0 a moment to find, and kernel and init are the same for most zones: idle ones stay plugged.
+        """
         zones = [zone for zone in self.call("list", {})["zones"] if zone["state"] in ("creating", "running")]
         used = {digest for zone in zones for digest in zone["blobs"]}
         open_ports = {(rule["host_address"], rule["host_port"]) for zone in zones for rule in zone["published"]}
@@ -233,10 +252,10 @@ class LabHost:
             if (address, port) not in open_ports:
                 with contextlib.suppress(RuntimeFault):
                     self.lab.unforward(address, port)
-        for digest in self.lab.attached():
-            if digest not in used:
-                with contextlib.suppress(RuntimeFault):
-                    self.lab.detach(digest)
+        idle = [digest for digest in self.lab.attached() if digest not in used]
+        for digest in idle[: max(len(idle) - IDLE_DISKS, 0)]:
+            with contextlib.suppress(RuntimeFault):
+                self.lab.detach(digest)
 
     def exclusive(self) -> contextlib.AbstractContextManager[None]:
         return self.lab.exclusive()

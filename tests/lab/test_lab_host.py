@@ -263,3 +263,17 @@ def test_ports_of_the_settings_are_forwarded_also_in_a_lab_that_runs(own: Lab) -
     own.config = replace(own.config, ports=("127.0.0.1:18999:8090",))
     assert own.up().pid == before.pid, "ports are no reason to"
     assert ("127.0.0.1", 18999) in own.forwards()
+
+
+def test_disk_whose_file_was_replaced_in_the_store_is_stale(lab, tmp_path):
+    blob = lab.store.put(os.urandom(4096))
+    lab.attach(blob)
+    assert not lab.is_stale(blob)
+    path = lab.store.path(blob.digest)
+    data = path.read_bytes()
+    path.unlink()
+    lab.store.put(data)
+    assert lab.is_stale(blob)
+    lab.detach(str(blob.digest))
+    assert not lab.is_stale(blob)
+    path.unlink()

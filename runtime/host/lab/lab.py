@@ -147,6 +147,17 @@ class Lab:
         with self._qmp() as qmp:
             disks.unplug(qmp, digest.removeprefix("sha256:"))
 
+    def is_stale(self, blob: Descriptor) -> bool:
+        """Is the blob plugged in from a file that the store has replaced since, as it does with a damaged one?"""
+        if str(blob.digest) not in self.attached():
+            return False
+        wanted = self.store.path(blob.digest).stat()
+        for link in Path(f"/proc/{self._up_record().pid}/fd").iterdir():
+            with contextlib.suppress(OSError):
+                if os.path.samestat(link.stat(), wanted):
+                    return False
+        return True
+
     def attached(self) -> list[str]:
         """The digests (`sha256:…`) of all blobs that are disks of dom0 now."""
         with self._qmp() as qmp:

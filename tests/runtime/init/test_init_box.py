@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from support import zoneparts
+from support.namespaces import unshare_mount
 from support.tools import require
 
 from pipeline.initrd.stage import base_segment
@@ -85,7 +86,7 @@ def remove_cgroup(directory):
     """The workload's cgroup outlives the namespaces, in the one cgroup2 tree this machine has."""
     directory.mkdir(exist_ok=True)
     script = 'mount -t cgroup2 cgroup2 "$1" && if [ -d "$1/workload" ]; then rmdir "$1/workload"; fi'
-    subprocess.run(["unshare", "--mount", "sh", "-c", script, "sh", directory], check=True)
+    subprocess.run([*unshare_mount(), "sh", "-c", script, "sh", directory], check=True)
 
 
 @pytest.fixture
@@ -98,7 +99,7 @@ def box(initrd, image, tmp_path):
             (tmp_path / "root").mkdir(exist_ok=True)
             launch = {"process": process, "root": device.removeprefix("/dev/"), "overlay_size_mib": 8} | keys
             (tmp_path / "launch.json").write_bytes(zoneparts.launch_json(**launch))
-            argv = ["unshare", "--mount", "--pid", "--fork", "--kill-child", "--net", "--uts", "--ipc"]
+            argv = [*unshare_mount(), "--pid", "--fork", "--kill-child", "--net", "--uts", "--ipc"]
             argv += ["sh", "-c", OUTSIDE, "sh", str(tmp_path / "root"), str(initrd), str(tmp_path / "launch.json")]
             done = subprocess.run(argv, capture_output=True, text=True, timeout=60, stdin=subprocess.DEVNULL)
         lines = done.stderr.splitlines()

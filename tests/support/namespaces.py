@@ -1,0 +1,18 @@
+"""Mount namespaces of a test's own, also where the root directory is no mount point (a chroot)."""
+
+from __future__ import annotations
+
+import functools
+import subprocess
+
+
+@functools.cache
+def unshare_mount() -> tuple[str, ...]:
+    """The words that give a command a private mount namespace.
+
+    unshare makes every mount private, beginning at "/"; in a chroot that is no mount point, and it fails. Whoever made
+    the chroot has cut it off then, so its mounts can stay as they are.
+    """
+    if subprocess.run(["unshare", "--mount", "true"], capture_output=True).returncode == 0:
+        return ("unshare", "--mount")
+    return ("unshare", "--mount", "--propagation", "unchanged")

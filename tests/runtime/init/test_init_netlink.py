@@ -1,12 +1,14 @@
 """runtime.init's network set-up, read back by ip in a network namespace of its own."""
 
 import json
+import os
 import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from support.namespaces import unshare_mount
 
 from runtime.init import netlink
 
@@ -44,7 +46,9 @@ def configured(config) -> dict:
     if shutil.which("unshare") is None or shutil.which("ip") is None:
         pytest.skip("unshare and ip are needed")
     inside = [sys.executable, "-c", SCRIPT.format(project=str(PROJECT), config=json.dumps(config))]
-    unshare = ["unshare", "--user", "--map-root-user", "--net", "--mount"]
+    # Root needs no user namespace, and could have none in a chroot.
+    as_user = ["unshare", "--user", "--map-root-user", "--mount"]
+    unshare = [*(unshare_mount() if os.geteuid() == 0 else as_user), "--net"]
     done = subprocess.run([*unshare, *inside], capture_output=True, text=True)
     if "Operation not permitted" in done.stderr and "unshare" in done.stderr:
         pytest.skip("user namespaces are turned off here")

@@ -166,8 +166,7 @@ class Service:
                 zone.domain = build_domain(
                     plan, self.hypervisor, self.xenstore, zone.ledger.record, console_log=zone.console_path
                 )
-            with clock("network wait"):
-                zone.network = network.result()
+            zone.network = network.result()
         call(stage="build", phases=zone.domain.timings)
         with clock("wire"):
             zone.network.attach(zone.domain.wait_vif())
@@ -180,6 +179,8 @@ class Service:
             zone.started_at = time.time()
             zone.state = ZoneState.RUNNING  # before it runs: it may be dead as soon as it does
             zone.domain.unpause()
+        with clock("engine"):
+            zone.network.serve()
 
     def _make_network(self, zone: Zone, rules: list[Json], clock: Stopwatch) -> ZoneNetwork:
         mtu = zone.bundle.network.mtu
@@ -188,7 +189,7 @@ class Service:
             made.create()
         with clock("ports"):
             wanted = [Port(rule["address"], rule["port"], rule["zone_port"]) for rule in rules]
-            for rule, (address, port) in zip(rules, made.publish(wanted), strict=True):
+            for rule, (address, port) in zip(rules, made.listen(wanted), strict=True):
                 zone.published.append(
                     Published(rule["host_address"], rule["host_port"], address, port, rule["zone_port"])
                 )

@@ -3,9 +3,10 @@
 Order, as zoned drives it:
     network = ZoneNetwork(name, plan_addresses(allocate_index(used)), mtu, record)
     network.create()            # namespace, bridge, rules, engine started (not waited for)
-    network.publish(ports)      # conflicts show here, before any domain exists
+    network.listen(ports)       # conflicts show here, before any domain runs
     ... build the domain, wait for vifN.0 ...
     network.attach("vifN.0")    # before hotplug-status and unpause
+    network.serve()             # waits for the engine, which starts beside all this
     ... the zone runs, ends, its domain is destroyed ...
     network.destroy()
 What is taken is told to `record` before it is taken; `teardown(records)` alone ends all of it, any number of times.
@@ -79,6 +80,7 @@ class ZoneNetwork:
         self._handle: EngineHandle | None = None
         self._prepared: Prepared | None = None
         self._outside6 = False
+        self._listeners: list[tuple[Port, socket.socket]] = []
 
     def _take(self, kind: str, **fields: Any) -> None:
         self._record(kind, **fields)
@@ -163,25 +165,46 @@ class ZoneNetwork:
             self._handle = prepared.start(config)
 
     def publish(self, ports: Iterable[Port]) -> tuple[tuple[str, int], ...]:
-        """Listen on host_address:host_port of this host and lead every connection to zone_port; all ports or none.
+        """`listen`, then `serve`."""
+        bound = self.listen(ports)
+        self.serve()
+        return bound
+
+    def listen(self, ports: Iterable[Port]) -> tuple[tuple[str, int], ...]:
+        """Take host_address:host_port of this host for each port, all of them or none; connections wait for `serve`.
 
         Shape:   the addresses listened on, in order; host_port 0 lets the kernel choose.
-        Raises:  PortTaken, NetworkFault, EngineFault.
+        Raises:  PortTaken, NetworkFault.
         """
-        handle = self._running()
-        listeners: list[tuple[Port, socket.socket]] = []
+        taken: list[tuple[Port, socket.socket]] = []
         try:
             for port in ports:
-                listeners.append((port, self._listen(port)))
-            bound = tuple((item.getsockname()[0], item.getsockname()[1]) for _, item in listeners)
-            handle.wait_ready(ENGINE_READY_TIMEOUT_S)
-            for (port, item), (address, number) in zip(listeners, bound, strict=True):
+                taken.append((port, self._listen(port)))
+            bound = tuple((item.getsockname()[0], item.getsockname()[1]) for _, item in taken)
+            for (port, _), (address, number) in zip(taken, bound, strict=True):
                 self._take("net.listener", address=address, port=number, zone_port=port.zone_port)
-                handle.publish(item, f"{address}:{number}", port.zone_port)
-            return bound
-        finally:
-            for _, item in listeners:
+        except BaseException:
+            for _, item in taken:
                 item.close()
+            raise
+        self._listeners += taken
+        return bound
+
+    def serve(self) -> None:
+        """Wait for the engine, and lead every connection to a port listened on to its zone_port. Raises EngineFault."""
+        handle = self._running()
+        try:
+            handle.wait_ready(ENGINE_READY_TIMEOUT_S)
+            for port, item in self._listeners:
+                address, number = item.getsockname()[:2]
+                handle.publish(item, f"{address}:{number}", port.zone_port)
+        finally:
+            self._drop_listeners()
+
+    def _drop_listeners(self) -> None:
+        for _, item in self._listeners:
+            item.close()
+        self._listeners.clear()
 
     def _listen(self, port: Port) -> socket.socket:
         subject = f"port {port.host_address}:{port.host_port} of zone {self.name}"
@@ -200,9 +223,9 @@ class ZoneNetwork:
         self._running().unpublish(f"{address}:{port}")
 
     def attach(self, vif: str) -> None:
-        """Move the vif in, make it the bridge's port, bring it up; returns when the engine serves."""
+        """Move the vif in, make it the bridge's port, bring it up. The zone's connections wait for `serve`."""
         try:
-            handle = self._running()
+            self._running()
             self._take("net.vif", vif=vif, netns=self.netns)
             fd = os.open(netns.path_of(self.netns), os.O_RDONLY | os.O_CLOEXEC)
             try:
@@ -210,7 +233,6 @@ class ZoneNetwork:
             finally:
                 os.close(fd)
             netns.inside(self.netns, lambda: netlink.enslave_link(vif, plan.BRIDGE, self.mtu))
-            handle.wait_ready(ENGINE_READY_TIMEOUT_S)
         except BaseException:
             self.destroy()
             raise
@@ -239,6 +261,7 @@ class ZoneNetwork:
 
     def destroy(self) -> None:
         """Give everything back; harmless twice, and after a `create` that failed anywhere."""
+        self._drop_listeners()
         if self._handle is not None:
             self._handle.stop()
         elif self._prepared is not None:

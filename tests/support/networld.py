@@ -127,6 +127,7 @@ class World:
     def up(self) -> ZoneNetwork:
         self.on_host(self.network.create)
         self.on_host(lambda: self.network.attach(VIF))
+        self.on_host(self.network.serve)
         return self.network
 
     def connect(self, address: str, port: int, *, source: str | None = None, timeout_s: float = 10.0) -> socket.socket:

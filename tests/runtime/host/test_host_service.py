@@ -84,8 +84,11 @@ class FakeNetwork:
             raise RuntimeFault("network", got="no")
         self.world.did.append("network")
 
-    def publish(self, ports: Any) -> tuple[tuple[str, int], ...]:
+    def listen(self, ports: Any) -> tuple[tuple[str, int], ...]:
         return ()
+
+    def serve(self) -> None:
+        self.world.did.append("serves")
 
     def attach(self, vif: str) -> None:
         self.world.did.append(f"attached {vif}")

@@ -190,16 +190,23 @@ def _duration(seconds: float) -> str:
 
 
 def table(head: list[str], rows: list[list[Any]]) -> None:
-    """A table on stdout; rich draws it, without colour or boxes where stdout is no terminal."""
+    """A table on stdout; rich draws it, without colour, boxes or trailing blanks where stdout is no terminal."""
+    import io
+
     from rich import box
     from rich.console import Console
     from rich.table import Table
 
-    drawn = Table(*head, box=box.SIMPLE_HEAD if sys.stdout.isatty() else None, pad_edge=False, highlight=False)
+    terminal = sys.stdout.isatty()
+    drawn = Table(*head, box=box.SIMPLE_HEAD if terminal else None, pad_edge=False, highlight=False)
     for row in rows:
         drawn.add_row(*("" if cell is None else str(cell) for cell in row))
-    width = None if sys.stdout.isatty() else 200
-    Console(width=width, markup=False, highlight=False).print(drawn)
+    if terminal:
+        Console(markup=False, highlight=False).print(drawn)
+        return
+    plain = io.StringIO()
+    Console(file=plain, width=200, markup=False, highlight=False).print(drawn)
+    _write("".join(line.rstrip() + "\n" for line in plain.getvalue().splitlines()))
 
 
 def _logs(arguments: argparse.Namespace) -> None:
@@ -248,7 +255,15 @@ def _host_status(arguments: argparse.Namespace) -> None:
     if arguments.format == "json":
         _write(json.dumps(status, indent=2, sort_keys=True) + "\n")
     else:
-        table(["WHAT", "VALUE"], [[key.replace("_", " "), value] for key, value in status.items()])
+        table(["WHAT", "VALUE"], [[key.replace("_", " "), _shown(key, value)] for key, value in status.items()])
+
+
+def _shown(key: str, value: Any) -> str:
+    if key == "disks":
+        return f"{len(value)} plugged in"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
 
 
 def _image_pack(arguments: argparse.Namespace) -> None:

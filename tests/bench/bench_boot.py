@@ -23,6 +23,7 @@ NOOPS = 5
 def measure(out: Path) -> list[Measure]:
     """All boot measures; leaves the lab as it was found to be needed: down."""
     doit("bundle", f"zone={ZONE}")
+    zone("host", "down")
     zone("host", "up")
     zone("host", "down")
     warm = [first_200(out, "warm") for _ in range(REPEATS) if zone("host", "down")]

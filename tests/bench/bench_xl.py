@@ -43,7 +43,9 @@ on_crash = "destroy"
 XL_READY = """
 mkdir -p /var/log/xen /var/lib/xen /var/lib/xen/dump /run/xen /run/lock
 LIB=$(ls -d /usr/lib/xen-*/lib/x86_64-linux-gnu 2>/dev/null | tail -n 1)
-LD_LIBRARY_PATH=$LIB $(ls /usr/lib/xen-*/bin/xen-init-dom0 | tail -n 1) && xl list
+export LD_LIBRARY_PATH=$LIB
+$(ls /usr/lib/xen-*/bin/xen-init-dom0 | tail -n 1) &&
+$(ls /usr/lib/xen-*/bin/xenconsoled | tail -n 1) --pid-file=/run/xenconsoled.pid && xl list
 """
 TIMED = """
 import json, subprocess, sys, time

@@ -336,14 +336,15 @@ class Service:
 
 
 class Stopwatch:
-    """Seconds per phase, into a dict."""
+    """When each phase began and ended, in seconds since the stopwatch was made; phases may run beside each other."""
 
-    def __init__(self, into: dict[str, float]) -> None:
+    def __init__(self, into: dict[str, tuple[float, float]]) -> None:
         self._into = into
+        self._origin = time.monotonic()
 
     @contextlib.contextmanager
     def __call__(self, phase: str) -> Any:
-        """A context whose duration is noted under `phase`."""
-        start = time.monotonic()
+        """A context whose begin and end are noted under `phase`."""
+        start = time.monotonic() - self._origin
         yield
-        self._into[phase] = round(time.monotonic() - start, 4)
+        self._into[phase] = (round(start, 4), round(time.monotonic() - self._origin, 4))

@@ -73,7 +73,7 @@ class Zone:
     exit: str = ""
     confirmed: bool = False
     published: list[Published] = field(default_factory=list)
-    timings: dict[str, float] = field(default_factory=dict)
+    timings: dict[str, tuple[float, float]] = field(default_factory=dict)
     guest_timings: dict[str, float] = field(default_factory=dict)
     started_at: float = field(default_factory=time.time)
     domain: Domain | None = None

@@ -99,16 +99,16 @@ def lanes(boot: dict[str, object]) -> list[tuple[str, list[tuple[str, float, flo
     """The lanes of the picture from what a boot wrote down: host steps, zoned's phases, the zone's own."""
     steps: list[list[object]] = boot["steps"]  # type: ignore[assignment]
     host = [(str(name), float(start), float(end)) for name, start, end in steps]  # type: ignore[arg-type]
-    build_start = next(start for name, start, _ in host if name == "build domain")
-    details: dict[str, dict[str, float]] = boot["zone"]  # type: ignore[assignment]
-    zoned, at = [], build_start
-    for name, length in details["timings"].items():
-        zoned.append((f"zoned: {name}", at, at + length))
-        at += length
+    begun = next(start for name, start, _ in host if name == "build domain")
+    details: dict[str, dict[str, list[float]]] = boot["zone"]  # type: ignore[assignment]
+    phases = sorted(details["timings"].items(), key=lambda item: item[1])
+    zoned = [(f"zoned: {name}", begun + start, begun + end) for name, (start, end) in phases]
+    runs = begun + details["timings"]["unpause"][1]
+    reached = sorted(boot["zone"]["zone_timings"].items(), key=lambda item: item[1])  # type: ignore[index]
     inside, before = [], 0.0
-    for name, reached in details["zone_timings"].items():
-        inside.append((f"zone: to {name}", at + before, at + reached))
-        before = reached
+    for name, seconds in reached:
+        inside.append((f"zone: to {name}", runs + before, runs + seconds))
+        before = seconds
     return [("host", host), ("zoned", zoned), ("zone", inside)]
 
 

@@ -12,8 +12,8 @@ from run import BENCHES, HERE, OUT, PROJECT
 PICTURES = {"boot-warm.svg": "a boot from the snapshot", "boot-lab-up.svg": "a boot with the lab already up"}
 HEAD = """# Measurements
 
-Taken by `./doit bench` and written here by `tests/bench/report.py`. The lab is emulated (QEMU, TCG): seconds compare with
-seconds of the same machine only, ratios are of one run. Goals stand in [goals.toml](../tests/bench/goals.toml).
+Taken by `./doit bench` and written here by `tests/bench/report.py`. The lab is emulated (QEMU, TCG): seconds compare
+with seconds of the same machine only, ratios are of one run. Goals stand in [goals.toml](../tests/bench/goals.toml).
 """
 
 

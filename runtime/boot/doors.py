@@ -177,14 +177,25 @@ class Hypervisor:
 
     def domain_info(self, domid: Domid) -> DomainInfo | None:
         """A domain, or None where Xen knows none of this id."""
-        info = self._next_domain(domid)
-        # Asked for an id that is free, Xen may answer with the next domain.
-        return info if info is not None and info.domid == domid else None
+        if domid >= hypercall.DOMID_FIRST_RESERVED:
+            return None
+        try:
+            reply = self._domctl("getdomaininfo", abi.GETDOMAININFO, domid)
+        except HypervisorFault as fault:
+            if fault.errno == errno.ESRCH:
+                return None
+            raise
+        info = _domain_info(reply, abi.DOMCTL_UNION_OFFSET)
+        # Asked for an id that is free, older versions of Xen answer with the next domain.
+        return info if info.domid == domid else None
 
     def domains(self) -> Iterator[DomainInfo]:
-        """All domains, dying ones included."""
+        """All domains, dying ones included.
+
+        By sysctl: asked for an id that is free, the domctl finds the next domain in Xen 4.17 and none in 4.20.
+        """
         domid = 0
-        while (info := self._next_domain(Domid(domid))) is not None and info.domid >= domid:
+        while domid < hypercall.DOMID_FIRST_RESERVED and (info := self._next_domain(Domid(domid))) is not None:
             yield info
             domid = info.domid + 1
 
@@ -197,31 +208,13 @@ class Hypervisor:
         self._door.close()
 
     def _next_domain(self, domid: Domid) -> DomainInfo | None:
-        if domid >= hypercall.DOMID_FIRST_RESERVED:
-            return None
-        try:
-            reply = self._domctl("getdomaininfo", abi.GETDOMAININFO, domid)
-        except HypervisorFault as fault:
-            if fault.errno == errno.ESRCH:
-                return None
-            raise
-        found, flags, tot_pages, *_, shared_info, cpu_time, _, _, _, handle = abi.DOMAININFO.unpack_from(
-            reply, abi.DOMCTL_UNION_OFFSET
-        )
-        reason = ""
-        if flags & abi.DOMINF_SHUTDOWN:  # the reason is valid only then
-            code = flags >> abi.DOMINF_SHUTDOWN_SHIFT & abi.DOMINF_SHUTDOWN_MASK
-            reason = SHUTDOWN_REASONS.get(code, f"reason {code}")
-        return DomainInfo(
-            domid=Domid(found),
-            uuid=str(uuids.UUID(bytes=handle)),
-            dying=bool(flags & abi.DOMINF_DYING),
-            paused=bool(flags & abi.DOMINF_PAUSED),
-            reason=reason,
-            tot_pages=tot_pages,
-            shared_info_mfn=Mfn(shared_info),
-            cpu_time_ns=cpu_time,
-        )
+        with self._door.buffer(abi.SYSCTL_BYTES) as call, self._door.buffer(abi.DOMAININFO_ROOM_BYTES) as entry:
+            at = abi.SYSCTL_HEADER.size
+            abi.SYSCTL_HEADER.pack_into(call.view, 0, abi.SYSCTL_GETDOMAININFOLIST, self._sysctl_version)
+            abi.DOMAININFOLIST.pack_into(call.view, at, domid, 1, entry.address, 0)
+            self._door.hypercall("sysctl getdomaininfolist", hypercall.SYSCTL, call.address)
+            *_, found = abi.DOMAININFOLIST.unpack_from(call.view, at)
+            return _domain_info(bytes(entry.view), 0) if found else None
 
     def _memory_op(self, name: str, operation: int, address: int) -> int:
         return self._door.hypercall(name, hypercall.MEMORY_OP, operation, address)
@@ -257,6 +250,24 @@ class Hypervisor:
             return version
         expected = f"a {name} interface of {versions[0]:#x} to {versions[-1]:#x} (Xen 4.17 to 4.22)"
         raise NotOnXen("hypervisor", expected=expected, got=f"Xen {self.xen_version()}")
+
+
+def _domain_info(data: bytes, at: int) -> DomainInfo:
+    found, flags, tot_pages, *_, shared_info, cpu_time, _, _, _, handle = abi.DOMAININFO.unpack_from(data, at)
+    reason = ""
+    if flags & abi.DOMINF_SHUTDOWN:  # the reason is valid only then
+        code = flags >> abi.DOMINF_SHUTDOWN_SHIFT & abi.DOMINF_SHUTDOWN_MASK
+        reason = SHUTDOWN_REASONS.get(code, f"reason {code}")
+    return DomainInfo(
+        domid=Domid(found),
+        uuid=str(uuids.UUID(bytes=handle)),
+        dying=bool(flags & abi.DOMINF_DYING),
+        paused=bool(flags & abi.DOMINF_PAUSED),
+        reason=reason,
+        tot_pages=tot_pages,
+        shared_info_mfn=Mfn(shared_info),
+        cpu_time_ns=cpu_time,
+    )
 
 
 def open_doors() -> Hypervisor:

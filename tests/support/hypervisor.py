@@ -205,6 +205,13 @@ class FakeXen:
         command, version = self._get(address, "<II")
         if version != self.sysctl:
             raise self._fault(name, errno.EACCES)
+        if command == 6:
+            first, room, buffer, _ = self._get(address + 8, "<HxxIQI")
+            found = sorted(d for d in self.domains if d >= first)[:room]
+            for domid in found:
+                self._put(buffer, self._info(domid))
+            self._put(address + 8 + 16, struct.pack("<I", len(found)))
+            return 0
         assert command == 3
         self._put(address + 8, struct.pack("<10I3Q", *[0] * 10, self.total, self.free, 0))
         return 0
@@ -299,8 +306,9 @@ class FakeXen:
         if command == 1:
             return self._create(address, union)
         if command == 5:
+            # Xen 4.17 goes on to the next domain, 4.20 (whose domctl is 0x17) does not.
             found = min((d for d in self.domains if d >= domid), default=None)
-            if found is None:
+            if found is None or (found != domid and self.domctl >= 0x17):
                 raise self._fault(name, errno.ESRCH)
             self._put(union, self._info(found))
             return 0

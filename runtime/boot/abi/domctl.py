@@ -58,3 +58,8 @@ SYSCTL_BYTES = SYSCTL_HEADER.size + 128
 SYSCTL_PHYSINFO = 3
 # struct xen_sysctl_physinfo, as far as it is read: ten u32, total_pages, free_pages, scrub_pages
 PHYSINFO = struct.Struct("<10I3Q")
+SYSCTL_GETDOMAININFOLIST = 6
+# struct xen_sysctl_getdomaininfolist: first_domain, (pad), max_domains, buffer, num_domains
+DOMAININFOLIST = struct.Struct("<HxxIQI")
+# struct xen_domctl_getdomaininfo has 112 bytes in 4.17 to 4.20: room for one, and more does no harm.
+DOMAININFO_ROOM_BYTES = 256

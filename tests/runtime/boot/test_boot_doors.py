@@ -74,8 +74,9 @@ def test_hypercall_memory_is_zeroed_memory_of_the_asked_size(tmp_path: Path, mon
     door.close()
 
 
-def test_info_of_a_free_domid_is_none_though_xen_answers_with_the_next() -> None:
-    hypervisor = Hypervisor(FakeXen())
+@pytest.mark.parametrize("domctl", [0x15, 0x17], ids=["4.17 answers with the next domain", "4.20 answers with none"])
+def test_a_free_domid_between_domains_hides_none_of_them(domctl: int) -> None:
+    hypervisor = Hypervisor(FakeXen(domctl=domctl))
     first = hypervisor.create_domain(UUID, max_vcpus=1)
     second = hypervisor.create_domain(UUID.replace("0f", "1f"), max_vcpus=1)
     hypervisor.destroy_domain(first)

@@ -27,6 +27,7 @@ log = logging.getLogger(__name__)
 
 Record = Mapping[str, Any]
 _BACKENDS = Path("/sys/bus/xen-backend/devices")  # of this domain; named KIND-DOMID-NUMBER
+_INTERFACES = Path("/sys/class/net")
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.005, 0.2
 
 
@@ -96,8 +97,17 @@ def _wait_backends_gone(domid: Domid, hypervisor: Hypervisor, deadline: float) -
 
 
 def _backends(domid: Domid) -> list[str]:
+    """The back ends of a domain, and its interfaces in this network namespace.
+
+    The kernel takes a device off the bus's list before it asks the driver to let go (bus_remove_device in
+    drivers/base/bus.c), so that an interface may outlast its back end's entry.
+    """
+    backends = [name for name in _names(_BACKENDS) if name.split("-")[1:2] == [str(domid)]]
+    return sorted(backends + [name for name in _names(_INTERFACES) if name.startswith(f"vif{domid}.")])
+
+
+def _names(directory: Path) -> list[str]:
     try:
-        names = os.listdir(_BACKENDS)
+        return os.listdir(directory)
     except FileNotFoundError:
         return []
-    return sorted(name for name in names if name.split("-")[1:2] == [str(domid)])

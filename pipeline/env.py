@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Protocol, TypeVar
 
 from pipeline.cachekey import action_key
+from pipeline.config import Config, load_config
 from pipeline.jsonmodel import from_json, to_json
 from pipeline.oci import Descriptor
 from pipeline.progress import Progress
@@ -15,13 +16,40 @@ from pipeline.store import Store
 T = TypeVar("T")
 
 
+class RemoteCache(Protocol):
+    """Results that other hosts made. Neither call raises: a cache that fails is a cache that has nothing."""
+
+    def lookup(self, key: str, store: Store, progress: Progress) -> Any | None:
+        """The JSON form of the result of this action, every blob it names in the store and verified; or None."""
+
+    def offer(self, key: str, result: Any, blobs: Sequence[Descriptor], store: Store, progress: Progress) -> None:
+        """Publish what was built here, where we may."""
+
+
 @dataclass(frozen=True)
 class Env:
-    """Handed to `run(params, env)` of every stage; it stops at stage.py, workers take plain values."""
+    """Handed to `run(params, env)` of every stage; it stops at stage.py, workers take plain values.
+
+    offline: open no socket; what is not in the store is an error.
+    """
 
     store: Store
     progress: Progress = field(default_factory=Progress)
     offline: bool = False
+    config: Config = field(default_factory=Config)
+    remote: RemoteCache | None = None
+
+
+def open_env(progress: Progress, *, offline: bool = False, cache: str = "") -> Env:
+    """The Env of a command: the user's store, settings, and remote cache.
+
+    cache:   `docker://host/repository`, instead of the one the config file names.
+    Raises:  BadConfig, BadModel, BadReference.
+    """
+    config = load_config()
+    if cache:
+        config = replace(config, cache=replace(config.cache, remote=cache))
+    return Env(Store(), progress, offline, config)
 
 
 def descriptors_in(value: Any) -> Iterator[Descriptor]:

@@ -16,12 +16,12 @@ from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
 from pipeline import progress
-from pipeline.env import Env, intact
+from pipeline.env import Env, intact, open_env
 from pipeline.errors import PipelineError
 from pipeline.jsonmodel import from_json, to_json
 from pipeline.oci import canonical_json, parse_json
 from pipeline.recipe import PROJECT
-from pipeline.store import Store, write_atomic
+from pipeline.store import write_atomic
 
 BUILD = PROJECT / "build"
 T = TypeVar("T")
@@ -48,8 +48,8 @@ class NotBuilt(PipelineError):
 
 @functools.cache
 def env() -> Env:
-    """The one Env of this process: the user's store, progress on stderr."""
-    return Env(Store(), progress.for_terminal())
+    """The one Env of this process: the user's store and settings, progress on stderr."""
+    return open_env(progress.for_terminal())
 
 
 def result_path(stage: str, name: str) -> Path:

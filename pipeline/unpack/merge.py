@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
-from pipeline.layers import Limits
+from pipeline.limits import Limits
 from pipeline.tree import Entry, Kind, printable
 from pipeline.unpack.errors import BadPath, LimitExceeded
 from pipeline.unpack.paths import Mark, Place, place, split

@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from pipeline.fetch.model import FetchResult
-from pipeline.layers import Layer, Limits
+from pipeline.layers import Layer
 from pipeline.layers import Spools as Spools
+from pipeline.limits import Limits
 from pipeline.oci import Descriptor
 from pipeline.rootfs import Rootfs
 from pipeline.store import Store

@@ -9,7 +9,7 @@ from collections import Counter
 from dataclasses import dataclass
 from enum import Enum
 
-from pipeline.layers import Limits
+from pipeline.limits import Limits
 from pipeline.tree import printable
 from pipeline.unpack.errors import BadPath
 

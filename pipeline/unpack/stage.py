@@ -10,7 +10,8 @@ from concurrent.futures import ThreadPoolExecutor
 
 from pipeline.env import Env, cached
 from pipeline.jsonmodel import to_json
-from pipeline.layers import Layer, Limits, Spools
+from pipeline.layers import Layer, Spools
+from pipeline.limits import Limits
 from pipeline.oci import Descriptor
 from pipeline.rootfs import Rootfs
 from pipeline.store import Store

@@ -10,7 +10,7 @@ import struct
 from collections import Counter
 from collections.abc import Callable
 
-from pipeline.layers import Limits
+from pipeline.limits import Limits
 from pipeline.tree import Entry, Kind, printable
 from pipeline.unpack.errors import BadLayer, LimitExceeded
 from pipeline.unpack.numbers import Malformed, decimal, number, pax_records, time_ns

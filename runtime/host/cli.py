@@ -8,11 +8,12 @@ import logging
 import os
 import sys
 import time
-from collections.abc import Callable, Sequence
-from pathlib import Path
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from pipeline.errors import SentenceError
+from runtime.host import cli_image
+from runtime.host.terminal import command, table, with_progress, write
 
 if TYPE_CHECKING:
     from runtime.host.hosts import Host
@@ -51,69 +52,43 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def parser() -> argparse.ArgumentParser:
     """The command line, in one table."""
-    top = _parser(None, "zone", "Boots zones and looks after them.", epilog=EXAMPLES)
+    top = command(None, "zone", "Boots zones and looks after them.", epilog=EXAMPLES)
     top.add_argument("--host", metavar="H", help="where zones run: xen or lab (default: $ZONE_HOST, else what this is)")
     top.add_argument("--verbose", action="store_true", help="say what is done, step by step, on stderr")
     commands = top.add_subparsers(metavar="COMMAND", required=True)
 
-    boot = _parser(commands, "boot", "Boot a zone whose bundle is in the store.", run=_boot)
+    boot = command(commands, "boot", "Boot a zone whose bundle is in the store.", run=_boot)
     boot.add_argument("name", help="a zone's name")
     boot.add_argument("--no-wait", action="store_true", help="return when its domain runs, before its ports answer")
 
-    stop = _parser(commands, "stop", "Stop a zone, or forget one that exited.", run=_stop)
+    stop = command(commands, "stop", "Stop a zone, or forget one that exited.", run=_stop)
     stop.add_argument("name", help="a zone's name")
     stop.add_argument(
         "--timeout", type=float, metavar="S", help="seconds to wait before it is killed (default: its spec's)"
     )
 
-    ps = _parser(commands, "ps", "List the zones of this host.", run=_ps)
+    ps = command(commands, "ps", "List the zones of this host.", run=_ps)
     ps.add_argument("--format", choices=("table", "json"), default="table", help="default: table")
 
-    logs = _parser(commands, "logs", "Show a zone's console.", run=_logs)
+    logs = command(commands, "logs", "Show a zone's console.", run=_logs)
     logs.add_argument("name", help="a zone's name")
     logs.add_argument("-f", "--follow", action="store_true", help="go on until the zone ends")
     logs.add_argument("--tail", type=int, default=200, metavar="N", help="how many lines to begin with (default: 200)")
 
-    host = _parser(commands, "host", "The host itself: the lab, or this machine's zoned.")
+    host = command(commands, "host", "The host itself: the lab, or this machine's zoned.")
     host_commands = host.add_subparsers(metavar="COMMAND", required=True)
-    up = _parser(host_commands, "up", "Bring it up; the flags are for the lab and win over lab.toml.", run=_host_up)
+    up = command(host_commands, "up", "Bring it up; the flags are for the lab and win over lab.toml.", run=_host_up)
     up.add_argument("--memory", type=int, metavar="MIB", dest="memory_mib", help="memory of the whole lab")
     up.add_argument("--dom0-memory", type=int, metavar="MIB", dest="dom0_memory_mib", help="dom0's share of it")
     up.add_argument("--vcpus", type=int, metavar="N", help="processors of the lab")
     up.add_argument("--port", action="append", metavar="RULE", dest="ports", help="[ADDRESS:]HOST_PORT:DOM0_PORT")
-    _parser(host_commands, "down", "End the lab and every zone in it.", run=_host_down)
-    _parser(host_commands, "console", "The console of the lab's dom0 and of Xen; Ctrl-] leaves it.", run=_host_console)
-    status = _parser(host_commands, "status", "Is it up, what runs there, what is left.", run=_host_status)
+    command(host_commands, "down", "End the lab and every zone in it.", run=_host_down)
+    command(host_commands, "console", "The console of the lab's dom0 and of Xen; Ctrl-] leaves it.", run=_host_console)
+    status = command(host_commands, "status", "Is it up, what runs there, what is left.", run=_host_status)
     status.add_argument("--format", choices=("table", "json"), default="table", help="default: table")
 
-    image = _parser(commands, "image", "Work with images, without any zone.")
-    image_commands = image.add_subparsers(metavar="COMMAND", required=True)
-    pack = _parser(image_commands, "pack", "Turn an image into one file a kernel can mount.", run=_image_pack)
-    pack.add_argument("reference", metavar="REF", help="docker://HOST/REPO:TAG, oci:DIR:TAG, recipe:NAME")
-    pack.add_argument("-o", "--output", required=True, type=Path, metavar="FILE", help="where to write it")
-    pack.add_argument("--format", default="squashfs", metavar="F", help="squashfs (default)")
-    pack.add_argument("--compression", default="zstd-3", metavar="C", help="zstd-N, small, gzip, lz4 (default: zstd-3)")
-    pack.add_argument("--platform", default="linux/amd64", metavar="P", help="OS/ARCH[/VARIANT] (default: linux/amd64)")
+    cli_image.add_to(commands)
     return top
-
-
-def _parser(parent: Any, name: str, text: str, *, run: Any = None, epilog: str = "") -> argparse.ArgumentParser:
-    shape: dict[str, Any] = {
-        "description": text,
-        "epilog": epilog,
-        "formatter_class": argparse.RawDescriptionHelpFormatter,
-    }
-    made = (
-        argparse.ArgumentParser(prog=name, **shape) if parent is None else parent.add_parser(name, help=text, **shape)
-    )
-    if run is not None:
-        made.set_defaults(run=run)
-    return made
-
-
-def _write(text: str) -> None:
-    sys.stdout.write(text)
-    sys.stdout.flush()
 
 
 def _host(arguments: argparse.Namespace) -> Host:
@@ -123,25 +98,15 @@ def _host(arguments: argparse.Namespace) -> Host:
     return select_host(Store(), arguments.host)
 
 
-def _with_progress(work: Callable[[Any], Any]) -> Any:
-    from pipeline.progress import for_terminal
-
-    progress = for_terminal()
-    try:
-        return work(progress)
-    finally:
-        progress.close()
-
-
 def _boot(arguments: argparse.Namespace) -> None:
     from pipeline.store import Store
     from runtime.host import actions
 
     host, store = _host(arguments), Store()
-    booted = _with_progress(
+    booted = with_progress(
         lambda progress: actions.boot(host, store, arguments.name, wait=not arguments.no_wait, progress=progress)
     )
-    _write(up_line(booted) + "\n")
+    write(up_line(booted) + "\n")
 
 
 def up_line(booted: Any) -> str:
@@ -153,10 +118,10 @@ def up_line(booted: Any) -> str:
 def _stop(arguments: argparse.Namespace) -> None:
     from runtime.host import actions
 
-    zone = _with_progress(
+    zone = with_progress(
         lambda progress: actions.stop(_host(arguments), arguments.name, timeout_s=arguments.timeout, progress=progress)
     )
-    _write(f"zone {zone['name']} is stopped{': ' + zone['exit_text'] if zone['exit_text'] else ''}\n")
+    write(f"zone {zone['name']} is stopped{': ' + zone['exit_text'] if zone['exit_text'] else ''}\n")
 
 
 def _ps(arguments: argparse.Namespace) -> None:
@@ -164,7 +129,7 @@ def _ps(arguments: argparse.Namespace) -> None:
 
     zones = actions.zones(_host(arguments))
     if arguments.format == "json":
-        _write(json.dumps(zones, indent=2, sort_keys=True) + "\n")
+        write(json.dumps(zones, indent=2, sort_keys=True) + "\n")
         return
     rows = [
         [z["name"], _state(z), z["domid"], z["memory_mib"], z["vcpus"], z["addresses"][0], _ports(z)] for z in zones
@@ -189,30 +154,10 @@ def _duration(seconds: float) -> str:
     return f"{max(seconds, 0):.0f} s"
 
 
-def table(head: list[str], rows: list[list[Any]]) -> None:
-    """A table on stdout; rich draws it, without colour, boxes or trailing blanks where stdout is no terminal."""
-    import io
-
-    from rich import box
-    from rich.console import Console
-    from rich.table import Table
-
-    terminal = sys.stdout.isatty()
-    drawn = Table(*head, box=box.SIMPLE_HEAD if terminal else None, pad_edge=False, highlight=False)
-    for row in rows:
-        drawn.add_row(*("" if cell is None else str(cell) for cell in row))
-    if terminal:
-        Console(markup=False, highlight=False).print(drawn)
-        return
-    plain = io.StringIO()
-    Console(file=plain, width=200, markup=False, highlight=False).print(drawn)
-    _write("".join(line.rstrip() + "\n" for line in plain.getvalue().splitlines()))
-
-
 def _logs(arguments: argparse.Namespace) -> None:
     from runtime.host import actions
 
-    actions.follow_logs(_host(arguments), arguments.name, _write, follow=arguments.follow, tail=arguments.tail)
+    actions.follow_logs(_host(arguments), arguments.name, write, follow=arguments.follow, tail=arguments.tail)
 
 
 def _host_up(arguments: argparse.Namespace) -> None:
@@ -221,13 +166,13 @@ def _host_up(arguments: argparse.Namespace) -> None:
 
     flags = {name: getattr(arguments, name) for name in ("memory_mib", "dom0_memory_mib", "vcpus", "ports")}
     host = select_host(Store(), arguments.host, flags=flags)
-    _with_progress(host.up)
-    _write(f"host {host.name} is up\n")
+    with_progress(host.up)
+    write(f"host {host.name} is up\n")
 
 
 def _host_down(arguments: argparse.Namespace) -> None:
     _lab(arguments).down()
-    _write("host lab is down\n")
+    write("host lab is down\n")
 
 
 def _host_console(arguments: argparse.Namespace) -> None:
@@ -253,7 +198,7 @@ def _host_status(arguments: argparse.Namespace) -> None:
     if status["up"]:
         status |= host.call("status", {})
     if arguments.format == "json":
-        _write(json.dumps(status, indent=2, sort_keys=True) + "\n")
+        write(json.dumps(status, indent=2, sort_keys=True) + "\n")
     else:
         table(["WHAT", "VALUE"], [[key.replace("_", " "), _shown(key, value)] for key, value in status.items()])
 
@@ -264,24 +209,6 @@ def _shown(key: str, value: Any) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
     return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
-
-
-def _image_pack(arguments: argparse.Namespace) -> None:
-    from pipeline.env import Env
-    from pipeline.pack import pack_image
-    from pipeline.store import Store
-
-    def pack(progress: Any) -> Any:
-        return pack_image(
-            arguments.reference,
-            arguments.output,
-            compression=arguments.compression,
-            format=arguments.format,
-            platform=arguments.platform,
-            env=Env(Store(), progress),
-        )
-
-    _write(f"{_with_progress(pack)}\n")
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ from support.tars import Member, extra, record, tar_bytes, tar_of
 from support.unpacking import Tree, tree, unpacked
 
 from pipeline.errors import PipelineError
-from pipeline.layers import Limits
+from pipeline.limits import Limits
 
 LOWER = {"etc/": None, "etc/passwd": b"p", "a/": None, "a/x": b"x", "a/y": b"y", "lib": "-> usr/lib", "usr/lib/": None}
 LOWER_TREE = {"a": "d", "a/x": "f x", "a/y": "f y", "etc": "d", "etc/passwd": "f p", "lib": "l usr/lib"} | {

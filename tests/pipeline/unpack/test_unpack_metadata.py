@@ -11,7 +11,7 @@ import pytest
 from support.tars import Member, extra, padded, python_tar, record, tar_bytes, tar_of
 from support.unpacking import entries, tree, unpacked
 
-from pipeline.layers import Limits
+from pipeline.limits import Limits
 from pipeline.tree import Entry, Kind
 from pipeline.unpack.errors import BadLayer, LimitExceeded
 from pipeline.unpack.merge import Merge

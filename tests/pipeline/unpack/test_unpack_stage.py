@@ -18,7 +18,8 @@ from pipeline import fetch, unpack
 from pipeline.env import Env
 from pipeline.errors import DigestMismatch, PipelineError, StoreDamaged
 from pipeline.inflate import BadCompression, inflated
-from pipeline.layers import Limits, Spools
+from pipeline.layers import Spools
+from pipeline.limits import Limits
 from pipeline.rootfs import NoSuchFile
 from pipeline.store import Store
 from pipeline.tree import Kind

@@ -49,6 +49,7 @@ PYTHON = PROJECT / ".venv" / "bin" / "python"
 
 try:
     task.check_variables(_CMDLINE_VARS or {})
+    task.use(offline=get_var("offline", "no"), cache=get_var("cache", ""))
     ZONES = {name: specs.load_spec(name) for name in ([get_var("zone")] if get_var("zone") else names(specs.ZONES))}
     KERNELS = {task.slug(spec.kernel): spec.kernel for spec in ZONES.values()}
     IMAGES = {name: spec.image for name, spec in ZONES.items()} | KERNELS

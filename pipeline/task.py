@@ -31,11 +31,13 @@ VARIABLES: dict[str, str] = {
     "wait": "no: boot returns as soon as the zone runs, without waiting for its ports",
     "host": "where zones run: xen, lab",
     "to": "where to publish to",
+    "offline": "yes: open no socket (./doit --offline)",
+    "cache": "docker://HOST/REPOSITORY: the remote cache, instead of the configured one (./doit --cache=…)",
 }
 
 
 class UnknownVariable(PipelineError):
-    """A NAME=VALUE on the command line that no task reads."""
+    """A NAME=VALUE on the command line that no task reads, or whose value is not one of its own."""
 
 
 class StageFailed(PipelineError):
@@ -46,10 +48,20 @@ class NotBuilt(PipelineError):
     """The result of a stage that has not run."""
 
 
+_asked = {"offline": "no", "cache": ""}
+
+
+def use(*, offline: str, cache: str) -> None:
+    """Say what this run's Env is to be like, before `env` is first called. Raises UnknownVariable."""
+    if offline not in ("yes", "no"):
+        raise UnknownVariable("offline=…", expected="yes or no", got=repr(offline))
+    _asked.update(offline=offline, cache=cache)
+
+
 @functools.cache
 def env() -> Env:
     """The one Env of this process: the user's store and settings, progress on stderr."""
-    return open_env(progress.for_terminal())
+    return open_env(progress.for_terminal(), offline=_asked["offline"] == "yes", cache=_asked["cache"])
 
 
 def result_path(stage: str, name: str) -> Path:

@@ -4,40 +4,24 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import os
 import threading
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import replace
-from pathlib import Path
-from typing import Protocol
 
 from pipeline.env import Env, cached
 from pipeline.errors import DigestMismatch
-from pipeline.fetch.errors import BadImage, NoSuchImage, RegistryError
+from pipeline.fetch.errors import BadImage
 from pipeline.fetch.http import Patience
-from pipeline.fetch.layout import LayoutSource
 from pipeline.fetch.manifest import Manifest, Platform, choose, diff_ids, parse_document
 from pipeline.fetch.model import FetchParams, FetchResult
-from pipeline.fetch.reference import LayoutReference, RecipeReference, Reference, RegistryReference, parse
-from pipeline.fetch.registry import RegistrySource
+from pipeline.fetch.reference import parse
+from pipeline.fetch.source import Source, resolve
 from pipeline.oci import Descriptor, Digest
-from pipeline.recipe import UnknownName, maker_of
-from pipeline.store import BlobWriter, Store, check_digest
+from pipeline.store import Store, check_digest
 
 VERSION = 1
 WORKERS = 4
 NESTING_MAX = 4  # index in index
-
-
-class Source(Protocol):
-    """Where an image comes from."""
-
-    def manifest(self, descriptor: Descriptor) -> tuple[bytes, str]:
-        """Bytes and media type of a manifest or index."""
-
-    def copy(self, descriptor: Descriptor, writer: BlobWriter, advance: Callable[[int], None], subject: str) -> None:
-        """Write a blob's bytes."""
 
 
 def run(params: FetchParams, env: Env, *, patience: Patience | None = None) -> FetchResult:
@@ -49,7 +33,7 @@ def run(params: FetchParams, env: Env, *, patience: Patience | None = None) -> F
     reference = parse(params.reference)
     platform = Platform.parse(params.platform)
     with contextlib.ExitStack() as stack:
-        source, found, data = _resolve(reference, env, patience, stack)
+        source, found, data = resolve(reference, env, patience, stack)
         result = cached(
             env,
             FetchResult,
@@ -60,67 +44,6 @@ def run(params: FetchParams, env: Env, *, patience: Patience | None = None) -> F
             build=lambda: _fetch(str(reference), source, found, data, platform, env),
         )
     return replace(result, reference=str(reference))
-
-
-# -- where it comes from -----------------------------------------------------------------------------------------------
-
-
-class _Registry:
-    """A RegistrySource that refuses to open a connection when offline."""
-
-    def __init__(self, reference: RegistryReference, offline: bool, patience: Patience | None) -> None:
-        self._reference, self._offline = reference, offline
-        self._source = RegistrySource(reference, patience=patience)
-        self.close = self._source.close
-
-    def by_name(self, name: str) -> tuple[bytes, str]:
-        """Bytes and media type of a tag's manifest."""
-        self._check_online()
-        return self._source.manifest(name, subject=str(self._reference))
-
-    def manifest(self, descriptor: Descriptor) -> tuple[bytes, str]:
-        return self.by_name(str(descriptor.digest))
-
-    def copy(self, descriptor: Descriptor, writer: BlobWriter, advance: Callable[[int], None], subject: str) -> None:
-        self._check_online()
-        self._source.copy(descriptor, writer, advance, subject)
-
-    def _check_online(self) -> None:
-        if self._offline:
-            raise RegistryError(
-                str(self._reference), expected="the image in the store, being offline", got="parts of it at most"
-            )
-
-
-def _resolve(
-    reference: Reference, env: Env, patience: Patience | None, stack: contextlib.ExitStack
-) -> tuple[Source, Descriptor, bytes | None]:
-    """The source, the manifest or index the reference names, and its bytes where they came with the name."""
-    if isinstance(reference, RecipeReference):
-        layout = LayoutSource(env.store.root, subject=str(reference))
-        return layout, _recipe(reference, env.store), None
-    if isinstance(reference, LayoutReference):
-        layout = LayoutSource(Path(os.path.abspath(reference.directory)), subject=str(reference))
-        return layout, layout.resolve(reference.tag, reference.digest), None
-    registry = _Registry(reference, env.offline, patience)
-    stack.callback(registry.close)
-    if reference.digest is not None:
-        return registry, Descriptor("", reference.digest, -1), None
-    data, media_type = registry.by_name(reference.tag)
-    return registry, Descriptor(media_type, Digest.of(data), len(data)), data
-
-
-def _recipe(reference: RecipeReference, store: Store) -> Descriptor:
-    """What a recipe made. Raises NoSuchImage."""
-    tags = store.tags()
-    for kind in ("recipe", "kernel"):
-        if (found := tags.get(f"{kind}/{reference.name}")) is not None:
-            return found
-    try:
-        hint = f"./doit {maker_of(reference.name)} makes it"
-    except UnknownName as error:
-        hint = error.hint
-    raise NoSuchImage(str(reference), expected=f"recipe/{reference.name} in the store", got="none", hint=hint)
 
 
 # -- bringing it in ----------------------------------------------------------------------------------------------------

@@ -1,0 +1,87 @@
+"""Where an image comes from: the source a reference names, and the manifest or index it names there."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Protocol
+
+from pipeline.env import Env
+from pipeline.fetch.errors import NoSuchImage, RegistryError
+from pipeline.fetch.http import Patience
+from pipeline.fetch.layout import LayoutSource
+from pipeline.fetch.reference import LayoutReference, RecipeReference, Reference, RegistryReference
+from pipeline.fetch.registry import RegistrySource
+from pipeline.oci import Descriptor, Digest
+from pipeline.recipe import UnknownName, maker_of
+from pipeline.store import BlobWriter, Store
+
+
+class Source(Protocol):
+    """Where an image comes from."""
+
+    def manifest(self, descriptor: Descriptor) -> tuple[bytes, str]:
+        """Bytes and media type of a manifest or index."""
+
+    def copy(self, descriptor: Descriptor, writer: BlobWriter, advance: Callable[[int], None], subject: str) -> None:
+        """Write a blob's bytes."""
+
+
+class _Registry:
+    """A RegistrySource that refuses to open a connection when offline."""
+
+    def __init__(self, reference: RegistryReference, offline: bool, patience: Patience | None) -> None:
+        self._reference, self._offline = reference, offline
+        self._source = RegistrySource(reference, patience=patience)
+        self.close = self._source.close
+
+    def by_name(self, name: str) -> tuple[bytes, str]:
+        """Bytes and media type of a tag's manifest."""
+        self._check_online()
+        return self._source.manifest(name, subject=str(self._reference))
+
+    def manifest(self, descriptor: Descriptor) -> tuple[bytes, str]:
+        return self.by_name(str(descriptor.digest))
+
+    def copy(self, descriptor: Descriptor, writer: BlobWriter, advance: Callable[[int], None], subject: str) -> None:
+        self._check_online()
+        self._source.copy(descriptor, writer, advance, subject)
+
+    def _check_online(self) -> None:
+        if self._offline:
+            raise RegistryError(
+                str(self._reference), expected="the image in the store, being offline", got="parts of it at most"
+            )
+
+
+def resolve(
+    reference: Reference, env: Env, patience: Patience | None, stack: contextlib.ExitStack
+) -> tuple[Source, Descriptor, bytes | None]:
+    """The source, the manifest or index the reference names, and its bytes where they came with the name."""
+    if isinstance(reference, RecipeReference):
+        layout = LayoutSource(env.store.root, subject=str(reference))
+        return layout, _recipe(reference, env.store), None
+    if isinstance(reference, LayoutReference):
+        layout = LayoutSource(Path(os.path.abspath(reference.directory)), subject=str(reference))
+        return layout, layout.resolve(reference.tag, reference.digest), None
+    registry = _Registry(reference, env.offline, patience)
+    stack.callback(registry.close)
+    if reference.digest is not None:
+        return registry, Descriptor("", reference.digest, -1), None
+    data, media_type = registry.by_name(reference.tag)
+    return registry, Descriptor(media_type, Digest.of(data), len(data)), data
+
+
+def _recipe(reference: RecipeReference, store: Store) -> Descriptor:
+    """What a recipe made. Raises NoSuchImage."""
+    tags = store.tags()
+    for kind in ("recipe", "kernel"):
+        if (found := tags.get(f"{kind}/{reference.name}")) is not None:
+            return found
+    try:
+        hint = f"./doit {maker_of(reference.name)} makes it"
+    except UnknownName as error:
+        hint = error.hint
+    raise NoSuchImage(str(reference), expected=f"recipe/{reference.name} in the store", got="none", hint=hint)

@@ -47,6 +47,11 @@ class RegistrySource:
         """End the connections."""
         self._client.close()
 
+    @property
+    def base(self) -> str:
+        """The URL of the repository, such as `https://host/v2/repository`."""
+        return self._base
+
     # -- what a fetch asks ---------------------------------------------------------------------------------------------
 
     def manifest(self, name: str, *, subject: str) -> tuple[bytes, str]:
@@ -128,7 +133,7 @@ class RegistrySource:
             refusal = said(response)
             with self._guard:
                 if self._authorization in ("", used):
-                    fresh = self._authorize(header, subject)
+                    fresh = self.authorize(header, subject)
                     if not fresh or (fresh == used and fresh.startswith("Basic ")):
                         raise self._unauthorized(subject, refusal)
                     self._authorization = fresh
@@ -147,7 +152,7 @@ class RegistrySource:
             return NoSuchImage(subject, expected=f"it at {self._reference.host}", got=what)
         return RegistryError(subject, expected=f"{redacted(self._base)} to give it", got=what)
 
-    def _authorize(self, header: str, subject: str) -> str:
+    def authorize(self, header: str, subject: str) -> str:
         """The Authorization header a challenge asks for, or "" where we have none."""
         known = credentials(self._reference.host, self._config)
         for challenge in challenges(header):

@@ -45,10 +45,10 @@ def compression_of(head: bytes, *, subject: str) -> str:
     return "none"
 
 
-def inflated(source: Readable, *, limit_bytes: int, subject: str) -> Iterator[bytes]:
+def inflated(source: Readable, *, limit_bytes: int, subject: str, hint: str = "") -> Iterator[bytes]:
     """The inflated bytes of `source`, in pieces of at most a few MiB.
 
-    limit_bytes: more inflated bytes than this are refused as soon as they come.
+    limit_bytes: more inflated bytes than this are refused as soon as they come; hint: says what raises this limit.
     Raises:      BadCompression for input that is cut off, altered, followed by other bytes, or longer than the limit.
     """
     head = source.read(READ_BYTES)
@@ -60,7 +60,7 @@ def inflated(source: Readable, *, limit_bytes: int, subject: str) -> Iterator[by
     for chunk in chunks:
         done += len(chunk)
         if done > limit_bytes:
-            raise BadCompression(subject, expected=f"at most {limit_bytes} bytes when inflated", got="more")
+            raise BadCompression(subject, expected=f"at most {limit_bytes} bytes when inflated", got="more", hint=hint)
         yield chunk
 
 

@@ -128,6 +128,7 @@ def _inflate_layer(
             _Hashed(source.read, compressed.update),
             limit_bytes=limits.inflated_bytes(layer.blob.size_bytes),
             subject=layer.name,
+            hint=limits.inflated_hint(layer.blob.size_bytes),
         )
         for chunk in chunks:
             plain.update(chunk)

@@ -1,4 +1,4 @@
-"""What an image may be at most; the config file may say otherwise."""
+"""What an image may be at most; [limits] of the config file may say otherwise."""
 
 from __future__ import annotations
 
@@ -9,8 +9,9 @@ from dataclasses import dataclass
 class Limits:
     """What an image may be at most. Larger ones are refused by name, in bounded time and memory.
 
-    ratio:   inflated bytes per compressed byte, once a layer inflates to more than `ratio_free_bytes`.
-    extents: pieces of one sparse file.
+    ratio:          inflated bytes per compressed byte, once a layer inflates to more than `ratio_free_bytes`.
+    extents:        pieces of one sparse file.
+    metadata_bytes: of one layer's names, link targets, xattrs and sparse maps: what of it is kept in memory.
     """
 
     layers: int = 512
@@ -24,7 +25,19 @@ class Limits:
     ratio: int = 250
     ratio_free_bytes: int = 256 << 20
     extents: int = 100_000
+    metadata_bytes: int = 128 << 20
 
     def inflated_bytes(self, compressed_bytes: int) -> int:
         """How much a layer of this compressed size may inflate to."""
         return min(self.layer_bytes, max(self.ratio_free_bytes, self.ratio * compressed_bytes))
+
+    def inflated_hint(self, compressed_bytes: int) -> str:
+        """Which limit `inflated_bytes` is, and where it is set."""
+        if self.inflated_bytes(compressed_bytes) < self.layer_bytes:
+            return limit_hint("ratio", "ratio_free_bytes")
+        return limit_hint("layer_bytes")
+
+
+def limit_hint(*keys: str) -> str:
+    """The hint of an error about a limit: where it is set."""
+    return f"{' or '.join(keys)} under [limits] of the config file raises the limit"

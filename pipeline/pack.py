@@ -42,7 +42,7 @@ def pack_image(
         raise CannotWrite(str(out), expected="a directory to write it in", got="none")
     try:
         fetched = fetch.run(fetch.FetchParams(reference, platform), env)
-        with Spools(env.store) as spools:
+        with Spools(env.store, env.config.limits) as spools:
             tree = unpack.run(unpack.UnpackParams(fetched), env, spools)
             result = squash.run(squash.SquashParams(tree, compression, format), env, spools)
     except OSError as error:

@@ -45,7 +45,7 @@ def run(params: InitrdParams, env: Env, *, subject: str = "kernel image") -> Ini
 
 
 def _build(params: InitrdParams, env: Env, subject: str) -> InitrdResult:
-    with Spools(env.store) as spools, env.progress.bar(f"initrd of {subject}", unit="parts") as bar:
+    with Spools(env.store, env.config.limits) as spools, env.progress.bar(f"initrd of {subject}", unit="parts") as bar:
         rootfs = Rootfs(env.store, params.kernel.tree, params.kernel.layers, spools)
         metadata = _metadata(rootfs, subject)
         kernel_elf = _kernel(rootfs, env.store, subject)

@@ -28,7 +28,7 @@ def run(params: SquashParams, env: Env, spools: Spools | None = None) -> SquashR
 
     def build() -> SquashResult:
         with contextlib.ExitStack() as stack:
-            inflated = spools or stack.enter_context(Spools(env.store))
+            inflated = spools or stack.enter_context(Spools(env.store, env.config.limits))
             image = squash_rootfs(
                 env.store,
                 open_rootfs(env.store, tree, inflated),

@@ -10,13 +10,15 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
-from pipeline.limits import Limits
+from pipeline.limits import Limits, limit_hint
 from pipeline.tree import Entry, Kind, printable
 from pipeline.unpack.errors import BadPath, LimitExceeded
 from pipeline.unpack.paths import Mark, Place, place, split
 
 HOPS_MAX = 40  # symlinks on the way to one name, as in the kernel (MAXSYMLINKS)
 IDS_MAX = 0xFFFF  # squashfs counts its id table in 16 bits
+
+MERGED = "the merged image"
 
 _OnTheWay = tuple[bytes, ...]
 
@@ -33,6 +35,10 @@ class Node:
 
 def _implied_directory() -> Node:
     return Node(Entry(b"", Kind.DIRECTORY, mode=0o755))
+
+
+def _exceeded(key: str, subject: str, expected: str) -> LimitExceeded:
+    return LimitExceeded(subject, expected=expected, got="more", hint=limit_hint(key))
 
 
 class Merge:
@@ -134,17 +140,14 @@ class Merge:
                 child = children[part] = self._imply()
             way.append(child)
             if len(way) > self._limits.depth + 1:
-                raise LimitExceeded(
-                    f"{self._subject}: {printable(b'/'.join(parts))}",
-                    expected=f"at most {self._limits.depth} directories deep",
-                    got="more",
-                )
+                where = f"{self._subject}: {printable(b'/'.join(parts))}"
+                raise _exceeded("depth", where, f"at most {self._limits.depth} directories deep")
         return way[-1]
 
     def _imply(self) -> Node:
         self._implied += 1
         if self._implied > self._limits.entries:
-            raise LimitExceeded(self._subject, expected=f"at most {self._limits.entries} entries", got="more")
+            raise _exceeded("entries", self._subject, f"at most {self._limits.entries} entries")
         return _implied_directory()
 
     def _find(self, parts: tuple[bytes, ...]) -> Node | None:
@@ -236,13 +239,12 @@ class Merge:
             first[id(node)] = path
             ids.update((entry.uid, entry.gid))
             size += entry.size_bytes
-            if count > self._limits.entries or size > self._limits.image_bytes or len(ids) > IDS_MAX:
-                raise LimitExceeded(
-                    "the merged image",
-                    expected=f"at most {self._limits.entries} entries, {self._limits.image_bytes} bytes "
-                    f"and {IDS_MAX} user and group ids",
-                    got="more",
-                )
+            if count > self._limits.entries:
+                raise _exceeded("entries", MERGED, f"at most {self._limits.entries} entries")
+            if size > self._limits.image_bytes:
+                raise _exceeded("image_bytes", MERGED, f"at most {self._limits.image_bytes} bytes")
+            if len(ids) > IDS_MAX:
+                raise LimitExceeded(MERGED, expected=f"at most {IDS_MAX} user and group ids", got="more")
             yield replace(entry, path=path)
             if node.children is not None:
                 prefix = path + b"/" if path else b""

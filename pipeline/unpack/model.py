@@ -15,10 +15,10 @@ from pipeline.store import Store
 
 @dataclass(frozen=True)
 class UnpackParams:
-    """fetch: the image; strict: refuse what is otherwise put right with a warning."""
+    """fetch: the image; limits: those of the config file if None; strict: refuse what else is put right with a warning."""
 
     fetch: FetchResult
-    limits: Limits = Limits()
+    limits: Limits | None = None
     strict: bool = False
 
 

@@ -9,9 +9,9 @@ from collections import Counter
 from dataclasses import dataclass
 from enum import Enum
 
-from pipeline.limits import Limits
+from pipeline.limits import Limits, limit_hint
 from pipeline.tree import printable
-from pipeline.unpack.errors import BadPath
+from pipeline.unpack.errors import BadPath, LimitExceeded
 
 PREFIX = b".wh."
 OPAQUE = b".wh..wh..opq"
@@ -39,7 +39,7 @@ class Place:
 def split(path: bytes, limits: Limits, warnings: Counter[str], *, subject: str, strict: bool) -> tuple[bytes, ...]:
     """The parts of a path inside the root: no empty ones, no ".", ".." resolved by name and held at the root.
 
-    Raises:  BadPath.
+    Raises:  BadPath, LimitExceeded.
     """
     if not path or b"\0" in path:
         raise BadPath(f"{subject}: entry {printable(path)!r}", expected="a name", got="none, or one with a zero byte")
@@ -49,7 +49,7 @@ def split(path: bytes, limits: Limits, warnings: Counter[str], *, subject: str, 
             continue
         if part != b"..":
             if len(part) > limits.name_bytes:
-                raise _too_long(subject, path, f"names of at most {limits.name_bytes} bytes", len(part))
+                raise _too_long("name_bytes", subject, path, f"names of at most {limits.name_bytes} bytes", len(part))
             parts.append(part)
         elif parts:
             parts.pop()
@@ -58,14 +58,14 @@ def split(path: bytes, limits: Limits, warnings: Counter[str], *, subject: str, 
                 raise BadPath(f"{subject}: {printable(path)}", expected="a path inside the image", got="one above it")
             warnings["path above the root, held at the root"] += 1
     if len(path) > limits.path_bytes:
-        raise _too_long(subject, path, f"paths of at most {limits.path_bytes} bytes", len(path))
+        raise _too_long("path_bytes", subject, path, f"paths of at most {limits.path_bytes} bytes", len(path))
     if len(parts) > limits.depth:
-        raise _too_long(subject, path, f"paths of at most {limits.depth} parts", len(parts))
+        raise _too_long("depth", subject, path, f"paths of at most {limits.depth} parts", len(parts))
     return tuple(parts)
 
 
-def _too_long(subject: str, path: bytes, expected: str, got: int) -> BadPath:
-    return BadPath(f"{subject}: {printable(path)}", expected=expected, got=str(got))
+def _too_long(key: str, subject: str, path: bytes, expected: str, got: int) -> LimitExceeded:
+    return LimitExceeded(f"{subject}: {printable(path)}", expected=expected, got=str(got), hint=limit_hint(key))
 
 
 def place(parts: tuple[bytes, ...], *, subject: str) -> Place:

@@ -11,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pipeline.env import Env, cached
 from pipeline.jsonmodel import to_json
 from pipeline.layers import Layer, Spools
-from pipeline.limits import Limits
+from pipeline.limits import Limits, limit_hint
 from pipeline.oci import Descriptor
 from pipeline.rootfs import Rootfs
 from pipeline.store import Store
@@ -22,7 +22,7 @@ from pipeline.unpack.model import LayerIndex, UnpackParams, UnpackResult
 from pipeline.unpack.tar import TarReader
 
 VERSION = 1  # of the merge rules and of the tree document
-INDEX_VERSION = 1  # of the tar reader
+INDEX_VERSION = 2  # of the tar reader
 WORKERS = 4
 ACCOUNTS_MAX_BYTES = 1 << 20
 
@@ -35,41 +35,43 @@ def run(params: UnpackParams, env: Env, spools: Spools | None = None) -> UnpackR
     spools:  inflated layers to share with other stages of this process; made and dropped here if None.
     Raises:  BadLayer, BadPath, LimitExceeded, DigestMismatch, StoreDamaged.
     """
-    layers = _layers(params)
+    limits = params.limits or env.config.limits
+    layers = _layers(params, limits)
     return cached(
         env,
         UnpackResult,
         stage="unpack",
         version=VERSION,
-        params={"limits": to_json(params.limits), "strict": params.strict, "index": INDEX_VERSION},
+        params={"limits": to_json(limits), "strict": params.strict, "index": INDEX_VERSION},
         inputs={"layers": [[str(layer.blob.digest), str(layer.diff_id)] for layer in layers]},
-        build=lambda: _unpack(layers, params, env, spools),
+        build=lambda: _unpack(layers, params, limits, env, spools),
     )
 
 
-def _layers(params: UnpackParams) -> tuple[Layer, ...]:
+def _layers(params: UnpackParams, limits: Limits) -> tuple[Layer, ...]:
     fetch = params.fetch
     if len(fetch.layers) != len(fetch.diff_ids):
         raise BadLayer(fetch.reference, expected=f"{len(fetch.layers)} diff_ids", got=str(len(fetch.diff_ids)))
-    if len(fetch.layers) > params.limits.layers:
-        raise LimitExceeded(
-            fetch.reference, expected=f"at most {params.limits.layers} layers", got=f"{len(fetch.layers)}"
-        )
+    if len(fetch.layers) > limits.layers:
+        expected, hint = f"at most {limits.layers} layers", limit_hint("layers")
+        raise LimitExceeded(fetch.reference, expected=expected, got=f"{len(fetch.layers)}", hint=hint)
     return tuple(Layer(blob, diff_id) for blob, diff_id in zip(fetch.layers, fetch.diff_ids, strict=True))
 
 
-def _unpack(layers: tuple[Layer, ...], params: UnpackParams, env: Env, shared: Spools | None) -> UnpackResult:
+def _unpack(
+    layers: tuple[Layer, ...], params: UnpackParams, limits: Limits, env: Env, shared: Spools | None
+) -> UnpackResult:
     with contextlib.ExitStack() as stack:
-        spools = shared or stack.enter_context(Spools(env.store, params.limits))
+        spools = shared or stack.enter_context(Spools(env.store, limits))
         bar = stack.enter_context(env.progress.bar("unpack", total=sum(layer.blob.size_bytes for layer in layers)))
         pool = stack.enter_context(ThreadPoolExecutor(max_workers=WORKERS))
 
         def index(layer: Layer) -> LayerIndex:
-            found = index_layer(layer, params.limits, env, spools)
+            found = index_layer(layer, limits, env, spools)
             bar.advance(layer.blob.size_bytes)
             return found
 
-        merge = Merge(params.limits, strict=params.strict)
+        merge = Merge(limits, strict=params.strict)
         warnings: Counter[str] = Counter()
         for layer, found in zip(layers, pool.map(index, layers), strict=True):
             merge.add(list(read_tree(env.store, found.index)), subject=layer.name)

@@ -10,22 +10,22 @@ import struct
 from collections import Counter
 from collections.abc import Callable
 
-from pipeline.limits import Limits
+from pipeline.limits import Limits, limit_hint
 from pipeline.tree import Entry, Kind, printable
 from pipeline.unpack.errors import BadLayer, LimitExceeded
 from pipeline.unpack.numbers import Malformed, decimal, number, pax_records, time_ns
 from pipeline.unpack.sparse import checked_extents, map_count, old_gnu_extents, parse_map, pax_extents, sparse_version
+from pipeline.unpack.xattrs import is_xattr, kept_xattrs
 
 BLOCK = 512
 ZERO_BLOCK = bytes(BLOCK)
 META_MAX_BYTES = 1 << 20
 ID_MAX = 2**32 - 2  # 2**32 - 1 is "no id" to chown(2)
 MAJOR_MAX, MINOR_MAX = 0xFFF, 0xFFFFF  # squashfs and the kernel keep 12 and 20 bits
-XATTR_VALUE_MAX_BYTES = 64 << 10
-XATTR_NAME_MAX_BYTES = 255
+EXTENT_BYTES = 128  # what one piece of a sparse file takes in memory, about
+MTIME_END_NS = 2**32 * 10**9  # squashfs counts seconds from 1970 in 32 bits
 
 _HEADER = struct.Struct("100s8s8s8s12s12s8sc100s6s2s32s32s8s8s155s12x")
-_SCHILY_XATTR = b"SCHILY.xattr."
 # In a global header these would change every following entry, and readers disagree whether they do.
 _LOCAL_ONLY = (b"path", b"linkpath", b"size", b"uid", b"gid", b"mtime", b"hdrcharset")
 _CHARSETS = (b"BINARY", b"ISO-IR 10646 2000 UTF-8")
@@ -41,21 +41,22 @@ _KINDS = {
     b"6": Kind.FIFO,
     b"S": Kind.FILE,
 }
-# Kept: what squashfs can hold and a zone may need. The rest belongs to the host that made the layer.
-_XATTR_SPACES = (b"user.", b"trusted.", b"security.")
-_XATTR_DROPPED = (b"security.selinux", b"security.ima", b"security.evm", b"trusted.overlay.")
 
 
 class TarReader:
     """`feed` it the bytes of one layer, `finish` it, and take `entries` and `warnings`.
 
+    emit:    is given every entry once all of it is known, and `entries` stays empty; memory does not grow with them.
     Raises:  BadLayer, LimitExceeded.
     """
 
-    def __init__(self, limits: Limits, *, subject: str) -> None:
+    def __init__(self, limits: Limits, *, subject: str, emit: Callable[[Entry], object] | None = None) -> None:
         self.entries: list[Entry] = []
         self.warnings: Counter[str] = Counter()
+        self.count = 0  # of entries
+        self._emit = emit or self.entries.append
         self._limits, self._subject = limits, subject
+        self._metadata_bytes = 0
         self._offset = 0  # of the next byte to come
         self._at = 0  # of the header being read
         self._skip = 0
@@ -176,7 +177,7 @@ class TarReader:
 
     def _global(self, data: bytes) -> None:
         for key, _ in pax_records(data):
-            if key in _LOCAL_ONLY or key.startswith((b"GNU.sparse.", _SCHILY_XATTR)):
+            if key in _LOCAL_ONLY or key.startswith(b"GNU.sparse.") or is_xattr(key):
                 raise self._bad("no entry fields in a global PAX header", printable(key))
 
     def _local(self, data: bytes) -> None:
@@ -193,16 +194,18 @@ class TarReader:
     # -- entries -------------------------------------------------------------------------------------------------------
 
     def _entry(self, block: bytes, fields: tuple[bytes, ...], kind: Kind, size: int) -> None:
-        if len(self.entries) >= self._limits.entries:
-            raise LimitExceeded(self._subject, expected=f"at most {self._limits.entries} entries", got="more")
+        if self.count >= self._limits.entries:
+            raise self._exceeded("entries", f"at most {self._limits.entries} entries")
+        self.count += 1
         pax, self._pax = self._pax or {}, None
         long, self._long = self._long, {}
         name, mode, uid, gid, _, mtime, _, flag, linkname, magic, _, _, _, major, minor, prefix = fields
-        path = name.partition(b"\0")[0]
+        path = name.rstrip(b"\0")
+        if b"\0" in path:
+            raise self._bad("a name", "one with a zero byte")
         if magic == b"ustar\0" and prefix[0]:
             path = prefix.partition(b"\0")[0] + b"/" + path
         path = pax.get(b"path") or long.get(b"L") or path
-        target = pax.get(b"linkpath") or long.get(b"K") or linkname.partition(b"\0")[0]
         if b"size" in pax:
             size = decimal(pax[b"size"], "size")
             if size < 0:
@@ -211,7 +214,10 @@ class TarReader:
         entry.uid, entry.gid = self._id(pax, b"uid", uid), self._id(pax, b"gid", gid)
         seconds = pax.get(b"mtime")
         entry.mtime_ns = number(mtime, "mtime") * 10**9 if seconds is None else time_ns(seconds, "mtime")
-        entry.xattrs = self._xattrs(pax)
+        if not 0 <= entry.mtime_ns < MTIME_END_NS:
+            self.warnings["time outside 1970 to 2106, clamped in images"] += 1
+        if pax:
+            entry.xattrs = kept_xattrs(pax, self.warnings)
         if kind in (Kind.CHAR, Kind.BLOCK):
             entry.major, entry.minor = number(major, "major number"), number(minor, "minor number")
             if not (0 <= entry.major <= MAJOR_MAX and 0 <= entry.minor <= MINOR_MAX):
@@ -221,23 +227,32 @@ class TarReader:
         if entry.kind is not Kind.FILE and size:
             raise self._bad("no data with an entry that is not a regular file", f"{size} bytes")
         if entry.kind in (Kind.SYMLINK, Kind.HARDLINK):
-            entry.target = self._target(entry.kind, target)
+            entry.target = self._target(pax.get(b"linkpath") or long.get(b"K") or linkname.rstrip(b"\0"))
         entry.size_bytes = size
-        self.entries.append(entry)
+        self._count_metadata(len(path) + len(entry.target))
+        if entry.xattrs:
+            self._count_metadata(sum(len(name) + len(value) for name, value in entry.xattrs.items()))
         self._data(block, entry, flag, pax)
+
+    def _count_metadata(self, size_bytes: int) -> None:
+        self._metadata_bytes += size_bytes
+        if self._metadata_bytes > self._limits.metadata_bytes:
+            limit = self._limits.metadata_bytes
+            raise self._exceeded("metadata_bytes", f"at most {limit} bytes of names, link targets, xattrs, sparse maps")
 
     def _data(self, block: bytes, entry: Entry, flag: bytes, pax: dict[bytes, bytes]) -> None:
         stored = entry.size_bytes
         version = sparse_version(pax) if entry.kind is Kind.FILE else None
         if flag == b"S":
-            if version is not None:
-                raise self._bad("one kind of sparse header", "two")
+            if version is not None or entry.kind is not Kind.FILE:
+                raise self._bad("one sparse map on a regular file", "two, or another type")
             self._old_sparse(block, entry)
             return
         if version is not None:
             if flag not in (b"0", b"\0"):
                 raise self._bad("a sparse map on a regular file", "another type")
             entry.path = pax.get(b"GNU.sparse.name") or entry.path
+            self._count_metadata(len(entry.path))
             if version == (1, 0):
                 self._map_in_data(entry, pax, stored)
                 return
@@ -246,17 +261,18 @@ class TarReader:
         self._skip_data(entry, stored)
 
     def _skip_data(self, entry: Entry, stored: int) -> None:
-        if entry.size_bytes > self._limits.file_bytes:
-            raise LimitExceeded(
-                f"{self._subject}: {printable(entry.path)}",
-                expected=f"a file of at most {self._limits.file_bytes} bytes",
-                got=str(entry.size_bytes),
-            )
+        limit = self._limits.file_bytes
+        if entry.size_bytes > limit:
+            got = f"{entry.size_bytes} bytes"
+            raise self._exceeded("file_bytes", f"a file of at most {limit} bytes", path=entry.path, got=got)
+        self._emit(entry)
         self._skip = -(-stored // BLOCK) * BLOCK
         self._collect(BLOCK, self._header)
 
     def _make_sparse(self, entry: Entry, stored: int, real: int, extents: list[tuple[int, int]]) -> None:
+        self._check_extents(len(extents))
         entry.extents = checked_extents(extents, real_bytes=real, stored_bytes=stored)
+        self._count_metadata(EXTENT_BYTES * len(entry.extents))
         entry.size_bytes = real
 
     def _old_sparse(self, block: bytes, entry: Entry) -> None:
@@ -308,7 +324,7 @@ class TarReader:
 
     def _check_extents(self, count: int) -> None:
         if count > self._limits.extents:
-            raise LimitExceeded(self._subject, expected=f"at most {self._limits.extents} pieces of a file", got="more")
+            raise self._exceeded("extents", f"at most {self._limits.extents} pieces of a file")
 
     def _id(self, pax: dict[bytes, bytes], key: bytes, field: bytes) -> int:
         value = decimal(pax[key], key.decode()) if key in pax else number(field, key.decode())
@@ -316,24 +332,11 @@ class TarReader:
             raise self._bad(f"a {key.decode()} from 0 to {ID_MAX}", str(value))
         return value
 
-    def _target(self, kind: Kind, target: bytes) -> bytes:
-        if not 0 < len(target) <= 4095:
-            raise self._bad("a link target of 1 to 4095 bytes", f"{len(target)}")
+    def _target(self, target: bytes) -> bytes:
+        if not 0 < len(target) <= 4095 or b"\0" in target:
+            raise self._bad("a link target of 1 to 4095 bytes", f"{printable(target)[:60]} of {len(target)}")
         return target
 
-    def _xattrs(self, pax: dict[bytes, bytes]) -> dict[bytes, bytes]:
-        """What to keep of SCHILY.xattr records; bsdtar's LIBARCHIVE.xattr ones say the same again."""
-        kept = {}
-        for key, value in pax.items():
-            if not key.startswith(_SCHILY_XATTR):
-                continue
-            name = key[len(_SCHILY_XATTR) :]
-            if not name.startswith(_XATTR_SPACES) or name.startswith(_XATTR_DROPPED):
-                self.warnings[f"xattr dropped: {printable(name)[:60]}"] += 1
-                continue
-            if len(name) > XATTR_NAME_MAX_BYTES or name in _XATTR_SPACES:
-                raise self._bad(f"an xattr name of at most {XATTR_NAME_MAX_BYTES} bytes", printable(name)[:60])
-            if len(value) > XATTR_VALUE_MAX_BYTES:
-                raise self._bad(f"an xattr of at most {XATTR_VALUE_MAX_BYTES} bytes", f"{len(value)}")
-            kept[name] = value
-        return kept
+    def _exceeded(self, key: str, expected: str, *, path: bytes | None = None, got: str = "more") -> LimitExceeded:
+        where = self._subject if path is None else f"{self._subject}: {printable(path)}"
+        return LimitExceeded(where, expected=expected, got=got, hint=limit_hint(key))

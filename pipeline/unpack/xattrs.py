@@ -1,0 +1,54 @@
+"""Extended attributes in PAX records: which of them an image keeps.
+
+SCHILY.xattr is the one form every reader takes. LIBARCHIVE.xattr, which bsdtar writes beside it, is never read: readers
+that know it and readers that do not would see different files.
+
+Source:  GNU tar manual, "Extended attributes"; attr(5); what squashfs can hold: Documentation/filesystems/squashfs.rst.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from urllib.parse import unquote_to_bytes
+
+from pipeline.tree import printable
+from pipeline.unpack.numbers import Malformed
+
+VALUE_MAX_BYTES = 64 << 10
+NAME_MAX_BYTES = 255
+
+_SCHILY = b"SCHILY.xattr."
+_LIBARCHIVE = b"LIBARCHIVE.xattr."
+# Kept: what squashfs can hold and a zone may need. The rest belongs to the host that made the layer.
+_SPACES = (b"user.", b"trusted.", b"security.")
+_DROPPED = (b"security.selinux", b"security.ima", b"security.evm", b"trusted.overlay.")
+
+
+def is_xattr(key: bytes) -> bool:
+    """Is a PAX key one of an extended attribute?"""
+    return key.startswith((_SCHILY, _LIBARCHIVE))
+
+
+def kept_xattrs(pax: dict[bytes, bytes], warnings: Counter[str]) -> dict[bytes, bytes]:
+    """The attributes of an entry with these PAX records; what is dropped is counted in `warnings`.
+
+    Raises:  Malformed for names and values Linux cannot hold.
+    """
+    kept = {}
+    for key, value in pax.items():
+        if key.startswith(_LIBARCHIVE):
+            name = unquote_to_bytes(key[len(_LIBARCHIVE) :])
+            if _SCHILY + name not in pax:
+                warnings[f"xattr in libarchive's form alone dropped: {printable(name)[:60]}"] += 1
+        if not key.startswith(_SCHILY):
+            continue
+        name = key[len(_SCHILY) :]
+        if not name.startswith(_SPACES) or name.startswith(_DROPPED):
+            warnings[f"xattr dropped: {printable(name)[:60]}"] += 1
+            continue
+        if len(name) > NAME_MAX_BYTES or name in _SPACES:
+            raise Malformed(f"an xattr name of at most {NAME_MAX_BYTES} bytes")
+        if len(value) > VALUE_MAX_BYTES:
+            raise Malformed(f"an xattr of at most {VALUE_MAX_BYTES} bytes")
+        kept[name] = value
+    return kept

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import subprocess
 import time
+import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,14 +15,14 @@ from support.tools import require
 
 
 @contextlib.contextmanager
-def docker_registry(directory: Path) -> Iterator[str]:
-    """A registry that keeps its files below `directory`; yields its host:port."""
+def docker_registry(directory: Path, *, extra: str = "") -> Iterator[str]:
+    """A registry that keeps its files below `directory`; yields its host:port. extra: more lines of configuration."""
     require("docker-registry", "skopeo")
     host = f"127.0.0.1:{free_port()}"
     config = directory / "registry.yml"
     config.write_text(
         f"version: 0.1\nlog: {{level: error}}\nstorage: {{filesystem: {{rootdirectory: {directory}/registry}}}}\n"
-        f"http: {{addr: '{host}'}}\n"
+        f"http: {{addr: '{host}'}}\n{extra}"
     )
     process = subprocess.Popen(
         ["docker-registry", "serve", str(config)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
@@ -31,6 +32,8 @@ def docker_registry(directory: Path) -> Iterator[str]:
             try:
                 urllib.request.urlopen(f"http://{host}/v2/", timeout=5).close()
                 break
+            except urllib.error.HTTPError:
+                break  # it asks for a password: it is up
             except OSError:
                 assert process.poll() is None
                 time.sleep(0.05)

@@ -5,7 +5,10 @@ Source:  OCI image specification, manifest.md, image-index.md, config.md; Docker
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import base64
+import binascii
+import hashlib
+from dataclasses import dataclass, field
 from typing import Any
 
 from pipeline.fetch.errors import BadImage, NoSuchImage
@@ -39,11 +42,13 @@ LAYER_TYPES = (
 )
 SCHEMA1 = "application/vnd.docker.distribution.manifest.v1"
 LAYERS_MAX = 512
+ALIASES = {"x86_64": ("amd64", ""), "x86-64": ("amd64", ""), "aarch64": ("arm64", ""), "armhf": ("arm", "v7")}
+UNSAID = {("amd64", "v1"), ("arm64", "v8"), ("arm64", "8")}
 
 
 @dataclass(frozen=True)
 class Platform:
-    """os/architecture[/variant]."""
+    """os/architecture[/variant], in the words of the Go tools: amd64, not x86_64; arm64 has the variant v8 unsaid."""
 
     os: str
     architecture: str
@@ -55,7 +60,13 @@ class Platform:
         parts = text.split("/")
         if len(parts) not in (2, 3) or not all(parts):
             raise BadImage(f"platform {text!r}", expected="os/architecture[/variant], such as linux/amd64", got="other")
-        return cls(*parts)
+        return cls.of(*parts)
+
+    @classmethod
+    def of(cls, os: str, architecture: str, variant: str = "") -> Platform:
+        """The platform of these names, whichever way they are written."""
+        architecture, variant = ALIASES.get(architecture.lower(), (architecture.lower(), variant.lower()))
+        return cls(os.lower(), architecture, "" if (architecture, variant) in UNSAID else variant)
 
     def __str__(self) -> str:
         return "/".join(part for part in (self.os, self.architecture, self.variant) if part)
@@ -63,11 +74,13 @@ class Platform:
 
 @dataclass(frozen=True)
 class Manifest:
-    """One image's config and layers."""
+    """One image's config and layers, or those of any other artifact."""
 
     media_type: str
     config: Descriptor
     layers: tuple[Descriptor, ...]
+    annotations: dict[str, str] = field(default_factory=dict, hash=False)
+    artifact_type: str = ""
 
 
 def parse_document(data: bytes, *, media_type: str, subject: str) -> Manifest | list[dict[str, Any]]:
@@ -106,56 +119,83 @@ def parse_document(data: bytes, *, media_type: str, subject: str) -> Manifest | 
 
 
 def _manifest(document: dict[str, Any], media_type: str, subject: str) -> Manifest:
-    config = Descriptor.from_json(document.get("config"), subject=f"{subject}: config")
+    config = descriptor(document.get("config"), f"config of {subject}")
     found = document.get("layers")
     if not isinstance(found, list):
         raise BadImage(subject, expected="a list of layers", got=type(found).__name__)
     if len(found) > LAYERS_MAX:
         raise BadImage(subject, expected=f"at most {LAYERS_MAX} layers", got=str(len(found)))
-    layers = []
-    for number, entry in enumerate(found, 1):
-        where = f"layer {number}/{len(found)} of {subject}"
-        layer = Descriptor.from_json(entry, subject=where)
+    layers = [descriptor(entry, f"layer {number}/{len(found)} of {subject}") for number, entry in enumerate(found, 1)]
+    annotations, artifact_type = document.get("annotations") or {}, document.get("artifactType") or ""
+    if not isinstance(annotations, dict) or not all(isinstance(value, str) for value in annotations.values()):
+        raise BadImage(subject, expected="annotations from string to string", got=repr(annotations)[:80])
+    if not isinstance(artifact_type, str):
+        raise BadImage(subject, expected="an artifactType that is a string", got=repr(artifact_type)[:80])
+    return Manifest(media_type, config, tuple(layers), annotations, artifact_type)
+
+
+def descriptor(entry: object, subject: str) -> Descriptor:
+    """A descriptor; what it embeds as `data` has to be what it names. Raises BadImage, BadDocument, BadDigest."""
+    found = Descriptor.from_json(entry, subject=subject)
+    embedded = entry.get("data") if isinstance(entry, dict) else None
+    if embedded is not None:
+        try:
+            data = base64.b64decode(embedded if isinstance(embedded, str) else b"", validate=True)
+        except (binascii.Error, ValueError):
+            data = b""
+        name = hashlib.new(found.digest.algorithm, data).hexdigest()
+        if not isinstance(embedded, str) or (name, len(data)) != (found.digest.hex, found.size_bytes):
+            raise BadImage(subject, expected=f"data that is {found.digest.short}", got="other data")
+    return found
+
+
+def check_image(manifest: Manifest, *, subject: str) -> None:
+    """Raise BadImage unless a manifest's config and layers are those of a container image."""
+    if manifest.config.media_type not in (CONFIG, DOCKER_CONFIG):
+        hint = f"it is an artifact of type {manifest.artifact_type}"[:120] if manifest.artifact_type else ""
+        raise BadImage(f"config of {subject}", expected="an image config", got=manifest.config.media_type, hint=hint)
+    for number, layer in enumerate(manifest.layers, 1):
         if layer.media_type not in LAYER_TYPES:
+            where = f"layer {number}/{len(manifest.layers)} of {subject}"
             raise BadImage(where, expected="a tar layer, plain or with gzip or zstd", got=layer.media_type)
-        layers.append(layer)
-    if config.media_type not in (CONFIG, DOCKER_CONFIG):
-        raise BadImage(f"config of {subject}", expected="an image config", got=config.media_type)
-    return Manifest(media_type, config, tuple(layers))
 
 
 def choose(entries: list[dict[str, Any]], platform: Platform, *, subject: str) -> Descriptor:
-    """The first entry of an index for the platform.
+    """The best of `candidates`."""
+    return candidates(entries, platform, subject=subject)[0]
 
-    Without a variant asked for, an entry without one is preferred, then the first of any variant.
+
+def candidates(entries: list[dict[str, Any]], platform: Platform, *, subject: str) -> list[Descriptor]:
+    """What an index has for a platform, best first; indexes in it that say no platform come last.
+
+    Of the entries for the platform the first whose variant is the one asked for; if none was asked for and none is
+    without, the first of any. A manifest without a platform counts where it is the only entry.
     Raises:  NoSuchImage, listing what there is.
     """
     offered: list[tuple[Platform, Descriptor]] = []
     bare: list[Descriptor] = []
     for number, entry in enumerate(entries, 1):
-        descriptor = Descriptor.from_json(entry, subject=f"manifest {number} of {subject}")
-        if descriptor.media_type not in (*MANIFEST_TYPES, *INDEX_TYPES):
+        found = descriptor(entry, f"manifest {number} of {subject}")
+        if found.media_type not in (*MANIFEST_TYPES, *INDEX_TYPES):
             continue
-        found = entry.get("platform")
-        if not isinstance(found, dict):
-            bare.append(descriptor)
+        names = entry.get("platform")
+        if not isinstance(names, dict):
+            bare.append(found)
             continue
-        names = [str(found.get(key) or "") for key in ("os", "architecture", "variant")]
-        if names[0] != "unknown":  # build attestations
-            offered.append((Platform(*names), descriptor))
+        given = [str(names.get(key) or "") for key in ("os", "architecture", "variant")]
+        if given[0] != "unknown":  # build attestations
+            offered.append((Platform.of(*given), found))
+    nested = [found for found in bare if found.media_type in INDEX_TYPES]
     fitting = [
-        (offer.variant, descriptor)
-        for offer, descriptor in offered
+        (offer.variant != platform.variant, found)
+        for offer, found in offered
         if (offer.os, offer.architecture) == (platform.os, platform.architecture)
         and platform.variant in ("", offer.variant)
     ]
-    for variant, descriptor in fitting:
-        if variant == platform.variant:
-            return descriptor
     if fitting:
-        return fitting[0][1]
-    if len(bare) == 1 and not offered:
-        return bare[0]
+        return [min(fitting, key=lambda item: item[0])[1], *nested]
+    if nested or (len(bare) == 1 and not offered):
+        return nested or bare
     there = ", ".join(dict.fromkeys(str(offer) for offer, _ in offered)) or "none with a platform"
     raise NoSuchImage(subject, expected=f"an image for {platform}", got=f"only {there}"[:300])
 
@@ -170,9 +210,11 @@ def diff_ids(config: bytes, manifest: Manifest, platform: Platform, *, subject: 
         raise BadImage(where, expected="rootfs of type layers with diff_ids", got="none")
     if len(found) != len(manifest.layers):
         raise BadImage(where, expected=f"{len(manifest.layers)} diff_ids, one per layer", got=str(len(found)))
-    for key, wanted in (("os", platform.os), ("architecture", platform.architecture)):
-        if document.get(key) and document[key] != wanted:
-            raise NoSuchImage(
-                subject, expected=f"an image for {platform}", got=f"one whose {key} is {document[key]!r}"[:80]
-            )
+    own = Platform.of(*(str(document.get(key) or "") for key in ("os", "architecture")))
+    for key, has, wanted in (
+        ("os", own.os, platform.os),
+        ("architecture", own.architecture, platform.architecture),
+    ):
+        if has and has != wanted:
+            raise NoSuchImage(subject, expected=f"an image for {platform}", got=f"one whose {key} is {has!r}"[:80])
     return tuple(Digest.parse(item) for item in found)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from pipeline.oci import Descriptor, Digest
 
@@ -19,10 +19,15 @@ class FetchParams:
 
 @dataclass(frozen=True)
 class FetchResult:
-    """An image whose blobs are all in the store, verified. layers[i] inflates to diff_ids[i]."""
+    """An image whose blobs are all in the store, verified. layers[i] inflates to diff_ids[i].
+
+    annotations, artifact_type: the manifest's own.
+    """
 
     reference: str
     manifest: Descriptor
     config: Descriptor
     layers: tuple[Descriptor, ...]
     diff_ids: tuple[Digest, ...]
+    annotations: dict[str, str] = field(default_factory=dict, hash=False)
+    artifact_type: str = ""

@@ -2,6 +2,8 @@
 
     docker://HOST[:PORT]/REPO[:TAG][@DIGEST]     also without "docker://"; Docker Hub's short names (nginx, user/app)
     oci:DIR[:TAG]  oci:DIR@DIGEST                an OCI image layout
+    oci-archive:FILE[:TAG]                       the same as a tar; FILE@DIGEST too
+    docker-archive:FILE[:NAME[:TAG]]             what `docker save` writes
     recipe:NAME                                  built here, under the name recipe/NAME of the store
 
 Source:  distribution reference grammar (reference.go); containers-transports(5).
@@ -75,7 +77,26 @@ class RecipeReference:
         return f"recipe:{self.name}"
 
 
-Reference = RegistryReference | LayoutReference | RecipeReference
+@dataclass(frozen=True)
+class ArchiveReference:
+    """An image in a tar file: an OCI layout (`oci-archive`), or what `docker save` writes (`docker-archive`).
+
+    name:  the tag in an OCI archive, NAME[:TAG] in a Docker one; without it the only image there.
+    """
+
+    transport: str
+    file: str
+    name: str = ""
+    digest: Digest | None = None
+
+    def __str__(self) -> str:
+        name = f":{self.name}" if self.name else ""
+        return f"{self.transport}:{self.file}{name}" + (f"@{self.digest}" if self.digest else "")
+
+
+Reference = RegistryReference | LayoutReference | ArchiveReference | RecipeReference
+ARCHIVES = ("oci-archive", "docker-archive")
+TRANSPORTS = "docker://…, oci:DIR[:TAG], oci-archive:FILE, docker-archive:FILE or recipe:NAME"
 
 
 def is_loopback(host: str) -> bool:
@@ -95,6 +116,8 @@ def parse(text: str) -> Reference:
     transport, colon, rest = text.partition(":")
     if colon and transport == "oci":
         return _layout(text, rest)
+    if colon and transport in ARCHIVES:
+        return _archive(text, transport, rest)
     if colon and transport == "recipe":
         if not _RECIPE.fullmatch(rest):
             raise _bad(text, "recipe:NAME")
@@ -103,8 +126,8 @@ def parse(text: str) -> Reference:
         if not rest.startswith("//"):
             raise _bad(text, "docker://HOST/REPO[:TAG][@DIGEST]")
         return _registry(text, rest[2:])
-    if "://" in text or transport in ("oci-archive", "docker-archive", "docker-daemon", "dir", "containers-storage"):
-        raise _bad(text, "docker://…, oci:DIR[:TAG] or recipe:NAME")
+    if "://" in text or (colon and transport in ("docker-daemon", "dir", "containers-storage", "sif", "ostree")):
+        raise _bad(text, TRANSPORTS)
     return _registry(text, text)
 
 
@@ -135,6 +158,16 @@ def _layout(text: str, rest: str) -> LayoutReference:
     if not directory:
         raise _bad(text, "oci:DIR[:TAG]")
     return LayoutReference(directory, tag, digest)
+
+
+def _archive(text: str, transport: str, rest: str) -> ArchiveReference:
+    rest, digest = _split_digest(text, rest)
+    file, _, name = rest.partition(":")
+    if not file:
+        raise _bad(text, "oci-archive:FILE[:TAG] or docker-archive:FILE[:NAME[:TAG]]")
+    if transport == "docker-archive" and name:
+        _registry(text, name)  # has to be a name that `docker save` could have written
+    return ArchiveReference(transport, file, name, digest)
 
 
 def _split_digest(text: str, rest: str) -> tuple[str, Digest | None]:

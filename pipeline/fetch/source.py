@@ -9,10 +9,12 @@ from pathlib import Path
 from typing import Protocol
 
 from pipeline.env import Env
+from pipeline.fetch.archive import TarFiles
+from pipeline.fetch.dockerarchive import DockerArchiveSource, named_layout
 from pipeline.fetch.errors import NoSuchImage, RegistryError
 from pipeline.fetch.http import Patience
-from pipeline.fetch.layout import LayoutSource
-from pipeline.fetch.reference import LayoutReference, RecipeReference, Reference, RegistryReference
+from pipeline.fetch.layout import DirectoryFiles, LayoutSource
+from pipeline.fetch.reference import ArchiveReference, LayoutReference, RecipeReference, Reference, RegistryReference
 from pipeline.fetch.registry import RegistrySource
 from pipeline.oci import Descriptor, Digest
 from pipeline.recipe import UnknownName, maker_of
@@ -61,17 +63,32 @@ def resolve(
 ) -> tuple[Source, Descriptor, bytes | None]:
     """The source, the manifest or index the reference names, and its bytes where they came with the name."""
     if isinstance(reference, RecipeReference):
-        layout = LayoutSource(env.store.root, subject=str(reference))
+        layout = LayoutSource(DirectoryFiles(env.store.root), subject=str(reference))
         return layout, _recipe(reference, env.store), None
     if isinstance(reference, LayoutReference):
-        layout = LayoutSource(Path(os.path.abspath(reference.directory)), subject=str(reference))
+        layout = LayoutSource(DirectoryFiles(Path(os.path.abspath(reference.directory))), subject=str(reference))
         return layout, layout.resolve(reference.tag, reference.digest), None
+    if isinstance(reference, ArchiveReference):
+        return _archive(reference)
     registry = _Registry(reference, env.offline, patience)
     stack.callback(registry.close)
     if reference.digest is not None:
         return registry, Descriptor("", reference.digest, -1), None
     data, media_type = registry.by_name(reference.tag)
     return registry, Descriptor(media_type, Digest.of(data), len(data)), data
+
+
+def _archive(reference: ArchiveReference) -> tuple[Source, Descriptor, bytes | None]:
+    """What an archive has under a reference. Raises NoSuchImage, BadImage."""
+    subject = str(reference)
+    files = TarFiles(Path(os.path.abspath(reference.file)), subject=subject)
+    layout = LayoutSource(files, subject=subject)
+    if reference.transport == "oci-archive" or reference.digest is not None:
+        return layout, layout.resolve(reference.name, reference.digest), None
+    if files.size("manifest.json") is None and files.size("index.json") is not None:
+        return (*named_layout(files, reference.name, subject=subject), None)
+    archive = DockerArchiveSource(files, subject=subject)
+    return archive, *archive.resolve(reference.name)
 
 
 def _recipe(reference: RecipeReference, store: Store) -> Descriptor:

@@ -3,25 +3,22 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import threading
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import replace
 
 from pipeline.env import Env, cached
 from pipeline.errors import DigestMismatch
-from pipeline.fetch.errors import BadImage
+from pipeline.fetch.follow import image_manifest
 from pipeline.fetch.http import Patience
-from pipeline.fetch.manifest import Manifest, Platform, choose, diff_ids, parse_document
+from pipeline.fetch.manifest import Platform, diff_ids
 from pipeline.fetch.model import FetchParams, FetchResult
 from pipeline.fetch.reference import parse
 from pipeline.fetch.source import Source, resolve
-from pipeline.oci import Descriptor, Digest
-from pipeline.store import Store, check_digest
+from pipeline.oci import Descriptor
 
-VERSION = 1
+VERSION = 2
 WORKERS = 4
-NESTING_MAX = 4  # index in index
 
 
 def run(params: FetchParams, env: Env, *, patience: Patience | None = None) -> FetchResult:
@@ -52,7 +49,7 @@ def run(params: FetchParams, env: Env, *, patience: Patience | None = None) -> F
 def _fetch(
     subject: str, source: Source, found: Descriptor, data: bytes | None, platform: Platform, env: Env
 ) -> FetchResult:
-    manifest, descriptor = _manifest(subject, source, found, data, platform, env.store)
+    manifest, descriptor = image_manifest(subject, source, found, data, platform, env.store)
     stop = threading.Event()
     config = _blob(source, manifest.config, env, f"config of {subject}", stop)
     ids = diff_ids(env.store.read(config.digest), manifest, platform, subject=subject)
@@ -69,28 +66,7 @@ def _fetch(
     finally:
         stop.set()
         pool.shutdown(cancel_futures=True)
-    return FetchResult(subject, descriptor, config, layers, ids)
-
-
-def _manifest(
-    subject: str, source: Source, found: Descriptor, data: bytes | None, platform: Platform, store: Store
-) -> tuple[Manifest, Descriptor]:
-    """Follow indexes to the platform's manifest; every document is verified and stored."""
-    for _ in range(NESTING_MAX):
-        content, media_type = (data, found.media_type) if data is not None else source.manifest(found)
-        _check(f"manifest of {subject}", found, content)
-        document = parse_document(content, media_type=found.media_type or media_type, subject=f"manifest of {subject}")
-        stored = store.put(content)
-        if isinstance(document, Manifest):
-            return document, replace(stored, media_type=document.media_type)
-        found, data = choose(document, platform, subject=subject), None
-    raise BadImage(subject, expected=f"at most {NESTING_MAX} indexes inside each other", got="more")
-
-
-def _check(subject: str, expected: Descriptor, data: bytes) -> None:
-    digest = Digest(expected.digest.algorithm, hashlib.new(expected.digest.algorithm, data).hexdigest())
-    size = len(data) if expected.size_bytes < 0 else expected.size_bytes
-    check_digest(subject, Descriptor(expected.media_type, expected.digest, size), digest, len(data))
+    return FetchResult(subject, descriptor, config, layers, ids, manifest.annotations, manifest.artifact_type)
 
 
 class _Stopped(Exception):

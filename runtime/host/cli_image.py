@@ -6,33 +6,230 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+from runtime.host import show_image
 from runtime.host.terminal import command, with_progress, write
+
+REFERENCES = """\
+REF is a reference: docker://HOST/REPO[:TAG][@DIGEST] (the transport may be left out), oci:DIR[:TAG],
+oci-archive:FILE[:TAG], docker-archive:FILE[:TAG], recipe:NAME.
+"""
+STORED = """\
+REF is what the store has: a name as `zone image ls` shows it, a digest or its beginning; or a reference:
+docker://HOST/REPO[:TAG][@DIGEST], oci:DIR[:TAG], oci-archive:FILE[:TAG], docker-archive:FILE[:TAG], recipe:NAME.
+With docker:// written out the registry is asked; without it the store is looked at first.
+"""
+
+EXAMPLES = {
+    "pull": """\
+examples:
+  zone image pull nginx                                      docker.io/library/nginx:latest
+  zone image pull docker://127.0.0.1:5000/nginx:1 --platform linux/arm64
+  zone image pull -q docker://127.0.0.1:5000/nginx@sha256:…  needs no network once it is there
+  zone image pull --offline 127.0.0.1:5000/nginx:1           what the tag meant when it was last pulled
+""",
+    "pack": """\
+examples:
+  zone image pack docker://127.0.0.1:5000/nginx:1 -o nginx.squashfs
+  zone image pack oci:build/image:latest -o rootfs.squashfs --compression small
+  zone image pack recipe:nginx -o nginx.tar --format tar
+""",
+    "ls": """\
+examples:
+  zone image ls
+  zone image ls -q
+  zone image ls --format json | jq -r '.[] | select(.kind == "image") | .name'
+""",
+    "inspect": """\
+examples:
+  zone image inspect docker://127.0.0.1:5000/nginx:1         downloads no layer
+  zone image inspect recipe/nginx --format json
+  zone image inspect sha256:6df8c982ff4d --files
+  zone image inspect nginx.squashfs                          a file that pack made
+""",
+    "verify": """\
+examples:
+  zone image verify recipe/nginx
+  zone image verify docker://127.0.0.1:5000/nginx:1
+""",
+    "rm": """\
+examples:
+  zone image rm 127.0.0.1:5000/nginx:1 oci:/srv/image:latest
+  zone image rm sha256:6df8c982ff4d                          every name of that image
+""",
+    "diff": """\
+examples:
+  zone image diff docker://127.0.0.1:5000/nginx:1 docker://127.0.0.1:5000/nginx:2
+  zone image diff recipe/nginx oci:build/image:latest --format json
+  zone image diff --exit-code nginx:1 nginx:2 > changes.txt  exits 1 where something changed, as git diff does
+""",
+}
 
 
 def add_to(commands: Any) -> None:
     """Add `image` and its commands to the command line."""
     image = command(commands, "image", "Work with images, without any zone.")
-    image_commands = image.add_subparsers(metavar="COMMAND", required=True)
-    pack = command(image_commands, "pack", "Turn an image into one file a kernel can mount.", run=_image_pack)
-    pack.add_argument("reference", metavar="REF", help="docker://HOST/REPO:TAG, oci:DIR:TAG, recipe:NAME")
+    below = image.add_subparsers(metavar="COMMAND", required=True)
+
+    pull = _command(below, "pull", "Bring an image into the store, named; prints its manifest's digest.", _pull)
+    pull.add_argument("reference", metavar="REF", help="what to pull")
+    _quiet(pull, "no progress")
+    _where(pull)
+
+    pack = _command(below, "pack", "Turn an image into one file a kernel can mount; prints the file's digest.", _pack)
+    pack.add_argument("reference", metavar="REF", help="what to pack")
     pack.add_argument("-o", "--output", required=True, type=Path, metavar="FILE", help="where to write it")
-    pack.add_argument("--format", default="squashfs", metavar="F", help="squashfs (default)")
+    pack.add_argument("--format", default="squashfs", metavar="F", help="squashfs (default), erofs or tar")
     pack.add_argument("--compression", default="zstd-3", metavar="C", help="zstd-N, small, gzip, lz4 (default: zstd-3)")
-    pack.add_argument("--platform", default="linux/amd64", metavar="P", help="OS/ARCH[/VARIANT] (default: linux/amd64)")
+    _quiet(pack, "no progress")
+    _where(pack)
+
+    ls = _command(below, "ls", "List the names of the store: images, recipes, kernels, zones.", _ls)
+    _format(ls)
+    _quiet(ls, "names alone")
+
+    inspect = _command(below, "inspect", "Show what an image says about itself; no layer is downloaded.", _inspect)
+    inspect.add_argument("reference", metavar="REF", help="what to look at; or a squashfs file")
+    inspect.add_argument("--files", action="store_true", help="list the files of the merged image instead")
+    _format(inspect)
+    _where(inspect)
+
+    verify = _command(below, "verify", "Hash every object of an image; exits 1 naming each damaged one.", _verify)
+    verify.add_argument("reference", metavar="REF", help="what to verify")
+    _format(verify)
+    _quiet(verify, "say nothing of what is good")
+    _where(verify)
+
+    rm = _command(below, "rm", "Take names away; blobs nothing else needs go with `zone store gc`.", _rm)
+    rm.add_argument("names", metavar="REF", nargs="+", help="a name as ls shows it, or a digest for all of its names")
+
+    diff = _command(below, "diff", "Show what changed from one image to another, by path; exits 0 either way.", _diff)
+    diff.add_argument("left", metavar="A", help="from this image")
+    diff.add_argument("right", metavar="B", help="to this one")
+    diff.add_argument("--mtime", action="store_true", help="times of modification count too")
+    diff.add_argument("--exit-code", action="store_true", help="exit 1 where the images differ")
+    _format(diff)
+    _quiet(diff, "the count alone")
+    _where(diff)
 
 
-def _image_pack(arguments: argparse.Namespace) -> None:
+def _command(below: Any, name: str, text: str, run: Any) -> argparse.ArgumentParser:
+    words = REFERENCES if name in ("pull",) else STORED
+    return command(below, name, text, run=run, epilog=(words if name != "ls" else "") + "\n" + EXAMPLES[name])
+
+
+def _quiet(parser: argparse.ArgumentParser, what: str) -> None:
+    parser.add_argument("-q", "--quiet", action="store_true", help=what)
+
+
+def _format(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--format", choices=("table", "json"), default="table", metavar="F", help="table or json")
+
+
+def _where(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--platform", default="", metavar="P", help="OS/ARCH[/VARIANT] (default: linux/amd64)")
+    parser.add_argument("--offline", action="store_true", help="open no socket")
+    parser.add_argument("--cache", default="", metavar="REF", help="docker://HOST/REPO: results other hosts made")
+
+
+def _env(arguments: argparse.Namespace, progress: Any) -> Any:
     from pipeline.env import open_env
-    from pipeline.pack import pack_image
 
-    def pack(progress: Any) -> Any:
-        return pack_image(
-            arguments.reference,
-            arguments.output,
-            compression=arguments.compression,
-            format=arguments.format,
-            platform=arguments.platform,
-            env=open_env(progress),
-        )
+    return open_env(progress, offline=arguments.offline, cache=arguments.cache)
 
-    write(f"{with_progress(pack)}\n")
+
+def _working(arguments: argparse.Namespace, work: Any) -> Any:
+    """`work(env)` with progress, unless it is to be quiet."""
+    from pipeline.images.errors import machine_errors
+
+    with machine_errors():
+        return with_progress(lambda progress: work(_env(arguments, progress)), quiet=getattr(arguments, "quiet", False))
+
+
+def _pull(arguments: argparse.Namespace) -> None:
+    from pipeline.images.pull import pull_image
+
+    result = _working(arguments, lambda env: pull_image(arguments.reference, env, platform=arguments.platform))
+    write(f"{result.manifest.digest}\n")
+
+
+def _pack(arguments: argparse.Namespace) -> None:
+    from pipeline.images.pack import pack
+
+    write(f"{_working(arguments, lambda env: pack(arguments.reference, env, **_pack_options(arguments)))}\n")
+
+
+def _pack_options(arguments: argparse.Namespace) -> dict[str, Any]:
+    return {
+        "out": arguments.output,
+        "format": arguments.format,
+        "compression": arguments.compression,
+        "platform": arguments.platform,
+    }
+
+
+def _ls(arguments: argparse.Namespace) -> None:
+    from pipeline.images.errors import machine_errors
+    from pipeline.images.listing import listing
+    from pipeline.store import Store
+
+    with machine_errors():
+        found = listing(Store())
+    show_image.show_listing(found, format=arguments.format, quiet=arguments.quiet)
+
+
+def _inspect(arguments: argparse.Namespace) -> None:
+    from pipeline.images.errors import machine_errors
+    from pipeline.images.inspect import inspect_image, inspect_squashfs, is_squashfs
+
+    path = Path(arguments.reference)
+    if is_squashfs(path):
+        with machine_errors():
+            facts = inspect_squashfs(path)
+        show_image.show_squashfs(facts, format=arguments.format)
+    elif arguments.files:
+        from pipeline.images.files import files_of
+
+        entries = _working(arguments, lambda env: files_of(arguments.reference, env, platform=arguments.platform))
+        show_image.show_files(entries, format=arguments.format)
+    else:
+        found = _working(arguments, lambda env: inspect_image(arguments.reference, env, platform=arguments.platform))
+        show_image.show_image(found, format=arguments.format)
+
+
+def _verify(arguments: argparse.Namespace) -> None:
+    from pipeline.images.verify import verify_image
+
+    found = _working(arguments, lambda env: verify_image(arguments.reference, env, platform=arguments.platform))
+    if not arguments.quiet:
+        show_image.show_verified(found, format=arguments.format)
+    if found.damaged:
+        raise found.error()
+
+
+def _rm(arguments: argparse.Namespace) -> None:
+    from pipeline.images.errors import machine_errors
+    from pipeline.images.names import shown_name
+    from pipeline.images.pull import untag
+    from pipeline.store import Store
+
+    store = Store()
+    for text in arguments.names:
+        with machine_errors():
+            for name in untag(text, store):
+                write(f"untagged {shown_name(name)}\n")
+
+
+def _diff(arguments: argparse.Namespace) -> int:
+    from pipeline.images.diff import diff_images
+    from pipeline.images.pull import image_of
+    from pipeline.layers import Spools
+
+    def compare(env: Any) -> Any:
+        images = [image_of(text, env, platform=arguments.platform) for text in (arguments.left, arguments.right)]
+        with Spools(env.store, env.config.limits) as spools:
+            found = diff_images(images[0], images[1], env, spools, mtime=arguments.mtime)
+            return found, list(found.changes), images
+
+    found, changes, images = _working(arguments, compare)
+    show_image.show_difference(found, changes, images, format=arguments.format, quiet=arguments.quiet)
+    return 1 if arguments.exit_code and not found.equal else 0

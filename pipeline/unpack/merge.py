@@ -68,11 +68,12 @@ class Merge:
             if entry.kind is Kind.DIRECTORY and where.mark is Mark.NONE
         }
         # Links are bound to what their target was before this layer's whiteouts, where this layer has no such name.
-        lower = {
-            id(entry): self._find(self._split(entry.target))
+        links = {
+            id(entry): self._split(entry.target)
             for where, entry in placed
             if entry.kind is Kind.HARDLINK and where.mark is Mark.NONE
         }
+        lower = {link: self._find(target) for link, target in links.items()}
         for where, entry in placed:
             if where.mark is Mark.AUFS:
                 self.warnings["leftover of AUFS skipped"] += 1
@@ -85,7 +86,7 @@ class Merge:
                 if name in seen and name != (b"",):
                     self._questionable("name given twice in a layer, last one taken", entry)
                 seen.add(name)
-                self._put(where, entry, lower.get(id(entry)))
+                self._put(where, entry, links.get(id(entry), ()), lower.get(id(entry)))
         self._layers += 1
 
     def _split(self, path: bytes) -> tuple[bytes, ...]:
@@ -190,7 +191,7 @@ class Merge:
 
     # -- entries -------------------------------------------------------------------------------------------------------
 
-    def _put(self, where: Place, entry: Entry, lower_target: Node | None) -> None:
+    def _put(self, where: Place, entry: Entry, target: _OnTheWay, lower_target: Node | None) -> None:
         entry.layer = self._layers
         if not where.name:
             if entry.kind is not Kind.DIRECTORY:
@@ -201,19 +202,19 @@ class Merge:
         assert parent is not None and parent.children is not None
         old = parent.children.get(where.name)
         if entry.kind is Kind.HARDLINK:
-            parent.children[where.name] = self._linked(entry, old, lower_target)
+            itself = old if target == (*where.parents, where.name) else None
+            parent.children[where.name] = self._linked(entry, self._find(target) or lower_target, itself)
         elif entry.kind is Kind.DIRECTORY and old is not None and old.children is not None:
             old.entry = entry
         else:
             parent.children[where.name] = Node(entry)
 
-    def _linked(self, entry: Entry, old: Node | None, lower_target: Node | None) -> Node:
-        target = self._find(self._split(entry.target)) or lower_target
+    def _linked(self, entry: Entry, target: Node | None, itself: Node | None) -> Node:
         if target is None:
             raise self._refused(entry, "a hardlink to an earlier entry", f"no {printable(entry.target)}")
         if target.children is not None:
             raise self._refused(entry, "a hardlink to something else than a directory", printable(entry.target))
-        if target is old and self._split(entry.target) == self._split(entry.path):
+        if target is itself:
             raise self._refused(entry, "a hardlink to another name", "one to itself")
         return target
 

@@ -14,8 +14,9 @@ from urllib.parse import unquote_to_bytes
 from pipeline.tree import printable
 from pipeline.unpack.numbers import Malformed
 
-VALUE_MAX_BYTES = 64 << 10
 NAME_MAX_BYTES = 255
+TOTAL_MAX_BYTES = 64 << 10  # of one entry: tar2sqfs takes no longer PAX header, and Linux no longer value
+RECORD_BYTES = len("65536 SCHILY.xattr.=\n")
 
 _SCHILY = b"SCHILY.xattr."
 _LIBARCHIVE = b"LIBARCHIVE.xattr."
@@ -34,7 +35,7 @@ def kept_xattrs(pax: dict[bytes, bytes], warnings: Counter[str]) -> dict[bytes, 
 
     Raises:  Malformed for names and values Linux cannot hold.
     """
-    kept = {}
+    kept, total = {}, 0
     for key, value in pax.items():
         if key.startswith(_LIBARCHIVE):
             name = unquote_to_bytes(key[len(_LIBARCHIVE) :])
@@ -48,7 +49,8 @@ def kept_xattrs(pax: dict[bytes, bytes], warnings: Counter[str]) -> dict[bytes, 
             continue
         if len(name) > NAME_MAX_BYTES or name in _SPACES:
             raise Malformed(f"an xattr name of at most {NAME_MAX_BYTES} bytes")
-        if len(value) > VALUE_MAX_BYTES:
-            raise Malformed(f"an xattr of at most {VALUE_MAX_BYTES} bytes")
+        total += RECORD_BYTES + len(name) + len(value)
+        if total > TOTAL_MAX_BYTES:
+            raise Malformed(f"xattrs of at most {TOTAL_MAX_BYTES} bytes together")
         kept[name] = value
     return kept

@@ -57,6 +57,8 @@ def header(member: Member, *, kind: bytes | None = None, name: bytes | None = No
         "kind": (156, 1, kind or member.kind),
         "link": (157, 100, link[:100]),
         "magic": (257, 8, b"ustar\x0000"),
+        "uname": (265, 32, b""),
+        "gname": (297, 32, b""),
         "major": (329, 8, number(member.device[0], 8)),
         "minor": (337, 8, number(member.device[1], 8)),
         "prefix": (345, 155, b""),

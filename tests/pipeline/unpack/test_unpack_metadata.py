@@ -8,7 +8,8 @@ import tarfile
 from pathlib import Path
 
 import pytest
-from support.tars import Member, extra, padded, python_tar, record, tar_bytes, tar_of
+from support.sparse import sparse_0_0, sparse_0_1, sparse_1_0
+from support.tars import Member, extra, python_tar, record, tar_bytes, tar_of
 from support.unpacking import entries, tree, unpacked
 
 from pipeline.limits import Limits
@@ -188,26 +189,6 @@ def test_more_user_ids_than_squashfs_can_hold_are_refused() -> None:
 
 
 # -- sparse files ------------------------------------------------------------------------------------------------------
-
-
-def sparse_1_0(*, pieces: list[tuple[int, int]], real: int, data: bytes, text: bytes | None = None) -> bytes:
-    lines = b"%d\n" % len(pieces) + b"".join(b"%d\n%d\n" % piece for piece in pieces)
-    keys = {"major": "1", "minor": "0", "name": "s", "realsize": str(real)}
-    body = padded(lines if text is None else text) + data
-    return tar_bytes([Member("GNUSparseFile.0/s", body, pax=[(f"GNU.sparse.{key}", keys[key]) for key in keys])])
-
-
-def sparse_0_1(pieces: list[tuple[int, int]], real: int, data: bytes) -> bytes:
-    listed = ",".join(f"{offset},{length}" for offset, length in pieces)
-    keys = {"numblocks": str(len(pieces)), "map": listed, "size": str(real), "name": "s"}
-    return tar_bytes([Member("x", data, pax=[(f"GNU.sparse.{key}", keys[key]) for key in keys])])
-
-
-def sparse_0_0(pieces: list[tuple[int, int]], real: int, data: bytes) -> bytes:
-    records = [("GNU.sparse.size", str(real)), ("GNU.sparse.numblocks", str(len(pieces)))]
-    for offset, length in pieces:
-        records += [("GNU.sparse.offset", str(offset)), ("GNU.sparse.numbytes", str(length))]
-    return tar_bytes([Member("s", data, pax=records)])
 
 
 PIECES = [(1000, 3), (5000, 4), (9000, 0)]

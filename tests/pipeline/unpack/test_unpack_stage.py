@@ -153,29 +153,46 @@ GZIP = gzip.compress(RAW, mtime=0)
 ZSTD = zstandard.ZstdCompressor(write_checksum=True).compress(RAW)
 SKIPPABLE = b"\x5f\x2a\x4d\x18\x04\x00\x00\x00skip"
 
+
+def zstd_window(log: int) -> bytes:
+    """RAW in a frame that wants a window of that size."""
+    parameters = zstandard.ZstdCompressionParameters(window_log=log, write_content_size=False)
+    compressor = zstandard.ZstdCompressor(compression_params=parameters).compressobj()
+    return compressor.compress(RAW) + compressor.flush()
+
+
+def zstd_raw(*, dictionary_id: bytes) -> bytes:
+    """The first 999 bytes of RAW in one raw block, with or without a dictionary's id (RFC 8878, 3.1.1)."""
+    head = bytes([3 if dictionary_id else 0, 0x50]) + dictionary_id
+    return zstandard.FRAME_HEADER + head + (999 << 3 | 1).to_bytes(3, "little") + RAW[:999]
+
+
 GOOD = {
     "gzip": (GZIP, RAW),
-    "gzip of several members": (GZIP + GZIP, RAW + RAW),
-    "gzip with zero padding": (GZIP + bytes(5000), RAW),
+    "case_80/1: gzip of several members": (GZIP + GZIP, RAW + RAW),
+    "case_80/2: gzip with zero padding": (GZIP + bytes(5000), RAW),
     "zstd": (ZSTD, RAW),
-    "zstd of several frames": (ZSTD + ZSTD, RAW + RAW),
-    "zstd with skippable frames": (SKIPPABLE + ZSTD + SKIPPABLE, RAW),
+    "case_83/1: zstd of several frames": (ZSTD + ZSTD, RAW + RAW),
+    "case_83/2: zstd with skippable frames": (SKIPPABLE + ZSTD + SKIPPABLE, RAW),
+    "zstd raw block": (zstd_raw(dictionary_id=b""), RAW[:999]),
+    "case_83/3: zstd with a window of 64 MiB": (zstd_window(26), RAW),
     "plain": (RAW, RAW),
 }
 BAD = {
-    "gzip cut in the data": GZIP[:-2000],
-    "gzip cut in the trailer": GZIP[:-3],
-    "gzip with a wrong CRC": GZIP[:-8] + bytes([GZIP[-8] ^ 1]) + GZIP[-7:],
-    "gzip with a wrong size": GZIP[:-4] + bytes([GZIP[-4] ^ 1]) + GZIP[-3:],
-    "gzip with bytes after it": GZIP + b"junk",
-    "gzip with bytes after its padding": GZIP + bytes(3000) + b"j",
-    "zstd cut in the data": ZSTD[:-2000],
+    "case_81/1: gzip cut in the data": GZIP[:-2000],
+    "case_81/2: gzip cut in the trailer": GZIP[:-3],
+    "case_81/3: gzip with a wrong CRC": GZIP[:-8] + bytes([GZIP[-8] ^ 1]) + GZIP[-7:],
+    "case_81/4: gzip with a wrong size": GZIP[:-4] + bytes([GZIP[-4] ^ 1]) + GZIP[-3:],
+    "case_80/1: gzip with bytes after it": GZIP + b"junk",
+    "case_80/2: gzip with bytes after its padding": GZIP + bytes(3000) + b"j",
+    "case_81/5: zstd cut in the data": ZSTD[:-2000],
     "zstd cut in the checksum": ZSTD[:-1],
     "zstd cut in the last block": ZSTD[:-6],
     "zstd cut in the header": ZSTD[:6],
-    "zstd with a wrong checksum": ZSTD[:-1] + bytes([ZSTD[-1] ^ 1]),
+    "case_81/6: zstd with a wrong checksum": ZSTD[:-1] + bytes([ZSTD[-1] ^ 1]),
     "zstd with bytes after it": ZSTD + b"junk",
-    "zstd with a huge window": bytes.fromhex("28b52ffd00c8") + b"\x01\x00\x00",
+    "case_83/1: zstd with a window over 128 MiB": bytes.fromhex("28b52ffd00c8") + b"\x01\x00\x00",
+    "case_83/2: zstd with a dictionary": zstd_raw(dictionary_id=b"\x78\x56\x34\x12"),
     "xz": b"\xfd7zXZ\0" + bytes(100),
     "nothing": b"",
 }

@@ -8,12 +8,14 @@ from typing import Any, Protocol, TypeVar
 
 from pipeline.cachekey import action_key
 from pipeline.config import Config, load_config
+from pipeline.errors import StoreDamaged
 from pipeline.jsonmodel import from_json, to_json
 from pipeline.oci import Descriptor
 from pipeline.progress import Progress
 from pipeline.store import Store
 
 T = TypeVar("T")
+SMALL_BYTES = 256 << 10  # what is hashed faster than anyone notices
 
 
 class RemoteCache(Protocol):
@@ -70,8 +72,23 @@ def descriptors_in(value: Any) -> Iterator[Descriptor]:
 
 
 def intact(store: Store, result: Any) -> bool:
-    """Are all blobs a result names there and unaltered? Hashes every one of them."""
-    return all(store.has(item) and store.verify(item.digest) for item in descriptors_in(result))
+    """Are all blobs a result names there and unaltered? Hashes every one of them; damaged ones are removed."""
+    return sum(not (store.has(item) and store.verify(item.digest)) for item in descriptors_in(result)) == 0
+
+
+def lost(store: Store, result: Any) -> list[Descriptor]:
+    """Which blobs of a result cannot be used, as far as a quick look tells: small ones are hashed, large ones counted.
+
+    What reads a large blob hashes it then, and removes it where it was altered, so that the next look misses it.
+    """
+    return [item for item in descriptors_in(result) if not _usable(store, item)]
+
+
+def _usable(store: Store, blob: Descriptor) -> bool:
+    if store.has(blob):
+        return blob.size_bytes > SMALL_BYTES or store.verify(blob.digest)
+    store.verify(blob.digest)  # one of another size is damaged: out with it
+    return False
 
 
 def cached(
@@ -85,27 +102,61 @@ def cached(
     tools: Mapping[str, str] | None = None,
     build: Callable[[], T],
 ) -> T:
-    """The remembered result of this action, or that of `build()`, which is then remembered.
+    """The remembered result of this action, or that of another host, or that of `build()`; it is remembered then.
 
-    Two processes that want the same thing make it once: the second waits for the lock and finds it done.
+    Two processes that want the same thing make it once: the second waits for the lock and finds it done. A result
+    with a lost blob is made again, and the user told so.
     """
     key = action_key(stage, version, params=params, inputs=inputs, tools=tools)
-    if (result := _remembered(env.store, cls, key)) is not None:
+    result, _ = _remembered(env.store, cls, key)
+    if result is not None:
         return result
     with env.store.lock(key):
-        if (result := _remembered(env.store, cls, key)) is not None:
+        result, gone = _remembered(env.store, cls, key)
+        if result is not None:
             return result
-        result = build()
+        result = _from_remote(env, cls, key)
+        built = result is None
+        if result is None:
+            result = build()
         env.store.put_result(key, to_json(result))
-        return result
+    for blob in gone:
+        what = "damaged" if blob.digest in env.store.removed else "missing"
+        env.progress.say(f"store object {blob.digest} was {what}; made again")
+    if built and env.remote is not None:
+        env.remote.offer(key, to_json(result), list(descriptors_in(result)), env.store, env.progress)
+    return result
 
 
-def _remembered(store: Store, cls: type[T], key: str) -> T | None:
-    document = store.result(key)
-    if document is None:
-        return None
+def healing(env: Env, work: Callable[[], T]) -> T:
+    """`work()`, and once more if it came upon a damaged object: that is gone by then, and its maker makes it again."""
     try:
-        result = from_json(cls, document)
+        return work()
+    except StoreDamaged as error:
+        env.progress.say(f"{error.subject} was damaged; making it again")
+        return work()
+
+
+def _remembered(store: Store, cls: type[T], key: str) -> tuple[T | None, list[Descriptor]]:
+    """The local result of an action; or None, and the blobs for want of which it is none."""
+    document = store.result(key)
+    result = None if document is None else _decoded(cls, document)
+    if result is None:
+        return None, []
+    gone = lost(store, result)
+    return (None if gone else result), gone
+
+
+def _from_remote(env: Env, cls: type[T], key: str) -> T | None:
+    if env.remote is None or env.offline:
+        return None
+    document = env.remote.lookup(key, env.store, env.progress)
+    result = None if document is None else _decoded(cls, document)
+    return None if result is None or lost(env.store, result) else result
+
+
+def _decoded(cls: type[T], document: Any) -> T | None:
+    try:
+        return from_json(cls, document)
     except Exception:
         return None  # written by another version, or damaged: the build makes it anew
-    return result if intact(store, result) else None

@@ -1,30 +1,44 @@
 """The content-addressed store: an OCI image layout on disk, plus one small result file per action key.
 
     oci-layout  index.json  blobs/sha256/<hex>     what skopeo and crane read
-    results/<action key>.json                      what a stage made
+    format                                         the version of everything below
+    results/<action key>.json                      what a stage made, and the digest of that statement
+    used/  checkouts/                              what `zone store gc` goes by: last uses, who builds into it
     locks/<name>  tmp/                             one flock per key; scratch space on the same file system
 
 Nothing names a blob before the blob is on disk: write to tmp, fsync, rename, fsync of the directory. Nothing in here
-is trusted because of its time stamp; readers hash what they read.
+is trusted because of its time stamp; readers hash what they read. A damaged object is removed by whoever finds it.
 """
 
 from __future__ import annotations
 
 import contextlib
-import fcntl
+import errno
 import hashlib
 import json
 import os
 import shutil
-import tempfile
+import stat
 from collections.abc import Iterator, Mapping, Sequence
+from io import BufferedReader
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
-from pipeline.errors import DigestMismatch, StoreDamaged
-from pipeline.oci import EMPTY, INDEX, MANIFEST, REF_NAME, Descriptor, Digest, canonical_json, parse_json
+from pipeline.blobwriter import BlobWriter as BlobWriter
+from pipeline.blobwriter import check_digest as check_digest
+from pipeline.durable import fsync_dir as fsync_dir
+from pipeline.durable import take
+from pipeline.durable import write_atomic as write_atomic
+from pipeline.errors import PipelineError, StoreDamaged
+from pipeline.lease import GC, SWEEP, Lease
+from pipeline.oci import EMPTY, MANIFEST, REF_NAME, Descriptor, Digest, canonical_json, parse_json
+from pipeline.storedocs import altered, checked_result, index_document, missing, read_index, result_document
+from pipeline.storeform import StoreUnfit, check_form, who_owns
+from pipeline.usedays import UseDays
+from pipeline.workshop import Workshop
 
-CHUNK_BYTES = 1 << 20
+# What a disk or a file of the wrong kind answers, as against a machine that is out of something.
+UNREADABLE = (errno.EIO, errno.EISDIR, errno.ELOOP, errno.EACCES, errno.EPERM)
 
 
 def default_root() -> Path:
@@ -33,83 +47,6 @@ def default_root() -> Path:
         return Path(explicit).absolute()
     cache = os.environ.get("XDG_CACHE_HOME")
     return (Path(cache) if cache else Path.home() / ".cache") / "zonewright"
-
-
-def fsync_dir(path: Path) -> None:
-    """Make the names in a directory durable."""
-    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
-
-
-def write_atomic(path: Path, data: bytes, *, mode: int = 0o644) -> None:
-    """Publish `data` as `path`: readers see the old bytes or the new ones, also after a power cut."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    fd, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-    try:
-        with os.fdopen(fd, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fchmod(file.fileno(), mode)
-            os.fsync(file.fileno())
-        os.rename(temporary, path)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            os.unlink(temporary)
-        raise
-    fsync_dir(path.parent)
-
-
-class BlobWriter:
-    """Bytes on their way into the store: hashed while written, published by `commit`, dropped otherwise."""
-
-    def __init__(self, store: Store, file: IO[bytes], path: Path, algorithm: str = "sha256") -> None:
-        self._store, self._file, self._path, self._algorithm = store, file, path, algorithm
-        self._hash = hashlib.new(algorithm)
-        self.size_bytes = 0
-        self.committed = False
-
-    def restart(self) -> None:
-        """Forget what was written, for a sender that begins again."""
-        self._file.seek(0)
-        self._file.truncate()
-        self._hash = hashlib.new(self._algorithm)
-        self.size_bytes = 0
-
-    def write(self, data: bytes | memoryview) -> int:
-        """Append and hash `data`."""
-        self._hash.update(data)
-        self.size_bytes += len(data)
-        return self._file.write(data)
-
-    def commit(
-        self, *, media_type: str = "application/octet-stream", expected: Descriptor | None = None, subject: str = "blob"
-    ) -> Descriptor:
-        """Check against `expected`, fsync, rename into place.
-
-        Raises:  DigestMismatch; nothing is published then.
-        """
-        digest = Digest(self._algorithm, self._hash.hexdigest())
-        if expected is not None:
-            check_digest(subject, expected, digest, self.size_bytes)
-        self._file.flush()
-        self._store.adopt(self._path, digest, fileno=self._file.fileno())
-        self.committed = True
-        return Descriptor(expected.media_type if expected else media_type, digest, self.size_bytes)
-
-
-def check_digest(subject: str, expected: Descriptor, digest: Digest, size_bytes: int) -> None:
-    """Raise DigestMismatch unless the bytes counted and hashed are the expected ones."""
-    if size_bytes != expected.size_bytes:
-        raise DigestMismatch(
-            subject, expected=f"{expected.size_bytes} bytes", got=f"{size_bytes}", hint="run again", temporary=True
-        )
-    if digest != expected.digest:
-        raise DigestMismatch(
-            subject, expected=f"digest {expected.digest}", got=str(digest), hint="run again", temporary=True
-        )
 
 
 class Store:
@@ -121,63 +58,154 @@ class Store:
         self.results = self.root / "results"
         self.locks = self.root / "locks"
         self.tmp = self.root / "tmp"
+        self.used = self.root / "used"
+        self.checkouts = self.root / "checkouts"
+        self.read_only = ""  # why nothing can be written, where that is so
+        self.removed: set[Digest] = set()  # the damaged objects this process has found
         self._proven: dict[Digest, tuple[int, int, int, int]] = {}
-        for directory in (self.blobs, self.results, self.locks, self.tmp):
-            directory.mkdir(parents=True, exist_ok=True)
-        if not (self.root / "oci-layout").exists():
-            write_atomic(self.root / "oci-layout", canonical_json({"imageLayoutVersion": "1.0.0"}))
-        if not (self.root / "index.json").exists():
-            with self.lock("index"):
-                if not (self.root / "index.json").exists():
-                    self._write_index([])
-        self.sweep()
+        self._workshop = Workshop(self.tmp, self.locks / "tmp")
+        self._open()
+        self._lease = Lease(self.locks)
+        self.days = UseDays(self.used, read_only=bool(self.read_only))
+
+    def _open(self) -> None:
+        check_form(self.root)
+        try:
+            for directory in (self.blobs, self.results, self.locks, self.tmp, self.used, self.checkouts):
+                directory.mkdir(parents=True, exist_ok=True)
+            for name in ("tmp", "index", SWEEP, GC):  # so that a full disk can be cleared without making a file
+                with open(self.locks / name, "ab"):
+                    pass
+            check_form(self.root, write=lambda path, data: write_atomic(path, data, staging=self.tmp))
+            if not (self.root / "index.json").exists():
+                with self.lock("index"):
+                    if not (self.root / "index.json").exists():
+                        self._write_index([])
+            self.sweep()
+        except OSError as error:
+            if error.errno not in (errno.EROFS, errno.EACCES, errno.EPERM) or not self.blobs.is_dir():
+                raise StoreUnfit(
+                    f"store {self.root}",
+                    expected="a directory to work in",
+                    got=f"{error.strerror}{who_owns(self.root)}",
+                    hint="ZONEWRIGHT_STORE names another",
+                ) from error
+            self.read_only = str(error.strerror)
+
+    def check_writable(self) -> None:
+        """Raise StoreUnfit where this store can only be read."""
+        if self.read_only:
+            raise StoreUnfit(
+                f"store {self.root}",
+                expected="one to write to, as something has to be made",
+                got=f"{self.read_only}{who_owns(self.root)}",
+                hint="ZONEWRIGHT_STORE names another",
+            )
 
     # -- blobs ---------------------------------------------------------------------------------------------------------
 
     def path(self, digest: Digest) -> Path:
-        """Where the blob is or would be. Only for handing to tools: reading through `open` or `read` verifies."""
+        """Where the blob is or would be. Nobody has hashed it: what hands it to a tool takes `checked` instead."""
         return self.root / "blobs" / digest.algorithm / digest.hex
 
+    def checked(self, digest: Digest) -> Path:
+        """Where the blob is, for handing to tools: it has been hashed. Raises StoreDamaged."""
+        if not self.verify(digest):
+            raise altered(digest) if digest in self.removed else missing(digest)
+        return self.path(digest)
+
     def has(self, descriptor: Descriptor) -> bool:
-        """Is there an object of this digest and size? A cheap look, not a proof: see `verify`."""
-        try:
-            return self.path(descriptor.digest).stat().st_size == descriptor.size_bytes
-        except FileNotFoundError:
-            return False
+        """Is there an object of this digest and size? A cheap look, not a proof: see `verify`.
+
+        Effects: no gc takes it away while this process lives.
+        """
+        with self._kept(descriptor.digest):
+            try:
+                status = os.lstat(self.path(descriptor.digest))
+            except FileNotFoundError:
+                return False
+        return stat.S_ISREG(status.st_mode) and status.st_size == descriptor.size_bytes
+
+    @contextlib.contextmanager
+    def _kept(self, digest: Digest) -> Iterator[None]:
+        with contextlib.ExitStack() as stack:
+            if not self.read_only:
+                with contextlib.suppress(OSError):  # a full disk: better no protection from gc than no reading
+                    stack.enter_context(self._lease.noting(digest))
+            yield
 
     def verify(self, digest: Digest) -> bool:
         """Hash the whole object; a damaged one is removed, so that the next build makes it anew.
 
         One process hashes an object once, while its inode (number, size, time of last change) stays what it was.
         """
-        path = self.path(digest)
-        try:
-            with open(path, "rb") as file:
-                status = os.fstat(file.fileno())
-                identity = (status.st_dev, status.st_ino, status.st_size, status.st_ctime_ns)
-                if self._proven.get(digest) == identity:
-                    return True
+        with self._kept(digest):
+            try:
+                file = self._reading(digest)
+            except FileNotFoundError:
+                return False
+            except StoreDamaged:
+                return False
+        with file:
+            status = os.fstat(file.fileno())
+            identity = (status.st_dev, status.st_ino, status.st_size, status.st_ctime_ns)
+            if self._proven.get(digest) == identity:
+                return True
+            try:
                 actual = hashlib.file_digest(file, digest.algorithm).hexdigest()
-        except FileNotFoundError:
-            return False
+            except OSError as error:
+                if error.errno not in UNREADABLE:
+                    raise
+                actual = ""
         if actual == digest.hex:
             self._proven[digest] = identity
             return True
-        with contextlib.suppress(FileNotFoundError):
-            path.unlink()
+        self._discard(digest)
         return False
+
+    def _reading(self, digest: Digest) -> BufferedReader:
+        """An object opened for reading. Raises FileNotFoundError; StoreDamaged for what is no readable file."""
+        try:
+            fd = os.open(self.path(digest), os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
+        except OSError as error:
+            if error.errno not in UNREADABLE:
+                raise
+            self._discard(digest)
+            raise altered(digest) from error
+        if not stat.S_ISREG(os.fstat(fd).st_mode):
+            os.close(fd)
+            self._discard(digest)
+            raise altered(digest)
+        return open(fd, "rb")
+
+    def damaged(self, digest: Digest) -> StoreDamaged:
+        """Remove an object that a reader found altered, for the next build to make it anew; gives the error to raise.
+
+        One that another process has put right meanwhile stays.
+        """
+        self._proven.pop(digest, None)
+        self.verify(digest)
+        return altered(digest)
+
+    def _discard(self, digest: Digest) -> None:
+        path = self.path(digest)
+        self.removed.add(digest)
+        with contextlib.suppress(OSError):
+            shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
 
     def read(self, digest: Digest, *, limit_bytes: int = 64 << 20) -> bytes:
         """The bytes of a small object, verified. Raises StoreDamaged."""
         try:
-            with open(self.path(digest), "rb") as file:
+            with self._reading(digest) as file:
                 data = file.read(limit_bytes + 1)
         except FileNotFoundError:
-            raise StoreDamaged(f"store object {digest}", got="no such object", hint="build again to make it") from None
+            raise missing(digest) from None
+        except OSError as error:
+            if error.errno not in UNREADABLE:
+                raise
+            raise self.damaged(digest) from error
         if len(data) > limit_bytes or hashlib.new(digest.algorithm, data).hexdigest() != digest.hex:
-            raise StoreDamaged(
-                f"store object {digest}", expected="bytes of that digest", got="others", hint="build again to heal it"
-            )
+            raise self.damaged(digest)
         return data
 
     def read_json(self, digest: Digest) -> Any:
@@ -187,16 +215,20 @@ class Store:
     @contextlib.contextmanager
     def writer(self, algorithm: str = "sha256") -> Iterator[BlobWriter]:
         """A context in which a blob is written; leaving it without `commit` leaves nothing."""
-        with self._making():
-            fd, name = tempfile.mkstemp(prefix="blob.", dir=self.tmp)
-            fcntl.flock(fd, fcntl.LOCK_EX)
-        path = Path(name)
-        try:
-            with os.fdopen(fd, "wb") as file:
-                yield BlobWriter(self, file, path, algorithm)
-        finally:
-            with contextlib.suppress(FileNotFoundError):
-                path.unlink()
+        self.check_writable()
+        with self._workshop.file("blob.") as (file, path):
+            yield BlobWriter(self, file, path, algorithm)
+
+    @contextlib.contextmanager
+    def scratch(self) -> Iterator[Path]:
+        """An empty directory on the store's file system, gone afterwards."""
+        self.check_writable()
+        with self._workshop.directory("scratch.") as path:
+            yield path
+
+    def sweep(self) -> int:
+        """Remove what killed processes left in tmp; returns how many."""
+        return self._workshop.sweep()
 
     def put(self, data: bytes, media_type: str = "application/octet-stream") -> Descriptor:
         """Store bytes."""
@@ -240,75 +272,58 @@ class Store:
         return Descriptor(media_type, digest, size)
 
     def adopt(self, path: Path, digest: Digest, *, fileno: int) -> None:
-        """fsync a finished temporary file and rename it to its digest."""
+        """fsync a finished temporary file and rename it to its digest.
+
+        Raises:  OSError; the object is not there then, also where only its directory could not be synced: to find it
+                 next time would be to take that failure for a success.
+        """
         os.fchmod(fileno, 0o444)
         os.fsync(fileno)
         target = self.path(digest)
         target.parent.mkdir(parents=True, exist_ok=True)
-        os.rename(path, target)
-        fsync_dir(target.parent)
-
-    @contextlib.contextmanager
-    def scratch(self) -> Iterator[Path]:
-        """An empty directory on the store's file system, gone afterwards."""
-        with self._making():
-            path = Path(tempfile.mkdtemp(prefix="scratch.", dir=self.tmp))
-            fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-            fcntl.flock(fd, fcntl.LOCK_EX)
+        with self._lease.noting(digest):
+            if target.is_dir() and not target.is_symlink():
+                self._discard(digest)  # damage of a kind that rename does not replace
+            os.rename(path, target)
+        self._proven.pop(digest, None)
         try:
-            yield path
-        finally:
-            shutil.rmtree(path, ignore_errors=True)
-            os.close(fd)
-
-    @contextlib.contextmanager
-    def _making(self) -> Iterator[None]:
-        """Between the making of a temporary file and its lock no sweep may look at it."""
-        fd = os.open(self.locks / "tmp", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-        try:
-            fcntl.flock(fd, fcntl.LOCK_SH)
-            yield
-        finally:
-            os.close(fd)
-
-    def sweep(self) -> int:
-        """Remove what killed processes left in tmp; one whose lock is free has no owner. Returns how many."""
-        swept = 0
-        with self.try_lock("tmp") as alone:
-            for path in self.tmp.iterdir() if alone else ():
-                try:
-                    fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
-                except OSError:
-                    continue
-                try:
-                    fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                    shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink(missing_ok=True)
-                    swept += 1
-                except OSError:
-                    continue
-                finally:
-                    os.close(fd)
-        return swept
+            fsync_dir(target.parent)
+        except BaseException:
+            with contextlib.suppress(OSError):
+                target.unlink()
+            raise
 
     # -- results -------------------------------------------------------------------------------------------------------
 
     def result(self, key: str) -> Any | None:
-        """What was remembered under an action key, or None. A result that cannot be parsed counts as none."""
+        """What was remembered under an action key, or None. One that was altered counts as none."""
         try:
-            return json.loads((self.results / f"{key}.json").read_bytes())
-        except (FileNotFoundError, ValueError):
+            document = json.loads((self.results / f"{key}.json").read_bytes())
+        except (OSError, ValueError):
             return None
+        result = checked_result(document)
+        if result is not None:
+            self.days.note(key)
+        return result
 
     def put_result(self, key: str, result: Any) -> None:
         """Remember a result; its blobs must have been published before."""
-        write_atomic(self.results / f"{key}.json", canonical_json(result))
+        self.check_writable()
+        path = self.results / f"{key}.json"
+        try:
+            write_atomic(path, result_document(result), staging=self.tmp)
+        except OSError:
+            with contextlib.suppress(OSError):
+                path.unlink()
+            raise
+        self.days.note(key)
 
     @contextlib.contextmanager
     def lock(self, name: str) -> Iterator[None]:
         """Hold the exclusive lock `name`; it ends with the process, however that ends."""
-        fd = os.open(self.locks / name.replace("/", "_"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        self.check_writable()
+        fd = take(self.locks / name.replace("/", "_"))
         try:
-            fcntl.flock(fd, fcntl.LOCK_EX)
             yield
         finally:
             os.close(fd)
@@ -316,20 +331,32 @@ class Store:
     @contextlib.contextmanager
     def try_lock(self, name: str) -> Iterator[bool]:
         """Hold the exclusive lock `name` if nobody does; yields whether it is held."""
-        fd = os.open(self.locks / name.replace("/", "_"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        self.check_writable()
         try:
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            yield True
+            fd = take(self.locks / name.replace("/", "_"), wait=False)
         except BlockingIOError:
             yield False
+            return
+        try:
+            yield True
         finally:
             os.close(fd)
+
+    def register(self, checkout: Path) -> None:
+        """Say that a checkout builds into this store: what its locks and results name is worth keeping."""
+        path = self.checkouts / Digest.of(os.fsencode(checkout)).hex[:16]
+        if not self.read_only and not path.exists():
+            with contextlib.suppress(OSError):
+                write_atomic(path, os.fsencode(checkout) + b"\n", staging=self.tmp)
 
     # -- names ---------------------------------------------------------------------------------------------------------
 
     def tag(self, name: str, descriptor: Descriptor) -> None:
-        """Give a manifest a name in index.json; a name names one manifest."""
+        """Give a manifest of this store a name in index.json; a name names one manifest. Raises StoreDamaged."""
         with self.lock("index"):
+            with self._lease.noting(descriptor.digest):
+                if not self.path(descriptor.digest).is_file():
+                    raise missing(descriptor.digest)
             entries = [entry for entry in self._read_index() if entry.annotations.get(REF_NAME) != name]
             annotations = descriptor.annotations | {REF_NAME: name}
             entries.append(Descriptor(descriptor.media_type, descriptor.digest, descriptor.size_bytes, annotations))
@@ -345,9 +372,13 @@ class Store:
         return {entry.annotations[REF_NAME]: entry for entry in self._read_index() if REF_NAME in entry.annotations}
 
     def _read_index(self) -> list[Descriptor]:
-        document = parse_json((self.root / "index.json").read_bytes(), subject=str(self.root / "index.json"))
-        return [Descriptor.from_json(entry) for entry in document.get("manifests", [])]
+        path = self.root / "index.json"
+        try:
+            return read_index(path.read_bytes(), subject=str(path))
+        except (PipelineError, OSError) as error:
+            got = error.got if isinstance(error, PipelineError) else str(error.strerror)
+            hint = "zone store fsck --repair sets it right"
+            raise StoreDamaged(str(path), expected="the names of this store", got=got, hint=hint) from error
 
     def _write_index(self, entries: list[Descriptor]) -> None:
-        document = {"schemaVersion": 2, "mediaType": INDEX, "manifests": [entry.to_json() for entry in entries]}
-        write_atomic(self.root / "index.json", canonical_json(document))
+        write_atomic(self.root / "index.json", index_document(entries), staging=self.tmp)

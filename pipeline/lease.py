@@ -1,0 +1,102 @@
+"""Leases: which objects a living process relies on, so that `zone store gc` never takes one from under a build.
+
+    locks/sweep        held shared for the moment in which an object is noted and looked up (or published), and alone
+                       by gc for the moment in which it removes a few: the two never mix
+    locks/gc           held by a gc from its first look to its last removal
+    locks/lease.<…>    one a process, locked while it lives; a line for every digest it found or made
+
+A lease that outlives its process counts until the gc that runs by then has ended, if one does: what the process made
+may have got a name after that gc looked at the names.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+import threading
+import weakref
+from collections.abc import Iterator
+from pathlib import Path
+
+from pipeline.durable import take
+from pipeline.errors import PipelineError
+from pipeline.oci import Digest
+
+PREFIX = "lease."
+SWEEP, GC = "sweep", "gc"
+
+
+class Lease:
+    """The lease of one open store."""
+
+    def __init__(self, locks: Path) -> None:
+        self._locks = locks
+        self._fd = -1
+        self._held: set[Digest] = set()
+        self._guard = threading.Lock()
+
+    @contextlib.contextmanager
+    def noting(self, digest: Digest) -> Iterator[None]:
+        """A context for looking an object up, or publishing it: no gc removes it within, nor while we live.
+
+        Raises:  OSError where the lease cannot be written; the object is then not protected.
+        """
+        if digest in self._held:
+            yield
+            return
+        sweep = take(self._locks / SWEEP, shared=True)
+        try:
+            with self._guard:
+                if self._fd < 0:
+                    self._open()
+                os.write(self._fd, f"{digest}\n".encode())
+            yield
+            self._held.add(digest)
+        finally:
+            os.close(sweep)
+
+    def _open(self) -> None:
+        path = self._locks / f"{PREFIX}{secrets.token_hex(8)}"
+        fd = take(path)
+        self._fd = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC)
+        weakref.finalize(self, _end, self._locks, path, (self._fd, fd), os.getpid())
+
+
+def _end(locks: Path, path: Path, fds: tuple[int, int], pid: int) -> None:
+    """Give a lease up. A gc that runs goes on counting it, so its file stays; another process's is not ours to end."""
+    if os.getpid() != pid:
+        return
+    with contextlib.suppress(OSError):
+        gc = take(locks / GC, shared=True, wait=False)
+        path.unlink()
+        os.close(gc)
+    for fd in fds:
+        os.close(fd)
+
+
+def drop_dead(locks: Path) -> int:
+    """Remove the leases of processes that are no more. For whoever holds the lock `gc`; returns how many."""
+    dropped = 0
+    sweep = take(locks / SWEEP)  # no lease is made, but not yet locked, meanwhile
+    try:
+        for path in locks.glob(f"{PREFIX}*"):
+            with contextlib.suppress(OSError):
+                fd = take(path, wait=False)
+                path.unlink()
+                os.close(fd)
+                dropped += 1
+    finally:
+        os.close(sweep)
+    return dropped
+
+
+def noted(locks: Path) -> set[Digest]:
+    """Every digest in any lease."""
+    found: set[Digest] = set()
+    for path in locks.glob(f"{PREFIX}*"):
+        with contextlib.suppress(FileNotFoundError):
+            for line in path.read_text("ascii", "replace").splitlines():
+                with contextlib.suppress(PipelineError):  # the last line of one that was killed may be half
+                    found.add(Digest.parse(line))
+    return found

@@ -1,0 +1,94 @@
+"""Temporary files with known owners: each is locked by the process that works in it, so what a kill left has none."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO
+
+from pipeline.durable import take
+
+
+class Workshop:
+    """A directory of temporary files.
+
+    door:    the lock held shared between the making of a temporary file and its own lock, and alone by a sweep.
+    """
+
+    def __init__(self, directory: Path, door: Path) -> None:
+        self._directory, self._door = directory, door
+
+    @contextlib.contextmanager
+    def file(self, prefix: str) -> Iterator[tuple[IO[bytes], Path]]:
+        """An open file, gone afterwards unless it was renamed."""
+        with self._making():
+            fd, name = tempfile.mkstemp(prefix=prefix, dir=self._directory)
+            fcntl.flock(fd, fcntl.LOCK_EX)
+        path = Path(name)
+        try:
+            with os.fdopen(fd, "wb") as file:
+                yield file, path
+        finally:
+            with contextlib.suppress(FileNotFoundError):
+                path.unlink()
+
+    @contextlib.contextmanager
+    def directory(self, prefix: str) -> Iterator[Path]:
+        """An empty directory, gone afterwards."""
+        with self._making():
+            path = Path(tempfile.mkdtemp(prefix=prefix, dir=self._directory))
+            fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            fcntl.flock(fd, fcntl.LOCK_EX)
+        try:
+            yield path
+        finally:
+            shutil.rmtree(path, ignore_errors=True)
+            os.close(fd)
+
+    @contextlib.contextmanager
+    def _making(self) -> Iterator[None]:
+        fd = take(self._door, shared=True)
+        try:
+            yield
+        finally:
+            os.close(fd)
+
+    def sweep(self) -> int:
+        """Remove what has no owner; returns how many. Does nothing while a file is being made, or another sweeps."""
+        try:
+            door = take(self._door, wait=False)
+        except BlockingIOError:
+            return 0
+        try:
+            return sum(_remove_unowned(path) for path in self._directory.iterdir())
+        finally:
+            os.close(door)
+
+
+def is_unowned(path: Path) -> bool:
+    """Does no living process hold this temporary file or directory?"""
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return True
+    except OSError:
+        return False
+    finally:
+        os.close(fd)
+
+
+def _remove_unowned(path: Path) -> bool:
+    """For whoever holds the door: nothing new can come to own it."""
+    if not is_unowned(path):
+        return False
+    with contextlib.suppress(OSError):
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
+    return not os.path.lexists(path)

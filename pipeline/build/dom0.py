@@ -138,7 +138,7 @@ def _build(
     debs = debian.download(env, lock)
     parts = debian.download(env, parts_lock, wanted)
     with env.store.scratch() as work:
-        trees = {name: _unpack(env.store.path(parts[name].digest), work / name) for name in wanted}
+        trees = {name: _unpack(env.store.checked(parts[name].digest), work / name) for name in wanted}
         tar = mmdebstrap.bootstrap(
             env,
             lock,

@@ -106,7 +106,7 @@ def _build(params: KernelParams, lock: PackageLock, package: LockedPackage, env:
     deb = debian.download(env, lock, [package.name])[package.name]
     wanted = params.recipe["modules"]
     with env.store.scratch() as scratch, env.progress.bar(f"kernel {package.version}", unit="files") as bar:
-        files = read_package(env.store.path(deb.digest), scratch / "modules", subject=package.name)
+        files = read_package(env.store.checked(deb.digest), scratch / "modules", subject=package.name)
         boot = modinfo.closure(wanted["boot"], files.modules)
         modules = modinfo.closure([*wanted["boot"], *wanted.get("extra", [])], files.modules)
         bar.advance(len(modules))

@@ -177,7 +177,7 @@ def _flat_repository(path: Path, env: Env, lock: PackageLock, debs: Mapping[str,
         package = lock.package(name)
         # No version in it: apt would decode an escaped epoch (`1%3a2`) once too often or too seldom.
         file_name = f"{package.name}_{package.architecture}.deb"
-        _place(env.store.path(debs[name].digest), path / file_name)
+        _place(env.store.checked(debs[name].digest), path / file_name)
         paragraphs.append(re.sub(r"^Filename:.*$", f"Filename: ./{file_name}", package.stanza, flags=re.M))
     packages = "\n".join(paragraphs).encode()
     (path / "Packages").write_bytes(packages)

@@ -102,24 +102,29 @@ class Rootfs:
 
     def copy(self, entry: Entry, write: Callable[[bytes], object]) -> None:
         """Give a regular file's bytes to `write`, holes as zeros."""
+        for data in self.chunks(entry):
+            write(data)
+
+    def chunks(self, entry: Entry) -> Iterator[bytes]:
+        """A regular file's bytes piece by piece, holes as zeros."""
         fd = self.spool(entry) if entry.size_bytes else -1
         done = 0
         for offset, length, source in pieces(entry):
-            _zeros(offset - done, write)
+            yield from _zeros(offset - done)
             end = source + length
             while source < end:
                 data = os.pread(fd, min(COPY_BYTES, end - source), source)
-                write(data)
+                yield data
                 source += len(data)
             done = offset + length
-        _zeros(entry.size_bytes - done, write)
+        yield from _zeros(entry.size_bytes - done)
 
     def spool(self, entry: Entry) -> int:
         """The file descriptor that has a file's bytes at `entry.offset`."""
         return self._spools.open(self._layers[entry.layer])
 
 
-def _zeros(count: int, write: Callable[[bytes], object]) -> None:
+def _zeros(count: int) -> Iterator[bytes]:
     while count > 0:
-        write(bytes(min(count, COPY_BYTES)))
+        yield bytes(min(count, COPY_BYTES))
         count -= COPY_BYTES

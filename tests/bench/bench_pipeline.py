@@ -1,76 +1,78 @@
-"""Pipeline benchmarks: the same image packed in two stores, by root and by a plain user."""
+"""Pipeline benchmarks: from a registry on loopback to a squashfs, against the usual way and against what is possible.
+
+Whole processes, taken in turn; medians of pairs. $BENCH_PAIRS says how many pairs (5), $BENCH_HITS how many hits (20).
+"""
 
 from __future__ import annotations
 
 import os
-import shutil
-import statistics
 import subprocess
 import tempfile
-import time
+from collections.abc import Callable
 from pathlib import Path
 
-from run import PROJECT, Measure
+from against import against_others
+from place import PAIRS, Place, middle, place, say
+from process import Spent, spend, zone
+from run import PROJECT, Measure, NotMeasured
+from scaling import growth_by_entries, growth_by_layers, hits, memory
+from two_hosts import two_hosts
 
 from pipeline.store import Store
 
-IMAGE = "recipe/nginx"
+RECIPE = "recipe/nginx"
 NOBODY = 65534
-REPEATS = 3
-ZONE = (PROJECT / ".venv/bin/python", "-m", "runtime.host.cli")
 
 
 def measure(out: Path) -> list[Measure]:
-    """How many different digests come out, and how long one packing takes with nothing cached."""
-    with tempfile.TemporaryDirectory(prefix="bench-pipeline-") as scratch:
+    """All pipeline measures; what one of them lacks does not keep the others."""
+    out.mkdir(parents=True, exist_ok=True)
+    groups: list[tuple[tuple[str, ...], Callable[[Place], list[Measure]]]] = [
+        (("wall_ratio", "cpu_ratio", "limit_ratio"), against_others),
+        (("peak_memory",), memory),
+        (("hit_pull",), hits),
+        (("growth_entries",), growth_by_entries),
+        (("growth_layers",), growth_by_layers),
+        (("two_hosts_ratio",), two_hosts),
+        (("same_squashfs", "pack_nginx"), same_everywhere),
+    ]
+    only = os.environ.get("BENCH_ONLY")
+    taken: list[Measure] = []
+    with place(out) as at:
+        for names, take in groups:
+            if only and take.__name__ not in only.split(","):
+                continue
+            say(take.__name__)
+            try:
+                taken += take(at)
+            except NotMeasured as error:
+                taken += [Measure(name, None, why=str(error)) for name in names]
+    return taken
+
+
+def same_everywhere(at: Place) -> list[Measure]:
+    """How many different digests come out of two stores and two users, and how long one packing of nginx takes."""
+    made = subprocess.run(["./doit", "recipe:nginx"], cwd=PROJECT, capture_output=True, text=True)
+    if made.returncode:
+        raise NotMeasured(f"./doit recipe:nginx: {made.stderr.strip()[-300:]}")
+    with tempfile.TemporaryDirectory(
+        prefix="bench-same-"
+    ) as scratch:  # a plain user may not reach the checkout's build
         os.chmod(scratch, 0o755)
-        layout = Path(scratch, "layout")
-        shutil.copytree(Store().root, layout, ignore=shutil.ignore_patterns("tmp", "results", "locks"))
+        layout, plain = Path(scratch, "layout"), Path(scratch, "plain")
+        spend("skopeo", "copy", "--quiet", f"oci:{Store().root}:{RECIPE}", f"oci:{layout}:{RECIPE}")
         subprocess.run(["chmod", "-R", "a+rX", layout], check=True)
-        digests, seconds = set(), []
-        for index in range(REPEATS):
-            digest, elapsed = pack(layout, Path(scratch, f"store{index}"), user=None)
-            digests.add(digest)
-            seconds.append(elapsed)
+
+        def packed(store: Path, user: int | None = None) -> Spent:
+            return zone(store, "image", "pack", f"oci:{layout}:{RECIPE}", "-o", store / "out.squashfs", user=user)
+
+        taken = [packed(Path(scratch, f"store{index}")) for index in range(max(PAIRS, 2))]
+        digests = {one.said for one in taken}
         if os.getuid() == 0:
-            digests.add(pack(layout, Path(scratch, "plain"), user=NOBODY)[0])
+            plain.mkdir()
+            os.chown(plain, NOBODY, NOBODY)
+            digests.add(packed(plain, NOBODY).said)
     return [
         Measure("same_squashfs", len(digests), "digests"),
-        Measure("pack_nginx", round(statistics.median(seconds), 2), "s"),
+        Measure("pack_nginx", middle(one.wall_s for one in taken), "s"),
     ]
-
-
-def pack(layout: Path, store: Path, *, user: int | None) -> tuple[str, float]:
-    """Pack the image with an empty store, as `user` (None: whoever runs this): the digest said, and seconds."""
-    store.mkdir()
-    if user is not None:
-        os.chown(store, user, user)
-    start = time.monotonic()
-    done = subprocess.run(
-        [
-            PROJECT / ".venv/bin/python",
-            "-m",
-            "runtime.host.cli",
-            "image",
-            "pack",
-            f"oci:{layout}:{IMAGE}",
-            "-o",
-            store / "out.squashfs",
-        ],
-        env={
-            "PATH": os.environ["PATH"],
-            "ZONEWRIGHT_STORE": str(store),
-            "HOME": str(store),
-            "PYTHONPATH": str(PROJECT),
-        },
-        cwd=store,
-        user=user,
-        group=user,
-        extra_groups=None if user is None else [],
-        capture_output=True,
-        text=True,
-        timeout=600,
-    )
-    if done.returncode:
-        raise SystemExit(f"bench: packing failed: {done.stderr}")
-    return done.stdout.strip(), time.monotonic() - start

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import importlib
 import json
+import math
 import os
 import platform
 import sys
@@ -22,16 +23,21 @@ OUT = PROJECT / "build" / "bench"
 BENCHES = ("boot", "pipeline", "fresh")
 DEFAULT = ("boot", "pipeline")
 
-sys.path[:0] = [str(PROJECT), str(HERE)]
+sys.path[:0] = [str(PROJECT), str(HERE), str(PROJECT / "tests")]
 
 
 @dataclass(frozen=True)
 class Measure:
-    """One number that was measured; `name` finds its goal."""
+    """One number that was measured; `name` finds its goal. value is None where it could not be: `why` says it."""
 
     name: str
-    value: float
-    unit: str
+    value: float | None
+    unit: str = ""
+    why: str = ""
+
+
+class NotMeasured(Exception):
+    """Something a measure needs is not there, or failed; the other measures go on."""
 
 
 def goals() -> dict[str, Any]:
@@ -41,14 +47,16 @@ def goals() -> dict[str, Any]:
 
 def row(measure: Measure, goal: dict[str, Any]) -> dict[str, Any]:
     """A row of the report: a measure beside its goal; ok is None where there is none."""
-    ok, text = None, ""
+    ok, text, value = None, "", math.nan if measure.value is None else measure.value  # nothing is as large as no number
     if "max" in goal:
-        ok, text = measure.value <= goal["max"], f"<= {goal['max']}"
+        ok, text = value <= goal["max"], f"<= {goal['max']}"
     elif "min" in goal:
-        ok, text = measure.value >= goal["min"], f">= {goal['min']}"
+        ok, text = value >= goal["min"], f">= {goal['min']}"
     elif "equal" in goal:
-        ok, text = measure.value == goal["equal"], f"= {goal['equal']}"
-    return {"name": measure.name, "value": measure.value, "unit": measure.unit, "goal": text, "ok": ok}
+        ok, text = value == goal["equal"], f"= {goal['equal']}"
+    unit = measure.unit or goal.get("unit", "")
+    made = {"name": measure.name, "value": measure.value, "unit": unit, "goal": text, "ok": ok}
+    return made | ({"why": measure.why} if measure.why else {})
 
 
 def machine() -> dict[str, Any]:
@@ -66,8 +74,8 @@ def machine() -> dict[str, Any]:
     }
 
 
-def run(bench: str) -> None:
-    """Take the measures of one bench, print them, write its JSON."""
+def run(bench: str) -> bool:
+    """Take the measures of one bench, print them, write its JSON. Could all of them be taken?"""
     conditions = machine()
     measures: list[Measure] = importlib.import_module(f"bench_{bench}").measure(OUT)
     known = goals().get(bench, {})
@@ -77,8 +85,12 @@ def run(bench: str) -> None:
     (OUT / f"{bench}.json").write_text(json.dumps(document, indent=2) + "\n")
     for entry in rows:
         verdict = {True: "ok", False: "short", None: "-"}[entry["ok"]]
-        value = f"{entry['value']:g} {entry['unit']}"
+        if entry["value"] is None:
+            value, verdict = "none", f"could not be measured: {entry['why']}"
+        else:
+            value = f"{entry['value']:g} {entry['unit']}"
         print(f"{bench + '.' + entry['name']:36} {value:>20}  {entry['goal']:>10}  {verdict}", flush=True)
+    return all(entry["value"] is not None for entry in rows)
 
 
 def main() -> None:
@@ -87,8 +99,8 @@ def main() -> None:
     for bench in chosen:
         if bench not in BENCHES:
             sys.exit(f"bench {bench!r}: no such bench (there are: {', '.join(BENCHES)})")
-    for bench in chosen:
-        run(bench)
+    taken = [run(bench) for bench in chosen]
+    sys.exit(0 if all(taken) else 1)
 
 
 if __name__ == "__main__":

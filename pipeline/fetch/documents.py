@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import contextlib
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pipeline.env import Env
 from pipeline.errors import StoreDamaged
 from pipeline.fetch.follow import any_manifest
-from pipeline.fetch.http import Patience
 from pipeline.fetch.manifest import MANIFEST_MAX_BYTES, Manifest, Platform, parse_document
 from pipeline.fetch.model import FetchParams
 from pipeline.fetch.reference import parse
 from pipeline.fetch.source import Source, resolve
 from pipeline.oci import Descriptor, parse_json
+
+if TYPE_CHECKING:
+    from pipeline.fetch.http import Patience
 
 CONFIG_MAX_BYTES = 4 << 20
 

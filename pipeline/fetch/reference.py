@@ -11,7 +11,6 @@ Source:  distribution reference grammar (reference.go); containers-transports(5)
 
 from __future__ import annotations
 
-import ipaddress
 import re
 from dataclasses import dataclass
 
@@ -105,6 +104,8 @@ def is_loopback(host: str) -> bool:
     name = (match["name"] if match else host).strip("[]")
     if name == "localhost" or name.endswith(".localhost"):
         return True
+    import ipaddress  # not where a reference is only parsed
+
     try:
         return ipaddress.ip_address(name).is_loopback
     except ValueError:

@@ -4,21 +4,21 @@ from __future__ import annotations
 
 import contextlib
 import os
+import threading
 from collections.abc import Callable
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from pipeline.env import Env
-from pipeline.fetch.archive import TarFiles
-from pipeline.fetch.dockerarchive import DockerArchiveSource, named_layout
 from pipeline.fetch.errors import NoSuchImage, RegistryError
-from pipeline.fetch.http import Patience
 from pipeline.fetch.layout import DirectoryFiles, LayoutSource
 from pipeline.fetch.reference import ArchiveReference, LayoutReference, RecipeReference, Reference, RegistryReference
-from pipeline.fetch.registry import RegistrySource
 from pipeline.oci import Descriptor, Digest
-from pipeline.recipe import UnknownName, maker_of
 from pipeline.store import BlobWriter, Store
+
+if TYPE_CHECKING:
+    from pipeline.fetch.http import Patience
+    from pipeline.fetch.registry import RegistrySource
 
 
 class Source(Protocol):
@@ -32,30 +32,43 @@ class Source(Protocol):
 
 
 class _Registry:
-    """A RegistrySource that refuses to open a connection when offline."""
+    """A RegistrySource that is made when something is first asked of it, and refuses to be when offline.
+
+    A hit asks nothing, and then does not pay for the import of the client either.
+    """
 
     def __init__(self, reference: RegistryReference, offline: bool, patience: Patience | None) -> None:
         self._reference, self._offline = reference, offline
-        self._source = RegistrySource(reference, patience=patience)
-        self.close = self._source.close
+        self._patience = patience
+        self._made: RegistrySource | None = None
+        self._guard = threading.Lock()
+
+    def close(self) -> None:
+        """End the connections, if there are any."""
+        if self._made is not None:
+            self._made.close()
 
     def by_name(self, name: str) -> tuple[bytes, str]:
         """Bytes and media type of a tag's manifest."""
-        self._check_online()
-        return self._source.manifest(name, subject=str(self._reference))
+        return self._source().manifest(name, subject=str(self._reference))
 
     def manifest(self, descriptor: Descriptor) -> tuple[bytes, str]:
         return self.by_name(str(descriptor.digest))
 
     def copy(self, descriptor: Descriptor, writer: BlobWriter, advance: Callable[[int], None], subject: str) -> None:
-        self._check_online()
-        self._source.copy(descriptor, writer, advance, subject)
+        self._source().copy(descriptor, writer, advance, subject)
 
-    def _check_online(self) -> None:
+    def _source(self) -> RegistrySource:
         if self._offline:
             raise RegistryError(
                 str(self._reference), expected="the image in the store, being offline", got="parts of it at most"
             )
+        from pipeline.fetch.registry import RegistrySource
+
+        with self._guard:
+            if self._made is None:
+                self._made = RegistrySource(self._reference, patience=self._patience)
+            return self._made
 
 
 def resolve(
@@ -80,6 +93,9 @@ def resolve(
 
 def _archive(reference: ArchiveReference) -> tuple[Source, Descriptor, bytes | None]:
     """What an archive has under a reference. Raises NoSuchImage, BadImage."""
+    from pipeline.fetch.archive import TarFiles
+    from pipeline.fetch.dockerarchive import DockerArchiveSource, named_layout
+
     subject = str(reference)
     files = TarFiles(Path(os.path.abspath(reference.file)), subject=subject)
     layout = LayoutSource(files, subject=subject)
@@ -97,6 +113,8 @@ def _recipe(reference: RecipeReference, store: Store) -> Descriptor:
     for kind in ("recipe", "kernel"):
         if (found := tags.get(f"{kind}/{reference.name}")) is not None:
             return found
+    from pipeline.recipe import UnknownName, maker_of
+
     try:
         hint = f"./doit {maker_of(reference.name)} makes it"
     except UnknownName as error:

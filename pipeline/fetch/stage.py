@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import contextlib
 import threading
-from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 from pipeline.env import Env, cached
 from pipeline.errors import DigestMismatch
 from pipeline.fetch.follow import image_manifest
-from pipeline.fetch.http import Patience
 from pipeline.fetch.manifest import Platform, diff_ids
 from pipeline.fetch.model import FetchParams, FetchResult
 from pipeline.fetch.reference import parse
 from pipeline.fetch.source import Source, resolve
 from pipeline.oci import Descriptor
+
+if TYPE_CHECKING:
+    from pipeline.fetch.http import Patience
 
 VERSION = 2
 WORKERS = 4
@@ -49,6 +51,8 @@ def run(params: FetchParams, env: Env, *, patience: Patience | None = None) -> F
 def _fetch(
     subject: str, source: Source, found: Descriptor, data: bytes | None, platform: Platform, env: Env
 ) -> FetchResult:
+    from concurrent.futures import ThreadPoolExecutor, as_completed  # a hit needs none
+
     manifest, descriptor = image_manifest(subject, source, found, data, platform, env.store)
     stop = threading.Event()
     config = _blob(source, manifest.config, env, f"config of {subject}", stop)

@@ -6,7 +6,6 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from runtime.host import show_image
 from runtime.host.terminal import command, with_progress, write
 
 REFERENCES = """\
@@ -171,37 +170,40 @@ def _ls(arguments: argparse.Namespace) -> None:
     from pipeline.images.errors import machine_errors
     from pipeline.images.listing import listing
     from pipeline.store import Store
+    from runtime.host.show_image import show_listing
 
     with machine_errors():
         found = listing(Store())
-    show_image.show_listing(found, format=arguments.format, quiet=arguments.quiet)
+    show_listing(found, format=arguments.format, quiet=arguments.quiet)
 
 
 def _inspect(arguments: argparse.Namespace) -> None:
     from pipeline.images.errors import machine_errors
     from pipeline.images.inspect import inspect_image, inspect_squashfs, is_squashfs
+    from runtime.host.show_image import show_files, show_image, show_squashfs
 
     path = Path(arguments.reference)
     if is_squashfs(path):
         with machine_errors():
             facts = inspect_squashfs(path)
-        show_image.show_squashfs(facts, format=arguments.format)
+        show_squashfs(facts, format=arguments.format)
     elif arguments.files:
         from pipeline.images.files import files_of
 
         entries = _working(arguments, lambda env: files_of(arguments.reference, env, platform=arguments.platform))
-        show_image.show_files(entries, format=arguments.format)
+        show_files(entries, format=arguments.format)
     else:
         found = _working(arguments, lambda env: inspect_image(arguments.reference, env, platform=arguments.platform))
-        show_image.show_image(found, format=arguments.format)
+        show_image(found, format=arguments.format)
 
 
 def _verify(arguments: argparse.Namespace) -> None:
     from pipeline.images.verify import verify_image
+    from runtime.host.show_image import show_verified
 
     found = _working(arguments, lambda env: verify_image(arguments.reference, env, platform=arguments.platform))
     if not arguments.quiet:
-        show_image.show_verified(found, format=arguments.format)
+        show_verified(found, format=arguments.format)
     if found.damaged:
         raise found.error()
 
@@ -223,6 +225,7 @@ def _diff(arguments: argparse.Namespace) -> int:
     from pipeline.images.diff import diff_images
     from pipeline.images.pull import image_of
     from pipeline.layers import Spools
+    from runtime.host.show_image import show_difference
 
     def compare(env: Any) -> Any:
         images = [image_of(text, env, platform=arguments.platform) for text in (arguments.left, arguments.right)]
@@ -231,5 +234,5 @@ def _diff(arguments: argparse.Namespace) -> int:
             return found, list(found.changes), images
 
     found, changes, images = _working(arguments, compare)
-    show_image.show_difference(found, changes, images, format=arguments.format, quiet=arguments.quiet)
+    show_difference(found, changes, images, format=arguments.format, quiet=arguments.quiet)
     return 1 if arguments.exit_code and not found.equal else 0

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import time
-from calendar import timegm
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -35,6 +34,8 @@ def pairs(rows: Iterable[tuple[str, Any]]) -> None:
 
 def age(when: str) -> str:
     """How long ago an RFC 3339 time was: `3 h ago`; the date where it is more than a month; "" for none."""
+    from calendar import timegm
+
     try:
         moment = timegm(time.strptime(when[:19], "%Y-%m-%dT%H:%M:%S"))
     except ValueError:

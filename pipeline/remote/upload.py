@@ -49,9 +49,9 @@ class Uploads:
         config: Config | None = None,
         patience: Patience | None = None,
         docker_config: Path | None = None,
-        chunk_bytes: int = CHUNK_BYTES,
+        chunk_bytes: int | None = None,
     ) -> None:
-        self._reference, self._chunk_bytes = reference, chunk_bytes
+        self._reference, self._chunk_bytes = reference, chunk_bytes or CHUNK_BYTES
         self._source = RegistrySource(reference, patience=patience, config=docker_config)
         self._deadline = Deadline(patience or Patience())
         settings = (config or Config()).registries.get(reference.host)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import http.client
+import re
 import socket
 import sys
 import threading
@@ -41,13 +42,19 @@ class Trouble:
 
 
 class Proxy:
-    """`requests` is the log: (method, path, size of the body)."""
+    """`requests` is the log: (method, path, size of the body).
+
+    keeps_state: the newest place of an upload is known here. docker-registry 2.8 has its state in the URL alone, and
+    drops an upload whose answer got lost; registries that follow the specification go on with it.
+    """
 
     def __init__(self, upstream: str) -> None:
         self.upstream = upstream
         self.troubles: list[Trouble] = []
         self.requests: list[tuple[str, str, int]] = []
         self.authorizations: list[str] = []
+        self.keeps_state = False
+        self._places: dict[str, str] = {}
         self._lock = threading.Lock()
         owner = self
 
@@ -71,6 +78,16 @@ class Proxy:
                     trouble.times -= 1
                     return trouble
         return Trouble()
+
+    def place(self, path: str) -> str:
+        """The path of an upload as the registry wants it now."""
+        newest = self._places.get(path.partition("?")[0]) if self.keeps_state else None
+        digest = re.search("[?&](digest=[^&]+)", path)
+        return path if newest is None else newest + (f"&{digest[1]}" if digest else "")
+
+    def note_place(self, location: str) -> None:
+        path = re.sub("^https?://[^/]+", "", location)
+        self._places[path.partition("?")[0]] = path
 
     def asked(self, method: str, match: str = "") -> list[str]:
         """The paths of the requests of a method that contain `match`."""
@@ -108,9 +125,10 @@ class _Handler(BaseHTTPRequestHandler):
             if trouble.lose is not None and size:
                 headers["Content-Range"] = f"{headers.get('Content-Range', '0-').split('-')[0]}-"
                 headers["Content-Range"] += str(int(headers["Content-Range"][:-1]) + len(data) - 1)
-            connection.request(self.command, self.path, body=data if size else None, headers=headers)
+            connection.request(self.command, proxy.place(self.path), body=data if size else None, headers=headers)
             response = connection.getresponse()
             content = response.read()
+            proxy.note_place(response.getheader("Location", ""))
             if trouble.swallow or trouble.lose is not None:
                 self._hang_up()
                 return

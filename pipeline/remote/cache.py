@@ -1,0 +1,225 @@
+"""Results that other hosts made, by action key, in a repository of any OCI registry.
+
+    k-<action key>   a manifest: the signed statement, and the result's blobs as its layers
+
+A build never depends on it. Whatever goes wrong is said in one line a run; a registry that does not answer is not
+asked again in that run.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from pathlib import Path
+from typing import Any
+
+from pipeline.config import Config
+from pipeline.errors import PipelineError
+from pipeline.fetch.errors import BadReference, NoSuchImage, RegistryError
+from pipeline.fetch.http import Patience
+from pipeline.fetch.reference import RegistryReference, parse
+from pipeline.fetch.registry import RegistrySource
+from pipeline.oci import EMPTY, MANIFEST, Descriptor
+from pipeline.progress import Progress
+from pipeline.remote import keys, statement
+from pipeline.remote.push import send_blobs
+from pipeline.remote.statement import BadStatement, Statement
+from pipeline.remote.upload import Uploads
+from pipeline.store import Store
+
+WORKERS = 4
+CONNECT_S = 5.0
+READ_S = 10.0
+
+log = logging.getLogger(__name__)
+
+
+def open_cache(config: Config) -> RegistryCache | None:
+    """The cache the config names, or None.
+
+    Raises:  BadReference, BadKey: what the user wrote wrong is said before anything is built.
+    """
+    if not config.cache.remote:
+        return None
+    reference = parse(config.cache.remote)
+    if not isinstance(reference, RegistryReference) or reference.digest is not None:
+        raise BadReference(
+            f"cache {config.cache.remote!r}", expected="docker://HOST/REPOSITORY", got="another kind of reference"
+        )
+    return RegistryCache(reference, config)
+
+
+class RegistryCache:
+    """See `pipeline.env.RemoteCache`. Safe for threads.
+
+    counts: how many results were taken, were not there, were given.
+    """
+
+    def __init__(self, reference: RegistryReference, config: Config) -> None:
+        self._reference, self._config = reference, config
+        self._pinned = [keys.parse_public(text) for text in config.cache.keys]
+        self._name = f"cache docker://{reference.host}/{reference.repository}"
+        self._guard = threading.Lock()
+        self._down = self._said = False
+        self.counts = {"taken": 0, "missed": 0, "given": 0}
+
+    # -- what a stage asks ---------------------------------------------------------------------------------------------
+
+    def lookup(self, key: str, store: Store, progress: Progress) -> Any | None:
+        """The result of an action, every blob of it in the store and verified; None where there is none to believe."""
+        if self._down:
+            return None
+        if not self._pinned:
+            hint = "zone cache keygen makes a pair, [cache] keys in the config pins the public one"
+            self._say(progress, f"nothing is taken from it, as no key is pinned ({hint})")
+            return None
+        source = RegistrySource(self._reference, patience=self._patience())
+        try:
+            found = self._statement(source, key)
+            if found is not None:
+                self._take(source, found, store, progress)
+                self._count("taken")
+                return found.result
+        except Exception as error:
+            self._give_up(error, progress, "building here")
+        finally:
+            source.close()
+        self._count("missed")
+        return None
+
+    def offer(self, key: str, result: Any, blobs: Sequence[Descriptor], store: Store, progress: Progress) -> None:
+        """Publish a result: its blobs, then the tag. One that is there with other outputs stays, and is told of."""
+        if self._down or not self._config.cache.signing_key:
+            return
+        try:
+            private = keys.load_private(Path(self._config.cache.signing_key).expanduser())
+            mine = Statement(key, result, statement.closure(store, blobs))
+            self._publish(mine, private, store, progress)
+        except Exception as error:
+            self._give_up(error, progress, "what is built here stays here")
+
+    def stated(self, key: str) -> Statement | None:
+        """What the cache says of an action; None where it says nothing. Raises BadStatement, RegistryError."""
+        source = RegistrySource(self._reference, patience=self._patience())
+        try:
+            return self._statement(source, key)
+        finally:
+            source.close()
+
+    # -- taking --------------------------------------------------------------------------------------------------------
+
+    def _statement(self, source: RegistrySource, key: str, extra: Sequence[bytes] = ()) -> Statement | None:
+        try:
+            data, _ = source.manifest(statement.tag_of(key), subject=self._name)
+        except NoSuchImage:
+            return None
+        return statement.read(data, key, [*self._pinned, *extra])
+
+    def _take(self, source: RegistrySource, found: Statement, store: Store, progress: Progress) -> None:
+        """Bring the outputs into the store; each is checked against the statement while it comes."""
+        stop = threading.Event()
+        missing = [output for output in found.outputs if not (store.has(output) and store.verify(output.digest))]
+
+        def take(number: int, output: Descriptor) -> None:
+            title = f"cached blob {number}/{len(missing)}"
+            with (
+                store.lock(f"blob-{output.digest.hex}"),
+                store.writer(output.digest.algorithm) as writer,
+                progress.bar(title, total=output.size_bytes) as bar,
+            ):
+                if store.has(output) and store.verify(output.digest):
+                    return
+
+                def advance(amount: int) -> None:
+                    if stop.is_set():
+                        raise _Stopped
+                    bar.advance(amount)
+
+                source.copy(output, writer, advance, f"{title} of {self._name}")
+                writer.commit(expected=output, subject=f"{title} of {self._name}")
+
+        pool = ThreadPoolExecutor(WORKERS, "cache")
+        try:
+            for done in as_completed([pool.submit(take, *item) for item in enumerate(missing, 1)]):
+                done.result()
+        finally:
+            stop.set()
+            pool.shutdown(cancel_futures=True)
+
+    # -- giving --------------------------------------------------------------------------------------------------------
+
+    def _publish(self, mine: Statement, private: Any, store: Store, progress: Progress) -> None:
+        source = RegistrySource(self._reference, patience=self._patience())
+        try:
+            own = keys.parse_public(keys.public_text(private))
+            there = self._statement(source, mine.key, [own])
+        except BadStatement:
+            self._say(progress, f"it has a result {mine.key[:12]} that no known key signed; it was left as it is")
+            return
+        finally:
+            source.close()
+        if there is not None and differs(there, mine):
+            self._say(progress, f"it has other outputs for {mine.key[:12]}: {difference(there, mine)}")
+            return
+        empty = store.put(b"{}", EMPTY)
+        data = statement.write(mine, private, empty)
+        uploads = Uploads(self._reference, config=self._config, patience=self._patience())
+        try:
+            blobs = {blob.digest: blob for blob in (empty, *mine.outputs)}
+            send_blobs(uploads, store, blobs.values(), progress, subject=self._name)
+            if there is None:
+                uploads.manifest(statement.tag_of(mine.key), data, MANIFEST, self._name)
+                self._count("given")
+        finally:
+            uploads.close()
+
+    # -- what goes wrong -----------------------------------------------------------------------------------------------
+
+    def _patience(self) -> Patience:
+        limit = self._config.cache.timeout_s
+        return Patience(
+            attempts=2,
+            connect_s=min(CONNECT_S, limit),
+            read_s=min(READ_S, limit),
+            deadline_s=limit,
+            backoff_s=0.2,
+            wait_max_s=1.0,
+        )
+
+    def _give_up(self, error: Exception, progress: Progress, instead: str) -> None:
+        """A lie or a gap is one result's; a registry that cannot be asked would cost every stage its time-out."""
+        if isinstance(error, RegistryError):
+            self._down = True
+        sentence = str(error) if isinstance(error, PipelineError) else f"{type(error).__name__}: {error}"
+        self._say(progress, f"{sentence.removeprefix(f'{self._name}: ')}; {instead}")
+
+    def _say(self, progress: Progress, sentence: str) -> None:
+        with self._guard:
+            first, self._said = not self._said, True
+        if first:
+            progress.say(f"{self._name}: {sentence}")
+        else:
+            log.info("%s: %s", self._name, sentence)
+
+    def _count(self, what: str) -> None:
+        with self._guard:
+            self.counts[what] += 1
+
+
+class _Stopped(Exception):
+    """Another blob has failed; this one is no longer wanted."""
+
+
+def differs(one: Statement, other: Statement) -> bool:
+    """Do two statements about an action name other blobs? What else a result says (a reference) may differ."""
+    return {output.digest for output in one.outputs} != {output.digest for output in other.outputs}
+
+
+def difference(there: Statement, here: Statement) -> str:
+    """Two statements' differing outputs in a few words."""
+    theirs, ours = ({output.digest for output in side.outputs} for side in (there, here))
+    only_there = ", ".join(sorted(digest.short for digest in theirs - ours)[:2]) or "none"
+    only_here = ", ".join(sorted(digest.short for digest in ours - theirs)[:2]) or "none"
+    return f"{only_there} there, {only_here} here; the stage is not reproducible, or its VERSION was not raised"

@@ -5,17 +5,17 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
-import tempfile
 from pathlib import Path
 
 from pipeline import fetch, squash, unpack
-from pipeline.env import Env
-from pipeline.errors import PipelineError, StoreDamaged
+from pipeline.durable import fsync_dir, take
+from pipeline.env import Env, healing
+from pipeline.errors import PipelineError
 from pipeline.fetch.model import DEFAULT_PLATFORM
 from pipeline.layers import Spools
 from pipeline.oci import Descriptor, Digest
 from pipeline.squashfs import DEFAULT_COMPRESSION
-from pipeline.store import Store, fsync_dir
+from pipeline.store import Store
 
 COPY_BYTES = 1 << 20
 
@@ -40,19 +40,27 @@ def pack_image(
     """
     if not out.absolute().parent.is_dir():
         raise CannotWrite(str(out), expected="a directory to write it in", got="none")
+
+    def pack() -> Digest:
+        squashed = _squashed(reference, env, compression, format, platform)
+        try:
+            copy_out(env.store, squashed, out)
+        except OSError as error:
+            size = f"{squashed.size_bytes} bytes written"
+            raise CannotWrite(str(out), expected=size, got=str(error.strerror)) from error
+        return squashed.digest
+
+    return healing(env, pack)
+
+
+def _squashed(reference: str, env: Env, compression: str, format: str, platform: str) -> Descriptor:
     try:
         fetched = fetch.run(fetch.FetchParams(reference, platform), env)
         with Spools(env.store, env.config.limits) as spools:
             tree = unpack.run(unpack.UnpackParams(fetched), env, spools)
-            result = squash.run(squash.SquashParams(tree, compression, format), env, spools)
+            return squash.run(squash.SquashParams(tree, compression, format), env, spools).image
     except OSError as error:
         raise CannotWrite(f"store {env.store.root}", expected="room to work in", got=str(error.strerror)) from error
-    try:
-        copy_out(env.store, result.image, out)
-    except OSError as error:
-        size = f"{result.image.size_bytes} bytes written"
-        raise CannotWrite(str(out), expected=size, got=str(error.strerror)) from error
-    return result.image.digest
 
 
 def copy_out(store: Store, blob: Descriptor, out: Path) -> None:
@@ -61,23 +69,25 @@ def copy_out(store: Store, blob: Descriptor, out: Path) -> None:
     Raises:  StoreDamaged, OSError.
     """
     out = out.absolute()
-    fd, temporary = tempfile.mkstemp(prefix=f".{out.name}.", dir=out.parent)
-    try:
-        seen = hashlib.new(blob.digest.algorithm)
-        with os.fdopen(fd, "wb") as file, open(store.path(blob.digest), "rb") as source:
-            while data := source.read(COPY_BYTES):
-                seen.update(data)
-                file.write(data)
+    temporary = out.parent / f".{out.name}.partial"
+    seen = hashlib.new(blob.digest.algorithm)
+    with os.fdopen(take(temporary), "wb") as file:  # what a killed one left is taken over
+        try:
+            file.truncate()
+            with store.open(blob.digest) as source:
+                while data := source.read(COPY_BYTES):
+                    seen.update(data)
+                    file.write(data)
+            if seen.hexdigest() != blob.digest.hex:
+                raise store.damaged(blob.digest)
             file.flush()
             umask = os.umask(0)
             os.umask(umask)
             os.fchmod(file.fileno(), 0o666 & ~umask)
             os.fsync(file.fileno())
-        if seen.hexdigest() != blob.digest.hex:
-            raise StoreDamaged(f"store object {blob.digest}", got="altered while it was copied", hint="run again")
-        os.rename(temporary, out)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            os.unlink(temporary)
-        raise
+            os.rename(temporary, out)
+        except BaseException:
+            with contextlib.suppress(OSError):
+                os.unlink(temporary)
+            raise
     fsync_dir(out.parent)

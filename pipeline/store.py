@@ -141,7 +141,7 @@ class Store:
         """
         with self._kept(digest):
             try:
-                file = self._reading(digest)
+                file = self._open_blob(digest)
             except FileNotFoundError:
                 return False
             except StoreDamaged:
@@ -163,7 +163,7 @@ class Store:
         self._discard(digest)
         return False
 
-    def _reading(self, digest: Digest) -> BufferedReader:
+    def _open_blob(self, digest: Digest) -> BufferedReader:
         """An object opened for reading. Raises FileNotFoundError; StoreDamaged for what is no readable file."""
         try:
             fd = os.open(self.path(digest), os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
@@ -193,13 +193,21 @@ class Store:
         with contextlib.suppress(OSError):
             shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
 
+    def open(self, digest: Digest) -> BufferedReader:
+        """An object for reading by someone who hashes what he reads, and calls `damaged` for other bytes.
+
+        Raises:  StoreDamaged where there is none.
+        """
+        try:
+            return self._open_blob(digest)
+        except FileNotFoundError:
+            raise missing(digest) from None
+
     def read(self, digest: Digest, *, limit_bytes: int = 64 << 20) -> bytes:
         """The bytes of a small object, verified. Raises StoreDamaged."""
         try:
-            with self._reading(digest) as file:
+            with self.open(digest) as file:
                 data = file.read(limit_bytes + 1)
-        except FileNotFoundError:
-            raise missing(digest) from None
         except OSError as error:
             if error.errno not in UNREADABLE:
                 raise

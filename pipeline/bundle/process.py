@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import posixpath
 from typing import Any
 
 from pipeline.bundle.accounts import resolve_user
@@ -63,7 +64,7 @@ def resolve_process(spec: ZoneSpec, config: dict[str, Any], *, passwd: bytes, gr
 def _workdir(path: str, subject: str) -> str:
     path = path if path.startswith("/") else f"/{path}"
     # A directory below /proc could lead out of the root through a file descriptor (CVE-2024-21626).
-    if path.split("/")[1:2] == ["proc"] or "\0" in path:
+    if posixpath.normpath(path).lstrip("/").split("/")[0] == "proc" or "\0" in path:
         raise BadImageConfig(subject, expected="a WorkingDir outside /proc", got=repr(path)[:120])
     return path
 

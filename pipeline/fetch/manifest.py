@@ -8,6 +8,7 @@ from __future__ import annotations
 import base64
 import binascii
 import hashlib
+import logging
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -29,6 +30,7 @@ from pipeline.oci import (
 )
 
 MANIFEST_MAX_BYTES = 4 << 20
+CONFIG_MAX_BYTES = 4 << 20
 MANIFEST_TYPES = (MANIFEST, DOCKER_MANIFEST)
 INDEX_TYPES = (INDEX, DOCKER_LIST)
 ACCEPT = ", ".join((*MANIFEST_TYPES, *INDEX_TYPES))
@@ -44,6 +46,9 @@ SCHEMA1 = "application/vnd.docker.distribution.manifest.v1"
 LAYERS_MAX = 512
 ALIASES = {"x86_64": ("amd64", ""), "x86-64": ("amd64", ""), "aarch64": ("arm64", ""), "armhf": ("arm", "v7")}
 UNSAID = {("amd64", "v1"), ("arm64", "v8"), ("arm64", "8")}
+
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -154,6 +159,9 @@ def check_image(manifest: Manifest, *, subject: str) -> None:
     if manifest.config.media_type not in (CONFIG, DOCKER_CONFIG):
         hint = f"it is an artifact of type {manifest.artifact_type}"[:120] if manifest.artifact_type else ""
         raise BadImage(f"config of {subject}", expected="an image config", got=manifest.config.media_type, hint=hint)
+    if manifest.config.size_bytes > CONFIG_MAX_BYTES:
+        got = f"{manifest.config.size_bytes}"
+        raise BadImage(f"config of {subject}", expected=f"at most {CONFIG_MAX_BYTES} bytes", got=got)
     for number, layer in enumerate(manifest.layers, 1):
         if layer.media_type not in LAYER_TYPES:
             where = f"layer {number}/{len(manifest.layers)} of {subject}"
@@ -217,4 +225,15 @@ def diff_ids(config: bytes, manifest: Manifest, platform: Platform, *, subject: 
     ):
         if has and has != wanted:
             raise NoSuchImage(subject, expected=f"an image for {platform}", got=f"one whose {key} is {has!r}"[:80])
+    if not _fits(document.get("history"), len(found)):
+        log.warning("%s: its history does not fit its %d layers; ignored", where, len(found))
     return tuple(Digest.parse(item) for item in found)
+
+
+def _fits(history: object, layers: int) -> bool:
+    """Has a config no history, or one with an entry for each layer? Nothing here depends on it."""
+    if history is None:
+        return True
+    if not isinstance(history, list) or not all(isinstance(step, dict) for step in history):
+        return False
+    return sum(1 for step in history if not step.get("empty_layer")) == layers

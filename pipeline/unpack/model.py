@@ -15,7 +15,7 @@ from pipeline.store import Store
 
 @dataclass(frozen=True)
 class UnpackParams:
-    """fetch: the image; limits: if None those of the config file; strict: refuse what is else put right with a warning."""
+    """fetch: the image; limits: if None the config file's; strict: refuse what is else put right with a warning."""
 
     fetch: FetchResult
     limits: Limits | None = None

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
@@ -17,6 +16,7 @@ from pipeline.rootfs import Rootfs
 from pipeline.store import Store
 from pipeline.tree import Entry, Kind, read_tree, write_tree
 from pipeline.unpack.errors import BadLayer, LimitExceeded
+from pipeline.unpack.labels import label_warnings
 from pipeline.unpack.merge import Merge
 from pipeline.unpack.model import LayerIndex, UnpackParams, UnpackResult
 from pipeline.unpack.tar import TarReader
@@ -72,7 +72,7 @@ def _unpack(
             return found
 
         merge = Merge(limits, strict=params.strict)
-        warnings: Counter[str] = Counter()
+        warnings = label_warnings(layers, env.store)
         for layer, found in zip(layers, pool.map(index, layers), strict=True):
             merge.add(list(read_tree(env.store, found.index)), subject=layer.name)
             warnings.update(found.warnings)

@@ -23,14 +23,19 @@ class BadConfig(PipelineError):
 class RegistryConfig:
     """How one registry, by its `host` or `host:port`, is reached.
 
-    mirrors:  `host[:port][/prefix]`, asked in this order before the registry itself.
-    insecure: plain HTTP. On loopback plain HTTP is taken without it, unless `ca` says that there is TLS.
-    ca:       file of PEM certificates to trust instead of the system's.
+    mirrors:     `host[:port][/prefix]`, asked in this order before the registry itself.
+    insecure:    plain HTTP. On loopback plain HTTP is taken without it, unless `ca` says that there is TLS.
+    ca:          file of PEM certificates to trust instead of the system's.
+    certificate: file of PEM with the certificate we show, and `key` the one with its key, where that is another.
+    token_hosts: hosts of token servers, besides the registry's own, that may see the registry's credentials.
     """
 
     mirrors: tuple[str, ...] = ()
     insecure: bool = False
     ca: str = ""
+    certificate: str = ""
+    key: str = ""
+    token_hosts: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

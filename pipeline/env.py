@@ -46,12 +46,17 @@ def open_env(progress: Progress, *, offline: bool = False, cache: str = "") -> E
     """The Env of a command: the user's store, settings, and remote cache.
 
     cache:   `docker://host/repository`, instead of the one the config file names.
-    Raises:  BadConfig, BadModel, BadReference.
+    Raises:  BadConfig, BadModel, BadReference, BadKey.
     """
     config = load_config()
     if cache:
         config = replace(config, cache=replace(config.cache, remote=cache))
-    return Env(Store(), progress, offline, config)
+    remote = None
+    if config.cache.remote and not offline:
+        from pipeline.remote.cache import open_cache
+
+        remote = open_cache(config)
+    return Env(Store(), progress, offline, config, remote)
 
 
 def descriptors_in(value: Any) -> Iterator[Descriptor]:

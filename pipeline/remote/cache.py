@@ -11,23 +11,22 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pipeline.config import Config
 from pipeline.errors import PipelineError
 from pipeline.fetch.errors import BadReference, NoSuchImage, RegistryError
-from pipeline.fetch.http import Patience
 from pipeline.fetch.reference import RegistryReference, parse
-from pipeline.fetch.registry import RegistrySource
 from pipeline.oci import EMPTY, MANIFEST, Descriptor
 from pipeline.progress import Progress
 from pipeline.remote import keys, statement
-from pipeline.remote.push import send_blobs
 from pipeline.remote.statement import BadStatement, Statement
-from pipeline.remote.upload import Uploads
 from pipeline.store import Store
+
+if TYPE_CHECKING:  # a build that finds all it needs on this host never asks, and should not wait for these
+    from pipeline.fetch.http import Patience
+    from pipeline.fetch.registry import RegistrySource
 
 WORKERS = 4
 CONNECT_S = 5.0
@@ -75,7 +74,7 @@ class RegistryCache:
             hint = "zone cache keygen makes a pair, [cache] keys in the config pins the public one"
             self._say(progress, f"nothing is taken from it, as no key is pinned ({hint})")
             return None
-        source = RegistrySource(self._reference, patience=self._patience())
+        source = self._source()
         try:
             found = self._statement(source, key)
             if found is not None:
@@ -102,7 +101,7 @@ class RegistryCache:
 
     def stated(self, key: str) -> Statement | None:
         """What the cache says of an action; None where it says nothing. Raises BadStatement, RegistryError."""
-        source = RegistrySource(self._reference, patience=self._patience())
+        source = self._source()
         try:
             return self._statement(source, key)
         finally:
@@ -119,6 +118,8 @@ class RegistryCache:
 
     def _take(self, source: RegistrySource, found: Statement, store: Store, progress: Progress) -> None:
         """Bring the outputs into the store; each is checked against the statement while it comes."""
+        from concurrent.futures import ThreadPoolExecutor, as_completed
+
         stop = threading.Event()
         missing = [output for output in found.outputs if not (store.has(output) and store.verify(output.digest))]
 
@@ -151,7 +152,10 @@ class RegistryCache:
     # -- giving --------------------------------------------------------------------------------------------------------
 
     def _publish(self, mine: Statement, private: Any, store: Store, progress: Progress) -> None:
-        source = RegistrySource(self._reference, patience=self._patience())
+        from pipeline.remote.push import send_blobs
+        from pipeline.remote.upload import Uploads
+
+        source = self._source()
         try:
             own = keys.parse_public(keys.public_text(private))
             there = self._statement(source, mine.key, [own])
@@ -177,7 +181,14 @@ class RegistryCache:
 
     # -- what goes wrong -----------------------------------------------------------------------------------------------
 
+    def _source(self) -> RegistrySource:
+        from pipeline.fetch.registry import RegistrySource
+
+        return RegistrySource(self._reference, patience=self._patience())
+
     def _patience(self) -> Patience:
+        from pipeline.fetch.http import Patience
+
         limit = self._config.cache.timeout_s
         return Patience(
             attempts=2,

@@ -10,6 +10,8 @@ from collections.abc import Iterator
 from typing import IO, Any, Protocol
 
 PLAIN_INTERVAL_S = 5.0
+BAR_CHARS = 16
+FACTS_CHARS = 48  # "1000.0 MiB of 1000.0 MiB, 1000.0 MiB/s, 100 s left"
 
 
 class Bar(Protocol):
@@ -77,7 +79,10 @@ class _PlainBar:
             if now - self._said < PLAIN_INTERVAL_S:
                 return
             self._said = now
-        self._owner.say(f"  {self._title}: {amount_text(self._done, self._unit, self._total)}")
+        elapsed = now - self._start
+        self._owner.say(
+            f"  {self._title}: {facts_text(self._done, self._unit, self._total, self._done / elapsed, elapsed)}"
+        )
 
     def total(self, total: int) -> None:
         self._total = total
@@ -86,61 +91,96 @@ class _PlainBar:
         seconds = time.monotonic() - self._start
         if seconds >= 2:
             done = f"{amount_text(self._done, self._unit)} in " if self._done else ""
-            self._owner.say(f"  {self._title}: {done}{seconds:.0f} s")
+            rate = f", {amount_text(int(self._done / seconds), 'B')}/s" if self._done and self._unit == "B" else ""
+            self._owner.say(f"  {self._title}: {done}{seconds:.0f} s{rate}")
 
 
 class RichProgress(Progress):
-    """Live bars by rich; finished ones disappear, `say` lines stay above."""
+    """Live bars by rich; finished ones disappear, `say` lines stay above. Rich is imported for the first of either."""
 
     def __init__(self) -> None:
-        from rich.console import Console
-        from rich.progress import BarColumn, TextColumn, TimeElapsedColumn
-        from rich.progress import Progress as Live
+        self._live: Any = None
+        self._guard = threading.Lock()
 
-        self._console = Console(stderr=True, highlight=False)
-        self._live: Any = Live(
-            TextColumn("  {task.description}"),
-            BarColumn(bar_width=24),
-            TextColumn("{task.fields[amount]}"),
-            TimeElapsedColumn(),
-            console=self._console,
-            transient=True,
-        )
-        self._live.start()
+    def _started(self) -> Any:
+        with self._guard:
+            if self._live is None:
+                self._live = _live_bars()
+                self._live.start()
+            return self._live
 
     def say(self, line: str) -> None:
-        self._live.console.print(line, markup=False)
+        self._started().console.print(line, markup=False, emoji=False)
 
     @contextlib.contextmanager
     def bar(self, title: str, *, total: int | None = None, unit: str = "B") -> Iterator[Bar]:
-        task = self._live.add_task(title, total=total, amount="")
+        live = self._started()
+        task = live.add_task(title, total=total, unit=unit)
         try:
-            yield _RichBar(self._live, task, unit)
+            yield _RichBar(live, task)
         finally:
-            self._live.remove_task(task)
+            live.remove_task(task)
 
     def close(self) -> None:
-        self._live.stop()
+        if self._live is not None:
+            self._live.stop()
+
+
+def _live_bars() -> Any:
+    """What rich draws: title, bar, amount, rate, and the time that is left, or has passed where no total is known."""
+    from rich.console import Console
+    from rich.progress import BarColumn, ProgressColumn, TextColumn
+    from rich.progress import Progress as Live
+    from rich.table import Column
+    from rich.text import Text
+
+    class Facts(ProgressColumn):
+        """Drawn anew as time passes, from rich's own estimate of the speed."""
+
+        def render(self, task: Any) -> Text:
+            return Text(facts_text(task.completed, task.fields["unit"], task.total, task.speed, task.elapsed or 0.0))
+
+    console = Console(stderr=True, highlight=False)
+    room = max(16, console.width - BAR_CHARS - FACTS_CHARS - 2)  # a title is cut before a number is
+    return Live(
+        TextColumn(
+            "  {task.description}", markup=False, table_column=Column(no_wrap=True, overflow="ellipsis", max_width=room)
+        ),
+        BarColumn(bar_width=BAR_CHARS),
+        Facts(table_column=Column(no_wrap=True)),
+        console=console,
+        transient=True,
+    )
 
 
 class _RichBar:
-    def __init__(self, live: Any, task: Any, unit: str) -> None:
-        self._live, self._task, self._unit = live, task, unit
-        self._done, self._total = 0, 0
-        self._start = time.monotonic()
-        self._lock = threading.Lock()
+    def __init__(self, live: Any, task: Any) -> None:
+        self._live, self._task = live, task
 
     def advance(self, amount: int) -> None:
-        with self._lock:
-            self._done += amount
-            done = self._done
-        text = amount_text(done, self._unit)
-        if self._unit == "B":
-            text += f"  {amount_text(int(done / max(time.monotonic() - self._start, 0.1)), 'B')}/s"
-        self._live.update(self._task, completed=done, amount=text)
+        self._live.advance(self._task, amount)
 
     def total(self, total: int) -> None:
         self._live.update(self._task, total=total)
+
+
+def facts_text(done: float, unit: str, total: float | None, speed: float | None, elapsed_s: float) -> str:
+    """How far something is: `5.0 MiB of 14.2 MiB, 3.1 MiB/s, 3 s left`.
+
+    speed:   units per second; None where it is not known yet. Only bytes are worth a rate.
+    """
+    parts = [amount_text(int(done), unit, None if total is None else int(total))]
+    if speed and unit == "B":
+        parts.append(f"{amount_text(int(speed), unit)}/s")
+    if speed and total and done < total:
+        parts.append(f"{_seconds((total - done) / speed)} left")
+    elif not total:
+        parts.append(_seconds(elapsed_s))
+    return ", ".join(parts)
+
+
+def _seconds(seconds: float) -> str:
+    return f"{seconds:.0f} s" if seconds < 120 else f"{seconds / 60:.0f} min"
 
 
 def amount_text(amount: int, unit: str, total: int | None = None) -> str:

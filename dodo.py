@@ -8,6 +8,8 @@ from doit.exceptions import InvalidDodoFile, TaskFailed
 from doit.tools import config_changed
 
 from pipeline import task
+from pipeline.assemble import stage as assemble
+from pipeline.assemble.model import AssembleParams, AssembleResult, Wanted
 from pipeline.build import dom0, image, init, kernel
 from pipeline.build.model import (
     Dom0Params,
@@ -23,6 +25,8 @@ from pipeline.bundle import spec as specs
 from pipeline.bundle import stage as bundle
 from pipeline.bundle.model import BundleResult
 from pipeline.errors import SentenceError
+from pipeline.extension import stage as extension
+from pipeline.extension.model import ExtensionParams, ExtensionResult
 from pipeline.fetch import stage as fetch
 from pipeline.fetch.model import FetchParams, FetchResult
 from pipeline.fetch.reference import RecipeReference, parse
@@ -51,8 +55,11 @@ try:
     task.check_variables(_CMDLINE_VARS or {})
     task.use(offline=get_var("offline", "no"), cache=get_var("cache", ""))
     ZONES = {name: specs.load_spec(name) for name in ([get_var("zone")] if get_var("zone") else names(specs.ZONES))}
+    for spec in ZONES.values():
+        specs.check_references(spec, parse)
     KERNELS = {task.slug(spec.kernel): spec.kernel for spec in ZONES.values()}
-    IMAGES = {name: spec.image for name, spec in ZONES.items()} | KERNELS
+    EXTENSIONS = task.named(choice.image for spec in ZONES.values() for choice in spec.extensions)
+    IMAGES = {name: spec.image for name, spec in ZONES.items()} | KERNELS | EXTENSIONS
     REFERENCES = {name: parse(reference) for name, reference in IMAGES.items()}
     MADE_BY = {name: maker_of(to.name) for name, to in REFERENCES.items() if isinstance(to, RecipeReference)}
 except SentenceError as error:
@@ -144,6 +151,27 @@ def task_initrd():
         yield stage_task(InitrdResult, "initrd", name, initrd, InitrdParams, needs=needs)
 
 
+def task_extension():
+    """extension images -> initrd segments, trees for the addons disk"""
+    for name in EXTENSIONS:
+        needs = [(FetchResult, "fetch", name), (UnpackResult, "unpack", name)]
+        yield stage_task(ExtensionResult, "extension", name, extension, ExtensionParams, needs=needs)
+
+
+def task_assemble():
+    """kernel, init and extensions -> a zone's initrd, modules and addons disk"""
+    of = {reference: name for name, reference in EXTENSIONS.items()}
+    for name, spec in ZONES.items():
+        wanted = Wanted(name, spec.image, spec.kernel, spec.extensions, spec.modules)
+        needs = [
+            (InitrdResult, "initrd", task.slug(spec.kernel)),
+            (UnpackResult, "unpack", name),
+            *((ExtensionResult, "extension", of[choice.image]) for choice in spec.extensions),
+        ]
+        params = partial(AssembleParams.of, wanted)
+        yield stage_task(AssembleResult, "assemble", name, assemble, params, needs=needs)
+
+
 def task_bundle():
     """everything a zone boots from, named by digest: ./doit bundle zone=NAME"""
     for name, spec in ZONES.items():
@@ -152,6 +180,7 @@ def task_bundle():
             (UnpackResult, "unpack", name),
             (SquashResult, "squash", name),
             (InitrdResult, "initrd", task.slug(spec.kernel)),
+            (AssembleResult, "assemble", name),
         ]
         yield stage_task(BundleResult, "bundle", name, bundle, partial(bundle.BundleParams, spec), needs=needs)
 
@@ -200,10 +229,9 @@ def task_flavours():
 
 
 def task_bench():
-    """measure and compare with the goals: ./doit bench [boot|pipeline|fresh]"""
+    """measure and compare with the goals: ./doit bench [boot|pipeline|fresh]; each bench makes what it needs"""
     return {
         "actions": [(task.run_checks, [[], [PYTHON, "tests/bench/run.py"]])],
         "pos_arg": "arguments",
-        "task_dep": ["bundle:nginx", "os:debian12", "os:debian12-bench"] if "nginx" in ZONES else [],
         "uptodate": [False],
     }

@@ -102,7 +102,7 @@ def draw(at: Place, rounds: Rounds, reference: str) -> None:
         cores = 2 if figure == "wall_s" else 1
         parts: pictures.Stack = [(name, limits[name] / cores) for name in ("inflate", "hashes", "compressor")]
         groups[heading]["limit of two cores"] = parts
-    note = f"four layers of gzip from a registry on loopback, zstd-3, nothing cached; medians of {PAIRS} rounds"
+    note = f"four layers of gzip from a registry on loopback, zstd-3, nothing cached; medians, rounds: {PAIRS}"
     bars = pictures.stacked("From a registry to a squashfs: seconds, shorter is better", note, groups)
     (at.out / "pipeline-bars.svg").write_text(bars)
     over_time = trace(reference, at.scratch)

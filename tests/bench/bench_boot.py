@@ -22,7 +22,7 @@ NOOPS = 5
 
 def measure(out: Path) -> list[Measure]:
     """All boot measures; leaves the lab as it was found to be needed: down."""
-    doit("bundle", f"zone={ZONE}")
+    doit("bundle", "os:debian12", "os:debian12-bench", f"zone={ZONE}")
     zone("host", "down")
     zone("host", "up")
     zone("host", "down")

@@ -25,7 +25,7 @@ def stacked(title: str, note: str, groups: Mapping[str, Mapping[str, Stack]]) ->
     x = LEFT
     for index, name in enumerate(names):
         out += [_box(x, 50, 12, 12, _colour(index)), _text(x + 17, 61, name, size=12)]
-        x += 34 + int(7 * len(name))
+        x += 34 + round(6.4 * len(name))
     for heading, bars in groups.items():
         y += 30
         out.append(_text(12, y, heading, size=14, weight="bold"))
@@ -57,7 +57,7 @@ def timeline(title: str, note: str, trace: Trace) -> str:
         out.append(_text(LEFT - 8, y + 16, name if len(name) <= 30 else name[:29] + "…", anchor="end"))
         out.append(_box(LEFT + start * scale, y + 4, width, row - 9, BAR))
         out.append(_text(LEFT + start * scale + width + 5, y + 16, f"{stop - start:.2f} s"))
-    out.append(_text(LEFT - 8, chart + 14, "processors in use", anchor="end"))
+    out.append(_text(LEFT - 8, chart - 4, "processors in use", anchor="end"))
     for cores in (1, 2):
         y = base - cores * 45
         out.append(f'<line x1="{LEFT}" y1="{y}" x2="{LEFT + WIDTH}" y2="{y}" stroke="#bbb" stroke-dasharray="3 3"/>')

@@ -9,7 +9,16 @@ from typing import Any
 
 from run import BENCHES, HERE, OUT, PROJECT
 
-PICTURES = {"boot-warm.svg": "a boot from the snapshot", "boot-lab-up.svg": "a boot with the lab already up"}
+PICTURES = {
+    "boot": {
+        "boot-warm.svg": "a boot from the snapshot: what the host, zoned and the zone do, and when",
+        "boot-lab-up.svg": "a boot with the lab already up: what the host, zoned and the zone do, and when",
+    },
+    "pipeline": {
+        "pipeline-bars.svg": "seconds of wall and CPU time: ours, the usual way, the limit of two cores",
+        "pipeline-time.svg": "one packing over time: its steps, and the processors in use",
+    },
+}
 HEAD = """# Measurements
 
 Taken by `./doit bench` and written here by `tests/bench/report.py`. The lab is emulated (QEMU, TCG): seconds compare
@@ -18,18 +27,22 @@ with seconds of the same machine only, ratios are of one run. Goals stand in [go
 
 
 def main() -> None:
-    """One section a bench, then the pictures."""
+    """One section a bench, with its pictures."""
     goals = tomllib.loads((HERE / "goals.toml").read_text())
     parts = [HEAD]
     for bench in BENCHES:
         path = OUT / f"{bench}.json"
         if path.is_file():
             parts.append(section(bench, json.loads(path.read_text()), goals.get(bench, {})))
-    for name, title in PICTURES.items():
-        if (OUT / name).is_file():
-            shutil.copyfile(OUT / name, PROJECT / "docs" / name)
-            parts.append(f"![{title}: what the host, zoned and the zone do, and when]({name})\n")
+            parts += [text for text in (ABOUT.get(bench),) if text]
+            parts += [show(name, title) for name, title in PICTURES.get(bench, {}).items() if (OUT / name).is_file()]
     (PROJECT / "docs" / "bench.md").write_text("\n".join(parts))
+
+
+def show(name: str, title: str) -> str:
+    """Take a picture over into docs; the line that shows it."""
+    shutil.copyfile(OUT / name, PROJECT / "docs" / name)
+    return f"![{title}]({name})\n"
 
 
 def section(bench: str, document: dict[str, Any], goals: dict[str, Any]) -> str:
@@ -45,7 +58,8 @@ def section(bench: str, document: dict[str, Any], goals: dict[str, Any]) -> str:
     for row in document["rows"]:
         verdict = {True: "ok", False: "short", None: ""}[row["ok"]]
         what = goals.get(row["name"], {}).get("text") or WHAT.get(row["name"], "")
-        lines.append(f"| `{row['name']}` | {what} | {row['value']:g} {row['unit']} | {row['goal']} | {verdict} |")
+        value = "not measured: " + row["why"] if row["value"] is None else f"{row['value']:g} {row['unit']}"
+        lines.append(f"| `{row['name']}` | {what} | {value} | {row['goal']} | {verdict} |")
     return "\n".join(lines) + "\n"
 
 
@@ -54,6 +68,39 @@ WHAT = {
     "xl_create": "`xl create` as a whole process, the same kernel ELF and initrd",
     "build_whole_process": "our builder as a whole process, the start of Python and its imports included",
     "pack_nginx": "`zone image pack` of the nginx image with an empty store",
+    "pack_wall": "`zone image pack` from the registry with an empty store, whole process",
+    "pack_cpu": "the same, CPU time of all its processes",
+    "pack_zstd_wall": "the same image with zstd layers",
+    "pack_zstd_cpu": "the same, CPU time",
+    "usual_wall": "the three commands of the usual way, with empty directories",
+    "usual_cpu": "the same, CPU time",
+    "usual_peak": "the same, peak memory of the largest process",
+    "limit_wall": "the computed limit: half of the CPU time of the next three",
+    "limit_inflate": "inflating the layers by isal, CPU time",
+    "limit_hashes": "sha256 of the layers' compressed and plain bytes, CPU time",
+    "limit_compressor": "`tar2sqfs`, zstd-3, on the merged tar from the page cache, CPU time",
+    "image_layers": "the image: four layers of gzip",
+    "pack_size": "our squashfs",
+    "usual_size": "mksquashfs's",
+    "peak_memory_1x": "peak memory for the image",
+    "peak_memory_4x": "peak memory for sixteen layers with four times the content",
+    "hit_pull_best": "the fastest cache hit",
+    "hit_pull_cpu": "CPU time of a cache hit",
+    "growth_entries_1x": "CPU time for 5,000 entries in 4 layers, above that of an image with one file",
+    "growth_entries_10x": "CPU time for 50,000 entries in 4 layers, likewise",
+    "growth_layers_1x": "CPU time for 4 layers of 1,000 entries, likewise",
+    "growth_layers_10x": "CPU time for 40 layers of 1,000 entries, likewise",
+    "two_hosts_first": "`zone image pack` on the first host, with an empty store and no remote cache",
+    "two_hosts_publish": "the same, publishing its results",
+    "two_hosts_second": "`zone image pack` on the second host: an empty store, a warm remote cache",
+}
+ABOUT = {
+    "pipeline": """The image has four layers: Debian with its documentation, nginx, python3 with numpy, git and more, and one of
+hand-made hard cases (`tests/support/benchimage.py`). Ours, the usual way and the limit are taken in turn, each as whole
+processes, the registry on loopback and its files in the page cache; ratios are medians over the rounds. The usual way is
+`skopeo copy`, `umoci unpack` and `mksquashfs` with the same level, block size and number of threads. CPU time is that of a
+command and all it started; the registry's own is not in it. ocirender is left out: it wants mksquashfs 4.6, Debian 12 has 4.5.1.
+"""
 }
 
 

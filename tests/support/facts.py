@@ -17,7 +17,7 @@ from pipeline.layers import Spools
 from pipeline.tree import Entry, Kind
 
 DEFAULT_MODES = {"d": 0o755, "l": 0o777}
-_KINDS = {
+KINDS = {
     stat.S_IFREG: "f",
     stat.S_IFDIR: "d",
     stat.S_IFLNK: "l",
@@ -50,7 +50,8 @@ def digest(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()
 
 
-def _with_names(found: dict[bytes, tuple[Any, Fact]]) -> Facts:
+def with_names(found: dict[bytes, tuple[Any, Fact]]) -> Facts:
+    """Facts that know their link groups, from path -> (what tells nodes apart, fact)."""
     groups: dict[Any, list[bytes]] = defaultdict(list)
     for path, (node, _) in found.items():
         groups[node].append(path)
@@ -79,7 +80,7 @@ def expected(tree: Mapping[str, Any]) -> Facts:
             major, minor = rest.split(":")
             fact = replace(fact, rdev=(int(major), int(minor)))
         found[name] = (name, replace(fact, **more))
-    return _with_names(found)
+    return with_names(found)
 
 
 def of_tree(result: unpack.UnpackResult, env: Env) -> Facts:
@@ -95,7 +96,7 @@ def of_tree(result: unpack.UnpackResult, env: Env) -> Facts:
             if entry.kind is Kind.FILE:
                 rootfs.copy(entry, seen.update)
             found[entry.path] = (entry.path, _fact(entry, seen.hexdigest()))
-    return _with_names(found)
+    return with_names(found)
 
 
 def _fact(entry: Entry, content: str) -> Fact:
@@ -122,7 +123,7 @@ def of_directory(root: Path) -> Facts:
         name = todo.pop()
         path = os.path.join(top, name) if name else top
         status = os.lstat(path)
-        kind = _KINDS[stat.S_IFMT(status.st_mode)]
+        kind = KINDS[stat.S_IFMT(status.st_mode)]
         device = (os.major(status.st_rdev), os.minor(status.st_rdev)) if kind in "cb" else (0, 0)
         fact = Fact(
             kind,
@@ -131,7 +132,7 @@ def of_directory(root: Path) -> Facts:
             status.st_gid,
             status.st_mtime_ns,
             os.readlink(path) if kind == "l" else b"",
-            _xattrs(path),
+            xattrs(path),
             (),
             digest(Path(os.fsdecode(path)).read_bytes()) if kind == "f" else "",
             device,
@@ -139,10 +140,11 @@ def of_directory(root: Path) -> Facts:
         found[name] = (name if kind == "d" else status.st_ino, fact)
         if kind == "d":
             todo += [os.path.join(name, child) if name else child for child in os.listdir(path)]
-    return _with_names(found)
+    return with_names(found)
 
 
-def _xattrs(path: bytes) -> tuple[tuple[bytes, bytes], ...]:
+def xattrs(path: bytes) -> tuple[tuple[bytes, bytes], ...]:
+    """A file's extended attributes, but for those that belong to this machine."""
     names = sorted(os.fsencode(name) for name in os.listxattr(path, follow_symlinks=False))
     kept = [name for name in names if not name.startswith((b"security.selinux", b"trusted.overlay."))]
     return tuple((name, os.getxattr(path, name, follow_symlinks=False)) for name in kept)

@@ -1,7 +1,7 @@
-"""Who we are to a registry: challenges, tokens, and credentials from docker's config.json.
+"""Who we are to a registry: challenges, and credentials from docker's config.json.
 
-Source:  RFC 9110, 11; distribution specification, "Token Authentication"; docker's config.json ("auths").
-No secret of these leaves this module except inside a header value.
+Source:  RFC 9110, 11; docker's config.json ("auths", "credHelpers", "credsStore").
+No secret of these leaves this module except inside a header value or a form sent to a token server.
 """
 
 from __future__ import annotations
@@ -14,9 +14,11 @@ import re
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from pipeline.fetch import helper
 from pipeline.fetch.errors import RegistryError
 from pipeline.fetch.reference import HUB, HUB_ALIASES
 
+TOKEN_USER = "<token>"  # a program's user name that says: the secret is an identity token
 HUB_CONFIG_KEY = "https://index.docker.io/v1/"
 _TOKEN = r"[!#$%&'*+.^_`|~0-9A-Za-z-]+"
 _SCHEME = re.compile(rf"\s*,?\s*({_TOKEN})(?=\s|$|,)")
@@ -52,11 +54,12 @@ def challenges(header: str) -> list[Challenge]:
 
 @dataclass(frozen=True)
 class Credentials:
-    """A user and a password, or an identity token. Its repr shows neither."""
+    """A user and a password, an identity token to get tokens with, or such a token. Its repr shows none."""
 
     user: str = field(repr=False)
     password: str = field(repr=False)
     identity_token: str = field(default="", repr=False)
+    registry_token: str = field(default="", repr=False)
 
     def basic(self) -> str:
         """The value of an Authorization header."""
@@ -69,25 +72,33 @@ def config_path() -> Path:
     return (Path(directory) if directory else Path.home() / ".docker") / "config.json"
 
 
-def credentials(host: str, path: Path | None = None) -> Credentials | None:
-    """What config.json has inline for a registry host, or None. Raises RegistryError for a file that is not JSON."""
+def credentials(host: str, path: Path | None = None, *, timeout_s: float = helper.TIMEOUT_S) -> Credentials | None:
+    """What docker's config has for a registry host: inline, or kept by a credential program. None where it has nothing.
+
+    timeout_s: how long a program may take.
+    Raises:    RegistryError for a file that is not JSON, and for a program that does not do its work.
+    """
     path = path or config_path()
     try:
         document = json.loads(path.read_bytes())
     except (FileNotFoundError, NotADirectoryError, PermissionError):
         return None
-    except ValueError:
+    except (ValueError, RecursionError):
         # Without `from`: the parse error quotes the file, which holds secrets.
         raise RegistryError(str(path), expected="JSON, as docker login writes it", got="something else") from None
-    auths = document.get("auths") if isinstance(document, dict) else None
-    if not isinstance(auths, dict):
+    if not isinstance(document, dict):
         return None
+    auths = document.get("auths")
     names = [HUB_CONFIG_KEY, *HUB_ALIASES] if host == HUB else [host, f"https://{host}", f"http://{host}"]
     for name in names:
-        entry = auths.get(name)
+        entry = auths.get(name) if isinstance(auths, dict) else None
         if isinstance(entry, dict) and (found := _inline(entry)) is not None:
             return found
-    return None
+    kept = helper.ask(document, [HUB_CONFIG_KEY, *HUB_ALIASES[:2]] if host == HUB else [host], timeout_s=timeout_s)
+    if kept is None:
+        return None
+    user, secret = kept
+    return Credentials("", "", secret) if user == TOKEN_USER else Credentials(user, secret)
 
 
 def _inline(entry: dict[str, object]) -> Credentials | None:
@@ -103,4 +114,6 @@ def _inline(entry: dict[str, object]) -> Credentials | None:
             return None
     if isinstance(token, str) and token:
         return Credentials(str(user or ""), "", token)
+    if isinstance(ready := entry.get("registrytoken"), str) and ready.isascii() and ready.isprintable() and ready:
+        return Credentials("", "", "", ready)
     return Credentials(user, password) if isinstance(user, str) and user and isinstance(password, str) else None

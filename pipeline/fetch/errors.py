@@ -19,3 +19,7 @@ class BadImage(PipelineError):
 
 class RegistryError(PipelineError):
     """A registry that cannot be reached, refuses, or answers what it must not."""
+
+
+class Unreachable(RegistryError):
+    """A registry that gives no answer: it is down, breaks every connection, or has too much to do."""

@@ -8,15 +8,16 @@ from __future__ import annotations
 
 import email.utils
 import random
+import ssl
 import threading
 import time
-import urllib.request
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import SplitResult, urljoin, urlsplit, urlunsplit
 
-from pipeline.fetch.errors import RegistryError
+from pipeline.fetch.connections import Connections, Tls, proxy_of
+from pipeline.fetch.errors import RegistryError, Unreachable
 
 REDIRECTS = (301, 302, 303, 307, 308)
 REDIRECTS_MAX = 5
@@ -52,69 +53,90 @@ class Deadline:
         return left
 
     def wait(self, attempt: int, retry_after: str | None, subject: str) -> None:
-        """Sleep before attempt number `attempt` + 1: what the server asks for, else doubling with jitter."""
-        asked = retry_after_s(retry_after)
-        seconds = self.patience.backoff_s * 2**attempt * random.uniform(0.5, 1.0) if asked is None else asked
+        """Sleep before attempt number `attempt` + 1: what the server asks for, else doubling; either with jitter."""
+        asked, unit = retry_after_s(retry_after), self.patience.backoff_s
+        doubled = unit * 2 ** min(attempt, 30) * random.uniform(0.5, 1.0)
+        seconds = doubled if asked is None else asked + unit * random.random()
         self._sleep(min(seconds, self.patience.wait_max_s, self.left_s(subject)))
 
 
 def retry_after_s(value: str | None) -> float | None:
     """The seconds a Retry-After header asks for; None for none or nonsense."""
-    if not value:
-        return None
-    if value.strip().isdigit():
-        return float(min(int(value.strip()[:9]), 10**9))
+    text = (value or "").strip()
+    if text.isascii() and text.isdigit():
+        return float(text[:9])
     try:
-        moment = email.utils.parsedate_to_datetime(value)
-    except (TypeError, ValueError):
+        return max(0.0, email.utils.parsedate_to_datetime(text).timestamp() - time.time())
+    except (TypeError, ValueError, OverflowError, IndexError):
         return None
-    return max(0.0, moment.timestamp() - time.time())
 
 
 def origin(url: str) -> tuple[str, str, int]:
-    """Scheme, host and port of a URL: what an Authorization header belongs to."""
+    """Scheme, host and port of a URL: what an Authorization header belongs to. Raises ValueError for no URL."""
     parts = urlsplit(url)
     return parts.scheme, parts.hostname or "", parts.port or {"http": 80}.get(parts.scheme, 443)
 
 
 def redacted(url: str) -> str:
     """A URL without user, password and query, any of which may be a secret."""
-    parts = urlsplit(url)
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        return "no URL"
     return urlunsplit(SplitResult(parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
 
 
 class Client:
     """Connections to any number of hosts. Safe for threads; `close` ends it."""
 
-    def __init__(self, patience: Patience | None = None, *, sleep: Callable[[float], None] = time.sleep) -> None:
+    def __init__(
+        self,
+        patience: Patience | None = None,
+        *,
+        tls: Mapping[str, Tls] | None = None,
+        sleep: Callable[[float], None] = time.sleep,
+    ) -> None:
         self.deadline = Deadline(patience or Patience(), sleep)
-        self._pools: dict[str, Any] = {}
-        self._guard = threading.Lock()
+        self._connections = Connections(tls)
+        self._alarm = threading.Timer(self.deadline.patience.deadline_s, self._connections.cut)
+        self._alarm.daemon = True
+        self._started = threading.Lock()
 
     def close(self) -> None:
         """Close what is open."""
-        for pool in self._pools.values():
-            pool.clear()
+        self._alarm.cancel()
+        self._connections.close()
 
-    def get(self, url: str, headers: Mapping[str, str], *, subject: str) -> Any:
+    def get(self, url: str, headers: Mapping[str, str], *, subject: str, attempts: int = 0) -> Any:
         """A response (urllib3's) whose body is unread; redirects followed, temporary failures retried.
 
-        Raises:  RegistryError for what stays broken; a 4xx other than 429 is returned.
+        attempts: instead of the patience's.
+        Raises:   Unreachable for what stays broken, RegistryError; a 4xx other than 429 is returned.
         """
+        return self._ask("GET", url, headers, None, subject, attempts)
+
+    def post(self, url: str, headers: Mapping[str, str], data: bytes, *, subject: str) -> Any:
+        """The same for a POST that may be repeated, which follows no redirect: `data` is for this URL alone."""
+        return self._ask("POST", url, headers, data, subject, 0)
+
+    def _ask(
+        self, method: str, url: str, headers: Mapping[str, str], data: bytes | None, subject: str, attempts: int
+    ) -> Any:
+        attempts = attempts or self.deadline.patience.attempts
         attempt = 0
         while True:
             try:
-                response = self._follow(url, dict(headers), subject)
+                response = self._follow(method, url, dict(headers), data, subject)
                 if response.status not in TEMPORARY:
                     return response
                 failure, after = said(response), response.headers.get("Retry-After")
                 response.close()
             except self.transport_errors() as error:
                 self._refuse_bad_certificate(error, url, subject)
-                failure, after = f"{_reason(error)} from {redacted(url)}", None
+                failure, after = f"{_reason(error)} from {_way(url)}", None
             attempt += 1
-            if attempt >= self.deadline.patience.attempts:
-                raise RegistryError(
+            if attempt >= attempts:
+                raise Unreachable(
                     subject,
                     expected="an answer",
                     got=f"{failure} ({attempt} times)",
@@ -125,28 +147,35 @@ class Client:
 
     @staticmethod
     def _refuse_bad_certificate(error: Exception, url: str, subject: str) -> None:
-        import urllib3
-
-        if isinstance(error, urllib3.exceptions.SSLError):
-            host = origin(url)[1]
-            raise RegistryError(subject, expected=f"TLS with a certificate for {host} that is trusted here", got="none")
+        for cause in _causes(error):
+            if isinstance(cause, ssl.SSLCertVerificationError):
+                raise RegistryError(
+                    subject,
+                    expected=f"TLS with a certificate for {origin(url)[1]} that is trusted here",
+                    got=str(cause.verify_message or "another")[:120],
+                    hint=f"the config file may name one: registries.{urlsplit(url).netloc.rpartition('@')[2]}.ca",
+                )
 
     @staticmethod
     def transport_errors() -> tuple[type[Exception], ...]:
         """What urllib3 raises for connections that fail or break."""
         import urllib3
 
-        return (urllib3.exceptions.HTTPError, ConnectionError, TimeoutError)
+        return (urllib3.exceptions.HTTPError, ssl.SSLError, ConnectionError, TimeoutError)
 
-    def _follow(self, url: str, headers: dict[str, str], subject: str) -> Any:
+    def _follow(self, method: str, url: str, headers: dict[str, str], data: bytes | None, subject: str) -> Any:
         import urllib3
 
+        with self._started:
+            if not self._alarm.is_alive() and not self._alarm.finished.is_set():
+                self._alarm.start()
         for _ in range(REDIRECTS_MAX + 1):
             patience, left = self.deadline.patience, self.deadline.left_s(subject)
-            response = self._pool(url).request(
-                "GET",
+            response = self._connections.pool(url).request(
+                method,
                 url,
                 headers=headers,
+                body=data,
                 redirect=False,
                 retries=False,
                 preload_content=False,
@@ -155,47 +184,72 @@ class Client:
             )
             if response.status not in REDIRECTS:
                 return response
-            target = urljoin(url, response.headers.get("Location", ""))
-            response.drain_conn()
-            response.release_conn()
-            if origin(target)[0] not in ("http", "https") or (
-                origin(url)[0] == "https" and origin(target)[0] == "http"
-            ):
-                raise RegistryError(subject, expected="a redirect to https", got=f"one to {redacted(target)}")
+            location = response.headers.get("Location", "")
+            body(response, ERROR_BODY_BYTES)
+            if method != "GET":
+                raise RegistryError(subject, expected=f"an answer from {redacted(url)}", got="a redirect")
+            target = _target(url, location, subject)
             if origin(target) != origin(url):
                 headers.pop("Authorization", None)
             url = target
         raise RegistryError(subject, expected=f"at most {REDIRECTS_MAX} redirects", got="more")
 
-    def _pool(self, url: str) -> Any:
-        import urllib3
 
-        scheme, host, _ = origin(url)
-        proxy = urllib.request.getproxies().get(scheme, "")
-        if proxy and (urllib.request.proxy_bypass(host) or host in ("localhost", "127.0.0.1", "::1")):
-            proxy = ""
-        with self._guard:
-            if proxy not in self._pools:
-                self._pools[proxy] = urllib3.ProxyManager(proxy, maxsize=8) if proxy else urllib3.PoolManager(maxsize=8)
-            return self._pools[proxy]
+def _target(url: str, location: str, subject: str) -> str:
+    """Where a redirect leads. Raises RegistryError for what is no URL, or leads from https to http."""
+    try:
+        target = urljoin(url, location)
+        scheme, host, _ = origin(target)
+    except ValueError:
+        scheme = host = target = ""
+    if scheme not in ("http", "https") or not host or (scheme == "http" and origin(url)[0] == "https"):
+        got = f"one to {redacted(target)}" if target else "one to no URL"
+        raise RegistryError(subject, expected="a redirect to https", got=got[:200])
+    return target
+
+
+def _way(url: str) -> str:
+    """A URL as an error shows it, with the proxy on the way."""
+    proxy = proxy_of(url)
+    return redacted(url) + (f" by way of the proxy {redacted(proxy)}" if proxy else "")
+
+
+def _causes(error: BaseException) -> list[BaseException]:
+    """An error and what it came from, as urllib3 wraps it."""
+    found: list[BaseException] = []
+    step: Any = error
+    while isinstance(step, BaseException) and step not in found:
+        found.append(step)
+        step = step.__cause__ or getattr(step, "original_error", None) or next(iter(step.args[1:2]), None)
+    return found
 
 
 def _reason(error: Exception) -> str:
     """Why a connection failed: the system's words where it has any, else the kind of error. Never a URL."""
-    cause = error.__cause__ or error
-    return cause.strerror if isinstance(cause, OSError) and cause.strerror else type(error).__name__
+    causes = _causes(error)
+    for cause in causes:
+        if isinstance(cause, ssl.SSLError):
+            return f"no TLS ({cause.reason or type(cause).__name__})"
+        if isinstance(cause, OSError) and cause.strerror:
+            return str(cause.strerror)
+    return type(causes[0]).__name__
 
 
 def body(response: Any, limit_bytes: int) -> bytes:
     """Up to limit_bytes + 1 bytes of a body, which ends the response."""
     data = bytearray()
+    complete = False
     try:
-        while len(data) <= limit_bytes and (chunk := response.read(min(65536, limit_bytes + 1 - len(data)))):
+        while len(data) <= limit_bytes:
+            chunk = response.read(min(65536, limit_bytes + 1 - len(data)))
+            if not chunk:
+                complete = True
+                break
             data += chunk
-        complete = len(data) <= limit_bytes
     finally:
-        response.release_conn() if not response.length_remaining else response.close()
-    return bytes(data) if complete else bytes(data[: limit_bytes + 1])
+        # What is not read to its end cannot be asked for something else.
+        response.release_conn() if complete else response.close()
+    return bytes(data)
 
 
 def said(response: Any) -> str:

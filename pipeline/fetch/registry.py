@@ -1,47 +1,55 @@
 """A read-only client of OCI registries. Nothing it gives is believed before its digest was checked by who asked.
 
-Source:  OCI distribution specification, "Pull"; distribution "Token Authentication Specification".
+Source:  OCI distribution specification, "Pull".
 """
 
 from __future__ import annotations
 
-import json
-import threading
-from collections.abc import Callable
+import hashlib
+import re
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
-from urllib.parse import urlencode, urlsplit
+from typing import Any, TypeVar
 
+from pipeline.config import RegistryConfig
 from pipeline.errors import DigestMismatch
-from pipeline.fetch.auth import Challenge, Credentials, challenges, credentials
-from pipeline.fetch.errors import NoSuchImage, RegistryError
-from pipeline.fetch.http import Client, Patience, body, origin, redacted, said
+from pipeline.fetch.endpoint import endpoints, tls_by_host
+from pipeline.fetch.errors import NoSuchImage, RegistryError, Unreachable
+from pipeline.fetch.http import Client, Patience, body
 from pipeline.fetch.manifest import ACCEPT, MANIFEST_MAX_BYTES
-from pipeline.fetch.reference import HUB, RegistryReference, is_loopback
-from pipeline.oci import Descriptor
+from pipeline.fetch.reference import RegistryReference
+from pipeline.fetch.session import Session
+from pipeline.oci import BadDigest, Descriptor, Digest
 from pipeline.store import BlobWriter
 
+T = TypeVar("T")
 READ_BYTES = 256 << 10
-TOKEN_MAX_BYTES = 1 << 20
-HUB_AUTH_HOST = "auth.docker.io"
+MIRROR_ATTEMPTS = 2  # there is someone else to ask
+_CONTENT_RANGE = re.compile(r"bytes (\d+)-(\d+)/(\d+|\*)")
 
 
 class RegistrySource:
-    """One repository of one registry. Safe for threads.
+    """One repository of one registry, and of its mirrors. Safe for threads.
 
-    config:  docker's config.json; the user's own if None.
+    registries: settings by host; a mirror that gives no answer or does not have something is passed over.
+    config:     docker's config.json; the user's own if None.
     """
 
     def __init__(
-        self, reference: RegistryReference, *, patience: Patience | None = None, config: Path | None = None
+        self,
+        reference: RegistryReference,
+        *,
+        patience: Patience | None = None,
+        config: Path | None = None,
+        registries: Mapping[str, RegistryConfig] | None = None,
     ) -> None:
-        self._reference = reference
-        scheme = "http" if reference.loopback else "https"
-        self._base = f"{scheme}://{reference.api_host}/v2/{reference.repository}"
-        self._client = Client(patience)
-        self._config = config
-        self._authorization = ""
-        self._guard = threading.Lock()
+        registries = registries or {}
+        self._client = Client(patience, tls=tls_by_host(registries))
+        self._sessions = [
+            Session(found, self._client, config=config, attempts=MIRROR_ATTEMPTS if found.mirror else 0)
+            for found in endpoints(reference, registries)
+        ]
+        self._dead: set[Session] = set()
 
     def close(self) -> None:
         """End the connections."""
@@ -49,152 +57,152 @@ class RegistrySource:
 
     @property
     def base(self) -> str:
-        """The URL of the repository, such as `https://host/v2/repository`."""
-        return self._base
+        """The URL of the repository at the registry itself, such as `https://host/v2/repository`."""
+        return self._sessions[-1].endpoint.base
+
+    def authorize(self, header: str, subject: str) -> str:
+        """The Authorization header that the registry itself asks for, or "" where we have none."""
+        return self._sessions[-1].authorize(header, subject)
 
     # -- what a fetch asks ---------------------------------------------------------------------------------------------
 
     def manifest(self, name: str, *, subject: str) -> tuple[bytes, str]:
         """The bytes and the media type of the manifest of a tag or digest.
 
-        Raises:  NoSuchImage, RegistryError.
+        Raises:  NoSuchImage, RegistryError, DigestMismatch.
         """
-        for attempt in range(self._client.deadline.patience.attempts):
-            headers = {"Accept": ACCEPT, "Accept-Encoding": "identity"}
-            response = self._get(f"/manifests/{name}", headers, subject)
-            try:
-                data = body(response, MANIFEST_MAX_BYTES)
-                return data, response.headers.get("Content-Type", "")
-            except self._client.transport_errors():
-                self._client.deadline.wait(attempt, None, subject)
-        raise self._broken(subject, "its manifest")
+        return self._first(lambda session: self._manifest(session, name, subject))
 
     def copy(self, descriptor: Descriptor, writer: BlobWriter, advance: Callable[[int], None], subject: str) -> None:
         """Write a blob's bytes, one more than its size at most; a broken connection is resumed where it broke.
 
         Raises:  RegistryError, NoSuchImage, DigestMismatch for more bytes than the descriptor says.
         """
-        stalled = 0
-        while stalled < self._client.deadline.patience.attempts:
-            begin = writer.size_bytes
+
+        def from_one(session: Session) -> None:
+            if writer.size_bytes:  # what another one began
+                advance(-writer.size_bytes)
+                writer.restart()
+            self._copy(session, descriptor, writer, advance, subject)
+
+        self._first(from_one)
+
+    def _first(self, ask: Callable[[Session], T]) -> T:
+        """What the first answers that has an answer: the mirrors in order, then the registry itself.
+
+        Only what was not got is asked for elsewhere; a refusal, and wrong bytes, are the end.
+        """
+        for session in self._mirrors():
             try:
-                self._copy_once(descriptor, writer, advance, subject)
+                return ask(session)
+            except NoSuchImage:
+                continue
+            except Unreachable:
+                self._dead.add(session)
+        return ask(self._sessions[-1])
+
+    def _mirrors(self) -> Iterator[Session]:
+        return (session for session in self._sessions[:-1] if session not in self._dead)
+
+    # -- of one endpoint -----------------------------------------------------------------------------------------------
+
+    def _manifest(self, session: Session, name: str, subject: str) -> tuple[bytes, str]:
+        for attempt in range(self._client.deadline.patience.attempts):
+            headers = {"Accept": ACCEPT, "Accept-Encoding": "identity"}
+            response = session.get(f"/manifests/{name}", headers, subject)
+            try:
+                data = body(response, MANIFEST_MAX_BYTES)
+            except self._client.transport_errors():
+                self._client.deadline.wait(attempt, None, subject)
+                continue
+            if response.status != 200:
+                raise RegistryError(subject, expected="its manifest", got=f"a part of it ({response.status})")
+            _check_header(response.headers.get("Docker-Content-Digest"), data, subject)
+            return data, response.headers.get("Content-Type", "")
+        raise self._broken(subject, "its manifest")
+
+    def _copy(
+        self,
+        session: Session,
+        descriptor: Descriptor,
+        writer: BlobWriter,
+        advance: Callable[[int], None],
+        subject: str,
+    ) -> None:
+        stalled = most = 0
+        while stalled < self._client.deadline.patience.attempts:
+            try:
+                self._copy_once(session, descriptor, writer, advance, subject)
             except self._client.transport_errors():
                 pass
             if writer.size_bytes > descriptor.size_bytes:
                 raise DigestMismatch(subject, expected=f"{descriptor.size_bytes} bytes", got="more")
             if writer.size_bytes == descriptor.size_bytes:
                 return
-            stalled = 0 if writer.size_bytes > begin else stalled + 1
+            stalled, most = (0, writer.size_bytes) if writer.size_bytes > most else (stalled + 1, most)
             self._client.deadline.wait(stalled, None, subject)
         raise self._broken(subject, f"{descriptor.size_bytes} bytes", f"{writer.size_bytes} and a broken connection")
 
     def _copy_once(
-        self, descriptor: Descriptor, writer: BlobWriter, advance: Callable[[int], None], subject: str
+        self,
+        session: Session,
+        descriptor: Descriptor,
+        writer: BlobWriter,
+        advance: Callable[[int], None],
+        subject: str,
     ) -> None:
         begin = writer.size_bytes
         headers = {"Accept-Encoding": "identity"} | ({"Range": f"bytes={begin}-"} if begin else {})
-        response = self._get(f"/blobs/{descriptor.digest}", headers, subject)
+        response = session.get(f"/blobs/{descriptor.digest}", headers, subject)
+        complete = False
         try:
             if response.headers.get("Content-Encoding", "identity") != "identity":
                 raise RegistryError(
                     subject, expected="the blob as it is", got=f"it in {response.headers['Content-Encoding']!r}"[:60]
                 )
-            if begin and not (
-                response.status == 206 and response.headers.get("Content-Range", "").startswith(f"bytes {begin}-")
-            ):
+            if begin and not _continues(response, begin, descriptor.size_bytes):
                 writer.restart()
                 advance(-begin)
+                begin = 0
                 if response.status != 200:
                     return
+            if not begin and response.status != 200:
+                raise RegistryError(subject, expected="the whole blob", got=f"a part of it ({response.status})")
             while data := response.read(min(READ_BYTES, descriptor.size_bytes + 1 - writer.size_bytes)):
                 writer.write(data)
                 advance(len(data))
                 self._client.deadline.left_s(subject)
+            complete = True
         finally:
-            response.release_conn() if response.length_remaining == 0 else response.close()
+            response.release_conn() if complete else response.close()
 
     def _broken(self, subject: str, expected: str, got: str = "a broken connection each time") -> RegistryError:
-        return RegistryError(subject, expected=expected, got=got, hint="run again", temporary=True)
+        return Unreachable(subject, expected=expected, got=got, hint="run again", temporary=True)
 
-    # -- requests ------------------------------------------------------------------------------------------------------
 
-    def _get(self, path: str, headers: dict[str, str], subject: str) -> Any:
-        """A response of status 200, 206 or 416; authorization is got, and got anew once, where it is asked for."""
-        used = self._authorization
-        for _ in range(3):
-            sent = headers | ({"Authorization": used} if used else {})
-            response = self._client.get(self._base + path, sent, subject=subject)
-            if response.status in (200, 206, 416):
-                return response
-            if response.status != 401:
-                raise self._refused(response, subject)
-            header = response.headers.get("WWW-Authenticate", "")
-            refusal = said(response)
-            with self._guard:
-                if self._authorization in ("", used):
-                    fresh = self.authorize(header, subject)
-                    if not fresh or (fresh == used and fresh.startswith("Basic ")):
-                        raise self._unauthorized(subject, refusal)
-                    self._authorization = fresh
-                used = self._authorization
-        raise self._unauthorized(subject, refusal)
+def _continues(response: Any, begin: int, size_bytes: int) -> bool:
+    """Is this the rest of a blob of that size, from `begin` on?"""
+    match = _CONTENT_RANGE.fullmatch(response.headers.get("Content-Range", "").strip())
+    return (
+        response.status == 206
+        and match is not None
+        and int(match[1][:20]) == begin
+        and match[3] in ("*", str(size_bytes))
+    )
 
-    def _unauthorized(self, subject: str, refusal: str) -> RegistryError:
-        host = self._reference.host
-        return RegistryError(
-            subject, expected="access", got=refusal, hint=f"docker login {host}, or skopeo login {host}"
+
+def _check_header(claimed: str | None, data: bytes, subject: str) -> None:
+    """Raise DigestMismatch where the sender calls bytes what they are not. Its word proves nothing else."""
+    if claimed is None:
+        return
+    try:
+        said = Digest.parse(claimed.strip())
+    except BadDigest as error:
+        raise DigestMismatch(
+            f"manifest of {subject}", expected="a Docker-Content-Digest", got=repr(claimed)[:90]
+        ) from error
+    got = Digest(said.algorithm, hashlib.new(said.algorithm, data).hexdigest())
+    if got != said:
+        raise DigestMismatch(
+            f"manifest of {subject}", expected=f"digest {said}, as its header says", got=str(got), temporary=True
         )
-
-    def _refused(self, response: Any, subject: str) -> NoSuchImage | RegistryError:
-        what = said(response)
-        if response.status == 404:
-            return NoSuchImage(subject, expected=f"it at {self._reference.host}", got=what)
-        return RegistryError(subject, expected=f"{redacted(self._base)} to give it", got=what)
-
-    def authorize(self, header: str, subject: str) -> str:
-        """The Authorization header a challenge asks for, or "" where we have none."""
-        known = credentials(self._reference.host, self._config)
-        for challenge in challenges(header):
-            if challenge.scheme == "bearer":
-                return "Bearer " + self._token(challenge, known, subject)
-            if challenge.scheme == "basic" and known is not None and not known.identity_token:
-                return known.basic()
-        return ""
-
-    def _token(self, challenge: Challenge, known: Credentials | None, subject: str) -> str:
-        realm = challenge.parameters.get("realm", "")
-        self._check_realm(realm, subject)
-        scope = challenge.parameters.get("scope") or f"repository:{self._reference.repository}:pull"
-        query = {"service": challenge.parameters.get("service", ""), "scope": scope}
-        separator = "&" if urlsplit(realm).query else "?"
-        headers = {}
-        if known is not None and self._trusted(realm):
-            if known.identity_token:
-                raise RegistryError(
-                    subject, expected="a user and password in config.json", got="an identity token", hint="log in again"
-                )
-            headers["Authorization"] = known.basic()
-        response = self._client.get(f"{realm}{separator}{urlencode(query)}", headers, subject=subject)
-        if response.status != 200:
-            raise self._unauthorized(subject, f"{said(response)} from {redacted(realm)}")
-        try:
-            document = json.loads(body(response, TOKEN_MAX_BYTES))
-        except ValueError:
-            document = None
-        token = (document.get("token") or document.get("access_token")) if isinstance(document, dict) else None
-        if not isinstance(token, str) or not token or not token.isascii() or not token.isprintable():
-            raise RegistryError(subject, expected=f"a token from {redacted(realm)}", got="none")
-        return token
-
-    def _trusted(self, realm: str) -> bool:
-        """Credentials go to the registry's own host, and to Docker Hub's token server for Docker Hub."""
-        host = origin(realm)[1]
-        return host == origin(self._base)[1] or (self._reference.host == HUB and host == HUB_AUTH_HOST)
-
-    def _check_realm(self, realm: str, subject: str) -> None:
-        scheme, host, _ = origin(realm) if realm else ("", "", 0)
-        plain = scheme == "http" and self._base.startswith("http:") and is_loopback(host)
-        elsewhere = is_loopback(host) and not self._reference.loopback
-        if not (scheme == "https" or plain) or elsewhere:
-            raise RegistryError(subject, expected="a token server on https", got=redacted(realm)[:100] or "none")

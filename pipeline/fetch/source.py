@@ -37,8 +37,8 @@ class _Registry:
     A hit asks nothing, and then does not pay for the import of the client either.
     """
 
-    def __init__(self, reference: RegistryReference, offline: bool, patience: Patience | None) -> None:
-        self._reference, self._offline = reference, offline
+    def __init__(self, reference: RegistryReference, env: Env, patience: Patience | None) -> None:
+        self._reference, self._offline, self._registries = reference, env.offline, env.config.registries
         self._patience = patience
         self._made: RegistrySource | None = None
         self._guard = threading.Lock()
@@ -67,7 +67,7 @@ class _Registry:
 
         with self._guard:
             if self._made is None:
-                self._made = RegistrySource(self._reference, patience=self._patience)
+                self._made = RegistrySource(self._reference, patience=self._patience, registries=self._registries)
             return self._made
 
 
@@ -83,7 +83,7 @@ def resolve(
         return layout, layout.resolve(reference.tag, reference.digest), None
     if isinstance(reference, ArchiveReference):
         return _archive(reference)
-    registry = _Registry(reference, env.offline, patience)
+    registry = _Registry(reference, env, patience)
     stack.callback(registry.close)
     if reference.digest is not None:
         return registry, Descriptor("", reference.digest, -1), None

@@ -15,6 +15,8 @@ from process import Spent, settle, spend, zone
 from support import benchimage
 from support.dockerregistry import docker_registry
 
+from pipeline.store import Store
+
 PAIRS = int(os.environ.get("BENCH_PAIRS", "5"))
 
 
@@ -34,6 +36,11 @@ class Place:
             spend("skopeo", "copy", "--quiet", "--dest-tls-verify=false", benchimage.reference(name), there)
             mark.touch()
         return there
+
+    def pinned(self, name: str) -> str:
+        """The same, named by digest."""
+        there = self.reference(name)
+        return there.replace(":latest", f"@{Store(benchimage.IMAGES).tags()[benchimage.tag(name)].digest}")
 
 
 def say(what: str) -> None:

@@ -86,20 +86,22 @@ WHAT = {
     "peak_memory_4x": "peak memory for sixteen layers with four times the content",
     "hit_pull_best": "the fastest cache hit",
     "hit_pull_cpu": "CPU time of a cache hit",
-    "growth_entries_1x": "CPU time for 5,000 entries in 4 layers, above that of an image with one file",
-    "growth_entries_10x": "CPU time for 50,000 entries in 4 layers, likewise",
-    "growth_layers_1x": "CPU time for 4 layers of 1,000 entries, likewise",
-    "growth_layers_10x": "CPU time for 40 layers of 1,000 entries, likewise",
+    "growth_entries_1x": "CPU time for 8,000 entries in 4 layers, above that of an image with one file",
+    "growth_entries_10x": "CPU time for 80,000 entries in 4 layers, likewise",
+    "growth_layers_1x": "CPU time for 4 layers of 2,000 entries, likewise",
+    "growth_layers_10x": "CPU time for 40 layers of 2,000 entries, likewise",
     "two_hosts_first": "`zone image pack` on the first host, with an empty store and no remote cache",
     "two_hosts_publish": "the same, publishing its results",
     "two_hosts_second": "`zone image pack` on the second host: an empty store, a warm remote cache",
+    "two_hosts_second_cpu": "the same, CPU time",
 }
 ABOUT = {
-    "pipeline": """The image has four layers: Debian with its documentation, nginx, python3 with numpy, git and more, and one of
-hand-made hard cases (`tests/support/benchimage.py`). Ours, the usual way and the limit are taken in turn, each as whole
-processes, the registry on loopback and its files in the page cache; ratios are medians over the rounds. The usual way is
-`skopeo copy`, `umoci unpack` and `mksquashfs` with the same level, block size and number of threads. CPU time is that of a
-command and all it started; the registry's own is not in it. ocirender is left out: it wants mksquashfs 4.6, Debian 12 has 4.5.1.
+    "pipeline": """Four layers: Debian with its documentation; nginx; python3 with numpy, git and more; hand-made hard
+cases (`tests/support/benchimage.py`). Ours, the usual way and the limit are taken in turn, each as
+whole processes, the registry on loopback and its files in the page cache; ratios are medians over the rounds. The usual
+way is `skopeo copy`, `umoci unpack` and `mksquashfs` with the same level, block size and number of threads. CPU time is
+that of a command and all it started; the registry's own is not in it. ocirender is left out: it wants mksquashfs 4.6,
+Debian 12 has 4.5.1.
 """
 }
 

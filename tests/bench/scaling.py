@@ -9,13 +9,10 @@ import statistics
 from place import PAIRS, Place, cold, pack
 from process import zone
 from run import Measure, NotMeasured
-from support import benchimage
-
-from pipeline.store import Store
 
 HITS = int(os.environ.get("BENCH_HITS", "20"))
 ROUNDS = min(PAIRS, 3)
-ENTRIES, LAYERS, PER_LAYER = 5000, 4, 1000
+ENTRIES, LAYERS, PER_LAYER = 8000, 4, 2000
 
 
 def memory(at: Place) -> list[Measure]:
@@ -31,9 +28,7 @@ def memory(at: Place) -> list[Measure]:
 
 def hits(at: Place) -> list[Measure]:
     """`zone image pull` of a digest that is in the store, as a whole process."""
-    reference = at.reference("standard")
-    store = Store(benchimage.IMAGES)
-    pinned = reference.replace(":latest", f"@{store.tags()[benchimage.tag('standard')].digest}")
+    pinned = at.pinned("standard")
     with cold(at.scratch) as work:
         zone(work / "store", "image", "pull", pinned)
         taken = [zone(work / "store", "image", "pull", pinned) for _ in range(HITS)]

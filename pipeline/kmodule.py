@@ -67,6 +67,11 @@ def depends(info: dict[str, list[str]]) -> tuple[str, ...]:
     return tuple(canonical(item) for item in ",".join(info.get("depends", [])).split(",") if item)
 
 
+def vermagic(info: dict[str, list[str]]) -> str:
+    """Which kernel a module was built for: the release, then options. Source: kernel/module, same_magic()."""
+    return " ".join("".join(info.get("vermagic", [])[:1]).split())
+
+
 def load_order(wanted: Iterable[str], needs: Callable[[str, Sequence[str]], Sequence[str] | None]) -> list[str]:
     """The wanted modules and all they need, each after its own needs.
 

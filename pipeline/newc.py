@@ -9,11 +9,12 @@ Source:  Documentation/driver-api/early-userspace/buffer-format.rst and init/ini
 
 from __future__ import annotations
 
+import os
 import stat
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
+from typing import Protocol
 
 from pipeline.errors import PipelineError
 
@@ -27,6 +28,12 @@ CHUNK_BYTES = 1 << 20
 
 class BadArchive(PipelineError):
     """An entry newc cannot hold, or bytes that are no newc archive."""
+
+
+class Out(Protocol):
+    """Where an archive is written to."""
+
+    def write(self, data: bytes, /) -> object: ...
 
 
 @dataclass(frozen=True)
@@ -74,7 +81,7 @@ def archive(entries: Iterable[Entry]) -> bytes:
     return b"".join(_chunks(entries))
 
 
-def write(entries: Iterable[Entry], out: IO[bytes]) -> int:
+def write(entries: Iterable[Entry], out: Out) -> int:
     """Write the archive and return its size in bytes.
 
     Shape:   sorted by path components (a directory before what is in it), mtime 0, inodes numbered from 1 in that
@@ -235,6 +242,28 @@ def read(data: bytes | memoryview, *, subject: str = "cpio archive") -> list[Ent
         Entry(e.path, e.mode, shared.get(inode, b""), e.uid, e.gid, e.rdev, str(inode)) if nlink > 1 else e
         for e, inode, nlink in found
     ]
+
+
+def scan(path: Path) -> Iterator[Entry]:
+    """The entries of an archive in a file, without the data of files; of hard links each has the inode as its word.
+
+    Raises:  BadArchive.
+    """
+    with open(path, "rb") as source:
+        size_bytes = os.fstat(source.fileno()).st_size
+        while True:
+            at = source.tell()
+            head = source.read(HEADER_BYTES + MAX_NAME_BYTES + 3)
+            numbers, name, used = _read_header(memoryview(head), 0, f"{path.name} at byte {at}")
+            if name == TRAILER:
+                return
+            end = at + used + numbers[6]
+            if end > size_bytes:
+                raise BadArchive(path.name, expected=f"{numbers[6]} bytes of {name!r}", got=f"{size_bytes - at - used}")
+            source.seek(end + (-end % 4))
+            link = str(numbers[0]) if numbers[4] > 1 and not stat.S_ISDIR(numbers[1]) else ""
+            text = name.removeprefix(b"./").decode("utf-8", "surrogateescape")
+            yield Entry(text, numbers[1], b"", numbers[2], numbers[3], (numbers[9], numbers[10]), link)
 
 
 def _read_header(view: memoryview, offset: int, subject: str) -> tuple[list[int], bytes, int]:

@@ -11,7 +11,7 @@ import functools
 import re
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
@@ -82,6 +82,18 @@ def read_result(cls: type[T], stage: str, name: str) -> T:
 def slug(reference: str) -> str:
     """A name for what a reference names, fit for a task and a file: `recipe:debian-cloud` -> `recipe-debian-cloud`."""
     return re.sub(r"[^A-Za-z0-9_.-]+", "-", reference)
+
+
+def named(references: Iterable[str]) -> dict[str, str]:
+    """A name of its own for every reference: two that `slug` makes alike get numbers."""
+    names: dict[str, str] = {}
+    for reference in dict.fromkeys(references):
+        name, number = slug(reference), 1
+        while name in names:
+            number += 1
+            name = f"{slug(reference)}-{number}"
+        names[name] = reference
+    return names
 
 
 def stage(run: Callable[[Any, Env], T], params: Any) -> Callable[..., T]:

@@ -1,6 +1,6 @@
 """Bundle: from image config and zone spec to the zone bundle.
 
-Takes:   a ZoneSpec and the results of fetch, unpack, squash and initrd.
+Takes:   a ZoneSpec and the results of fetch, unpack, squash, initrd and assemble.
 Gives:   BundleResult: the manifest of an OCI artifact in the store, tagged `zones/NAME`, that names kernel, initrd
          segments, rootfs and addons by digest and carries the resolved process, resources, ports and network.
 Tools:   none.   Privileges: none.   Network: none.
@@ -8,4 +8,4 @@ Tools:   none.   Privileges: none.   Network: none.
 Only `model` and `manifest` are imported by the runtime; `stage` pulls in the models of the other stages.
 """
 
-VERSION = 2
+VERSION = 3

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from pipeline.oci import Descriptor
+from pipeline.oci import Descriptor, Digest
 
 ARTIFACT_TYPE = "application/vnd.zonewright.bundle.v1"
 SPEC = "application/vnd.zonewright.spec.v1+json"
@@ -32,10 +32,36 @@ class Process:
 
 @dataclass(frozen=True)
 class Module:
-    """A kernel module of the initrd, in load order."""
+    """A kernel module to load, in load order."""
 
-    path: str  # in the initrd, such as /modules/xen-blkfront.ko
+    path: str  # in the initrd, such as /modules/xen-blkfront.ko, or below /run/zone/ext on the addons disk
     parameters: str = ""
+
+
+@dataclass(frozen=True)
+class ModuleWish:
+    """A module the spec wants loaded, by its name; what it needs is loaded before it."""
+
+    name: str
+    parameters: str = ""
+
+
+@dataclass(frozen=True)
+class ExtensionChoice:
+    """An extension image the spec names. override: its files may replace those of what comes before it."""
+
+    image: str
+    override: bool = False
+
+
+@dataclass(frozen=True)
+class BundledExtension:
+    """Which extension image is in a bundle; its files are in the initrd or on the addons disk."""
+
+    reference: str
+    manifest: Digest
+    kind: str
+    phase: str
 
 
 @dataclass(frozen=True)
@@ -75,7 +101,7 @@ class Bundle:
     kernel: Descriptor  # uncompressed ELF
     kernel_release: str
     initrd: tuple[Descriptor, ...]  # raw newc segments, in order; the launch segment is added at boot
-    modules: tuple[Module, ...]
+    modules: tuple[Module, ...]  # loaded from the initrd, before there is a disk
     rootfs: Descriptor
     process: Process
     resources: Resources = Resources()
@@ -86,6 +112,8 @@ class Bundle:
     readonly_root: bool = False
     overlay_size_mib: int = 0  # 0: half of the memory
     addons: Descriptor | None = None
+    late_modules: tuple[Module, ...] = ()  # loaded once the addons disk is mounted
+    extensions: tuple[BundledExtension, ...] = ()
     annotations: dict[str, str] = field(default_factory=dict)
 
 
@@ -115,6 +143,7 @@ class Launch:
     process: Process
     root: str = "xvda"
     addons: str = ""
+    late_modules: tuple[Module, ...] = ()
     readonly_root: bool = False
     overlay_size_mib: int = 0
     network: LaunchNetwork | None = None

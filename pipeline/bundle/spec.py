@@ -5,12 +5,14 @@ from __future__ import annotations
 import ipaddress
 import re
 import signal
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from pipeline.bundle.errors import BadSpec
-from pipeline.bundle.model import Network, Port, Resources
+from pipeline.bundle.model import ExtensionChoice, ModuleWish, Network, Port, Resources
+from pipeline.errors import PipelineError
 from pipeline.recipe import PROJECT, load
 
 ZONES = PROJECT / "zones"
@@ -25,6 +27,7 @@ class ZoneSpec:
     name: str
     image: str
     kernel: str = DEFAULT_KERNEL
+    extensions: tuple[ExtensionChoice, ...] = ()
     command: tuple[str, ...] | None = None
     args: tuple[str, ...] | None = None
     env: dict[str, str] = field(default_factory=dict)
@@ -36,6 +39,7 @@ class ZoneSpec:
     network: Network = Network()
     readonly_root: bool = False
     overlay_size_mib: int = 0
+    modules: tuple[ModuleWish, ...] = ()
     verbose: bool = False
     cmdline_append: str = ""
     stop_signal: int | None = None
@@ -67,6 +71,7 @@ def parse_spec(name: str, document: dict[str, Any], *, subject: str) -> ZoneSpec
         name=name,
         image=document["image"],
         kernel=document.get("kernel", DEFAULT_KERNEL),
+        extensions=_extensions(document.get("extensions", []), subject=f"{subject}: key extensions"),
         command=_tuple(document.get("command")),
         args=_tuple(document.get("args")),
         env=document.get("env", {}),
@@ -82,12 +87,46 @@ def parse_spec(name: str, document: dict[str, Any], *, subject: str) -> ZoneSpec
         ),
         readonly_root=root.get("readonly", False),
         overlay_size_mib=root.get("overlay_size_mib", 0),
+        modules=_modules(kernel_options.get("modules", []), subject=f"{subject}: key kernel_options.modules"),
         verbose=kernel_options.get("verbose", False),
         cmdline_append=kernel_options.get("cmdline_append", ""),
         stop_signal=signal_number(stop["signal"], subject=f"{subject}: key stop.signal") if "signal" in stop else None,
         stop_timeout_s=stop.get("timeout_s", 10),
         annotations=document.get("annotations", {}),
     )
+
+
+def check_references(spec: ZoneSpec, parse: Callable[[str], object], directory: Path = ZONES) -> None:
+    """Parse every image reference of a spec; the error for a wrong one names the file and the key."""
+    references = {"image": spec.image, "kernel": spec.kernel}
+    references |= {f"extensions[{index}]": choice.image for index, choice in enumerate(spec.extensions)}
+    for key, reference in references.items():
+        try:
+            parse(reference)
+        except PipelineError as error:
+            subject = f"{directory / spec.name}.toml: key {key}: {error.subject}"
+            raise type(error)(subject, expected=error.expected, got=error.got, hint=error.hint) from None
+
+
+def _extensions(items: list[Any], *, subject: str) -> tuple[ExtensionChoice, ...]:
+    """`"REFERENCE"` or `{ image = "REFERENCE", override = true }`, each image once."""
+    found = tuple(ExtensionChoice(item) if isinstance(item, str) else ExtensionChoice(**item) for item in items)
+    _refuse_twice([choice.image for choice in found], "image", subject)
+    return found
+
+
+def _modules(items: list[Any], *, subject: str) -> tuple[ModuleWish, ...]:
+    """`"NAME"` or `{ name = "NAME", parameters = "…" }`, each module once, however its hyphens are written."""
+    found = tuple(ModuleWish(item) if isinstance(item, str) else ModuleWish(**item) for item in items)
+    wishes = tuple(replace(wish, name=wish.name.replace("-", "_")) for wish in found)
+    _refuse_twice([wish.name for wish in wishes], "module", subject)
+    return wishes
+
+
+def _refuse_twice(names: list[str], what: str, subject: str) -> None:
+    for index, name in enumerate(names):
+        if name in names[:index]:
+            raise BadSpec(f"{subject}[{index}]", expected=f"each {what} once", got=f"{name} again")
 
 
 def parse_port(text: str, *, subject: str) -> Port:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from pipeline.assemble.model import AssembleResult
 from pipeline.bundle import VERSION as VERSION
 from pipeline.bundle import manifest
 from pipeline.bundle.errors import BadSpec
@@ -37,6 +38,7 @@ class BundleParams:
     unpack: UnpackResult
     squash: SquashResult
     initrd: InitrdResult
+    assemble: AssembleResult
 
 
 def run(params: BundleParams, env: Env) -> BundleResult:
@@ -55,10 +57,12 @@ def run(params: BundleParams, env: Env) -> BundleResult:
         name=spec.name,
         kernel=params.initrd.kernel_elf,
         kernel_release=params.initrd.release,
-        initrd=(params.initrd.base, params.initrd.modules_segment),
-        modules=params.initrd.modules,
+        initrd=params.assemble.initrd,
+        modules=params.assemble.modules,
         rootfs=params.squash.image,
-        addons=params.initrd.addons,
+        addons=params.assemble.addons,
+        late_modules=params.assemble.late_modules,
+        extensions=params.assemble.extensions,
         process=process,
         resources=spec.resources,
         network=spec.network,

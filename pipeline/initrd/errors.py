@@ -7,7 +7,3 @@ from pipeline.errors import PipelineError
 
 class BadKernel(PipelineError):
     """A kernel image that is damaged, of an unknown form, or no Xen PV kernel."""
-
-
-class BadAddons(PipelineError):
-    """An addons squashfs that cannot be read, or lacks a module the zone needs."""

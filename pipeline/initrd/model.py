@@ -24,6 +24,7 @@ class InitrdResult:
 
     modules: in load order, with their paths in modules_segment.
     addons:  the kernel's addons squashfs, None where the initrd has all of it.
+    vermagic: what modules for this kernel must say; "" where the kernel has no module to tell.
     """
 
     kernel_elf: Descriptor
@@ -32,3 +33,4 @@ class InitrdResult:
     modules_segment: Descriptor
     modules: tuple[Module, ...]
     addons: Descriptor | None = None
+    vermagic: str = ""

@@ -5,41 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from pipeline import kmodule
-from pipeline.initrd.errors import BadAddons
+from pipeline.addons import Addons, BadAddons
 
 # What a zone needs before its root is there; a kernel may have any of them built in.
 BOOT_DRIVERS = ("xen_blkfront", "xen_netfront", "squashfs", "overlay")
-
-
-class Addons:
-    """An addons squashfs as PySquashfsImage sees it: files by path, modules by canonical name."""
-
-    def __init__(self, data: bytes, *, subject: str) -> None:
-        from PySquashfsImage import SquashFsImage
-
-        self._subject = subject
-        try:
-            self._image = SquashFsImage.from_bytes(data)
-            self.files = {entry.path.lstrip("/"): entry for entry in self._image if entry.is_file}
-        except Exception as error:  # the library raises whatever a damaged image leads it to
-            raise BadAddons(subject, expected="a readable squashfs", got=f"{type(error).__name__}: {error}") from None
-        self.modules = {
-            kmodule.canonical(path.rpartition("/")[2]): path
-            for path in sorted(self.files)
-            if path.startswith("modules/") and kmodule.SUFFIX.search(path)
-        }
-
-    def read(self, name: str) -> bytes:
-        """The plain ELF bytes of a module. Raises BadAddons, BadModule."""
-        path = self.modules[name]
-        entry = self.files[path]
-        if entry.size > kmodule.MODULE_LIMIT_BYTES:
-            raise BadAddons(f"{self._subject}: {path}", expected="a module under 64 MiB", got=f"{entry.size} bytes")
-        try:
-            data = entry.read_bytes()
-        except Exception as error:
-            raise BadAddons(f"{self._subject}: {path}", expected="a readable module", got=str(error)[:200]) from None
-        return kmodule.unpack(path, data)
 
 
 def boot_modules(addons: Addons | None, metadata: Mapping[str, str], *, subject: str) -> list[str]:

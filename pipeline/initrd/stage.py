@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from pipeline import newc
+from pipeline import kmodule, newc, zonebase
+from pipeline.addons import Addons, BadAddons
 from pipeline.bundle.model import ADDONS_SQUASHFS, INITRD_SEGMENT, KERNEL_ELF, Module
 from pipeline.env import Env, cached
 from pipeline.initrd import modules
@@ -17,7 +19,7 @@ from pipeline.oci import Descriptor
 from pipeline.rootfs import Rootfs
 from pipeline.store import Store
 
-VERSION = 1
+VERSION = 2
 IMAGE, METADATA, ADDONS = "kernel/image", "kernel/metadata", "kernel/addons.squashfs"
 ADDONS_MAX_BYTES = 400 << 20
 METADATA_MAX_BYTES = 1 << 20
@@ -50,21 +52,43 @@ def _build(params: InitrdParams, env: Env, subject: str) -> InitrdResult:
         metadata = _metadata(rootfs, subject)
         kernel_elf = _kernel(rootfs, env.store, subject)
         bar.advance(1)
-        addons = None
-        if rootfs.find(ADDONS) is not None:
-            addons = modules.Addons(rootfs.read(ADDONS, limit_bytes=ADDONS_MAX_BYTES, subject=subject), subject=subject)
-        names = modules.boot_modules(addons, metadata, subject=subject)
-        segment = modules_segment({name: addons.read(name) for name in names} if addons else {})
+        with contextlib.ExitStack() as stack:
+            squashfs = _addons_file(rootfs, stack.enter_context(env.store.scratch()), subject)
+            addons = stack.enter_context(Addons(squashfs, subject=subject)) if squashfs else None
+            names = modules.boot_modules(addons, metadata, subject=subject)
+            contents = {name: addons.read(name) for name in names} if addons else {}
+            more = addons is not None and holds_more(addons, names)
+            kept = env.store.put_file(squashfs, ADDONS_SQUASHFS) if squashfs and more else None
+            any_module = next(iter(contents.values()), None) or _any_module(addons)
         bar.advance(1)
-        more = addons is not None and holds_more(addons, names)
         return InitrdResult(
             kernel_elf=kernel_elf,
             release=metadata.get("KERNEL_UNAME_R", ""),
-            base=env.store.put(base_segment(env.store.path(params.init.elf.digest)), INITRD_SEGMENT),
-            modules_segment=env.store.put(segment, INITRD_SEGMENT),
+            base=env.store.put(base_segment(env.store.checked(params.init.elf.digest)), INITRD_SEGMENT),
+            modules_segment=env.store.put(modules_segment(contents), INITRD_SEGMENT),
             modules=tuple(Module(f"/{_module_path(name)}") for name in names),
-            addons=rootfs.store_file(ADDONS, media_type=ADDONS_SQUASHFS, subject=subject) if more else None,
+            addons=kept,
+            vermagic=kmodule.vermagic(kmodule.modinfo(any_module)) if any_module else "",
         )
+
+
+def _addons_file(rootfs: Rootfs, directory: Path, subject: str) -> Path | None:
+    """The kernel's addons as a file of their own, None where there are none."""
+    if rootfs.find(ADDONS) is None:
+        return None
+    entry = rootfs.file(ADDONS, subject=subject)
+    if entry.size_bytes > ADDONS_MAX_BYTES:
+        limit = f"at most {ADDONS_MAX_BYTES >> 20} MiB"
+        raise BadAddons(f"{subject}: {ADDONS}", expected=limit, got=f"{entry.size_bytes} bytes")
+    path = directory / "addons.squashfs"
+    with open(path, "wb") as out:
+        rootfs.copy(entry, out.write)
+    return path
+
+
+def _any_module(addons: Addons | None) -> bytes | None:
+    """All modules of a kernel have its vermagic: one is as good as another."""
+    return addons.read(next(iter(addons.modules))) if addons and addons.modules else None
 
 
 def _metadata(rootfs: Rootfs, subject: str) -> dict[str, str]:
@@ -86,16 +110,8 @@ def _kernel(rootfs: Rootfs, store: Store, subject: str) -> Descriptor:
 
 
 def base_segment(init: Path) -> bytes:
-    """Init under its three names, the directories it mounts on, the nodes it needs before devtmpfs is there.
-
-    The kernel opens /dev/console for init's standard streams; without a urandom node the interpreter would not start.
-    """
-    entries = [newc.directory(name) for name in ("bin", "dev", "modules", "proc", "sys", "zone")]
-    entries += [newc.file("init", init, mode=0o755)]
-    entries += [newc.symlink(f"bin/{name}", "/init") for name in ("zone", "styrolite")]
-    nodes = {"console": (5, 1, 0o600), "kmsg": (1, 11, 0o600), "null": (1, 3, 0o666), "urandom": (1, 9, 0o666)}
-    entries += [newc.char_device(f"dev/{name}", *node[:2], mode=node[2]) for name, node in nodes.items()]
-    return newc.archive(entries)
+    """Init and what stands around it; see zonebase.py."""
+    return newc.archive(zonebase.entries([newc.file("init", init, mode=0o755)]))
 
 
 def modules_segment(contents: dict[str, bytes]) -> bytes:
@@ -108,7 +124,7 @@ def _module_path(name: str) -> str:
     return f"modules/{name}.ko"
 
 
-def holds_more(addons: modules.Addons, in_initrd: Sequence[str]) -> bool:
+def holds_more(addons: Addons, in_initrd: Sequence[str]) -> bool:
     """Is there anything in the addons that the initrd has not: another module, firmware, a policy?"""
     known = {addons.modules[name] for name in in_initrd}
     index = [path for path in addons.files if path.startswith("modules/modules.")]

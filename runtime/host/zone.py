@@ -110,6 +110,7 @@ class Zone:
             modules=bundle.modules,
             process=bundle.process,
             addons="xvdb" if bundle.addons else "",
+            late_modules=bundle.late_modules,
             readonly_root=bundle.readonly_root,
             overlay_size_mib=bundle.overlay_size_mib,
             network=network,

@@ -41,6 +41,9 @@ def boot(report: Reporter) -> str:
     report.phase("modules")
     hostname, net, timeout_s = str(data["hostname"]), _network(data["network"]), _timeout(data["extra"])
     set_hostname(hostname)
+    if data["addons"]:
+        mounts.addons(str(data["addons"]), timeout_s)
+    modules.load_all(_list(data["late_modules"]))
     mounts.image_root(
         str(data["root"]),
         overlay_size_mib=_int(data["overlay_size_mib"]),
@@ -49,7 +52,7 @@ def boot(report: Reporter) -> str:
         network=net,
     )
     if data["addons"]:
-        mounts.addons(str(data["addons"]), timeout_s)
+        mounts.show_addons()
     if data["readonly_root"]:
         mounts.seal_root()
     report.phase("root")

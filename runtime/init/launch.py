@@ -15,6 +15,7 @@ _KEYS: dict[str, tuple[type, object]] = {
     "process": (dict, {}),
     "root": (str, "xvda"),
     "addons": (str, ""),
+    "late_modules": (list, []),
     "readonly_root": (bool, False),
     "overlay_size_mib": (int, 0),
     "network": (dict, None),

@@ -8,7 +8,11 @@ from runtime.init.failure import BootFailure, os_failure
 
 WORK = "/zone"
 LOWER, WRITABLE, ROOT, DEV = f"{WORK}/lower", f"{WORK}/rw", f"{WORK}/root", f"{WORK}/dev"
-ADDONS = f"{WORK}/addons"
+# The same path in the initrd and in the workload's root: the kernel, when it looks for firmware, starts at the root
+# of pid 1, whichever that is by then.
+ADDONS = "/run/zone/ext"
+OVERLAY = f"{ADDONS}/overlays/workload"
+FIRMWARE_PATH = "/sys/module/firmware_class/parameters/path"
 CGROUPS = "/sys/fs/cgroup"
 _SAFE = abi.MS_NOSUID | abi.MS_NODEV | abi.MS_NOEXEC
 _S_IFMT, _S_IFDIR, _S_IFCHR = 0o170000, 0o040000, 0o020000
@@ -89,7 +93,9 @@ def image_root(
     image = posix.stat(LOWER)
     posix.chown(f"{WRITABLE}/upper", image.st_uid, image.st_gid)
     posix.chmod(f"{WRITABLE}/upper", image.st_mode & 0o7777)
-    layers = f"lowerdir={LOWER},upperdir={WRITABLE}/upper,workdir={WRITABLE}/work"
+    # Utilities of extensions lie over the image, below what the zone writes.
+    lower = f"{OVERLAY}:{LOWER}" if devices.exists(OVERLAY) else LOWER
+    layers = f"lowerdir={lower},upperdir={WRITABLE}/upper,workdir={WRITABLE}/work"
     _mount("root", "overlay", ROOT, "overlay", abi.MS_NODEV, layers)
     _device_tree()
     root_fd = files.open_root(ROOT)
@@ -106,24 +112,39 @@ def seal_root() -> None:
 
 
 def addons(device: str, timeout_s: float) -> None:
-    """Mount the addons read-only and show their modules as /lib/modules/<release> of the image.
+    """Mount the addons read-only and tell the kernel where their firmware is.
 
     Raises:  BootFailure "addons".
     """
     if not devices.wait_for(f"/dev/{device}", timeout_s):
         raise BootFailure("addons", f"addons device {device} did not appear within {timeout_s:.0f} s")
-    make_directory(ADDONS)
-    _mount("addons", f"/dev/{device}", ADDONS, "squashfs", abi.MS_RDONLY | _SAFE)
-    if not devices.exists(f"{ADDONS}/modules"):
+    for path in ("/run", "/run/zone", ADDONS):
+        make_directory(path)
+    _mount("addons", f"/dev/{device}", ADDONS, "squashfs", abi.MS_RDONLY | abi.MS_NOSUID | abi.MS_NODEV)
+    if not devices.exists(f"{ADDONS}/firmware") or not posix.listdir(f"{ADDONS}/firmware"):
         return
-    release = posix.uname().release
+    try:
+        fd = posix.open(FIRMWARE_PATH, posix.O_WRONLY | posix.O_CLOEXEC)
+        try:
+            posix.write(fd, f"{ADDONS}/firmware".encode())
+        finally:
+            posix.close(fd)
+    except OSError as error:
+        raise os_failure("addons", "telling the kernel where the firmware of the addons is", error) from None
+
+
+def show_addons() -> None:
+    """The addons and their modules in the image's root, where programs look for them. Raises BootFailure "addons"."""
+    shown = [(ADDONS, ["run", "zone", "ext"])]
+    if devices.exists(f"{ADDONS}/modules"):
+        shown.append((f"{ADDONS}/modules", ["lib", "modules", posix.uname().release]))
     root_fd = files.open_root(ROOT)
     try:
-        target_fd = files.directory_in(root_fd, ["lib", "modules", release])
-        _mount(
-            "addons", f"{ADDONS}/modules", f"/proc/self/fd/{target_fd}", None, abi.MS_BIND, shown=f"modules {release}"
-        )
-        posix.close(target_fd)
+        for source, parts in shown:
+            target_fd = files.directory_in(root_fd, parts)
+            target = f"/proc/self/fd/{target_fd}"
+            _mount("addons", source, target, None, abi.MS_BIND, shown=f"/{'/'.join(parts)} of the image")
+            posix.close(target_fd)
     finally:
         posix.close(root_fd)
 

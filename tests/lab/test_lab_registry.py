@@ -11,6 +11,8 @@ from support.labzones import boot, get
 from support.ports import free_port
 
 from pipeline import task
+from pipeline.assemble import stage as assemble
+from pipeline.assemble.model import AssembleParams, Wanted
 from pipeline.bundle import stage as bundle
 from pipeline.bundle.model import Port
 from pipeline.bundle.spec import load_spec
@@ -39,7 +41,8 @@ def test_image_pushed_with_skopeo_boots_from_the_registry(host, store, nginx, tm
     squashed = squash.run(SquashParams(unpacked), env)
     assert squashed.image.digest == nginx.rootfs.digest
     initrd = task.read_result(InitrdResult, "initrd", task.slug(spec.kernel))
-    bundle.run(bundle.BundleParams(spec, fetched, unpacked, squashed, initrd), env)
+    assembled = assemble.run(AssembleParams(Wanted("pulled", spec.image, spec.kernel), initrd, unpacked), env)
+    bundle.run(bundle.BundleParams(spec, fetched, unpacked, squashed, initrd, assembled), env)
     try:
         boot(host, "pulled")
         assert "xen" in get(f"http://127.0.0.1:{port}/")

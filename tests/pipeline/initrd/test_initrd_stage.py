@@ -12,11 +12,12 @@ from support.tools import needs
 from test_initrd_kernel import KERNEL
 
 from pipeline import newc
+from pipeline.addons import BadAddons
 from pipeline.build.model import InitResult
 from pipeline.env import Env
 from pipeline.fetch.model import FetchResult
 from pipeline.initrd import InitrdParams, modules, run
-from pipeline.initrd.errors import BadAddons, BadKernel
+from pipeline.initrd.errors import BadKernel
 from pipeline.kmodule import BadModule, load_order
 from pipeline.oci import CONFIG, LAYER_GZIP, MANIFEST, Digest
 from pipeline.rootfs import NoSuchFile

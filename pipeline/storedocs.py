@@ -44,6 +44,13 @@ def index_document(entries: Sequence[Descriptor]) -> bytes:
     return canonical_json({"schemaVersion": 2, "mediaType": INDEX, "manifests": manifests, "annotations": seal})
 
 
+def is_sealed(data: bytes) -> bool:
+    """Is an index.json as this program wrote it? One without a seal counts as that: of before this form, or others'."""
+    document = parse_json(data, subject="index.json")
+    seal = document.get("annotations", {}).get(INDEX_SEAL)
+    return seal is None or seal == str(Digest.of(canonical_json(document.get("manifests", []))))
+
+
 def altered(digest: Digest) -> StoreDamaged:
     """What a reader says of an object with other bytes than it should have."""
     return StoreDamaged(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 from collections.abc import Callable
@@ -13,39 +14,59 @@ from pipeline.oci import canonical_json
 # The form of everything but the image layout, which has its own version. It rises when an older program would damage,
 # or misread, what a newer one keeps.
 FORMAT = 1
-FORMAT_FILE, LAYOUT_FILE = "format", "oci-layout"
-LAYOUT = {"imageLayoutVersion": "1.0.0"}
+
+
+def format_document(number: int) -> bytes:
+    """The bytes of the file `format`: a flipped bit in it must not look like another version's store."""
+    return f"{number} {hashlib.sha256(str(number).encode()).hexdigest()[:16]}\n".encode()
+
+
+FORMS = {
+    "oci-layout": canonical_json({"imageLayoutVersion": "1.0.0"}),
+    "format": format_document(FORMAT),
+}
 
 
 class StoreUnfit(PipelineError):
     """A store this program cannot or must not work with: of another form, or one that may not be written to."""
 
 
-def check_form(root: Path, *, write: Callable[[Path, bytes], None] | None = None) -> None:
-    """Raise StoreUnfit for a store of another form.
+def check_form(root: Path, *, write: Callable[[Path, bytes], None] | None = None, damage_too: bool = True) -> None:
+    """Raise StoreUnfit for a store of another form, and unless told otherwise for one whose form cannot be read.
 
-    write:   makes the two files that say the form, where they are missing.
+    write:   makes the files that say the form, where they are missing.
     """
-    layout = _read(root / LAYOUT_FILE, root)
-    if layout is None:
-        if write:
-            write(root / LAYOUT_FILE, canonical_json(LAYOUT))
-    elif (version := _layout_version(layout)) != LAYOUT["imageLayoutVersion"]:
-        raise _unfit(
-            root, "image layout version 1.0.0", f"{LAYOUT_FILE} with {version}", "zone store fsck looks closer"
-        )
-    format = _read(root / FORMAT_FILE, root)
-    if format is None:
-        if write:
-            write(root / FORMAT_FILE, f"{FORMAT}\n".encode())
-    elif not format.strip().isdigit():
-        raise _unfit(root, f"format {FORMAT}", f"{FORMAT_FILE} with {format[:40]!r}", "zone store fsck looks closer")
-    elif int(format) > FORMAT:
+    for name, content in FORMS.items():
+        data = _read(root / name, root)
+        if data is None and write:
+            write(root / name, content)
+        elif data is not None and data != content and name == "format" and _number(data) is not None:
+            raise _other_format(root, _number(data) or 0)
+        elif data is not None and not _says_the_same(name, data, content) and damage_too:
+            hint = "zone store fsck --repair sets it right"
+            raise _unfit(root, f"its file {name} as it was made", repr(data[:60]), hint)
+
+
+def _says_the_same(name: str, data: bytes, content: bytes) -> bool:
+    """Others may write oci-layout too, with blanks."""
+    try:
+        return data == content or (name == "oci-layout" and bool(json.loads(data) == json.loads(content)))
+    except ValueError:
+        return False
+
+
+def _number(data: bytes) -> int | None:
+    """The version an unharmed `format` file gives."""
+    word = data.split(b" ")[0]
+    return int(word) if word.isdigit() and format_document(int(word)) == data else None
+
+
+def _other_format(root: Path, number: int) -> StoreUnfit:
+    if number > FORMAT:
         hint = "update this program, or name another store with ZONEWRIGHT_STORE"
-        raise _unfit(root, f"format {FORMAT}", f"{int(format)}, which a newer version of this program made", hint)
-    elif int(format) < FORMAT:
-        hint = "name another store with ZONEWRIGHT_STORE, or remove this one: all in it can be made again"
-        raise _unfit(root, f"format {FORMAT}", f"{int(format)}, which this version no longer reads", hint)
+        return _unfit(root, f"format {FORMAT}", f"{number}, which a newer version of this program made", hint)
+    hint = "name another store with ZONEWRIGHT_STORE, or remove this one: all in it can be made again"
+    return _unfit(root, f"format {FORMAT}", f"{number}, which this version no longer reads", hint)
 
 
 def who_owns(path: Path) -> str:
@@ -64,13 +85,6 @@ def who_owns(path: Path) -> str:
         except KeyError:
             return f" (it belongs to uid {uid})"
     return ""
-
-
-def _layout_version(data: bytes) -> str:
-    try:
-        return str(json.loads(data)["imageLayoutVersion"])
-    except (ValueError, LookupError, TypeError):
-        return "no version in it"
 
 
 def _read(path: Path, root: Path) -> bytes | None:

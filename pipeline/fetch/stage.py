@@ -40,7 +40,8 @@ def run(params: FetchParams, env: Env, *, patience: Patience | None = None) -> F
             version=VERSION,
             params={"platform": str(platform)},
             inputs={"manifest": str(found.digest)},
-            build=lambda: _fetch(str(reference), source, found, data, platform, env),
+            # Without the reference: it may name a directory of this host, and other hosts may read this result.
+            build=lambda: replace(_fetch(str(reference), source, found, data, platform, env), reference=""),
         )
     return replace(result, reference=str(reference))
 

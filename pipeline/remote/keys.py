@@ -8,7 +8,6 @@ Source:   RFC 8032, RFC 8410.
 from __future__ import annotations
 
 import base64
-import binascii
 import os
 import stat
 from pathlib import Path
@@ -82,7 +81,7 @@ def parse_public(text: str) -> bytes:
     """The 32 bytes of a public key. Raises BadKey."""
     try:
         raw = base64.b64decode(text.removeprefix(PREFIX), validate=True) if text.startswith(PREFIX) else b""
-    except binascii.Error:
+    except ValueError:  # binascii.Error, or a character beyond ASCII
         raw = b""
     if len(raw) != PUBLIC_BYTES:
         raise BadKey(

@@ -11,6 +11,7 @@ import pytest
 PROJECT = Path(__file__).resolve().parents[2]
 LEAVES_OF_DOM0 = {"errors", "oci", "jsonmodel", "store", "newc", "progress", "recipe", "env", "cachekey"}
 HEAVY = {
+    "cryptography",
     "oras",
     "elftools",
     "jsonschema",

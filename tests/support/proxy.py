@@ -21,7 +21,7 @@ HOP_BY_HOP = ("connection", "transfer-encoding", "content-length", "keep-alive")
 class Trouble:
     """What happens, `times` times, to requests of `method` ("" any) whose path contains `match`.
 
-    status:   this answer, instead of the registry's.
+    status:   this answer, instead of the registry's, with `headers` and `body`.
     cut:      pass on this many bytes of the answer's body, then close the connection.
     swallow:  the registry gets the request, the client no answer.
     lose:     take this many bytes of the request's body, pass them on, then close the connection.
@@ -33,6 +33,7 @@ class Trouble:
     match: str = ""
     status: int = 0
     headers: dict[str, str] = field(default_factory=dict)
+    body: bytes = b""
     cut: int | None = None
     swallow: bool = False
     lose: int | None = None
@@ -46,6 +47,7 @@ class Proxy:
 
     keeps_state: the newest place of an upload is known here. docker-registry 2.8 has its state in the URL alone, and
     drops an upload whose answer got lost; registries that follow the specification go on with it.
+    break_after: every request after so many is answered with 503, as by a registry that has just died.
     """
 
     def __init__(self, upstream: str) -> None:
@@ -54,6 +56,7 @@ class Proxy:
         self.requests: list[tuple[str, str, int]] = []
         self.authorizations: list[str] = []
         self.keeps_state = False
+        self.break_after: int | None = None
         self._places: dict[str, str] = {}
         self._lock = threading.Lock()
         owner = self
@@ -73,6 +76,8 @@ class Proxy:
 
     def take(self, method: str, path: str) -> Trouble:
         with self._lock:
+            if self.break_after is not None and len(self.requests) >= self.break_after:
+                return Trouble(status=503)
             for trouble in self.troubles:
                 if trouble.times > 0 and trouble.method in ("", method) and trouble.match in path:
                     trouble.times -= 1
@@ -117,7 +122,7 @@ class _Handler(BaseHTTPRequestHandler):
         time.sleep(trouble.stall_s)
         data = self.rfile.read(size if trouble.lose is None else min(size, trouble.lose))
         if trouble.status:
-            self._answer(trouble.status, dict(trouble.headers), b"", trouble)
+            self._answer(trouble.status, dict(trouble.headers), trouble.body, trouble)
             return
         connection = http.client.HTTPConnection(proxy.upstream, timeout=30)
         try:

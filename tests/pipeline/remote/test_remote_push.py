@@ -8,7 +8,6 @@ import json
 import os
 import subprocess
 import tracemalloc
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -37,18 +36,6 @@ QUICK = Patience(attempts=4, connect_s=2, read_s=5, deadline_s=60, backoff_s=0.0
 CHUNK = 64 << 10
 # htpasswd -nbB ada "s3cret word"
 HTPASSWD = "ada:$2b$05$abcdefghijklmnopqrstuuDM.KJwaIBUdFNSI0sjlLSPixyAOKFFm"
-
-
-@pytest.fixture(scope="module")
-def upstream(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    with docker_registry(tmp_path_factory.mktemp("registry")) as host:
-        yield host
-
-
-@pytest.fixture
-def proxy(upstream: str) -> Iterator[Proxy]:
-    with proxy_to(upstream) as proxy:
-        yield proxy
 
 
 @pytest.fixture

@@ -27,6 +27,7 @@ from pipeline.bundle.model import BundleResult
 from pipeline.errors import SentenceError
 from pipeline.extension import stage as extension
 from pipeline.extension.model import ExtensionParams, ExtensionResult
+from pipeline.fetch import lock as tags
 from pipeline.fetch import stage as fetch
 from pipeline.fetch.model import FetchParams, FetchResult
 from pipeline.fetch.reference import RecipeReference, parse
@@ -49,6 +50,7 @@ DOIT_CONFIG = {
 }
 FLAVOURS = ("debian12", "debian13")
 LOCKS = task.BUILD / "lock"
+IMAGE_LOCK = PROJECT / "images.lock.json"
 PYTHON = PROJECT / ".venv" / "bin" / "python"
 
 try:
@@ -59,7 +61,9 @@ try:
         specs.check_references(spec, parse)
     KERNELS = {task.slug(spec.kernel): spec.kernel for spec in ZONES.values()}
     EXTENSIONS = task.named(choice.image for spec in ZONES.values() for choice in spec.extensions)
-    IMAGES = {name: spec.image for name, spec in ZONES.items()} | KERNELS | EXTENSIONS
+    NAMED = {name: spec.image for name, spec in ZONES.items()} | KERNELS | EXTENSIONS
+    LOCKED = tags.read_lock(IMAGE_LOCK)
+    IMAGES = {name: tags.pinned(reference, LOCKED) for name, reference in NAMED.items()}
     REFERENCES = {name: parse(reference) for name, reference in IMAGES.items()}
     MADE_BY = {name: maker_of(to.name) for name, to in REFERENCES.items() if isinstance(to, RecipeReference)}
 except SentenceError as error:
@@ -128,6 +132,11 @@ def task_fetch():
         if name not in MADE_BY and REFERENCES[name].digest is None:
             one["uptodate"].append(False)  # a tag may name another image by now: that takes one request
         yield one
+
+
+def task_lock():
+    """pin the tags of image references to digests, in images.lock.json: ./doit lock [zone=NAME]"""
+    return command_task(partial(tags.lock, whole=not get_var("zone")), IMAGE_LOCK, NAMED.values(), task.env)
 
 
 def task_unpack():

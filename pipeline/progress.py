@@ -60,7 +60,7 @@ class PlainProgress(Progress):
     @contextlib.contextmanager
     def bar(self, title: str, *, total: int | None = None, unit: str = "B") -> Iterator[Bar]:
         bar = _PlainBar(self, title, total, unit)
-        self.say(f"  {title} …")
+        self.say(f"  {title} ({amount_text(total, unit)}) …" if total and unit == "B" else f"  {title} …")
         yield bar
         bar.finish()
 

@@ -61,7 +61,9 @@ def use(*, offline: str, cache: str) -> None:
 @functools.cache
 def env() -> Env:
     """The one Env of this process: the user's store and settings, progress on stderr."""
-    return open_env(progress.for_terminal(), offline=_asked["offline"] == "yes", cache=_asked["cache"])
+    made = open_env(progress.for_terminal(), offline=_asked["offline"] == "yes", cache=_asked["cache"])
+    made.store.register(PROJECT)
+    return made
 
 
 def result_path(stage: str, name: str) -> Path:

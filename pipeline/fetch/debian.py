@@ -98,6 +98,7 @@ def _ask_mirror(env: Env, suite: str, include: tuple[str, ...], essential: bool,
     # Lists are kept by what they are lists of: the next recipe of the suite asks the mirror only what is new.
     key = hashlib.sha256(f"{architecture} {sources}".encode()).hexdigest()[:16]
     with env.store.lock(f"apt-{key}"), env.progress.bar(f"package lists of {suite} for {name}", unit="packages") as bar:
+        env.store.days.note(f"apt-{key}")
         apt = PrivateApt(env.store.root / "apt" / key, architecture)
         apt.configure(sources, system_settings())
         apt.update(f"Debian {suite}")

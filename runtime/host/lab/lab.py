@@ -321,6 +321,7 @@ class Lab:
     def _restore(self, pid: int, parts: Parts, writer: int) -> None:
         with self._qmp_of(pid) as qmp:
             self.snapshots.feed(parts.key, writer)
+            self.store.days.note(f"snapshot-{parts.key}")
             snapshots.wait_loaded(qmp)
             qmp.execute("cont")
 
@@ -328,6 +329,7 @@ class Lab:
         try:
             with self.store.lock(f"lab-snapshot-{parts.key[:32]}"), self._qmp() as qmp:
                 self.snapshots.save(qmp, parts.key)
+                self.store.days.note(f"snapshot-{parts.key}")
         except OSError as error:
             progress.say(f"the lab's snapshot could not be saved ({error.strerror}): the next start is a cold one, too")
 

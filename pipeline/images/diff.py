@@ -61,7 +61,7 @@ def diff_images(left: FetchResult, right: FetchResult, env: Env, spools: Spools,
     mtime:   compare times of modification too.
     Raises:  what unpacking raises, here and while `changes` is read.
     """
-    trees = [unpack.run(unpack.UnpackParams(image, env.config.limits), env, spools) for image in (left, right)]
+    trees = [unpack.run(unpack.UnpackParams(image), env, spools) for image in (left, right)]
     roots = [unpack.open_rootfs(env.store, tree, spools) for tree in trees]
     result = Difference(_config(left, right, env), iter(()))
     result.changes = _counted(result, _changes(roots, [tree.layers for tree in trees]), mtime)

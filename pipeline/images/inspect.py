@@ -170,6 +170,14 @@ def is_squashfs(path: Path) -> bool:
         return False
 
 
+def check_no_file(text: str) -> None:
+    """Refuse the path of a file of another kind, which as a reference would only be nonsense. Raises BadSquashfs."""
+    if text.startswith(("/", "./", "../")):
+        got = "a file of another kind" if Path(text).exists() else "no such file"
+        hint = "oci-archive:FILE and docker-archive:FILE are archives of images, oci:DIR is a layout"
+        raise BadSquashfs(text, expected="a squashfs file", got=got, hint=hint)
+
+
 def inspect_squashfs(path: Path) -> SquashfsFacts:
     """What a squashfs file says about itself. Raises BadSquashfs."""
     from PySquashfsImage.structure import Superblock

@@ -7,13 +7,14 @@ What is built here has names of its own: recipe/, kernel/, os/, zones/.
 
 from __future__ import annotations
 
+import os
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from pipeline.errors import PipelineError
 from pipeline.fetch.errors import NoSuchImage
 from pipeline.fetch.model import DEFAULT_PLATFORM
-from pipeline.fetch.reference import RegistryReference, parse
+from pipeline.fetch.reference import ArchiveReference, LayoutReference, RegistryReference, parse
 from pipeline.oci import MANIFEST, Descriptor, Digest
 from pipeline.store import Store
 
@@ -49,9 +50,19 @@ class Stored:
         return self.manifest.annotations.get(PLATFORM, "")
 
 
-def tag_of(reference: str, platform: str) -> str:
+def canonical(text: str) -> str:
+    """A reference written out: host, tag, and whole paths, so that it means the same in any directory."""
+    reference = parse(text)
+    if isinstance(reference, LayoutReference):
+        reference = replace(reference, directory=os.path.abspath(reference.directory))
+    elif isinstance(reference, ArchiveReference):
+        reference = replace(reference, file=os.path.abspath(reference.file))
+    return str(reference)
+
+
+def tag_of(text: str, platform: str) -> str:
     """The name a pulled image gets in the store."""
-    name = PREFIX + reference.removeprefix(SCHEME)
+    name = PREFIX + canonical(text).removeprefix(SCHEME)
     return name if platform == DEFAULT_PLATFORM else f"{name}+{platform}"
 
 
@@ -69,15 +80,14 @@ def find(text: str, store: Store, platform: str = "") -> Stored | None:
     """
     tags = store.tags()
     for name in (text, PREFIX + text):
-        if name in tags:
+        if name in tags and text in (name, shown_name(name)):  # "oci:DIR" is asked of DIR, though it has been pulled
             return Stored(name, tags[name])
     if _DIGEST_BEGIN.fullmatch(text):
         return _by_digest(text, tags, store)
     if text.startswith((PREFIX, *BUILT)):
         raise no_such_name(text, store)
-    reference = parse(text)
-    if isinstance(reference, RegistryReference) and not text.startswith(SCHEME):
-        name = tag_of(str(reference), platform or DEFAULT_PLATFORM)
+    if isinstance(parse(text), RegistryReference) and not text.startswith(SCHEME):
+        name = tag_of(text, platform or DEFAULT_PLATFORM)
         if name in tags:
             return Stored(name, tags[name])
     return None
@@ -85,7 +95,7 @@ def find(text: str, store: Store, platform: str = "") -> Stored | None:
 
 def last_pulled(text: str, store: Store, platform: str = "") -> Stored | None:
     """What a reference named when it was last pulled."""
-    name = tag_of(str(parse(text)), platform or DEFAULT_PLATFORM)
+    name = tag_of(text, platform or DEFAULT_PLATFORM)
     found = store.tags().get(name)
     return None if found is None else Stored(name, found)
 

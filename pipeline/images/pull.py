@@ -2,14 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 from pipeline import fetch
 from pipeline.env import Env
-from pipeline.errors import PipelineError
+from pipeline.errors import PipelineError, StoreDamaged
+from pipeline.fetch.errors import NoSuchImage
 from pipeline.fetch.manifest import Platform
 from pipeline.fetch.model import DEFAULT_PLATFORM
-from pipeline.images.names import BUILT, PLATFORM, PULLED, REFERENCE, Stored, find, last_pulled, no_such_name, tag_of
+from pipeline.images.names import (
+    BUILT,
+    PLATFORM,
+    PULLED,
+    REFERENCE,
+    Stored,
+    canonical,
+    find,
+    last_pulled,
+    no_such_name,
+    tag_of,
+)
 from pipeline.oci import Descriptor
 from pipeline.store import Store
 
@@ -26,10 +39,10 @@ def pull_image(reference: str, env: Env, *, platform: str = "") -> fetch.FetchRe
     """
     asked = str(Platform.parse(platform or DEFAULT_PLATFORM))
     result = fetched(reference, env, platform=asked)
-    tag, manifest = tag_of(result.reference, asked), result.manifest
+    tag, manifest = tag_of(reference, asked), result.manifest
     there = env.store.tags().get(tag)
     if there is None or there.digest != manifest.digest:
-        annotations = {REFERENCE: result.reference, PLATFORM: asked, PULLED: _now()}
+        annotations = {REFERENCE: canonical(reference), PLATFORM: asked, PULLED: _now()}
         env.store.tag(tag, Descriptor(manifest.media_type, manifest.digest, manifest.size_bytes, annotations))
     return result
 
@@ -47,9 +60,28 @@ def fetched(reference: str, env: Env, *, platform: str = "") -> fetch.FetchResul
 
 
 def stored_image(stored: Stored, env: Env, *, platform: str = "") -> fetch.FetchResult:
-    """An image of the store as fetching gives it. Raises NoSuchImage, BadImage, StoreDamaged."""
+    """An image of the store as fetching gives it. Raises NoSuchImage, BadImage, StoreDamaged where it lacks blobs."""
     asked = platform or stored.platform or DEFAULT_PLATFORM
-    return fetch.run(fetch.FetchParams(f"oci:{env.store.root}@{stored.manifest.digest}", asked), env)
+    try:
+        return fetch.run(fetch.FetchParams(f"oci:{env.store.root}@{stored.manifest.digest}", asked), env)
+    except NoSuchImage as error:
+        gone = [blob for blob in _blobs(stored, env.store) if not env.store.has(blob)]
+        if not gone:
+            raise
+        origin = stored.manifest.annotations.get(REFERENCE, "")
+        hint = f"zone image pull {origin} brings it again" if origin else "build it again"
+        raise StoreDamaged(
+            stored.subject, expected="all of its blobs", got=f"no {gone[0].digest}", hint=hint
+        ) from error
+
+
+def _blobs(stored: Stored, store: Store) -> list[Descriptor]:
+    if not store.has(stored.manifest):
+        return [stored.manifest]
+    document = store.read_json(stored.manifest.digest)
+    if not isinstance(document, dict):
+        return []
+    return [Descriptor.from_json(entry) for entry in (document.get("config"), *(document.get("layers") or []))]
 
 
 def image_of(text: str, env: Env, *, platform: str = "") -> fetch.FetchResult:
@@ -58,28 +90,30 @@ def image_of(text: str, env: Env, *, platform: str = "") -> fetch.FetchResult:
     return fetched(text, env, platform=platform) if stored is None else stored_image(stored, env, platform=platform)
 
 
-def untag(text: str, store: Store) -> list[str]:
-    """Take a pulled image's name away, or by digest all of its names; returns them. The blobs go with the next gc.
+def untag(texts: Sequence[str], store: Store) -> list[str]:
+    """Take pulled images' names away, by digest all names of an image; returns them. The blobs go with the next gc.
 
+    Effects: none where one of the texts is refused.
     Raises:  NoSuchImage with near names, NotPulled, AmbiguousName, BadReference.
     """
-    stored = find(text, store)
-    if stored is None:
-        stored = last_pulled(text, store)
-        if stored is None:
-            raise no_such_name(text, store)
-    names = [stored.name]
-    if text.startswith(("sha256:", "sha512:")):
+    names = [name for text in texts for name in _names(text, store)]
+    for name in names:
+        store.untag(name)
+    return names
+
+
+def _names(text: str, store: Store) -> list[str]:
+    stored = find(text, store) or last_pulled(text, store)
+    names = [] if stored is None else [stored.name]
+    if stored is not None and text.startswith(("sha256:", "sha512:")):
         names = sorted(tag for tag, entry in store.tags().items() if entry.digest == stored.manifest.digest)
+    if not names:
+        raise no_such_name(text, store)
     for name in names:
         if name.startswith(BUILT):
             kind, _, rest = name.partition("/")
             task = "bundle zone=" + rest if kind == "zones" else f"{kind}:{rest}"
             raise NotPulled(f"image {name}", expected="one that was pulled", got=f"what ./doit {task} made")
-    for name in names:
-        store.untag(name)
-    if names == [""]:
-        raise no_such_name(text, store)
     return names
 
 

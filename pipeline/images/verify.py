@@ -122,11 +122,11 @@ def _checked(what: str, blob: Descriptor, env: Env) -> Checked:
 
 def _inflated(what: str, blob: Descriptor, diff_id: Digest, env: Env) -> Checked:
     """One layer hashed as it is stored and as it inflates, in one pass."""
-    fault = ""
+    fault, there = "", env.store.path(blob.digest).exists()
     try:
         inflate_layer(env.store, Layer(blob, diff_id), env.config.limits)
     except StoreDamaged:
-        fault = _checked(what, blob, env).fault or "altered"
+        fault = "altered" if there else "missing"
     except PipelineError as error:
         fault = str(error)
     return Checked(what, blob.digest, blob.size_bytes, str(diff_id), fault)

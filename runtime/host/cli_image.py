@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from runtime.host.terminal import command, with_progress, write
+from runtime.host.terminal import command, escaped, with_progress, write
 
 REFERENCES = """\
 REF is a reference: docker://HOST/REPO[:TAG][@DIGEST] (the transport may be left out), oci:DIR[:TAG],
@@ -179,7 +179,7 @@ def _ls(arguments: argparse.Namespace) -> None:
 
 def _inspect(arguments: argparse.Namespace) -> None:
     from pipeline.images.errors import machine_errors
-    from pipeline.images.inspect import inspect_image, inspect_squashfs, is_squashfs
+    from pipeline.images.inspect import check_no_file, inspect_image, inspect_squashfs, is_squashfs
     from runtime.host.show_image import show_files, show_image, show_squashfs
 
     path = Path(arguments.reference)
@@ -187,7 +187,9 @@ def _inspect(arguments: argparse.Namespace) -> None:
         with machine_errors():
             facts = inspect_squashfs(path)
         show_squashfs(facts, format=arguments.format)
-    elif arguments.files:
+        return
+    check_no_file(arguments.reference)
+    if arguments.files:
         from pipeline.images.files import files_of
 
         entries = _working(arguments, lambda env: files_of(arguments.reference, env, platform=arguments.platform))
@@ -214,14 +216,13 @@ def _rm(arguments: argparse.Namespace) -> None:
     from pipeline.images.pull import untag
     from pipeline.store import Store
 
-    store = Store()
-    for text in arguments.names:
-        with machine_errors():
-            for name in untag(text, store):
-                write(f"untagged {shown_name(name)}\n")
+    with machine_errors():
+        names = untag(arguments.names, Store())
+    write("".join(f"untagged {escaped(shown_name(name))}\n" for name in names))
 
 
 def _diff(arguments: argparse.Namespace) -> int:
+    from pipeline.env import healing
     from pipeline.images.diff import diff_images
     from pipeline.images.pull import image_of
     from pipeline.layers import Spools
@@ -233,6 +234,6 @@ def _diff(arguments: argparse.Namespace) -> int:
             found = diff_images(images[0], images[1], env, spools, mtime=arguments.mtime)
             return found, list(found.changes), images
 
-    found, changes, images = _working(arguments, compare)
+    found, changes, images = _working(arguments, lambda env: healing(env, lambda: compare(env)))
     show_difference(found, changes, images, format=arguments.format, quiet=arguments.quiet)
     return 1 if arguments.exit_code and not found.equal else 0

@@ -23,6 +23,7 @@ META_MAX_BYTES = 1 << 20
 ID_MAX = 2**32 - 2  # 2**32 - 1 is "no id" to chown(2)
 MAJOR_MAX, MINOR_MAX = 0xFFF, 0xFFFFF  # squashfs and the kernel keep 12 and 20 bits
 EXTENT_BYTES = 128  # what one piece of a sparse file takes in memory, about
+NO_XATTRS: dict[bytes, bytes] = {}  # one for all the entries that have none: they are many
 MTIME_END_NS = 2**32 * 10**9  # squashfs counts seconds from 1970 in 32 bits
 
 _HEADER = struct.Struct("100s8s8s8s12s12s8sc100s6s2s32s32s8s8s155s12x")
@@ -46,15 +47,12 @@ _KINDS = {
 class TarReader:
     """`feed` it the bytes of one layer, `finish` it, and take `entries` and `warnings`.
 
-    emit:    is given every entry once all of it is known, and `entries` stays empty; memory does not grow with them.
     Raises:  BadLayer, LimitExceeded.
     """
 
-    def __init__(self, limits: Limits, *, subject: str, emit: Callable[[Entry], object] | None = None) -> None:
+    def __init__(self, limits: Limits, *, subject: str) -> None:
         self.entries: list[Entry] = []
         self.warnings: Counter[str] = Counter()
-        self.count = 0  # of entries
-        self._emit = emit or self.entries.append
         self._limits, self._subject = limits, subject
         self._metadata_bytes = 0
         self._offset = 0  # of the next byte to come
@@ -194,9 +192,8 @@ class TarReader:
     # -- entries -------------------------------------------------------------------------------------------------------
 
     def _entry(self, block: bytes, fields: tuple[bytes, ...], kind: Kind, size: int) -> None:
-        if self.count >= self._limits.entries:
+        if len(self.entries) >= self._limits.entries:
             raise self._exceeded("entries", f"at most {self._limits.entries} entries")
-        self.count += 1
         pax, self._pax = self._pax or {}, None
         long, self._long = self._long, {}
         name, mode, uid, gid, _, mtime, _, flag, linkname, magic, _, _, _, major, minor, prefix = fields
@@ -210,7 +207,7 @@ class TarReader:
             size = decimal(pax[b"size"], "size")
             if size < 0:
                 raise self._bad("a size of 0 or more", str(size))
-        entry = Entry(path, kind, mode=number(mode, "mode") & 0o7777, offset=self._offset)
+        entry = Entry(path, kind, number(mode, "mode") & 0o7777, xattrs=NO_XATTRS, offset=self._offset)
         entry.uid, entry.gid = self._id(pax, b"uid", uid), self._id(pax, b"gid", gid)
         seconds = pax.get(b"mtime")
         entry.mtime_ns = number(mtime, "mtime") * 10**9 if seconds is None else time_ns(seconds, "mtime")
@@ -229,6 +226,7 @@ class TarReader:
         if entry.kind in (Kind.SYMLINK, Kind.HARDLINK):
             entry.target = self._target(pax.get(b"linkpath") or long.get(b"K") or linkname.rstrip(b"\0"))
         entry.size_bytes = size
+        self.entries.append(entry)
         self._count_metadata(len(path) + len(entry.target))
         if entry.xattrs:
             self._count_metadata(sum(len(name) + len(value) for name, value in entry.xattrs.items()))
@@ -265,7 +263,6 @@ class TarReader:
         if entry.size_bytes > limit:
             got = f"{entry.size_bytes} bytes"
             raise self._exceeded("file_bytes", f"a file of at most {limit} bytes", path=entry.path, got=got)
-        self._emit(entry)
         self._skip = -(-stored // BLOCK) * BLOCK
         self._collect(BLOCK, self._header)
 

@@ -72,6 +72,17 @@ def test_init_loads_its_modules_and_names_the_missing_root(parts):
     assert "Kernel panic" not in said and "reboot: Power down" in said
 
 
+def test_case_93_a_booting_kernel_reads_what_follows_awkward_entries(parts):
+    """A file called like the end of an archive, hard links, every alignment: what comes after them is still found."""
+    links = [newc.Entry(name, 0o100644, b"D" * 1001, hardlink="one") for name in ("x/a", "x/b", "x/c")]
+    odd = [newc.file("x/" + "n" * length, b"y" * length) for length in range(1, 9)]
+    awkward = newc.archive([newc.directory("x"), newc.file("TRAILER!!!", b"not the end"), *links, *odd])
+    launch = Launch("box", "ab" * 32, parts[2], Process(("true",), ()), extra={"device_timeout_s": 1})
+    said = console((parts[0], parts[1] + awkward, parts[2]), canonical_json(to_json(launch)))
+    assert "root device xvda did not appear" in said, said
+    assert "unpacking failed" not in said and "Kernel panic" not in said
+
+
 def test_without_launch_data_init_says_so_and_powers_off(parts):
     said = console(parts, None)
     assert "failed (launch): reading the launch data /zone/launch.json: No such file or directory" in said

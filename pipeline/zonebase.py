@@ -11,6 +11,7 @@ from pipeline import newc
 
 ZONE_ABI = 1
 ADDONS_MOUNT = "/run/zone/ext"
+OVERLAY = b"overlays/workload/"  # on the addons disk, as in Edera's kernel images: laid over the workload's root
 DIRECTORIES = ("bin", "dev", "lib", "modules", "proc", "run", "sys", "zone")
 # Names of init, and what is mounted over or written by the host and init.
 RESERVED = frozenset({b"init", b"bin/zone", b"bin/styrolite", b"dev", b"modules", b"proc", b"run", b"sys", b"zone"})

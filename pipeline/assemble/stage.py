@@ -19,10 +19,9 @@ from pipeline.oci import Descriptor
 from pipeline.squashfs import writer_versions
 from pipeline.store import Store
 from pipeline.tree import Entry, Kind, read_tree
-from pipeline.zonebase import ADDONS_MOUNT
+from pipeline.zonebase import ADDONS_MOUNT, OVERLAY
 
 VERSION = 1
-OVERLAY = b"overlays/workload/"  # as in Edera's kernel images: laid over the root of the workload
 
 
 def run(params: AssembleParams, env: Env) -> AssembleResult:

@@ -17,9 +17,8 @@ from pipeline import kmodule
 from pipeline.extension.errors import BadExtension
 from pipeline.extension.model import ExtensionKind, Facts, Phase
 from pipeline.tree import Entry, Kind, printable
-from pipeline.zonebase import DIRECTORIES, RESERVED
+from pipeline.zonebase import DIRECTORIES, OVERLAY, RESERVED
 
-OVERLAY = b"overlays/workload/"
 _BASE = frozenset(name.encode() for name in DIRECTORIES)
 _KINDS = (Kind.FILE, Kind.DIRECTORY, Kind.SYMLINK, Kind.HARDLINK)
 _FIRMWARE = re.compile(rb"(?:usr/)?lib/firmware(?:/(.+))?", re.S)

@@ -271,5 +271,36 @@ def test_modules_of_the_addons_appear_under_the_kernels_release(box, tmp_path):
     assert out.splitlines() == ["module", os.uname().release] and end.endswith("code 0")
 
 
+def test_utilities_of_the_addons_lie_over_the_image_and_below_what_the_zone_writes(box, tmp_path):
+    tools = tmp_path / "addons" / "overlays" / "workload" / "opt"
+    tools.mkdir(parents=True)
+    (tools / "tool").write_text("#!/bin/sh\necho a tool\n")
+    (tools / "tool").chmod(0o755)
+    text = "/opt/tool; echo mine >/opt/tool; cat /opt/tool /run/zone/ext/overlays/workload/opt/tool; ls /; ls /victim"
+    with loop_device(zoneparts.squashfs(tmp_path / "addons", tmp_path / "addons.sqfs")) as device:
+        out, end = box(sh(text), addons=device.removeprefix("/dev/"))
+    lines = out.splitlines()
+    assert lines[:4] == ["a tool", "mine", "#!/bin/sh", "echo a tool"] and end.endswith("code 0")
+    assert {"bin", "opt", "run"} <= set(lines) and "overlays" not in lines
+
+
+def test_the_addons_cannot_be_written_and_give_no_privileges(box, tmp_path):
+    (tmp_path / "addons" / "overlays").mkdir(parents=True)
+    with loop_device(zoneparts.squashfs(tmp_path / "addons", tmp_path / "addons.sqfs")) as device:
+        out, _ = box(sh("cat /proc/self/mounts"), addons=device.removeprefix("/dev/"), readonly_root=True)
+    (line,) = [line for line in out.splitlines() if " /run/zone/ext " in line]
+    assert set(line.split()[3].split(",")) >= {"ro", "nosuid", "nodev"}
+
+
+def test_a_late_module_that_is_not_there_is_named(box):
+    _, end = box(sh("true"), late_modules=[{"path": "/run/zone/ext/modules/none.ko"}])
+    assert end == "zone: failed (modules): loading /run/zone/ext/modules/none.ko: No such file or directory"
+
+
+def test_addons_that_do_not_come_are_named(box):
+    _, end = box(sh("true"), addons="xvdz", extra={"device_timeout_s": 0.2})
+    assert "failed (addons): addons device xvdz did not appear" in end
+
+
 def test_launch_data_that_are_broken_are_named(box):
     assert "failed (launch): launch data: key process.uid" in box({"uid": "root"})[1]

@@ -17,10 +17,29 @@ class Adopter(Protocol):
         """fsync a finished temporary file and rename it to its digest."""
 
 
-class BlobWriter:
-    """Bytes on their way into the store: hashed while written, published by `commit`, dropped otherwise."""
+class Sink(Protocol):
+    """Who reads a blob along while it is written. What it finds wrong it says in `finish`, once the digest is right."""
 
-    def __init__(self, store: Adopter, file: IO[bytes], path: Path, algorithm: str = "sha256") -> None:
+    def write(self, data: bytes | memoryview, /) -> object:
+        """The next bytes."""
+
+    def restart(self) -> None:
+        """Forget them: the sender begins again."""
+
+    def finish(self) -> None:
+        """These were all of them, and they are the blob's."""
+
+
+class BlobWriter:
+    """Bytes on their way into the store: hashed while written, published by `commit`, dropped otherwise.
+
+    sink:    is given the same bytes; what it raises keeps the blob from being published.
+    """
+
+    def __init__(
+        self, store: Adopter, file: IO[bytes], path: Path, algorithm: str = "sha256", sink: Sink | None = None
+    ) -> None:
+        self._sink = sink
         self._store, self._file, self._path, self._algorithm = store, file, path, algorithm
         self._hash = hashlib.new(algorithm)
         self.size_bytes = 0
@@ -32,12 +51,21 @@ class BlobWriter:
         self._file.truncate()
         self._hash = hashlib.new(self._algorithm)
         self.size_bytes = 0
+        if self._sink is not None:
+            self._sink.restart()
 
     def write(self, data: bytes | memoryview) -> int:
         """Append and hash `data`."""
         self._hash.update(data)
         self.size_bytes += len(data)
+        if self._sink is not None:
+            self._sink.write(data)
         return self._file.write(data)
+
+    @property
+    def digest(self) -> Digest:
+        """Of what was written so far."""
+        return Digest(self._algorithm, self._hash.hexdigest())
 
     def commit(
         self, *, media_type: str = "application/octet-stream", expected: Descriptor | None = None, subject: str = "blob"
@@ -46,9 +74,11 @@ class BlobWriter:
 
         Raises:  DigestMismatch; nothing is published then.
         """
-        digest = Digest(self._algorithm, self._hash.hexdigest())
+        digest = self.digest
         if expected is not None:
             check_digest(subject, expected, digest, self.size_bytes)
+        if self._sink is not None:
+            self._sink.finish()
         self._file.flush()
         self._store.adopt(self._path, digest, fileno=self._file.fileno())
         self.committed = True

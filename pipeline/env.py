@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol, TypeVar
@@ -10,11 +11,14 @@ from pipeline.cachekey import action_key
 from pipeline.config import Config, load_config
 from pipeline.errors import StoreDamaged
 from pipeline.jsonmodel import from_json, to_json
+from pipeline.layers import Spools
+from pipeline.limits import Limits
 from pipeline.oci import Descriptor
 from pipeline.progress import Progress
 from pipeline.store import Store
 
 T = TypeVar("T")
+SPOOLS_KEPT_BYTES = 2 << 30  # of inflated layers, between the stages of one process
 SMALL_BYTES = 256 << 10  # what is hashed faster than anyone notices
 
 
@@ -33,6 +37,7 @@ class Env:
     """Handed to `run(params, env)` of every stage; it stops at stage.py, workers take plain values.
 
     offline: open no socket; what is not in the store is an error.
+    spools:  inflated layers that the stages of this process share.
     """
 
     store: Store
@@ -40,6 +45,22 @@ class Env:
     offline: bool = False
     config: Config = field(default_factory=Config)
     remote: RemoteCache | None = None
+    spools: Spools | None = None
+
+
+@contextlib.contextmanager
+def inflated_layers(env: Env, shared: Spools | None = None, limits: Limits | None = None) -> Iterator[Spools]:
+    """Inflated layers for one stage: shared with it, or of this process, or its own and then dropped."""
+    if shared is not None:
+        yield shared
+    elif env.spools is not None:
+        try:
+            yield env.spools
+        finally:
+            env.spools.trim(SPOOLS_KEPT_BYTES)
+    else:
+        with Spools(env.store, limits or env.config.limits) as spools:
+            yield spools
 
 
 def open_env(progress: Progress, *, offline: bool = False, cache: str = "") -> Env:

@@ -19,12 +19,13 @@ import json
 import os
 import shutil
 import stat
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from io import BufferedReader
 from pathlib import Path
 from typing import Any
 
 from pipeline.blobwriter import BlobWriter as BlobWriter
+from pipeline.blobwriter import Sink as Sink
 from pipeline.blobwriter import check_digest as check_digest
 from pipeline.durable import fsync_dir as fsync_dir
 from pipeline.durable import take
@@ -37,6 +38,7 @@ from pipeline.storeform import StoreUnfit, check_form, who_owns
 from pipeline.usedays import UseDays
 from pipeline.workshop import Workshop
 
+READ_BYTES = 256 << 10
 # What a disk or a file of the wrong kind answers, as against a machine that is out of something.
 UNREADABLE = (errno.EIO, errno.EISDIR, errno.ELOOP, errno.EACCES, errno.EPERM)
 
@@ -216,16 +218,34 @@ class Store:
             raise self.damaged(digest)
         return data
 
+    def read_along(self, digest: Digest, write: Callable[[bytes], object]) -> None:
+        """Give an object's bytes to `write`, hashing them: the one reading of a large object.
+
+        Raises:  StoreDamaged at its end, and then what was given is worth nothing; what `write` raises.
+        """
+        seen = hashlib.new(digest.algorithm)
+        try:
+            with self.open(digest) as file:
+                while data := file.read(READ_BYTES):
+                    seen.update(data)
+                    write(data)
+        except OSError as error:
+            if error.errno not in UNREADABLE:
+                raise
+            raise self.damaged(digest) from error
+        if seen.hexdigest() != digest.hex:
+            raise self.damaged(digest)
+
     def read_json(self, digest: Digest) -> Any:
         """A small JSON object of the store, verified and parsed."""
         return parse_json(self.read(digest), subject=str(digest))
 
     @contextlib.contextmanager
-    def writer(self, algorithm: str = "sha256") -> Iterator[BlobWriter]:
-        """A context in which a blob is written; leaving it without `commit` leaves nothing."""
+    def writer(self, algorithm: str = "sha256", *, sink: Sink | None = None) -> Iterator[BlobWriter]:
+        """A context in which a blob is written; leaving it without `commit` leaves nothing. The sink reads along."""
         self.check_writable()
         with self._workshop.file("blob.") as (file, path):
-            yield BlobWriter(self, file, path, algorithm)
+            yield BlobWriter(self, file, path, algorithm, sink)
 
     @contextlib.contextmanager
     def scratch(self) -> Iterator[Path]:

@@ -1,13 +1,14 @@
-"""One line per entry: the document form of a layer's index and of a merged image tree.
+"""Entries, and their document form: a layer's index, a merged image tree.
 
-A line is a JSON list, the first line a header. Names are bytes: they travel as UTF-8 with surrogate escapes, which
-gives every byte string exactly one text form and back. Contents are not in the document; `layer`, `offset` and
-`size_bytes` say where they lie in the inflated layers.
+The first line is a header, every other one a JSON list of some hundred entries, each a list of its fields.
+Names are bytes: they travel as UTF-8 with surrogate escapes, which gives every byte string exactly one text form and
+back. Contents are not in the document; `layer`, `offset` and `size_bytes` say where they lie in the inflated layers.
 """
 
 from __future__ import annotations
 
 import base64
+import itertools
 import json
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
@@ -18,8 +19,9 @@ from pipeline.errors import PipelineError, StoreDamaged
 from pipeline.oci import Descriptor
 from pipeline.store import Store
 
-MEDIA_TYPE = "application/vnd.zonewright.tree.v1+jsonl"
-HEADER = {"format": "zonewright-tree", "version": 1}
+MEDIA_TYPE = "application/vnd.zonewright.tree.v2+jsonl"
+HEADER = {"format": "zonewright-tree", "version": 2}
+ENTRIES_PER_LINE = 256
 
 
 class Kind(StrEnum):
@@ -59,6 +61,9 @@ class Entry:
     extents: tuple[tuple[int, int], ...] | None = None
 
 
+_KINDS = {kind.value: kind for kind in Kind}
+
+
 class BadTree(PipelineError):
     """A tree document this version cannot read."""
 
@@ -76,9 +81,7 @@ def printable(path: bytes) -> str:
     return path.decode("utf-8", "backslashreplace").encode("unicode_escape").decode("ascii")[:300]
 
 
-def to_line(entry: Entry) -> bytes:
-    """One line of the document."""
-    xattrs = {_text(key): base64.b64encode(value).decode() for key, value in sorted(entry.xattrs.items())}
+def _fields(entry: Entry) -> list[Any]:
     fields: list[Any] = [
         _text(entry.path),
         entry.kind.value,
@@ -91,19 +94,18 @@ def to_line(entry: Entry) -> bytes:
         entry.offset,
         entry.size_bytes,
     ]
-    if xattrs or entry.extents is not None or entry.major or entry.minor:
+    if entry.xattrs or entry.extents is not None or entry.major or entry.minor:
+        xattrs = {_text(key): base64.b64encode(value).decode() for key, value in sorted(entry.xattrs.items())}
         fields += [xattrs, entry.extents, entry.major, entry.minor]
-    return json.dumps(fields, separators=(",", ":")).encode() + b"\n"
+    return fields
 
 
-def from_line(line: bytes) -> Entry:
-    """The entry of one line."""
-    fields = json.loads(line)
-    path, kind, mode, uid, gid, mtime_ns, target, layer, offset, size_bytes = fields[:10]
-    entry = Entry(_bytes(path), Kind(kind), mode, uid, gid, mtime_ns, _bytes(target))
+def _entry(fields: list[Any]) -> Entry:
+    path, kind, mode, uid, gid, mtime_ns, target, layer, offset, size_bytes, *more = fields
+    entry = Entry(_bytes(path), _KINDS[kind], mode, uid, gid, mtime_ns, _bytes(target))
     entry.layer, entry.offset, entry.size_bytes = layer, offset, size_bytes
-    if len(fields) > 10:
-        xattrs, extents, entry.major, entry.minor = fields[10:14]
+    if more:
+        xattrs, extents, entry.major, entry.minor = more
         entry.xattrs = {_bytes(key): base64.b64decode(value) for key, value in xattrs.items()}
         entry.extents = None if extents is None else tuple((start, length) for start, length in extents)
     return entry
@@ -111,10 +113,12 @@ def from_line(line: bytes) -> Entry:
 
 def write_tree(store: Store, entries: Iterable[Entry]) -> Descriptor:
     """Store entries as a document. Effects: one new blob."""
+    encode = json.JSONEncoder(separators=(",", ":")).encode
     with store.writer() as writer:
         writer.write(json.dumps(HEADER, sort_keys=True, separators=(",", ":")).encode() + b"\n")
-        for entry in entries:
-            writer.write(to_line(entry))
+        fields = map(_fields, entries)
+        while line := list(itertools.islice(fields, ENTRIES_PER_LINE)):
+            writer.write(encode(line).encode() + b"\n")
         return writer.commit(media_type=MEDIA_TYPE)
 
 
@@ -128,4 +132,5 @@ def read_tree(store: Store, descriptor: Descriptor) -> Iterator[Entry]:
     with open(store.path(descriptor.digest), "rb") as lines:
         if json.loads(next(lines, b"null")) != HEADER:
             raise BadTree(f"tree {descriptor.digest}", expected=f"the header {HEADER}", got="another")
-        yield from map(from_line, lines)
+        for line in lines:
+            yield from map(_entry, json.loads(line))

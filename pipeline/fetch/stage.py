@@ -4,29 +4,38 @@ from __future__ import annotations
 
 import contextlib
 import threading
+from collections.abc import Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from pipeline.env import Env, cached
-from pipeline.errors import DigestMismatch
+from pipeline.errors import DigestMismatch, StoreDamaged
 from pipeline.fetch.follow import image_manifest
 from pipeline.fetch.manifest import Platform, diff_ids
 from pipeline.fetch.model import FetchParams, FetchResult
 from pipeline.fetch.reference import parse
 from pipeline.fetch.source import Source, resolve
-from pipeline.oci import Descriptor
+from pipeline.oci import Descriptor, Digest
+from pipeline.store import Sink, Store, check_digest
 
 if TYPE_CHECKING:
+    from concurrent.futures import Future
+
     from pipeline.fetch.http import Patience
 
 VERSION = 2
 WORKERS = 4
 
+MakeSink = Callable[[Descriptor, Digest], Sink]  # of a layer and its diff_id
 
-def run(params: FetchParams, env: Env, *, patience: Patience | None = None) -> FetchResult:
+
+def run(
+    params: FetchParams, env: Env, *, sink: MakeSink | None = None, patience: Patience | None = None
+) -> FetchResult:
     """Bring an image into the store.
 
     An image named by digest whose blobs are there needs no network; one named by tag needs one request.
+    sink:    makes what reads a layer's bytes along while they come. A remembered image asks for none.
     Raises:  BadReference, NoSuchImage, BadImage, BadDocument, RegistryError, DigestMismatch.
     """
     reference = parse(params.reference)
@@ -41,7 +50,7 @@ def run(params: FetchParams, env: Env, *, patience: Patience | None = None) -> F
             params={"platform": str(platform)},
             inputs={"manifest": str(found.digest)},
             # Without the reference: it may name a directory of this host, and other hosts may read this result.
-            build=lambda: replace(_fetch(str(reference), source, found, data, platform, env), reference=""),
+            build=lambda: replace(_fetch(str(reference), source, found, data, platform, env, sink), reference=""),
         )
     return replace(result, reference=str(reference))
 
@@ -50,21 +59,29 @@ def run(params: FetchParams, env: Env, *, patience: Patience | None = None) -> F
 
 
 def _fetch(
-    subject: str, source: Source, found: Descriptor, data: bytes | None, platform: Platform, env: Env
+    subject: str,
+    source: Source,
+    found: Descriptor,
+    data: bytes | None,
+    platform: Platform,
+    env: Env,
+    make_sink: MakeSink | None,
 ) -> FetchResult:
     from concurrent.futures import ThreadPoolExecutor, as_completed  # a hit needs none
 
     manifest, descriptor = image_manifest(subject, source, found, data, platform, env.store)
     stop = threading.Event()
-    config = _blob(source, manifest.config, env, f"config of {subject}", stop)
+    config = _blob(source, manifest.config, env, f"config of {subject}", stop, None)
     ids = diff_ids(env.store.read(config.digest), manifest, platform, subject=subject)
-    numbered = list(enumerate(manifest.layers, 1))
+    total = len(manifest.layers)
     pool = ThreadPoolExecutor(max_workers=WORKERS)
     try:
-        waiting = {
-            layer.digest: pool.submit(_blob, source, layer, env, f"layer {number}/{len(numbered)} of {subject}", stop)
-            for number, layer in reversed(numbered)
-        }
+        waiting: dict[Digest, Future[Descriptor]] = {}
+        for number, (layer, diff_id) in reversed(list(enumerate(zip(manifest.layers, ids, strict=True), 1))):
+            sink = make_sink(layer, diff_id) if make_sink is not None and layer.digest not in waiting else None
+            if layer.digest not in waiting:
+                name = f"layer {number}/{total} of {subject}"
+                waiting[layer.digest] = pool.submit(_blob, source, layer, env, name, stop, sink)
         for done in as_completed(waiting.values()):
             done.result()  # the first failure, whichever layer it is of
         layers = tuple(waiting[layer.digest].result() for layer in manifest.layers)
@@ -78,14 +95,16 @@ class _Stopped(Exception):
     """Another blob has failed; this one is no longer wanted."""
 
 
-def _blob(source: Source, descriptor: Descriptor, env: Env, subject: str, stop: threading.Event) -> Descriptor:
+def _blob(
+    source: Source, descriptor: Descriptor, env: Env, subject: str, stop: threading.Event, sink: Sink | None
+) -> Descriptor:
     """One blob, from the store or the source. Two processes that want it fetch it once."""
     clean = Descriptor(descriptor.media_type, descriptor.digest, descriptor.size_bytes)
     with env.store.lock(f"blob-{descriptor.digest.hex}"):
-        if env.store.has(descriptor) and env.store.verify(descriptor.digest):
+        if env.store.has(descriptor) and _intact(env.store, descriptor.digest, sink):
             return clean
         with (
-            env.store.writer(descriptor.digest.algorithm) as writer,
+            env.store.writer(descriptor.digest.algorithm, sink=sink) as writer,
             env.progress.bar(subject, total=descriptor.size_bytes) as bar,
         ):
 
@@ -96,8 +115,22 @@ def _blob(source: Source, descriptor: Descriptor, env: Env, subject: str, stop: 
 
             source.copy(descriptor, writer, advance, subject)
             try:
-                writer.commit(expected=descriptor, subject=subject)
+                check_digest(subject, descriptor, writer.digest, writer.size_bytes)
             except DigestMismatch as error:
                 came = f"{writer.size_bytes} of {descriptor.size_bytes} bytes came; run again"
                 raise DigestMismatch(error.subject, expected=error.expected, got=error.got, hint=came) from None
+            writer.commit(expected=descriptor, subject=subject)
     return clean
+
+
+def _intact(store: Store, digest: Digest, sink: Sink | None) -> bool:
+    """Is a blob of the store what its digest says? The one reading of it that tells gives the sink its bytes."""
+    if sink is None:
+        return store.verify(digest)
+    try:
+        store.read_along(digest, sink.write)
+    except StoreDamaged:
+        sink.restart()
+        return False
+    sink.finish()
+    return True

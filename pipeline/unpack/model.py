@@ -28,7 +28,6 @@ class LayerIndex:
 
     index: Descriptor
     entries: int
-    size_bytes: int  # inflated
     warnings: dict[str, int] = field(default_factory=dict)
 
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 
-from pipeline.env import Env, cached
+from pipeline.env import Env, cached, inflated_layers
 from pipeline.jsonmodel import to_json
 from pipeline.layers import Layer, Spools
 from pipeline.limits import Limits, limit_hint
@@ -21,8 +21,8 @@ from pipeline.unpack.merge import Merge
 from pipeline.unpack.model import LayerIndex, UnpackParams, UnpackResult
 from pipeline.unpack.tar import TarReader
 
-VERSION = 1  # of the merge rules and of the tree document
-INDEX_VERSION = 2  # of the tar reader
+VERSION = 2  # of the merge rules and of the tree document
+INDEX_VERSION = 3  # of the tar reader
 WORKERS = 4
 ACCOUNTS_MAX_BYTES = 1 << 20
 
@@ -62,20 +62,25 @@ def _unpack(
     layers: tuple[Layer, ...], params: UnpackParams, limits: Limits, env: Env, shared: Spools | None
 ) -> UnpackResult:
     with contextlib.ExitStack() as stack:
-        spools = shared or stack.enter_context(Spools(env.store, limits))
+        spools = stack.enter_context(inflated_layers(env, shared, limits))
         bar = stack.enter_context(env.progress.bar("unpack", total=sum(layer.blob.size_bytes for layer in layers)))
-        pool = stack.enter_context(ThreadPoolExecutor(max_workers=WORKERS))
+        pool = ThreadPoolExecutor(max_workers=WORKERS)
+        stack.callback(pool.shutdown, cancel_futures=True)
 
-        def index(layer: Layer) -> LayerIndex:
-            found = index_layer(layer, limits, env, spools)
+        def read(layer: Layer) -> tuple[list[Entry], Mapping[str, int]]:
+            found = read_layer(layer, limits, env, spools)
             bar.advance(layer.blob.size_bytes)
             return found
 
         merge = Merge(limits, strict=params.strict)
         warnings = label_warnings(layers, env.store)
-        for layer, found in zip(layers, pool.map(index, layers), strict=True):
-            merge.add(list(read_tree(env.store, found.index)), subject=layer.name)
-            warnings.update(found.warnings)
+        waiting = {layer.diff_id: pool.submit(read, layer) for layer in layers}
+        for number, layer in enumerate(layers):
+            entries, warned = waiting[layer.diff_id].result()
+            if layer.diff_id not in {later.diff_id for later in layers[number + 1 :]}:
+                del waiting[layer.diff_id]  # its entries are the merge's from here on
+            merge.add(entries, subject=layer.name)
+            warnings.update(warned)
         warnings.update(merge.warnings)
         result = _keep(merge, layers, dict(sorted(warnings.items())), env.store, spools)
     for what, times in result.warnings.items():
@@ -108,32 +113,36 @@ def _account_file(rootfs: Rootfs, path: str) -> Descriptor | None:
     return rootfs.store_file(path, media_type="text/plain")
 
 
-def index_layer(layer: Layer, limits: Limits, env: Env, spools: Spools) -> LayerIndex:
-    """One layer's entries, from the store where the same tar was read before (its blob may have been another).
+def layer_reader(layer: Layer, limits: Limits) -> TarReader:
+    """What reads a layer along while it is inflated, for `Spools.sink`."""
+    return TarReader(limits, subject=layer.name)
+
+
+def read_layer(layer: Layer, limits: Limits, env: Env, spools: Spools) -> tuple[list[Entry], Mapping[str, int]]:
+    """One layer's entries and warnings: from the pass that inflated it, from the store where the same tar was read
+    before (its blob may have been another), or by a pass over its blob.
 
     Raises:  BadLayer, BadCompression, LimitExceeded, DigestMismatch, StoreDamaged.
     """
+    reader = spools.taken(layer)
+    if not isinstance(reader, TarReader):
+        reader = None
 
-    def build() -> LayerIndex:
-        reader = TarReader(limits, subject=layer.name)
-        size_bytes = 0
+        def build() -> LayerIndex:
+            nonlocal reader
+            reader = spools.read(layer, lambda: layer_reader(layer, limits))
+            index = write_tree(env.store, reader.entries)
+            return LayerIndex(index, len(reader.entries), dict(reader.warnings))
 
-        def tap(data: bytes) -> None:
-            nonlocal size_bytes
-            size_bytes += len(data)
-            reader.feed(data)
-
-        spools.open(layer, tap=tap)
-        reader.finish()
-        index = write_tree(env.store, reader.entries)
-        return LayerIndex(index, len(reader.entries), size_bytes, dict(reader.warnings))
-
-    return cached(
-        env,
-        LayerIndex,
-        stage="unpack.index",
-        version=INDEX_VERSION,
-        params=to_json(limits),
-        inputs={"diff_id": str(layer.diff_id)},
-        build=build,
-    )
+        found = cached(
+            env,
+            LayerIndex,
+            stage="unpack.index",
+            version=INDEX_VERSION,
+            params=to_json(limits),
+            inputs={"diff_id": str(layer.diff_id)},
+            build=build,
+        )
+        if reader is None:
+            return list(read_tree(env.store, found.index)), found.warnings
+    return reader.entries, reader.warnings

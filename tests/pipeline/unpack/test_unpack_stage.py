@@ -8,6 +8,7 @@ import json
 import os
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import pytest
 import zstandard
@@ -18,7 +19,7 @@ from pipeline import fetch, unpack
 from pipeline.env import Env
 from pipeline.errors import DigestMismatch, PipelineError, StoreDamaged
 from pipeline.inflate import BadCompression, inflated
-from pipeline.layers import Spools
+from pipeline.layers import Layer, LayerPass, Spools
 from pipeline.limits import Limits
 from pipeline.rootfs import NoSuchFile
 from pipeline.store import Store
@@ -70,19 +71,25 @@ def test_accounts_behind_symlinks_of_the_image_are_found(tmp_path: Path) -> None
     assert env.store.read(result.passwd.digest) == b"root\n"
 
 
+def passes(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The diff_id of every layer that is inflated from here on."""
+    begun: list[str] = []
+    original = LayerPass.__init__
+
+    def recorded(self: LayerPass, layer: Layer, *rest: Any) -> None:
+        begun.append(str(layer.diff_id))
+        original(self, layer, *rest)
+
+    monkeypatch.setattr(LayerPass, "__init__", recorded)
+    return begun
+
+
 def test_second_image_with_the_same_layer_does_not_read_it_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     base = tar_of({"base": b"1"})
     run(image_of(base), tmp_path)
-    opened: list[str] = []
-    original = Spools.open
-
-    def recorded(self: Spools, layer: object, **options: object) -> int:
-        opened.append(str(layer.diff_id))  # type: ignore[attr-defined]
-        return original(self, layer, **options)  # type: ignore[arg-type]
-
-    monkeypatch.setattr(Spools, "open", recorded)
+    opened = passes(monkeypatch)
     layout = write_layout(tmp_path / "second", {"t": image_of(base, tar_of({"top": b"2"}), compression="zstd")})
     env = Env(Store(tmp_path / "store"))
     result = unpack.run(unpack.UnpackParams(fetch.run(fetch.FetchParams(f"oci:{layout}"), env)), env)
@@ -170,6 +177,8 @@ def zstd_raw(*, dictionary_id: bytes) -> bytes:
 GOOD = {
     "gzip": (GZIP, RAW),
     "case_80/1: gzip of several members": (GZIP + GZIP, RAW + RAW),
+    "gzip in many full pieces": (gzip.compress(bytes(5 << 20), mtime=0), bytes(5 << 20)),
+    "zstd in many full pieces": (zstandard.ZstdCompressor().compress(bytes(5 << 20)), bytes(5 << 20)),
     "case_80/2: gzip with zero padding": (GZIP + bytes(5000), RAW),
     "zstd": (ZSTD, RAW),
     "case_83/1: zstd of several frames": (ZSTD + ZSTD, RAW + RAW),

@@ -18,6 +18,7 @@ from run import PROJECT, Measure, NotMeasured
 from scaling import growth_by_entries, growth_by_layers, hits, memory
 from two_hosts import two_hosts
 
+from pipeline.errors import PipelineError
 from pipeline.store import Store
 
 RECIPE = "recipe/nginx"
@@ -45,7 +46,7 @@ def measure(out: Path) -> list[Measure]:
             say(take.__name__)
             try:
                 taken += take(at)
-            except NotMeasured as error:
+            except (NotMeasured, PipelineError, OSError, subprocess.SubprocessError) as error:
                 taken += [Measure(name, None, why=str(error)) for name in names]
     return taken
 

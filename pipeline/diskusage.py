@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 from pipeline import storegraph
 from pipeline.oci import Digest
@@ -31,7 +32,7 @@ KINDS = (
     ("spec", "bundles"),
     ("deb", "Debian packages"),
 )
-DOM0, BUNDLES, OTHER = "dom0 of the lab", "bundles", "other blobs"
+DOM0, BUNDLES, PACKAGES, OTHER = "dom0 of the lab", "bundles", "Debian packages", "other blobs"
 
 
 @dataclass(frozen=True)
@@ -52,7 +53,12 @@ def by_kind(store: Store) -> list[Usage]:
     bundles = {item.digest for name, item in store.tags().items() if name.startswith("zones/")}
     totals: dict[str, list[int]] = {}
     for digest, size in sizes.items():
-        kind = DOM0 if digest in dom0 else BUNDLES if digest in bundles else _kind(graph.media.get(digest, ""))
+        if digest in dom0 or digest in bundles:
+            kind = DOM0 if digest in dom0 else BUNDLES
+        elif digest in graph.media:
+            kind = _kind(graph.media[digest])
+        else:
+            kind = PACKAGES if _is_package(store.path(digest)) else OTHER
         totals.setdefault(kind, []).append(size)
     for kind, path in (
         ("results", "results"),
@@ -97,6 +103,15 @@ def _only(named: dict[str, set[Digest]], mine: Callable[[str], bool]) -> set[Dig
 
 def _kind(media_type: str) -> str:
     return next((kind for part, kind in KINDS if part in media_type), OTHER)
+
+
+def _is_package(path: Path) -> bool:
+    """Locks name packages by digest alone. Source: deb(5): an ar archive."""
+    try:
+        with open(path, "rb") as file:
+            return file.read(8) == b"!<arch>\n"
+    except OSError:
+        return False
 
 
 def _sum(sizes: dict[Digest, int], digests: set[Digest]) -> int:

@@ -68,11 +68,14 @@ _amount.__name__ = "number"  # argparse names the type in its error
 def _gc(arguments: argparse.Namespace) -> None:
     from pipeline.collect import collect
     from pipeline.config import load_config
+    from pipeline.recipe import PROJECT
     from pipeline.store import Store
     from runtime.host.hosts import select_host
     from runtime.host.storeuse import in_use
 
     settings, store = load_config().store, Store()
+    if (PROJECT / "dodo.py").exists():  # the checkout this command belongs to, though nothing was built in it yet
+        store.register(PROJECT)
     days = settings.keep_days if arguments.keep_days is None else arguments.keep_days
     gib = settings.keep_gib if arguments.keep_gib is None else arguments.keep_gib
     done: Collected = with_progress(

@@ -65,6 +65,7 @@ try:
     LOCKED = tags.read_lock(IMAGE_LOCK)
     IMAGES = {name: tags.pinned(reference, LOCKED) for name, reference in NAMED.items()}
     REFERENCES = {name: parse(reference) for name, reference in IMAGES.items()}
+    PUBLISHED = maker_of(get_var("recipe")) if get_var("recipe") else ""
     MADE_BY = {name: maker_of(to.name) for name, to in REFERENCES.items() if isinstance(to, RecipeReference)}
 except SentenceError as error:
     raise InvalidDodoFile(str(error)) from None
@@ -200,6 +201,12 @@ def task_boot():
     return command_task(
         commands.boot, get_var("zone"), get_var("wait", "yes"), get_var("host"), needs=[*needs, "_host"]
     )
+
+
+def task_publish():
+    """push a zone's bundle, or a recipe's image: ./doit publish zone=NAME|recipe=NAME to=HOST/REPOSITORY[:TAG]"""
+    needs = [PUBLISHED] if PUBLISHED else [f"bundle:{name}" for name in ZONES if name == get_var("zone")]
+    return command_task(commands.publish, get_var("zone"), get_var("recipe"), get_var("to"), needs=needs)
 
 
 def task__host():

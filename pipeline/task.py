@@ -30,7 +30,8 @@ VARIABLES: dict[str, str] = {
     "zone": "the name of a zone: a file in zones/",
     "wait": "no: boot returns as soon as the zone runs, without waiting for its ports",
     "host": "where zones run: xen, lab",
-    "to": "where to publish to",
+    "to": "HOST/REPOSITORY[:TAG] of a registry: where to publish to",
+    "recipe": "the name of a recipe in zones/recipes or kernel, to publish its image",
     "offline": "yes: open no socket (./doit --offline)",
     "cache": "docker://HOST/REPOSITORY: the remote cache, instead of the configured one (./doit --cache=…)",
 }

@@ -18,6 +18,7 @@ from pipeline.recipe import unknown
 from pipeline.store import Store
 
 TAG_PREFIX = "zones/"
+ORIGIN = "dev.zonewright.origin"  # on the name of a bundle that was not built here: where it came from
 
 
 def parts(bundle: Bundle) -> list[Descriptor]:
@@ -51,6 +52,12 @@ def read(store: Store, manifest: Descriptor) -> Bundle:
         )
     config = Descriptor.from_json(document.get("config"), subject=f"config of {manifest.digest.short}")
     return from_json(Bundle, store.read_json(config.digest), subject=f"bundle {manifest.digest.short}")
+
+
+def layers(store: Store, manifest: Descriptor) -> list[Descriptor]:
+    """What the artifact carries. Raises BadDocument, StoreDamaged."""
+    document = store.read_json(manifest.digest)
+    return [Descriptor.from_json(item, subject=f"layer of {manifest.digest.short}") for item in document["layers"]]
 
 
 def find(store: Store, name: str) -> tuple[Descriptor, Bundle]:

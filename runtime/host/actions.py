@@ -96,7 +96,7 @@ def _boot(
                     f"zone {bundle.name}: {blob.annotations.get(manifest.TITLE, 'a part')} {blob.digest.short}",
                     expected="the bytes of that digest in the store",
                     got="none, or others",
-                    hint=f"./doit bundle zone={bundle.name} makes it again",
+                    hint=_remedy(descriptor, bundle),
                 )
     with timeline.step("host up"):
         host.up(progress)
@@ -134,6 +134,13 @@ def _boot(
         _end(host, bundle.name)
         raise
     return Booted(zone, urls, timeline.steps)
+
+
+def _remedy(descriptor: Descriptor, bundle: Bundle) -> str:
+    """How the parts of a bundle come into the store again."""
+    if origin := descriptor.annotations.get(manifest.ORIGIN):
+        return f"zone boot {origin}@{descriptor.digest} fetches it again"
+    return f"./doit bundle zone={bundle.name} makes it again"
 
 
 def _call_boot(host: Host, request: Json, name: str) -> Json:

@@ -22,6 +22,7 @@ EXAMPLES = """\
 examples:
   zone boot nginx              boot the zone whose bundle `doit bundle zone=nginx` made
   zone ps                      the zones of this host
+  zone boot docker://127.0.0.1:5000/zones/nginx    boot what another host published, byte for byte
   zone logs -f nginx           its console, as it comes
   zone stop nginx              stop it; the lab stays up
   zone host status             is the lab up, and how much memory is left in it
@@ -57,8 +58,9 @@ def parser() -> argparse.ArgumentParser:
     top.add_argument("--verbose", action="store_true", help="say what is done, step by step, on stderr")
     commands = top.add_subparsers(metavar="COMMAND", required=True)
 
-    boot = command(commands, "boot", "Boot a zone whose bundle is in the store.", run=_boot)
-    boot.add_argument("name", help="a zone's name")
+    boot = command(commands, "boot", "Boot a zone from the store, or from where `doit publish` put it.", run=_boot)
+    boot.add_argument("name", metavar="NAME|REF", help="a zone's name; or docker://HOST/REPO[:TAG][@DIGEST], oci:DIR")
+    boot.add_argument("--replace", action="store_true", help="REF may take its name from another bundle here")
     boot.add_argument("--no-wait", action="store_true", help="return when its domain runs, before its ports answer")
 
     stop = command(commands, "stop", "Stop a zone, or forget one that exited.", run=_stop)
@@ -100,13 +102,21 @@ def _host(arguments: argparse.Namespace) -> Host:
 
 
 def _boot(arguments: argparse.Namespace) -> None:
+    from pipeline.env import open_env
+    from pipeline.remote import bundles
     from pipeline.store import Store
     from runtime.host import actions
 
     host, store = _host(arguments), Store()
-    booted = with_progress(
-        lambda progress: actions.boot(host, store, arguments.name, wait=not arguments.no_wait, progress=progress)
-    )
+
+    def boot(progress: Any) -> actions.Booted:
+        wait = not arguments.no_wait
+        if not bundles.is_reference(arguments.name):
+            return actions.boot(host, store, arguments.name, wait=wait, progress=progress)
+        found = bundles.pull_bundle(open_env(progress), arguments.name, replaces=arguments.replace)
+        return actions.boot_bundle(host, store, *found, wait=wait, progress=progress)
+
+    booted = with_progress(boot)
     write(up_line(booted) + "\n")
 
 

@@ -1,4 +1,4 @@
-"""Boot and stop as the task graph has them; the same actions the `zone` command takes."""
+"""Boot, publish and stop as the task graph has them; the same actions the `zone` command takes."""
 
 from __future__ import annotations
 
@@ -52,6 +52,22 @@ def boot(zone: str | None, wait: str, host: str | None) -> None:
     progress.close()
     sys.stdout.write(up_line(booted) + "\n")
     sys.stdout.flush()
+
+
+def publish(zone: str | None, recipe: str | None, to: str | None) -> None:
+    """Push a zone's bundle, or the image of a recipe, and say under which reference others find it."""
+    from pipeline.remote.bundles import publish_bundle, publish_recipe
+    from pipeline.task import env
+
+    if to is None:
+        example = "./doit publish zone=nginx to=127.0.0.1:5000/zones/nginx"
+        raise NoZoneNamed("publish", expected="to=HOST/REPOSITORY[:TAG]", got="none", hint=example)
+    if recipe is not None:
+        reference = publish_recipe(env(), recipe, to)
+    else:
+        reference = publish_bundle(env(), _named(zone, "publish"), to)
+    env().progress.close()
+    sys.stdout.write(f"{reference}\n")
 
 
 def stop(zone: str | None, host: str | None) -> None:

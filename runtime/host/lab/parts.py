@@ -79,7 +79,7 @@ def dom0_layers(store: Store, flavour: str) -> dict[str, Descriptor]:
             f"dom0 image {flavour}",
             expected=f"it in the store {store.root}",
             got=f"only {', '.join(built)}" if built else "none",
-            hint=f"{build} makes it",
+            hint=f"{build} makes it, or takes it from the cache: --cache=docker://HOST/REPOSITORY",
         )
     document = store.read_json(manifest.digest)
     layers = [Descriptor.from_json(item) for item in document["layers"]]

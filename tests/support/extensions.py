@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import struct
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -45,3 +46,30 @@ def converted(env: Env, directory: Path, name: str, image: Image) -> ExtensionRe
     fetched = fetch.run(fetch.FetchParams(f"oci:{layout}:x"), env)
     unpacked = unpack.run(unpack.UnpackParams(fetched), env)
     return extension.run(extension.ExtensionParams(fetched, unpacked), env)
+
+
+def program(says: str, then: str) -> bytes:
+    """A static x86-64 program of a few bytes: it writes a line to descriptor 1 and becomes `then`.
+
+    As `rdinit=` of a zone it shows that the kernel has unpacked the segment it is in, before there is any init.
+    """
+    message, path = says.encode() + b"\n", then.encode() + b"\0"
+    code = [
+        (b"\xb8\x01\0\0\0\xbf\x01\0\0\0\x48\x8d\x35", "message"),  # mov eax, 1; mov edi, 1; lea rsi, [rip + message]
+        (b"\xba" + len(message).to_bytes(4, "little") + b"\x0f\x05\x48\x8d\x3d", "path"),  # write(1, …); lea rdi, …
+        # argv[0] = path; rsi = argv; rdx = argv + argc + 1; execve
+        (b"\x48\x89\x7c\x24\x08\x48\x8d\x74\x24\x08\x48\x8b\x0c\x24\x48\x8d\x54\xce\x08\xb8\x3b\0\0\0\x0f\x05", ""),
+        (b"\xb8\x3c\0\0\0\xbf\x01\0\0\0\x0f\x05", ""),  # exit(1): the exec came back
+    ]
+    size = sum(len(part) + 4 * bool(name) for part, name in code)
+    at = {"message": size, "path": size + len(message)}
+    text = b""
+    for part, name in code:
+        text += part
+        text += (at[name] - len(text) - 4).to_bytes(4, "little") if name else b""
+    text += message + path
+    vaddr, offset = 0x400000, 64 + 56
+    header = b"\x7fELF\x02\x01\x01" + bytes(9)
+    header += struct.pack("<HHIQQQIHHHHHH", 2, 62, 1, vaddr + offset, 64, 0, 0, 64, 56, 1, 0, 0, 0)
+    whole = offset + len(text)
+    return header + struct.pack("<IIQQQQQQ", 1, 5, 0, vaddr, vaddr, whole, whole, 4096) + text

@@ -220,7 +220,8 @@ def _causes(error: BaseException) -> list[BaseException]:
     step: Any = error
     while isinstance(step, BaseException) and step not in found:
         found.append(step)
-        step = step.__cause__ or getattr(step, "original_error", None) or next(iter(step.args[1:2]), None)
+        inside = (argument for argument in step.args if isinstance(argument, BaseException))
+        step = step.__cause__ or getattr(step, "original_error", None) or next(inside, None)
     return found
 
 

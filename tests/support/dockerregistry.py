@@ -15,14 +15,17 @@ from support.tools import require
 
 
 @contextlib.contextmanager
-def docker_registry(directory: Path, *, extra: str = "") -> Iterator[str]:
-    """A registry that keeps its files below `directory`; yields its host:port. extra: more lines of configuration."""
+def docker_registry(directory: Path, *, extra: str = "", tls: str = "") -> Iterator[str]:
+    """A registry that keeps its files below `directory`; yields its host:port.
+
+    extra: more lines of configuration; tls: what its `http.tls` is to be, as YAML.
+    """
     require("docker-registry", "skopeo")
     host = f"127.0.0.1:{free_port()}"
     config = directory / "registry.yml"
     config.write_text(
         f"version: 0.1\nlog: {{level: error}}\nstorage: {{filesystem: {{rootdirectory: {directory}/registry}}}}\n"
-        f"http: {{addr: '{host}'}}\n{extra}"
+        f"http: {{addr: '{host}'{f', tls: {tls}' if tls else ''}}}\n{extra}"
     )
     process = subprocess.Popen(
         ["docker-registry", "serve", str(config)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL

@@ -6,6 +6,7 @@ import base64
 import contextlib
 import datetime
 import json
+import ssl
 import threading
 import time
 from collections.abc import Iterator
@@ -16,19 +17,32 @@ from urllib.parse import parse_qs, urlsplit
 
 
 class TokenServer:
-    """`scopes`: what was asked for. user: "name:password", without which there is no token."""
+    """`scopes`: what was asked for. user: "name:password", without which (or `identity`) there is no token.
 
-    def __init__(self, directory: Path, user: str, *, lifetime_s: int = 300) -> None:
+    stale_first: the next tokens, so many, have ended long before they are given out.
+    certificate: files of a certificate and its key, to speak TLS.
+    """
+
+    def __init__(
+        self,
+        directory: Path,
+        user: str,
+        *,
+        lifetime_s: int = 300,
+        identity: str = "",
+        certificate: tuple[Path, Path] | None = None,
+    ) -> None:
         from cryptography import x509
         from cryptography.hazmat.primitives import hashes, serialization
         from cryptography.hazmat.primitives.asymmetric import ec
 
         self.scopes: list[str] = []
+        self.identity, self.stale_first = identity, 0
         self.user, self.lifetime_s = user, lifetime_s
         self._key = ec.generate_private_key(ec.SECP256R1())
         name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "tokens")])
         now = datetime.datetime.now(datetime.UTC)
-        certificate = (
+        signer = (
             x509.CertificateBuilder()
             .subject_name(name)
             .issuer_name(name)
@@ -38,9 +52,9 @@ class TokenServer:
             .not_valid_after(now + datetime.timedelta(hours=1))
             .sign(self._key, hashes.SHA256())
         )
-        self._certificate = base64.b64encode(certificate.public_bytes(serialization.Encoding.DER)).decode()
+        self._certificate = base64.b64encode(signer.public_bytes(serialization.Encoding.DER)).decode()
         bundle = directory / "tokens.pem"
-        bundle.write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
+        bundle.write_bytes(signer.public_bytes(serialization.Encoding.PEM))
         owner = self
 
         class Handler(_Handler):
@@ -48,7 +62,12 @@ class TokenServer:
 
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         self._server.daemon_threads = True
-        realm = f"http://127.0.0.1:{self._server.server_address[1]}/token"
+        self.host = f"127.0.0.1:{self._server.server_address[1]}"
+        if certificate:
+            context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+            context.load_cert_chain(*certificate)
+            self._server.socket = context.wrap_socket(self._server.socket, server_side=True)
+        realm = f"{'https' if certificate else 'http'}://{self.host}/token"
         self.registry_config = (
             f"auth: {{token: {{realm: '{realm}', service: test, issuer: tests, rootcertbundle: {bundle}}}}}\n"
         )
@@ -73,6 +92,9 @@ class TokenServer:
         now = int(time.time())
         claims = {"iss": "tests", "sub": "", "aud": service, "nbf": now - 10, "iat": now, "jti": "1", "access": access}
         claims["exp"] = now + self.lifetime_s
+        if self.stale_first:
+            self.stale_first -= 1
+            claims["exp"] = now - 3600
         parts = [{"typ": "JWT", "alg": "ES256", "x5c": [self._certificate]}, claims]
         text = ".".join(_base64url(json.dumps(part).encode()) for part in parts)
         r, s = decode_dss_signature(self._key.sign(text.encode(), ec.ECDSA(hashes.SHA256())))
@@ -90,7 +112,16 @@ class _Handler(BaseHTTPRequestHandler):
         wanted = "Basic " + base64.b64encode(self.tokens.user.encode()).decode()
         scopes = query.get("scope", [])
         self.tokens.scopes += scopes
-        known = self.headers.get("Authorization") == wanted
+        self._answer(self.headers.get("Authorization") == wanted, query, scopes)
+
+    def do_POST(self) -> None:
+        form = parse_qs(self.rfile.read(int(self.headers["Content-Length"])).decode())
+        scopes = form.get("scope", [])
+        self.tokens.scopes += scopes
+        known = form.get("grant_type") == ["refresh_token"] and form.get("refresh_token") == [self.tokens.identity]
+        self._answer(known, form, scopes)
+
+    def _answer(self, known: bool, query: dict[str, list[str]], scopes: list[str]) -> None:
         data = json.dumps({"token": self.tokens.token(query["service"][0], scopes)} if known else {}).encode()
         self.send_response(200 if known else 401)
         self.send_header("Content-Length", str(len(data)))

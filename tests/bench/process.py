@@ -20,17 +20,21 @@ TIMEOUT_S = 900.0
 
 @dataclass(frozen=True)
 class Spent:
-    """What a command cost; peak_mib is the resident memory of the largest of its processes."""
+    """What a command cost; peak_mib is the resident memory of the largest of its processes.
+
+    said, told: its standard output and error.
+    """
 
     wall_s: float
     cpu_s: float
     peak_mib: float
     said: str = ""
+    told: str = ""
 
     def then(self, other: Spent) -> Spent:
         """Both commands, one after the other."""
         wall_s, cpu_s = self.wall_s + other.wall_s, self.cpu_s + other.cpu_s
-        return Spent(wall_s, cpu_s, max(self.peak_mib, other.peak_mib), other.said)
+        return Spent(wall_s, cpu_s, max(self.peak_mib, other.peak_mib), other.said, other.told)
 
 
 def in_turn(steps: Sequence[Spent]) -> Spent:
@@ -65,7 +69,7 @@ def spend(*words: str | Path, env: Mapping[str, str] | None = None, user: int | 
     spent = json.loads(last)
     if spent.pop("code"):
         raise NotMeasured(f"{' '.join(map(str, words[:3]))}: {(done.stderr.strip().splitlines() or ['failed'])[-1]}")
-    return Spent(**spent, said="\n".join(said).strip())
+    return Spent(**spent, said="\n".join(said).strip(), told=done.stderr)
 
 
 def zone(store: Path, *words: str | Path, config: Path | None = None, user: int | None = None) -> Spent:

@@ -42,7 +42,9 @@ def two_hosts(at: Place) -> list[Measure]:
 
 
 def host(at: Place, reference: str, config: Path | None) -> tuple[Spent, str]:
-    """Pack on a host that has nothing; the digest of what came out."""
+    """Pack on a host that has nothing; the digest of what came out. Raises NotMeasured where the cache failed it."""
     with cold(at.scratch) as work:
         spent = zone(work / "store", "image", "pack", reference, "-o", work / "out.squashfs", config=config)
+    if complaints := [line for line in spent.told.splitlines() if line.startswith("cache docker://")]:
+        raise NotMeasured(complaints[0])
     return spent, spent.said

@@ -213,8 +213,9 @@ def _clear(store: Store, shelf: Shelf, keep_days: float, dry_run: bool, done: Co
 
 
 def _tidy(store: Store, dry_run: bool, done: Collected) -> None:
-    """What killed processes and earlier versions left, locks nobody holds, stamps of what is gone."""
-    for path in (*store.tmp.iterdir(), *store.root.glob(".*"), *store.results.glob(".*")):
+    """What killed processes left, results that cannot be read, locks nobody holds, stamps of what is gone."""
+    unusable = (path for path in store.results.iterdir() if storegraph.read_result(path) is None)
+    for path in (*store.tmp.iterdir(), *store.root.glob(".*"), *unusable):
         if is_unowned(path):
             done.add("leftovers", storegraph.disk_bytes(path))
             if not dry_run and path.parent != store.tmp:

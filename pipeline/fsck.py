@@ -25,7 +25,7 @@ from pipeline.errors import PipelineError
 from pipeline.lease import GC, PREFIX
 from pipeline.oci import INDEX, MANIFEST, REF_NAME, Descriptor, Digest, parse_json
 from pipeline.progress import Bar, Progress
-from pipeline.storedocs import index_document, is_sealed, read_index
+from pipeline.storedocs import index_document, read_index
 from pipeline.storeform import FORMS, StoreUnfit, check_form
 from pipeline.workshop import is_unowned
 
@@ -174,7 +174,7 @@ class _Check:
             try:
                 data = path.read_bytes()
                 entries = read_index(data, subject=str(path))
-                if not is_sealed(data):
+                if data != index_document(entries):
                     problem = "was changed by something else, or damaged"
             except PipelineError as error:
                 problem, remedy = f"is no image index: {error.got}", "written anew, without names"
@@ -211,8 +211,10 @@ class _Check:
         """The blobs a name needs: its manifest, and what that names. An index need not have every platform here."""
         needed = {str(entry.digest)}
         with contextlib.suppress(OSError, PipelineError):
-            path = self._root / "blobs" / entry.digest.algorithm / entry.digest.hex
-            document = parse_json(path.read_bytes(), subject=str(entry.digest))
+            data = (self._root / "blobs" / entry.digest.algorithm / entry.digest.hex).read_bytes()
+            document = parse_json(data, subject=str(entry.digest))
+            if hashlib.new(entry.digest.algorithm, data).hexdigest() != entry.digest.hex:
+                return needed  # damaged, and named as such: what it says now means nothing
             if entry.media_type != INDEX and document.get("mediaType", MANIFEST) != INDEX:
                 needed |= {str(item.digest) for item in storegraph.descriptors_of(document)}
         return needed

@@ -19,12 +19,9 @@ def result_document(result: Any) -> bytes:
 
 
 def checked_result(document: Any) -> Any | None:
-    """The result in a result file's document, or None where the document was altered.
-
-    Files of before this form are taken as they are.
-    """
+    """The result in a result file's document, or None where the document was altered."""
     if not isinstance(document, dict) or set(document) != {RESULT, RESULT_DIGEST}:
-        return document
+        return None
     intact = Digest.of(canonical_json(document[RESULT])).hex == document[RESULT_DIGEST]
     return document[RESULT] if intact else None
 
@@ -42,13 +39,6 @@ def index_document(entries: Sequence[Descriptor]) -> bytes:
     manifests = [entry.to_json() for entry in entries]
     seal = {INDEX_SEAL: str(Digest.of(canonical_json(manifests)))}
     return canonical_json({"schemaVersion": 2, "mediaType": INDEX, "manifests": manifests, "annotations": seal})
-
-
-def is_sealed(data: bytes) -> bool:
-    """Is an index.json as this program wrote it? One without a seal counts as that: of before this form, or others'."""
-    document = parse_json(data, subject="index.json")
-    seal = document.get("annotations", {}).get(INDEX_SEAL)
-    return seal is None or seal == str(Digest.of(canonical_json(document.get("manifests", []))))
 
 
 def altered(digest: Digest) -> StoreDamaged:

@@ -36,8 +36,8 @@ def key_of(store: Store, blob: Descriptor) -> str:
     return path.stem
 
 
-def damage(path: Path, how: str) -> None:
-    """Do one of DAMAGES to a file."""
+def damage(path: Path, how: str, elsewhere: Path | None = None) -> None:
+    """Do one of DAMAGES to a file; `elsewhere` is where a symbolic link then leads."""
     mode = path.stat().st_mode
     data = path.read_bytes()
     path.chmod(0o644)
@@ -55,9 +55,10 @@ def damage(path: Path, how: str) -> None:
         path.unlink()
         path.mkdir()
     elif how == "made a symlink":
-        shutil.copyfile(path, path.parent.parent / "elsewhere")
+        assert elsewhere is not None
+        shutil.copyfile(path, elsewhere)
         path.unlink()
-        path.symlink_to(path.parent.parent / "elsewhere")
+        path.symlink_to(elsewhere)
     elif how == "deleted":
         path.unlink()
     elif how == "chmodded":

@@ -8,7 +8,7 @@ from html import escape
 from traced_pack import Trace
 
 LEFT, WIDTH, RIGHT = 210, 640, 110
-COLOURS = ("#4269d0", "#ff8f2c", "#3ca951", "#a463f2", "#ff725c", "#6cc5b0", "#9c6b4e", "#97bbf5")
+COLOURS = ("#4269d0", "#ff8f2c", "#3ca951", "#a463f2", "#6cc5b0", "#ff8ab7", "#9c6b4e", "#97bbf5")
 GREY, BAR, TICKS = "#666", "#8aa3e6", 10
 
 Stack = Sequence[tuple[str, float]]

@@ -179,7 +179,8 @@ class _Check:
             except PipelineError as error:
                 problem, remedy = f"is no image index: {error.got}", "written anew, without names"
         repair = partial(_rewrite, path, index_document(entries))
-        return ([self._damage(path, problem, remedy, repair)] if problem else []), entries
+        # What a damaged index names says nothing; `references` looks at what is written anew.
+        return ([self._damage(path, problem, remedy, repair)], []) if problem else ([], entries)
 
     def _missing(
         self, named: dict[Path, list[Descriptor]], entries: list[Descriptor], there: dict[str, Path]

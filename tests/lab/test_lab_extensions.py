@@ -1,4 +1,4 @@
-"""A zone with an extension image of every kind but init: in the initrd, on the addons disk, over the image's root."""
+"""A zone with an extension image of every kind: in the initrd, on the addons disk, over the image's root."""
 
 from __future__ import annotations
 
@@ -57,7 +57,9 @@ def test_extensions_of_every_kind_reach_the_zone(host, store, nginx, modules, tm
     mods = {"kind": "modules", "kernel_release": nginx.kernel_release}
     tool = Member("", b"#!/bin/sh\necho a utility says hello\n", mode=0o755)
     early = Member("", program("an early utility says hello", "/init"), mode=0o755)
+    own = Member("", env.store.read(zoneparts.zone_init().elf.digest), mode=0o755)
     images = {
+        "init": extension_image({"init": own}, kind="init", phase="initrd"),
         "early": extension_image({"opt/early": early}, kind="utils", phase="initrd"),
         "dummy": extension_image({base + EARLY: modules[EARLY]}, phase="initrd", **mods),
         "loop": extension_image({base + LATE: modules[LATE]}, phase="addons", labels=True, provides="loop", **mods),
@@ -79,6 +81,7 @@ def test_extensions_of_every_kind_reach_the_zone(host, store, nginx, modules, tm
     wanted = Wanted("extended", spec.image, spec.kernel, spec.extensions, spec.modules)
     assembled = assemble.run(AssembleParams.of(wanted, kernel, unpacked, *made), env)
     assert assembled.late_modules == (Module(f"/run/zone/ext/modules/kernel/{LATE}", "max_loop=3"),)
+    assert assembled.initrd[0] == made[0].segment, "the init of the extension is the one that boots"
     fetched = task.read_result(FetchResult, "fetch", "nginx")
     squashed = task.read_result(SquashResult, "squash", "nginx")
     bundle.run(bundle.BundleParams(spec, fetched, unpacked, squashed, kernel, assembled), env)

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pipeline import newc
 from pipeline.assemble.errors import Clash
 from pipeline.tree import Entry, Kind, printable
+from pipeline.zonebase import OVERLAY
 
 _WORDS = {Kind.FILE: "a file", Kind.HARDLINK: "a file", Kind.DIRECTORY: "a directory", Kind.SYMLINK: "a symlink"}
 
@@ -50,7 +51,7 @@ def refuse_clashes(claimants: Iterable[Claimant], *, zone: str) -> None:
 
 
 def _check(claim: Claim, claimant: Claimant, there: Claim, owner: str, zone: str) -> None:
-    subject = f"zone {zone}: /{printable(claim.path)}"
+    subject = f"zone {zone}: /{printable(claim.path.removeprefix(OVERLAY))}"
     if claim.directory and there.directory:
         return
     if claim.directory or there.directory:

@@ -14,7 +14,6 @@ from pipeline.errors import PipelineError
 from pipeline.fetch.model import DEFAULT_PLATFORM
 from pipeline.layers import Layer, LayerPass, Spools
 from pipeline.oci import Descriptor, Digest
-from pipeline.squashfs import DEFAULT_COMPRESSION
 from pipeline.store import Store
 
 COPY_BYTES = 1 << 20
@@ -29,7 +28,7 @@ def pack_image(
     out: Path,
     *,
     env: Env,
-    compression: str = DEFAULT_COMPRESSION,
+    compression: str = "",
     format: str = "squashfs",
     platform: str = DEFAULT_PLATFORM,
 ) -> Digest:

@@ -16,7 +16,7 @@ import re
 import struct
 import subprocess
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
@@ -87,7 +87,8 @@ def _tar2sqfs() -> tuple[str, str]:
 
 
 @functools.cache
-def _library_version(soname: str, function: str) -> str:
+def library_version(soname: str, function: str) -> str:
+    """What a C library says its version is."""
     try:
         call = getattr(ctypes.CDLL(soname), function)
     except (OSError, AttributeError):
@@ -100,7 +101,7 @@ def _library_version(soname: str, function: str) -> str:
 def writer_versions(compression: str) -> dict[str, str]:
     """What decides the bytes besides the tar and the options: for the `tools` of an action key."""
     soname, function = compression_of(compression).library
-    return {"tar2sqfs": _tar2sqfs()[1], soname.partition(".")[0]: _library_version(soname, function)}
+    return {"tar2sqfs": _tar2sqfs()[1], soname.partition(".")[0]: library_version(soname, function)}
 
 
 def squash_tar(
@@ -250,7 +251,7 @@ def _write_image(
             str(out),
         ]
         with open(scratch / "stderr", "w+b") as stderr:
-            _run_fed(words, feed, stderr)
+            run_fed(words, feed, stderr, subject="tar2sqfs")
         with open(out, "rb") as image:
             magic, count = SUPERBLOCK.unpack(image.read(SUPERBLOCK.size))
         if magic != b"hsqs" or (inodes is not None and count != inodes.expected):
@@ -259,12 +260,19 @@ def _write_image(
         return store.put_file(out, media_type)
 
 
-def _run_fed(words: list[str], feed: Callable[[Pipe], None], stderr: IO[bytes]) -> None:
-    """Run tar2sqfs on what `feed` writes. A child whose parent dies reads the end of its input and ends by itself."""
+def run_fed(
+    words: list[str],
+    feed: Callable[[Pipe], None],
+    stderr: IO[bytes],
+    *,
+    subject: str,
+    env: Mapping[str, str] | None = None,
+) -> None:
+    """Run a writer on what `feed` writes. A child whose parent dies reads the end of its input and ends by itself."""
     # The environment is fixed: SOURCE_DATE_EPOCH and TZ would reach the image. umask too, by way of the output's mode.
     process = subprocess.Popen(
         words,
-        env=tool.BASE_ENV,
+        env={**tool.BASE_ENV, **(env or {})},
         stdin=subprocess.PIPE,
         stdout=subprocess.DEVNULL,
         stderr=stderr,
@@ -278,13 +286,13 @@ def _run_fed(words: list[str], feed: Callable[[Pipe], None], stderr: IO[bytes]) 
             pipe.flush()
             process.stdin.close()
         except BrokenPipeError:
-            pass  # tar2sqfs ended early: its exit code and stderr say why
+            pass  # it ended early: its exit code and stderr say why
         returncode = process.wait()
     if returncode != 0:
         stderr.seek(0)
         if late.is_set():
-            raise tool.ToolFailed("tar2sqfs", expected=f"an end within {TIMEOUT_S:.0f} s", got="none")
-        raise tool.failure(words, returncode, stderr.read()[-4096:], subject="tar2sqfs")
+            raise tool.ToolFailed(subject, expected=f"an end within {TIMEOUT_S:.0f} s", got="none")
+        raise tool.failure(words, returncode, stderr.read()[-4096:], subject=subject)
 
 
 @contextlib.contextmanager

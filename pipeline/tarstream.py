@@ -18,7 +18,7 @@ MTIME_MAX = 2**32 - 1
 NAME_MAX = 100
 
 _HEADER = struct.Struct("100s8s8s8s12s12s8sc100s8s32s32s8s8s167x")
-_FLAGS = {
+FLAGS = {
     Kind.FILE: b"0",
     Kind.HARDLINK: b"1",
     Kind.SYMLINK: b"2",
@@ -52,7 +52,7 @@ def records(entry: Entry) -> bytes:
     if len(path) > NAME_MAX:
         out += _extra(b"L", path + b"\0")
     size = entry.size_bytes if entry.kind is Kind.FILE else 0
-    return out + _header(path, entry, _FLAGS[entry.kind], size)
+    return out + _header(path, entry, FLAGS[entry.kind], size)
 
 
 def _extra(flag: bytes, data: bytes) -> bytes:

@@ -11,9 +11,7 @@ from pipeline.fetch.model import DEFAULT_PLATFORM
 from pipeline.images.names import find, last_pulled
 from pipeline.oci import Digest
 from pipeline.pack import CannotWrite, pack_image
-from pipeline.squash.errors import UnknownFormat
-from pipeline.squash.stage import FORMATS
-from pipeline.squashfs import compression_of
+from pipeline.squash.formats import form_of
 
 
 def pack(text: str, env: Env, *, out: Path, format: str, compression: str, platform: str = "") -> Digest:
@@ -22,9 +20,7 @@ def pack(text: str, env: Env, *, out: Path, format: str, compression: str, platf
     Effects: `out` appears complete or not at all.
     Raises:  UnknownFormat, BadCompressionName, BadImage for a platform, CannotWrite; what pack_image raises.
     """
-    if format not in FORMATS:
-        raise UnknownFormat(f"format {format!r}", expected=f"one of {', '.join(FORMATS)}", got="another")
-    compression_of(compression)
+    form_of(format, compression)
     if platform:
         Platform.parse(platform)
     check_output(out)

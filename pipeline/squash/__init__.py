@@ -1,8 +1,8 @@
-"""squash: a merged tree to a read-only file system image, the same bytes on every host. No root; no network.
+"""squash: a merged tree to one file, the same bytes on every host. No root; no network.
 
-Takes:  UnpackResult, compression, format.
+Takes:  UnpackResult, format (squashfs, erofs, tar), compression.
 Gives:  SquashResult: the image as a blob.
-Runs:   tar2sqfs (squashfs-tools-ng), by way of pipeline.squashfs, which others use for plain tars.
+Runs:   tar2sqfs (squashfs-tools-ng), by way of pipeline.squashfs, which others use for plain tars; mkfs.erofs.
 """
 
 from pipeline.squash.model import SquashParams, SquashResult

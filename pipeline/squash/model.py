@@ -5,16 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from pipeline.oci import Descriptor
-from pipeline.squashfs import DEFAULT_COMPRESSION
 from pipeline.unpack.model import UnpackResult
 
 
 @dataclass(frozen=True)
 class SquashParams:
-    """compression: "zstd-1" to "zstd-22", "small", "gzip" or "lz4"; format: "squashfs"."""
+    """format: "squashfs", "erofs" or "tar"; compression: one of the format's, "" for its default: see formats.py."""
 
     tree: UnpackResult
-    compression: str = DEFAULT_COMPRESSION
+    compression: str = ""
     format: str = "squashfs"
 
 

@@ -78,7 +78,9 @@ def add_to(commands: Any) -> None:
     pack.add_argument("reference", metavar="REF", help="what to pack")
     pack.add_argument("-o", "--output", required=True, type=Path, metavar="FILE", help="where to write it")
     pack.add_argument("--format", default="squashfs", metavar="F", help="squashfs (default), erofs or tar")
-    pack.add_argument("--compression", default="zstd-3", metavar="C", help="zstd-N, small, gzip, lz4 (default: zstd-3)")
+    pack.add_argument(
+        "--compression", default="", metavar="C", help="zstd-N, small, gzip, lz4; tar: none, gzip, zstd-N"
+    )
     _quiet(pack, "no progress")
     _where(pack)
 

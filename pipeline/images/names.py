@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 
 from pipeline.errors import PipelineError
 from pipeline.fetch.errors import NoSuchImage
+from pipeline.fetch.manifest import Platform
 from pipeline.fetch.model import DEFAULT_PLATFORM
 from pipeline.fetch.reference import ArchiveReference, LayoutReference, RegistryReference, parse
 from pipeline.oci import MANIFEST, Descriptor, Digest
@@ -25,6 +26,7 @@ PLATFORM = "dev.zonewright.image.platform"
 PULLED = "dev.zonewright.image.pulled"
 SCHEME = "docker://"
 
+_PINNED = re.compile(r"(@sha(?:256|512):[0-9a-f]{12})[0-9a-f]+")
 _DIGEST_BEGIN = re.compile(r"sha(256:[0-9a-f]{6,64}|512:[0-9a-f]{6,128})")
 
 
@@ -62,8 +64,8 @@ def canonical(text: str) -> str:
 
 def tag_of(text: str, platform: str) -> str:
     """The name a pulled image gets in the store."""
-    name = PREFIX + canonical(text).removeprefix(SCHEME)
-    return name if platform == DEFAULT_PLATFORM else f"{name}+{platform}"
+    name, of = PREFIX + canonical(text).removeprefix(SCHEME), str(Platform.parse(platform))
+    return name if of == DEFAULT_PLATFORM else f"{name}+{of}"
 
 
 def shown_name(tag: str) -> str:
@@ -84,6 +86,10 @@ def find(text: str, store: Store, platform: str = "") -> Stored | None:
             return Stored(name, tags[name])
     if _DIGEST_BEGIN.fullmatch(text):
         return _by_digest(text, tags, store)
+    if _DIGEST_BEGIN.fullmatch(text.partition("@")[2]):  # as `ls` cuts the name of what was pulled by digest
+        pinned = [tag for tag in tags if shown_name(tag).startswith(text)]
+        if len({tags[tag].digest for tag in pinned}) == 1:
+            return Stored(pinned[0], tags[pinned[0]])
     if text.startswith((PREFIX, *BUILT)):
         raise no_such_name(text, store)
     if isinstance(parse(text), RegistryReference) and not text.startswith(SCHEME):
@@ -98,6 +104,11 @@ def last_pulled(text: str, store: Store, platform: str = "") -> Stored | None:
     name = tag_of(text, platform or DEFAULT_PLATFORM)
     found = store.tags().get(name)
     return None if found is None else Stored(name, found)
+
+
+def cut_name(name: str) -> str:
+    """A name short enough for a table: of a digest in it the first twelve digits, by which `find` knows it too."""
+    return _PINNED.sub(r"\1", name)
 
 
 def no_such_name(text: str, store: Store) -> NoSuchImage:

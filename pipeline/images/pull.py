@@ -96,7 +96,7 @@ def untag(texts: Sequence[str], store: Store) -> list[str]:
     Effects: none where one of the texts is refused.
     Raises:  NoSuchImage with near names, NotPulled, AmbiguousName, BadReference.
     """
-    names = [name for text in texts for name in _names(text, store)]
+    names = list(dict.fromkeys(name for text in texts for name in _names(text, store)))
     for name in names:
         store.untag(name)
     return names

@@ -58,23 +58,18 @@ def show_listing(found: Sequence[Listed], *, format: str, quiet: bool) -> None:
     elif format == "json":
         write_json(to_json(found))
     else:
-        table(
-            ["NAME", "DIGEST", "PLATFORM", "LAYERS", "SIZE", "CREATED", "PULLED"],
-            [
-                [item.name, item.digest.short, f"damaged: {item.damaged}"] + [""] * 4
-                if item.damaged
-                else [
-                    item.name,
-                    item.digest.short,
-                    item.platform,
-                    item.layers,
-                    size_text(item.size_bytes),
-                    age(item.created),
-                    age(item.pulled),
-                ]
-                for item in found
-            ],
-        )
+        head = ["NAME", "DIGEST", "PLATFORM", "LAYERS", "SIZE", "CREATED", "PULLED"]
+        table(head, [_listing_row(item) for item in found])
+
+
+def _listing_row(item: Listed) -> list[Any]:
+    from pipeline.images.names import cut_name
+
+    named = [cut_name(item.name), item.digest.short]
+    if item.damaged:
+        return [*named, "damaged", "", "", "", ""]
+    size = size_text(item.size_bytes)
+    return [*named, item.platform, item.layers, size, age(item.created), age(item.pulled)]
 
 
 def show_image(found: ImageFacts, *, format: str) -> None:

@@ -11,7 +11,7 @@ from support.tars import Image, image_of, sha256, tar_of, write_layout
 from pipeline.env import Env
 from pipeline.errors import PipelineError, StoreDamaged
 from pipeline.fetch.errors import NoSuchImage
-from pipeline.images.names import AmbiguousName, find, shown_name, tag_of
+from pipeline.images.names import AmbiguousName, cut_name, find, shown_name, tag_of
 from pipeline.images.pull import NotPulled, pull_image, untag
 from pipeline.images.pull import image_of as stored_or_fetched
 from pipeline.oci import MANIFEST
@@ -36,6 +36,7 @@ def layout(tmp_path: Path, image: Image) -> str:
         ("nginx", "linux/amd64", "images/docker.io/library/nginx:latest", "docker.io/library/nginx:latest"),
         ("docker://r.example:5000/a:1", "linux/amd64", "images/r.example:5000/a:1", "r.example:5000/a:1"),
         ("r.example/a:1", ARM, "images/r.example/a:1+linux/arm64", "r.example/a:1+linux/arm64"),
+        ("r.example/a:1", "linux/x86_64", "images/r.example/a:1", "r.example/a:1"),
         ("oci:/d:t", "linux/amd64", "images/oci:/d:t", "images/oci:/d:t"),
         ("recipe:nginx", "linux/amd64", "images/recipe:nginx", "images/recipe:nginx"),
     ],
@@ -128,6 +129,15 @@ def test_beginning_of_two_digests_is_refused(env: Env) -> None:
         find(begin, env.store)
 
 
+def test_name_as_the_table_cuts_it_is_found(env: Env, layout: str, image: Image) -> None:
+    pull_image(f"{layout}@{image.digest}", env)
+    (tag,) = env.store.tags()
+    assert cut_name(tag) == f"images/{layout}@{image.digest[:19]}"
+    stored = find(cut_name(tag), env.store)
+    assert stored is not None and stored.name == tag
+    assert cut_name("a@sha256:abc:1") == "a@sha256:abc:1"
+
+
 def test_misspelt_name_says_what_may_have_been_meant(env: Env) -> None:
     env.store.tag("recipe/nginx", env.store.put(b"{}", MANIFEST))
     with pytest.raises(NoSuchImage, match=r"did you mean recipe/nginx\?"):
@@ -152,7 +162,7 @@ def test_untag_takes_the_name_and_leaves_the_blobs(env: Env, layout: str) -> Non
 def test_untag_by_digest_takes_every_name(env: Env, layout: str, image: Image) -> None:
     pull_image(f"{layout}:one", env)
     pull_image(f"{layout}@{image.digest}", env)
-    assert len(untag([image.digest[:19]], env.store)) == 2
+    assert len(untag([image.digest[:19], f"images/{layout}:one"], env.store)) == 2, "each once"
     assert env.store.tags() == {}
 
 

@@ -22,6 +22,7 @@ TOKEN_USER = "<token>"  # a program's user name that says: the secret is an iden
 HUB_CONFIG_KEY = "https://index.docker.io/v1/"
 _TOKEN = r"[!#$%&'*+.^_`|~0-9A-Za-z-]+"
 _SCHEME = re.compile(rf"\s*,?\s*({_TOKEN})(?=\s|$|,)")
+_TOKEN68 = re.compile(r" +[A-Za-z0-9._~+/-]+=*(?=\s*(?:,|$))")
 _PARAMETER = re.compile(rf"\s*,?\s*({_TOKEN})\s*=\s*(?:\"((?:[^\"\\]|\\.)*)\"|([^\s,\"]+))")
 
 
@@ -48,7 +49,8 @@ def challenges(header: str) -> list[Challenge]:
         if scheme is None:
             break
         found.append(Challenge(scheme[1].lower()))
-        at = scheme.end()
+        token68 = _TOKEN68.match(header, scheme.end())  # what some schemes have instead of parameters
+        at = token68.end() if token68 else scheme.end()
     return found
 
 

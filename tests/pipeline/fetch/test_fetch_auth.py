@@ -27,6 +27,8 @@ from pipeline.fetch.errors import RegistryError
         ),
         ('Bearer realm="unterminated', [Challenge("bearer")]),
         ("=,=,=", []),
+        ("Negotiate a/b+c==, Basic realm=x", [Challenge("negotiate"), Challenge("basic", {"realm": "x"})]),
+        ("Bearer , Basic", [Challenge("bearer"), Challenge("basic")]),
     ],
 )
 def test_challenges(header: str, expected: list[Challenge]) -> None:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from pipeline.bundle.errors import BadSpec
-from pipeline.bundle.spec import ZONES, hostname_of, load_spec, parse_port
+from pipeline.bundle.model import ExtensionChoice, ModuleWish
+from pipeline.bundle.spec import ZONES, check_references, hostname_of, load_spec, parse_port
 from pipeline.recipe import BadRecipe, UnknownName, names
 
 
@@ -65,3 +66,45 @@ def test_one_host_port_twice_is_refused(tmp_path):
 def test_hostname_comes_from_the_name():
     assert hostname_of("my_zone.v2") == "my-zone-v2"
     assert hostname_of("___") == "zone"
+
+
+def test_extensions_and_modules_are_names_or_tables(tmp_path):
+    text = 'image = "x"\nextensions = ["a", { image = "b", override = true }]\n'
+    text += '[kernel_options]\nmodules = ["xen-x", { name = "loop", parameters = "max_loop=8" }]'
+    spec = load_spec(write(tmp_path, text), tmp_path)
+    assert spec.extensions == (ExtensionChoice("a"), ExtensionChoice("b", override=True))
+    assert spec.modules == (ModuleWish("xen_x"), ModuleWish("loop", "max_loop=8"))
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        (
+            "extensions = [3]",
+            r"key extensions\[0\]: expected a reference to an extension image, or .* got 3",
+        ),
+        ('extensions = ["a", {}]', r"key extensions\[1\]: expected a value for image, got none"),
+        ('extensions = [{ image = "a", overide = true }]', r"extensions\[0\].*got overide \(did you mean override\?\)"),
+        ('extensions = ["a", { image = "a" }]', r"key extensions\[1\]: expected each image once, got a again"),
+        ('kernel_options.modules = ["a b"]', r"key kernel_options.modules\[0\]: expected a module's name, got 'a b'"),
+        ('kernel_options.modules = ["a-b", "a_b"]', r"modules\[1\]: expected each module once, got a_b again"),
+        (
+            'kernel_options.modules = [{ name = "a", parameters = "\\u00e9" }]',
+            r"key kernel_options.modules\[0\].parameters: expected printable ASCII",
+        ),
+    ],
+)
+def test_wrong_extensions_and_modules_name_file_and_key(tmp_path, text, sentence):
+    with pytest.raises((BadRecipe, BadSpec), match=r"web\.toml: .*" + sentence):
+        load_spec(write(tmp_path, 'image = "x"\n' + text), tmp_path)
+
+
+def test_a_wrong_reference_names_file_and_key(tmp_path):
+    spec = load_spec(write(tmp_path, 'image = "x"\nextensions = ["good", "bad"]'), tmp_path)
+
+    def parse(reference: str) -> None:
+        if reference == "bad":
+            raise BadSpec(f"image reference {reference!r}", expected="another", got="this")
+
+    with pytest.raises(BadSpec, match=r"web\.toml: key extensions\[1\]: image reference 'bad': expected another"):
+        check_references(spec, parse, tmp_path)

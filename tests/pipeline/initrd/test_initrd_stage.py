@@ -149,6 +149,18 @@ def test_a_damaged_squashfs_is_refused(env, data):
         made(env, {"kernel/image": KERNEL, "kernel/addons.squashfs": data})
 
 
+def test_addons_over_the_limit_are_refused_unread(env, tmp_path, monkeypatch):
+    monkeypatch.setattr("pipeline.initrd.stage.ADDONS_MAX_BYTES", 1 << 10)
+    with pytest.raises(BadAddons, match=r"kernel/addons\.squashfs: expected at most"):
+        made(env, {"kernel/image": KERNEL, "kernel/addons.squashfs": addons(tmp_path, TREE)})
+
+
+def test_the_kernels_vermagic_is_that_of_any_of_its_modules(env, tmp_path):
+    tree = {"modules/k/other.ko": module_of("license=GPL", "depends=", "vermagic=6.1.0 SMP mod_unload ")}
+    result = made(env, {"kernel/image": KERNEL, "kernel/addons.squashfs": addons(tmp_path, tree)})
+    assert (result.vermagic, result.modules) == ("6.1.0 SMP mod_unload", ())
+
+
 def test_segments_are_the_same_bytes_in_another_store(tmp_path):
     results = []
     for name in ("one", "two"):

@@ -68,7 +68,7 @@ class Store:
         self._workshop = Workshop(self.tmp, self.locks / "tmp")
         self._open()
         self._lease = Lease(self.locks)
-        self.days = UseDays(self.used, read_only=bool(self.read_only))
+        self.days = UseDays(self.used, self.tmp, read_only=bool(self.read_only))
 
     def _open(self) -> None:
         check_form(self.root)

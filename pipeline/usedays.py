@@ -23,8 +23,8 @@ DATES_KEPT = 8
 class UseDays:
     """The days of one store."""
 
-    def __init__(self, directory: Path, *, read_only: bool = False) -> None:
-        self._directory, self._read_only = directory, read_only
+    def __init__(self, directory: Path, staging: Path, *, read_only: bool = False) -> None:
+        self._directory, self._staging, self._read_only = directory, staging, read_only
         self._today: int | None = None
 
     def today(self) -> int:
@@ -70,7 +70,8 @@ class UseDays:
         day += 1
         if not self._read_only:
             with contextlib.suppress(OSError):
-                write_atomic(clock, f"{day} {' '.join([*dates, date][-DATES_KEPT:])}\n".encode("ascii"))
+                line = f"{day} {' '.join([*dates, date][-DATES_KEPT:])}\n"
+                write_atomic(clock, line.encode("ascii"), staging=self._staging)
         return day
 
 

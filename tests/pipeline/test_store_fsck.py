@@ -70,7 +70,7 @@ def test_damage_is_found_named_exactly_and_set_right(store: Store, tmp_path: Pat
     damage(path, how, tmp_path / "elsewhere")
     if how == "deleted" and kind in ("result", "used", "clock", "checkout"):
         expected: list[list[str]] = [[]]  # nothing says that there was one
-    elif kind in ("used", "clock", "checkout") and how in ("chmodded", "flipped"):
+    elif kind in ("used", "clock", "checkout") and how in ("chmodded", "flipped", "emptied"):
         expected = [[], [str(path.relative_to(store.root))]]  # a mode is nothing to them, another day may be one
     else:
         expected = [[str(path.relative_to(store.root))]]

@@ -99,6 +99,14 @@ class RegistryCache:
         except Exception as error:
             self._give_up(error, progress, "what is built here stays here")
 
+    def offer_all(self, store: Store, progress: Progress) -> None:
+        """Publish what this host has built before, as far as all its blobs are there."""
+        for path in sorted(store.results.glob("*.json")):
+            document = store.result(path.stem)
+            blobs = [] if document is None else list(statement.descriptors(document))
+            if document is not None and all(store.has(blob) for blob in blobs) and not self._down:
+                self.offer(path.stem, document, blobs, store, progress)
+
     def stated(self, key: str) -> Statement | None:
         """What the cache says of an action; None where it says nothing. Raises BadStatement, RegistryError."""
         source = self._source()
@@ -164,8 +172,8 @@ class RegistryCache:
             return
         finally:
             source.close()
-        if there is not None and differs(there, mine):
-            self._say(progress, f"it has other outputs for {mine.key[:12]}: {difference(there, mine)}")
+        if there is not None and statement.differs(there, mine):
+            self._say(progress, f"it has other outputs for {mine.key[:12]}: {statement.difference(there, mine)}")
             return
         empty = store.put(b"{}", EMPTY)
         data = statement.write(mine, private, empty)
@@ -221,16 +229,3 @@ class RegistryCache:
 
 class _Stopped(Exception):
     """Another blob has failed; this one is no longer wanted."""
-
-
-def differs(one: Statement, other: Statement) -> bool:
-    """Do two statements about an action name other blobs? What else a result says (a reference) may differ."""
-    return {output.digest for output in one.outputs} != {output.digest for output in other.outputs}
-
-
-def difference(there: Statement, here: Statement) -> str:
-    """Two statements' differing outputs in a few words."""
-    theirs, ours = ({output.digest for output in side.outputs} for side in (there, here))
-    only_there = ", ".join(sorted(digest.short for digest in theirs - ours)[:2]) or "none"
-    only_here = ", ".join(sorted(digest.short for digest in ours - theirs)[:2]) or "none"
-    return f"{only_there} there, {only_here} here; the stage is not reproducible, or its VERSION was not raised"

@@ -14,6 +14,7 @@ from typing import Any
 from pipeline.errors import PipelineError
 from pipeline.oci import EMPTY, MANIFEST, BadDigest, BadDocument, Descriptor, canonical_json, parse_json
 from pipeline.remote import keys
+from pipeline.store import Store
 
 ARTIFACT_TYPE = "application/vnd.zonewright.result.v1"
 STATEMENT = "dev.zonewright.statement"
@@ -123,7 +124,7 @@ def descriptors(document: Any) -> Iterator[Descriptor]:
             yield from descriptors(item)
 
 
-def closure(store: Any, found: Iterable[Descriptor]) -> tuple[Descriptor, ...]:
+def closure(store: Store, found: Iterable[Descriptor]) -> tuple[Descriptor, ...]:
     """These blobs and, of those that are manifests, the config and layers: a store that takes them can push the image.
 
     Raises:  StoreDamaged, BadDocument.
@@ -137,3 +138,16 @@ def closure(store: Any, found: Iterable[Descriptor]) -> tuple[Descriptor, ...]:
                 part = Descriptor.from_json(item)
                 outputs.setdefault(str(part.digest), Descriptor(part.media_type, part.digest, part.size_bytes))
     return tuple(outputs.values())
+
+
+def differs(one: Statement, other: Statement) -> bool:
+    """Do two statements about an action name other blobs? What else a result says (a reference) may differ."""
+    return {output.digest for output in one.outputs} != {output.digest for output in other.outputs}
+
+
+def difference(there: Statement, here: Statement) -> str:
+    """Two statements' differing outputs in a few words."""
+    theirs, ours = ({output.digest for output in side.outputs} for side in (there, here))
+    only_there = ", ".join(sorted(digest.short for digest in theirs - ours)[:2]) or "none"
+    only_here = ", ".join(sorted(digest.short for digest in ours - theirs)[:2]) or "none"
+    return f"{only_there} there, {only_here} here; the stage is not reproducible, or its VERSION was not raised"

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from pipeline.errors import SentenceError
-from runtime.host import cli_image, cli_store
+from runtime.host import cli_cache, cli_image, cli_store
 from runtime.host.terminal import command, table, with_progress, write
 
 if TYPE_CHECKING:
@@ -90,6 +90,7 @@ def parser() -> argparse.ArgumentParser:
     status.add_argument("--format", choices=("table", "json"), default="table", help="default: table")
 
     cli_image.add_to(commands)
+    cli_cache.add_to(commands)
     cli_store.add_to(commands)
     return top
 

@@ -27,6 +27,7 @@ from pipeline.remote import keys
 from pipeline.remote.cache import RegistryCache, open_cache
 from pipeline.remote.statement import Statement, tag_of, write
 from pipeline.remote.upload import Uploads
+from pipeline.remote.verify import verify
 from pipeline.store import Store
 
 pytestmark = pytest.mark.network
@@ -364,3 +365,33 @@ def test_slow_registry_costs_its_time_out_once(make_host: Make, proxy: Proxy) ->
     for number in range(20):
         assert host.cache.lookup(f"{number:064x}", host.store, host.said) is None
     assert len(proxy.requests) <= 2 and len(host.lines) == 1, time.monotonic() - begin
+
+
+def test_what_was_built_before_can_be_published(make_host: Make, image: str, shims: Shims) -> None:
+    first, second = make_host("a"), make_host("b")
+    made = pack(first, image)
+    signing = make_host("a", sign=True)
+    signing.cache.offer_all(signing.store, signing.said)
+    assert signing.cache.counts["given"] == len(tags(signing)) >= 3  # fetch, unpack, squash, perhaps layers' indexes
+    assert pack(second, image) == made and shims.runs() == ["tar2sqfs"]
+
+
+def test_verify_builds_again_and_finds_the_same(make_host: Make, image: str, shims: Shims) -> None:
+    first, second = make_host("a", sign=True), make_host("b")
+    pack(first, image)
+    verdict = verify(image, second.env, second.cache)
+    assert sorted(verdict.same) == sorted(tag.removeprefix("k-") for tag in tags(first)) and verdict.other == []
+    assert shims.runs() == ["tar2sqfs"] * 2
+
+
+def test_verify_names_a_result_that_comes_out_otherwise(
+    make_host: Make, image: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, second = make_host("a", sign=True), make_host("b")
+    monkeypatch.setattr("pipeline.squash.stage.squash_rootfs", lambda store, *_, **__: store.put(b"another writer"))
+    pack(first, image)
+    monkeypatch.undo()
+    verdict = verify(image, second.env, second.cache)
+    assert len(verdict.same) >= 2 and len(verdict.other) == 1
+    (line,) = second.lines
+    assert "not reproducible" in line

@@ -8,8 +8,8 @@ from dataclasses import replace
 from pipeline import fetch
 from pipeline.env import Env
 from pipeline.errors import PipelineError, StoreDamaged
-from pipeline.fetch.errors import NoSuchImage
-from pipeline.fetch.manifest import Platform
+from pipeline.fetch.errors import BadImage, NoSuchImage
+from pipeline.fetch.manifest import Manifest, Platform, parse_document
 from pipeline.fetch.model import DEFAULT_PLATFORM
 from pipeline.images.names import (
     BUILT,
@@ -23,7 +23,7 @@ from pipeline.images.names import (
     no_such_name,
     tag_of,
 )
-from pipeline.oci import Descriptor
+from pipeline.oci import CONFIG, DOCKER_CONFIG, Descriptor
 from pipeline.store import Store
 
 
@@ -31,20 +31,34 @@ class NotPulled(PipelineError):
     """A name that belongs to what was built here, not to a pulled image."""
 
 
-def pull_image(reference: str, env: Env, *, platform: str = "") -> fetch.FetchResult:
-    """Bring an image into the store and name it; see names.py.
+def pull_image(reference: str, env: Env, *, platform: str = "") -> Descriptor:
+    """Bring an image, or any other artifact, into the store and name it; see names.py. Returns its manifest.
 
     Effects: the name, written only where it is new or names another image than before: a hit writes nothing.
     Raises:  what fetching raises.
     """
     asked = str(Platform.parse(platform or DEFAULT_PLATFORM))
-    result = fetched(reference, env, platform=asked)
-    tag, manifest = tag_of(reference, asked), result.manifest
+    manifest = bring(reference, env, platform=asked)
+    tag = tag_of(reference, asked)
     there = env.store.tags().get(tag)
     if there is None or there.digest != manifest.digest:
         annotations = {REFERENCE: canonical(reference), PLATFORM: asked, PULLED: _now()}
         env.store.tag(tag, Descriptor(manifest.media_type, manifest.digest, manifest.size_bytes, annotations))
-    return result
+    return manifest
+
+
+def bring(reference: str, env: Env, *, platform: str = "") -> Descriptor:
+    """Everything a reference names into the store, be it an image or another artifact; returns the manifest."""
+    asked = platform or DEFAULT_PLATFORM
+    try:
+        return fetched(reference, env, platform=asked).manifest
+    except BadImage:
+        from pipeline.fetch.artifact import fetch_artifact
+        from pipeline.fetch.documents import documents
+
+        if documents(fetch.FetchParams(reference, asked), env).manifest.config.media_type in (CONFIG, DOCKER_CONFIG):
+            raise  # an image, and wrong
+        return fetch_artifact(reference, env, platform=asked)
 
 
 def fetched(reference: str, env: Env, *, platform: str = "") -> fetch.FetchResult:
@@ -78,10 +92,9 @@ def stored_image(stored: Stored, env: Env, *, platform: str = "") -> fetch.Fetch
 def _blobs(stored: Stored, store: Store) -> list[Descriptor]:
     if not store.has(stored.manifest):
         return [stored.manifest]
-    document = store.read_json(stored.manifest.digest)
-    if not isinstance(document, dict):
-        return []
-    return [Descriptor.from_json(entry) for entry in (document.get("config"), *(document.get("layers") or []))]
+    content = store.read(stored.manifest.digest)
+    document = parse_document(content, media_type=stored.manifest.media_type, subject=stored.subject)
+    return [document.config, *document.layers] if isinstance(document, Manifest) else []
 
 
 def image_of(text: str, env: Env, *, platform: str = "") -> fetch.FetchResult:

@@ -8,9 +8,10 @@ from typing import Any
 
 from pipeline.env import Env
 from pipeline.errors import PipelineError, StoreDamaged
-from pipeline.fetch.manifest import LAYER_TYPES
+from pipeline.fetch.errors import BadImage
+from pipeline.fetch.manifest import LAYER_TYPES, Manifest, parse_document
 from pipeline.images.names import Stored, find
-from pipeline.images.pull import fetched
+from pipeline.images.pull import bring
 from pipeline.layers import Layer, inflate_layer
 from pipeline.oci import Descriptor, Digest
 
@@ -58,8 +59,7 @@ def verify_image(text: str, env: Env, *, platform: str = "") -> Verified:
     """
     stored = find(text, env.store, platform)
     if stored is None:
-        result = fetched(text, env, platform=platform)
-        stored = Stored(result.reference, result.manifest)
+        stored = Stored(text, bring(text, env, platform=platform))
     return verify_stored(stored, env)
 
 
@@ -68,9 +68,11 @@ def verify_stored(stored: Stored, env: Env) -> Verified:
     manifest = _checked("manifest", stored.manifest, env)
     if manifest.fault:
         return Verified(stored.subject, stored.manifest.digest, (manifest,))
-    document = env.store.read_json(stored.manifest.digest)
-    config_blob = Descriptor.from_json(document.get("config"), subject=f"config of {stored.subject}")
-    layers = [Descriptor.from_json(layer) for layer in document.get("layers") or []]
+    content = env.store.read(stored.manifest.digest)
+    document = parse_document(content, media_type=stored.manifest.media_type, subject=stored.subject)
+    if not isinstance(document, Manifest):
+        raise BadImage(stored.subject, expected="the manifest of one image", got="an index")
+    config_blob, layers = document.config, document.layers
     config = _checked("config", config_blob, env)
     diff_ids = [] if config.fault else _diff_ids(config_blob, env)
     with env.progress.bar("verify", total=sum(layer.size_bytes for layer in layers)) as bar:

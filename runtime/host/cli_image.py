@@ -149,8 +149,8 @@ def _working(arguments: argparse.Namespace, work: Any) -> Any:
 def _pull(arguments: argparse.Namespace) -> None:
     from pipeline.images.pull import pull_image
 
-    result = _working(arguments, lambda env: pull_image(arguments.reference, env, platform=arguments.platform))
-    write(f"{result.manifest.digest}\n")
+    manifest = _working(arguments, lambda env: pull_image(arguments.reference, env, platform=arguments.platform))
+    write(f"{manifest.digest}\n")
 
 
 def _pack(arguments: argparse.Namespace) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -10,11 +11,13 @@ from support.tars import Image, image_of, sha256, tar_of, write_layout
 
 from pipeline.env import Env
 from pipeline.errors import PipelineError, StoreDamaged
-from pipeline.fetch.errors import NoSuchImage
+from pipeline.fetch.errors import BadImage, NoSuchImage
 from pipeline.images.names import AmbiguousName, cut_name, find, shown_name, tag_of
 from pipeline.images.pull import NotPulled, pull_image, untag
 from pipeline.images.pull import image_of as stored_or_fetched
+from pipeline.images.verify import verify_image
 from pipeline.oci import MANIFEST
+from pipeline.store import Store
 
 ARM = "linux/arm64"
 
@@ -56,7 +59,7 @@ def test_name_does_not_depend_on_the_directory_one_is_in(
 
 def test_pull_names_the_image_and_says_where_it_came_from_and_when(env: Env, layout: str, image: Image) -> None:
     result = pull_image(f"{layout}:one", env)
-    assert str(result.manifest.digest) == image.digest
+    assert str(result.digest) == image.digest
     (named,) = env.store.tags().values()
     assert str(named.digest) == image.digest
     assert named.annotations["dev.zonewright.image.reference"] == f"{layout}:one"
@@ -70,6 +73,28 @@ def test_second_pull_writes_nothing(env: Env, layout: str) -> None:
     before = index.stat().st_ino
     pull_image(f"{layout}:one", env)
     assert index.stat().st_ino == before
+
+
+def test_artifact_is_pulled_whole_and_named(env: Env, tmp_path: Path) -> None:
+    other = Store(tmp_path / "other")
+    layer = other.put(b"elf", "application/x.elf")
+    other.tag("os/init", other.put_manifest([layer], artifact_type="application/x"))
+    reference = f"oci:{other.root}:os/init"
+    for _ in range(2):
+        manifest = pull_image(reference, env)
+    assert env.store.verify(layer.digest)
+    assert env.store.tags()[f"images/{reference}"].digest == manifest.digest
+    assert not verify_image(reference, env).damaged
+
+
+def test_image_that_is_wrong_is_not_taken_for_an_artifact(env: Env, tmp_path: Path) -> None:
+    image = image_of(tar_of({"a": b"1"}))
+    document = json.loads(image.manifest)
+    document["layers"][0]["mediaType"] = "application/x-zip"
+    image.manifest = json.dumps(document).encode()
+    with pytest.raises(BadImage, match="expected a tar layer"):
+        pull_image(f"oci:{write_layout(tmp_path / 'layout', {'t': image})}:t", env)
+    assert env.store.tags() == {}
 
 
 def test_two_platforms_of_one_reference_are_two_names(env: Env, layout: str) -> None:
@@ -100,8 +125,8 @@ def test_offline_a_tag_means_what_it_did_when_it_was_pulled(env: Env, image: Ima
     pull_image(reference, env)
     registry.close()
     offline = Env(env.store, offline=True)
-    result = pull_image(reference, offline)
-    assert (str(result.manifest.digest), result.reference) == (image.digest, reference)
+    assert str(pull_image(reference, offline).digest) == image.digest
+    assert stored_or_fetched(reference, offline).reference == reference
     with pytest.raises(PipelineError, match="offline"):
         pull_image(f"docker://{registry.host}/app:2", offline)
 
@@ -145,7 +170,8 @@ def test_misspelt_name_says_what_may_have_been_meant(env: Env) -> None:
 
 
 def test_image_of_the_store_that_lacks_a_blob_says_what_brings_it_again(env: Env, layout: str, image: Image) -> None:
-    result = pull_image(f"{layout}:one", env)
+    pull_image(f"{layout}:one", env)
+    result = stored_or_fetched(f"images/{layout}:one", env)
     env.store.path(result.layers[0].digest).unlink()
     with pytest.raises(StoreDamaged, match=f"got no {image.layers[0]} .zone image pull {layout}:one"):
         stored_or_fetched(f"images/{layout}:one", env)
@@ -153,10 +179,10 @@ def test_image_of_the_store_that_lacks_a_blob_says_what_brings_it_again(env: Env
 
 
 def test_untag_takes_the_name_and_leaves_the_blobs(env: Env, layout: str) -> None:
-    result = pull_image(f"{layout}:one", env)
+    manifest = pull_image(f"{layout}:one", env)
     assert untag([f"{layout}:one"], env.store) == [f"images/{layout}:one"]
     assert env.store.tags() == {}
-    assert env.store.verify(result.manifest.digest)
+    assert env.store.verify(manifest.digest)
 
 
 def test_untag_by_digest_takes_every_name(env: Env, layout: str, image: Image) -> None:

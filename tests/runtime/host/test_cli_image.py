@@ -89,6 +89,13 @@ def test_inspect_escapes_what_an_image_says(zone: Zone) -> None:
     assert json.loads(zone("inspect", f"{zone.layout}:3", "--format", "json"))["config"]["Env"] == ["A=\x1b[2J"]
 
 
+def test_config_of_odd_shape_is_shown_without_a_traceback(zone: Zone, tmp_path: Path) -> None:
+    odd = {"Env": 5, "Entrypoint": "x y", "Cmd": {"a": 1}, "Labels": [1], "ExposedPorts": "80", "User": ["a"]}
+    layout = write_layout(tmp_path / "odd", {"1": image_of(tar_of(BASE), config={"config": odd})})
+    assert "LAYER" in zone("inspect", f"oci:{layout}:1")
+    assert "no difference" not in zone("diff", f"oci:{layout}:1", f"{zone.layout}:1")
+
+
 def test_files_are_listed_with_hostile_names_escaped(zone: Zone) -> None:
     shown = zone("inspect", f"{zone.layout}:2", "--files")
     assert "/e\\x1b[31m\\nd\\xff\n" in shown and "/rtl\\u202e -> \\x1b[2J\n" in shown

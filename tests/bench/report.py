@@ -97,7 +97,7 @@ WHAT = {
 }
 ABOUT = {
     "pipeline": """Four layers: Debian with its documentation; nginx; python3 with numpy, git and more; hand-made hard
-cases (`tests/support/benchimage.py`). Ours, the usual way and the limit are taken in turn, each as
+cases, and no translations any more (`tests/support/benchimage.py`). Ours, the usual way and the limit are taken in turn, each as
 whole processes, the registry on loopback and its files in the page cache; ratios are medians over the rounds. The usual
 way is `skopeo copy`, `umoci unpack` and `mksquashfs` with the same level, block size and number of threads. CPU time is
 that of a command and all it started; the registry's own is not in it. ocirender is left out: it wants mksquashfs 4.6,

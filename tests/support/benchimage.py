@@ -1,6 +1,7 @@
 """The image the pipeline is measured with, and its larger relatives, each made once and kept as OCI layouts.
 
-standard  four layers: Debian with documentation; nginx; python3, numpy, git and more; an edge layer made by hand
+standard  four layers: Debian with documentation; nginx; python3, numpy, git and more; an edge layer made by hand.
+          138 MB of gzip, 368 MB of tar; merges to 316 MB and 14,300 entries, as the edge layer hides all translations
 zstd      the same tars, compressed by zstd
 times4    sixteen layers: the standard image four times, in directories of their own
 grown-*   synthetic: so many entries in so many layers (see `grown`)
@@ -35,7 +36,7 @@ from pipeline.store import Store
 from support.tars import Member
 from support.tars import tar_bytes as tar_of_members
 
-VERSION = 1  # of what is made here: rises when an image kept from before is not to be used any more
+VERSION = 2  # of what is made here: rises when an image kept from before is not to be used any more
 IMAGES = PROJECT / "build" / "bench" / "images"
 SUITE = "bookworm"
 LOCK = PROJECT / "build" / "lock" / "bench-image.json"
@@ -221,6 +222,8 @@ def edge_upper(epoch: int, prefix: str = "") -> list[Member | bytes]:
         return at(name, data=name.encode(), pax=[(key.replace("__", "."), value) for key, value in pax.items()])
 
     return [
+        Member(f"{prefix}usr/share/locale/", kind=b"5", mode=0o755, mtime=epoch),  # as many images clean up: too late
+        Member(f"{prefix}usr/share/locale/.wh..wh..opq", mtime=epoch),
         at(".wh.whited"),
         at(".wh.whited-dir"),
         at(".wh.replaced"),

@@ -2,6 +2,7 @@
 
 Takes:  ImageParams (a recipe of zones/recipes). Gives: ImageResult, tagged `recipe/<name>`.
 Tools:  mmdebstrap, apt, dpkg. Needs: no root (mode unshare wants a subuid range); the mirror, unless all is stored.
+        A recipe without a suite is files alone, as extension images are, and needs none of this.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from typing import Any
 
 from pipeline import recipe as recipes
 from pipeline.build import mmdebstrap, roottree
-from pipeline.build.layer import write_layer
+from pipeline.build.layer import Layer, write_layer
 from pipeline.build.model import ImageParams, ImageResult
 from pipeline.build.ociimage import image_config, store_image
 from pipeline.build.roottree import Entry, Root, add, difference, in_order, read_root
@@ -30,6 +31,9 @@ SCHEMA = RECIPES / "image.schema.json"
 
 # apt prefers usrmerge, the first alternative, which brings all of perl to convert a root that needs no conversion.
 ALWAYS = ("usr-is-merged",)
+
+# Of a recipe without packages: nothing in it says another.
+_NO_EPOCH, _ARCHITECTURE = 0, "amd64"
 
 _SETTINGS = {
     "env": "Env",
@@ -51,6 +55,8 @@ def run(params: ImageParams, env: Env) -> ImageResult:
     """Build the image, or find it built. Raises what fetching packages and mmdebstrap raise."""
     recipe = params.recipe
     packages = {package for layer in recipe["layers"] for package in layer.get("packages", [])}
+    if "suite" not in recipe:
+        return _files_alone(params, sorted(packages), env)
 
     def work(lock: PackageLock) -> ImageResult:
         return cached(
@@ -77,6 +83,36 @@ def run(params: ImageParams, env: Env) -> ImageResult:
     return result
 
 
+def _files_alone(params: ImageParams, packages: list[str], env: Env) -> ImageResult:
+    """The image of a recipe without a suite: the files of its layers on nothing."""
+    if packages:
+        subject = f"image recipe {params.name}"
+        raise recipes.BadRecipe(subject, expected=f"a suite that has {packages[0]}", got="none", hint="key suite")
+
+    def build() -> ImageResult:
+        lower: Root = {}
+        layers = []
+        for layer in params.recipe["layers"]:
+            files = (file_entry(file, _NO_EPOCH) for file in layer.get("files", []))
+            root = with_files(lower, {entry.path: entry for entry in files})
+            layers.append(write_layer(env.store, difference(lower, root, epoch=_NO_EPOCH)))
+            lower = root
+        return _image(params, layers, _ARCHITECTURE, _NO_EPOCH, env)
+
+    result = cached(
+        env,
+        ImageResult,
+        stage="build.image",
+        version=VERSION,
+        params={"name": params.name, "recipe": params.recipe},
+        inputs={},
+        tools={"zlib": zlib.ZLIB_RUNTIME_VERSION},
+        build=build,
+    )
+    env.store.tag(result.tag, result.manifest)
+    return result
+
+
 def _build(params: ImageParams, lock: PackageLock, env: Env) -> ImageResult:
     recipe = params.recipe
     debs = debian.download(env, lock)
@@ -89,10 +125,15 @@ def _build(params: ImageParams, lock: PackageLock, env: Env) -> ImageResult:
                 layers.append(write_layer(env.store, difference(lower, root, epoch=lock.epoch)))
                 lower = root
                 bar.advance(1)
+    return _image(params, layers, lock.architecture, lock.epoch, env)
+
+
+def _image(params: ImageParams, layers: list[Layer], architecture: str, epoch: int, env: Env) -> ImageResult:
+    recipe = params.recipe
     config = image_config(
         layers,
-        architecture=lock.architecture,
-        epoch=lock.epoch,
+        architecture=architecture,
+        epoch=epoch,
         settings=oci_settings(recipe.get("config", {})),
         history=[f"zonewright recipe {params.name}: {layer['name']}" for layer in recipe["layers"]],
     )

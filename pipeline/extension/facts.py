@@ -63,8 +63,9 @@ def parse_facts(annotations: Mapping[str, str], config: Mapping[str, Any], *, su
 def _said(annotations: Mapping[str, str], config: Mapping[str, Any], subject: str) -> dict[str, str]:
     inner = config.get("config") or {}
     labels = inner.get("Labels") or {} if isinstance(inner, dict) else {}
-    if not isinstance(labels, dict) or not all(isinstance(value, str) for value in labels.values()):
-        raise NotAnExtension(subject, expected="labels from string to string in its config", got=repr(labels)[:80])
+    for name, said in (("labels", labels), ("annotations", annotations)):
+        if not isinstance(said, Mapping) or not all(isinstance(value, str) for value in said.values()):
+            raise NotAnExtension(subject, expected=f"{name} from string to string", got=repr(said)[:80])
     found = {key: value.strip() for key, value in ({**labels, **annotations}).items() if key.startswith(PREFIX)}
     for key in found:
         if key.removeprefix(PREFIX) not in KEYS:

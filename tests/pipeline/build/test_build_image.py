@@ -168,3 +168,27 @@ def test_one_lock_gives_one_image_in_every_store_and_for_every_user(tmp_path: Pa
     out = subprocess.run(command, env=environment | {"PYTHONDONTWRITEBYTECODE": "1"}, capture_output=True, text=True)
     assert out.returncode == 0, out.stderr
     assert out.stdout.strip() == str(result.manifest.digest)
+
+
+def test_a_recipe_without_a_suite_is_its_files_alone_and_may_be_an_extension(tmp_path: Path) -> None:
+    """What has no packages needs no mirror, no mmdebstrap and no lock."""
+    made = []
+    for name in ("one", "two"):
+        env = Env(Store(tmp_path / name))
+        made.append(image.run(ImageParams("zone-info", image.load("zone-info"), str(tmp_path / "no-lock")), env))
+    assert made[0] == made[1] and env.store.tags()["recipe/zone-info"].digest == made[1].manifest.digest
+    (layer,) = made[1].layers
+    with tarfile.open(fileobj=io.BytesIO(gzip.decompress(env.store.read(layer.digest)))) as tar:
+        assert [(m.name.rstrip("/"), m.mode) for m in tar] == [
+            ("usr", 0o755),
+            ("usr/bin", 0o755),
+            ("usr/bin/zone-info", 0o755),
+        ]
+    labels = env.store.read_json(made[1].config.digest)["config"]["Labels"]
+    assert labels["dev.zonewright.extension.kind"] == "utils"
+
+
+def test_packages_without_a_suite_are_refused(tmp_path: Path) -> None:
+    recipe = {"layers": [{"name": "x", "packages": ["netbase"]}]}
+    with pytest.raises(BadRecipe, match=r"image recipe x: expected a suite that has netbase, got none \(key suite\)"):
+        image.run(ImageParams("x", recipe, str(tmp_path / "no-lock")), Env(Store(tmp_path / "store")))

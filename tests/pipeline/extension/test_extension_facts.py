@@ -72,6 +72,8 @@ def test_a_wrong_value_is_one_sentence_with_image_and_key(keys, sentence):
         facts(**keys)
 
 
-def test_labels_that_are_no_text_are_refused():
+def test_labels_and_annotations_that_are_no_text_are_refused():
     with pytest.raises(NotAnExtension, match="labels from string to string"):
         parse_facts({}, CONFIG | {"config": {"Labels": {PREFIX + "abi": 1}}}, subject="s")
+    with pytest.raises(NotAnExtension, match="annotations from string to string"):
+        parse_facts({PREFIX + "abi": 1}, CONFIG, subject="s")

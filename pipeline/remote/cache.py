@@ -180,7 +180,7 @@ class RegistryCache:
         uploads = Uploads(self._reference, config=self._config, patience=self._patience())
         try:
             blobs = {blob.digest: blob for blob in (empty, *mine.outputs)}
-            send_blobs(uploads, store, blobs.values(), progress, subject=self._name)
+            send_blobs(uploads, store, blobs.values(), progress, subject="the cache")
             if there is None:
                 uploads.manifest(statement.tag_of(mine.key), data, MANIFEST, self._name)
                 self._count("given")

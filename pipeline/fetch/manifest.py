@@ -8,7 +8,6 @@ from __future__ import annotations
 import base64
 import binascii
 import hashlib
-import logging
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -46,9 +45,6 @@ SCHEMA1 = "application/vnd.docker.distribution.manifest.v1"
 LAYERS_MAX = 512
 ALIASES = {"x86_64": ("amd64", ""), "x86-64": ("amd64", ""), "aarch64": ("arm64", ""), "armhf": ("arm", "v7")}
 UNSAID = {("amd64", "v1"), ("arm64", "v8"), ("arm64", "8")}
-
-
-log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -226,7 +222,9 @@ def diff_ids(config: bytes, manifest: Manifest, platform: Platform, *, subject: 
         if has and has != wanted:
             raise NoSuchImage(subject, expected=f"an image for {platform}", got=f"one whose {key} is {has!r}"[:80])
     if not _fits(document.get("history"), len(found)):
-        log.warning("%s: its history does not fit its %d layers; ignored", where, len(found))
+        import logging  # not for a cache hit
+
+        logging.getLogger(__name__).warning("%s: its history does not fit its %d layers; ignored", where, len(found))
     return tuple(Digest.parse(item) for item in found)
 
 

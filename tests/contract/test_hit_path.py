@@ -26,6 +26,7 @@ HEAVY = {
         "multiprocessing",
         "asyncio",
         "subprocess",
+        "logging",
     ),
     *("tomllib", "difflib", "tarfile", "ctypes"),
     # parts of ours that a hit has no use for

@@ -7,6 +7,7 @@ import errno
 from collections.abc import Iterator
 
 from pipeline.errors import PipelineError
+from pipeline.store import default_root
 
 
 class MachineSaysNo(PipelineError):
@@ -22,5 +23,5 @@ def machine_errors() -> Iterator[None]:
         raise
     except OSError as error:
         hint = "free space there and run again" if error.errno == errno.ENOSPC else ""
-        where = str(error.filename or "this machine")
+        where = str(error.filename or f"store {default_root()}")
         raise MachineSaysNo(where, got=str(error.strerror or error), hint=hint) from error

@@ -17,18 +17,8 @@ HEAVY = {
     *("rich", "urllib3", "requests", "jsonschema", "oras", "zstandard", "isal", "cryptography", "cffi", "libarchive"),
     *("PySquashfsImage", "elftools", "doit"),
     # parts of the standard library that cost as much as the rest of a hit
-    *(
-        "urllib.request",
-        "http.client",
-        "ssl",
-        "email",
-        "concurrent.futures",
-        "multiprocessing",
-        "asyncio",
-        "subprocess",
-        "logging",
-    ),
-    *("tomllib", "difflib", "tarfile", "ctypes"),
+    *("urllib.request", "http.client", "ssl", "email", "concurrent.futures", "multiprocessing", "asyncio"),
+    *("subprocess", "logging", "tomllib", "difflib", "tarfile", "ctypes"),
     # parts of ours that a hit has no use for
     *("pipeline.fetch.http", "pipeline.unpack.tar", "pipeline.squashfs", "runtime.host.hosts", "runtime.host.lab"),
 }

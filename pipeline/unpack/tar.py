@@ -240,14 +240,14 @@ class TarReader:
 
     def _data(self, block: bytes, entry: Entry, flag: bytes, pax: dict[bytes, bytes]) -> None:
         stored = entry.size_bytes
-        version = sparse_version(pax) if entry.kind is Kind.FILE else None
+        version = sparse_version(pax) if pax else None
         if flag == b"S":
             if version is not None or entry.kind is not Kind.FILE:
                 raise self._bad("one sparse map on a regular file", "two, or another type")
             self._old_sparse(block, entry)
             return
         if version is not None:
-            if flag not in (b"0", b"\0"):
+            if flag not in (b"0", b"\0") or entry.kind is not Kind.FILE:
                 raise self._bad("a sparse map on a regular file", "another type")
             entry.path = pax.get(b"GNU.sparse.name") or entry.path
             self._count_metadata(len(entry.path))

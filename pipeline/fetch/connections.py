@@ -6,6 +6,8 @@ Source:  urllib3, "Advanced Usage"; curl(1), "ENVIRONMENT", for what the proxy v
 from __future__ import annotations
 
 import contextlib
+import logging
+import re
 import socket
 import ssl
 import threading
@@ -18,6 +20,7 @@ from urllib.parse import unquote, urlsplit
 from pipeline.fetch.errors import RegistryError
 
 PER_HOST = 8
+_LOGGERS = ("connection", "connectionpool", "poolmanager", "response", "util.retry")
 
 
 @dataclass(frozen=True)
@@ -36,6 +39,8 @@ class Connections:
     """
 
     def __init__(self, tls: Mapping[str, Tls] | None = None) -> None:
+        for name in _LOGGERS:
+            logging.getLogger(f"urllib3.{name}").addFilter(without_query)
         self._tls = tls or {}
         self._pools: dict[tuple[str, Tls], Any] = {}
         self._guard = threading.Lock()
@@ -94,6 +99,12 @@ class Connections:
         with self._guard:
             self._open.discard(twin)
         twin.close()
+
+
+def without_query(record: logging.LogRecord) -> bool:
+    """A logging filter: urllib3 logs whole URLs, and the query of a signed one is a secret."""
+    record.msg, record.args = re.sub(r"\?[^\s\"']*", "?…", record.getMessage()), ()
+    return True
 
 
 def _watched(note: Any, forget: Any) -> dict[str, Any]:

@@ -27,6 +27,8 @@ class Found:
     owner: str
 
 
+_HINT = "key kernel_options.modules; what is built into the kernel needs no loading"
+
 Find = Callable[[str], Found | None]
 
 
@@ -101,7 +103,7 @@ def load_lists(
             return None
         if found is None:
             subject, asked = f"zone {wanted.zone}: module {name}", f"kernel {wanted.kernel} or an extension"
-            hint = f"{above[-1]} of {known[above[-1]].owner} needs it" if above else "key kernel_options.modules"
+            hint = f"{above[-1]} of {known[above[-1]].owner} needs it" if above else _HINT
             raise NoSuchModule(subject, expected=f"it in {asked}", got="none", hint=hint)
         known[name] = found
         return found.depends

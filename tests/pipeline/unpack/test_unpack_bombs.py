@@ -14,7 +14,6 @@ import zlib
 from collections.abc import Iterator
 from pathlib import Path
 
-import pytest
 import zstandard
 from support.sparse import sparse_0_1
 from support.tars import BLOCK, Member, header, image_of, number, sha256, tar_bytes, write_layout
@@ -144,11 +143,3 @@ def test_entries_with_long_names_end_at_their_metadata(tmp_path: Path) -> None:
     assert f"expected at most {128 * MIB} bytes of names, link targets, xattrs, sparse maps, got more" in said
     assert hint.startswith("metadata_bytes under")
     assert memory_mib < 350
-
-
-@pytest.mark.slow
-def test_case_77_one_million_entries_is_the_limit_without_a_config(tmp_path: Path) -> None:
-    chunk = b"".join(_headers(2048, new=6))
-    said, _, memory_mib = packed(tmp_path, gzip_of_repeated(b"", chunk, 10_000_000 * BLOCK // len(chunk)))
-    assert "expected at most 1000000 entries, got more" in said
-    assert memory_mib < 700

@@ -225,10 +225,9 @@ def _tidy(store: Store, dry_run: bool, done: Collected) -> None:
     store.sweep()
     for path in store.locks.iterdir():
         if path.name not in FIXED_LOCKS and not path.name.startswith(lease.PREFIX):
-            with contextlib.suppress(OSError):
-                fd = take(path, wait=False)
+            with contextlib.ExitStack() as stack, contextlib.suppress(OSError):
+                stack.callback(os.close, take(path, wait=False))
                 path.unlink()
-                os.close(fd)
     used = {shelf.used.format(path.name) for shelf in SHELVES for path in (store.root / shelf.directory).glob("*")}
     for name in store.days.names():
         if name not in used and not (store.results / f"{name}.json").exists():

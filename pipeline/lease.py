@@ -67,12 +67,11 @@ def _end(locks: Path, path: Path, fds: tuple[int, int], pid: int) -> None:
     """Give a lease up. A gc that runs goes on counting it, so its file stays; another process's is not ours to end."""
     if os.getpid() != pid:
         return
-    with contextlib.suppress(OSError):
-        gc = take(locks / GC, shared=True, wait=False)
+    with contextlib.ExitStack() as stack, contextlib.suppress(OSError):
+        for fd in fds:
+            stack.callback(os.close, fd)
+        stack.callback(os.close, take(locks / GC, shared=True, wait=False))
         path.unlink()
-        os.close(gc)
-    for fd in fds:
-        os.close(fd)
 
 
 def drop_dead(locks: Path) -> int:
@@ -81,10 +80,9 @@ def drop_dead(locks: Path) -> int:
     sweep = take(locks / SWEEP)  # no lease is made, but not yet locked, meanwhile
     try:
         for path in locks.glob(f"{PREFIX}*"):
-            with contextlib.suppress(OSError):
-                fd = take(path, wait=False)
+            with contextlib.ExitStack() as stack, contextlib.suppress(OSError):
+                stack.callback(os.close, take(path, wait=False))
                 path.unlink()
-                os.close(fd)
                 dropped += 1
     finally:
         os.close(sweep)

@@ -97,11 +97,12 @@ WHAT = {
 }
 ABOUT = {
     "pipeline": """The image: Debian with its documentation; nginx; python3 with numpy, git and more; a layer of hard
-cases made by hand, which hides all translations, too (`tests/support/benchimage.py`). Ours, the usual way and the limit are taken in
-turn, each as whole processes, the registry on loopback and its files in the page cache; ratios are medians over the
-rounds. The usual way is `skopeo copy`, `umoci unpack` and `mksquashfs` with the same level, block size and number of
-threads. CPU time is that of a command and all it started; the registry's own is not in it. ocirender is left out: it
-wants mksquashfs 4.6, Debian 12 has 4.5.1. Linear growth is an exponent of 1; 1.1 leaves room for caches and noise.
+cases made by hand, which hides all translations, too (`tests/support/benchimage.py`). Ours, the usual way and the limit
+are taken in turn, each as whole processes, the registry on loopback and its files in the page cache; ratios are medians
+over the rounds. The usual way is `skopeo copy`, `umoci unpack` and `mksquashfs` with the same level, block size and
+number of threads. CPU time is that of a command and all it started; the registry's own is not in it. ocirender is left
+out: it wants mksquashfs 4.6, Debian 12 has 4.5.1. Linear growth is an exponent of 1; 1.1 leaves room for caches and
+noise.
 """
 }
 

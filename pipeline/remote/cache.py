@@ -8,7 +8,9 @@ asked again in that run.
 
 from __future__ import annotations
 
+import contextlib
 import logging
+import re
 import threading
 from collections.abc import Sequence
 from pathlib import Path
@@ -74,17 +76,15 @@ class RegistryCache:
             hint = "zone cache keygen makes a pair, [cache] keys in the config pins the public one"
             self._say(progress, f"nothing is taken from it, as no key is pinned ({hint})")
             return None
-        source = self._source()
         try:
-            found = self._statement(source, key)
-            if found is not None:
-                self._take(source, found, store, progress)
-                self._count("taken")
-                return found.result
+            with contextlib.closing(self._source()) as source:
+                found = self._statement(source, key)
+                if found is not None:
+                    self._take(source, found, store, progress)
+                    self._count("taken")
+                    return found.result
         except Exception as error:
             self._give_up(error, progress, "building here")
-        finally:
-            source.close()
         self._count("missed")
         return None
 
@@ -109,11 +109,8 @@ class RegistryCache:
 
     def stated(self, key: str) -> Statement | None:
         """What the cache says of an action; None where it says nothing. Raises BadStatement, RegistryError."""
-        source = self._source()
-        try:
+        with contextlib.closing(self._source()) as source:
             return self._statement(source, key)
-        finally:
-            source.close()
 
     # -- taking --------------------------------------------------------------------------------------------------------
 
@@ -163,36 +160,31 @@ class RegistryCache:
         from pipeline.remote.push import send_blobs
         from pipeline.remote.upload import Uploads
 
-        source = self._source()
         try:
             own = keys.parse_public(keys.public_text(private))
-            there = self._statement(source, mine.key, [own])
+            with contextlib.closing(self._source()) as source:
+                there = self._statement(source, mine.key, [own])
         except BadStatement:
             self._say(progress, f"it has a result {mine.key[:12]} that no known key signed; it was left as it is")
             return
-        finally:
-            source.close()
         if there is not None and statement.differs(there, mine):
             self._say(progress, f"it has other outputs for {mine.key[:12]}: {statement.difference(there, mine)}")
             return
         empty = store.put(b"{}", EMPTY)
         data = statement.write(mine, private, empty)
-        uploads = Uploads(self._reference, config=self._config, patience=self._patience())
-        try:
-            blobs = {blob.digest: blob for blob in (empty, *mine.outputs)}
+        blobs = {blob.digest: blob for blob in (empty, *mine.outputs)}
+        with contextlib.closing(Uploads(self._reference, config=self._config, patience=self._patience())) as uploads:
             send_blobs(uploads, store, blobs.values(), progress, subject="the cache")
             if there is None:
                 uploads.manifest(statement.tag_of(mine.key), data, MANIFEST, self._name)
                 self._count("given")
-        finally:
-            uploads.close()
 
     # -- what goes wrong -----------------------------------------------------------------------------------------------
 
     def _source(self) -> RegistrySource:
         from pipeline.fetch.registry import RegistrySource
 
-        return RegistrySource(self._reference, patience=self._patience())
+        return RegistrySource(self._reference, patience=self._patience(), registries=self._config.registries)
 
     def _patience(self) -> Patience:
         from pipeline.fetch.http import Patience
@@ -211,8 +203,13 @@ class RegistryCache:
         """A lie or a gap is one result's; a registry that cannot be asked would cost every stage its time-out."""
         if isinstance(error, RegistryError):
             self._down = True
-        sentence = str(error) if isinstance(error, PipelineError) else f"{type(error).__name__}: {error}"
-        self._say(progress, f"{sentence.removeprefix(f'{self._name}: ')}; {instead}")
+        sentence = f"{type(error).__name__}: {error}"
+        if isinstance(error, PipelineError):
+            about = "" if error.subject == self._name else f"{error.subject}: "
+            # The URL is the cache's own and a tag that says nothing to people.
+            got = re.sub(r" from https?://[^\s,]+", "", error.got)
+            sentence = f"{about}expected {error.expected}, got {got}" if error.expected else f"{about}{got}"
+        self._say(progress, f"{sentence}; {instead}")
 
     def _say(self, progress: Progress, sentence: str) -> None:
         with self._guard:

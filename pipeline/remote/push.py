@@ -5,6 +5,7 @@ Until the tag is there nothing names what was sent, so that a push that breaks h
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor, as_completed
@@ -110,15 +111,12 @@ def push(
         raise BadReference(str(to), expected=f"no digest, or that of what is pushed, {manifest.digest}", got="another")
     subject = str(replace(to, digest=None))
     what = plan(store, manifest, subject=subject)
-    uploads = Uploads(to, config=config, patience=patience)
-    try:
+    with contextlib.closing(Uploads(to, config=config, patience=patience)) as uploads:
         send_blobs(uploads, store, what.blobs, progress, subject=subject)
         *inner, (top, data) = what.documents
         for document, content in inner:
             uploads.manifest(str(document.digest), content, document.media_type, subject)
         uploads.manifest(to.tag or str(top.digest), data, top.media_type, subject)
-    finally:
-        uploads.close()
     return replace(to, digest=manifest.digest)
 
 

@@ -16,6 +16,7 @@ from collections.abc import Callable
 from typing import Any
 from urllib.parse import urlsplit
 
+from pipeline.fetch.connections import Tls
 from pipeline.fetch.errors import RegistryError
 from pipeline.fetch.http import Deadline, origin, redacted, said
 from pipeline.fetch.reference import RegistryReference, is_loopback
@@ -28,7 +29,7 @@ def speaker(
     reference: RegistryReference,
     source: RegistrySource,
     deadline: Deadline,
-    ca: str,
+    tls: Tls,
     denied: Callable[[str], RegistryError],
 ) -> tuple[Any, Any]:
     """oras for one registry, and its name of the repository: with timeouts, and with our answers to challenges."""
@@ -72,9 +73,10 @@ def speaker(
             return headers | self.get_auth_header(), True
 
     host = urlsplit(source.base).netloc
-    oras = Registry(hostname=host, insecure=home[0] == "http", tls_verify=ca or True)
+    oras = Registry(hostname=host, insecure=home[0] == "http", tls_verify=tls.ca or True)
     oras.auth = Auth()
     session = oras.session
+    session.cert = (tls.certificate, tls.key or tls.certificate) if tls.certificate else None
     session.trust_env = False  # .netrc knows nothing of registries; proxies are asked for here
     session.proxies = {} if is_loopback(reference.host) else requests.utils.get_environ_proxies(source.base)
     session.max_redirects = REDIRECTS_MAX

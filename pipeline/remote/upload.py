@@ -15,6 +15,8 @@ from urllib.parse import urljoin, urlsplit
 
 from pipeline.config import Config
 from pipeline.errors import StoreDamaged
+from pipeline.fetch.connections import Tls
+from pipeline.fetch.endpoint import tls_by_host
 from pipeline.fetch.errors import RegistryError
 from pipeline.fetch.http import ERROR_BODY_BYTES, TEMPORARY, Deadline, Patience, body, origin, redacted, said
 from pipeline.fetch.reference import RegistryReference
@@ -52,12 +54,11 @@ class Uploads:
         chunk_bytes: int | None = None,
     ) -> None:
         self._reference, self._chunk_bytes = reference, chunk_bytes or CHUNK_BYTES
-        self._source = RegistrySource(reference, patience=patience, config=docker_config)
+        registries = (config or Config()).registries
+        self._source = RegistrySource(reference, patience=patience, config=docker_config, registries=registries)
         self._deadline = Deadline(patience or Patience())
-        settings = (config or Config()).registries.get(reference.host)
-        self._oras, self._container = speaker(
-            reference, self._source, self._deadline, settings.ca if settings else "", self._denied
-        )
+        tls = tls_by_host(registries).get(reference.host, Tls())
+        self._oras, self._container = speaker(reference, self._source, self._deadline, tls, self._denied)
 
     def close(self) -> None:
         """End the connections."""

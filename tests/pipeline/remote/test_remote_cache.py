@@ -94,7 +94,7 @@ def test_results_of_every_stage_are_shared(make_host: Make, image: str, monkeypa
         return squash.run(squash.SquashParams(tree), host.env)
 
     made = stages(first)
-    for place in ("fetch.stage._fetch", "unpack.stage._unpack", "squash.stage.squash_rootfs"):
+    for place in ("fetch.stage._fetch", "unpack.stage._unpack", "squash.formats.squash_rootfs"):
         monkeypatch.setattr(f"pipeline.{place}", lambda *_, **__: pytest.fail("built"))
     assert stages(second) == made
 
@@ -388,7 +388,7 @@ def test_verify_names_a_result_that_comes_out_otherwise(
     make_host: Make, image: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first, second = make_host("a", sign=True), make_host("b")
-    monkeypatch.setattr("pipeline.squash.stage.squash_rootfs", lambda store, *_, **__: store.put(b"another writer"))
+    monkeypatch.setattr("pipeline.squash.formats.squash_rootfs", lambda store, *_, **__: store.put(b"another writer"))
     pack(first, image)
     monkeypatch.undo()
     verdict = verify(image, second.env, second.cache)

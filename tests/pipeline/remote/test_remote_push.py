@@ -12,12 +12,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from support.certs import Authority
 from support.dockerregistry import docker_registry
 from support.proxy import Proxy, Trouble, proxy_to
 from support.tars import image_of, tar_of
 from support.tokenserver import token_server
 
 from pipeline import fetch
+from pipeline.config import Config, RegistryConfig
 from pipeline.env import Env
 from pipeline.errors import PipelineError, StoreDamaged
 from pipeline.fetch.errors import BadReference, RegistryError
@@ -260,6 +262,22 @@ def test_bearer_token_with_pull_and_push(
         assert all(scope.startswith("repository:team/app:") for scope in tokens.scopes)
 
 
+def test_credential_helper(tmp_path: Path, store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    helper = tmp_path / "bin" / "docker-credential-test"
+    helper.parent.mkdir()
+    helper.write_text('#!/bin/sh\nread host\necho \'{"Username": "ada", "Secret": "s3cret word"}\'\n')
+    helper.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{helper.parent}:{os.environ['PATH']}")
+    with (
+        token_server(tmp_path, "ada:s3cret word") as tokens,
+        docker_registry(tmp_path, extra=tokens.registry_config) as host,
+    ):
+        path = write_config(tmp_path, host, "x:y")
+        path.write_text(json.dumps({"credHelpers": {host: "test"}}))
+        log_in(monkeypatch, path)
+        go(store, artifact(store, b"x"), reference(host))
+
+
 def test_secrets_are_in_no_error(tmp_path: Path, store: Store, monkeypatch: pytest.MonkeyPatch, caplog: Any) -> None:
     caplog.set_level("DEBUG")
     with (
@@ -300,3 +318,26 @@ def test_image_types_of_docker_registry_are_accepted(upstream: str, store: Store
     config = store.put(b'{"os":"linux","rootfs":{"type":"layers","diff_ids":[]}}', CONFIG)
     layer = store.put(b"not really gzip", LAYER_GZIP)
     go(store, store.put_manifest([layer], config=config), reference(upstream, "types"))
+
+
+def test_registry_with_a_certificate_of_its_own_authority(tmp_path: Path, store: Store) -> None:
+    known, stranger = Authority(tmp_path / "known"), Authority(tmp_path / "stranger")
+    certificate, key = known.issue("127.0.0.1")
+    ours = known.issue("client", client=True)
+    tls = f"{{certificate: {certificate}, key: {key}, clientcas: [{known.ca}]}}"
+    with docker_registry(tmp_path, tls=tls) as host:
+        settings = RegistryConfig(ca=str(known.ca), certificate=str(ours[0]), key=str(ours[1]))
+        manifest = artifact(store, b"x")
+        to = go(store, manifest, reference(host), config=Config(registries={host: settings}))
+        assert to.digest == manifest.digest
+        distrustful = Config(registries={host: dataclasses.replace(settings, ca=str(stranger.ca))})
+        with pytest.raises(RegistryError, match=r"TLS with a certificate for 127\.0\.0\.1 that is trusted here"):
+            go(store, manifest, reference(host), config=distrustful)
+
+
+@pytest.mark.parametrize(("insecure", "prefix"), [(False, "https"), (True, "http")])
+def test_plain_http_beyond_loopback_is_for_those_who_ask(insecure: bool, prefix: str) -> None:
+    config = Config(registries={"registry.test:5000": RegistryConfig(insecure=insecure)})
+    uploads = Uploads(reference("registry.test:5000"), config=config)
+    assert uploads._oras.prefix == prefix
+    uploads.close()

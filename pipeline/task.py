@@ -21,6 +21,7 @@ from pipeline.errors import PipelineError
 from pipeline.jsonmodel import from_json, to_json
 from pipeline.oci import canonical_json, parse_json
 from pipeline.recipe import PROJECT
+from pipeline.signals import exit_on_sigterm
 from pipeline.store import write_atomic
 
 BUILD = PROJECT / "build"
@@ -64,6 +65,7 @@ def env() -> Env:
     """The one Env of this process: the user's store and settings, progress on stderr."""
     made = open_env(progress.for_terminal(), offline=_asked["offline"] == "yes", cache=_asked["cache"])
     made.store.register(PROJECT)
+    exit_on_sigterm()
     return made
 
 

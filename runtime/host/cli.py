@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from pipeline.errors import SentenceError
+from pipeline.signals import exit_on_sigterm
 from runtime.host import cli_cache, cli_image, cli_store
 from runtime.host.terminal import command, table, with_progress, write
 
@@ -34,8 +35,9 @@ Zones run on this machine if it is a control domain of Xen, else in the lab: Xen
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command; returns the exit code: 0, 1 for an error said in one sentence, 130 for Ctrl-C."""
+    """Run one command; returns the exit code: 0, 1 for an error said in one sentence, 130 for Ctrl-C (SIGTERM: 143)."""
     arguments = parser().parse_args(argv)
+    exit_on_sigterm()
     if arguments.verbose:
         import logging  # costs a cache hit 5 ms; warnings are shown without it, by logging's last resort
 

@@ -23,6 +23,7 @@ import pytest
 
 from pipeline.errors import SentenceError
 
+WHOLE = os.environ.get("ZONEWRIGHT_FAULTS") == "all"  # every point, not a sample: ./doit faults
 DEADLINE_S = 60.0
 DONE, SAID, OS_ERROR, DEFECT = 0, 3, 4, 5
 CALL = re.compile(r"^(?:\[pid +)?(\d+)?\]? *([a-z_0-9]+)\(")
@@ -190,8 +191,8 @@ def _calls(log: str) -> Iterator[tuple[int, str]]:
 
 
 def spread(points: list[Point], count: int) -> list[Point]:
-    """`count` of the points, evenly spread; all of them where $ZONEWRIGHT_FAULTS=all asks for the whole sweep."""
-    if os.environ.get("ZONEWRIGHT_FAULTS") == "all" or len(points) <= count:
+    """`count` of the points, evenly spread; all of them where the whole sweep is asked for."""
+    if WHOLE or len(points) <= count:
         return points
     return [points[index * len(points) // count] for index in range(count)]
 

@@ -8,8 +8,10 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
+import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -90,7 +92,10 @@ def bench(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
     place = tmp_path_factory.mktemp("faults")
     noise = hashlib.shake_256(b"noise").digest(300_000)
     base = tar_of({"etc/": None, "etc/passwd": b"root:x:0:0::/:/bin/sh\n", "usr/big": noise, "gone": b"1"})
-    image = image_of(base, tar_of({".wh.gone": b"", "etc/motd": b"hi\n", "usr/lib/more": noise[:50_000]}))
+    layers = [tar_of({".wh.gone": b"", "etc/motd": b"hi\n", "usr/lib/more": noise[:50_000]})]
+    if faults.WHOLE:
+        layers += [tar_of({f"srv/{number}": b"%d" % number}) for number in range(9)]
+    image = image_of(base, *layers)
     layout = write_layout(place / "layout", {"1": image})
     bench = Bench(place, f"oci:{layout}:1", b"", {})
     bench.fresh()
@@ -135,8 +140,34 @@ def test_error_at_any_call_of_a_pack_is_one_sentence(bench: Bench, error: str) -
     assert error == "EINTR" or said > 0
 
 
-def zone(bench: Bench, **options: Any) -> subprocess.Popen[bytes]:
-    """`zone image pack` in a session of its own, as a user's shell or a CI runner starts it."""
-    environment = os.environ | {"ZONEWRIGHT_STORE": str(bench.root), "PYTHONPATH": str(PROJECT)}
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_interrupted_pack_ends_its_children_and_leaves_nothing(
+    bench: Bench, tmp_path: Path, number: int, code: int
+) -> None:
+    bench.fresh()
+    slow = tmp_path / "bin" / "tar2sqfs"  # a writer that does not end by itself, so that it has to be ended
+    slow.parent.mkdir()
+    slow.write_text(
+        f'#!/bin/sh\n[ "$1" = --version ] && exec /usr/bin/tar2sqfs --version\necho $$ >{tmp_path}/pid\n'
+        "trap '' TERM INT\nexec sleep 600\n"
+    )
+    slow.chmod(0o755)
+    with zone(bench, PATH=f"{slow.parent}:{os.environ['PATH']}") as process:
+        deadline = time.monotonic() + faults.DEADLINE_S
+        while not (tmp_path / "pid").exists() and process.poll() is None and time.monotonic() < deadline:
+            time.sleep(0.01)
+        process.send_signal(number)
+        process.wait(timeout=faults.DEADLINE_S)
+        assert process.stderr is not None
+        assert (process.returncode, process.stderr.read().count(b"Traceback")) == (code, 0)
+    assert not Path(f"/proc/{(tmp_path / 'pid').read_text().strip()}").exists()
+    assert os.listdir(bench.out.parent) == []
+    assert os.listdir(bench.root / "tmp") == []
+    bench.check_after("a signal")
+
+
+def zone(bench: Bench, **variables: str) -> subprocess.Popen[bytes]:
+    """`zone image pack`, as a user's shell or a CI runner starts it."""
+    environment = os.environ | {"ZONEWRIGHT_STORE": str(bench.root), "PYTHONPATH": str(PROJECT)} | variables
     words = [sys.executable, "-m", "runtime.host.cli", "image", "pack", bench.reference, "-o", str(bench.out)]
-    return subprocess.Popen(words, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, **options)
+    return subprocess.Popen(words, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE)

@@ -188,6 +188,7 @@ def amount_text(amount: int, unit: str, total: int | None = None) -> str:
     if unit != "B":
         return f"{amount} of {total} {unit}" if total else f"{amount} {unit}"
     text = f"{amount / (1 << 20):.1f} MiB" if amount >= 1 << 20 else f"{amount / 1024:.0f} KiB"
+    text = text if abs(amount) >= 1024 else f"{amount} B"
     return f"{text} of {amount_text(total, unit)}" if total else text
 
 

@@ -83,7 +83,8 @@ def lock(
     if new != old:
         text = {name: {at: str(digest) for at, digest in by.items()} for name, by in new.items()}
         write_atomic(path, json.dumps(text, indent=2, sort_keys=True).encode() + b"\n")
-    for line in changes(old, new) or [f"{path.name}: {len(tags)} tags, none has moved" if tags else "no tags to lock"]:
+    nothing = f"{path.name}: no tag has moved, {len(tags)} looked up" if tags else "no image is named by a tag"
+    for line in changes(old, new) or [nothing]:
         environment.progress.say(line)
 
 

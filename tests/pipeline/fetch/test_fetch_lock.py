@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -93,7 +96,7 @@ def test_tag_that_moved_is_said_old_and_new_and_only_then_fetched(
     said.lines.clear()
     before = path.stat().st_ino
     locking(env, path, reference)
-    assert said.lines == ["images.lock.json: 1 tags, none has moved"]
+    assert said.lines == ["images.lock.json: no tag has moved, 1 looked up"]
     assert path.stat().st_ino == before
 
 
@@ -142,10 +145,41 @@ def test_lock_file_that_is_none_is_named(tmp_path: Path, text: str) -> None:
         read_lock(path)
 
 
-def test_doit_lock_is_a_task_and_says_what_it_did(tmp_path: Path) -> None:
-    import os
+@pytest.fixture
+def checkout(tmp_path: Path) -> Path:
+    """A checkout of its own, as a lock file in the tested one would be the user's."""
+    copy = tmp_path / "checkout"
+    copy.mkdir()
+    for name in ("pipeline", "runtime", "zones", "os", "kernel"):
+        shutil.copytree(PROJECT / name, copy / name, ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copy(PROJECT / "dodo.py", copy)
+    return copy
 
-    environment = os.environ | {"ZONEWRIGHT_STORE": str(tmp_path / "store")}
-    done = subprocess.run(["./doit", "lock"], cwd=PROJECT, env=environment, capture_output=True, text=True, timeout=120)
-    assert done.returncode == 0, done.stderr
-    assert "no tags to lock" in done.stderr or "none has moved" in done.stderr or " -> " in done.stderr
+
+def test_doit_fetches_a_locked_tag_by_its_digest_until_it_is_locked_anew(
+    registry: FakeRegistry, checkout: Path, tmp_path: Path
+) -> None:
+    old, new = image_number(1), image_number(2)
+    reference = registry.add("app", "1", old)
+    (checkout / "zones" / "app.toml").write_text(f'image = "{reference}"\n')
+
+    def doit(*words: str) -> str:
+        command = [sys.executable, "-m", "doit", *words, "zone=app"]
+        environment = os.environ | {"ZONEWRIGHT_STORE": str(tmp_path / "store")}
+        done = subprocess.run(command, cwd=checkout, env=environment, capture_output=True, text=True, timeout=120)
+        assert done.returncode == 0, done.stderr
+        return done.stderr
+
+    def fetched() -> str:
+        return str(json.loads((checkout / "build/fetch/app.json").read_text())["manifest"]["digest"])
+
+    assert f"{reference} linux/amd64: {old.digest} (new)" in doit("lock")
+    registry.add("app", "1", new)
+    doit("fetch:app")
+    assert fetched() == old.digest
+    registry.requests.clear()
+    doit("fetch:app", "offline=yes")
+    assert registry.requests == []
+    assert f"{reference} linux/amd64: {old.digest} -> {new.digest}" in doit("lock")
+    doit("fetch:app")
+    assert fetched() == new.digest

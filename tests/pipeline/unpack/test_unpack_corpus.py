@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 from support import facts
 from support.sparse import sparse_0_0, sparse_0_1, sparse_1_0, sparse_old
+from support.tarreaders import ours_alone
 from support.tars import Member, extra, image_of, record, tar_bytes, tar_of, write_layout
 from support.unpacking import Tree, unpacked
 
@@ -25,6 +26,7 @@ from pipeline.errors import PipelineError
 from pipeline.limits import Limits
 from pipeline.pack import pack_image
 from pipeline.store import Store
+from pipeline.unpack.tar import TarReader
 
 RSS_GROWTH_MAX_KIB = 64 << 10
 
@@ -303,6 +305,16 @@ def test_layers_merge_to(name: str, tmp_path: Path) -> None:
     result, env = unpacked(tmp_path, tars)
     assert facts.of_tree(result, env) == facts.expected(expected)
     assert result.warnings == WARNINGS.get(name, {})
+
+
+@pytest.mark.parametrize("name", ACCEPTED)
+def test_no_name_in_an_accepted_layer_is_ours_alone(name: str) -> None:
+    """Each is listed by tarfile, GNU tar or libarchive too: a name only we see would be a way past other readers."""
+    for layer in ACCEPTED[name][0]:
+        tar = layer if isinstance(layer, bytes) else tar_of(layer)
+        reader = TarReader(Limits(), subject=name)
+        reader.feed(tar)
+        assert ours_alone(tar, [entry.path for entry in reader.entries]) == set()
 
 
 LINK_SIZE = {"size": b"00000000005\0"}

@@ -15,7 +15,7 @@ from against import against_others
 from place import PAIRS, Place, middle, place, say
 from process import Spent, spend, zone
 from run import PROJECT, Measure, NotMeasured
-from scaling import growth_by_entries, growth_by_layers, hits, memory
+from scaling import growth_by_entries, growth_by_layers, growth_in_one_directory, hits, memory
 from two_hosts import two_hosts
 
 from pipeline.errors import PipelineError
@@ -34,10 +34,11 @@ def measure(out: Path) -> list[Measure]:
         (("hit_pull",), hits),
         (("growth_entries",), growth_by_entries),
         (("growth_layers",), growth_by_layers),
+        (("growth_directory",), growth_in_one_directory),
         (("two_hosts_ratio",), two_hosts),
         (("same_squashfs", "pack_nginx"), same_everywhere),
     ]
-    only = os.environ.get("BENCH_ONLY")
+    only = os.environ.get("BENCH_ONLY")  # the functions above, with commas
     taken: list[Measure] = []
     with place(out) as at:
         for names, take in groups:

@@ -12,7 +12,7 @@ from run import Measure, NotMeasured
 
 HITS = int(os.environ.get("BENCH_HITS", "20"))
 ROUNDS = min(PAIRS, 3)
-ENTRIES, LAYERS, PER_LAYER = 8000, 4, 2000
+ENTRIES, LAYERS, PER_LAYER, FLAT = 8000, 4, 2000, 3000
 
 
 def memory(at: Place) -> list[Measure]:
@@ -42,18 +42,24 @@ def hits(at: Place) -> list[Measure]:
 
 def growth_by_entries(at: Place) -> list[Measure]:
     """Ten times the entries in as many layers."""
-    return growth(at, "entries", (ENTRIES, LAYERS), (10 * ENTRIES, LAYERS))
+    return growth(at, "entries", f"grown-{ENTRIES}-{LAYERS}", f"grown-{10 * ENTRIES}-{LAYERS}")
 
 
 def growth_by_layers(at: Place) -> list[Measure]:
     """Ten times the layers, each with as many entries."""
-    return growth(at, "layers", (LAYERS * PER_LAYER, LAYERS), (10 * LAYERS * PER_LAYER, 10 * LAYERS))
+    small, large = LAYERS * PER_LAYER, 10 * LAYERS * PER_LAYER
+    return growth(at, "layers", f"grown-{small}-{LAYERS}", f"grown-{large}-{10 * LAYERS}")
 
 
-def growth(at: Place, name: str, small: tuple[int, int], large: tuple[int, int]) -> list[Measure]:
+def growth_in_one_directory(at: Place) -> list[Measure]:
+    """Ten times the entries in a single directory."""
+    return growth(at, "directory", f"flat-{FLAT}", f"flat-{10 * FLAT}")
+
+
+def growth(at: Place, name: str, small: str, large: str) -> list[Measure]:
     """The exponent of CPU time in what grows tenfold; what packing one empty file costs is no part of it."""
-    sizes = {"start": (1, 1), "small": small, "large": large}
-    images = {size: at.reference(f"grown-{entries}-{layers}") for size, (entries, layers) in sizes.items()}
+    sizes = {"start": "grown-1-1", "small": small, "large": large}
+    images = {size: at.reference(image) for size, image in sizes.items()}
     seconds: dict[str, list[float]] = {size: [] for size in sizes}
     for _ in range(ROUNDS):
         for size, reference in images.items():
@@ -62,7 +68,7 @@ def growth(at: Place, name: str, small: tuple[int, int], large: tuple[int, int])
     if not start < little < much:
         raise NotMeasured(f"CPU times of {start:.2f}, {little:.2f} and {much:.2f} s are too near each other")
     return [
-        Measure(f"growth_{name}", round(math.log10((much - start) / (little - start)), 2)),
+        Measure(f"growth_{name}", round(math.log10((much - start) / (little - start)), 2), "exponent"),
         Measure(f"growth_{name}_1x", round(little - start, 2), "s"),
         Measure(f"growth_{name}_10x", round(much - start, 2), "s"),
     ]

@@ -45,10 +45,10 @@ def test_growth_is_an_exponent_without_the_start(
 ) -> None:
     from process import Spent
 
-    costs = dict(zip(("grown-1-1", "grown-10-1", "grown-100-1"), seconds, strict=True))
+    costs = dict(zip(("grown-1-1", "little", "much"), seconds, strict=True))
     monkeypatch.setattr(Place, "reference", lambda self, name: name)
     monkeypatch.setattr("scaling.pack", lambda at, reference: Spent(1.0, costs[reference], 1.0))
-    rows = growth(Place(Path(), "", Path()), "entries", (10, 1), (100, 1))
+    rows = growth(Place(Path(), "", Path()), "entries", "little", "much")
     assert rows[0].value == exponent
 
 

@@ -5,6 +5,7 @@ standard  four layers: Debian with documentation; nginx; python3, numpy, git and
 zstd      the same tars, compressed by zstd
 times4    sixteen layers: the standard image four times, in directories of their own
 grown-*   synthetic: so many entries in so many layers (see `grown`)
+flat-*    synthetic: so many entries in one directory
 
 `PYTHONPATH=.:tests .venv/bin/python -m support.benchimage [NAME…]` makes them and prints where they are.
 """
@@ -108,6 +109,9 @@ def make(name: str, store: Store) -> None:
             _times4(store, name)
         case ["grown", entries, layers]:
             _publish(store, name, grown(store, entries=int(entries), layers=int(layers)))
+        case ["flat", entries]:
+            files = (file(f"data/f{index:07}", b"%d\n" % index, 0) for index in range(int(entries)))
+            _publish(store, name, [write(store, tar_bytes([directory("data", 0), *files]), fast_gzip)])
         case _:
             raise ValueError(f"no such image: {name}")
 

@@ -85,7 +85,8 @@ class LayerPass:
             try:
                 self._inflater.feed(data)
             except PipelineError as error:
-                self._error = error
+                self._error, self._reader = error, None
+                self.drop()  # nothing of it is wanted any more
 
     def _take(self, data: bytes) -> None:
         self._hash.update(data)

@@ -28,6 +28,19 @@ def pieces(entry: Entry) -> Iterator[tuple[int, int, int]]:
         source += length
 
 
+def runs(entry: Entry) -> Iterator[tuple[int, int]]:
+    """(offset in the inflated layer, length) of a regular file from its begin to its end; holes have offset -1."""
+    done = 0
+    for offset, length, source in pieces(entry):
+        if offset > done:
+            yield -1, offset - done
+        if length:
+            yield source, length
+        done = offset + length
+    if done < entry.size_bytes:
+        yield -1, entry.size_bytes - done
+
+
 class Rootfs:
     """Reads a merged image by its tree document and its layers; see `Spools` for where the bytes come from."""
 

@@ -1,89 +1,110 @@
-"""tar2sqfs, called so that equal tars give equal images: on any host, for any user, with any number of threads.
+"""Squashfs images: equal entries with equal bytes give equal images, on any host, for any user, with any threads.
 
-The bytes depend on the tar, the options, tar2sqfs and the compressor's library; `writer_versions` names the last two
-for action keys.
+Data is compressed by the libraries Python brings along, tables are laid out by libsquashfs; `writer_versions` names for
+action keys what decides the bytes.
 """
 
 from __future__ import annotations
 
 import contextlib
 import ctypes
-import fcntl
 import functools
-import logging
 import os
 import re
 import struct
-import subprocess
-import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
-from pathlib import Path
-from typing import IO
+import zlib
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 
-from pipeline import tool
+from pipeline import libsquashfs
 from pipeline.errors import PipelineError
+from pipeline.libsquashfs import Callbacks, Compress
+from pipeline.libsquashfs import SquashFailed as SquashFailed
 from pipeline.oci import Descriptor
 from pipeline.progress import Progress
-from pipeline.rootfs import Rootfs
+from pipeline.rootfs import Rootfs, runs
+from pipeline.squashblocks import BlockWriter, Piece, Stored
+from pipeline.squashtables import TableWriter
 from pipeline.store import Store
-from pipeline.tarstream import END, padding, records
-from pipeline.tree import Entry, Kind
+from pipeline.tree import Entry, Kind, printable
 
 MEDIA_TYPE = "application/vnd.zonewright.rootfs.v1.squashfs"
 DEFAULT_COMPRESSION = "zstd-3"
-TIMEOUT_S = 3600.0
-PIPE_BYTES = 1 << 20
-SMALL_BYTES = 64 << 10  # files up to this size are copied through the buffer, larger ones spliced
-BUFFER_BYTES = 256 << 10
-SUPERBLOCK = struct.Struct("<4sI")  # magic, inode count
-
-log = logging.getLogger(__name__)
+WRITER_VERSION = "1"  # rises when this module, or squashblocks or squashtables, lays equal entries out differently
+SUPERBLOCK_BYTES = 96
+PAGE_BYTES = 4096  # images are padded to it, for loop devices and Xen's block back end
+METADATA_PLAIN = 0x8000  # in the length word of a metadata block
 
 
 class BadCompressionName(PipelineError):
     """A compression this project does not offer."""
 
 
-class SquashFailed(PipelineError):
-    """tar2sqfs failed, or left something out."""
-
-
 @dataclass(frozen=True)
 class Compression:
-    """How tar2sqfs compresses. library: (soname, version function) of what decides the compressed bytes."""
+    """How blocks are compressed. number: squashfs's own; options: what the image says of the compressor's settings."""
 
     compressor: str
-    options: str
+    number: int
+    level: int
     block_bytes: int
-    library: tuple[str, str]
+    options: bytes
 
-
-_ZSTD = ("libzstd.so.1", "ZSTD_versionString")
-_PRESETS = {
-    "small": Compression("zstd", "level=9", 1 << 20, _ZSTD),
-    "gzip": Compression("gzip", "level=6", 128 << 10, ("libz.so.1", "zlibVersion")),
-    "lz4": Compression("lz4", "", 128 << 10, ("liblz4.so.1", "LZ4_versionString")),
-}
+    @property
+    def described(self) -> str:
+        """For an action key."""
+        return f"level={self.level}"
 
 
 def compression_of(name: str) -> Compression:
     """ "zstd-1" to "zstd-22", "small" (zstd-9 in 1 MiB blocks), "gzip", "lz4". Raises BadCompressionName."""
-    match = re.fullmatch(r"zstd-([1-9]|1[0-9]|2[0-2])", name)
-    if match:
-        return Compression("zstd", f"level={match[1]}", 128 << 10, _ZSTD)
-    if name not in _PRESETS:
-        raise BadCompressionName(
-            f"compression {name!r}", expected="zstd-1 to zstd-22, small, gzip or lz4", got="another"
-        )
-    return _PRESETS[name]
+    if match := re.fullmatch(r"zstd-([1-9]|1[0-9]|2[0-2])", name):
+        return _zstd(int(match[1]), 128 << 10)
+    if name == "small":
+        return _zstd(9, 1 << 20)
+    if name == "gzip":
+        return Compression("gzip", 1, 6, 128 << 10, struct.pack("<IHH", 6, 15, 0))
+    if name == "lz4":
+        return Compression("lz4", 5, 1, 128 << 10, struct.pack("<II", 1, 0))
+    raise BadCompressionName(f"compression {name!r}", expected="zstd-1 to zstd-22, small, gzip or lz4", got="another")
+
+
+def _zstd(level: int, block_bytes: int) -> Compression:
+    return Compression("zstd", 6, level, block_bytes, struct.pack("<I", level))
+
+
+def _compressor(how: Compression) -> Compress:
+    """A compressor for one thread."""
+    if how.compressor == "zstd":
+        import zstandard
+
+        pack: Callable[[bytes], bytes] = zstandard.ZstdCompressor(level=how.level).compress
+    elif how.compressor == "gzip":
+        pack = functools.partial(zlib.compress, level=how.level)
+    else:
+        return libsquashfs.own_compressor(how.number, how.block_bytes)
+
+    def compress(data: bytes) -> bytes | None:
+        packed = pack(data)
+        return packed if len(packed) < len(data) else None
+
+    return compress
 
 
 @functools.cache
-def _tar2sqfs() -> tuple[str, str]:
-    program = tool.find("tar2sqfs", package="squashfs-tools-ng")
-    words = tool.run([program, "--version"], timeout_s=20).decode(errors="replace").split("\n", 1)[0].split()
-    return program, words[-1] if words else "unknown"
+def writer_versions(compression: str) -> dict[str, str]:
+    """What decides the bytes besides the entries and the options: for the `tools` of an action key."""
+    how = compression_of(compression)
+    if how.compressor == "zstd":
+        import zstandard
+
+        library = ".".join(map(str, zstandard.ZSTD_VERSION))
+    elif how.compressor == "gzip":
+        library = zlib.ZLIB_RUNTIME_VERSION
+    else:
+        library = library_version("liblz4.so.1", "LZ4_versionString")
+    return {"writer": WRITER_VERSION, "libsquashfs": libsquashfs.version(), f"lib{how.compressor}": library}
 
 
 @functools.cache
@@ -98,29 +119,6 @@ def library_version(soname: str, function: str) -> str:
     return version.decode(errors="replace")
 
 
-def writer_versions(compression: str) -> dict[str, str]:
-    """What decides the bytes besides the tar and the options: for the `tools` of an action key."""
-    soname, function = compression_of(compression).library
-    return {"tar2sqfs": _tar2sqfs()[1], soname.partition(".")[0]: library_version(soname, function)}
-
-
-def squash_tar(
-    store: Store, tar: Path | IO[bytes], *, compression: str = DEFAULT_COMPRESSION, media_type: str = MEDIA_TYPE
-) -> Descriptor:
-    """A tar file to a squashfs blob. Sorted tars with explicit parents compress best; see `tarstream` for the dialect.
-
-    Raises:  SquashFailed, ToolMissing, BadCompressionName.
-    """
-
-    def feed(pipe: Pipe) -> None:
-        with contextlib.ExitStack() as stack:
-            source = stack.enter_context(open(tar, "rb")) if isinstance(tar, Path) else tar
-            while data := source.read(PIPE_BYTES):
-                pipe.write(data)
-
-    return _write_image(store, feed, compression=compression, media_type=media_type, inodes=None, threads=None)
-
-
 def squash_entries(
     store: Store,
     entries: Iterable[tuple[Entry, Iterable[bytes]]],
@@ -128,28 +126,45 @@ def squash_entries(
     compression: str = DEFAULT_COMPRESSION,
     media_type: str = MEDIA_TYPE,
 ) -> Descriptor:
-    """Entries with their contents to a squashfs blob; parents first, siblings sorted by name bytes.
+    """Entries with their contents to a squashfs blob, in any order; every directory must be among them.
 
     Raises:  SquashFailed, ToolMissing, BadCompressionName.
     """
-    inodes = _Inodes()
+    listed = _in_tree_order(entries)
+    with store.scratch() as scratch, open(scratch / "contents", "w+b", buffering=0) as contents:
 
-    def feed(pipe: Pipe) -> None:
-        for entry, content in entries:
-            inodes.count(entry)
-            pipe.write(records(entry))
-            size = 0
-            for data in content:
-                pipe.write(data)
-                size += len(data)
-            if size != (entry.size_bytes if entry.kind is Kind.FILE else 0):
-                raise SquashFailed(
-                    entry.path.decode(errors="replace"), expected=f"{entry.size_bytes} bytes of content", got=str(size)
-                )
-            pipe.write(padding(size))
-        pipe.write(END)
+        def files() -> Iterator[tuple[Entry, Sequence[Piece]]]:
+            end = 0
+            for entry, content in listed:
+                begin = end
+                for data in content:
+                    end += contents.write(data)
+                size = entry.size_bytes if entry.kind is Kind.FILE else 0
+                if end - begin != size:
+                    raise SquashFailed(printable(entry.path), expected=f"{size} bytes of content", got=str(end - begin))
+                yield entry, (Piece(contents.fileno(), begin, size),) if size else ()
 
-    return _write_image(store, feed, compression=compression, media_type=media_type, inodes=inodes, threads=None)
+        links = Counter(entry.target for entry, _ in listed if entry.kind is Kind.HARDLINK)
+        return _write_image(store, files(), links, compression=compression, media_type=media_type, threads=None)
+
+
+def _in_tree_order(entries: Iterable[tuple[Entry, Iterable[bytes]]]) -> list[tuple[Entry, Iterable[bytes]]]:
+    """Parents first, siblings by name bytes; of a file with several names, the first carries the data."""
+    listed = sorted(entries, key=lambda item: item[0].path.split(b"/"))
+    at = {entry.path: number for number, (entry, _) in enumerate(listed)}
+    moved: dict[bytes, bytes] = {}
+    for number, (entry, content) in enumerate(listed):
+        if entry.kind is Kind.HARDLINK:
+            target = moved.get(entry.target, entry.target)
+            other = at.get(target, number)
+            if other > number:
+                node, data = listed[other]
+                listed[number] = replace(node, path=entry.path), data
+                moved[target] = entry.path
+                listed[other] = Entry(target, Kind.HARDLINK, target=entry.path), ()
+            else:
+                listed[number] = replace(entry, target=target), content
+    return listed
 
 
 def squash_rootfs(
@@ -166,153 +181,82 @@ def squash_rootfs(
     threads: of the compressor; every processor if None. The bytes do not depend on it.
     Raises:  SquashFailed, ToolMissing, BadCompressionName, and what reading the layers raises.
     """
-    inodes = _Inodes()
+    entries = list(rootfs.entries())
+    links = Counter(entry.target for entry in entries if entry.kind is Kind.HARDLINK)
+    with (progress or Progress()).bar("squash", total=total_bytes) as bar:
 
-    def feed(pipe: Pipe) -> None:
-        with (progress or Progress()).bar("squash", total=total_bytes) as bar:
-            for entry in rootfs.entries():
-                inodes.count(entry)
-                pipe.write(records(entry))
-                if entry.kind is not Kind.FILE:
+        def files() -> Iterator[tuple[Entry, Sequence[Piece]]]:
+            for entry in entries:
+                if entry.kind is not Kind.FILE or not entry.size_bytes:
+                    yield entry, ()
                     continue
-                if entry.extents is None and entry.size_bytes > SMALL_BYTES:
-                    pipe.splice(rootfs.spool(entry), entry.offset, entry.size_bytes)
-                else:
-                    rootfs.copy(entry, pipe.write)
-                pipe.write(padding(entry.size_bytes))
+                fd = rootfs.spool(entry)
+                yield entry, [Piece(fd if source >= 0 else -1, source, size) for source, size in runs(entry)]
                 bar.advance(entry.size_bytes)
-            pipe.write(END)
 
-    return _write_image(store, feed, compression=compression, media_type=MEDIA_TYPE, inodes=inodes, threads=threads)
-
-
-class _Inodes:
-    """How many inodes the image must have: what tar2sqfs skips without an error would be missing from its count."""
-
-    def __init__(self) -> None:
-        self.expected = 0
-
-    def count(self, entry: Entry) -> None:
-        self.expected += entry.kind is not Kind.HARDLINK
-
-
-class Pipe:
-    """The writing end of tar2sqfs's standard input: small writes gathered, large files spliced."""
-
-    def __init__(self, fd: int) -> None:
-        self._fd, self._buffer = fd, bytearray()
-        with contextlib.suppress(OSError):
-            fcntl.fcntl(fd, fcntl.F_SETPIPE_SZ, PIPE_BYTES)
-
-    def write(self, data: bytes) -> None:
-        """Append bytes."""
-        self._buffer += data
-        if len(self._buffer) >= BUFFER_BYTES:
-            self.flush()
-
-    def flush(self) -> None:
-        """Hand over what was gathered."""
-        view = memoryview(self._buffer)
-        while view:
-            view = view[os.write(self._fd, view) :]
-        self._buffer = bytearray()
-
-    def splice(self, source: int, offset: int, size: int) -> None:
-        """Append `size` bytes of a file without copying them through this process."""
-        self.flush()
-        while size:
-            moved = os.splice(source, self._fd, min(size, PIPE_BYTES), offset_src=offset)
-            if not moved:
-                raise SquashFailed("inflated layer", expected=f"{size} more bytes", got="its end")
-            offset, size = offset + moved, size - moved
+        return _write_image(store, files(), links, compression=compression, media_type=MEDIA_TYPE, threads=threads)
 
 
 def _write_image(
     store: Store,
-    feed: Callable[[Pipe], None],
+    files: Iterable[tuple[Entry, Sequence[Piece]]],
+    links: Counter[bytes],
     *,
     compression: str,
     media_type: str,
-    inodes: _Inodes | None,
     threads: int | None,
 ) -> Descriptor:
     how = compression_of(compression)
-    with store.scratch() as scratch:
+    with store.scratch() as scratch, contextlib.ExitStack() as stack:
         out = scratch / "image.squashfs"
-        words = [_tar2sqfs()[0], "-q", "-s", "-f", "-c", how.compressor]
-        words += ["-X", how.options] if how.options else []
-        words += [
-            "-b",
-            str(how.block_bytes),
-            "-j",
-            str(threads or len(os.sched_getaffinity(0))),
-            "-d",
-            "mtime=0",
-            str(out),
-        ]
-        with open(scratch / "stderr", "w+b") as stderr:
-            run_fed(words, feed, stderr, subject="tar2sqfs")
-        with open(out, "rb") as image:
-            magic, count = SUPERBLOCK.unpack(image.read(SUPERBLOCK.size))
-        if magic != b"hsqs" or (inodes is not None and count != inodes.expected):
-            expected = "a squashfs image" + (f" of {inodes.expected} inodes" if inodes else "")
-            raise SquashFailed("tar2sqfs", expected=expected, got=f"{magic!r} with {count}")
+        fd = os.open(out, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
+        stack.callback(os.close, fd)
+        options = struct.pack("<H", METADATA_PLAIN | len(how.options)) + how.options
+        os.pwrite(fd, bytes(SUPERBLOCK_BYTES) + options, 0)
+        tables = TableWriter(Callbacks(fd, _compressor(how)), links)
+        stack.callback(tables.close)
+        blocks = stack.enter_context(
+            BlockWriter(
+                fd,
+                SUPERBLOCK_BYTES + len(options),
+                functools.partial(_compressor, how),
+                threads=threads or len(os.sched_getaffinity(0)),
+                block_bytes=how.block_bytes,
+            )
+        )
+        waiting: deque[tuple[Entry, Stored | None]] = deque()
+        for entry, pieces in files:
+            stored = (
+                blocks.add(entry.size_bytes, _in_blocks(pieces, how.block_bytes)) if entry.kind is Kind.FILE else None
+            )
+            waiting.append((entry, stored))
+            _enter(tables, waiting)
+        blocks.finish()
+        _enter(tables, waiting)
+        os.ftruncate(fd, blocks.end)
+        tables.finish(blocks.fragments, compressor=how.number, block_bytes=how.block_bytes)
+        os.ftruncate(fd, -(-os.fstat(fd).st_size // PAGE_BYTES) * PAGE_BYTES)
         return store.put_file(out, media_type)
 
 
-def run_fed(
-    words: list[str],
-    feed: Callable[[Pipe], None],
-    stderr: IO[bytes],
-    *,
-    subject: str,
-    env: Mapping[str, str] | None = None,
-) -> None:
-    """Run a writer on what `feed` writes. A child whose parent dies reads the end of its input and ends by itself."""
-    # The environment is fixed: SOURCE_DATE_EPOCH and TZ would reach the image. umask too, by way of the output's mode.
-    process = subprocess.Popen(
-        words,
-        env={**tool.BASE_ENV, **(env or {})},
-        stdin=subprocess.PIPE,
-        stdout=subprocess.DEVNULL,
-        stderr=stderr,
-        start_new_session=True,
-    )
-    assert process.stdin is not None
-    with _ended(process, TIMEOUT_S) as late:
-        try:
-            pipe = Pipe(process.stdin.fileno())
-            feed(pipe)
-            pipe.flush()
-            process.stdin.close()
-        except BrokenPipeError:
-            pass  # it ended early: its exit code and stderr say why
-        returncode = process.wait()
-    if returncode != 0:
-        stderr.seek(0)
-        if late.is_set():
-            raise tool.ToolFailed(subject, expected=f"an end within {TIMEOUT_S:.0f} s", got="none")
-        raise tool.failure(words, returncode, stderr.read()[-4096:], subject=subject)
+def _enter(tables: TableWriter, waiting: deque[tuple[Entry, Stored | None]]) -> None:
+    """Enter into the tables what has its data written, in order."""
+    while waiting and ((stored := waiting[0][1]) is None or stored.ready):
+        tables.add(*waiting.popleft())
 
 
-@contextlib.contextmanager
-def _ended(process: subprocess.Popen[bytes], timeout_s: float) -> Iterator[threading.Event]:
-    """Whatever happens inside, the process has ended afterwards; after `timeout_s` it is made to, and the event set."""
-    late = threading.Event()
-
-    def kill() -> None:
-        late.set()
-        process.kill()
-
-    timer = threading.Timer(timeout_s, kill)
-    timer.daemon = True
-    timer.start()
-    try:
-        yield late
-    finally:
-        timer.cancel()
-        if process.poll() is None:
-            tool.kill_group(process)
-        if process.stdin is not None:
-            with contextlib.suppress(BrokenPipeError):
-                process.stdin.close()
+def _in_blocks(pieces: Iterable[Piece], block_bytes: int) -> Iterator[tuple[Piece, ...]]:
+    """The pieces of a file, cut at the ends of its blocks."""
+    block: list[Piece] = []
+    room = block_bytes
+    for piece in pieces:
+        at, left = piece.offset, piece.size_bytes
+        while left:
+            step = min(left, room)
+            block.append(Piece(piece.fd, at, step))
+            at, left, room = at + step, left - step, room - step
+            if not room:
+                yield tuple(block)
+                block, room = [], block_bytes
+    if block:
+        yield tuple(block)

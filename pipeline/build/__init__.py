@@ -6,6 +6,6 @@ init    os/init.toml              -> os/init          the zone's init, one stati
 dom0    os/<name>.toml            -> os/<name>        hypervisor, kernel, initrd and root of the lab
 
 Each module is one entry point: `load(name)` and `run(params, env)`, params and results in model.py.
-Tools:  apt, mmdebstrap, tar2sqfs. Privileges: none (a plain user needs a subuid range).
+Tools:  apt, mmdebstrap. Privileges: none (a plain user needs a subuid range).
 Network: the Debian mirror, unless build/lock/<name>.json and the store have what it names.
 """

@@ -1,7 +1,7 @@
 """dom0 images for the lab: from an os/ recipe to what QEMU boots.
 
 Takes:  Dom0Params (a recipe os/*.toml of kind dom0). Gives: Dom0Result, tagged `os/<name>`.
-Tools:  mmdebstrap, apt, dpkg-deb, tar2sqfs. Needs: no root; the mirror, unless all is stored.
+Tools:  mmdebstrap, apt, dpkg-deb. Needs: no root; the mirror, unless all is stored.
 """
 
 from __future__ import annotations

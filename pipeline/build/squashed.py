@@ -1,4 +1,4 @@
-"""Entries of a root as a squashfs blob, by the project's one way to call tar2sqfs."""
+"""Entries of a root as a squashfs blob, by the project's one writer."""
 
 from __future__ import annotations
 

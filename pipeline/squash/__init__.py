@@ -2,7 +2,7 @@
 
 Takes:  UnpackResult, format (squashfs, erofs, tar), compression.
 Gives:  SquashResult: the image as a blob.
-Runs:   tar2sqfs (squashfs-tools-ng), by way of pipeline.squashfs, which others use for plain tars; mkfs.erofs.
+Runs:   mkfs.erofs; squashfs images are written here, with libsquashfs, by pipeline.squashfs.
 """
 
 from pipeline.squash.model import SquashParams, SquashResult

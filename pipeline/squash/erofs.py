@@ -9,12 +9,13 @@ import re
 import struct
 
 from pipeline import tool
+from pipeline.feed import Pipe, run_fed
 from pipeline.oci import Descriptor
 from pipeline.progress import Progress
 from pipeline.rootfs import Rootfs
 from pipeline.squash.form import Form
 from pipeline.squash.paxtar import write_archive
-from pipeline.squashfs import BadCompressionName, Pipe, SquashFailed, library_version, run_fed
+from pipeline.squashfs import BadCompressionName, SquashFailed, library_version
 from pipeline.store import Store
 
 MEDIA_TYPE = "application/vnd.zonewright.rootfs.v1.erofs"

@@ -1,4 +1,4 @@
-"""How squashing fails; what tar2sqfs does wrong is in pipeline.squashfs."""
+"""How squashing fails; what goes wrong in writing is in pipeline.squashfs."""
 
 from __future__ import annotations
 

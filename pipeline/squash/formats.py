@@ -24,7 +24,7 @@ def _squashfs(compression: str) -> Form:
     params = {
         "format": "squashfs",
         "compressor": how.compressor,
-        "options": how.options,
+        "options": how.described,
         "block_bytes": how.block_bytes,
     }
     return Form(params, lambda: writer_versions(name), write)

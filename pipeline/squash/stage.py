@@ -8,7 +8,7 @@ from pipeline.squash.formats import form_of
 from pipeline.squash.model import SquashParams, SquashResult
 from pipeline.unpack.model import open_rootfs
 
-VERSION = 1
+VERSION = 2
 
 
 def run(params: SquashParams, env: Env, spools: Spools | None = None) -> SquashResult:

@@ -2,14 +2,11 @@
 
 import pytest
 from support.modules import module_of
-from support.tools import needs
 
 from pipeline.addons import Addons, BadAddons
 from pipeline.squashfs import squash_entries
 from pipeline.store import Store
 from pipeline.tree import Entry, Kind
-
-pytestmark = needs("tar2sqfs")
 
 NOISE = bytes(range(256)) * 2000
 

@@ -23,7 +23,7 @@ from pipeline.squashfs import squash_entries
 from pipeline.store import Store
 from pipeline.tree import Entry, Kind
 
-pytestmark = needs("tar2sqfs", "cpio")
+pytestmark = needs("cpio")
 
 ROOT = {"usr/": None, "usr/bin/": None, "usr/bin/sh": b"sh", "usr/lib64": "-> lib", "etc/": None}
 KERNEL_ADDONS = {

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from support import debs
 from support.modules import module_of
-from support.tools import missing, needs
+from support.tools import missing
 
 from pipeline.build import kernel
 from pipeline.build.deb import BadDeb, data_tar
@@ -19,8 +19,6 @@ from pipeline.debian import PackageLock
 from pipeline.env import Env
 from pipeline.fetch import aptsources, debian
 from pipeline.store import Store
-
-needs_tar2sqfs = needs("tar2sqfs")
 
 
 def module(name: str, *depends: str) -> bytes:
@@ -80,7 +78,6 @@ def metadata(text: bytes) -> dict[str, str]:
     return dict(line.split("=", 1) for line in text.decode().splitlines())
 
 
-@needs_tar2sqfs
 def test_a_metapackage_leads_to_an_image_of_four_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     env, result = build(tmp_path, monkeypatch, PACKAGE)
     files = contents(env, result)
@@ -95,7 +92,6 @@ def test_a_metapackage_leads_to_an_image_of_four_files(tmp_path: Path, monkeypat
     assert env.store.tags()["kernel/test"].digest == result.image.manifest.digest
 
 
-@needs_tar2sqfs
 def test_addons_hold_named_modules_and_their_needs_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from PySquashfsImage import SquashFsImage
 
@@ -115,14 +111,12 @@ def test_addons_hold_named_modules_and_their_needs_only(tmp_path: Path, monkeypa
     assert "/firmware" in directories
 
 
-@needs_tar2sqfs
 def test_two_stores_get_the_same_kernel_image(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     _, first = build(tmp_path, monkeypatch, PACKAGE)
     _, second = build(tmp_path, monkeypatch, PACKAGE, store="other")
     assert first == second
 
 
-@needs_tar2sqfs
 @pytest.mark.parametrize("part", ["boot/vmlinuz", "boot/config"])
 def test_a_package_without_a_part_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, part: str) -> None:
     files = {name: data for name, data in PACKAGE.items() if not name.startswith(part)}
@@ -146,7 +140,6 @@ def test_what_is_no_package_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["debian-cloud", "debian13-cloud"])
 @pytest.mark.network
 @pytest.mark.slow
-@needs_tar2sqfs
 def test_debians_kernel_becomes_a_kernel_image(tmp_path: Path, name: str) -> None:
     if missing("apt-get") or not Path(aptsources.KEYRING).is_file():
         pytest.skip("needs apt and Debian's keyring")

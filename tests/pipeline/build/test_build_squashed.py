@@ -6,8 +6,6 @@ import tarfile
 from dataclasses import replace
 from pathlib import Path
 
-from support.tools import needs
-
 from pipeline import tree
 from pipeline.build.roottree import Entry, Root, add, directory, file, in_order, symlink
 from pipeline.build.squashed import tree_entry, write_squashfs
@@ -29,7 +27,6 @@ def test_the_first_name_of_a_hardlinked_file_carries_its_bytes_and_attributes() 
     assert (link.kind, link.size_bytes, link.xattrs, link.target) == (tree.Kind.HARDLINK, 0, {}, b"a")
 
 
-@needs("tar2sqfs")
 def test_every_kind_of_entry_is_in_the_image_with_its_owner_and_time(tmp_path: Path) -> None:
     from PySquashfsImage import SquashFsImage
 

@@ -9,7 +9,6 @@ from typing import Any
 import pytest
 from support.registry import FakeRegistry
 from support.tars import image_of, sha256, tar_of, write_layout
-from support.tools import require
 
 from pipeline.env import Env
 from pipeline.errors import PipelineError
@@ -18,7 +17,8 @@ from pipeline.images.inspect import BadSquashfs, check_no_file, inspect_image, i
 from pipeline.images.listing import listing
 from pipeline.images.pull import pull_image
 from pipeline.oci import MANIFEST, Digest
-from pipeline.squashfs import squash_tar
+from pipeline.squashfs import squash_entries
+from pipeline.tree import Entry, Kind
 
 CONFIG = {
     "created": "2024-02-03T04:05:06Z",
@@ -127,10 +127,8 @@ def test_files_heal_what_is_damaged_in_the_store(env: Env, image: Any, tmp_path:
 
 
 def test_squashfs_file_shows_the_digest_that_pack_printed(env: Env, tmp_path: Path) -> None:
-    require("tar2sqfs")
-    tar = tmp_path / "tar"
-    tar.write_bytes(tar_of({"d/": None, "d/a": b"1"}))
-    blob = squash_tar(env.store, tar, compression="gzip")
+    entries = [(Entry(b"", Kind.DIRECTORY), ()), (Entry(b"d", Kind.DIRECTORY), ())]
+    blob = squash_entries(env.store, [*entries, (Entry(b"d/a", Kind.FILE, size_bytes=1), [b"1"])], compression="gzip")
     found = inspect_squashfs(env.store.path(blob.digest))
     assert (found.digest, found.size_bytes) == (blob.digest, blob.size_bytes)
     assert (found.compression, found.block_bytes, found.inodes) == ("gzip", 128 << 10, 3)

@@ -54,7 +54,7 @@ def test_second_host_builds_nothing_of_a_zone_and_has_the_same_bundle(upstream: 
     shutil.copytree(PROJECT, checkout, ignore=left_out)
     shutil.copytree(task.BUILD / "lock", checkout / "build" / "lock")
     (checkout / ".venv").symlink_to((PROJECT / ".venv").resolve())
-    shims = Shims(tmp_path / "shims", "mmdebstrap", "tar2sqfs", "apt-get")
+    shims = Shims(tmp_path / "shims", "mmdebstrap", "apt-get")
     store = tmp_path / "store"
     said = run(
         checkout,

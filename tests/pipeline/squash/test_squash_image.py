@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import io
 import os
 import re
 import subprocess
@@ -14,6 +13,7 @@ from pathlib import Path
 import pytest
 from support.tars import Image, Member, image_of, tar_of, write_layout
 from support.tools import require
+from support.writers import WriterRuns
 
 from pipeline import fetch, squash, tool, unpack
 from pipeline.env import Env
@@ -27,7 +27,6 @@ from pipeline.squashfs import (
     SquashFailed,
     squash_entries,
     squash_rootfs,
-    squash_tar,
     writer_versions,
 )
 from pipeline.store import Store
@@ -253,8 +252,9 @@ def test_user_time_zone_umask_locale_and_epoch_do_not_matter(image: Image, tmp_p
 def test_second_run_runs_no_writer(image: Image, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     tree, env = prepared(image, tmp_path)
     first = squash.run(squash.SquashParams(tree), env)
-    monkeypatch.setattr(subprocess, "Popen", lambda *_, **__: pytest.fail("a program was run"))
+    writers = WriterRuns(monkeypatch)
     assert squash.run(squash.SquashParams(tree), env) == first
+    assert writers.count == 0
 
 
 def test_presets_give_different_images_and_levels_different_keys(image: Image, tmp_path: Path) -> None:
@@ -275,17 +275,24 @@ def test_unknown_compression_is_one_sentence(name: str, image: Image, tmp_path: 
 
 
 def test_key_names_the_writer_and_its_library() -> None:
-    versions = writer_versions("zstd-3")
-    assert set(versions) == {"tar2sqfs", "libzstd"}
-    assert all(re.fullmatch(r"\d+\.\d+(\.\d+)?", version) for version in versions.values())
+    for name, library in (("zstd-3", "libzstd"), ("gzip", "libgzip"), ("lz4", "liblz4")):
+        versions = writer_versions(name)
+        assert set(versions) == {"writer", "libsquashfs", library}
+        assert all(re.fullmatch(r"\d+(\.\d+)*", version) for version in versions.values())
 
 
-def test_failing_writer_leaves_nothing_and_says_its_command(image: Image, tmp_path: Path) -> None:
-    env = Env(Store(tmp_path / "store"))
-    with pytest.raises(tool.ToolFailed, match=r"command: .*tar2sqfs -q"):
-        squash_tar(env.store, io.BytesIO(b"no tar at all" * 1000))
-    assert os.listdir(env.store.tmp) == []
-    assert os.listdir(env.store.blobs) == []
+def test_failing_compressor_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(data: bytes) -> bytes:
+        raise MemoryError("no room for a block")
+
+    monkeypatch.setattr("pipeline.squashfs._compressor", lambda how: broken)
+    store = Store(tmp_path)
+    for content in (b"", b"x" * 300_000):  # in a table's block, in a thread
+        file = Entry(b"a", Kind.FILE, size_bytes=len(content))
+        with pytest.raises(MemoryError, match="no room for a block"):
+            squash_entries(store, [(Entry(b"", Kind.DIRECTORY), ()), (file, [content])])
+    assert os.listdir(store.tmp) == []
+    assert os.listdir(store.blobs) == []
 
 
 def test_entry_given_twice_is_an_error(tmp_path: Path) -> None:
@@ -295,19 +302,30 @@ def test_entry_given_twice_is_an_error(tmp_path: Path) -> None:
 
 
 def test_entry_with_too_little_content_is_an_error(tmp_path: Path) -> None:
+    root = Entry(b"", Kind.DIRECTORY)
     with pytest.raises(SquashFailed, match=r"expected 5 bytes of content, got 4"):
-        squash_entries(Store(tmp_path), [(Entry(b"a", Kind.FILE, size_bytes=5), [b"1234"])])
+        squash_entries(Store(tmp_path), [(root, ()), (Entry(b"a", Kind.FILE, size_bytes=5), [b"1234"])])
 
 
-def test_entries_and_their_tar_give_one_image(tmp_path: Path) -> None:
+def test_entry_without_its_directory_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(SquashFailed, match=r"^b/c: expected its directory before it"):
+        squash_entries(Store(tmp_path), [(Entry(b"", Kind.DIRECTORY), ()), (Entry(b"b/c", Kind.FIFO), ())])
+
+
+def test_order_of_entries_does_not_matter(tmp_path: Path) -> None:
     store = Store(tmp_path)
-    root = Entry(b"", Kind.DIRECTORY, mode=0o755)
-    file = Entry(b"a/b", Kind.FILE, size_bytes=3, mtime_ns=5 * 10**9)
-    entries = [(root, ()), (Entry(b"a", Kind.DIRECTORY, mode=0o755), ()), (file, [b"12", b"3"])]
-    tar = tar_of({"./": None, "a/": None, "a/b": Member("", b"123", mtime=5)})
-    (tmp_path / "x.tar").write_bytes(tar)
-    first = squash_entries(store, entries)
-    assert first == squash_tar(store, tmp_path / "x.tar") == squash_tar(store, io.BytesIO(tar))
+    directories = [(Entry(path, Kind.DIRECTORY, mode=0o755), ()) for path in (b"", b"a")]
+    first = Entry(b"a/b", Kind.FILE, size_bytes=3, mtime_ns=5 * 10**9)
+    files = [(first, [b"12", b"3"]), (Entry(b"a-b", Kind.HARDLINK, target=b"a/b"), ())]
+    swapped = [
+        (Entry(b"a/b", Kind.HARDLINK, target=b"a-b"), ()),
+        (Entry(b"a-b", Kind.FILE, size_bytes=3, mtime_ns=5 * 10**9), [b"123"]),
+    ]
+    images = {
+        squash_entries(store, order).digest
+        for order in (directories + files, files + directories, swapped + directories)
+    }
+    assert len(images) == 1
 
 
 # -- pack --------------------------------------------------------------------------------------------------------------

@@ -141,7 +141,6 @@ def test_rm_takes_the_name_away(zone: Zone) -> None:
 
 
 def test_pack_of_a_stored_name_and_its_file_inspected(zone: Zone, tmp_path: Path) -> None:
-    require("tar2sqfs")
     digest = zone("pull", f"{zone.layout}:1").strip()
     packed = zone("pack", "-q", "--offline", digest, "-o", "out.squashfs").strip()
     assert zone.err == ""

@@ -127,6 +127,8 @@ def send_blobs(uploads: Uploads, store: Store, blobs: Iterable[Descriptor], prog
 
     def send(number: int, blob: Descriptor) -> bool:
         title = f"blob {number}/{len(wanted)} to {subject}"
+        if stop.is_set() or uploads.has(blob, title):
+            return False
         with progress.bar(title, total=blob.size_bytes) as bar:
 
             def advance(amount: int) -> None:
@@ -134,7 +136,8 @@ def send_blobs(uploads: Uploads, store: Store, blobs: Iterable[Descriptor], prog
                     raise _Stopped
                 bar.advance(amount)
 
-            return uploads.blob(store, blob, title, advance)
+            uploads.blob(store, blob, title, advance)
+        return True
 
     pool = ThreadPoolExecutor(WORKERS, "push")
     try:

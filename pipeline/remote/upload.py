@@ -75,15 +75,12 @@ class Uploads:
             raise self._refused(response, subject)
         return bool(response.status_code == 200)
 
-    def blob(self, store: Store, blob: Descriptor, subject: str, advance: Advance) -> bool:
-        """Send a blob of the store unless the repository has it; was it sent?
+    def blob(self, store: Store, blob: Descriptor, subject: str, advance: Advance) -> None:
+        """Send a blob of the store, which the repository does not have.
 
         Raises:  StoreDamaged for bytes that do not hash to the digest: the registry is not asked to keep them then;
                  RegistryError.
         """
-        if self.has(blob, subject):
-            advance(blob.size_bytes)
-            return False
         try:
             file = open(store.path(blob.digest), "rb")  # noqa: SIM115 - closed below
         except FileNotFoundError:
@@ -93,14 +90,14 @@ class Uploads:
             for attempt in range(self._deadline.patience.attempts):
                 try:
                     self._send(content, blob, subject, advance)
-                    return True
+                    return
                 except _Broken as error:
                     advance(-content.sent)
                     failure = error
                 self._deadline.wait(attempt, failure.retry_after, subject)
                 if self.has(blob, subject):  # the answer got lost, the upload did not
                     advance(blob.size_bytes)
-                    return True
+                    return
         raise self._gave_up(str(failure), subject)
 
     def _send(self, content: _Content, blob: Descriptor, subject: str, advance: Advance) -> None:

@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 from support.proxy import Proxy, Trouble
+from support.shims import Shims
 from support.tars import image_of, tar_of, write_layout
-from support.writers import WriterRuns
 
 from pipeline import fetch, squash, unpack
 from pipeline.config import CacheConfig, Config
@@ -42,9 +42,17 @@ def image(tmp_path: Path) -> str:
     return f"oci:{write_layout(tmp_path / 'private-directory', {'t': image_of(*layers)})}:t"
 
 
-@pytest.fixture
-def writers(monkeypatch: pytest.MonkeyPatch) -> WriterRuns:
-    return WriterRuns(monkeypatch)
+@pytest.fixture(scope="module")
+def all_shims(tmp_path_factory: pytest.TempPathFactory) -> Shims:
+    """One for the module: where a program is, is looked up once in a process."""
+    return Shims(tmp_path_factory.mktemp("shims"), "tar2sqfs")
+
+
+@pytest.fixture(autouse=True)
+def shims(all_shims: Shims, monkeypatch: pytest.MonkeyPatch) -> Shims:
+    monkeypatch.setenv("PATH", all_shims.path)
+    all_shims.forget()
+    return all_shims
 
 
 def pack(host: Any, image: str) -> bytes:
@@ -67,12 +75,12 @@ def tags(host: Any) -> list[str]:
     return listed
 
 
-def test_second_host_builds_nothing_and_gets_the_same_bytes(make_host: Make, image: str, writers: WriterRuns) -> None:
+def test_second_host_builds_nothing_and_gets_the_same_bytes(make_host: Make, image: str, shims: Shims) -> None:
     first, second = make_host("a", sign=True), make_host("b")
     bytes_of_first = pack(first, image)
-    assert writers.count == 1
+    assert shims.runs() == ["tar2sqfs"]
     assert pack(second, image) == bytes_of_first
-    assert writers.count == 1
+    assert shims.runs() == ["tar2sqfs"]
     assert first.lines == [] and second.lines == []
     assert second.cache.counts == {"taken": 3, "missed": 0, "given": 0}  # fetch, unpack, squash
 
@@ -115,14 +123,12 @@ def test_host_without_signing_key_only_reads(make_host: Make, image: str, proxy:
     assert {method for method, _, _ in proxy.requests} == {"GET"}
 
 
-def test_statement_of_another_key_is_not_believed(
-    make_host: Make, image: str, writers: WriterRuns, tmp_path: Path
-) -> None:
+def test_statement_of_another_key_is_not_believed(make_host: Make, image: str, shims: Shims, tmp_path: Path) -> None:
     first = make_host("a", sign=True)
     second = make_host("b", keys=(keys.generate(tmp_path / "other.pem"),))
     made = pack(first, image)
     assert pack(second, image) == made
-    assert writers.count == 2
+    assert shims.runs() == ["tar2sqfs"] * 2
     (line,) = second.lines
     assert "signed by a key of [cache] keys" in line
 
@@ -169,12 +175,12 @@ def test_true_statement_is_believed(make_host: Make) -> None:
     assert second.store.read(Digest.parse(result["parts"][0]["digest"])) == b"good" and second.lines == []
 
 
-def test_altered_blob_is_refused_and_built_here(make_host: Make, image: str, writers: WriterRuns, proxy: Proxy) -> None:
+def test_altered_blob_is_refused_and_built_here(make_host: Make, image: str, shims: Shims, proxy: Proxy) -> None:
     first, second = make_host("a", sign=True), make_host("b")
     made = pack(first, image)
     proxy.troubles.append(Trouble("GET", "/blobs/", flip=True, times=1000))
     assert pack(second, image) == made
-    assert writers.count == 2
+    assert shims.runs() == ["tar2sqfs"] * 2
     (line,) = second.lines
     assert "digest" in line and "building here" in line
 
@@ -211,14 +217,14 @@ def test_build_goes_on_when_nothing_listens(make_host: Make, image: str) -> None
     assert "Connection refused" in line and host.cache.counts["given"] == 0
 
 
-def test_failure_is_forgotten_by_the_next_run(make_host: Make, image: str, proxy: Proxy, writers: WriterRuns) -> None:
+def test_failure_is_forgotten_by_the_next_run(make_host: Make, image: str, proxy: Proxy, shims: Shims) -> None:
     pack(make_host("a", sign=True), image)
     second = make_host("b")
     proxy.troubles.append(Trouble(status=503, times=2))
     assert second.cache.lookup(KEY, second.store, second.said) is None and second.lines
     second.new_run()
     pack(second, image)
-    assert second.lines == [] and writers.count == 1
+    assert second.lines == [] and shims.runs() == ["tar2sqfs"]
 
 
 def test_huge_manifest_is_refused_before_it_is_all_read(make_host: Make, proxy: Proxy) -> None:
@@ -361,21 +367,21 @@ def test_slow_registry_costs_its_time_out_once(make_host: Make, proxy: Proxy) ->
     assert len(proxy.requests) <= 2 and len(host.lines) == 1, time.monotonic() - begin
 
 
-def test_what_was_built_before_can_be_published(make_host: Make, image: str, writers: WriterRuns) -> None:
+def test_what_was_built_before_can_be_published(make_host: Make, image: str, shims: Shims) -> None:
     first, second = make_host("a"), make_host("b")
     made = pack(first, image)
     signing = make_host("a", sign=True)
     signing.cache.offer_all(signing.store, signing.said)
     assert signing.cache.counts["given"] == len(tags(signing)) >= 3  # fetch, unpack, squash, perhaps layers' indexes
-    assert pack(second, image) == made and writers.count == 1
+    assert pack(second, image) == made and shims.runs() == ["tar2sqfs"]
 
 
-def test_verify_builds_again_and_finds_the_same(make_host: Make, image: str, writers: WriterRuns) -> None:
+def test_verify_builds_again_and_finds_the_same(make_host: Make, image: str, shims: Shims) -> None:
     first, second = make_host("a", sign=True), make_host("b")
     pack(first, image)
     verdict = verify(image, second.env, second.cache)
     assert sorted(verdict.same) == sorted(tag.removeprefix("k-") for tag in tags(first)) and verdict.other == []
-    assert writers.count == 2
+    assert shims.runs() == ["tar2sqfs"] * 2
 
 
 def test_verify_names_a_result_that_comes_out_otherwise(

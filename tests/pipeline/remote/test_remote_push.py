@@ -208,7 +208,7 @@ def test_redirect_of_an_upload_to_another_host_carries_no_authorization(upstream
     with proxy_to(upstream) as front, proxy_to(upstream) as elsewhere:
         elsewhere.troubles.append(Trouble("PUT", status=201, times=10))
         location = {"Location": f"http://{elsewhere.host}/v2/x/blobs/uploads/1"}
-        front.troubles.append(Trouble("HEAD", status=401, headers={"WWW-Authenticate": 'Basic realm="r"'}))
+        front.troubles.append(Trouble("POST", status=401, headers={"WWW-Authenticate": 'Basic realm="r"'}))
         front.troubles.append(Trouble("POST", status=202, headers=location, times=10))
         config = write_config(Path(store.root).parent, front.host, "ada:s3cret word")
         uploads = Uploads(reference(front.host, "x"), patience=QUICK, docker_config=config)
@@ -307,7 +307,7 @@ def test_memory_does_not_grow_with_the_blob(upstream: str, store: Store, tmp_pat
     blob, uploads = store.put_file(big), Uploads(reference(upstream, "memory"), patience=QUICK)
     tracemalloc.start()
     try:
-        assert uploads.blob(store, blob, "test", lambda amount: None)
+        uploads.blob(store, blob, "test", lambda amount: None)
         assert tracemalloc.get_traced_memory()[1] < 8 << 20
     finally:
         tracemalloc.stop()

@@ -52,6 +52,10 @@ class Deadline:
             raise RegistryError(subject, expected=limit, got="none", hint="run again", temporary=True)
         return left
 
+    def end(self) -> None:
+        """Leave no time: whoever asks from now on is refused."""
+        self._end = time.monotonic()
+
     def wait(self, attempt: int, retry_after: str | None, subject: str) -> None:
         """Sleep before attempt number `attempt` + 1: what the server asks for, else doubling; either with jitter."""
         asked, unit = retry_after_s(retry_after), self.patience.backoff_s
@@ -106,6 +110,11 @@ class Client:
         """Close what is open."""
         self._alarm.cancel()
         self._connections.close()
+
+    def stop(self) -> None:
+        """End what other threads are doing, with an error for each."""
+        self.deadline.end()
+        self._connections.cut()
 
     def get(self, url: str, headers: Mapping[str, str], *, subject: str, attempts: int = 0) -> Any:
         """A response (urllib3's) whose body is unread; redirects followed, temporary failures retried.

@@ -55,6 +55,10 @@ class RegistrySource:
         """End the connections."""
         self._client.close()
 
+    def stop(self) -> None:
+        """End what other threads are asking: nobody wants it any more."""
+        self._client.stop()
+
     @property
     def base(self) -> str:
         """The URL of the repository at the registry itself, such as `https://host/v2/repository`."""

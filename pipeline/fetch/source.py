@@ -30,6 +30,9 @@ class Source(Protocol):
     def copy(self, descriptor: Descriptor, writer: BlobWriter, advance: Callable[[int], None], subject: str) -> None:
         """Write a blob's bytes."""
 
+    def stop(self) -> None:
+        """End copies that other threads have under way, where one might wait for its sender."""
+
 
 class _Registry:
     """A RegistrySource that is made when something is first asked of it, and refuses to be when offline.
@@ -57,6 +60,10 @@ class _Registry:
 
     def copy(self, descriptor: Descriptor, writer: BlobWriter, advance: Callable[[int], None], subject: str) -> None:
         self._source().copy(descriptor, writer, advance, subject)
+
+    def stop(self) -> None:
+        if self._made is not None:
+            self._made.stop()
 
     def _source(self) -> RegistrySource:
         if self._offline:

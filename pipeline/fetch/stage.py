@@ -85,6 +85,10 @@ def _fetch(
         for done in as_completed(waiting.values()):
             done.result()  # the first failure, whichever layer it is of
         layers = tuple(waiting[layer.digest].result() for layer in manifest.layers)
+    except BaseException:
+        stop.set()
+        source.stop()  # or a sender that stalls would keep Ctrl-C, or the first failure, waiting
+        raise
     finally:
         stop.set()
         pool.shutdown(cancel_futures=True)

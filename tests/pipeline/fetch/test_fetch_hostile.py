@@ -292,6 +292,18 @@ def test_tls_handshake_that_never_ends_is_cut_at_the_deadline(mute: int, env: En
         run(f"docker://127.0.0.1:{mute}/app:1", replace(env, config=config), patience=SHORT)
 
 
+def test_first_failure_does_not_wait_for_a_layer_that_stalls(registry: FakeRegistry, env: Env, image: Image) -> None:
+    reference = registry.add("app", "1", image)
+    registry.faults = [
+        Fault(image.layers[0], delay_s=30),
+        Fault(image.layers[1], status=403, delay_s=0.3, times=9),
+    ]
+    begin = time.monotonic()
+    with pytest.raises(RegistryError, match=r"layer 2/2 of .* got 403"):
+        run(reference, env, patience=Patience())
+    assert time.monotonic() - begin < 20  # of the thirty
+
+
 @pytest.mark.parametrize(
     ("value", "expected"),
     [

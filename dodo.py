@@ -24,6 +24,7 @@ from pipeline.build.model import (
 from pipeline.bundle import spec as specs
 from pipeline.bundle import stage as bundle
 from pipeline.bundle.model import BundleResult
+from pipeline.config import load_config
 from pipeline.errors import SentenceError
 from pipeline.extension import stage as extension
 from pipeline.extension.model import ExtensionParams, ExtensionResult
@@ -56,6 +57,7 @@ PYTHON = PROJECT / ".venv" / "bin" / "python"
 try:
     task.check_variables(_CMDLINE_VARS or {})
     task.use(offline=get_var("offline", "no"), cache=get_var("cache", ""))
+    LIMITS = load_config().limits
     ZONES = {name: specs.load_spec(name) for name in ([get_var("zone")] if get_var("zone") else names(specs.ZONES))}
     for spec in ZONES.values():
         specs.check_references(spec, parse)
@@ -144,7 +146,7 @@ def task_unpack():
     """layers -> merged tree; nothing is extracted"""
     for name in IMAGES:
         needs = [(FetchResult, "fetch", name)]
-        yield stage_task(UnpackResult, "unpack", name, unpack, UnpackParams, needs=needs)
+        yield stage_task(UnpackResult, "unpack", name, unpack, partial(UnpackParams, limits=LIMITS), needs=needs)
 
 
 def task_squash():
@@ -242,6 +244,12 @@ def task_flavours():
         "task_dep": ["bundle:nginx", *(f"os:{name}" for name in FLAVOURS)] if "nginx" in ZONES else [],
         "uptodate": [False],
     }
+
+
+def task_faults():
+    """every kill and error point of publish, pack and gc, of which ./doit test takes a sample: ten minutes"""
+    sweep = ["env", "ZONEWRIGHT_FAULTS=all", PYTHON, "-m", "pytest", "-s", "tests/pipeline/faults"]
+    return {"actions": [(task.run_checks, [[], sweep])], "pos_arg": "arguments", "uptodate": [False]}
 
 
 def task_bench():

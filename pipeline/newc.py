@@ -10,6 +10,7 @@ Source:  Documentation/driver-api/early-userspace/buffer-format.rst and init/ini
 from __future__ import annotations
 
 import os
+import re
 import stat
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -21,6 +22,7 @@ from pipeline.errors import PipelineError
 MAGIC = b"070701"
 HEADER_BYTES = 110
 TRAILER = b"TRAILER!!!"
+_NUMBERS = re.compile(rb"[0-9A-Fa-f]{104}")
 MAX_FILE_BYTES = 0xFFFFFFFF
 MAX_NAME_BYTES = 4096  # PATH_MAX with the NUL; init/initramfs.c skips what is longer without a word
 CHUNK_BYTES = 1 << 20
@@ -270,10 +272,9 @@ def _read_header(view: memoryview, offset: int, subject: str) -> tuple[list[int]
     head = bytes(view[offset : offset + HEADER_BYTES])
     if len(head) < HEADER_BYTES or head[:6] != MAGIC:
         raise BadArchive(subject, expected=f"a newc header at byte {offset}", got=repr(head[:16]))
-    try:
-        numbers = [int(head[at : at + 8], 16) for at in range(6, HEADER_BYTES, 8)]
-    except ValueError:
-        raise BadArchive(subject, expected=f"hex digits in the header at byte {offset}", got=repr(head[:40])) from None
+    if not _NUMBERS.fullmatch(head, len(MAGIC)):  # int() would take signs, blanks and underscores too
+        raise BadArchive(subject, expected=f"hex digits in the header at byte {offset}", got=repr(head[:40]))
+    numbers = [int(head[at : at + 8], 16) for at in range(6, HEADER_BYTES, 8)]
     size = numbers[11]
     name = bytes(view[offset + HEADER_BYTES : offset + HEADER_BYTES + size])
     if not 1 < size <= MAX_NAME_BYTES or len(name) != size or name.find(b"\0") != size - 1:

@@ -199,6 +199,12 @@ def test_fuzz_damaged_newc_is_an_archive_or_a_typed_error(changed: list[tuple[in
         newc.read(bytes(damaged[:cut]))
 
 
+@pytest.mark.parametrize("number", [b"+0000001", b" 0000001", b"0000_001", b"0x000001"])
+def test_fuzz_found_newc_numbers_that_are_no_hex_digits(number: bytes) -> None:
+    with pytest.raises(newc.BadArchive, match="hex digits"):
+        newc.read(SAMPLE[:6] + number + SAMPLE[14:])
+
+
 # -- references --------------------------------------------------------------------------------------------------------
 
 words = st.sampled_from(

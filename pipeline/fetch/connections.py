@@ -165,7 +165,7 @@ def _context(tls: Tls, host: str) -> ssl.SSLContext:
         files = ", ".join(name for name in (tls.ca, tls.certificate, tls.key) if name)
         why = error.strerror if isinstance(error, OSError) and error.strerror else "no such certificates"
         raise RegistryError(
-            f"registries.{host} of the config file", expected=f"PEM in {files or 'the system'}", got=why[:120]
+            f'registries."{host}" of the config file', expected=f"PEM in {files or 'the system'}", got=why[:120]
         ) from None
     return context
 

@@ -61,7 +61,7 @@ def _mirror(text: str, reference: RegistryReference, registries: Mapping[str, Re
     except BadReference:
         named = None
     if match is None or named is None or named.host not in (match["host"], HUB):
-        where = f"registries.{reference.host}.mirrors of the config file"
+        where = f'registries."{reference.host}".mirrors of the config file'
         raise RegistryError(where, expected="host[:port][/prefix]", got=repr(text)[:120])
     own = _settings(named.host, registries)
     base = f"{_scheme(named.host, own)}://{named.api_host}/v2/{named.repository}"

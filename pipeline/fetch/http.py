@@ -162,7 +162,7 @@ class Client:
                     subject,
                     expected=f"TLS with a certificate for {origin(url)[1]} that is trusted here",
                     got=str(cause.verify_message or "another")[:120],
-                    hint=f"the config file may name one: registries.{urlsplit(url).netloc.rpartition('@')[2]}.ca",
+                    hint=f'the config file may name one: registries."{urlsplit(url).netloc}".ca',
                 )
 
     @staticmethod

@@ -77,7 +77,7 @@ class Session:
         base = self.endpoint.base
         hint = ""
         if response.status == 400 and base.startswith("http:"):
-            hint = f"if it speaks TLS, name its certificate: registries.{self.endpoint.host}.ca in the config file"
+            hint = f'if it speaks TLS, name its certificate: registries."{self.endpoint.host}".ca in the config file'
         return RegistryError(subject, expected=f"{redacted(base)} to give it", got=what, hint=hint)
 
 

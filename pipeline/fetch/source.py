@@ -68,7 +68,7 @@ class _Registry:
     def _source(self) -> RegistrySource:
         if self._offline:
             raise RegistryError(
-                str(self._reference), expected="the image in the store, being offline", got="parts of it at most"
+                str(self._reference), expected="the image in the store, being offline", got="not all of it"
             )
         from pipeline.fetch.registry import RegistrySource
 

@@ -44,7 +44,7 @@ def bearer_token(
         host = origin(realm)[1]
         hint = f"docker login {endpoint.host}, or skopeo login {endpoint.host}"
         if withheld:
-            hint = f"to let {host} see the credentials: registries.{endpoint.host}.token_hosts in the config file"
+            hint = f'to let {host} see the credentials: registries."{endpoint.host}".token_hosts in the config file'
         raise RegistryError(subject, expected="access", got=f"{said(response)} from {redacted(realm)}", hint=hint)
     try:
         document = json.loads(body(response, ANSWER_BYTES_MAX))

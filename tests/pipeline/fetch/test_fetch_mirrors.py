@@ -69,7 +69,7 @@ def test_docker_hub_may_be_called_by_any_of_its_names_in_the_settings() -> None:
 
 @pytest.mark.parametrize("mirror", ["", "https://m.example", "user@m.example", "m.example/Upper", "a b", "/x"])
 def test_mirror_that_is_no_host_is_refused_by_its_key(mirror: str) -> None:
-    with pytest.raises(RegistryError, match=r"registries\.r\.example\.mirrors of the config file"):
+    with pytest.raises(RegistryError, match=r'registries\."r\.example"\.mirrors of the config file'):
         bases("r.example/a", **{"r.example": RegistryConfig(mirrors=(mirror,))})
 
 

@@ -60,7 +60,7 @@ def test_registry_on_this_machine_speaks_tls_where_a_certificate_is_given(
 
 
 def test_without_the_setting_the_error_says_which_it_is(secured: str, env: Env) -> None:
-    with pytest.raises(RegistryError, match=rf"registries\.{secured}\.ca in the config file"):
+    with pytest.raises(RegistryError, match=rf'registries\."{secured}"\.ca in the config file'):
         run(f"docker://{secured}/app:1", env)
 
 
@@ -84,7 +84,7 @@ def test_certificate_file_that_cannot_be_used_is_named(
     file = tmp_path / "ca.pem"
     if content is not None:
         file.write_text(content)
-    with pytest.raises(RegistryError, match=rf"registries\.{secured} of the config file: expected PEM in {file}"):
+    with pytest.raises(RegistryError, match=rf'registries\."{secured}" of the config file: expected PEM in {file}'):
         run(f"docker://{secured}/app:1", env, **{secured: RegistryConfig(ca=str(file))})
 
 

@@ -157,7 +157,7 @@ def test_settings_may_let_another_host_see_the_credentials(
     with fake_registry() as other:
         registry.realm = f"http://localhost:{other.port}/token"
         other.token, other.token_user = "tok", "ann:geheim"
-        with pytest.raises(RegistryError, match=rf"registries\.{registry.host}\.token_hosts in the config file"):
+        with pytest.raises(RegistryError, match=rf'registries\."{registry.host}"\.token_hosts in the config file'):
             run(reference, env)
         assert {request.authorization for request in other.requests} == {""}
         run(reference, env, **{registry.host: RegistryConfig(token_hosts=("localhost",))})

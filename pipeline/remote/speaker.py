@@ -82,4 +82,6 @@ def speaker(
     session.max_redirects = REDIRECTS_MAX
     for scheme in ("http://", "https://"):
         session.mount(scheme, Adapter(pool_maxsize=8))
-    return oras, Container(reference.repository, registry=host)
+    container = Container("repository", registry=host)
+    container.repository = reference.repository  # parsed by it, `my.org/app` would be a registry's
+    return oras, container

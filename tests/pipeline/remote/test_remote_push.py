@@ -92,6 +92,13 @@ def test_manifest_keeps_its_bytes_and_skopeo_reads_the_image(upstream: str, stor
     assert fetch.run(fetch.FetchParams(str(to)), Env(Store(tmp_path / "other"))).manifest.digest == manifest.digest
 
 
+@pytest.mark.parametrize("name", ["app", "my.org/app", "a/b/c/d"])
+def test_any_repository_name_will_do(upstream: str, store: Store, name: str) -> None:
+    manifest = artifact(store, b"x")
+    go(store, manifest, reference(upstream, name))
+    assert pushed(upstream, name) == store.read(manifest.digest)
+
+
 def test_blobs_that_are_there_are_not_sent_again(proxy: Proxy, store: Store) -> None:
     shared = os.urandom(1000)
     go(store, artifact(store, shared), reference(proxy.host, "dedup"))

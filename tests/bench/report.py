@@ -90,7 +90,7 @@ WHAT = {
     "growth_entries_10x": "CPU time for 80,000 entries in 4 layers, likewise",
     "growth_layers_1x": "CPU time for 4 layers of 2,000 entries, likewise",
     "growth_layers_10x": "CPU time for 40 layers of 2,000 entries, likewise",
-    "growth_directory": "growth with ten times the entries in a single directory, where `tar2sqfs` searches a list",
+    "growth_directory": "the same with ten times the entries in a single directory",
     "growth_directory_1x": "CPU time for 3,000 entries in one directory, likewise",
     "growth_directory_10x": "CPU time for 30,000 entries in one directory, likewise",
     "two_hosts_first": "`zone image pack` on the first host, with an empty store and no remote cache",

@@ -99,7 +99,10 @@ def descriptors_in(value: Any) -> Iterator[Descriptor]:
 
 def intact(store: Store, result: Any) -> bool:
     """Are all blobs a result names there and unaltered? Hashes every one of them; damaged ones are removed."""
-    return sum(not (store.has(item) and store.verify(item.digest)) for item in descriptors_in(result)) == 0
+    blobs = list(descriptors_in(result))
+    store.keep(*(item.digest for item in blobs))
+    sound = [store.has(item) and store.verify(item.digest) for item in blobs]  # each: all that is damaged is to go
+    return all(sound)
 
 
 def lost(store: Store, result: Any) -> list[Descriptor]:
@@ -107,7 +110,9 @@ def lost(store: Store, result: Any) -> list[Descriptor]:
 
     What reads a large blob hashes it then, and removes it where it was altered, so that the next look misses it.
     """
-    return [item for item in descriptors_in(result) if not _usable(store, item)]
+    blobs = list(descriptors_in(result))
+    store.keep(*(item.digest for item in blobs))
+    return [item for item in blobs if not _usable(store, item)]
 
 
 def _usable(store: Store, blob: Descriptor) -> bool:

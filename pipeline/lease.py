@@ -1,7 +1,7 @@
 """Leases: which objects a living process relies on, so that `zone store gc` never takes one from under a build.
 
-    locks/sweep        held shared for the moment in which an object is noted and looked up (or published), and alone
-                       by gc for the moment in which it removes a few: the two never mix
+    locks/sweep        held shared for the moment in which objects are noted, before they are looked for or published;
+                       held alone by gc while it looks at the leases and then removes a few objects
     locks/gc           held by a gc from its first look to its last removal
     locks/lease.<…>    one a process, locked while it lives; a line for every digest it found or made
 
@@ -16,7 +16,6 @@ import os
 import secrets
 import threading
 import weakref
-from collections.abc import Iterator
 from pathlib import Path
 
 from pipeline.durable import take
@@ -36,23 +35,21 @@ class Lease:
         self._held: set[Digest] = set()
         self._guard = threading.Lock()
 
-    @contextlib.contextmanager
-    def noting(self, digest: Digest) -> Iterator[None]:
-        """A context for looking an object up, or publishing it: no gc removes it within, nor while we live.
+    def note(self, *digests: Digest) -> None:
+        """From now on, while this process lives, no gc removes these objects; look for them, or publish them, after.
 
-        Raises:  OSError where the lease cannot be written; the object is then not protected.
+        Raises:  OSError where the lease cannot be written; they are then not protected.
         """
-        if digest in self._held:
-            yield
+        new = [digest for digest in digests if digest not in self._held]
+        if not new:
             return
         sweep = take(self._locks / SWEEP, shared=True)
         try:
             with self._guard:
                 if self._fd < 0:
                     self._open()
-                os.write(self._fd, f"{digest}\n".encode())
-            yield
-            self._held.add(digest)
+                os.write(self._fd, "".join(f"{digest}\n" for digest in new).encode())
+            self._held.update(new)
         finally:
             os.close(sweep)
 

@@ -121,33 +121,29 @@ class Store:
 
         Effects: no gc takes it away while this process lives.
         """
-        with self._kept(descriptor.digest):
-            try:
-                status = os.lstat(self.path(descriptor.digest))
-            except FileNotFoundError:
-                return False
+        self.keep(descriptor.digest)
+        try:
+            status = os.lstat(self.path(descriptor.digest))
+        except FileNotFoundError:
+            return False
         return stat.S_ISREG(status.st_mode) and status.st_size == descriptor.size_bytes
 
-    @contextlib.contextmanager
-    def _kept(self, digest: Digest) -> Iterator[None]:
-        with contextlib.ExitStack() as stack:
-            if not self.read_only:
-                with contextlib.suppress(OSError):  # a full disk: better no protection from gc than no reading
-                    stack.enter_context(self._lease.noting(digest))
-            yield
+    def keep(self, *digests: Digest) -> None:
+        """Let no gc take these objects away while this process lives; cheaper for many at once than one by one."""
+        if not self.read_only:
+            with contextlib.suppress(OSError):  # a full disk: better no protection from gc than no reading
+                self._lease.note(*digests)
 
     def verify(self, digest: Digest) -> bool:
         """Hash the whole object; a damaged one is removed, so that the next build makes it anew.
 
         One process hashes an object once, while its inode (number, size, time of last change) stays what it was.
         """
-        with self._kept(digest):
-            try:
-                file = self._open_blob(digest)
-            except FileNotFoundError:
-                return False
-            except StoreDamaged:
-                return False
+        self.keep(digest)
+        try:
+            file = self._open_blob(digest)
+        except (FileNotFoundError, StoreDamaged):
+            return False
         with file:
             status = os.fstat(file.fileno())
             identity = (status.st_dev, status.st_ino, status.st_size, status.st_ctime_ns)
@@ -309,10 +305,10 @@ class Store:
         os.fsync(fileno)
         target = self.path(digest)
         target.parent.mkdir(parents=True, exist_ok=True)
-        with self._lease.noting(digest):
-            if target.is_dir() and not target.is_symlink():
-                self._discard(digest)  # damage of a kind that rename does not replace
-            os.rename(path, target)
+        self._lease.note(digest)
+        if target.is_dir() and not target.is_symlink():
+            self._discard(digest)  # damage of a kind that rename does not replace
+        os.rename(path, target)
         self._proven.pop(digest, None)
         try:
             fsync_dir(target.parent)
@@ -382,9 +378,9 @@ class Store:
     def tag(self, name: str, descriptor: Descriptor) -> None:
         """Give a manifest of this store a name in index.json; a name names one manifest. Raises StoreDamaged."""
         with self.lock("index"):
-            with self._lease.noting(descriptor.digest):
-                if not self.path(descriptor.digest).is_file():
-                    raise missing(descriptor.digest)
+            self._lease.note(descriptor.digest)
+            if not self.path(descriptor.digest).is_file():
+                raise missing(descriptor.digest)
             entries = [entry for entry in self._read_index() if entry.annotations.get(REF_NAME) != name]
             annotations = descriptor.annotations | {REF_NAME: name}
             entries.append(Descriptor(descriptor.media_type, descriptor.digest, descriptor.size_bytes, annotations))

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from support.stores import built, damage, image
 from support.tars import image_of, tar_of, write_layout
-from support.tools import PATH, needs, require
+from support.tools import needs
 
 from pipeline.collect import collect
 from pipeline.env import Env, cached
@@ -29,13 +29,27 @@ from pipeline.storeform import StoreUnfit
 PROJECT = Path(__file__).resolve().parents[2]
 NOBODY = 65534
 PACK = """
-import sys
+import os, sys, time
 from pathlib import Path
-from pipeline.collect import collect
-from pipeline.env import Env, cached
+from pipeline.env import Env
 from pipeline.pack import pack_image
+from pipeline.squash import formats
 from pipeline.store import Store
-pack_image(sys.argv[1], Path(sys.argv[2]), env=Env(Store(Path(sys.argv[3]))))
+
+reference, out, root, log, hang = sys.argv[1:]
+write = formats.squash_rootfs
+
+def counted(*arguments, **options):
+    with open(log, "a") as file:
+        file.write(f"{os.getpid()}\\n")
+    if hang and not os.path.exists(hang):
+        Path(hang).touch()
+        time.sleep(600)
+    time.sleep(0.3)
+    return write(*arguments, **options)
+
+formats.squash_rootfs = counted
+pack_image(reference, Path(out), env=Env(Store(Path(root))))
 """
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
 
@@ -46,49 +60,47 @@ def reference(tmp_path: Path) -> str:
     return f"oci:{layout}:1"
 
 
-def writer_that_counts(tmp_path: Path, body: str = "") -> tuple[dict[str, str], Path]:
-    """An environment with a tar2sqfs that notes each of its runs, and where it does."""
-    require("tar2sqfs")
-    log, shim = tmp_path / "runs", tmp_path / "bin" / "tar2sqfs"
-    shim.parent.mkdir()
-    shim.write_text(f"""#!/bin/sh
-[ "$1" = --version ] && exec /usr/bin/tar2sqfs --version
-echo $$ >>{log}
-{body}
-exec /usr/bin/tar2sqfs "$@"
-""")
-    shim.chmod(0o755)
-    return os.environ | {"PATH": f"{shim.parent}:{PATH}", "PYTHONPATH": str(PROJECT)}, log
+@contextlib.contextmanager
+def packer(
+    tmp_path: Path, reference: str, name: str, *before: str, hang: str = ""
+) -> Iterator[subprocess.Popen[bytes]]:
+    """A process that packs into the shared store; each run of the squashfs writer notes itself in `runs`.
+
+    hang:    a file; the first writer makes it and goes no further.
+    """
+    words = [sys.executable, "-c", PACK, reference, tmp_path / name, tmp_path / "store", tmp_path / "runs", hang]
+    environment = os.environ | {"PYTHONPATH": str(PROJECT)}
+    with subprocess.Popen([*before, *map(str, words)], env=environment, stderr=subprocess.PIPE) as process:
+        yield process
 
 
-def packer(reference: str, out: Path, root: Path, environment: dict[str, str], *before: str) -> subprocess.Popen[bytes]:
-    words = [*before, sys.executable, "-c", PACK, reference, str(out), str(root)]
-    return subprocess.Popen(words, env=environment, stderr=subprocess.PIPE)
+def runs(tmp_path: Path) -> list[str]:
+    """The processes whose writers ran."""
+    log = tmp_path / "runs"
+    return log.read_text().split() if log.exists() else []
 
 
 @pytest.mark.parametrize("count", (2, 8))
 def test_processes_that_pack_one_image_at_once_run_one_writer(tmp_path: Path, reference: str, count: int) -> None:
-    environment, log = writer_that_counts(tmp_path, "sleep 0.3")
-    outs = [tmp_path / f"{number}.squashfs" for number in range(count)]
     with contextlib.ExitStack() as stack:
-        packers = [stack.enter_context(packer(reference, out, tmp_path / "store", environment)) for out in outs]
+        packers = [stack.enter_context(packer(tmp_path, reference, f"{number}.out")) for number in range(count)]
     assert [process.returncode for process in packers] == [0] * count
-    assert len(log.read_text().split()) == 1
-    assert len({out.read_bytes() for out in outs}) == 1
+    assert len(runs(tmp_path)) == 1
+    outs = list(tmp_path.glob("*.out"))
+    assert len(outs) == count and len({out.read_bytes() for out in outs}) == 1
 
 
 def test_who_waits_takes_over_at_once_when_the_builder_is_killed(tmp_path: Path, reference: str) -> None:
-    environment, log = writer_that_counts(tmp_path, f'[ -e "{tmp_path}/once" ] || {{ >"{tmp_path}/once"; sleep 600; }}')
-    with packer(reference, tmp_path / "a", tmp_path / "store", environment) as first:
-        _wait_for(lambda: log.exists() and log.read_text())
-        with packer(reference, tmp_path / "b", tmp_path / "store", environment) as second:
+    hang = str(tmp_path / "hangs")
+    with packer(tmp_path, reference, "a", hang=hang) as first:
+        _wait_for(lambda: os.path.exists(hang))
+        with packer(tmp_path, reference, "b", hang=hang) as second:
             _wait_for(lambda: _waits_for_a_lock(second.pid))
             first.send_signal(signal.SIGKILL)
             began = time.monotonic()
-            _wait_for(lambda: len(log.read_text().split()) == 2)
+            _wait_for(lambda: len(runs(tmp_path)) == 2)
             sys.stderr.write(f"\ntaken over after {time.monotonic() - began:.2f} s\n")
     assert second.returncode == 0 and (tmp_path / "b").exists() and not (tmp_path / "a").exists()
-    os.kill(int(log.read_text().split()[0]), signal.SIGKILL)  # the shim's sleep, which reads no input
 
 
 def _wait_for(condition: Callable[[], object], limit_s: float = 60) -> None:
@@ -106,17 +118,15 @@ def _waits_for_a_lock(pid: int) -> bool:
 @needs_root
 @needs("unshare")
 def test_two_hosts_on_one_store_make_one_build(tmp_path: Path, reference: str) -> None:
-    environment, log = writer_that_counts(tmp_path, "sleep 0.3")
-    outs = [tmp_path / "a", tmp_path / "b"]
     with contextlib.ExitStack() as stack:
         hosts = []
-        for number, out in enumerate(outs):
+        for number in range(2):
             host = ["unshare", "--uts", "--pid", "--ipc", "--fork", "--mount-proc", "sh", "-c"]
             host += [f'hostname host{number}; exec "$@"', "sh"]
-            hosts.append(stack.enter_context(packer(reference, out, tmp_path / "store", environment, *host)))
+            hosts.append(stack.enter_context(packer(tmp_path, reference, f"{number}.out", *host)))
     assert [host.returncode for host in hosts] == [0, 0]
-    assert len(log.read_text().split()) == 1
-    assert outs[0].read_bytes() == outs[1].read_bytes()
+    assert len(runs(tmp_path)) == 1
+    assert (tmp_path / "0.out").read_bytes() == (tmp_path / "1.out").read_bytes()
 
 
 # -- damage, and who hears of it ---------------------------------------------------------------------------------------
@@ -132,7 +142,6 @@ class Said(Progress):
 
 @pytest.mark.parametrize("how", ("flipped", "truncated", "deleted", "made a directory"))
 def test_pack_heals_whatever_it_uses_that_is_damaged_and_says_so(tmp_path: Path, reference: str, how: str) -> None:
-    require("tar2sqfs")
     root, out = tmp_path / "store", tmp_path / "out"
     digest = pack_image(reference, out, env=Env(Store(root)))
     healed = 0
@@ -154,7 +163,6 @@ def test_pack_heals_whatever_it_uses_that_is_damaged_and_says_so(tmp_path: Path,
 
 
 def test_large_damaged_object_is_found_by_its_reader_and_healed_in_the_same_run(tmp_path: Path) -> None:
-    require("tar2sqfs")
     noise = os.urandom(400_000)  # more than is hashed on a hit
     layout = write_layout(tmp_path / "layout", {"1": image_of(tar_of({"noise": noise}))})
     root = tmp_path / "store"
@@ -269,7 +277,6 @@ def test_store_on_a_read_only_file_system_serves_what_it_has(tmp_path: Path) -> 
 @needs_root
 @pytest.mark.parametrize("options", ("size=1m", "size=64m,nr_inodes=40"))
 def test_full_disk_is_one_sentence_and_with_room_again_the_same_call_works(tmp_path: Path, options: str) -> None:
-    require("tar2sqfs")
     layers = [tar_of({f"{number}/": None, f"{number}/noise": os.urandom(200_000)}) for number in range(8)]
     layout = write_layout(tmp_path / "layout", {"1": image_of(*layers)})
     reference, out = f"oci:{layout}:1", tmp_path / "out"

@@ -38,6 +38,20 @@ ERRORS = {
 LEFT_AT_MOST = 6  # temporary files of one killed pack: spools, a scratch directory and two files in it, a blob
 
 
+# `zone image pack` whose writer runs a program that does not end by itself, so that it has to be ended.
+HANGS = """
+import sys
+from pipeline import tool
+from pipeline.squash import formats
+from runtime.host.cli import main
+
+pid, reference, out = sys.argv[1:]
+script = f"echo $$ >{pid}.new; mv {pid}.new {pid}; trap '' TERM INT; while :; do sleep 600; done"
+formats.squash_rootfs = lambda *arguments, **options: tool.run(["sh", "-c", script], timeout_s=600)
+sys.exit(main(["image", "pack", reference, "-o", out]))
+"""
+
+
 @dataclass
 class Bench:
     """A layout with one image, and what packing it gives when nothing goes wrong."""
@@ -142,14 +156,9 @@ def test_interrupted_pack_ends_its_children_and_leaves_nothing(
     bench: Bench, tmp_path: Path, number: int, code: int
 ) -> None:
     bench.fresh()
-    slow = tmp_path / "bin" / "tar2sqfs"  # a writer that does not end by itself, so that it has to be ended
-    slow.parent.mkdir()
-    slow.write_text(
-        f'#!/bin/sh\n[ "$1" = --version ] && exec /usr/bin/tar2sqfs --version\necho $$ >{tmp_path}/pid\n'
-        "trap '' TERM INT\nexec sleep 600\n"
-    )
-    slow.chmod(0o755)
-    with zone(bench, PATH=f"{slow.parent}:{os.environ['PATH']}") as process:
+    environment = os.environ | {"ZONEWRIGHT_STORE": str(bench.root), "PYTHONPATH": str(PROJECT)}
+    words = [sys.executable, "-c", HANGS, tmp_path / "pid", bench.reference, bench.out]
+    with subprocess.Popen(list(map(str, words)), env=environment, stderr=subprocess.PIPE) as process:
         deadline = time.monotonic() + faults.DEADLINE_S
         while not (tmp_path / "pid").exists() and process.poll() is None and time.monotonic() < deadline:
             time.sleep(0.01)
@@ -161,10 +170,3 @@ def test_interrupted_pack_ends_its_children_and_leaves_nothing(
     assert os.listdir(bench.out.parent) == []
     assert os.listdir(bench.root / "tmp") == []
     bench.check_after("a signal")
-
-
-def zone(bench: Bench, **variables: str) -> subprocess.Popen[bytes]:
-    """`zone image pack`, as a user's shell or a CI runner starts it."""
-    environment = os.environ | {"ZONEWRIGHT_STORE": str(bench.root), "PYTHONPATH": str(PROJECT)} | variables
-    words = [sys.executable, "-m", "runtime.host.cli", "image", "pack", bench.reference, "-o", str(bench.out)]
-    return subprocess.Popen(words, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE)

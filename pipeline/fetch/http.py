@@ -192,6 +192,7 @@ class Client:
                 timeout=urllib3.Timeout(connect=min(patience.connect_s, left), read=min(patience.read_s, left)),
             )
             if response.status not in REDIRECTS:
+                response.origin = origin(url)  # who it is that answers, at the end of all redirects
                 return response
             location = response.headers.get("Location", "")
             body(response, ERROR_BODY_BYTES)

@@ -9,7 +9,7 @@ from typing import Any
 from pipeline.fetch.auth import challenges, credentials
 from pipeline.fetch.endpoint import Endpoint
 from pipeline.fetch.errors import NoSuchImage, RegistryError
-from pipeline.fetch.http import Client, redacted, said
+from pipeline.fetch.http import Client, origin, redacted, said
 from pipeline.fetch.token import bearer_token
 
 SENDS_MAX = 3  # one without or with an old token, one with a fresh one, one with a wider one
@@ -46,6 +46,8 @@ class Session:
             if response.status != 401 and not (response.status == 403 and _wants_wider(header)):
                 raise self._refused(response, subject)
             refusal = said(response)
+            if response.origin != origin(self.endpoint.base):
+                break  # the challenge of a place we were sent to: an answer to it would go to another
             with self._guard:
                 if self._authorization in ("", used):
                     fresh = self.authorize(header, subject)

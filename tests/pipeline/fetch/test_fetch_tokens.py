@@ -72,6 +72,21 @@ def test_forbidden_without_a_challenge_is_not_asked_again(
     assert len(registry.paths("/blobs/")) == 1
 
 
+def test_challenge_of_a_place_we_were_sent_to_is_not_answered(
+    guarded: tuple[FakeRegistry, str], env: Env, image: Image
+) -> None:
+    """A token got for it would be sent to whoever sent us there."""
+    registry, _ = guarded
+    with fake_registry() as sender:
+        reference = sender.add("app", "1", image)
+        target = f"http://{registry.host}/v2/app/manifests/1"
+        sender.faults = [Fault("/manifests/", status=307, headers={"Location": target}, times=9)]
+        with pytest.raises(RegistryError, match="401 UNAUTHORIZED"):
+            run(reference, env)
+        assert {request.authorization for request in sender.requests} == {""}
+        assert registry.paths("/token") == []
+
+
 @pytest.mark.parametrize(
     "answer",
     [

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import re
+import select
 import signal
 import subprocess
 import sys
@@ -121,7 +122,7 @@ def _work(work: Callable[[], object], gate: int, opener: int, words: Path) -> No
         devnull = os.open(os.devnull, os.O_RDWR)
         for fd in (0, 1, 2):
             os.dup2(devnull, fd)
-        os.read(gate, 1)
+        select.select([gate], [], [])  # no call that is ever made to fail
         work()
         code = DONE
     except SentenceError as error:

@@ -10,11 +10,13 @@ import hashlib
 import os
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+import tempfile
+import time
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import pytest
-from support import pythons
+from support import debtree, pythons
 from support.tars import Member, image_of, tar_of, write_layout
 
 PROJECT = Path(__file__).resolve().parents[2]
@@ -50,10 +52,6 @@ if cores := os.environ.get("CORES"):
 if os.environ.get("BACKWARDS"):
     real_listdir = os.listdir
     os.listdir = lambda *where: sorted(real_listdir(*where), reverse=True)
-if day := os.environ.get("DAY"):
-    import time
-    time.time = lambda: float(day)
-    time.time_ns = lambda: int(day) * 10**9
 from pathlib import Path
 from pipeline import fetch, unpack
 from pipeline.env import Env
@@ -70,9 +68,6 @@ for form in ("squashfs", "tar"):
 def layout(tmp_path: Path, *layers: Mapping[object, object], compression: str = "gzip") -> str:
     image = image_of(*(tar_of(layer) for layer in layers), compression=compression)
     name = hashlib.sha256(image.manifest).hexdigest()[:10]
-    for path in [tmp_path, *tmp_path.parents]:  # another user is to read it
-        if path.stat().st_uid == os.geteuid() and path != Path("/"):
-            path.chmod(path.stat().st_mode | 0o055)
     return f"oci:{write_layout(tmp_path / f'layout-{name}', {'t': image})}:t"
 
 
@@ -94,11 +89,13 @@ def packed(
 
 
 @pytest.fixture(scope="module")
-def wanted(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str, tuple[str, ...]]:
-    """(a directory, a reference, its digests packed plainly)."""
-    tmp_path = tmp_path_factory.mktemp("plain")
-    reference = layout(tmp_path, TREE, LINKS)
-    return tmp_path, reference, packed(tmp_path, reference)
+def wanted() -> Iterator[tuple[Path, str, tuple[str, ...]]]:
+    """(a directory any user may enter, which pytest's own are not, a reference, its digests packed plainly)."""
+    with tempfile.TemporaryDirectory(prefix="zonewright-determinism-") as directory:
+        tmp_path = Path(directory)
+        tmp_path.chmod(0o755)
+        reference = layout(tmp_path, TREE, LINKS)
+        yield tmp_path, reference, packed(tmp_path, reference)
 
 
 AROUND = {
@@ -131,10 +128,20 @@ def test_bytes_do_not_depend_on_the_user(wanted: tuple[Path, str, tuple[str, ...
     assert packed(tmp_path, reference, AS_USER="1", UMASK="027") == digests
 
 
+@pytest.mark.network
 @pytest.mark.parametrize("day", [946_684_799, 2_147_483_648], ids=["1999", "2038"])
 def test_bytes_do_not_depend_on_the_day(day: int, wanted: tuple[Path, str, tuple[str, ...]]) -> None:
+    """By a library that gives the whole process another calendar, what is written in C included."""
+    root = debtree.unpacked("faketime", "libfaketime", suite="bookworm")
+    (library,) = root.glob("usr/lib/*/faketime/libfaketime.so.1")
+    # The calendar alone: deadlines are kept by another clock, and waiting for them by the real one.
+    clock = {"LD_PRELOAD": str(library), "FAKETIME": f"@{day}", "FAKETIME_FMT": "%s"}
+    clock |= {"DONT_FAKE_MONOTONIC": "1", "FAKETIME_DONT_FAKE_MONOTONIC": "1"}
+    year = [sys.executable, "-c", "import time; print(time.gmtime().tm_year)"]
+    seen = subprocess.run(year, env=os.environ | clock, capture_output=True, text=True, check=True)
+    assert int(seen.stdout) == time.gmtime(day).tm_year
     tmp_path, reference, digests = wanted
-    assert packed(tmp_path, reference, DAY=str(day)) == digests
+    assert packed(tmp_path, reference, **clock) == digests
 
 
 @pytest.mark.parametrize("compression", ["none", "zstd"])

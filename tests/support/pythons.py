@@ -1,4 +1,4 @@
-"""Other Pythons than the one that runs, with the two compiled libraries a pack needs; nothing is installed.
+"""Other Pythons than the one that runs, with the libraries a pack needs; nothing is installed.
 
 An interpreter is this machine's, or one of pyenv's, else Debian 13's from its packages (support/debtree.py). The
 libraries are the wheels requirements.lock names, checked against its hashes.
@@ -22,7 +22,7 @@ from pipeline.recipe import PROJECT
 from support import debtree
 
 IN_DEBIAN = {"3.13": ("trixie", "python3.13-minimal", "libpython3.13-stdlib")}
-LIBRARIES = ("isal", "zstandard")
+LIBRARIES = ("isal", "zstandard", "cffi", "pycparser")
 
 
 def command(version: str) -> list[str]:
@@ -50,7 +50,7 @@ def _keep() -> tempfile.TemporaryDirectory[str]:
 
 @functools.cache
 def libraries(version: str) -> Path:
-    """A directory of the compiled libraries for that version; skips the test where the index cannot be asked."""
+    """A directory of these libraries for that version; skips the test where the index cannot be asked."""
     target = Path(_keep().name) / version
     target.mkdir()
     locked = (PROJECT / "requirements.lock").read_text()

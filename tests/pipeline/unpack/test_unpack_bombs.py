@@ -24,7 +24,7 @@ ZSTD_BLOCK_BYTES = 128 << 10
 END_S = 300
 
 PACK = """
-import json, resource, sys
+import json, sys
 sys.path.insert(0, sys.argv[1])
 from pathlib import Path
 from pipeline.config import load_config
@@ -38,8 +38,9 @@ try:
     said, hint = "accepted", ""
 except PipelineError as error:
     said, hint = str(error), error.hint
-rss_kib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss + resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
-print(json.dumps([said, hint, rss_kib // 1024]))
+# Not ru_maxrss: that of a child begins with what its parent had when it was forked.
+peak_kib = next(line.split()[1] for line in open("/proc/self/status") if line.startswith("VmHWM"))
+print(json.dumps([said, hint, int(peak_kib) // 1024]))
 """
 
 

@@ -21,6 +21,7 @@ from pipeline.inflate import Inflater
 from pipeline.limits import Limits
 from pipeline.oci import Descriptor, Digest
 from pipeline.store import Store
+from pipeline.tree import Entry
 
 REPLAY_BYTES = 1 << 20
 
@@ -141,6 +142,7 @@ class Spools:
         self._store, self._limits = store, limits or Limits()
         self._kept: dict[Digest, tuple[int, int]] = {}  # file descriptor, size in bytes; the last used one last
         self._readers: dict[Digest, Reader] = {}
+        self.trees: dict[Digest, list[Entry]] = {}  # by the digests of their documents; written in this process
         self._locks: dict[Digest, threading.Lock] = {}
         self._guard = threading.Lock()
 
@@ -156,6 +158,7 @@ class Spools:
         """Let go of layers, those used longest ago first, until the rest has at most that size; nobody may use them."""
         with self._guard:
             self._readers.clear()
+            self.trees.clear()
             size = sum(size for _, size in self._kept.values())
             for diff_id, (fd, size_bytes) in list(self._kept.items()):
                 if keep_bytes and size <= keep_bytes:

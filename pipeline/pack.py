@@ -12,7 +12,7 @@ from pipeline.durable import fsync_dir, take
 from pipeline.env import Env, healing
 from pipeline.errors import PipelineError
 from pipeline.fetch.model import DEFAULT_PLATFORM
-from pipeline.layers import Layer, LayerPass, Spools
+from pipeline.layers import Spools
 from pipeline.oci import Descriptor, Digest
 from pipeline.store import Store
 
@@ -55,11 +55,7 @@ def pack_image(
 def _squashed(reference: str, env: Env, compression: str, format: str, platform: str) -> Descriptor:
     try:
         with Spools(env.store, env.config.limits) as spools:
-
-            def sink(blob: Descriptor, diff_id: Digest) -> LayerPass:
-                layer = Layer(blob, diff_id)
-                return spools.sink(layer, lambda: unpack.layer_reader(layer, env.config.limits))
-
+            sink = unpack.layer_sinks(spools, env.config.limits)
             fetched = fetch.run(fetch.FetchParams(reference, platform), env, sink=sink)
             tree = unpack.run(unpack.UnpackParams(fetched), env, spools)
             return squash.run(squash.SquashParams(tree, compression, format), env, spools).image

@@ -50,7 +50,8 @@ class Rootfs:
 
     def entries(self) -> Iterator[Entry]:
         """Every name, parents first, siblings by name bytes."""
-        return read_tree(self._store, self._tree)
+        known = self._spools.trees.get(self._tree.digest)
+        return read_tree(self._store, self._tree) if known is None else iter(known)
 
     def find(self, path: bytes | str) -> Entry | None:
         """The entry a path leads to, symlinks followed inside the image; hardlinks give the entry that has the data."""

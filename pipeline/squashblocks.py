@@ -15,6 +15,7 @@ from collections import deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from types import TracebackType
+from typing import NamedTuple
 
 from pipeline.libsquashfs import Compress, SquashFailed
 
@@ -24,8 +25,7 @@ COMPARE_BYTES = 1 << 20
 AHEAD_BYTES = 8 << 20  # of blocks on their way through the compressor
 
 
-@dataclass(frozen=True, slots=True)
-class Piece:
+class Piece(NamedTuple):
     """Bytes of an open file; those of a hole where fd is -1."""
 
     fd: int

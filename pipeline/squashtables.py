@@ -62,6 +62,7 @@ class TableWriter:
         self._fragments = self._own(self._lib.sqfs_frag_table_create(0))
         self._ids = self._own(self._lib.sqfs_id_table_create(0))
         self._xattrs = self._own(self._lib.sqfs_xattr_writer_create(0))
+        self._position = self._ffi.new("uint64_t *"), self._ffi.new("uint32_t *")
         self._id_index: dict[int, int] = {}
         self._open: list[_Directory] = []
         self._first: dict[bytes, tuple[int, int, int]] = {}  # names that have further ones
@@ -159,7 +160,7 @@ class TableWriter:
         return self._written(pointer)
 
     def _written(self, inode: Any) -> int:
-        block, offset = self._ffi.new("uint64_t *"), self._ffi.new("uint32_t *")
+        block, offset = self._position
         self._lib.sqfs_meta_writer_get_position(self._inodes, block, offset)
         self._calls.check(self._lib.sqfs_meta_writer_write_inode(self._inodes, inode), "inode")
         return int(block[0]) << 16 | int(offset[0])

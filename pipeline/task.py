@@ -6,6 +6,7 @@ database decides nothing: a result holds only while its file can be read and eve
 
 from __future__ import annotations
 
+import dataclasses
 import errno
 import functools
 import re
@@ -19,6 +20,7 @@ from pipeline import progress
 from pipeline.env import Env, intact, open_env
 from pipeline.errors import PipelineError
 from pipeline.jsonmodel import from_json, to_json
+from pipeline.layers import Spools
 from pipeline.oci import canonical_json, parse_json
 from pipeline.recipe import PROJECT
 from pipeline.signals import exit_on_sigterm
@@ -66,7 +68,7 @@ def env() -> Env:
     made = open_env(progress.for_terminal(), offline=_asked["offline"] == "yes", cache=_asked["cache"])
     made.store.register(PROJECT)
     exit_on_sigterm()
-    return made
+    return dataclasses.replace(made, spools=Spools(made.store, made.config.limits))
 
 
 def result_path(stage: str, name: str) -> Path:

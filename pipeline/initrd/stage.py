@@ -10,11 +10,10 @@ from pathlib import Path
 from pipeline import kmodule, newc, zonebase
 from pipeline.addons import Addons, BadAddons
 from pipeline.bundle.model import ADDONS_SQUASHFS, INITRD_SEGMENT, KERNEL_ELF, Module
-from pipeline.env import Env, cached
+from pipeline.env import Env, cached, inflated_layers
 from pipeline.initrd import modules
 from pipeline.initrd.extract import extract
 from pipeline.initrd.model import InitrdParams, InitrdResult
-from pipeline.layers import Spools
 from pipeline.oci import Descriptor
 from pipeline.rootfs import Rootfs
 from pipeline.store import Store
@@ -47,7 +46,7 @@ def run(params: InitrdParams, env: Env, *, subject: str = "kernel image") -> Ini
 
 
 def _build(params: InitrdParams, env: Env, subject: str) -> InitrdResult:
-    with Spools(env.store, env.config.limits) as spools, env.progress.bar(f"initrd of {subject}", unit="parts") as bar:
+    with inflated_layers(env) as spools, env.progress.bar(f"initrd of {subject}", unit="parts") as bar:
         rootfs = Rootfs(env.store, params.kernel.tree, params.kernel.layers, spools)
         metadata = _metadata(rootfs, subject)
         kernel_elf = _kernel(rootfs, env.store, subject)

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 from pipeline.env import Env, cached, inflated_layers
 from pipeline.jsonmodel import to_json
-from pipeline.layers import Layer, Spools
+from pipeline.layers import Layer, LayerPass, Spools
 from pipeline.limits import Limits, limit_hint
-from pipeline.oci import Descriptor
+from pipeline.oci import Descriptor, Digest
 from pipeline.rootfs import Rootfs
 from pipeline.store import Store
 from pipeline.tree import Entry, Kind, read_tree, write_tree
@@ -77,7 +78,9 @@ def _unpack(
         waiting = {layer.diff_id: pool.submit(read, layer) for layer in layers}
         for number, layer in enumerate(layers):
             entries, warned = waiting[layer.diff_id].result()
-            if layer.diff_id not in {later.diff_id for later in layers[number + 1 :]}:
+            if layer.diff_id in {later.diff_id for later in layers[number + 1 :]}:
+                entries = [replace(entry) for entry in entries]
+            else:
                 del waiting[layer.diff_id]  # its entries are the merge's from here on
             merge.add(entries, subject=layer.name)
             warnings.update(warned)
@@ -91,19 +94,13 @@ def _unpack(
 def _keep(
     merge: Merge, layers: tuple[Layer, ...], warnings: dict[str, int], store: Store, spools: Spools
 ) -> UnpackResult:
-    entries = size_bytes = 0
-
-    def counted() -> Iterator[Entry]:
-        nonlocal entries, size_bytes
-        for entry in merge.entries():
-            entries += 1
-            size_bytes += entry.size_bytes
-            yield entry
-
-    tree = write_tree(store, counted())
+    entries = list(merge.entries())
+    tree = write_tree(store, entries)
+    spools.trees[tree.digest] = entries  # for the stages to come: what was just written need not be read
     rootfs = Rootfs(store, tree, layers, spools)
     passwd, group = _account_file(rootfs, "etc/passwd"), _account_file(rootfs, "etc/group")
-    return UnpackResult(tree, layers, entries, size_bytes, passwd, group, warnings)
+    size_bytes = sum(entry.size_bytes for entry in entries)
+    return UnpackResult(tree, layers, len(entries), size_bytes, passwd, group, warnings)
 
 
 def _account_file(rootfs: Rootfs, path: str) -> Descriptor | None:
@@ -113,8 +110,17 @@ def _account_file(rootfs: Rootfs, path: str) -> Descriptor | None:
     return rootfs.store_file(path, media_type="text/plain")
 
 
-def layer_reader(layer: Layer, limits: Limits) -> TarReader:
-    """What reads a layer along while it is inflated, for `Spools.sink`."""
+def layer_sinks(spools: Spools, limits: Limits) -> Callable[[Descriptor, Digest], LayerPass]:
+    """For `fetch.run`: makes what inflates, verifies and reads a layer while its bytes come; `run` finds it done."""
+
+    def sink(blob: Descriptor, diff_id: Digest) -> LayerPass:
+        layer = Layer(blob, diff_id)
+        return spools.sink(layer, lambda: _reader(layer, limits))
+
+    return sink
+
+
+def _reader(layer: Layer, limits: Limits) -> TarReader:
     return TarReader(limits, subject=layer.name)
 
 
@@ -130,7 +136,7 @@ def read_layer(layer: Layer, limits: Limits, env: Env, spools: Spools) -> tuple[
 
         def build() -> LayerIndex:
             nonlocal reader
-            reader = spools.read(layer, lambda: layer_reader(layer, limits))
+            reader = spools.read(layer, lambda: _reader(layer, limits))
             index = write_tree(env.store, reader.entries)
             return LayerIndex(index, len(reader.entries), dict(reader.warnings))
 

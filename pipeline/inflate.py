@@ -12,7 +12,7 @@ from typing import Any, Protocol
 from pipeline.errors import PipelineError
 
 READ_BYTES = 256 << 10
-SLICE_BYTES = 64 << 10  # of input at a time: what comes out is hashed and parsed while the cache still has it
+SLICE_BYTES = 256 << 10  # of input at a time: what comes out is hashed and parsed while the cache still has it
 STEP_BYTES = 1 << 20
 GZIP_MAGIC = b"\x1f\x8b"
 ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"

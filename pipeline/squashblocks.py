@@ -23,6 +23,8 @@ UNCOMPRESSED = 1 << 24  # in the size word of a block
 NO_FRAGMENT = 0xFFFFFFFF
 COMPARE_BYTES = 1 << 20
 AHEAD_BYTES = 8 << 20  # of blocks on their way through the compressor
+WINDOW_BYTES = 128 << 10
+WINDOWS = 16
 
 
 class Piece(NamedTuple):
@@ -40,6 +42,28 @@ class Piece(NamedTuple):
         if len(data) != self.size_bytes:
             raise SquashFailed("inflated layer", expected=f"{self.size_bytes} bytes at {self.offset}", got="its end")
         return data
+
+
+class Windows:
+    """Reads many small pieces that mostly follow one another, as small files do in a layer, with few calls."""
+
+    def __init__(self) -> None:
+        self._kept: dict[int, tuple[int, bytes]] = {}  # by file: where the last window begins, and its bytes
+
+    def read(self, piece: Piece) -> bytes:
+        """The bytes of a piece."""
+        if piece.fd < 0 or piece.size_bytes > WINDOW_BYTES // 2:
+            return piece.read()
+        start, data = self._kept.get(piece.fd, (0, b""))
+        at = piece.offset - start
+        if at < 0 or at + piece.size_bytes > len(data):
+            data, at = os.pread(piece.fd, WINDOW_BYTES, piece.offset), 0
+            if len(self._kept) >= WINDOWS:
+                self._kept.clear()
+            self._kept[piece.fd] = (piece.offset, data)
+            if len(data) < piece.size_bytes:
+                return piece.read()  # says what is missing
+        return data[at : at + piece.size_bytes]
 
 
 @dataclass(slots=True, eq=False)
@@ -156,6 +180,7 @@ class BlockWriter:
         # Key: checksum and size. Value: where such a tail was read, and where it lies now.
         self._tails: dict[tuple[int, int], list[tuple[int, int, int, int]]] = {}
         self._files: dict[tuple[int, ...], list[int]] = {}
+        self._windows = Windows()
         self._fragment: list[bytes] = []
         self._fragment_bytes = self._fragment_count = 0
 
@@ -199,7 +224,7 @@ class BlockWriter:
         self._advance(self._window)
 
     def _add_tail(self, stored: Stored, pieces: tuple[Piece, ...], size_bytes: int) -> None:
-        data = pieces[0].read() if len(pieces) == 1 else b"".join(piece.read() for piece in pieces)
+        data = b"".join(map(self._windows.read, pieces))
         same: list[tuple[int, int, int, int]] | None = None
         if len(pieces) == 1 and pieces[0].fd >= 0:
             same = self._tails.setdefault((self._checksum(data, 0), size_bytes), [])

@@ -9,13 +9,15 @@ from pathlib import Path
 
 from pipeline import fetch, squash, unpack
 from pipeline.durable import fsync_dir, take
-from pipeline.env import Env, healing
+from pipeline.env import Env, cached, healing
 from pipeline.errors import PipelineError
 from pipeline.fetch.model import DEFAULT_PLATFORM
+from pipeline.jsonmodel import to_json
 from pipeline.layers import Spools
 from pipeline.oci import Descriptor, Digest
 from pipeline.store import Store
 
+VERSION = 1
 COPY_BYTES = 1 << 20
 
 
@@ -53,14 +55,35 @@ def pack_image(
 
 
 def _squashed(reference: str, env: Env, compression: str, format: str, platform: str) -> Descriptor:
+    """The image's file system, remembered by the image's digest as well: whoever has it needs none of the layers."""
+    form = squash.form_of(format, compression)
     try:
-        with Spools(env.store, env.config.limits) as spools:
-            sink = unpack.layer_sinks(spools, env.config.limits)
-            fetched = fetch.run(fetch.FetchParams(reference, platform), env, sink=sink)
-            tree = unpack.run(unpack.UnpackParams(fetched), env, spools)
-            return squash.run(squash.SquashParams(tree, compression, format), env, spools).image
+        with fetch.opened(fetch.FetchParams(reference, platform), env) as image:
+            result = cached(
+                env,
+                squash.SquashResult,
+                stage="pack",
+                version=VERSION,
+                params={
+                    "platform": str(image.platform),
+                    "form": form.params,
+                    "limits": to_json(env.config.limits),
+                    "stages": [fetch.VERSION, unpack.VERSION, unpack.INDEX_VERSION, squash.VERSION],
+                },
+                inputs={"manifest": str(image.found.digest)},
+                tools=form.tools(),
+                build=lambda: _build(image, env, compression, format),
+            )
+        return result.image
     except OSError as error:
         raise CannotWrite(f"store {env.store.root}", expected="room to work in", got=str(error.strerror)) from error
+
+
+def _build(image: fetch.Opened, env: Env, compression: str, format: str) -> squash.SquashResult:
+    with Spools(env.store, env.config.limits) as spools:
+        fetched = fetch.bring(image, env, sink=unpack.layer_sinks(spools, env.config.limits))
+        tree = unpack.run(unpack.UnpackParams(fetched), env, spools)
+        return squash.run(squash.SquashParams(tree, compression, format), env, spools)
 
 
 def copy_out(store: Store, blob: Descriptor, out: Path) -> None:

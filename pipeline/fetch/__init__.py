@@ -7,6 +7,6 @@ Also:   artifact.py, anything else a registry keeps; lock.py, tags and their dig
 """
 
 from pipeline.fetch.model import FetchParams, FetchResult
-from pipeline.fetch.stage import VERSION, run
+from pipeline.fetch.stage import VERSION, Opened, bring, opened, run
 
-__all__ = ["VERSION", "FetchParams", "FetchResult", "run"]
+__all__ = ["VERSION", "FetchParams", "FetchResult", "Opened", "bring", "opened", "run"]

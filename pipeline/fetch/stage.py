@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import threading
-from collections.abc import Callable
-from dataclasses import replace
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from pipeline.env import Env, cached
@@ -38,21 +38,48 @@ def run(
     sink:    makes what reads a layer's bytes along while they come. A remembered image asks for none.
     Raises:  BadReference, NoSuchImage, BadImage, BadDocument, RegistryError, DigestMismatch.
     """
-    reference = parse(params.reference)
-    platform = Platform.parse(params.platform)
+    with opened(params, env, patience=patience) as image:
+        return bring(image, env, sink=sink)
+
+
+@dataclass(frozen=True)
+class Opened:
+    """What a reference named when it was looked at: a manifest or an index, by digest, not yet brought in.
+
+    data: its bytes, where they came with the name.
+    """
+
+    reference: str
+    platform: Platform
+    source: Source
+    found: Descriptor
+    data: bytes | None
+
+
+@contextlib.contextmanager
+def opened(params: FetchParams, env: Env, *, patience: Patience | None = None) -> Iterator[Opened]:
+    """A context with what a reference names now; a tag costs its one request here. Raises as `run`."""
+    reference, platform = parse(params.reference), Platform.parse(params.platform)
     with contextlib.ExitStack() as stack:
         source, found, data = resolve(reference, env, patience, stack)
-        result = cached(
-            env,
-            FetchResult,
-            stage="fetch",
-            version=VERSION,
-            params={"platform": str(platform)},
-            inputs={"manifest": str(found.digest)},
-            # Without the reference: it may name a directory of this host, and other hosts may read this result.
-            build=lambda: replace(_fetch(str(reference), source, found, data, platform, env, sink), reference=""),
-        )
-    return replace(result, reference=str(reference))
+        yield Opened(str(reference), platform, source, found, data)
+
+
+def bring(image: Opened, env: Env, *, sink: MakeSink | None = None) -> FetchResult:
+    """Bring what was opened into the store; see `run`."""
+    result = cached(
+        env,
+        FetchResult,
+        stage="fetch",
+        version=VERSION,
+        params={"platform": str(image.platform)},
+        inputs={"manifest": str(image.found.digest)},
+        # Without the reference: it may name a directory of this host, and other hosts may read this result.
+        build=lambda: replace(
+            _fetch(image.reference, image.source, image.found, image.data, image.platform, env, sink), reference=""
+        ),
+    )
+    return replace(result, reference=image.reference)
 
 
 # -- bringing it in ----------------------------------------------------------------------------------------------------

@@ -6,11 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from pipeline import fetch, squash, unpack
 from pipeline.env import Env
 from pipeline.fetch.reference import RecipeReference, parse
-from pipeline.layers import Spools
 from pipeline.oci import Descriptor
+from pipeline.pack import pack_image
 from pipeline.progress import Progress
 from pipeline.recipe import maker_of
 from pipeline.remote import statement
@@ -61,10 +60,7 @@ def verify(reference: str, env: Env, cache: RegistryCache, *, locks: str = "") -
         parsed = parse(reference)
         if isinstance(parsed, RecipeReference):
             _build(parsed.name, own, locks)
-        fetched = fetch.run(fetch.FetchParams(reference), own)
-        with Spools(own.store, own.config.limits) as spools:
-            tree = unpack.run(unpack.UnpackParams(fetched), own, spools)
-            squash.run(squash.SquashParams(tree), own, spools)
+        pack_image(reference, directory / "image", env=own)
     return comparing.verdict
 
 

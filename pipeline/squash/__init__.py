@@ -5,7 +5,8 @@ Gives:  SquashResult: the image as a blob.
 Runs:   mkfs.erofs; squashfs images are written here, with libsquashfs, by pipeline.squashfs.
 """
 
+from pipeline.squash.formats import form_of
 from pipeline.squash.model import SquashParams, SquashResult
 from pipeline.squash.stage import VERSION, run
 
-__all__ = ["VERSION", "SquashParams", "SquashResult", "run"]
+__all__ = ["VERSION", "SquashParams", "SquashResult", "form_of", "run"]

@@ -7,6 +7,6 @@ Reads:  `open_rootfs(store, result, spools)` for other stages: entries, one file
 """
 
 from pipeline.unpack.model import UnpackParams, UnpackResult, open_rootfs
-from pipeline.unpack.stage import VERSION, layer_sinks, run
+from pipeline.unpack.stage import INDEX_VERSION, VERSION, layer_sinks, run
 
-__all__ = ["VERSION", "UnpackParams", "UnpackResult", "layer_sinks", "open_rootfs", "run"]
+__all__ = ["INDEX_VERSION", "VERSION", "UnpackParams", "UnpackResult", "layer_sinks", "open_rootfs", "run"]

@@ -16,12 +16,13 @@ from support.stores import built, damage, image
 from support.tars import image_of, tar_of, write_layout
 from support.tools import needs
 
+from pipeline import fetch, squash, unpack
 from pipeline.collect import collect
-from pipeline.env import Env, cached
+from pipeline.env import Env, cached, healing
 from pipeline.errors import SentenceError
 from pipeline.fsck import fsck
 from pipeline.oci import MANIFEST, Descriptor, Digest
-from pipeline.pack import pack_image
+from pipeline.pack import copy_out, pack_image
 from pipeline.progress import Progress
 from pipeline.store import Store
 from pipeline.storeform import StoreUnfit
@@ -140,16 +141,28 @@ class Said(Progress):
         self.lines.append(line)
 
 
+def pack_in_stages(reference: str, out: Path, env: Env) -> Digest:
+    """What pack does where it has no packed image to take: every stage asks for its own result."""
+
+    def stages() -> Descriptor:
+        tree = unpack.run(unpack.UnpackParams(fetch.run(fetch.FetchParams(reference), env)), env)
+        image = squash.run(squash.SquashParams(tree), env).image
+        copy_out(env.store, image, out)
+        return image
+
+    return healing(env, stages).digest
+
+
 @pytest.mark.parametrize("how", ("flipped", "truncated", "deleted", "made a directory"))
-def test_pack_heals_whatever_it_uses_that_is_damaged_and_says_so(tmp_path: Path, reference: str, how: str) -> None:
+def test_stages_heal_whatever_they_use_that_is_damaged_and_say_so(tmp_path: Path, reference: str, how: str) -> None:
     root, out = tmp_path / "store", tmp_path / "out"
-    digest = pack_image(reference, out, env=Env(Store(root)))
+    digest = pack_in_stages(reference, out, env=Env(Store(root)))
     healed = 0
     for path in sorted((root / "blobs" / "sha256").iterdir()):
         data = path.read_bytes()
         damage(path, how)
         said = Said()
-        assert pack_image(reference, out, env=Env(Store(root), said)) == digest
+        assert pack_in_stages(reference, out, env=Env(Store(root), said)) == digest
         assert Digest.of(out.read_bytes()) == digest
         if path.is_file() and path.read_bytes() == data:
             healed += 1

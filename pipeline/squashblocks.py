@@ -132,11 +132,8 @@ class Compressors:
 
     def settle(self) -> None:
         """Note which jobs are done, without waiting."""
-        try:
-            while True:
-                self._done.get_nowait().done = True
-        except queue.Empty:
-            pass
+        while not self._done.empty():  # this thread alone takes from it
+            self._done.get().done = True
 
     def _work(self) -> None:
         compress: Compress | None = None

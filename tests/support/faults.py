@@ -28,8 +28,8 @@ WHOLE = os.environ.get("ZONEWRIGHT_FAULTS") == "all"  # every point, not a sampl
 DEADLINE_S = 60.0
 DONE, SAID, OS_ERROR, DEFECT = 0, 3, 4, 5
 CALL = re.compile(r"^(?:\[pid +)?(\d+)?\]? *([a-z_0-9]+)\(")
-# Never injected: without them there is no process to look at, or nothing about files in them.
-ALWAYS_THERE = {"exit", "exit_group", "rt_sigreturn", "restart_syscall", "execve"}
+# Never injected: without them there is no process to look at, or nothing about files in them; the gate is a select.
+ALWAYS_THERE = {"exit", "exit_group", "rt_sigreturn", "restart_syscall", "execve", "select", "pselect6"}
 # What changes a file system, or makes a change last.
 CHANGES = (
     "openat", "creat", "write", "pwrite64", "writev", "ftruncate", "fallocate", "fsync", "fdatasync", "rename",

@@ -3,7 +3,7 @@
 Takes:  InitrdResult of the kernel, UnpackResult of the image to run, ExtensionResults, the spec's choices.
 Gives:  AssembleResult: segments in order, modules in load order, one addons squashfs.
 Refuses extensions that do not fit the zone or each other, naming both.
-Tools:  tar2sqfs, where there is something to merge. Privileges: none. Network: none.
+Tools:  libsquashfs, where there is something to merge. Privileges: none. Network: none.
 """
 
 from pipeline.assemble.model import AssembleParams, AssembleResult

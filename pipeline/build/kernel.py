@@ -1,7 +1,7 @@
 """Kernel recipes: Debian's kernel package becomes a kernel image in the format of Edera's, with few modules.
 
 Takes:  KernelParams (a recipe of kernel/). Gives: KernelResult, tagged `kernel/<name>`.
-Tools:  apt, tar2sqfs. Needs: no root; the mirror, unless the package is locked and stored.
+Tools:  apt, libsquashfs. Needs: no root; the mirror, unless the package is locked and stored.
 """
 
 from __future__ import annotations

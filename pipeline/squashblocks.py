@@ -23,6 +23,7 @@ UNCOMPRESSED = 1 << 24  # in the size word of a block
 NO_FRAGMENT = 0xFFFFFFFF
 COMPARE_BYTES = 1 << 20
 AHEAD_BYTES = 8 << 20  # of blocks on their way through the compressor
+HEAD_BYTES = 4096  # of what may be equal, to find what to compare
 WINDOW_BYTES = 128 << 10
 WINDOWS = 16
 
@@ -174,7 +175,7 @@ class BlockWriter:
         self._under_way: deque[_Job | Stored] = deque()  # jobs, and after a file's last one the file
         self._jobs = 0
         self._checksum: Callable[[bytes, int], int] = isal_zlib.crc32  # tells what to compare, decides nothing
-        # Key: checksum and size. Value: where such a tail was read, and where it lies now.
+        # Key: checksum of the head, and size. Value: where such a tail was read, and where it lies now.
         self._tails: dict[tuple[int, int], list[tuple[int, int, int, int]]] = {}
         self._files: dict[tuple[int, ...], list[int]] = {}
         self._windows = Windows()
@@ -224,7 +225,7 @@ class BlockWriter:
         data = b"".join(map(self._windows.read, pieces))
         same: list[tuple[int, int, int, int]] | None = None
         if len(pieces) == 1 and pieces[0].fd >= 0:
-            same = self._tails.setdefault((self._checksum(data, 0), size_bytes), [])
+            same = self._tails.setdefault((self._checksum(data[:HEAD_BYTES], 0), size_bytes), [])
             for fd, offset, fragment, fragment_offset in same:
                 if os.pread(fd, size_bytes, offset) == data:
                     stored.fragment, stored.fragment_offset = fragment, fragment_offset
@@ -266,7 +267,7 @@ class BlockWriter:
             if not stored.blocks:
                 stored.blocks_start = self.end
             stored.blocks.append(job.word)
-            stored.checksum = self._checksum(job.packed, stored.checksum)
+            stored.checksum = self._checksum(job.packed[:HEAD_BYTES], stored.checksum)
             stored.hole_bytes += 0 if job.word else self._block_bytes
         view = memoryview(job.packed)
         while view:

@@ -51,6 +51,11 @@ def default_root() -> Path:
     return (Path(cache) if cache else Path.home() / ".cache") / "zonewright"
 
 
+def _identity(fileno: int) -> tuple[int, int, int, int]:
+    status = os.fstat(fileno)
+    return status.st_dev, status.st_ino, status.st_size, status.st_ctime_ns
+
+
 class Store:
     """One store on disk; safe for several processes at once."""
 
@@ -145,10 +150,9 @@ class Store:
         except (FileNotFoundError, StoreDamaged):
             return False
         with file:
-            status = os.fstat(file.fileno())
-            identity = (status.st_dev, status.st_ino, status.st_size, status.st_ctime_ns)
-            if self._proven.get(digest) == identity:
+            if self.proven(digest, file.fileno()):
                 return True
+            identity = _identity(file.fileno())
             try:
                 actual = hashlib.file_digest(file, digest.algorithm).hexdigest()
             except OSError as error:
@@ -160,6 +164,10 @@ class Store:
             return True
         self._discard(digest)
         return False
+
+    def proven(self, digest: Digest, fileno: int) -> bool:
+        """Has this process hashed this very file, and is it as it was then?"""
+        return self._proven.get(digest) == _identity(fileno)
 
     def _open_blob(self, digest: Digest) -> BufferedReader:
         """An object opened for reading. Raises FileNotFoundError; StoreDamaged for what is no readable file."""
@@ -293,6 +301,7 @@ class Store:
             digest = Digest("sha256", hashlib.file_digest(file, "sha256").hexdigest())
             size = file.seek(0, os.SEEK_END)
             self.adopt(path, digest, fileno=file.fileno())
+            self._proven[digest] = _identity(file.fileno())
         return Descriptor(media_type, digest, size)
 
     def adopt(self, path: Path, digest: Digest, *, fileno: int) -> None:

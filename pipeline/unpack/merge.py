@@ -8,12 +8,11 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 
 from pipeline.limits import Limits, limit_hint
 from pipeline.tree import Entry, Kind, printable
 from pipeline.unpack.errors import BadPath, LimitExceeded
-from pipeline.unpack.paths import Mark, Place, place, split
+from pipeline.unpack.paths import Mark, Names, Place
 
 HOPS_MAX = 40  # symlinks on the way to one name, as in the kernel (MAXSYMLINKS)
 IDS_MAX = 0xFFFF  # squashfs counts its id table in 16 bits
@@ -55,13 +54,17 @@ class Merge:
         self._layers = 0
         self._implied = 0
         self._subject = ""
+        self._names = Names(self._limits, self.warnings, subject="", strict=strict)
+        # Where walks have led since the last time a name was given to something else.
+        self._ways: dict[_OnTheWay, Node] = {}
 
     # -- one layer -----------------------------------------------------------------------------------------------------
 
     def add(self, entries: Sequence[Entry], *, subject: str) -> None:
-        """Put a layer on top."""
+        """Put a layer on top. Its entries are the merge's from here on, and are altered."""
         self._subject = subject
-        placed = [(self._place(entry.path), entry) for entry in entries]
+        self._names = Names(self._limits, self.warnings, subject=subject, strict=self._strict)
+        placed = [(self._names.place(entry.path), entry) for entry in entries]
         explicit = {
             (*where.parents, where.name)
             for where, entry in placed
@@ -69,11 +72,12 @@ class Merge:
         }
         # Links are bound to what their target was before this layer's whiteouts, where this layer has no such name.
         links = {
-            id(entry): self._split(entry.target)
+            id(entry): self._names.split(entry.target)
             for where, entry in placed
             if entry.kind is Kind.HARDLINK and where.mark is Mark.NONE
         }
         lower = {link: self._find(target) for link, target in links.items()}
+        self._ways.clear()
         for where, entry in placed:
             if where.mark is Mark.AUFS:
                 self.warnings["leftover of AUFS skipped"] += 1
@@ -88,12 +92,6 @@ class Merge:
                 seen.add(name)
                 self._put(where, entry, links.get(id(entry), ()), lower.get(id(entry)))
         self._layers += 1
-
-    def _split(self, path: bytes) -> tuple[bytes, ...]:
-        return split(path, self._limits, self.warnings, subject=self._subject, strict=self._strict)
-
-    def _place(self, path: bytes) -> Place:
-        return place(self._split(path), subject=self._subject)
 
     def _questionable(self, what: str, entry: Entry) -> None:
         if self._strict:
@@ -198,9 +196,15 @@ class Merge:
                 raise self._refused(entry, "a directory as the root", entry.kind.name.lower())
             self._root.entry = entry
             return
-        parent = self._walk(where.parents, create=True)
-        assert parent is not None and parent.children is not None
+        parent = self._ways.get(where.parents)
+        if parent is None:
+            parent = self._walk(where.parents, create=True)
+            assert parent is not None
+            self._ways[where.parents] = parent
+        assert parent.children is not None
         old = parent.children.get(where.name)
+        if old is not None and not (entry.kind is Kind.DIRECTORY and old.children is not None):
+            self._ways.clear()
         if entry.kind is Kind.HARDLINK:
             itself = old if target == (*where.parents, where.name) else None
             parent.children[where.name] = self._linked(entry, self._find(target) or lower_target, itself)
@@ -246,7 +250,8 @@ class Merge:
                 raise _exceeded("image_bytes", MERGED, f"at most {self._limits.image_bytes} bytes")
             if len(ids) > IDS_MAX:
                 raise LimitExceeded(MERGED, expected=f"at most {IDS_MAX} user and group ids", got="more")
-            yield replace(entry, path=path)
+            entry.path = path  # of several names' entries, all are this one
+            yield entry
             if node.children is not None:
                 prefix = path + b"/" if path else b""
                 todo += [(prefix + name, node.children[name]) for name in sorted(node.children, reverse=True)]

@@ -68,6 +68,33 @@ def _too_long(key: str, subject: str, path: bytes, expected: str, got: int) -> L
     return LimitExceeded(f"{subject}: {printable(path)}", expected=expected, got=str(got), hint=limit_hint(key))
 
 
+class Names:
+    """Splits the names of one layer. What their directories split into is remembered: most entries share them.
+
+    Raises:  BadPath, LimitExceeded.
+    """
+
+    def __init__(self, limits: Limits, warnings: Counter[str], *, subject: str, strict: bool) -> None:
+        self._limits, self._warnings, self._subject, self._strict = limits, warnings, subject, strict
+        self._directories: dict[bytes, tuple[bytes, ...]] = {}
+
+    def split(self, path: bytes) -> tuple[bytes, ...]:
+        """As the function `split`."""
+        directory, _, name = path.rstrip(b"/").rpartition(b"/")
+        known = self._directories.get(directory)
+        plain = name not in (b"", b".", b"..") and len(name) <= self._limits.name_bytes and b"\0" not in name
+        if known is not None and plain and len(path) <= self._limits.path_bytes:
+            return (*known, name)
+        parts = split(path, self._limits, self._warnings, subject=self._subject, strict=self._strict)
+        if plain and b".." not in directory:  # each entry of a way through ".." has its warning
+            self._directories[directory] = parts[:-1]
+        return parts
+
+    def place(self, path: bytes) -> Place:
+        """Where an entry goes and what its name does. Raises BadPath for whiteouts of "", "." and ".."."""
+        return place(self.split(path), subject=self._subject)
+
+
 def place(parts: tuple[bytes, ...], *, subject: str) -> Place:
     """Where an entry goes and what its name does. Raises BadPath for whiteouts of "", "." and ".."."""
     if not parts:
@@ -75,7 +102,7 @@ def place(parts: tuple[bytes, ...], *, subject: str) -> Place:
     parents, name = parts[:-1], parts[-1]
     if name == OPAQUE:
         return Place(parents, name, Mark.OPAQUE)
-    if name.startswith(AUFS) or any(part.startswith(AUFS) for part in parents):
+    if AUFS in b"/".join(parts) and any(part.startswith(AUFS) for part in parts):
         return Place(parents, name, Mark.AUFS)
     if name.startswith(PREFIX):
         hidden = name[len(PREFIX) :]

@@ -11,7 +11,6 @@ from typing import Any
 
 import pytest
 from support.tars import Member, image_of, tar_of, write_layout
-from support.tools import require
 
 from pipeline.oci import Digest
 from pipeline.store import Store

@@ -6,7 +6,6 @@ import re
 import zlib
 from typing import Any
 
-from pipeline.blobwriter import BlobWriter
 from pipeline.oci import Descriptor
 from pipeline.progress import Progress
 from pipeline.rootfs import Rootfs
@@ -14,6 +13,7 @@ from pipeline.squash.form import Form
 from pipeline.squash.paxtar import write_archive
 from pipeline.squashfs import BadCompressionName
 from pipeline.store import Store
+from pipeline.store.blobwriter import BlobWriter
 
 MEDIA_TYPE = "application/vnd.zonewright.rootfs.v1.tar"
 TAKES = "none, gzip or zstd-1 to zstd-22"

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 from runtime.host.terminal import command, escaped, size_text, table, with_progress, write
 
 if TYPE_CHECKING:
-    from pipeline.collect import Collected
-    from pipeline.diskusage import Usage
-    from pipeline.fsck import Damage
+    from pipeline.store.collect import Collected
+    from pipeline.store.diskusage import Usage
+    from pipeline.store.fsck import Damage
 
 GC = """\
 Kept is what has a name, what runs, what locks pin, what a build that runs now has found or made; and results
@@ -66,10 +66,10 @@ _amount.__name__ = "number"  # argparse names the type in its error
 
 
 def _gc(arguments: argparse.Namespace) -> None:
-    from pipeline.collect import collect
     from pipeline.config import load_config
     from pipeline.recipe import PROJECT
     from pipeline.store import Store
+    from pipeline.store.collect import collect
     from runtime.host.hosts import select_host
     from runtime.host.storeuse import in_use
 
@@ -102,8 +102,8 @@ def _gc(arguments: argparse.Namespace) -> None:
 
 
 def _fsck(arguments: argparse.Namespace) -> int:
-    from pipeline.fsck import fsck
     from pipeline.store import default_root
+    from pipeline.store.fsck import fsck
     from runtime.host.storeuse import damaged_snapshots
 
     root = default_root()
@@ -126,8 +126,8 @@ def _fsck(arguments: argparse.Namespace) -> int:
 
 
 def _du(arguments: argparse.Namespace) -> None:
-    from pipeline.diskusage import by_kind, by_name
     from pipeline.store import Store
+    from pipeline.store.diskusage import by_kind, by_name
 
     store = Store()
     kinds, names = by_kind(store), by_name(store)

@@ -11,9 +11,9 @@ from functools import partial
 from pathlib import Path
 
 from pipeline.errors import PipelineError
-from pipeline.fsck import Damage
 from pipeline.oci import Digest
 from pipeline.store import Store
+from pipeline.store.fsck import Damage
 from runtime.host import actions
 from runtime.host.hosts import Host
 from runtime.host.lab.snapshot import FORMAT, MEMORY, META, Snapshots

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from pipeline import squashfs
+from pipeline.squashfs import image
 
 
 class WriterRuns:
@@ -14,10 +14,10 @@ class WriterRuns:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.count = 0
-        original = squashfs._write_image
+        original = image._write_image
 
         def counted(*arguments: Any, **options: Any) -> Any:
             self.count += 1
             return original(*arguments, **options)
 
-        monkeypatch.setattr(squashfs, "_write_image", counted)
+        monkeypatch.setattr(image, "_write_image", counted)

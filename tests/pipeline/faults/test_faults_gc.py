@@ -10,9 +10,9 @@ import pytest
 from support import faults
 from support.stores import built, image, tree
 
-from pipeline.collect import collect
-from pipeline.fsck import fsck
 from pipeline.store import Store
+from pipeline.store.collect import collect
+from pipeline.store.fsck import fsck
 
 
 def fill(root: Path) -> None:

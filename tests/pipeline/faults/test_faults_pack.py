@@ -23,9 +23,9 @@ from support.stores import tree
 from support.tars import image_of, tar_of, write_layout
 
 from pipeline.env import Env
-from pipeline.fsck import fsck
 from pipeline.pack import pack_image
 from pipeline.store import Store
+from pipeline.store.fsck import fsck
 
 PROJECT = Path(__file__).resolve().parents[3]
 SAMPLE = 90  # points of one sweep in CI

@@ -20,9 +20,9 @@ from support import faults
 from support.stores import tree
 from support.tools import needs
 
-from pipeline.fsck import fsck
 from pipeline.oci import MANIFEST, Descriptor
 from pipeline.store import Store
+from pipeline.store.fsck import fsck
 
 DISK_BYTES = 24 << 20
 KEY = "cd" * 32

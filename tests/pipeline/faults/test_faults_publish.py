@@ -11,9 +11,9 @@ import pytest
 from support import faults
 from support.stores import tree
 
-from pipeline.fsck import fsck
 from pipeline.oci import MANIFEST, Descriptor
 from pipeline.store import Store
+from pipeline.store.fsck import fsck
 
 FAILING = {
     "ENOSPC": ("openat", "write", "fsync", "rename", "mkdir", "ftruncate"),

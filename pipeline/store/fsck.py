@@ -19,15 +19,15 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from pipeline import storegraph
 from pipeline.durable import take, write_atomic
 from pipeline.errors import PipelineError
-from pipeline.lease import GC, PREFIX
 from pipeline.oci import INDEX, MANIFEST, REF_NAME, Descriptor, Digest, parse_json
 from pipeline.progress import Bar, Progress
-from pipeline.storedocs import index_document, read_index
-from pipeline.storeform import FORMS, StoreUnfit, check_form
-from pipeline.workshop import is_unowned
+from pipeline.store import graph as storegraph
+from pipeline.store.documents import index_document, read_index
+from pipeline.store.form import FORMS, StoreUnfit, check_form
+from pipeline.store.lease import GC, PREFIX
+from pipeline.store.workshop import is_unowned
 
 CHUNK_BYTES = 1 << 20
 BLOB_MODE, FILE_MODE = 0o444, 0o644

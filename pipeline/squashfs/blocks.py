@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from types import TracebackType
 from typing import NamedTuple
 
-from pipeline.libsquashfs import Compress, SquashFailed
+from pipeline.squashfs.library import Compress, SquashFailed
 
 UNCOMPRESSED = 1 << 24  # in the size word of a block
 NO_FRAGMENT = 0xFFFFFFFF

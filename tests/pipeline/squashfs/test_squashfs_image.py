@@ -285,7 +285,7 @@ def test_failing_compressor_leaves_nothing(tmp_path: Path, monkeypatch: pytest.M
     def broken(data: bytes) -> bytes:
         raise MemoryError("no room for a block")
 
-    monkeypatch.setattr("pipeline.squashfs._compressor", lambda how: broken)
+    monkeypatch.setattr("pipeline.squashfs.image._compressor", lambda how: broken)
     store = Store(tmp_path)
     for content in (b"", b"x" * 300_000):  # in a table's block, in a thread
         file = Entry(b"a", Kind.FILE, size_bytes=len(content))

@@ -16,11 +16,10 @@ from pathlib import Path
 import pytest
 from support.stores import built, image, key_of, tree
 
-from pipeline import usedays
-from pipeline.collect import Collected, collect
 from pipeline.oci import Descriptor, Digest
 from pipeline.progress import Progress
-from pipeline.store import Store
+from pipeline.store import Store, usedays
+from pipeline.store.collect import Collected, collect
 
 GIB = 1 << 30
 

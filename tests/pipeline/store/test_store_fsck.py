@@ -12,9 +12,9 @@ from support.stores import DAMAGES, built, damage, image, key_of, tree
 
 from pipeline.durable import write_atomic
 from pipeline.errors import StoreDamaged
-from pipeline.fsck import fsck
 from pipeline.store import Store
-from pipeline.storeform import StoreUnfit, format_document
+from pipeline.store.form import StoreUnfit, format_document
+from pipeline.store.fsck import fsck
 
 
 @pytest.fixture

@@ -12,8 +12,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from pipeline.libsquashfs import Callbacks, SquashFailed, destroy, load
-from pipeline.squashblocks import NO_FRAGMENT, Stored
+from pipeline.squashfs.blocks import NO_FRAGMENT, Stored
+from pipeline.squashfs.library import Callbacks, SquashFailed, destroy, load
 from pipeline.tarstream import mtime_s
 from pipeline.tree import Entry, Kind, printable
 

@@ -17,15 +17,15 @@ from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
-from pipeline import libsquashfs
 from pipeline.errors import PipelineError
-from pipeline.libsquashfs import Callbacks, Compress
-from pipeline.libsquashfs import SquashFailed as SquashFailed
 from pipeline.oci import Descriptor
 from pipeline.progress import Progress
 from pipeline.rootfs import Rootfs, runs
-from pipeline.squashblocks import BlockWriter, Piece, Stored
-from pipeline.squashtables import TableWriter
+from pipeline.squashfs import library
+from pipeline.squashfs.blocks import BlockWriter, Piece, Stored
+from pipeline.squashfs.library import Callbacks, Compress
+from pipeline.squashfs.library import SquashFailed as SquashFailed
+from pipeline.squashfs.tables import TableWriter
 from pipeline.store import Store
 from pipeline.tree import Entry, Kind, printable
 
@@ -83,7 +83,7 @@ def _compressor(how: Compression) -> Compress:
     elif how.compressor == "gzip":
         pack = functools.partial(zlib.compress, level=how.level)
     else:
-        return libsquashfs.own_compressor(how.number, how.block_bytes)
+        return library.own_compressor(how.number, how.block_bytes)
 
     def compress(data: bytes) -> bytes | None:
         packed = pack(data)
@@ -99,12 +99,12 @@ def writer_versions(compression: str) -> dict[str, str]:
     if how.compressor == "zstd":
         import zstandard
 
-        library = ".".join(map(str, zstandard.ZSTD_VERSION))
+        codec = ".".join(map(str, zstandard.ZSTD_VERSION))
     elif how.compressor == "gzip":
-        library = zlib.ZLIB_RUNTIME_VERSION
+        codec = zlib.ZLIB_RUNTIME_VERSION
     else:
-        library = library_version("liblz4.so.1", "LZ4_versionString")
-    return {"writer": WRITER_VERSION, "libsquashfs": libsquashfs.version(), f"lib{how.compressor}": library}
+        codec = library_version("liblz4.so.1", "LZ4_versionString")
+    return {"writer": WRITER_VERSION, "libsquashfs": library.version(), f"lib{how.compressor}": codec}
 
 
 @functools.cache

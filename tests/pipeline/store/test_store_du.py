@@ -7,9 +7,9 @@ from pathlib import Path
 from support.stores import built, image
 
 from pipeline.bundle.model import ROOTFS_SQUASHFS
-from pipeline.diskusage import by_kind, by_name
 from pipeline.oci import LAYER_GZIP, Descriptor
 from pipeline.store import Store
+from pipeline.store.diskusage import by_kind, by_name
 
 
 def filled(root: Path) -> tuple[Store, Descriptor, Descriptor, Descriptor]:

@@ -3,7 +3,7 @@
 Needed is, with all it leads to: what has a name (index.json), what the caller says is in use, what the locks of the
 checkouts that build here pin, what a living process holds a lease on; then results, last used first, as long as they
 are recent and fit. Only what was there at the first look is ever removed, a few at a time, each time after a look at
-the leases that came since: see pipeline/lease.py for why nothing can slip between. A result goes before its blobs, a
+the leases that came since: see lease.py for why nothing can slip between. A result goes before its blobs, a
 directory by a rename: gc that is killed leaves a smaller store, not a wrong one.
 """
 
@@ -17,12 +17,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
 
-from pipeline import lease, storegraph
 from pipeline.durable import take
 from pipeline.oci import Digest
 from pipeline.progress import Progress
-from pipeline.store import Store
-from pipeline.workshop import is_unowned
+from pipeline.store import graph as storegraph
+from pipeline.store import lease
+from pipeline.store.store import Store
+from pipeline.store.workshop import is_unowned
 
 T = TypeVar("T")
 BATCH = 64  # objects removed while builds wait: a few milliseconds

@@ -14,8 +14,8 @@ from typing import Any
 
 from pipeline.errors import PipelineError
 from pipeline.oci import Descriptor, Digest, parse_json
-from pipeline.store import Store
-from pipeline.storedocs import checked_result
+from pipeline.store.documents import checked_result
+from pipeline.store.store import Store
 
 DOCUMENT_MAX_BYTES = 4 << 20
 BLOCK_BYTES = 512  # what st_blocks counts, on every file system

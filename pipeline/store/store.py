@@ -24,19 +24,15 @@ from io import BufferedReader
 from pathlib import Path
 from typing import Any
 
-from pipeline.blobwriter import BlobWriter as BlobWriter
-from pipeline.blobwriter import Sink as Sink
-from pipeline.blobwriter import check_digest as check_digest
-from pipeline.durable import fsync_dir as fsync_dir
-from pipeline.durable import take
-from pipeline.durable import write_atomic as write_atomic
+from pipeline.durable import fsync_dir, take, write_atomic
 from pipeline.errors import PipelineError, StoreDamaged
-from pipeline.lease import GC, SWEEP, Lease
 from pipeline.oci import EMPTY, MANIFEST, REF_NAME, Descriptor, Digest, canonical_json, parse_json
-from pipeline.storedocs import altered, checked_result, index_document, missing, read_index, result_document
-from pipeline.storeform import StoreUnfit, check_form, who_owns
-from pipeline.usedays import UseDays
-from pipeline.workshop import Workshop
+from pipeline.store.blobwriter import BlobWriter, Sink
+from pipeline.store.documents import altered, checked_result, index_document, missing, read_index, result_document
+from pipeline.store.form import StoreUnfit, check_form, who_owns
+from pipeline.store.lease import GC, SWEEP, Lease
+from pipeline.store.usedays import UseDays
+from pipeline.store.workshop import Workshop
 
 READ_BYTES = 256 << 10
 # What a disk or a file of the wrong kind answers, as against a machine that is out of something.

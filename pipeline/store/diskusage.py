@@ -6,9 +6,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from pipeline import storegraph
 from pipeline.oci import Digest
-from pipeline.store import Store
+from pipeline.store import graph as storegraph
+from pipeline.store.store import Store
 
 SNAPSHOTS, PACKAGE_LISTS = "lab/snapshots", "apt"
 # Media type -> kind, by the first that is in it; what only `os/` names is of the dom0 before that.

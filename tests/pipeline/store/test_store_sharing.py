@@ -17,17 +17,17 @@ from support.tars import image_of, tar_of, write_layout
 from support.tools import needs
 
 from pipeline import fetch, squash, unpack
-from pipeline.collect import collect
 from pipeline.env import Env, cached, healing
 from pipeline.errors import SentenceError
-from pipeline.fsck import fsck
 from pipeline.oci import MANIFEST, Descriptor, Digest
 from pipeline.pack import copy_out, pack_image
 from pipeline.progress import Progress
 from pipeline.store import Store
-from pipeline.storeform import StoreUnfit
+from pipeline.store.collect import collect
+from pipeline.store.form import StoreUnfit
+from pipeline.store.fsck import fsck
 
-PROJECT = Path(__file__).resolve().parents[2]
+PROJECT = Path(__file__).resolve().parents[3]
 NOBODY = 65534
 PACK = """
 import os, sys, time

@@ -55,6 +55,11 @@ def lab(lab_config: LabConfig) -> Iterator[Lab]:
     lab.down()
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """These come last: a lab takes most of a processor even when idle, which others need."""
+    items.sort(key=lambda item: item.path.parent == Path(__file__).parent)
+
+
 @pytest.hookimpl(hookwrapper=True)
 def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> Generator[None, Any, None]:
     """Add dom0's log and the consoles to the report of a failed lab test."""

@@ -122,8 +122,10 @@ def test_two_hosts_on_one_store_make_one_build(tmp_path: Path, reference: str) -
     with contextlib.ExitStack() as stack:
         hosts = []
         for number in range(2):
-            host = ["unshare", "--uts", "--pid", "--ipc", "--fork", "--mount-proc", "sh", "-c"]
-            host += [f'hostname host{number}; exec "$@"', "sh"]
+            host = ["unshare", "--uts", "--pid", "--ipc", "--mount", "--propagation=unchanged", "--fork", "sh", "-ec"]
+            # In a chroot the root is no mount whose propagation could be changed, but /proc is one.
+            private = "{ mount --make-rprivate / || mount --make-private /proc; } 2>/dev/null; mount -t proc proc /proc"
+            host += [f'{private}; hostname host{number}; exec "$@"', "sh"]
             hosts.append(stack.enter_context(packer(tmp_path, reference, f"{number}.out", *host)))
     assert [host.returncode for host in hosts] == [0, 0]
     assert len(runs(tmp_path)) == 1

@@ -17,6 +17,7 @@ class Xenstored(threading.Thread):
         super().__init__(daemon=True)
         ours, self.theirs = socket.socketpair()
         self.sock, self.nodes, self.refuse, self.order = ours, {}, refuse, []
+        self.sending = threading.Lock()  # a test may send as well
         self.start()
 
     def run(self) -> None:
@@ -49,8 +50,9 @@ class Xenstored(threading.Thread):
 
     def send(self, kind: int, number: int, payload: bytes) -> None:
         message = struct.pack("=IIII", kind, number, 0, len(payload)) + payload
-        for at in range(0, len(message), 7):
-            self.sock.sendall(message[at : at + 7])
+        with self.sending:
+            for at in range(0, len(message), 7):
+                self.sock.sendall(message[at : at + 7])
 
 
 @pytest.fixture

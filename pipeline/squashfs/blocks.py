@@ -204,7 +204,7 @@ class BlockWriter:
             stored.ready = True  # it has a tail at most
         else:
             self._under_way.append(stored)
-        self._advance(self._window)
+            self._advance(self._window)
         return stored
 
     def finish(self) -> None:

@@ -191,7 +191,10 @@ def squash_rootfs(
                     yield entry, ()
                     continue
                 fd = rootfs.spool(entry)
-                yield entry, [Piece(fd if source >= 0 else -1, source, size) for source, size in runs(entry)]
+                if entry.extents is None:
+                    yield entry, (Piece(fd, entry.offset, entry.size_bytes),)
+                else:
+                    yield entry, [Piece(fd if source >= 0 else -1, source, size) for source, size in runs(entry)]
                 bar.advance(entry.size_bytes)
 
         return _write_image(store, files(), links, compression=compression, media_type=MEDIA_TYPE, threads=threads)
@@ -245,8 +248,14 @@ def _enter(tables: TableWriter, waiting: deque[tuple[Entry, Stored | None]]) -> 
         tables.add(*waiting.popleft())
 
 
-def _in_blocks(pieces: Iterable[Piece], block_bytes: int) -> Iterator[tuple[Piece, ...]]:
+def _in_blocks(pieces: Sequence[Piece], block_bytes: int) -> Iterable[tuple[Piece, ...]]:
     """The pieces of a file, cut at the ends of its blocks."""
+    if len(pieces) == 1 and pieces[0].size_bytes <= block_bytes:
+        return (tuple(pieces),)  # most files
+    return _cut(pieces, block_bytes)
+
+
+def _cut(pieces: Sequence[Piece], block_bytes: int) -> Iterator[tuple[Piece, ...]]:
     block: list[Piece] = []
     room = block_bytes
     for piece in pieces:

@@ -293,8 +293,12 @@ class Store:
 
     def put_file(self, path: Path, media_type: str = "application/octet-stream") -> Descriptor:
         """Move a file made under `scratch()` into the store."""
-        with open(path, "rb+") as file:
+        from concurrent.futures import ThreadPoolExecutor
+
+        with open(path, "rb+") as file, ThreadPoolExecutor(1) as beside:
+            synced = beside.submit(os.fsync, file.fileno())  # the disk works while the file is hashed
             digest = Digest("sha256", hashlib.file_digest(file, "sha256").hexdigest())
+            synced.result()
             size = file.seek(0, os.SEEK_END)
             self.adopt(path, digest, fileno=file.fileno())
             self._proven[digest] = _identity(file.fileno())

@@ -16,7 +16,7 @@ def label_warnings(layers: Iterable[Layer], store: Store) -> Counter[str]:
     """Counted warnings about layers whose media type is wrong."""
     warnings: Counter[str] = Counter()
     for layer in layers:
-        with open(store.path(layer.blob.digest), "rb") as blob:
+        with store.open(layer.blob.digest) as blob:
             found = compression_of(blob.read(HEAD_BYTES), subject=layer.name)
         said = next((kind for kind in ("gzip", "zstd") if layer.blob.media_type.endswith(kind)), "none")
         if said != found:

@@ -44,7 +44,7 @@ def against_others(at: Place) -> list[Measure]:
         say(f"round {number + 1} of {PAIRS}")
         rounds.ours.append(pack(at, reference))
         rounds.usual.append(usual_way(reference, at.scratch))
-        rounds.limit.append(limit(layers, tar, at.scratch))
+        rounds.limit.append(limit(layers, tar))
         rounds.zstd.append(pack(at, zstd))
     tar.unlink()
     draw(at, rounds, reference)

@@ -78,7 +78,7 @@ WHAT = {
     "limit_wall": "the computed limit: half of the CPU time of the next three",
     "limit_inflate": "inflating the layers by isal, CPU time",
     "limit_hashes": "sha256 of the layers' compressed and plain bytes, CPU time",
-    "limit_compressor": "`tar2sqfs`, zstd-3, on the merged tar from the page cache, CPU time",
+    "limit_compressor": "zstd-3 on the merged tar in 128 KiB blocks, by two threads and our compressor, CPU time",
     "image_layers": "the image: four layers of gzip",
     "pack_size": "our squashfs",
     "usual_size": "mksquashfs's",

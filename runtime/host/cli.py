@@ -29,6 +29,8 @@ examples:
   zone host up --memory 4096   a lab with room for larger zones
   zone host down               end the lab
   zone image pack docker://127.0.0.1:5000/nginx -o nginx.squashfs
+  zone image diff oci:dir:1 oci:dir:2              what changed between two images, by path
+  zone store du                what the store holds; gc takes away what nobody needs, fsck finds damage
 
 Zones run on this machine if it is a control domain of Xen, else in the lab: Xen and a Debian dom0 inside QEMU.
 --host or $ZONE_HOST (xen, lab) says otherwise. Artifacts lie in $ZONEWRIGHT_STORE (~/.cache/zonewright)."""

@@ -17,6 +17,7 @@ from pipeline.store import BlobWriter
 
 COPY_BYTES = 1 << 20
 CONTAINERD_NAME = "io.containerd.image.name"
+NAMES_SHOWN = 8  # of those there are, where the one asked for is not
 
 
 class Files(Protocol):
@@ -83,8 +84,10 @@ class LayoutSource:
     def _only(self, fitting: list[Descriptor], expected: str, there: list[Descriptor]) -> Descriptor:
         if len({entry.digest for entry in fitting}) == 1:
             return fitting[0]
-        tags = ", ".join(sorted(entry.annotations.get(REF_NAME, entry.digest.short) for entry in there)) or "nothing"
-        raise NoSuchImage(self._subject, expected=expected, got=f"{len(fitting)} of them", hint=f"there: {tags}"[:300])
+        names = sorted(entry.annotations.get(REF_NAME, entry.digest.short)[:60] for entry in there)
+        more = f" and {len(names) - NAMES_SHOWN} more" if len(names) > NAMES_SHOWN else ""
+        tags = (", ".join(names[:NAMES_SHOWN]) or "nothing") + more
+        raise NoSuchImage(self._subject, expected=expected, got=f"{len(fitting)} of them", hint=f"there: {tags}")
 
     def manifest(self, descriptor: Descriptor) -> tuple[bytes, str]:
         """The bytes and media type of a manifest or index."""

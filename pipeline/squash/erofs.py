@@ -61,7 +61,7 @@ def _compressor(options: list[str]) -> str:
 
 def mkfs() -> tuple[str, str]:
     """Path and version of a mkfs.erofs that can. Raises ToolMissing."""
-    program = tool.find("mkfs.erofs", package="erofs-utils")
+    program = tool.find("mkfs.erofs", package="erofs-utils, 1.8 or newer")
     said = tool.run([program, "--version"], timeout_s=20).decode(errors="replace")
     match = re.search(r"\b(\d+)\.(\d+)(\.\d+)?", said)
     if match is None or (int(match[1]), int(match[2])) < VERSION_MIN:

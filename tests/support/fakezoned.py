@@ -20,8 +20,6 @@ from pathlib import Path
 from typing import Any
 
 from grpclib.const import Status
-from grpclib.events import SendTrailingMetadata, listen
-from grpclib.exceptions import GRPCError
 from grpclib.server import Server
 
 from pipeline.errors import SentenceError
@@ -88,7 +86,7 @@ class FakeZoned:
 
     @property
     def address(self) -> str:
-        return f"unix://{self.path}"
+        return f"unix:{self.path}"
 
     def __enter__(self) -> FakeZoned:
         self._thread.start()
@@ -107,7 +105,6 @@ class FakeZoned:
     async def _start(self) -> None:
         self.changed = asyncio.Condition()
         self._server = Server([Servicer(self)])
-        listen(self._server, SendTrailingMetadata, _error_trailer)
         await self._server.start(path=str(self.path))
 
     async def _stop(self) -> None:
@@ -181,21 +178,13 @@ class FakeZoned:
             await self.changed.wait_for(condition)
 
 
-async def _error_trailer(event: SendTrailingMetadata) -> None:
-    body = _errors.pop(asyncio.current_task(), None)
-    if body is not None and event.status is not Status.OK:
-        event.metadata["zonewright-error-bin"] = json.dumps(body).encode()
-
-
-_errors: dict[Any, Any] = {}
-
-
-def _refuse(error: SentenceError) -> GRPCError:
+async def _refuse(stream: Any, error: SentenceError) -> None:
     names = ("subject", "expected", "got", "hint", "temporary")
     body = {name: getattr(error, name) for name in names} | {"kind": type(error).__name__}
-    _errors[asyncio.current_task()] = body
     status = Status.NOT_FOUND if isinstance(error, UnknownZone) else Status.FAILED_PRECONDITION
-    return GRPCError(status, str(error))
+    await stream.send_trailing_metadata(
+        status=status, status_message=str(error), metadata={"zonewright-error-bin": json.dumps(body).encode()}
+    )
 
 
 def method(work: Any) -> Any:
@@ -207,7 +196,8 @@ def method(work: Any) -> Any:
         try:
             reply = await work(self, stream, request)
         except SentenceError as error:
-            raise _refuse(error) from None
+            await _refuse(stream, error)
+            return
         if reply is not None:
             await stream.send_message(reply)
 

@@ -86,7 +86,7 @@ def run_exec(arguments: Namespace) -> int:
         detach=arguments.detach,
         size=size(messages) if arguments.tty else None,
     )
-    exit = ask(arguments, lambda zoned: session(zoned, "ExecZone", start, messages))
+    exit = ask(arguments, lambda zoned: session(zoned, zoned.host.ExecZone, start, messages))
     return exit_code(exit, detached=arguments.detach)
 
 
@@ -96,10 +96,10 @@ def run_attach(arguments: Namespace) -> int:
     from runtime.host.cli.link import ask
 
     async def attach(zoned: Any) -> Any:
-        found = await zoned.call("GetZone", messages.GetZoneRequest(zone=arguments.zone), timeout_s=60)
+        found = await zoned.acall(zoned.host.GetZone, messages.GetZoneRequest(zone=arguments.zone), timeout_s=60)
         tty = found.tty and os.isatty(0)
         start = attach_start(messages, found.id, tty=tty, stdin=not arguments.no_stdin)
-        return await session(zoned, "AttachZone", start, messages)
+        return await session(zoned, zoned.host.AttachZone, start, messages)
 
     return exit_code(ask(arguments, attach), detached=True)
 
@@ -109,16 +109,15 @@ def attach_start(messages: Any, zone: str, *, tty: bool, stdin: bool) -> Any:
     return messages.ProcessStart(zone=zone, tty=tty, stdin=stdin, replay=True, size=size(messages) if tty else None)
 
 
-async def session(zoned: Any, method: str, start: Any, messages: Any) -> Any:
+async def session(zoned: Any, method: Any, start: Any, messages: Any) -> Any:
     """The process's ExitStatus, or None when it was left."""
     from runtime.host.cli.console import Session
 
-    with zoned.faults():
-        async with getattr(zoned.stub, method).open() as stream:
-            one = Session(stream, start, messages, stdin=start.stdin and not start.detach, tty=start.tty)
-            found = await one.run()
-            await stream.cancel()  # of a stream that has ended: nothing
-            return found
+    async with zoned.opened(method) as stream:
+        one = Session(stream, start, messages, stdin=start.stdin and not start.detach, tty=start.tty)
+        found = await one.run()
+        await stream.cancel()  # or leaving would wait for zoned, which waits for us
+        return found
 
 
 def exit_code(status: Any, *, detached: bool = False) -> int:

@@ -90,7 +90,7 @@ async def _zones(zoned: Any, arguments: Namespace) -> list[Any]:
     from runtime.host.api.host_pb2 import ListZonesRequest
 
     everything = arguments.all or any(key in ("exited", "state") for key, _ in arguments.filter)
-    reply = await zoned.call("ListZones", ListZonesRequest(all=everything), timeout_s=60)
+    reply = await zoned.acall(zoned.host.ListZones, ListZonesRequest(all=everything), timeout_s=60)
     return [zone for zone in reply.zones if fits(zone, arguments.filter)]
 
 
@@ -118,7 +118,7 @@ async def _listen(zoned: Any, changed: asyncio.Event) -> None:
     from runtime.host.api.host_pb2 import WatchEventsRequest
 
     try:
-        async for _ in zoned.each("WatchEvents", WatchEventsRequest(follow=True)):
+        async for _ in zoned.astream(zoned.host.WatchEvents, WatchEventsRequest(follow=True)):
             changed.set()
     finally:
         changed.set()

@@ -1,4 +1,4 @@
-"""The way to the lab's zoned, from what the lab leaves on disk: every command reads it, so it imports next to nothing."""
+"""The way to the lab's zoned, from what the lab leaves on disk. Every command reads it: it imports next to nothing."""
 
 from __future__ import annotations
 

@@ -80,6 +80,8 @@ def select_host(store: Store, name: str | None = None, *, flags: Json | None = N
         return XenHost()
     if name == "lab":
         return LabHost(store, flags=flags)
+    if name.startswith("unix:"):
+        return RemoteHost(store, name)
     raise NoSuchHost(
         f"host {name!r}", expected="xen or lab", got=name, hint="ssh:// and tls:// hosts are not built yet"
     )
@@ -91,6 +93,58 @@ def is_control_domain() -> bool:
         return "control_d" in CONTROL_DOMAIN_FLAG.read_text()
     except OSError:
         return False
+
+
+class RemoteHost:
+    """A zoned somewhere else: what it lacks is sent to it."""
+
+    def __init__(self, store: Store, name: str) -> None:
+        self.name, self._store = name, store
+
+    def up(self, progress: Progress) -> None:
+        """Nothing to do."""
+
+    def is_up(self) -> bool:
+        return True
+
+    def connect(self) -> Any:
+        from runtime.host.client import connect
+
+        return connect(self.name)
+
+    def provide(self, client: Any, blobs: Iterable[Descriptor], progress: Progress) -> None:
+        from runtime.host.api import host_pb2 as pb
+
+        wanted = {str(blob.digest): blob for blob in blobs}
+        asked = [pb.Blob(digest=digest, size_bytes=blob.size_bytes) for digest, blob in wanted.items()]
+        for digest in client.call(client.host.FindBlobs, pb.FindBlobsRequest(blobs=asked)).missing:
+            blob = pb.Blob(digest=digest, size_bytes=wanted[digest].size_bytes)
+            data = self._store.read(wanted[digest].digest)
+            client.send(client.host.PutBlob, [pb.PutBlobRequest(blob=blob, data=data)])
+
+    def listen_for(self, ports: Iterable[Port]) -> list[Any]:
+        from runtime.host.api import host_pb2 as pb
+
+        return [
+            pb.PortRule(
+                host_address=port.host_address,
+                host_port=port.host_port,
+                address=port.host_address,
+                port=port.host_port,
+                zone_port=port.zone_port,
+                protocol=port.protocol,
+            )
+            for port in ports
+        ]
+
+    def expose(self, published: Iterable[Any]) -> None:
+        """Nothing to do."""
+
+    def tidy(self, client: Any) -> None:
+        """Nothing to do."""
+
+    def exclusive(self) -> contextlib.AbstractContextManager[None]:
+        return contextlib.nullcontext()
 
 
 class XenHost:

@@ -94,23 +94,25 @@ def run_stop(arguments: Namespace) -> int:
     """Stop zones."""
     from runtime.host import actions
 
-    return _each(arguments, "stopping", lambda host, name: _stop(actions, host, name, arguments))
+    async def stop(client: Any, name: str) -> str:
+        return actions.stopped_line(await actions.stop_zone(client, name, arguments.timeout))
 
-
-async def _stop(actions: Any, host: Any, name: str, arguments: Namespace) -> str:
-    zone = await actions.stop_zone(host, name, timeout_s=arguments.timeout)
-    return actions.stopped_line(zone)
+    return _each(arguments, "stopping", stop)
 
 
 def run_restart(arguments: Namespace) -> int:
     """Restart zones."""
-    from runtime.host import actions
+    from runtime.host.api.host_pb2 import RestartZoneRequest
 
-    async def restart(host: Any, name: str) -> str:
-        zone = await actions.restart_zone(host, name, timeout_s=arguments.timeout)
+    async def restart(client: Any, name: str) -> str:
+        request = RestartZoneRequest(zone=name, timeout_s=arguments.timeout)
+        zone = await client.acall(client.host.RestartZone, request, timeout_s=None)
+        restarted.append(zone)
         return f"zone {zone.name} is {zone.state}"
 
-    return _each(arguments, "restarting", restart)
+    restarted: list[Any] = []
+
+    return _each(arguments, "restarting", restart, then=lambda host: [host.expose(zone.ports) for zone in restarted])
 
 
 def run_kill(arguments: Namespace) -> int:
@@ -119,8 +121,8 @@ def run_kill(arguments: Namespace) -> int:
 
     number = _signal(arguments.signal)
 
-    async def kill(host: Any, name: str) -> str:
-        await host.acall(host.host.KillZone, KillZoneRequest(zone=name, signal=number), timeout_s=MARGIN_S)
+    async def kill(client: Any, name: str) -> str:
+        await client.acall(client.host.KillZone, KillZoneRequest(zone=name, signal=number), timeout_s=MARGIN_S)
         return name
 
     return _each(arguments, "ending", kill)
@@ -140,9 +142,9 @@ def run_wait(arguments: Namespace) -> int:
 
     codes: dict[str, int] = {}
 
-    async def wait(host: Any, name: str) -> str:
+    async def wait(client: Any, name: str) -> str:
         request = WaitZoneRequest(zone=name, until=arguments.until, timeout_s=arguments.timeout)
-        zone = await host.acall(host.host.WaitZone, request, timeout_s=None)
+        zone = await client.acall(client.host.WaitZone, request, timeout_s=None)
         codes[name] = zone.exit.code if arguments.until == "exited" else 0
         return str(codes[name]) if arguments.until == "exited" else f"zone {escaped(zone.name)}: {arguments.until}"
 
@@ -156,10 +158,10 @@ def run_rm(arguments: Namespace) -> int:
     from runtime.host.cli.link import UNKNOWN_ZONE
     from runtime.host.faults import RemoteFault
 
-    async def remove(host: Any, name: str) -> str:
+    async def remove(client: Any, name: str) -> str:
         try:
             request = RemoveZoneRequest(zone=name, force=arguments.force)
-            await host.acall(host.host.RemoveZone, request, timeout_s=None)
+            await client.acall(client.host.RemoveZone, request, timeout_s=None)
         except RemoteFault as fault:
             if not (arguments.force and fault.kind == UNKNOWN_ZONE):
                 raise
@@ -169,24 +171,36 @@ def run_rm(arguments: Namespace) -> int:
     return _each(arguments, "removing", remove)
 
 
-def _each(arguments: Namespace, doing: str, work: Callable[[Any, str], Awaitable[str]]) -> int:
-    """Do it to all zones side by side; 1 where one could not be, with its sentence, the others done all the same."""
-    from runtime.host.cli.link import ask, meant, slow
-    from runtime.host.cli.terminal import with_progress
+def _each(
+    arguments: Namespace, doing: str, work: Callable[[Any, str], Awaitable[str]], then: Callable[[Any], Any] | None = None
+) -> int:
+    """Do it to all zones side by side; 1 where one could not be, with its sentence, the others done all the same.
 
-    async def one(host: Any, name: str, progress: Any) -> bool:
+    then:    what remains to be done with the host itself; the ports and disks of zones that have ended, else.
+    """
+    from pipeline.store import Store
+    from runtime.host import actions
+    from runtime.host.cli.link import meant, slow
+    from runtime.host.cli.terminal import with_progress
+    from runtime.host.hosts import select_host
+
+    async def one(client: Any, name: str, progress: Any) -> bool:
         try:
             async with slow(progress, f"zone {name}: {doing}"):
-                line = await work(host, name)
+                line = await work(client, name)
         except SentenceError as error:
-            sys.stderr.write(f"error: {await meant(host, [name], error)}\n")
+            sys.stderr.write(f"error: {await meant(client, [name], error)}\n")
             return False
         if line:
             write(f"{escaped(line)}\n")
         return True
 
-    async def every(host: Any, progress: Any) -> list[bool]:
-        return await asyncio.gather(*(one(host, name, progress) for name in dict.fromkeys(arguments.zones)))
+    async def every(client: Any, progress: Any) -> list[bool]:
+        return await asyncio.gather(*(one(client, name, progress) for name in dict.fromkeys(arguments.zones)))
 
-    done = with_progress(lambda progress: ask(arguments, lambda host: every(host, progress)))
+    host = select_host(Store(), arguments.host)
+    with host.connect() as client:
+        done = with_progress(lambda progress: client.run(every(client, progress)))
+        if any(done):
+            (then or (lambda host: actions.tidy(host, client)))(host)
     return 0 if all(done) else 1

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from argparse import Namespace
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterable
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterator
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from pipeline.errors import SentenceError
@@ -38,6 +38,15 @@ async def _asked(client: HostClient, arguments: Namespace, work: Callable[[HostC
     except RemoteFault as fault:
         names = [getattr(arguments, "zone", None), *(getattr(arguments, "zones", None) or ())]
         raise await meant(client, [name for name in names if name], fault) from None
+
+
+@contextlib.contextmanager
+def meant_by(client: HostClient, name: str) -> Iterator[None]:
+    """A context in which a zone that is not there is named with what may have been meant."""
+    try:
+        yield
+    except RemoteFault as fault:
+        raise client.run(meant(client, [name], fault)) from None
 
 
 async def meant(client: HostClient, names: Iterable[str], error: SentenceError) -> SentenceError:

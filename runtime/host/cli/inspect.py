@@ -119,7 +119,7 @@ def run_port(arguments: Namespace) -> None:
 
     zone = ask(arguments, lambda client: client.acall(client.host.GetZone, GetZoneRequest(zone=arguments.zone)))
     if arguments.port is None:
-        if not show([document(rule) for rule in zone.ports] if arguments.format != "table" else None, arguments.format):
+        if not show([document(rule) for rule in zone.ports], arguments.format):
             lines = [[f"{rule.zone_port}/{rule.protocol or 'tcp'}", "->", host_end(rule)] for rule in zone.ports]
             write(plain_table(lines) if lines else "")
         return
@@ -128,5 +128,5 @@ def run_port(arguments: Namespace) -> None:
         number, protocol = arguments.port
         known = ", ".join(str(rule.zone_port) for rule in zone.ports) or "none"
         raise NotPublished(f"zone {zone.name}", expected=f"port {number}/{protocol} to be published", got=known)
-    if not show([document(rule) for rule in found] if arguments.format != "table" else None, arguments.format):
+    if not show([document(rule) for rule in found], arguments.format):
         write("".join(f"{host_end(rule)}\n" for rule in found))

@@ -129,7 +129,7 @@ def _show(zones: list[Any], arguments: Namespace) -> None:
 
     if arguments.quiet:
         write("".join(f"{escaped(zone.name)}\n" for zone in zones))
-    elif not show([zone_document(zone) for zone in zones] if arguments.format != "table" else None, arguments.format):
+    elif not show([zone_document(zone) for zone in zones], arguments.format):
         table(HEAD, [row(zone, time.time()) for zone in zones])
 
 

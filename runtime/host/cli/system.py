@@ -50,7 +50,7 @@ def run_prune(arguments: Namespace) -> None:
 
     request = PruneRequest(zones=True, blobs=arguments.blobs, dry_run=arguments.dry_run)
     reply = ask(arguments, lambda client: client.acall(client.host.Prune, request, timeout_s=600))
-    if show(document(reply) if arguments.format != "table" else None, arguments.format):
+    if show(document(reply), arguments.format):
         return
     write("".join(f"{escaped(what)}\n" for what in reply.removed))
     write(f"{size_text(reply.freed_bytes)} {'would be freed' if arguments.dry_run else 'freed'}\n")
@@ -63,7 +63,7 @@ def run_df(arguments: Namespace) -> None:
     from runtime.host.cli.link import ask
 
     rows = ask(arguments, lambda client: client.acall(client.host.DiskUsage, DiskUsageRequest())).rows
-    if not show([document(row) for row in rows] if arguments.format != "table" else None, arguments.format):
+    if not show([document(row) for row in rows], arguments.format):
         head = ["WHAT", "COUNT", "SIZE", "RECLAIMABLE"]
         table(head, [[r.what, r.count, size_text(r.size_bytes), size_text(r.reclaimable_bytes)] for r in rows])
 
@@ -75,7 +75,7 @@ def run_check(arguments: Namespace) -> int:
     from runtime.host.cli.link import ask
 
     reply = ask(arguments, lambda client: client.acall(client.host.Check, CheckRequest(), timeout_s=300))
-    if not show(document(reply) if arguments.format != "table" else None, arguments.format):
+    if not show(document(reply), arguments.format):
         if reply.findings:
             table(["KIND", "WHAT", "PROBLEM", "REMEDY"], [[f.kind, f.what, f.problem, f.remedy] for f in reply.findings])
         else:

@@ -53,7 +53,7 @@ def run_metrics(arguments: Namespace) -> None:
 
     request = ReadMetricsRequest(zone=arguments.zone)
     reply = ask(arguments, lambda client: client.acall(client.host.ReadMetrics, request))
-    if not show(document(reply) if arguments.format != "table" else None, arguments.format):
+    if not show(document(reply), arguments.format):
         table(["NAME", "VALUE"], [[metric.name, value_text(metric)] for metric in reply.metrics])
 
 

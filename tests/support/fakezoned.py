@@ -11,7 +11,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import io
 import json
+import os
+import tarfile
 import threading
 import time
 import uuid
@@ -34,6 +37,10 @@ class UnknownZone(RuntimeFault):
 
 class Refused(RuntimeFault):
     """Anything else zoned says no to."""
+
+
+class AgentRefused(RuntimeFault):
+    """As zoned's own, of what the zone's agent says no to."""
 
 
 Program = Callable[["Run"], Awaitable[int]]
@@ -67,9 +74,7 @@ class FakeZoned:
         self.path = path
         self.zones: dict[str, Any] = {}
         self.logs: dict[str, list[tuple[float, str, bytes]]] = {}
-        self.files: dict[str, dict[str, bytes]] = {}
-        self.archives: list[tuple[str, bytes]] = []
-        self.outgoing: dict[tuple[str, str], bytes] = {}
+        self.trees: dict[str, Path] = {}  # a zone's root, as a directory here
         self.events: list[Any] = []
         self.programs: dict[str, Program] = {}
         self.calls: list[tuple[str, Any]] = []
@@ -486,15 +491,15 @@ class Servicer(HostBase):
         data = request.tar
         async for part in stream:
             data += part.tar
-        self.fake.archives.append((request.path, data))
+        extract(self.fake.trees[request.zone], request.path, data)
         return pb.CopyInReply()
 
     @method
     async def CopyOut(self, stream: Any, request: Any) -> Any:
         zone = self.fake.find(request.zone)
-        data = self.fake.outgoing.get((zone.name, request.path))
+        data = archive(self.fake.trees.get(zone.name), request.path)
         if data is None:
-            raise Refused(f"zone {zone.name}: {request.path}", got="no such file or directory")
+            raise AgentRefused(f"zone {zone.name}: {request.path}", got="no such file or directory")
         for at in range(0, len(data), 1000):
             await stream.send_message(pb.CopyOutReply(tar=data[at : at + 1000]))
 
@@ -516,6 +521,29 @@ class Servicer(HostBase):
 
 
 zone_programs: set[Any] = set()
+
+
+def archive(root: Path | None, path: str) -> bytes | None:
+    """A path below a root as zoned gives it: its own name first, or `.` for what lies in a directory."""
+    if root is None:
+        return None
+    place = root / path.lstrip("/")
+    contents = path.endswith("/.")
+    if not os.path.lexists(place) or (contents and not place.is_dir()):
+        return None
+    out = io.BytesIO()
+    with tarfile.open(fileobj=out, mode="w") as tar:
+        tar.add(place, arcname="." if contents else place.name)
+    return out.getvalue()
+
+
+def extract(root: Path, path: str, data: bytes) -> None:
+    """Unpack an archive below a root. Raises AgentRefused where there is no such directory."""
+    place = root / path.lstrip("/")
+    if not place.is_dir():
+        raise AgentRefused(f"zone: {path}", got="no such directory")
+    with tarfile.open(fileobj=io.BytesIO(data)) as tar:
+        tar.extractall(place)
 
 
 class _Logging:

@@ -14,6 +14,7 @@ from pipeline.bundle import stage as bundle
 from pipeline.bundle.model import BundleResult
 from pipeline.bundle.spec import ZoneSpec
 from pipeline.env import Env, healing
+from pipeline.extension.model import ExtensionResult
 from pipeline.fetch.model import FetchResult
 from pipeline.fetch.reference import RecipeReference, RegistryReference, parse
 from pipeline.initrd import stage as initrd
@@ -103,7 +104,7 @@ def _kernel(reference: str, env: Env, pull: str) -> InitrdResult:
     return initrd.run(InitrdParams(_tree(image(reference, env, pull), env), made), env)
 
 
-def _extension(reference: str, env: Env, pull: str) -> object:
+def _extension(reference: str, env: Env, pull: str) -> ExtensionResult:
     from pipeline.extension import stage as extension
     from pipeline.extension.model import ExtensionParams
 

@@ -23,12 +23,12 @@ from pathlib import Path
 from typing import Any
 
 from grpclib.const import Status
-from grpclib.server import Server
 
 from pipeline.errors import SentenceError
 from runtime.errors import RuntimeFault
 from runtime.host.api import host_pb2 as pb
 from runtime.host.api.host_grpc import HostBase
+from runtime.host.serve.listener import Listener
 
 
 class UnknownZone(RuntimeFault):
@@ -99,7 +99,7 @@ class FakeZoned:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.wait(self._stop())
+        self.wait(self.drop())
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join(10)
         self._loop.close()
@@ -109,12 +109,14 @@ class FakeZoned:
 
     async def _start(self) -> None:
         self.changed = asyncio.Condition()
-        self._server = Server([Servicer(self)])
+        self._server: Listener | None = Listener([Servicer(self)])
         await self._server.start(path=str(self.path))
 
-    async def _stop(self) -> None:
-        self._server.close()
-        await self._server.wait_closed()
+    async def drop(self) -> None:
+        """End every connection, as a zoned that is killed does."""
+        if self._server is not None:
+            server, self._server = self._server, None
+            await server.end()
 
     # -- the script ------------------------------------------------------------------------------------------------
 
@@ -135,7 +137,14 @@ class FakeZoned:
             "addresses": [f"10.75.0.{len(self.zones) + 2}/16"],
             "network": "default",
             "ports": [
-                pb.PortRule(host_address="127.0.0.1", host_port=outer, zone_port=inner, protocol="tcp")
+                pb.PortRule(
+                    host_address="127.0.0.1",
+                    host_port=outer,
+                    address="127.0.0.1",
+                    port=outer,
+                    zone_port=inner,
+                    protocol="tcp",
+                )
                 for outer, inner in ports
             ],
             **started,
@@ -276,7 +285,7 @@ class Servicer(HostBase):
             at = len(fake.events)
             if not request.follow:
                 return
-            await fake.until(lambda: len(fake.events) > at)
+            await fake.until(lambda at=at: len(fake.events) > at)
 
     @method
     async def FindBlobs(self, stream: Any, request: Any) -> Any:
@@ -329,9 +338,7 @@ class Servicer(HostBase):
 
     @method
     async def ListZones(self, stream: Any, request: Any) -> Any:
-        shown = [
-            zone for zone in self.fake.zones.values() if request.all or zone.state not in ("exited", "failed")
-        ]
+        shown = [zone for zone in self.fake.zones.values() if request.all or zone.state not in ("exited", "failed")]
         return pb.ListZonesReply(zones=shown)
 
     @method
@@ -425,7 +432,7 @@ class Servicer(HostBase):
         for when, source, data in shown:
             await stream.send_message(pb.LogEntry(unix_s=when, stream=source, data=data))
         while request.follow:
-            await self.fake.until(lambda: len(kept) > at or zone.state in ("exited", "failed"))
+            await self.fake.until(lambda at=at: len(kept) > at or zone.state in ("exited", "failed"))
             for when, source, data in filter(wanted, kept[at:]):
                 await stream.send_message(pb.LogEntry(unix_s=when, stream=source, data=data))
             at = len(kept)

@@ -47,9 +47,7 @@ examples:
 def fill_cache(parser: Parser) -> None:
     """`cache` and its commands."""
     caches = below(parser)
-    keygen = command(
-        caches, "keygen", "Make a key pair to sign results with.", run=_keygen, epilog=EXAMPLES["keygen"]
-    )
+    keygen = command(caches, "keygen", "Make a key pair to sign results with.", run=_keygen, epilog=EXAMPLES["keygen"])
     output = keygen.add_argument(
         "-o", "--output", required=True, type=Path, metavar="FILE", help="file of the private key"
     )

@@ -76,9 +76,13 @@ def parser() -> Parser:
     import argparse
 
     usage = "zone [-h] [--host H] [--verbose] COMMAND ..."
-    top = Parser(prog="zone", usage=usage, description="Boots zones and looks after them.", epilog=f"{_listed()}\n{EXAMPLES}")
+    top = Parser(
+        prog="zone", usage=usage, description="Boots zones and looks after them.", epilog=f"{_listed()}\n{EXAMPLES}"
+    )
     host = top.add_argument(
-        "--host", metavar="H", help="where zones run: xen, lab, ssh://…, tls://… (default: $ZONE_HOST, else what this is)"
+        "--host",
+        metavar="H",
+        help="where zones run: xen, lab, ssh://…, tls://… (default: $ZONE_HOST, else what this is)",
     )
     complete(host, "hosts")
     top.add_argument("--verbose", action="store_true", help="say what is done, step by step, on stderr")

@@ -16,6 +16,8 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+from runtime.host.cli.terminal import window_size
+
 LEAVE = b"\x1d"
 PIECE_BYTES = 32 << 10
 PIECES_AHEAD = 8
@@ -36,15 +38,6 @@ def raw_mode(fd: int) -> Iterator[None]:
         yield
     finally:
         termios.tcsetattr(fd, termios.TCSADRAIN, saved)
-
-
-def window_size() -> tuple[int, int]:
-    """Rows and columns of the terminal, whichever of the three standard files is one."""
-    for fd in (1, 0, 2):
-        with contextlib.suppress(OSError):
-            columns, rows = os.get_terminal_size(fd)
-            return rows, columns
-    return 24, 80
 
 
 class Reader:

@@ -103,7 +103,9 @@ def _copy_out(client: Any, source: End, target: End, arguments: Namespace) -> No
             for chunk in chunks:
                 write_all(1, chunk)
             return
-        left_out = unpack(chunks, Path(target.path), named=target.path, contents=source.contents, owners=arguments.archive)
+        left_out = unpack(
+            chunks, Path(target.path), named=target.path, contents=source.contents, owners=arguments.archive
+        )
     for line in left_out:
         sys.stderr.write(f"left out: {line}\n")
 

@@ -14,7 +14,7 @@ class BadEnvironment(RuntimeFault):
 
 
 def environment(words: Iterable[str], files: Iterable[str] = (), ours: Mapping[str, str] = os.environ) -> list[str]:
-    """KEY=VALUE for each variable; later ones win, -e wins over files. KEY alone: our value, or nothing if we have none.
+    """KEY=VALUE for each variable; later ones win, -e over files. KEY alone: our value, or nothing where we have none.
 
     Raises:  BadEnvironment.
     """

@@ -130,7 +130,11 @@ def run_status(arguments: Namespace) -> None:
         except RuntimeFault as fault:
             status |= {"up": False, "problem": str(fault)}
     if not show(status, arguments.format):
-        pairs((key.removesuffix("_unix_s").replace("_", " "), _shown(key, value)) for key, value in status.items())
+        pairs((_label(key), _shown(key, value)) for key, value in status.items())
+
+
+def _label(key: str) -> str:
+    return key.removesuffix("_unix_s").removesuffix("_kib").replace("_", " ")
 
 
 def _shown(key: str, value: Any) -> str:

@@ -102,9 +102,7 @@ def _fill_pull(pull: Parser) -> None:
 
 def _fill_pack(pack: Parser) -> None:
     _reference(pack, "what to pack")
-    output = pack.add_argument(
-        "-o", "--output", required=True, type=Path, metavar="FILE", help="where to write it"
-    )
+    output = pack.add_argument("-o", "--output", required=True, type=Path, metavar="FILE", help="where to write it")
     complete(output, "files")
     pack.add_argument("--format", default="squashfs", metavar="F", help="squashfs (default), erofs or tar")
     pack.add_argument(

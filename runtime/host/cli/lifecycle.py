@@ -76,7 +76,9 @@ def fill_wait(parser: Parser) -> None:
 def fill_rm(parser: Parser) -> None:
     """The arguments of `zone rm`."""
     _several(parser, run_rm, RM)
-    parser.add_argument("-f", "--force", action="store_true", help="stop what runs first; a zone that is not there is fine")
+    parser.add_argument(
+        "-f", "--force", action="store_true", help="stop what runs first; a zone that is not there is fine"
+    )
 
 
 def _several(parser: Parser, run: Any, epilog: str) -> None:
@@ -172,7 +174,10 @@ def run_rm(arguments: Namespace) -> int:
 
 
 def _each(
-    arguments: Namespace, doing: str, work: Callable[[Any, str], Awaitable[str]], then: Callable[[Any], Any] | None = None
+    arguments: Namespace,
+    doing: str,
+    work: Callable[[Any, str], Awaitable[str]],
+    then: Callable[[Any], Any] | None = None,
 ) -> int:
     """Do it to all zones side by side; 1 where one could not be, with its sentence, the others done all the same.
 

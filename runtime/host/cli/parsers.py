@@ -48,7 +48,9 @@ class Parser(argparse.ArgumentParser):
             raise argparse.ArgumentError(action, f"no such choice as {value!r}, {meant}")
 
 
-def command(parent: Any, name: str, text: str, *, run: Any = None, epilog: str = "", fill: Fill | None = None) -> Parser:
+def command(
+    parent: Any, name: str, text: str, *, run: Any = None, epilog: str = "", fill: Fill | None = None
+) -> Parser:
     """A command's parser below `parent`; None makes the topmost one."""
     shape: dict[str, Any] = {"description": text, "epilog": epilog, "fill": fill}
     made: Parser = Parser(prog=name, **shape) if parent is None else parent.add_parser(name, help=text, **shape)

@@ -135,7 +135,7 @@ def exit_code(status: Any, *, detached: bool = False) -> int:
 
 def size(messages: Any) -> Any:
     """The terminal's size as a message."""
-    from runtime.host.cli.console import window_size
+    from runtime.host.cli.terminal import window_size
 
     rows, columns = window_size()
     return messages.TerminalSize(rows=rows, columns=columns)

@@ -149,4 +149,14 @@ def row(zone: Any, now: float) -> list[Any]:
     vcpus = f"{zone.vcpus}/{zone.vcpus_max}" if zone.vcpus_max > zone.vcpus else zone.vcpus
     address = zone.addresses[0].partition("/")[0] if zone.addresses else ""
     domid = zone.domid or ""
-    return [zone.name, zone.id[:12], short(zone.image), state_text(zone, now), domid, memory, vcpus, address, ports_text(zone)]
+    return [
+        zone.name,
+        zone.id[:12],
+        short(zone.image),
+        state_text(zone, now),
+        domid,
+        memory,
+        vcpus,
+        address,
+        ports_text(zone),
+    ]

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from types import TracebackType
 
-from runtime.host.cli.terminal import write
+from runtime.host.cli.terminal import window_size, write
 
 HIDE, SHOW = "\x1b[?25l", "\x1b[?25h"
 
@@ -34,7 +33,7 @@ class Redraw:
             write("\n" * (self._blocks > 0) + "".join(f"{line}\n" for line in lines))
             self._blocks += 1
             return
-        columns, rows = os.get_terminal_size(sys.stdout.fileno())
+        rows, columns = window_size()
         shown = [line[: max(columns - 1, 1)] for line in lines[: max(rows - 1, 1)]]
         up = f"\x1b[{self._height}A\r" if self._height else "\r"
         write(up + "".join(f"{line}\x1b[K\n" for line in shown) + "\x1b[J")

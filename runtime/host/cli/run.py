@@ -62,7 +62,9 @@ def fill_run(parser: Parser) -> None:
     parser.add_argument("--stop-timeout", type=int, metavar="S", help="seconds until it is killed (default: 10)")
     parser.add_argument("--pull", choices=("missing", "always", "never"), default="missing", metavar="WHEN", help=PULL)
     complete(parser.add_argument("image", metavar="IMAGE", help="what to run"), "images")
-    complete(parser.add_argument("argv", metavar="COMMAND", nargs=REMAINDER, help="instead of the image's Cmd"), "words")
+    complete(
+        parser.add_argument("argv", metavar="COMMAND", nargs=REMAINDER, help="instead of the image's Cmd"), "words"
+    )
 
 
 PORT = "[ADDRESS:]HOST_PORT:ZONE_PORT"

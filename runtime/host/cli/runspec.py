@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 import secrets
 from argparse import Namespace
+from dataclasses import replace
+from pathlib import Path
 
 from pipeline.bundle.model import ExtensionChoice
 from pipeline.bundle.spec import DEFAULT_KERNEL, NAME, ZoneSpec, hostname_of, parse_spec, signal_number
@@ -20,10 +22,8 @@ class BadOption(RuntimeFault):
 
 def spec_of(arguments: Namespace) -> ZoneSpec:
     """What was asked for. Raises BadOption, BadSpec, BadEnvironment."""
-    from dataclasses import replace
-
     if arguments.rm and arguments.restart not in (None, "no"):
-        raise BadOption("--rm", expected=f"no --restart, got {arguments.restart}", got="both")
+        raise BadOption("--rm", expected="no --restart beside it", got=arguments.restart)
     name = arguments.name or name_of(arguments.image)
     if not NAME.fullmatch(name):
         raise BadOption(f"--name {name!r}", expected="letters, digits, - and _, at most 63", got="another")
@@ -85,8 +85,16 @@ def _label(text: str) -> tuple[str, str]:
 
 
 def name_of(image: str) -> str:
-    """A name for a zone of an image: the last word of its reference and four digits: `nginx-3fa2`."""
-    bare = re.sub(r"@.*", "", image).rstrip("/")
-    last = re.split(r"[/:]", re.sub(r"(?<=.)(?<!:)(?<!/):[^/:]*$", "", bare) if "/" in bare else bare)
-    words = [word for word in last if word]
-    return f"{hostname_of(words[-1] if words else 'zone')[:58]}-{secrets.token_hex(2)}"
+    """A name for a zone of an image: the last word of what its reference names, and four digits: `nginx-3fa2`."""
+    from pipeline.fetch.reference import ArchiveReference, LayoutReference, RegistryReference, parse
+
+    match parse(image):
+        case RegistryReference(repository=repository):
+            base = repository.rpartition("/")[2]
+        case LayoutReference(directory=directory):
+            base = Path(directory).absolute().name
+        case ArchiveReference(file=file):
+            base = Path(file).stem
+        case recipe:
+            base = recipe.name
+    return f"{hostname_of(base)[:58].rstrip('-')}-{secrets.token_hex(2)}"

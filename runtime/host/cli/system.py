@@ -21,8 +21,8 @@ examples:
   zone system df --format json
 """
 CHECK = """\
-Compares what Xen, xenstore and the kernel hold with what the zones' ledgers say, both ways. Exit code 0 when they agree,
-1 when something is left behind, or missing.
+Compares what Xen, xenstore and the kernel hold with what the zones' ledgers say, both ways. Exit code 0 when they
+agree, 1 when something is left behind, or missing.
 
 examples:
   zone system check
@@ -77,7 +77,9 @@ def run_check(arguments: Namespace) -> int:
     reply = ask(arguments, lambda client: client.acall(client.host.Check, CheckRequest(), timeout_s=300))
     if not show(document(reply), arguments.format):
         if reply.findings:
-            table(["KIND", "WHAT", "PROBLEM", "REMEDY"], [[f.kind, f.what, f.problem, f.remedy] for f in reply.findings])
+            table(
+                ["KIND", "WHAT", "PROBLEM", "REMEDY"], [[f.kind, f.what, f.problem, f.remedy] for f in reply.findings]
+            )
         else:
             looked = ", ".join(f"{reply.looked_at[kind]} {kind}" for kind in sorted(reply.looked_at))
             write(f"nothing is left behind, and nothing is missing ({escaped(looked)})\n")

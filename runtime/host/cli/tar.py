@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import stat
 import tarfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -28,11 +29,11 @@ def archive_of(path: Path, name: str, *, owners: bool, follow: bool = False) -> 
     for file, called in _walk(path, name, follow):
         try:
             top = follow and file == path
+            if stat.S_ISSOCK(os.lstat(file).st_mode):  # no archive has those
+                continue
             info = maker.gettarinfo(os.path.realpath(file) if top else file, arcname=called)
         except OSError as error:
             raise CannotRead(str(file), got=error.strerror or str(error)) from error
-        if info is None:  # a socket
-            continue
         info.name = called
         if not owners:
             info.uid = info.gid = 0

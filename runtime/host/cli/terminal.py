@@ -67,6 +67,20 @@ def pairs(rows: Iterable[tuple[str, Any]]) -> None:
     write(plain_table(shown) if shown else "")
 
 
+def window_size() -> tuple[int, int]:
+    """Rows and columns of the terminal, whichever of the standard files is one; 24 and 80 where none says."""
+    import os
+
+    for fd in (1, 0, 2):
+        try:
+            columns, rows = os.get_terminal_size(fd)
+        except OSError:
+            continue
+        if rows and columns:
+            return rows, columns
+    return 24, 80
+
+
 def with_progress(work: Callable[[Any], Any], *, quiet: bool = False) -> Any:
     """`work(progress)`, with progress on stderr that is taken off it again; `quiet`: with none."""
     from pipeline.progress import Progress, for_terminal

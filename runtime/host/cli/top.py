@@ -71,7 +71,10 @@ def run_top(arguments: Namespace) -> None:
     from runtime.host.cli.link import ask
 
     view = _processes if arguments.zone else _Zones().rows
-    ask(arguments, lambda client: _once(client, arguments, view) if _is_once(arguments) else _redraw(client, arguments, view))
+    ask(
+        arguments,
+        lambda client: _once(client, arguments, view) if _is_once(arguments) else _redraw(client, arguments, view),
+    )
 
 
 def _is_once(arguments: Namespace) -> bool:

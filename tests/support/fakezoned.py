@@ -26,7 +26,10 @@ from grpclib.const import Status
 
 from pipeline.errors import SentenceError
 from runtime.errors import RuntimeFault
+from runtime.host.api import common_pb2 as common
+from runtime.host.api import control_pb2 as control
 from runtime.host.api import host_pb2 as pb
+from runtime.host.api.control_grpc import ControlServiceBase
 from runtime.host.api.host_grpc import HostBase
 from runtime.host.serve.listener import Listener
 
@@ -85,7 +88,9 @@ class FakeZoned:
         self.networks: list[Any] = []
         self.findings: list[Any] = []
         self.boot_error: SentenceError | None = None
+        self.on_call: Callable[[str], object] = lambda method: None
         self.changed: asyncio.Condition
+        self.called: asyncio.Event  # set, and cleared at once, by every call
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
 
@@ -108,8 +113,8 @@ class FakeZoned:
         return asyncio.run_coroutine_threadsafe(coroutine, self._loop).result(30)
 
     async def _start(self) -> None:
-        self.changed = asyncio.Condition()
-        self._server: Listener | None = Listener([Servicer(self)])
+        self.changed, self.called = asyncio.Condition(), asyncio.Event()
+        self._server: Listener | None = Listener([Servicer(self), Control()])
         await self._server.start(path=str(self.path))
 
     async def drop(self) -> None:
@@ -187,6 +192,12 @@ class FakeZoned:
         if zone.remove:
             self.zones.pop(zone.name, None)
 
+    async def log(self, name: str, source: str, data: bytes) -> None:
+        """A zone says something."""
+        self.logs.setdefault(name, []).append((time.time(), source, data))
+        async with self.changed:
+            self.changed.notify_all()
+
     async def until(self, condition: Callable[[], bool]) -> None:
         async with self.changed:
             await self.changed.wait_for(condition)
@@ -207,6 +218,9 @@ def method(work: Any) -> Any:
     async def run(self: Servicer, stream: Any) -> None:
         request = await stream.recv_message()
         self.fake.calls.append((work.__name__, request))
+        self.fake.on_call(work.__name__)
+        self.fake.called.set()
+        self.fake.called.clear()
         try:
             reply = await work(self, stream, request)
         except SentenceError as error:
@@ -525,6 +539,24 @@ class Servicer(HostBase):
     @method
     async def ListNetworks(self, stream: Any, request: Any) -> Any:
         return pb.ListNetworksReply(networks=self.fake.networks)
+
+
+async def _unimplemented(self: Any, stream: Any) -> None:
+    await stream.send_trailing_metadata(status=Status.UNIMPLEMENTED, status_message="not in this script")
+
+
+_Unimplemented: Any = type(
+    "_Unimplemented", (ControlServiceBase,), dict.fromkeys(ControlServiceBase.__abstractmethods__, _unimplemented)
+)
+
+
+class Control(_Unimplemented):  # type: ignore[misc]
+    """What the command asks of the other service."""
+
+    async def GetHostCpuTopology(self, stream: Any) -> None:
+        await stream.recv_message()
+        cpus = [common.HostCpuTopologyInfo(core=core, **{"class": kind}) for core, kind in ((0, 2), (1, 3))]
+        await stream.send_message(control.GetHostCpuTopologyReply(cpus=cpus))
 
 
 zone_programs: set[Any] = set()

@@ -31,6 +31,8 @@ def candidates(line: Sequence[str]) -> Candidates:
     for word in before:
         walk.take(word)
     found = Candidates()
+    if walk.lost:
+        return found
     option, equals, _ = last.partition("=")
     if walk.wanting is None and equals and option.startswith("--") and (action := walk.option(option)) is not None:
         inner = Candidates()
@@ -54,6 +56,7 @@ class Walk:
         self.at = top
         self.wanting: argparse.Action | None = None  # an option that waits for its value
         self.host = ""
+        self.lost = False  # a command nobody knows
         self.only_words = False  # what follows a command to run in a zone is its own
         self._positionals = 0
 
@@ -92,6 +95,7 @@ class Walk:
         action = self.positional()
         if isinstance(action, argparse._SubParsersAction):
             chosen = action.choices.get(word)
+            self.lost = not isinstance(chosen, Parser)
             if isinstance(chosen, Parser):
                 self.at, self._positionals = chosen.filled(), 0
             return

@@ -120,13 +120,14 @@ def split(line: str) -> list[str]:
     """A command line up to the cursor in words, the last of which may be empty or in an open quote."""
     import shlex
 
+    line = line.removesuffix("\\")  # with nothing behind it yet
     for closing in ("", "'", '"'):
         try:
             words = shlex.split(line + closing)
         except ValueError:
             continue
         return [*words, ""] if not closing and (not line or line[-1].isspace()) else words
-    return [*line.split(" ")]
+    return line.split(" ")
 
 
 def cut_at(word: str, breaks: str) -> int:

@@ -56,7 +56,8 @@ def unpack(
             if first is None:
                 raise BadArchive("archive of the zone", expected="an entry", got="none")
             base, name = _place(first, target, named, contents)
-            base.mkdir(exist_ok=True)
+            if not name:  # the directory that becomes the copy; one that is to hold it has to be there
+                base.mkdir(exist_ok=True)
             root = os.open(base, _DIRECTORY & ~os.O_NOFOLLOW)
             try:
                 return list(_Tree(root, archive, owners).lay(first, name))

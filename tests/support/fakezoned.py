@@ -555,7 +555,7 @@ class Control(_Unimplemented):  # type: ignore[misc]
 
     async def GetHostCpuTopology(self, stream: Any) -> None:
         await stream.recv_message()
-        cpus = [common.HostCpuTopologyInfo(core=core, **{"class": kind}) for core, kind in ((0, 2), (1, 3))]
+        cpus = [common.HostCpuTopologyInfo(core=core, **{"class": kind}) for core, kind in ((0, 1), (1, 2))]
         await stream.send_message(control.GetHostCpuTopologyReply(cpus=cpus))
 
 

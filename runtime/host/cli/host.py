@@ -39,7 +39,7 @@ The far end of ssh://: `ssh HOST zone host dial-stdio` is a connection to HOST's
 examples:
   zone --host ssh://root@192.0.2.7 ps      uses it by itself
 """
-CLASSES = ("", "standard", "performance", "efficiency")
+CLASSES = ("standard", "performance", "efficiency")
 
 
 def fill_host(parser: Parser) -> None:

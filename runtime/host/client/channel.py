@@ -110,6 +110,8 @@ class HostChannel(Channel):
             self._link.close()
             self._link = None
 
-    def close(self) -> None:
-        super().close()
-        self._drop_link()
+    async def aclose(self) -> None:
+        """End the connection and what it held, such as an ssh."""
+        self.close()
+        await asyncio.sleep(0)  # the transport closes in the loop's next turn; ssh ends by that
+        await asyncio.to_thread(self._drop_link)

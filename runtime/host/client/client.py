@@ -103,8 +103,7 @@ class HostClient:
         for answers in list(self._streams):
             await _closed(answers)
         self._streams.clear()
-        self.channel.close()
-        await asyncio.sleep(0)  # transports close in the loop's next turn
+        await self.channel.aclose()
 
     def __enter__(self) -> HostClient:
         return self

@@ -72,6 +72,7 @@ def sshd(tmp_path: Path, far: Path) -> Iterator[int]:
         f"  UserKnownHostsFile {tmp_path}/known\n"
     )
     log = tmp_path / "sshd.log"
+    log.touch()
     process = subprocess.Popen([program, "-D", "-E", log, "-f", tmp_path / "sshd_config"])
     try:
         deadline = time.monotonic() + 20

@@ -15,7 +15,7 @@ from support.hypervisor import GARBAGE, FakeXen
 from support.kernels import BASE, INIT_P2M, NOTES, VIRT_BASE, kernel_elf
 from support.xenstored import FakeXenstored
 
-from runtime.boot import build, domain, elf
+from runtime.boot import build, domain, elf, vbd
 from runtime.boot import teardown as teardowns
 from runtime.boot.doors import Hypervisor
 from runtime.boot.errors import BadSpec, NotOnXen, OutOfMemory, TeardownFault
@@ -37,7 +37,7 @@ def xenstored(tmp_path: Path) -> Iterator[FakeXenstored]:
 
 @pytest.fixture
 def plan(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> DomainPlan:
-    monkeypatch.setattr(build, "_device_number", lambda device: (254, 16))
+    monkeypatch.setattr(vbd, "device_number", lambda device: (254, 16))
     (tmp_path / "kernel").write_bytes(kernel_elf())
     (tmp_path / "initrd").write_bytes(b"070701" * 1001)
     kernel = FileRange(str(tmp_path / "kernel"), len(kernel_elf()))

@@ -259,8 +259,8 @@ class Transaction:
 class Watch:
     """A watch on one path. Events are hints: look again, and expect one at the start."""
 
-    def __init__(self, client: _Client, path: str) -> None:
-        self._client, self._path = client, path.encode("ascii")
+    def __init__(self, client: _Client, path: str, told: Callable[[bytes | None], None] | None = None) -> None:
+        self._client, self._path, self._told = client, path.encode("ascii"), told
         self._token = b"zonewright-%d" % next(_tokens)
         self._queue: queue.Queue[bytes | None] = queue.Queue()
         self.events = self  # pyxs's router calls subscriber.events.put
@@ -274,7 +274,9 @@ class Watch:
 
     def put(self, path: bytes | None) -> None:
         """Called by the router's thread: never blocks."""
-        if path is _GONE or self._queue.qsize() < _MAX_EVENTS:
+        if self._told is not None:
+            self._told(path)
+        elif path is _GONE or self._queue.qsize() < _MAX_EVENTS:
             self._queue.put(path)
 
     def wait(self, timeout_s: float) -> str | None:
@@ -390,9 +392,13 @@ class XenStore:
         except PyXSError as problem:
             raise _fault(f"introduce domain {domid}", problem) from problem
 
-    def watch(self, path: str) -> Watch:
-        """Watch a path, or "@releaseDomain"."""
-        return Watch(self._client, path)
+    def watch(self, path: str, told: Callable[[bytes | None], None] | None = None) -> Watch:
+        """Watch a path, or "@releaseDomain".
+
+        told:  is called with each path that changed, instead of `wait`, by the thread that serves all watches: it must
+               not block. None: xenstored is gone.
+        """
+        return Watch(self._client, path, told)
 
     def close(self) -> None:
         """Close the connection; ends all watches."""

@@ -179,7 +179,7 @@ class ZoneNetwork:
         taken: list[tuple[Port, socket.socket]] = []
         try:
             for port in ports:
-                taken.append((port, self._listen(port)))
+                taken.append((port, listener_for(self.name, port)))
             bound = tuple((item.getsockname()[0], item.getsockname()[1]) for _, item in taken)
             for (port, _), (address, number) in zip(taken, bound, strict=True):
                 self._take("net.listener", address=address, port=number, zone_port=port.zone_port)
@@ -189,6 +189,13 @@ class ZoneNetwork:
             raise
         self._listeners += taken
         return bound
+
+    def use(self, listeners: Iterable[tuple[Port, socket.socket]]) -> None:
+        """Lead connections to these listeners, which stay the caller's, to their ports' zone_port from `serve` on."""
+        for port, item in listeners:
+            address, number = item.getsockname()[:2]
+            self._take("net.listener", address=address, port=number, zone_port=port.zone_port)
+            self._listeners.append((port, item.dup()))
 
     def serve(self) -> None:
         """Wait for the engine, and lead every connection to a port listened on to its zone_port. Raises EngineFault."""
@@ -205,18 +212,6 @@ class ZoneNetwork:
         for _, item in self._listeners:
             item.close()
         self._listeners.clear()
-
-    def _listen(self, port: Port) -> socket.socket:
-        subject = f"port {port.host_address}:{port.host_port} of zone {self.name}"
-        if port.protocol != "tcp":
-            raise NetworkFault(subject, expected="protocol tcp", got=port.protocol)
-        try:
-            return listen(port.host_address, port.host_port)
-        except OSError as error:
-            if error.errno == errno.EADDRINUSE:
-                hint = "choose another one, or stop what uses it"
-                raise PortTaken(subject, expected="it free", got="taken by another program", hint=hint) from None
-            raise NetworkFault(subject, expected="to listen there", got=str(error)) from error
 
     def unpublish(self, address: str, port: int) -> None:
         """Stop listening there; connections that run go on. Raises EngineFault."""
@@ -292,6 +287,20 @@ class ZoneNetwork:
         if self._handle is None:
             raise EngineFault(f"network of zone {self.name}", expected="it created", got="it is not")
         return self._handle
+
+
+def listener_for(zone: str, port: Port) -> socket.socket:
+    """Listen at host_address:host_port in the calling thread's network namespace. Raises PortTaken, NetworkFault."""
+    subject = f"port {port.host_address}:{port.host_port} of zone {zone}"
+    if port.protocol != "tcp":
+        raise NetworkFault(subject, expected="protocol tcp", got=port.protocol)
+    try:
+        return listen(port.host_address, port.host_port)
+    except OSError as error:
+        if error.errno == errno.EADDRINUSE:
+            hint = "choose another one, or stop what uses it"
+            raise PortTaken(subject, expected="it free", got="taken by another program", hint=hint) from None
+        raise NetworkFault(subject, expected="to listen there", got=str(error)) from error
 
 
 def teardown(records: Iterable[Mapping[str, Any]]) -> None:

@@ -32,6 +32,8 @@ class Admission:
         A domain that is being built has some of it already: only the rest is kept.
         """
         async with self._one_by_one:
+            if self._promised.get(uuid, -1) >= kib:
+                return
             free, domains = await self._look()
             kept = sum(
                 max(0, promised - self._has(domains.get(other)))

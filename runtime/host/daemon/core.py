@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import logging
 import sqlite3
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Mapping
 from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -28,6 +28,9 @@ from runtime.net.addresses import allocate_index
 log = logging.getLogger(__name__)
 
 T = TypeVar("T")
+
+
+NoteTaker = Callable[[Zone, str, Mapping[str, Any]], Awaitable[None]]  # zone, container, what its agent told
 
 
 @dataclass(frozen=True)
@@ -52,9 +55,10 @@ class Settings:
 class Core:
     """One zoned's state. On one event loop.
 
-    booting:    names of zones that are being accepted.
+    booting:    names of zones that are being accepted; taking: network indexes of runs that are being begun.
     unfinished: ledgers whose teardown Xen has not let finish, with the network index they hold.
     leaving:    zoned ends and its zones go on.
+    note_takers: who else hears what agents tell.
     """
 
     settings: Settings
@@ -65,8 +69,10 @@ class Core:
     zones: dict[str, Zone] = field(default_factory=dict)
     reservations: dict[str, int] = field(default_factory=dict)
     booting: set[str] = field(default_factory=set)
+    taking: set[int] = field(default_factory=set)
     unfinished: dict[str, int] = field(default_factory=dict)
     leaving: bool = False
+    note_takers: list[NoteTaker] = field(default_factory=list)
     deaths: Deaths | None = None
 
     def __post_init__(self) -> None:
@@ -154,7 +160,7 @@ class Core:
     def used_indexes(self) -> set[int]:
         """Networks that are, or may still be, in use or kept for somebody."""
         live = {zone.run.addresses.index for zone in self.zones.values() if zone.run is not None}
-        return live | set(self.reservations.values()) | set(self.unfinished.values())
+        return live | self.taking | set(self.reservations.values()) | set(self.unfinished.values())
 
     def free_index(self) -> int:
         """One that nobody has. Raises AddressesExhausted."""

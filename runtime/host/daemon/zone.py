@@ -1,4 +1,7 @@
-"""A zone as the core holds it: what is wanted of it, and its present run. Its ledger, not this, is what a teardown goes by."""
+"""A zone as the core holds it: what is wanted of it, and its present run.
+
+A run's ledger, not this, is what a teardown goes by.
+"""
 
 from __future__ import annotations
 

@@ -257,12 +257,16 @@ class Transaction:
 
 
 class Watch:
-    """A watch on one path. Events are hints: look again, and expect one at the start."""
+    """A watch on one path. Events are hints: look again, and expect one at the start.
 
-    def __init__(self, client: _Client, path: str, told: Callable[[bytes | None], None] | None = None) -> None:
-        self._client, self._path, self._told = client, path.encode("ascii"), told
+    notify: called for each event, from the thread that receives them all: it must neither block nor raise.
+    """
+
+    def __init__(self, client: _Client, path: str, notify: Callable[[], None] | None = None) -> None:
+        self._client, self._path, self._notify = client, path.encode("ascii"), notify
         self._token = b"zonewright-%d" % next(_tokens)
         self._queue: queue.Queue[bytes | None] = queue.Queue()
+        self._closed = False
         self.events = self  # pyxs's router calls subscriber.events.put
         check_watch_path(self._path)
         client.router.subscribe(self._token, self)
@@ -274,10 +278,19 @@ class Watch:
 
     def put(self, path: bytes | None) -> None:
         """Called by the router's thread: never blocks."""
-        if self._told is not None:
-            self._told(path)
-        elif path is _GONE or self._queue.qsize() < _MAX_EVENTS:
+        if path is _GONE or self._queue.qsize() < _MAX_EVENTS:
             self._queue.put(path)
+        if self._notify is not None:
+            self._notify()
+
+    def take(self) -> bool:
+        """Take all events that wait; True if there were any."""
+        found = False
+        while True:
+            try:
+                found = self._queue.get_nowait() is not _GONE or found
+            except queue.Empty:
+                return found
 
     def wait(self, timeout_s: float) -> str | None:
         """The path that changed, or None after timeout_s. Raises XenstoreFault when xenstored is gone."""
@@ -290,7 +303,10 @@ class Watch:
         return path.decode("ascii", "replace") if path else None
 
     def close(self) -> None:
-        """End the watch; wakes a waiter no earlier than its time-out."""
+        """End the watch; wakes a waiter no earlier than its time-out; twice is fine."""
+        if self._closed:
+            return
+        self._closed = True
         try:
             self._client.ack(Op.UNWATCH, self._path + NUL, self._token + NUL)
         except PyXSError:
@@ -392,13 +408,9 @@ class XenStore:
         except PyXSError as problem:
             raise _fault(f"introduce domain {domid}", problem) from problem
 
-    def watch(self, path: str, told: Callable[[bytes | None], None] | None = None) -> Watch:
-        """Watch a path, or "@releaseDomain".
-
-        told:  is called with each path that changed, instead of `wait`, by the thread that serves all watches: it must
-               not block. None: xenstored is gone.
-        """
-        return Watch(self._client, path, told)
+    def watch(self, path: str, notify: Callable[[], None] | None = None) -> Watch:
+        """Watch a path, or "@releaseDomain"."""
+        return Watch(self._client, path, notify)
 
     def close(self) -> None:
         """Close the connection; ends all watches."""

@@ -1,88 +1,59 @@
-"""zoned: owns the zones of one host and serves its methods on a unix socket and, in the lab, on the channel's ports."""
+"""zoned: owns the zones of one host. One process, one event loop; what it serves is in runtime/host/serve."""
 
 from __future__ import annotations
 
+import argparse
+import asyncio
+import contextlib
 import fcntl
 import logging
 import os
 import signal
 import sys
+from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import Any
 
 from runtime.errors import RuntimeFault
-from runtime.host.dom0.methods import LAB_SUBNET, lab_methods, lab_ports, serve_lab_ports
-from runtime.host.wire import Call, Method, Server
 
 log = logging.getLogger("zoned")
 
 RUN = Path("/run/zonewright")
-SOCKET = RUN / "zoned.sock"
+STATE = Path("/var/lib/zonewright")
 
 
 class AlreadyRunning(RuntimeFault):
     """Another zoned owns this host's zones."""
 
 
-def main() -> int:
-    """Serve until SIGTERM; the zones end with zoned until it can adopt them."""
+def main(arguments: list[str] | None = None) -> int:
+    """Serve until SIGTERM. Zones run on, and the next zoned adopts them."""
+    parser = argparse.ArgumentParser(prog="zoned", description="owns the zones of this host")
+    parser.add_argument("--run", type=Path, default=RUN, metavar="DIR", help="sockets and ledgers (%(default)s)")
+    parser.add_argument("--state", type=Path, default=STATE, metavar="DIR", help="database, logs, store (%(default)s)")
+    parser.add_argument("--store", type=Path, action="append", default=[], metavar="DIR", help="a store to read blobs from")
+    parser.add_argument("--disk-wait", type=float, default=0.0, metavar="S", help="blobs may be plugged in as disks")
+    parser.add_argument("--deny", action="append", default=[], metavar="NET", help="a network no zone may reach")
+    parser.add_argument("--end-zones", action="store_true", help="end all zones at SIGTERM")
+    options = parser.parse_args(arguments)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(levelname)s %(message)s", stream=sys.stderr)
-    RUN.mkdir(parents=True, exist_ok=True, mode=0o755)
+    options.run.mkdir(parents=True, exist_ok=True, mode=0o755)
     try:
-        lock = _only_one()
+        with only_one(options.run):
+            return asyncio.run(_serve(options))
     except RuntimeFault as error:
         sys.stderr.write(f"error: {error}\n")
         return 1
-    methods: dict[str, Method] = dict(lab_methods()) if lab_ports() else {}
-    try:
-        methods |= _zone_methods()
-    except (RuntimeFault, OSError) as error:
-        if not lab_ports():
-            sys.stderr.write(f"error: {error}\n")
-            return 1
-        # In the lab somebody has to be able to look into why: the shell works, and every call says what is missing.
-        log.error("%s", error)
-        methods["ping"] = _broken(str(error))
-    server = Server(methods)
-    listener = server.listen(SOCKET)
-    ports = serve_lab_ports(server)
-    log.info("serving %s and %d ports", SOCKET, ports)
-    signal.sigwait({signal.SIGTERM, signal.SIGINT})
-    listener.close()
-    os.close(lock)
-    return 0
 
 
-def _only_one() -> int:
-    lock = os.open(RUN / "zoned.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+@contextlib.contextmanager
+def only_one(run: Path) -> AsyncIterator[None]:
+    """Hold this host's lock; raises AlreadyRunning."""
+    lock = os.open(run / "zoned.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise AlreadyRunning("zoned", got="another one runs on this host") from None
+        yield
+    finally:
         os.close(lock)
-        raise AlreadyRunning("zoned", got="another one runs on this host") from None
-    return lock
-
-
-def _zone_methods() -> dict[str, Method]:
-    # Imported here, so that a host that cannot load them still says why.
-    from runtime.boot.doors import open_doors
-    from runtime.boot.xenstore import XenStore
-    from runtime.host.service import Service
-
-    # In the lab the network card's subnet leads to the loopback of whoever runs the lab: closed, as any loopback is.
-    service = Service(RUN, open_doors(), XenStore(), deny=(LAB_SUBNET,) if lab_ports() else ())
-    service.start()
-    return service.methods()
-
-
-def _broken(why: str) -> Method:
-    def ping(params: dict[str, Any], call: Call) -> dict[str, Any]:
-        raise RuntimeFault("zoned", got=why)
-
-    return ping
-
-
-if __name__ == "__main__":
-    # Before any thread: sigwait in the main thread takes what is blocked everywhere.
-    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM, signal.SIGINT})
-    sys.exit(main())

@@ -68,7 +68,8 @@ async def _take(
             ended[head.id] = exits.failed("adoption", str(fault))
     elif head is not None and fate is Fate.ENDED:
         _zone_of(core, head)
-        ended[head.id] = exit_in(records) or await core.thread(_exit_of_gone, core, domains.get(head.uuid))
+        gone = await core.thread(_exit_of_gone, core, domains.get(head.uuid))
+        ended[head.id] = exit_in(records) or gone
     elif head is not None:
         log.warning("zone %s: its zoned ended while it was being started", head.name)
         _zone_of(core, head)

@@ -9,19 +9,21 @@ from typing import Any
 
 from runtime.boot.model import ZoneState
 from runtime.errors import RuntimeFault
+from runtime.host.agentlink.model import AgentFault
 from runtime.host.daemon import exits
 from runtime.host.daemon.agent import MAIN, AgentLink
 from runtime.host.daemon.core import Core
-from runtime.host.daemon.errors import AgentRefused, NoAgent
 from runtime.host.daemon.logwriter import LogWriter
 from runtime.host.daemon.model import State
 from runtime.host.daemon.signals import first
 from runtime.host.daemon.zone import Run, Zone
+from runtime.init.channel import frames
 
 log = logging.getLogger(__name__)
 
 _LOOK_AGAIN_S = 2.0  # a watch is a hint
 _AGAIN_S = 0.2
+_REFUSED_AGAIN_S = 5.0
 _MAX_NOTES = 512
 _MAX_WORD = 64
 
@@ -56,17 +58,16 @@ async def follow_state(core: Core, zone: Zone, run: Run) -> None:
     assert domain is not None
     pending = False
 
-    def told(path: bytes | None) -> None:
+    def notify() -> None:
         nonlocal pending
-        if path is None:
-            core.soon(lambda: core.give_up("xenstored went away"))
-        elif not pending:  # a zone may write its nodes as often as it likes
+        if not pending:  # a zone may write its nodes as often as it likes
             pending = True
             core.soon(run.news.tell)
 
-    run.watch = await core.thread(core.edge.watch_state, domain, told)
+    run.watch = await core.thread(core.edge.watch_state, domain, notify)
     while True:
         count, pending = run.news.count, False
+        run.watch.take()
         try:
             await take_state(core, zone, run, await core.thread(domain.state))
         except RuntimeFault as fault:
@@ -92,11 +93,14 @@ async def follow_agent(core: Core, zone: Zone, run: Run, link: AgentLink) -> Non
 
 
 async def _greet(core: Core, zone: Zone, run: Run, link: AgentLink) -> None:
+    """Once for each session: it is told by its HELLO what there is."""
     await link.connected.wait()
     zone.changes.tell()
     for container in _list(link.hello.get("containers")):
         if container.get("id") == MAIN:
             await _main_is(core, zone, run, container)
+        for heard in core.note_takers:
+            await heard(zone, str(container.get("id", ""))[:_MAX_WORD], {"event": "listed", **container})
 
 
 async def _main_is(core: Core, zone: Zone, run: Run, container: Json) -> None:
@@ -110,28 +114,31 @@ async def take_note(core: Core, zone: Zone, run: Run, note: Json) -> None:
     """One unsolicited word of the agent."""
     event, container = str(note.get("event", ""))[:_MAX_WORD], str(note.get("container", MAIN))[:_MAX_WORD]
     if event == "phase":
-        run.phase = str(note.get("phase", note.get("name", "")))[:_MAX_WORD]
+        run.phase = str(note.get("name", ""))[:_MAX_WORD]
         if run.phase == "workload":
             await ready(core, zone, run)
     elif event == "oom":
         run.oom = run.oom or container == MAIN
         await core.tell("zone.oom", zone, container=container)
     elif event == "exit" and container == MAIN:
-        document = note.get("exit", note)
-        run.told = exits.from_agent(document, oom=run.oom) or run.told
+        run.told = exits.from_agent(note, oom=run.oom) or run.told
         if run.told and not run.told.reason:
             await ready(core, zone, run)
     elif event == "port":
         port = note.get("port")
         if isinstance(port, int) and 0 < port < 65536:
-            run.open_ports.add(port)
-            await core.tell("port.open", zone, port=str(port))
+            opened = note.get("state") != "closed"
+            address = str(note.get("address", ""))[:_MAX_WORD]
+            await core.tell("port.open" if opened else "port.closed", zone, port=str(port), address=address)
     elif event == "health":
-        run.health = str(note.get("status", note.get("health", "")))[:_MAX_WORD]
-        await core.tell("zone.health", zone, status=run.health)
-    elif event == "warning":
-        log.warning("zone %s: %r", zone.name, str(note.get("text", note.get("sentence", "")))[:400])
-    for heard in list(core.note_takers):
+        state = str(note.get("state", ""))[:_MAX_WORD]
+        run.health = state if container == MAIN else run.health
+        await core.tell("zone.health", zone, state=state, container=container)
+    elif event == "failed":
+        run.told = exits.from_agent({"failed": note.get("reason"), "sentence": note.get("sentence", "")}) or run.told
+    elif event == "lost":
+        log.warning("zone %s: %r", zone.name, str(note.get("sentence", ""))[:400])
+    for heard in core.note_takers:
         await heard(zone, container, note)
     zone.changes.tell()
 
@@ -144,26 +151,26 @@ async def follow_log(core: Core, link: AgentLink, container: str, writer: LogWri
         try:
             offsets = writer.offsets
             asked = {str(stream): offset for stream, offset in offsets.items()}
-            stream = await link.open("logs", {"container": container, "from": asked})
+            stream = await link.open("logs", {"container": container, "from": asked}, acknowledged=True)
             try:
                 async for kind, fd, data in stream:
-                    if kind == "data":
+                    if kind == frames.DATA and isinstance(data, bytes) and fd in offsets:
                         writer.append(fd, offsets[fd], data, core.clock.now())
                         offsets[fd] += len(data)
-                        stream.consumed(fd, len(data))  # only now: it is stored
-                    elif kind == "event" and isinstance(data.get("gap"), int) and data.get("fd") in offsets:
-                        offsets[data["fd"]] += max(0, data["gap"])
+                        stream.acknowledge(fd, len(data))  # only now: it is stored
+                    elif kind == frames.EVENT and isinstance(data, dict):
+                        gap, of = data.get("gap"), data.get("fd")
+                        if isinstance(gap, int) and of in offsets:
+                            offsets[of] += max(0, gap)
                 await stream.result()
                 return
             finally:
                 stream.cancel()
-        except NoAgent:
-            await core.clock.sleep(_AGAIN_S)  # the link mends itself, and says when
-        except AgentRefused as refused:
-            if refused.reason == "no-such-container":
-                return
-            log.warning("log of %s in %s: %s", container, run, refused)
-            await core.clock.sleep(_AGAIN_S)
+        except AgentFault as fault:
+            # Without a reason it is the channel, which mends itself and says when.
+            if fault.reason:
+                log.warning("output of %s: %s", container, fault)
+            await core.clock.sleep(_REFUSED_AGAIN_S if fault.reason else _AGAIN_S)
 
 
 def _list(value: object) -> list[Json]:

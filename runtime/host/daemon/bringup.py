@@ -71,8 +71,6 @@ async def bring_up(core: Core, zone: Zone, run: Run) -> None:
     Raises:  what planning, building and wiring raise; what was taken is in the run and in its ledger.
     """
     times = Stopwatch(core.clock, run.timings)
-    if core.preparing.locked():
-        zone.say("queued")
     with times("queued"):
         await core.preparing.acquire()
     try:

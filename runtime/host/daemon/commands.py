@@ -55,6 +55,7 @@ async def boot(core: Core, request: BootRequest, emit: Emit) -> ZoneInfo:
         raise BadRequest(f"zone {name}", expected="a reservation of this host", got=request.reservation[:80])
     zone = await _accept(core, request)
     zone.listeners.append(emit)
+    zone.say("queued")  # from here on it has an id, and can be asked for
     life.start(core, zone)
     try:
         await _booted(core, zone, request)
@@ -80,7 +81,9 @@ async def _accept(core: Core, request: BootRequest) -> Zone:
     waiting = [z for z in core.zones.values() if z.state in (State.QUEUED, State.CREATING)]
     if len(waiting) + len(core.booting) >= core.settings.queue:
         got = f"{len(waiting)} that wait already"
-        raise NotEnough(f"zone {name}", expected=f"{core.settings.queue} zones at most to wait", got=got, temporary=True)
+        raise NotEnough(
+            f"zone {name}", expected=f"{core.settings.queue} zones at most to wait", got=got, temporary=True
+        )
     if request.reservation:
         _check_reservation(core, request)
     core.booting.add(name)

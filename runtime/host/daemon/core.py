@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import logging
 import sqlite3
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,7 +21,7 @@ from runtime.host.daemon.errors import StateDamaged
 from runtime.host.daemon.events import Events
 from runtime.host.daemon.logwriter import LogWriter
 from runtime.host.daemon.signals import Clock, SystemClock
-from runtime.host.daemon.zone import Zone, row
+from runtime.host.daemon.zone import Run, Zone, row
 from runtime.host.ledger import LedgerDir
 from runtime.net.addresses import allocate_index
 
@@ -31,6 +31,9 @@ T = TypeVar("T")
 
 
 NoteTaker = Callable[[Zone, str, Mapping[str, Any]], Awaitable[None]]  # zone, container, what its agent told
+
+
+RunEnder = Callable[[Zone, Run], Awaitable[None]]
 
 
 @dataclass(frozen=True)
@@ -58,7 +61,7 @@ class Core:
     booting:    names of zones that are being accepted; taking: network indexes of runs that are being begun.
     unfinished: ledgers whose teardown Xen has not let finish, with the network index they hold.
     leaving:    zoned ends and its zones go on.
-    note_takers: who else hears what agents tell.
+    note_takers: who else hears what agents tell; run_enders: who else is to know that a run has ended.
     """
 
     settings: Settings
@@ -73,6 +76,8 @@ class Core:
     unfinished: dict[str, int] = field(default_factory=dict)
     leaving: bool = False
     note_takers: list[NoteTaker] = field(default_factory=list)
+    run_enders: list[RunEnder] = field(default_factory=list)
+    tasks: set[asyncio.Task[None]] = field(default_factory=set)
     deaths: Deaths | None = None
 
     def __post_init__(self) -> None:
@@ -102,6 +107,12 @@ class Core:
         """From another thread: have it called on the loop."""
         with contextlib.suppress(RuntimeError):  # the loop has closed
             self.loop.call_soon_threadsafe(callback)
+
+    def background(self, work: Coroutine[Any, Any, None]) -> None:
+        """Have it done while nobody waits; it ends with zoned."""
+        task = self.loop.create_task(work)
+        self.tasks.add(task)
+        task.add_done_callback(self.tasks.discard)
 
     def give_up(self, why: str) -> None:
         """zoned cannot go on; the next one adopts its zones."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -16,6 +16,7 @@ from typing import Any, Protocol
 from pipeline.bundle.model import Port
 from pipeline.oci import Descriptor
 from runtime.boot import hotplug, machine, resize
+from runtime.boot.attend import Attendant
 from runtime.boot.build import build_domain
 from runtime.boot.domain import Domain, adopt
 from runtime.boot.doors import DomainInfo, Hypervisor
@@ -27,7 +28,7 @@ from runtime.boot.teardown import teardown as teardown_domain
 from runtime.boot.watch import Deaths
 from runtime.boot.xenstore import Watch, XenStore
 from runtime.host import sources
-from runtime.host.daemon.agent import AgentLink
+from runtime.host.daemon.agent import OpenLink, no_link
 from runtime.host.ledger import Ledger, Record
 from runtime.host.loops import LoopDevice
 from runtime.net.addresses import ZoneAddresses
@@ -38,8 +39,6 @@ log = logging.getLogger(__name__)
 
 TEARDOWN_TIMEOUT_S = 10.0
 KIB_PER_PAGE = 4
-
-OpenLink = Callable[[Domain], Awaitable[AgentLink | None]]
 
 
 class Network(Protocol):
@@ -61,17 +60,13 @@ class Network(Protocol):
 MakeNetwork = Callable[..., Network]
 
 
-async def no_link(domain: Domain) -> AgentLink | None:
-    """For zones without an agent channel."""
-    return None
-
-
 @dataclass
 class Edge:
     """This machine.
 
     stores:       where blobs lie, the host's own first.
     deny:         networks no zone of this host may reach, beside those closed to every zone.
+    attendant:    who serves the consoles.
     disk_wait_s:  how long a disk with a blob may take to appear; 0 where disks are not how blobs come.
     """
 
@@ -82,6 +77,7 @@ class Edge:
     disk_wait_s: float = 0.0
     open_link: OpenLink = no_link
     make_network: MakeNetwork = ZoneNetwork
+    attendant: Attendant | None = None
 
     # -- looking -------------------------------------------------------------------------------------------------------
 
@@ -112,9 +108,9 @@ class Edge:
         """Have each end of a domain told, from a thread."""
         return Deaths(self.hypervisor, self.xenstore, told)
 
-    def watch_state(self, domain: Domain, told: Callable[[bytes | None], None]) -> Watch:
-        """Have news of what a zone's init reports told, from a thread."""
-        return self.xenstore.watch(f"{domain_path(domain.domid)}/zone/state", told)
+    def watch_state(self, domain: Domain, notify: Callable[[], None]) -> Watch:
+        """Be told, from a thread, that a zone's init may have reported something."""
+        return self.xenstore.watch(f"{domain_path(domain.domid)}/zone/state", notify)
 
     # -- a run ---------------------------------------------------------------------------------------------------------
 
@@ -136,11 +132,13 @@ class Edge:
 
     def build(self, plan: DomainPlan, ledger: Ledger, console_log: Path) -> Domain:
         """A domain, paused."""
-        return build_domain(plan, self.hypervisor, self.xenstore, ledger.record, console_log=console_log)
+        return build_domain(
+            plan, self.hypervisor, self.xenstore, ledger.record, console_log=console_log, attendant=self.attendant
+        )
 
     def adopt(self, records: Sequence[Record]) -> Domain | None:
         """A running domain of an earlier zoned."""
-        return adopt(records, self.hypervisor, self.xenstore)
+        return adopt(records, self.hypervisor, self.xenstore, attendant=self.attendant)
 
     def network(self, name: str, addresses: ZoneAddresses, mtu: int, ledger: Ledger) -> Network:
         """A zone's network, not yet made."""

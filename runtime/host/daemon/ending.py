@@ -48,6 +48,8 @@ async def end(core: Core, zone: Zone, run: Run, exit: ExitStatus) -> None:
         core.unfinished[run.ledger.name] = run.addresses.index
     zone.exit, zone.finished = exit, core.clock.now()
     zone.console_tail = tuple(await core.thread(tail_of, run.console)) if exit.reason or exit.crashed else ()
+    for told in core.run_enders:
+        await told(zone, run)
     zone.last, zone.run = run, None
     await core.save(zone)
     if finished:

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping
 from typing import Any
 
 from runtime.errors import RuntimeFault
+from runtime.host.agentlink.model import Stream
 from runtime.host.daemon import exits, logreader
-from runtime.host.daemon.agent import MAIN, AgentLink, AgentStream
+from runtime.host.daemon.agent import MAIN, AgentLink
 from runtime.host.daemon.core import Core
 from runtime.host.daemon.errors import NoAgent, WrongState
-from runtime.host.daemon.model import ExitStatus, Metric, Output, ProcessStart, TerminalSize, ZoneProcess
+from runtime.host.daemon.model import ExitStatus, LogEntry, Metric, Output, ProcessStart, TerminalSize, ZoneProcess
+from runtime.host.daemon.signals import Changes, first
 from runtime.host.daemon.zone import Zone
+from runtime.init.channel import frames
 
 STDIN, STDOUT, STDERR = 0, 1, 2
 COPY_BYTES = 32 << 10
@@ -72,10 +75,19 @@ async def call(zone: Zone, method: str, params: dict[str, Any], timeout_s: float
 
 
 class StreamSession(Session):
-    """An exec or a dialled connection: a stream of its own."""
+    """An exec or a dialled connection: a stream of its own.
 
-    def __init__(self, stream: AgentStream, ended: Callable[[ExitStatus], Any] = lambda exit: None) -> None:
-        self._stream, self._ended, self._over = stream, ended, False
+    detached:  leaving does not end it; what it says is thrown away then.
+    """
+
+    def __init__(
+        self,
+        stream: Stream,
+        ended: Callable[[ExitStatus], Awaitable[None]] | None = None,
+        *,
+        detached: Callable[[Coroutine[Any, Any, None]], None] | None = None,
+    ) -> None:
+        self._stream, self._ended, self._detached, self._over = stream, ended, detached, False
 
     async def write_stdin(self, data: bytes) -> None:
         await self._stream.write(STDIN, data)
@@ -91,33 +103,46 @@ class StreamSession(Session):
 
     async def outputs(self) -> AsyncIterator[Output]:
         async for kind, fd, data in self._stream:
-            if kind == "data":
-                yield Output(_NAMES.get(fd, "stdout"), data)
-                self._stream.consumed(fd, len(data))  # only when the reader comes for more
-            elif kind == "event" and "started" in data:
+            if kind == frames.DATA and isinstance(data, bytes):
+                yield Output(_NAMES.get(fd, "stdout"), data)  # credit is given when the reader comes for more
+            elif kind == frames.EVENT and isinstance(data, dict) and "started" in data:
                 yield Output("started")
         result = await self._stream.result()
         self._over = True
         exit = exits.from_agent(result.get("exit", result)) or ExitStatus()
-        self._ended(exit)
+        if self._ended is not None:
+            await self._ended(exit)
         yield Output("exit", exit=exit)
 
     async def close(self) -> None:
-        if not self._over:
+        if self._over:
+            return
+        if self._detached is not None:
+            self._detached(self._throw_away())
+        else:
             self._over = True
             self._stream.cancel()
+
+    async def _throw_away(self) -> None:
+        with contextlib.suppress(RuntimeFault):
+            async for _ in self.outputs():
+                pass
 
 
 class AttachSession(Session):
     """A workload's output as its log has it, and its input, which is opened when it is first used."""
 
-    def __init__(self, core: Core, zone: Zone, container: str, entries: AsyncIterator[Any], exit: Any) -> None:
-        self._core, self._zone, self._container = core, zone, container
-        self._entries, self._exit = entries, exit
-        self._stdin: AgentStream | None = None
-        self._reader: asyncio.Task[None] | None = None
+    def __init__(
+        self,
+        zone: Zone,
+        container: str,
+        entries: AsyncIterator[LogEntry],
+        exit: Callable[[], ExitStatus | None],
+    ) -> None:
+        self._zone, self._container, self._entries, self._exit = zone, container, entries, exit
+        self._stdin: Stream | None = None
 
-    async def _input(self) -> AgentStream:
+    async def _input(self) -> Stream:
         if self._stdin is None:
             self._stdin = await link_of(self._zone).open("stdin", {"id": self._container})
         return self._stdin
@@ -155,13 +180,17 @@ async def attach_main(core: Core, zone: Zone, start: ProcessStart) -> Session:
     writer = core.log_of(zone)
 
     def over() -> bool:
+        # Its log is whole once the run has been let go of.
         return not zone.state.live or (run is not None and zone.run is not run)
 
-    changes = Joined(zone, writer.changes)
     entries = logreader.read_log(
-        writer.directory, tail=-1 if start.replay else 0, changes=changes, ended=over, run=run.uuid if run else ""
+        writer.directory,
+        tail=-1 if start.replay else 0,
+        changes=Joined(zone.changes, writer.changes),
+        ended=over,
+        run=run.uuid if run else zone.uuid,
     )
-    session = AttachSession(core, zone, MAIN, entries, lambda: zone.exit)
+    session = AttachSession(zone, MAIN, entries, lambda: zone.exit)
     if start.size is not None and zone.bundle.process.tty:
         with contextlib.suppress(RuntimeFault):  # its terminal may not be there yet
             await session.resize(start.size)
@@ -169,41 +198,41 @@ async def attach_main(core: Core, zone: Zone, start: ProcessStart) -> Session:
 
 
 class Joined:
-    """The changes of a zone and of its log, as one."""
+    """Two kinds of changes as one."""
 
-    def __init__(self, zone: Zone, log: Any) -> None:
-        self._zone, self._log = zone.changes, log
+    def __init__(self, one: Changes, other: Changes) -> None:
+        self._one, self._other = one, other
 
     @property
     def count(self) -> int:
-        return int(self._zone.count + self._log.count)
+        """Of both."""
+        return self._one.count + self._other.count
 
     async def after(self, count: int) -> None:
-        from runtime.host.daemon.signals import first
-
+        """Return once the count is another one."""
         while self.count == count:
-            await first(self._zone.after(self._zone.count), self._log.after(self._log.count))
+            await first(self._one.after(self._one.count), self._other.after(self._other.count))
 
 
 async def exec_process(core: Core, zone: Zone, container: str, start: ProcessStart) -> Session:
-    """One more process in a container."""
-    process: dict[str, Any] = {"argv": list(start.argv), "env": list(start.env), "tty": start.tty, "stdin": start.stdin}
+    """One more process in a container, or (\"\") in the zone itself."""
+    process: dict[str, Any] = {"argv": list(start.argv), "tty": start.tty}
+    if start.env:
+        process["env"] = list(start.env)
     if start.cwd:
         process["cwd"] = start.cwd
     if start.user:
         process["user"] = start.user
     if start.size is not None:
         process["size"] = [start.size.rows, start.size.columns]
-    stream = await link_of(zone).open("exec", {"container": container, "process": process, "detach": start.detach})
+    params = {"process": process} | ({"container": container} if container else {})
+    stream = await link_of(zone).open("exec", params)
     await core.tell("exec.start", zone, command=" ".join(start.argv)[:200])
-    tasks: set[asyncio.Task[None]] = set()
 
-    def ended(exit: ExitStatus) -> None:
-        task = asyncio.ensure_future(core.tell("exec.exit", zone, code=str(exit.code)))
-        tasks.add(task)
-        task.add_done_callback(tasks.discard)
+    async def ended(exit: ExitStatus) -> None:
+        await core.tell("exec.exit", zone, code=str(exit.code))
 
-    return StreamSession(stream, ended)
+    return StreamSession(stream, ended, detached=core.background if start.detach else None)
 
 
 async def dial(zone: Zone, address: str, port: int) -> Session:
@@ -237,10 +266,9 @@ async def copy_out(zone: Zone, container: str, path: str) -> AsyncIterator[bytes
     stream = await link_of(zone).open("copy_out", {"container": container, "path": path})
     over = False
     try:
-        async for kind, fd, data in stream:
-            if kind == "data":
+        async for kind, _, data in stream:
+            if kind == frames.DATA and isinstance(data, bytes):
                 yield data
-                stream.consumed(fd, len(data))
         await stream.result()
         over = True
     finally:

@@ -49,13 +49,13 @@ def launch_of(request: BootRequest, addresses: ZoneAddresses) -> Launch:
         hostname=bundle.hostname,
         seed=os.urandom(32).hex(),
         modules=bundle.modules,
-        process=bundle.process,
+        process=bundle.process if bundle.process.argv else None,  # none: the zone idles
         addons="xvdb" if bundle.addons else "",
         late_modules=bundle.late_modules,
         readonly_root=bundle.readonly_root,
         overlay_size_mib=bundle.overlay_size_mib,
         network=network,
-        extra={"stdin": True} if request.stdin_open else {},
+        extra={"stdin_open": True} if request.stdin_open else {},
     )
 
 

@@ -24,7 +24,10 @@ async def update(core: Core, zone: Zone, change: Update) -> ZoneInfo:
             raise BadRequest(subject, expected="a restart policy or removal at its end", got="both")
     memory_mib = resources.memory_mib if change.memory_mib is None else change.memory_mib
     vcpus = resources.vcpus if change.vcpus is None else change.vcpus
-    most_mib, most_vcpus = max(resources.memory_max_mib, resources.memory_mib), max(resources.vcpus_max, resources.vcpus)
+    most_mib, most_vcpus = (
+        max(resources.memory_max_mib, resources.memory_mib),
+        max(resources.vcpus_max, resources.vcpus),
+    )
     if run is not None:
         # The most was fixed when the domain was built; an exited zone may be given more.
         for name, asked, most in (("memory", memory_mib, most_mib), ("vcpus", vcpus, most_vcpus)):
@@ -90,7 +93,7 @@ def _drop_ports(zone: Zone, rules: tuple[PortRule, ...]) -> None:
 
 
 def _matching(zone: Zone, wanted: tuple[PortRule, ...]) -> tuple[PortRule, ...]:
-    """The zone's rules that are meant: by address and port here, or by the port in the zone where only that is given."""
+    """The rules that are meant: by address and port here or on the user's machine, or by the zone's port alone."""
     found = []
     for rule in wanted:
         same = [

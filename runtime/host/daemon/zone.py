@@ -57,7 +57,6 @@ class Run:
     told: ExitStatus | None = None
     reason: str = ""
     since: float = 0.0  # by the monotonic clock
-    open_ports: set[int] = field(default_factory=set)  # in the zone, as its agent told
     news: Changes = field(default_factory=Changes)
 
 

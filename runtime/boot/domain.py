@@ -99,11 +99,15 @@ class Domain:
         path = f"{nodes.domain_path(self.domid)}/zone/control/stop"
         self.xenstore.write(path, f"{signal} {timeout_s:g}")
 
-    def destroy(self, *, timeout_s: float = 30.0) -> None:
-        """End it and remove all that belongs to it; twice is fine. Raises TeardownFault where Xen does not let go."""
+    def let_go(self) -> None:
+        """Give up console and channel; the domain goes on, and whoever comes next may `adopt` it. Twice is fine."""
         if self.channel is not None:
             self.channel.close()
         self.console.close()
+
+    def destroy(self, *, timeout_s: float = 30.0) -> None:
+        """End it and remove all that belongs to it; twice is fine. Raises TeardownFault where Xen does not let go."""
+        self.let_go()
         teardown(self.records, self.hypervisor, self.xenstore, timeout_s=timeout_s)
 
     def __enter__(self) -> Domain:

@@ -115,16 +115,20 @@ async def _adopt(core: Core, head: Head, ledger: Ledger, records: list[Record]) 
             log.error("zone %s: the engine of its network does not run", head.name)
         return True
 
+    zone = _zone_of(core, head)
+
     try:
         taken = await core.thread(take)
     except BaseException:
         if run.domain is not None:
-            await core.thread(run.domain.console.close)  # it holds a page of a domain that is to go
+            await core.thread(run.domain.let_go)  # it holds pages of a domain that is to go
         raise
     if not taken:
         raise RuntimeFault(f"zone {head.name}", got="it ended just now")
-    zone = _zone_of(core, head)
+    assert run.network is not None
     zone.ports = zone.ports or _ports_of(records)
+    zone.held.take_back(zone.ports, run.network.published())
+    await core.thread(core.edge.care_for, run.network)
     if not zone.state.up:
         zone.state, zone.started = State.RUNNING, zone.started or core.clock.now()
     assert run.domain is not None and core.deaths is not None

@@ -94,6 +94,7 @@ async def bring_up(core: Core, zone: Zone, run: Run) -> None:
     await core.save(zone, "zone.running", domid=str(domain.domid))
     with times("engine"):
         await core.thread(network.serve)
+    await core.thread(core.edge.care_for, network)
     run.up = True
     zone.changes.tell()
     zone.say("running")

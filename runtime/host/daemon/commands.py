@@ -47,8 +47,6 @@ async def boot(core: Core, request: BootRequest, emit: Emit) -> ZoneInfo:
     """See Manager.boot."""
     check_request(request)
     name = request.bundle.name
-    if core.settings.missing:
-        raise NotPrepared(f"zone {name}", expected="a host for zones", got="; ".join(core.settings.missing))
     if core.leaving:
         raise NotPrepared(f"zone {name}", got="zoned is ending", temporary=True)
     if request.reservation and request.reservation not in core.reservations:

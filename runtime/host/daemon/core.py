@@ -43,6 +43,7 @@ class Settings:
     run_dir:    what does not survive a reboot: ledgers. state_dir: what does: database, logs, store.
     preparing:  how many zones are made ready at once; building: how many domains are built at once, as building fills
                 memory as fast as one core can; queue: how many zones may wait for either.
+    warnings:   what preflight found, a sentence each.
     """
 
     run_dir: Path
@@ -51,7 +52,7 @@ class Settings:
     preparing: int = 4
     building: int = 2
     queue: int = 64
-    missing: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
 
 
 @dataclass

@@ -33,7 +33,9 @@ from runtime.host.ledger import Ledger, Record
 from runtime.host.loops import LoopDevice
 from runtime.net.addresses import ZoneAddresses
 from runtime.net.network import ZoneNetwork
-from runtime.net.network import teardown as teardown_network
+from runtime.net.published import Published
+from runtime.net.supervise import EngineSupervisor
+from runtime.net.teardown import teardown as teardown_network
 
 log = logging.getLogger(__name__)
 
@@ -48,7 +50,7 @@ class Network(Protocol):
     def use(self, listeners: Iterable[tuple[Port, Any]]) -> None: ...
     def attach(self, vif: str) -> None: ...
     def serve(self) -> None: ...
-    def publish(self, ports: Iterable[Port]) -> tuple[tuple[str, int], ...]: ...
+    def published(self) -> tuple[Published, ...]: ...
     def unpublish(self, address: str, port: int) -> None: ...
     def answers(self, zone_port: int, *, timeout_s: float = 1.0) -> bool: ...
     def alive(self) -> bool: ...
@@ -66,7 +68,7 @@ class Edge:
 
     stores:       where blobs lie, the host's own first.
     deny:         networks no zone of this host may reach, beside those closed to every zone.
-    attendant:    who serves the consoles.
+    attendant:    who serves the consoles. engines: who replaces engines that end.
     disk_wait_s:  how long a disk with a blob may take to appear; 0 where disks are not how blobs come.
     """
 
@@ -78,6 +80,7 @@ class Edge:
     open_link: OpenLink = no_link
     make_network: MakeNetwork = ZoneNetwork
     attendant: Attendant | None = None
+    engines: EngineSupervisor | None = None
 
     # -- looking -------------------------------------------------------------------------------------------------------
 
@@ -143,6 +146,16 @@ class Edge:
     def network(self, name: str, addresses: ZoneAddresses, mtu: int, ledger: Ledger) -> Network:
         """A zone's network, not yet made."""
         return self.make_network(name, addresses, mtu, ledger.record, deny=self.deny)
+
+    def care_for(self, network: Network) -> None:
+        """Have its engine replaced whenever it ends."""
+        if self.engines is not None and isinstance(network, ZoneNetwork):
+            self.engines.add(network)
+
+    def care_no_more(self, network: Network) -> None:
+        """Before it is destroyed."""
+        if self.engines is not None and isinstance(network, ZoneNetwork):
+            self.engines.discard(network)
 
     def teardown(self, records: Sequence[Record]) -> None:
         """End all that the records name. Raises what still stands in the way, after everything was tried."""

@@ -68,6 +68,8 @@ def let_go(edge: Edge, run: Run) -> bool:
     finished = True
     if run.watch is not None:
         run.watch.close()
+    if run.network is not None:
+        edge.care_no_more(run.network)
     for part in (run.domain, run.network):
         try:
             if part is not None:
@@ -93,8 +95,10 @@ async def leave(core: Core, run: Run) -> None:
     def release() -> None:
         if run.watch is not None:
             run.watch.close()
+        if run.network is not None:
+            core.edge.care_no_more(run.network)
         if run.domain is not None:
-            run.domain.console.close()
+            run.domain.let_go()
         # Loop devices stay: blkback holds them, and our descriptors end with us.
 
     await core.thread(release)

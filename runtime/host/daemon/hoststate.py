@@ -43,7 +43,7 @@ async def status(core: Core, started: float) -> HostStatus:
         cpus=machine.cpus,
         zones_running=sum(zone.state.up for zone in core.zones.values()),
         zones_total=len(core.zones),
-        missing=core.settings.missing,
+        missing=core.settings.warnings,
         started_unix_s=started,
         zoned_rss_kib=rss_kib(),
         pid=os.getpid(),

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Sequence
 
 from pipeline.bundle.model import Port
 from runtime.host.daemon.model import PortRule
-from runtime.net.network import listener_for
+from runtime.net.published import Published, listen_on
 
 
 class HeldPorts:
@@ -34,9 +34,9 @@ class HeldPorts:
                 if rule in self._held:
                     bound.append(rule)
                     continue
-                listener = listener_for(zone, Port(rule.address, rule.port, rule.zone_port, rule.protocol))
-                taken = dataclasses.replace(rule, port=listener.getsockname()[1])
-                new[taken] = listener
+                published = listen_on(zone, Port(rule.address, rule.port, rule.zone_port, rule.protocol))
+                taken = dataclasses.replace(rule, port=published.port)
+                new[taken] = published.listener
                 bound.append(taken)
         except BaseException:
             for listener in new.values():
@@ -44,6 +44,14 @@ class HeldPorts:
             raise
         self._held |= new
         return tuple(bound)
+
+    def take_back(self, rules: Iterable[PortRule], published: Iterable[Published]) -> None:
+        """Hold what the network of a zone that is adopted has."""
+        by_key = {item.key: item.listener for item in published}
+        for rule in rules:
+            listener = by_key.get(f"{rule.address}:{rule.port}")
+            if listener is not None and listener.fileno() >= 0:
+                self._held[rule] = listener.dup()
 
     def listeners(self, rules: Sequence[PortRule]) -> list[tuple[Port, socket.socket]]:
         """Those of rules that are held, as a network uses them."""

@@ -166,7 +166,7 @@ class XenHost(RemoteHost):
         progress.say("starting zoned")
         log = self._path.parent / "zoned.log"
         if not _start_by_systemd():
-            _start(log)
+            _start(log, self._store)
         deadline = time.monotonic() + ZONED_START_TIMEOUT_S
         while not self.is_up():
             if time.monotonic() > deadline:
@@ -193,11 +193,11 @@ def _start_by_systemd() -> bool:
     return True
 
 
-def _start(log: Path) -> None:
+def _start(log: Path, store: Store) -> None:
     log.parent.mkdir(parents=True, exist_ok=True, mode=0o755)
     with open(log, "ab") as said:
         subprocess.Popen(
-            [sys.executable, "-m", "runtime.host.zoned"],
+            [sys.executable, "-m", "runtime.host.zoned", "--store", str(store.root)],
             stdin=subprocess.DEVNULL,
             stdout=said,
             stderr=said,

@@ -17,7 +17,6 @@ from pipeline.oci import Descriptor, canonical_json
 from pipeline.progress import Progress
 from pipeline.store import Store
 from runtime.errors import RuntimeFault
-from runtime.host.faults import HostDown
 
 if TYPE_CHECKING:
     from runtime.host.api.host_pb2 import BootZoneReply, BootZoneRequest, PortRule, ZoneInfo
@@ -233,16 +232,13 @@ def up_line(booted: Booted) -> str:
 
 
 def zones(host: Host) -> list[ZoneInfo]:
-    """Every zone of a host that is up; none when it is not."""
+    """Every zone of a host that is up; none when it is not. Raises HostDown where one that is up does not answer."""
     from runtime.host.api.host_pb2 import ListZonesRequest
 
     if not host.is_up():
         return []
-    try:
-        with host.connect() as client:
-            return list(client.call(client.host.ListZones, ListZonesRequest(all=True)).zones)
-    except HostDown:
-        return []
+    with host.connect() as client:
+        return list(client.call(client.host.ListZones, ListZonesRequest(all=True)).zones)
 
 
 def _url(rule: Any) -> str:

@@ -88,6 +88,8 @@ class FakeZoned:
         self.networks: list[Any] = []
         self.findings: list[Any] = []
         self.boot_error: SentenceError | None = None
+        self.hold_boots = False  # the domain runs, and nothing more comes
+        self.cancelled_boots: list[str] = []
         self.on_call: Callable[[str], object] = lambda method: None
         self.changed: asyncio.Condition
         self.called: asyncio.Event  # set, and cleared at once, by every call
@@ -340,6 +342,13 @@ class Servicer(HostBase):
         for stage, state in (("queued", "queued"), ("build", "creating"), ("running", "running")):
             await fake.change(zone, state, f"zone.{state}")
             await stream.send_message(pb.BootZoneReply(stage=stage, text=f"zone {name}: {stage}", zone=zone))
+        if fake.hold_boots:
+            try:
+                await fake.until(lambda: not fake.hold_boots)
+            except asyncio.CancelledError:
+                fake.cancelled_boots.append(name)
+                await fake.end(zone, 137)
+                raise
         if name in fake.programs and not request.stdin_open:
             program = asyncio.ensure_future(self._workload(zone))
             zone_programs.add(program)

@@ -114,7 +114,8 @@ def test_out_of_a_zone(zone, source: str, target: str, there: dict[str, str | No
 
 def test_streams(zone, start, root: Path) -> None:
     out, _ = start("cp", "web:/etc/app", "-").communicate(timeout=30)
-    assert tarfile.open(fileobj=io.BytesIO(out)).getnames() == ["app", "app/conf"]
+    with tarfile.open(fileobj=io.BytesIO(out)) as tar:
+        assert tar.getnames() == ["app", "app/conf"]
     process = start("cp", "-", "web:/srv")
     assert process.communicate(out, timeout=30) == (b"", b"") and process.returncode == 0
     assert tree(root / "srv") == APP

@@ -13,6 +13,7 @@ from support.stores import built, damage, image
 from pipeline.oci import Digest
 from pipeline.store import Store
 from runtime.host import storeuse
+from runtime.host.api.host_pb2 import ZoneInfo
 from runtime.host.cli import main
 
 
@@ -79,7 +80,7 @@ def test_what_a_process_has_open_is_in_use(store: Store) -> None:
 
 def test_what_zones_run_from_is_in_use(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     manifest, kernel = Digest.of(b"manifest"), Digest.of(b"kernel")
-    running = [{"name": "web", "manifest": str(manifest), "blobs": [str(kernel)]}, {"name": "old", "manifest": ""}]
+    running = [ZoneInfo(name="web", manifest=str(manifest), blobs=[str(kernel)]), ZoneInfo(name="old")]
     monkeypatch.setattr(storeuse.actions, "zones", lambda host: running)
     assert storeuse.in_use(store, None) == {manifest, kernel}  # type: ignore[arg-type]
 

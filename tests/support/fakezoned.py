@@ -349,7 +349,7 @@ class Servicer(HostBase):
                 fake.cancelled_boots.append(name)
                 await fake.end(zone, 137)
                 raise
-        if name in fake.programs and not request.stdin_open:
+        if name in fake.programs and request.until_ready:  # else it waits for who attaches
             program = asyncio.ensure_future(self._workload(zone))
             zone_programs.add(program)
         await fake.change(zone, "ready", "zone.ready")

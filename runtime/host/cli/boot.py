@@ -46,4 +46,4 @@ def run(arguments: Namespace) -> None:
         found = bundles.pull_bundle(open_env(progress), arguments.name, replaces=arguments.replace)
         return actions.boot_bundle(host, store, *found, wait=wait, progress=progress)
 
-    write(actions.up_line(with_progress(boot)) + "\n")
+    write(actions.up_line(with_progress(boot, patient=True)) + "\n")

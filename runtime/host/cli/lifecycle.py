@@ -185,13 +185,13 @@ def _each(
     """
     from pipeline.store import Store
     from runtime.host import actions
-    from runtime.host.cli.link import meant, slow
+    from runtime.host.cli.link import meant
     from runtime.host.cli.terminal import with_progress
     from runtime.host.hosts import select_host
 
     async def one(client: Any, name: str, progress: Any) -> bool:
         try:
-            async with slow(progress, f"zone {name}: {doing}"):
+            with progress.bar(f"zone {name}: {doing}", unit="steps"):
                 line = await work(client, name)
         except SentenceError as error:
             sys.stderr.write(f"error: {await meant(client, [name], error)}\n")
@@ -205,7 +205,7 @@ def _each(
 
     host = select_host(Store(), arguments.host)
     with host.connect() as client:
-        done = with_progress(lambda progress: client.run(every(client, progress)))
+        done = with_progress(lambda progress: client.run(every(client, progress)), patient=True)
         if any(done):
             (then or (lambda host: actions.tidy(host, client)))(host)
     return 0 if all(done) else 1

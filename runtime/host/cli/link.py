@@ -1,11 +1,10 @@
-"""From a command to zoned: one connection for one coroutine; what was meant where a name is wrong; slow work told."""
+"""From a command to zoned: one connection for one coroutine; what was meant where a name is wrong."""
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 from argparse import Namespace
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterator
+from collections.abc import Callable, Coroutine, Iterable, Iterator
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from pipeline.errors import SentenceError
@@ -17,7 +16,6 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 UNKNOWN_ZONE = "UnknownZone"
-SLOW_S = 2.0
 
 
 class NoSuchZone(RuntimeFault):
@@ -75,16 +73,3 @@ async def zone_names(client: HostClient) -> list[str]:
     except RuntimeFault:
         return []
     return sorted(zone.name for zone in reply.zones)
-
-
-@contextlib.asynccontextmanager
-async def slow(progress: Any, title: str) -> AsyncIterator[None]:
-    """A context for what is mostly over before anyone wonders: progress is shown once it lasts two seconds."""
-    with contextlib.ExitStack() as stack:
-        timer = asyncio.get_running_loop().call_later(
-            SLOW_S, lambda: stack.enter_context(progress.bar(title, unit="steps"))
-        )
-        try:
-            yield
-        finally:
-            timer.cancel()

@@ -9,7 +9,7 @@ from argparse import ArgumentTypeError, Namespace
 from typing import Any
 
 from runtime.host.cli.parsers import Parser, complete, format_argument, quiet_argument
-from runtime.host.cli.terminal import escaped, show, table, write
+from runtime.host.cli.terminal import escaped, plain_table, show, write
 
 EXAMPLES = """\
 A filter is KEY=VALUE; with several keys all must fit, with one key twice either may:
@@ -22,7 +22,7 @@ examples:
   zone ps -a --filter state=exited -q      names alone, for `zone rm $(…)`
   zone ps --format json | jq -r '.[].name'
 """
-HEAD = ["NAME", "ID", "IMAGE", "STATE", "DOMID", "MIB", "VCPUS", "ADDRESS", "PORTS"]
+HEAD = ["NAME", "IMAGE", "STATE", "DOMID", "MIB", "VCPUS", "ADDRESS", "PORTS"]
 KEYS = ("name", "state", "image", "label", "exited", "health", "network")
 TICK_S = 2.0
 
@@ -103,7 +103,7 @@ async def _watch(zoned: Any, arguments: Namespace) -> None:
     try:
         with Redraw() as screen:
             while True:
-                screen.draw(lines(await _zones(zoned, arguments)))
+                screen.draw(table_text(await _zones(zoned, arguments)).splitlines())
                 with contextlib.suppress(TimeoutError):
                     await asyncio.wait_for(changed.wait(), TICK_S if screen.in_place else None)
                 changed.clear()
@@ -130,15 +130,13 @@ def _show(zones: list[Any], arguments: Namespace) -> None:
     if arguments.quiet:
         write("".join(f"{escaped(zone.name)}\n" for zone in zones))
     elif not show([zone_document(zone) for zone in zones], arguments.format):
-        table(HEAD, [row(zone, time.time()) for zone in zones])
+        write(table_text(zones))
 
 
-def lines(zones: list[Any]) -> list[str]:
-    """The table as lines."""
-    from runtime.host.cli.terminal import plain_table
-
+def table_text(zones: list[Any]) -> str:
+    """The table, on a terminal, too, in plain columns: what is folded cannot be read, or copied, as a line."""
     now = time.time()
-    return plain_table([HEAD, *([escaped(cell) for cell in row(zone, now)] for zone in zones)]).splitlines()
+    return plain_table([HEAD, *([escaped(cell) for cell in row(zone, now)] for zone in zones)])
 
 
 def row(zone: Any, now: float) -> list[Any]:
@@ -151,7 +149,6 @@ def row(zone: Any, now: float) -> list[Any]:
     domid = zone.domid or ""
     return [
         zone.name,
-        zone.id[:12],
         short(zone.image),
         state_text(zone, now),
         domid,

@@ -93,7 +93,7 @@ def run(arguments: Namespace) -> int:
         actions.prepare(host, store, made.manifest, made.bundle, timeline, progress)
         return made
 
-    made = with_progress(prepared)
+    made = with_progress(prepared, patient=True)
     with host.connect() as client:
         # Attached: a workload that ends at once is still seen from its first byte, as the attach replays it.
         wishes = actions.Wishes(until="ready" if arguments.detach else "running", remove=arguments.rm)
@@ -101,7 +101,7 @@ def run(arguments: Namespace) -> int:
         def start(progress: Any) -> Any:
             return actions.start(client, host, made.manifest, made.bundle, wishes, timeline, progress)
 
-        zone = with_progress(start).zone
+        zone = with_progress(start, patient=True).zone
         if arguments.detach:
             write(f"{escaped(zone.name)}\n")
             return 0

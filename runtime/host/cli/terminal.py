@@ -81,11 +81,20 @@ def window_size() -> tuple[int, int]:
     return 24, 80
 
 
-def with_progress(work: Callable[[Any], Any], *, quiet: bool = False) -> Any:
-    """`work(progress)`, with progress on stderr that is taken off it again; `quiet`: with none."""
+def with_progress(work: Callable[[Any], Any], *, quiet: bool = False, patient: bool = False) -> Any:
+    """`work(progress)`, with progress on stderr that is taken off it again.
+
+    quiet:   with none. patient: only of what takes longer than two seconds.
+    """
     from pipeline.progress import Progress, for_terminal
 
-    progress = Progress() if quiet else for_terminal()
+    progress: Progress
+    if patient:
+        from runtime.host.cli.patience import PatientProgress
+
+        progress = PatientProgress(for_terminal)
+    else:
+        progress = Progress() if quiet else for_terminal()
     try:
         return work(progress)
     finally:

@@ -51,9 +51,9 @@ def test_schema_names_the_key(tmp_path, key: str, said: str) -> None:
 
 def test_maxima_are_at_least_what_the_zone_begins_with() -> None:
     assert parse_resources({}, subject="s") == Resources(256, 256, 1, 1)
-    with pytest.raises(BadSpec, match="s.memory_max_mib: expected at least 256, what the zone begins with, got 128"):
+    with pytest.raises(BadSpec, match=r"s\.memory_max_mib: expected at least 256, what the zone begins with, got 128"):
         parse_resources({"memory_max_mib": 128}, subject="s")
-    with pytest.raises(BadSpec, match="s.vcpus_max"):
+    with pytest.raises(BadSpec, match=r"s\.vcpus_max"):
         parse_resources({"vcpus": 4, "vcpus_max": 2}, subject="s")
 
 

@@ -64,9 +64,9 @@ def start(zoned: FakeZoned) -> Iterator[Callable[..., subprocess.Popen[bytes]]]:
     """Starts `zone` as a process of its own, whose stdin, stdout and stderr are pipes unless said otherwise."""
     running: list[subprocess.Popen[bytes]] = []
 
-    def start(*words: str, **options: object) -> subprocess.Popen[bytes]:
+    def start(*words: str, code: str = "", **options: object) -> subprocess.Popen[bytes]:
         pipes = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
-        command = [sys.executable, "-m", "runtime.host.cli", *words]
+        command = [sys.executable, *(("-c", code) if code else ("-m", "runtime.host.cli")), *words]
         running.append(subprocess.Popen(command, cwd=PROJECT, env=os.environ, **(pipes | options)))  # type: ignore[call-overload]
         return running[-1]
 

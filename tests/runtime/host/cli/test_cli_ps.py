@@ -26,7 +26,7 @@ def zones(zoned):
 
 def test_table_has_a_row_for_each_running_zone(zone, zones) -> None:
     head, web, db = zone("ps").splitlines()
-    assert head.split() == ["NAME", "ID", "IMAGE", "STATE", "DOMID", "MIB", "VCPUS", "ADDRESS", "PORTS"]
+    assert head.split() == ["NAME", "IMAGE", "STATE", "DOMID", "MIB", "VCPUS", "ADDRESS", "PORTS"]
     assert "ready 5 min" in web and "256/512" in web and "127.0.0.1:8080->80/tcp, 127.0.0.1:8443->443/tcp" in web
     assert "running 5 min (starting)" in db and " postgres:16 " in db
 

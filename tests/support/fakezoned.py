@@ -42,6 +42,10 @@ class Refused(RuntimeFault):
     """Anything else zoned says no to."""
 
 
+class WrongState(RuntimeFault):
+    """As zoned's own."""
+
+
 class AgentRefused(RuntimeFault):
     """As zoned's own, of what the zone's agent says no to."""
 
@@ -88,6 +92,7 @@ class FakeZoned:
         self.networks: list[Any] = []
         self.findings: list[Any] = []
         self.boot_error: SentenceError | None = None
+        self.end_at_once = b""  # what workloads say, which end with 4 then
         self.hold_boots = False  # the domain runs, and nothing more comes
         self.cancelled_boots: list[str] = []
         self.on_call: Callable[[str], object] = lambda method: None
@@ -342,6 +347,10 @@ class Servicer(HostBase):
         for stage, state in (("queued", "queued"), ("build", "creating"), ("running", "running")):
             await fake.change(zone, state, f"zone.{state}")
             await stream.send_message(pb.BootZoneReply(stage=stage, text=f"zone {name}: {stage}", zone=zone))
+        if fake.end_at_once:
+            fake.logs[name] = [(time.time(), "stdout", fake.end_at_once)]
+            await fake.end(zone, 4)
+            return None
         if fake.hold_boots:
             try:
                 await fake.until(lambda: not fake.hold_boots)
@@ -354,6 +363,7 @@ class Servicer(HostBase):
             zone_programs.add(program)
         await fake.change(zone, "ready", "zone.ready")
         await stream.send_message(pb.BootZoneReply(stage="ready", text=f"zone {name} is ready", zone=zone))
+        return None
 
     async def _workload(self, zone: Any) -> None:
         run = Run(_Logging(self.fake, zone.name), pb.ProcessStart(zone=zone.name))
@@ -466,7 +476,7 @@ class Servicer(HostBase):
     async def AttachZone(self, stream: Any, request: Any) -> Any:
         zone = self.fake.find(request.start.zone)
         if zone.state in ("exited", "failed"):
-            return pb.ProcessOutput(exit=zone.exit)
+            raise WrongState(f"zone {zone.name}", expected="it running", got=f"it is {zone.state}")
         program = self.fake.programs.get(zone.name) or self.fake.programs.get("*")
         await self._process(stream, request.start, program, zone)
         return None

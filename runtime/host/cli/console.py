@@ -79,14 +79,17 @@ class Session:
     """One process of a zone joined to this command's own files.
 
     start:   the first message. messages: the generated module, so that this one costs nothing to import.
-    stdin:   pass ours on; else the process has none. tty: ours is a terminal, and so is the process's.
+    stdin:   pass ours on. tty: ours is a terminal, and so is the process's.
+    closed:  without our stdin the process has none: it reads the end of file at once.
     """
 
-    def __init__(self, stream: Any, start: Any, messages: Any, *, stdin: bool, tty: bool) -> None:
+    def __init__(self, stream: Any, start: Any, messages: Any, *, stdin: bool, tty: bool, closed: bool) -> None:
         self._stream, self._start, self._messages = stream, start, messages
         self._stdin, self._tty = stdin, tty
         self._outgoing: asyncio.Queue[Any] = asyncio.Queue(PIECES_AHEAD)
         self._urgent: asyncio.Queue[Any] = asyncio.Queue()
+        if closed and not stdin:
+            self._outgoing.put_nowait(self._input(close_stdin=True))
         self._left = asyncio.Event()
         self._signals = 0
 

@@ -30,6 +30,8 @@ examples:
 """
 _ZONE = re.compile(r"([A-Za-z0-9][A-Za-z0-9_-]*):(.*)", re.DOTALL)
 STDIN_BYTES = 256 << 10
+# How zoned calls a fault that is the agent's answer, rather than want of one.
+REFUSALS = ("AgentFault", "AgentRefused")
 
 
 class CannotCopy(RuntimeFault):
@@ -137,7 +139,7 @@ def kind_of(client: Any, place: End) -> str:
                 next(chunks, b"")
                 return kind
             except RemoteFault as fault:
-                if fault.kind != "AgentRefused":
+                if fault.kind not in REFUSALS:
                     raise
     return "missing"
 

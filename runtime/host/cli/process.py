@@ -114,7 +114,8 @@ async def session(zoned: Any, method: Any, start: Any, messages: Any) -> Any:
     from runtime.host.cli.console import Session
 
     async with zoned.opened(method) as stream:
-        one = Session(stream, start, messages, stdin=start.stdin and not start.detach, tty=start.tty)
+        stdin = start.stdin and not start.detach
+        one = Session(stream, start, messages, stdin=stdin, tty=start.tty, closed=bool(start.argv) and not start.tty)
         found = await one.run()
         await stream.cancel()  # or leaving would wait for zoned, which waits for us
         return found

@@ -13,6 +13,7 @@ from runtime.host.cli.amounts import memory_mib, whole_cpus
 from runtime.host.cli.parsers import Parser, complete
 from runtime.host.cli.process import check_terminal, process_arguments
 from runtime.host.cli.terminal import escaped, with_progress, write
+from runtime.host.faults import RemoteFault
 
 EXAMPLES = """\
 IMAGE is a reference (docker:// may be left out), recipe:NAME, or a name `zone image ls` shows; what the image says (its
@@ -112,12 +113,27 @@ def run(arguments: Namespace) -> int:
                 actions.tidy(host, client)
 
 
+async def _what_it_said(client: Any, zone: str, messages: Any) -> Any:
+    """Of a zone that had ended before it could be attached to: its output, and its ExitStatus."""
+    from runtime.host.cli.logs import Writer
+
+    writer = Writer(timestamps=False)
+    async for entry in client.astream(client.host.ReadLogs, messages.ReadLogsRequest(zone=zone, tail=-1)):
+        writer.write(entry)
+    return (await client.acall(client.host.GetZone, messages.GetZoneRequest(zone=zone))).exit
+
+
 async def _attached(client: Any, zone: Any, arguments: Namespace) -> int:
     from runtime.host.api import host_pb2 as messages
     from runtime.host.cli.process import attach_start, exit_code, session
 
     start = attach_start(messages, zone.id, tty=arguments.tty and os.isatty(1), stdin=arguments.interactive)
-    status = await session(client, client.host.AttachZone, start, messages)
+    try:
+        status = await session(client, client.host.AttachZone, start, messages)
+    except RemoteFault as fault:
+        if fault.kind != "WrongState":
+            raise
+        status = await _what_it_said(client, zone.id, messages)
     if status is None and os.isatty(0):
         sys.stderr.write(f"left zone {escaped(zone.name)} running; zone attach {escaped(zone.name)} comes back\n")
     return exit_code(status, detached=True)

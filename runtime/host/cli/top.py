@@ -23,8 +23,9 @@ examples:
   zone metrics web --format json | jq -r '.metrics[] | "\\(.name) \\(.value)"'
 """
 INTERVAL_S = 2.0
-# Names of figures that a zone's agent reports.
-MEMORY_TOTAL, MEMORY_USED, CPU_S, PROCESSES = "memory.total", "memory.used", "cpu.total", "processes"
+# Names of figures that a zone's agent reports: /proc/meminfo, /proc/stat, and the cgroup of the workload.
+MEMORY_TOTAL, MEMORY_FREE, PROCESSES = "memory_kib.MemTotal", "memory_kib.MemAvailable", "containers.main.pids"
+CPU_S = tuple(f"cpu.cpu.{kind}" for kind in ("user", "nice", "system", "irq", "softirq"))
 
 
 def fill_top(parser: Parser) -> None:
@@ -61,6 +62,8 @@ def value_text(metric: Any) -> str:
     """A figure for people."""
     if metric.unit == "bytes":
         return size_text(int(metric.value))
+    if "_kib" in metric.name:
+        return size_text(int(metric.value) << 10)
     if metric.unit == "seconds":
         return f"{metric.value:.3f} s"
     return f"{metric.value:g} %" if metric.unit == "percent" else f"{metric.value:g}"
@@ -138,13 +141,15 @@ class _Zones:
         return {metric.name: metric.value for metric in reply.metrics}
 
     def _row(self, zone: Any, figures: dict[str, float]) -> list[Any]:
-        used, total = figures.get(MEMORY_USED), figures.get(MEMORY_TOTAL, zone.memory_mib << 20)
+        total = int(figures.get(MEMORY_TOTAL, zone.memory_mib << 10))
+        used = total - int(figures[MEMORY_FREE]) if MEMORY_FREE in figures else None
+        cpu_s = [figures[name] for name in CPU_S if name in figures]
         return [
             zone.name,
             zone.state,
-            self._share(zone.id, figures.get(CPU_S)),
-            "" if used is None else size_text(int(used)),
-            size_text(int(total)),
+            self._share(zone.id, sum(cpu_s) if cpu_s else None),
+            "" if used is None else size_text(used << 10),
+            size_text(total << 10),
             f"{figures[PROCESSES]:g}" if PROCESSES in figures else "",
             zone.vcpus,
         ]

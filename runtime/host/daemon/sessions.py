@@ -107,7 +107,13 @@ class StreamSession(Session):
                 yield Output(_NAMES.get(fd, "stdout"), data)  # credit is given when the reader comes for more
             elif kind == frames.EVENT and isinstance(data, dict) and "started" in data:
                 yield Output("started")
-        result = await self._stream.result()
+        try:
+            result = await self._stream.result()
+        except RuntimeFault as fault:
+            # A command that is not there, or cannot be run, has an exit code, as in a shell.
+            if not str(reason := getattr(fault, "reason", "")).startswith("command-"):
+                raise
+            result = {"failed": reason, "sentence": fault.got}
         self._over = True
         exit = exits.from_agent(result.get("exit", result)) or ExitStatus()
         if self._ended is not None:
@@ -218,7 +224,9 @@ async def exec_process(core: Core, zone: Zone, container: str, start: ProcessSta
     """One more process in a container, or (\"\") in the zone itself."""
     process: dict[str, Any] = {"argv": list(start.argv), "tty": start.tty}
     if start.env:
-        process["env"] = list(start.env)
+        # The agent takes what is given for all there is: what was not named stays as the workload has it.
+        own = zone.bundle.process.env if container == MAIN else ()
+        process["env"] = list({text.partition("=")[0]: text for text in (*own, *start.env)}.values())
     if start.cwd:
         process["cwd"] = start.cwd
     if start.user:

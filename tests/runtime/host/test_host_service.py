@@ -6,6 +6,7 @@ import threading
 from typing import Any
 
 import pytest
+from runtime.host.service import BootCancelled, Service, UnknownZone, ZoneBusy
 
 from pipeline.bundle.model import Bundle, Process
 from pipeline.jsonmodel import to_json
@@ -13,7 +14,6 @@ from pipeline.oci import Descriptor, Digest
 from runtime.boot.model import ZoneState as GuestState
 from runtime.errors import RuntimeFault
 from runtime.host import service as service_module
-from runtime.host.service import BootCancelled, Service, UnknownZone, ZoneBusy
 
 
 def blob(text: bytes) -> Descriptor:

@@ -13,8 +13,12 @@ from runtime.host.api import host_pb2 as pb
 
 @pytest.fixture(autouse=True)
 def web(zoned):
-    zoned.metrics["web"] = [("memory.total", 250 << 20, "bytes"), ("memory.used", 61 << 20, "bytes")]
-    zoned.metrics["web"] += [("cpu.total", 12.5, "seconds"), ("processes", 9, "count")]
+    zoned.metrics["web"] = [
+        ("memory_kib.MemTotal", 250 << 10, "count"),
+        ("memory_kib.MemAvailable", 189 << 10, "count"),
+    ]
+    zoned.metrics["web"] += [("cpu.cpu.user", 12.0, "count"), ("cpu.cpu.system", 0.5, "count")]
+    zoned.metrics["web"] += [("containers.main.pids", 9, "count"), ("uptime_s", 300.25, "seconds")]
     zoned.processes["web"] = [
         pb.ZoneProcess(pid=1, parent=0, uid=0, state="S", resident_kib=5000, cpu_s=0.4, command="nginx: master"),
         pb.ZoneProcess(pid=7, parent=1, uid=33, state="R", resident_kib=7000, cpu_s=9.1, command="nginx\x1b[2J"),
@@ -41,20 +45,22 @@ def test_top_of_a_zone_is_its_processes_the_busiest_first(zone) -> None:
 def test_top_shows_the_share_of_a_processor_since_the_last_look(zoned, start) -> None:
     process = start("top", "--interval", "0.01")
     assert b"12.5 s" in [process.stdout.readline() for _ in range(2)][1]
-    zoned.metrics["web"][2] = ("cpu.total", 14.0, "seconds")
+    zoned.metrics["web"][2] = ("cpu.cpu.user", 14.0, "count")
     while re.search(rb"web +ready +[1-9][0-9]*%", process.stdout.readline()) is None:
         pass
 
 
 def test_metrics(zone) -> None:
-    assert zone("metrics", "web").splitlines()[1:] == [
-        "memory.total  250.0 MiB",
-        "memory.used   61.0 MiB",
-        "cpu.total     12.500 s",
-        "processes     9",
+    assert [line.split(maxsplit=1) for line in zone("metrics", "web").splitlines()[1:]] == [
+        ["memory_kib.MemTotal", "250.0 MiB"],
+        ["memory_kib.MemAvailable", "189.0 MiB"],
+        ["cpu.cpu.user", "12"],
+        ["cpu.cpu.system", "0.5"],
+        ["containers.main.pids", "9"],
+        ["uptime_s", "300.250 s"],
     ]
-    assert json.loads(zone("metrics", "web", "--format", "json"))["metrics"][3] == {
-        "name": "processes",
+    assert json.loads(zone("metrics", "web", "--format", "json"))["metrics"][4] == {
+        "name": "containers.main.pids",
         "value": 9.0,
         "unit": "count",
     }

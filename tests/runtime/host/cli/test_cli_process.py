@@ -194,10 +194,13 @@ def test_attach_replays_takes_input_and_ends_with_the_workloads_code(zoned, star
     assert process.returncode == 5
 
 
-def test_attach_of_a_zone_that_has_ended_is_its_exit_code(zoned, zone) -> None:
-    old = zoned.add("old", state="exited")
-    old.exit.code = 9
-    zone("attach", "--no-stdin", "old", code=9)
+def test_attach_of_a_zone_that_has_ended_is_refused(zoned, zone) -> None:
+    zoned.add("old", state="exited")
+    assert "zone old: expected it running, got it is exited" in zone.sentence("attach", "--no-stdin", "old")
+
+
+def test_without_i_the_command_reads_the_end_of_its_input(zoned, zone) -> None:
+    assert zone("exec", "web", "cat") == ""
 
 
 def test_attach_uses_the_terminal_where_the_workload_has_one(zoned, start) -> None:

@@ -136,6 +136,11 @@ def test_attached_shows_the_output_and_is_the_exit_code(zone, zoned, composed) -
     assert zone.err == "err\n" and zoned.zones["job"].exit.code == 3
 
 
+def test_workload_that_has_ended_before_it_could_be_attached_to_is_shown_all_the_same(zone, zoned, composed) -> None:
+    zoned.end_at_once = b"quick\n"
+    assert zone("run", "--name", "job", "x", code=4) == "quick\n"
+
+
 def test_rm_leaves_no_zone(zone, zoned, composed) -> None:
     zoned.programs["job"] = zoned.programs["both"]
     zone("run", "--rm", "--name", "job", "x", code=3)

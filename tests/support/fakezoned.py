@@ -345,6 +345,7 @@ class Servicer(HostBase):
         )
         zone.ports.extend(request.ports)
         for stage, state in (("queued", "queued"), ("build", "creating"), ("running", "running")):
+            zone.domid = list(fake.zones).index(name) + 1 if state == "running" else 0
             await fake.change(zone, state, f"zone.{state}")
             await stream.send_message(pb.BootZoneReply(stage=stage, text=f"zone {name}: {stage}", zone=zone))
         if fake.end_at_once:

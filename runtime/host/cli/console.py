@@ -88,7 +88,7 @@ class Session:
         self._stdin, self._tty = stdin, tty
         self._outgoing: asyncio.Queue[Any] = asyncio.Queue(PIECES_AHEAD)
         self._urgent: asyncio.Queue[Any] = asyncio.Queue()
-        if closed and not stdin:
+        if closed and not stdin and not start.detach:
             self._outgoing.put_nowait(self._input(close_stdin=True))
         self._left = asyncio.Event()
         self._signals = 0
@@ -101,7 +101,7 @@ class Session:
             for number, handler in self._handlers().items():
                 asyncio.get_running_loop().add_signal_handler(number, handler)
                 stack.callback(asyncio.get_running_loop().remove_signal_handler, number)
-            await self._stream.send_message(self._input(start=self._start))
+            await self._stream.send_message(self._input(start=self._start), end=self._start.detach)
             return await self._joined()
 
     async def _joined(self) -> Any:
@@ -186,6 +186,8 @@ class Session:
 
     async def _receive(self) -> Any:
         """Write what comes; the thread of its own keeps Ctrl-] and signals alive where the reader of ours is slow."""
+        from grpclib.exceptions import StreamTerminatedError
+
         loop = asyncio.get_running_loop()
         with ThreadPoolExecutor(1, "output") as writer:
             async for message in self._stream:
@@ -194,7 +196,10 @@ class Session:
                     return message.exit
                 if kind in ("stdout", "stderr"):
                     await loop.run_in_executor(writer, write_all, 1 if kind == "stdout" else 2, getattr(message, kind))
-        return None
+        if self._start.detach:
+            return None
+        # Leaving the call by this is how grpclib comes to look at the status it was ended with.
+        raise StreamTerminatedError("it ended without an exit")
 
 
 def _is_input(message: Any) -> bool:

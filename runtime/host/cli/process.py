@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from argparse import REMAINDER, Namespace
 from typing import Any
@@ -111,13 +112,17 @@ def attach_start(messages: Any, zone: str, *, tty: bool, stdin: bool) -> Any:
 
 async def session(zoned: Any, method: Any, start: Any, messages: Any) -> Any:
     """The process's ExitStatus, or None when it was left."""
+    from h2.exceptions import StreamClosedError
+
     from runtime.host.cli.console import Session
 
     async with zoned.opened(method) as stream:
         stdin = start.stdin and not start.detach
         one = Session(stream, start, messages, stdin=stdin, tty=start.tty, closed=bool(start.argv) and not start.tty)
         found = await one.run()
-        await stream.cancel()  # or leaving would wait for zoned, which waits for us
+        if not start.detach:
+            with contextlib.suppress(StreamClosedError):
+                await stream.cancel()  # or leaving would wait for zoned, which waits for us
         return found
 
 

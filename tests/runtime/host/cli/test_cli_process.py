@@ -12,6 +12,7 @@ import termios
 from collections.abc import Iterator
 
 import pytest
+from support.fakezoned import Refused
 
 pytestmark = pytest.mark.usefixtures("programs")
 
@@ -174,6 +175,14 @@ def test_ctrl_bracket_leaves_with_the_terminal_as_it_was(terminal: Terminal) -> 
 def test_ended_from_outside_the_terminal_is_as_it_was(terminal: Terminal, number: signal.Signals) -> None:
     terminal.process.send_signal(number)
     assert terminal.end() == 128 + number
+
+
+def test_zoned_that_fails_meanwhile_is_no_success(zoned, zone) -> None:
+    async def refuse(run) -> int:
+        raise Refused("zone web", got="its channel is broken")
+
+    zoned.programs["refused"] = refuse
+    assert zone.sentence("exec", "web", "refused", code=125) == "zone web: its channel is broken"
 
 
 def test_host_that_dies_leaves_the_terminal_as_it_was(terminal: Terminal, zoned) -> None:

@@ -73,6 +73,10 @@ class FakeClock:
         finally:
             self.sleepers.pop(future, None)
 
+    def waited_for(self, seconds: float) -> bool:
+        """Does somebody wait for so long?"""
+        return any(abs(due - self.time - seconds) < 1e-6 for due in self.sleepers.values())
+
     def pass_time(self, seconds: float) -> None:
         self.time += seconds
         for future, due in list(self.sleepers.items()):
@@ -249,7 +253,12 @@ class Host:
             return wrapper
 
         look = Deaths._look
-        monkeypatch.setattr(Deaths, "_look", lambda deaths: None if host.dead else look(deaths))
+
+        def fake_look(deaths: Deaths) -> None:
+            with contextlib.suppress(Killed):
+                look(deaths)
+
+        monkeypatch.setattr(Deaths, "_look", fake_look)
         monkeypatch.setattr(Domain, "unpause", fake_unpause)
         monkeypatch.setattr(Domain, "request_stop", fake_request_stop)
         monkeypatch.setattr(Edge, "build", fake_build)

@@ -308,6 +308,7 @@ async def killed_at(host: Host, number: int) -> None:
         await asyncio.sleep(0.002)
     if not host.killed.is_set():
         await work
+        host.kill_at = 0
         await host.stop(end_zones=True)
         return
     step = host.steps[-1]

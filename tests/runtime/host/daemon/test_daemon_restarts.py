@@ -9,9 +9,11 @@ from typing import Any
 import pytest
 from support.daemonworld import FakeClock, Host, run
 
+from pipeline.bundle.model import Port
 from runtime.host.daemon import policy
 from runtime.host.daemon.errors import BadRequest
 from runtime.host.daemon.model import ExitStatus, PortRule, RestartPolicy, State
+from runtime.net.errors import PortTaken
 from runtime.net.published import listen_on
 
 GOOD, BAD = ExitStatus(), ExitStatus(1)
@@ -59,7 +61,7 @@ def test_failing_zone_comes_again_after_growing_pauses_until_its_retries_are_use
         uuids = [zone.uuid]
         for pause in (0.1, 0.2):
             host.guest().exit("code 1")
-            await settled(lambda: zone.state is State.RESTARTING)
+            await settled(lambda due=pause: zone.state is State.RESTARTING and clock.waited_for(due))
             assert host.leftovers() == []
             clock.pass_time(pause * 0.9)
             await asyncio.sleep(0.02)
@@ -86,7 +88,7 @@ def test_clean_exit_ends_on_failure_and_not_always(host: Host) -> None:
         once, ever = (next(z for z in manager.core.zones.values() if z.name == name) for name in ("once", "ever"))
         host.guest("once").exit("code 0")
         host.guest("ever").exit("code 0")
-        await settled(lambda: once.state is State.EXITED and ever.state is State.RESTARTING)
+        await settled(lambda: once.state is State.EXITED and ever.state is State.RESTARTING and clock.waited_for(0.1))
         clock.pass_time(1)
         await settled(lambda: ever.run is not None and ever.run.up)
         await manager.stop("ever")
@@ -119,10 +121,8 @@ def test_ports_stay_taken_while_the_zone_pauses(host: Host) -> None:
         (zone,) = manager.core.zones.values()
         number = info.ports[0].port
         host.guest().exit("code 1")
-        await settled(lambda: zone.state is State.RESTARTING)
-        from pipeline.bundle.model import Port
-
-        with pytest.raises(Exception, match="taken by another program"):
+        await settled(lambda: zone.state is State.RESTARTING and clock.waited_for(0.1))
+        with pytest.raises(PortTaken):
             listen_on("other", Port("127.0.0.1", number, 80))
         clock.pass_time(1)
         await settled(lambda: zone.run is not None and zone.run.up)

@@ -70,7 +70,8 @@ class AgentLink:
         """Call a method that streams nothing; waits for a session if there is none."""
         try:
             async with asyncio.timeout(timeout_s):
-                await self.connected.wait()
+                if not self._closed:
+                    await self.connected.wait()
                 async with await self.open(method, params) as stream:
                     return await stream.result()
         except TimeoutError:
@@ -226,9 +227,13 @@ class AgentLink:
                 self._answered(payload)
             if self._parser is not parser:
                 return  # what else came belongs to a session that is over
-        owed = parser.taken_bytes - self._credited
+        self._give_link_credit()
+
+    def _give_link_credit(self) -> None:
+        """Let the zone write on. A zone that does not read has no use for it, and would make it pile up."""
+        owed = self._parser.taken_bytes - self._credited
         if self.connected.is_set() and owed >= LINK_CREDIT_BYTES and not self._outbox.full:
-            self._credited = parser.taken_bytes
+            self._credited += owed
             self.send(frames.CREDIT, 0, frames.CREDIT_PAYLOAD.pack(owed))
 
     def _frame(self, kind: int, fd: int, number: int, payload: bytes) -> None:
@@ -267,11 +272,11 @@ class AgentLink:
     def _put(self, data: bytes) -> None:
         if not self._session:
             return
-        self._outbox.put(data)
         if self._outbox.waiting_bytes > MAX_UNREAD_BYTES:
-            self._lose(f"it reads nothing, {MAX_UNREAD_BYTES} bytes wait")
-        else:
-            self._flush_soon()
+            self._lose(f"it does not read, {self._outbox.waiting_bytes} bytes wait")
+            return
+        self._outbox.put(data)
+        self._flush_soon()
 
     def _flush_soon(self) -> None:
         """At the end of this turn of the loop: the frames of one turn ring the zone once."""
@@ -288,6 +293,7 @@ class AgentLink:
                 break
         if not self._outbox.full:
             self._drained.set()
+            self._give_link_credit()
 
 
 class _Wire:

@@ -3,9 +3,9 @@
     transport, agent = fakeagent.pair()
     link = AgentLink(transport, "web"); link.start()
 
-Answers ping, info, list, logs (of `agent.logs`), exec (echoes its input; its argv, such as ["code", "3"] or
-["signal", "9"], says how it ends at the end of input) and sleep (never); sends notes when told to (`agent.note`,
-`agent.exit`). Keeps the link's credit and the streams', as a real one must.
+Answers ping, info, list, logs (of `agent.logs`), exec (echoes its input and ends with it, as argv ["code", "3"] or
+["signal", "9"] says; knows ["head", "-c", N, ...], and ["sh", ...] as what swallows its input) and sleep (never); sends
+notes when told to (`agent.note`, `agent.exit`). Keeps the link's credit and the streams', as a real one must.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import functools
+import os
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
@@ -28,47 +29,52 @@ from runtime.init.channel.outbox import Outbox
 Json = dict[str, Any]
 
 
-class SocketTransport:
-    """Implements agentlink.model.Transport; read and written in the loop."""
+class DescriptorTransport:
+    """Implements agentlink.model.Transport over a socket or a terminal; read and written in the loop."""
 
-    def __init__(self, end: socket.socket, *, most: int = 2048) -> None:
-        end.setblocking(False)
-        self._end, self._most = end, most
+    def __init__(self, descriptor: int, *, most: int = 2048) -> None:
+        os.set_blocking(descriptor, False)
+        self.descriptor, self._most = descriptor, most
+        self._loop = asyncio.get_running_loop()
         self._receiver: Receiver | None = None
 
     def start(self, receiver: Receiver) -> None:
         self._receiver = receiver
-        asyncio.get_running_loop().add_reader(self._end.fileno(), self._readable)
+        self._loop.add_reader(self.descriptor, self._readable)
         receiver.connected()
 
     def write(self, data: bytes) -> int:
         try:
-            taken = self._end.send(data[:1024]) if data else 0
+            taken = os.write(self.descriptor, data[:1024]) if data else 0
         except BlockingIOError:
             taken = 0
         except OSError:
             return 0
         if taken < len(data):
-            asyncio.get_running_loop().add_writer(self._end.fileno(), self._writable)
+            self._loop.add_writer(self.descriptor, self._writable)
         return taken
 
     def hang_up(self, reason: str = "the zone closed it") -> None:
         """As if the guest's driver had closed."""
         assert self._receiver is not None
-        asyncio.get_running_loop().remove_reader(self._end.fileno())
+        self._loop.remove_reader(self.descriptor)
         self._receiver.disconnected(reason)
 
     def close(self) -> None:
-        if self._end.fileno() >= 0:
-            loop = asyncio.get_running_loop()
-            loop.remove_reader(self._end.fileno())
-            loop.remove_writer(self._end.fileno())
-            self._end.close()
+        """From any thread, as a ring's."""
+        descriptor, self.descriptor = self.descriptor, -1
+        if descriptor >= 0:
+            self._loop.call_soon_threadsafe(self._close, descriptor)
+
+    def _close(self, descriptor: int) -> None:
+        self._loop.remove_reader(descriptor)
+        self._loop.remove_writer(descriptor)
+        os.close(descriptor)
 
     def _readable(self) -> None:
         assert self._receiver is not None
         try:
-            data = self._end.recv(self._most)
+            data = os.read(self.descriptor, self._most)
         except OSError:
             data = b""
         if data:
@@ -78,7 +84,7 @@ class SocketTransport:
 
     def _writable(self) -> None:
         assert self._receiver is not None
-        asyncio.get_running_loop().remove_writer(self._end.fileno())
+        self._loop.remove_writer(self.descriptor)
         self._receiver.writable()
 
 
@@ -118,9 +124,9 @@ class _Stream:
 class FakeAgent:
     """The guest's end. `greets`: answers greetings; set it to False for a zone that does not."""
 
-    def __init__(self, end: socket.socket) -> None:
-        end.setblocking(False)
-        self._end = end
+    def __init__(self, descriptor: int) -> None:
+        os.set_blocking(descriptor, False)
+        self.descriptor = descriptor
         self._loop = asyncio.get_running_loop()
         self.parser, self.outbox = frames.Parser(), Outbox(link_credit=True)
         self.greets = True
@@ -141,7 +147,7 @@ class FakeAgent:
             "exec": self._exec,
             "sleep": lambda stream: None,
         }
-        self._loop.add_reader(end.fileno(), self._readable)
+        self._loop.add_reader(descriptor, self._readable)
 
     def send(self, data: bytes) -> None:
         """Queue frames."""
@@ -150,9 +156,10 @@ class FakeAgent:
 
     def raw(self, data: bytes) -> None:
         """Write bytes as they are, past credit and framing."""
-        self._end.setblocking(True)
-        self._end.sendall(data)
-        self._end.setblocking(False)
+        os.set_blocking(self.descriptor, True)
+        while data:
+            data = data[os.write(self.descriptor, data) :]
+        os.set_blocking(self.descriptor, False)
 
     def note(self, event: str, **fields: Any) -> None:
         self.notes += 1
@@ -167,33 +174,34 @@ class FakeAgent:
         self.note("exit", container=container, exit=how)
 
     def close(self) -> None:
-        if self._end.fileno() >= 0:
-            self._loop.remove_reader(self._end.fileno())
-            self._loop.remove_writer(self._end.fileno())
-            self._end.close()
+        if self.descriptor >= 0:
+            self._loop.remove_reader(self.descriptor)
+            self._loop.remove_writer(self.descriptor)
+            os.close(self.descriptor)
+            self.descriptor = -1
 
     def flush(self) -> None:
-        if self._end.fileno() < 0:
+        if self.descriptor < 0:
             return
         try:
             while data := self.outbox.take():
-                self.outbox.wrote(self._end.send(data))
+                self.outbox.wrote(os.write(self.descriptor, data))
         except BlockingIOError:
-            self._loop.add_writer(self._end.fileno(), self._writable)
+            self._loop.add_writer(self.descriptor, self._writable)
         except OSError:
             return
 
     def _writable(self) -> None:
-        self._loop.remove_writer(self._end.fileno())
+        self._loop.remove_writer(self.descriptor)
         self.flush()
 
     def _readable(self) -> None:
         try:
-            data = self._end.recv(1 << 16)
+            data = os.read(self.descriptor, 1 << 16)
         except OSError:
             data = b""
         if not data:
-            self._loop.remove_reader(self._end.fileno())
+            self._loop.remove_reader(self.descriptor)
             return
         for kind, fd, number, payload in self.parser.feed(data):
             if kind == frames.HELLO:
@@ -254,25 +262,29 @@ class FakeAgent:
 
     def _exec(self, stream: _Stream) -> None:
         self.send(frames.message(frames.EVENT, stream.number, dumps({"started": 7})))
+        argv = stream.params["process"]["argv"]
+        if argv[0] == "head":
+            stream.waiting[1] += bytes(int(argv[2]))
+            stream.pump()
 
     def _input(self, stream: _Stream, kind: int, fd: int, payload: bytes) -> None:
         """exec: what comes on 0 goes out on 1, and with its end the process ends as its argv says."""
+        argv = stream.params["process"]["argv"]
         if kind == frames.DATA:
             stream.credits.received(fd, len(payload))
-            stream.waiting[1] += payload
+            if argv[0] != "sh":
+                stream.waiting[1] += payload
             stream.consumed(fd, len(payload))
             stream.pump()
         else:
-            argv = stream.params["process"]["argv"]
             self.send(frames.frame(frames.EOF, stream.number, fd=2))
-            how = {"signal": int(argv[1])} if argv[0] == "signal" else {"code": int(argv[1]) if argv[1:] else 0}
-            stream.ok(**how)
+            stream.ok(**{argv[0]: int(argv[1])} if argv[0] in ("code", "signal") and argv[1:] else {"code": 0})
 
 
-def pair(*, most: int = 2048) -> tuple[SocketTransport, FakeAgent]:
-    """Both ends, in the running loop. most: bytes the host takes at a time, as a ring would hold."""
+def pair() -> tuple[DescriptorTransport, FakeAgent]:
+    """Both ends, in the running loop."""
     here, there = socket.socketpair()
-    return SocketTransport(here, most=most), FakeAgent(there)
+    return DescriptorTransport(here.detach()), FakeAgent(there.detach())
 
 
 Test = Callable[..., Awaitable[None]]
@@ -299,8 +311,7 @@ async def linked(*, answer_s: float = 5.0, greets: bool = True) -> AsyncIterator
             await link.connected.wait()
         yield link, agent
     finally:
-        link.close()
-        transport.close()
+        await link.close()
         agent.close()
 
 

@@ -6,6 +6,7 @@ import asyncio
 import logging
 import os
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from runtime.host.agentlink import strictjson
 from runtime.host.agentlink.model import AgentFault, Json, Snooper, Transport
@@ -13,6 +14,9 @@ from runtime.host.agentlink.stream import AgentStream
 from runtime.init.channel import frames
 from runtime.init.channel.jsonwrite import dumps
 from runtime.init.channel.outbox import Outbox
+
+if TYPE_CHECKING:
+    from runtime.boot.domain import Domain
 
 log = logging.getLogger(__name__)
 
@@ -58,11 +62,12 @@ class AgentLink:
         """Begin: sessions come and go from here on."""
         self._transport.start(_Wire(self))
 
-    def close(self) -> None:
-        """End everything; the transport is its owner's to close. Twice is fine."""
+    async def close(self) -> None:
+        """Let go of the transport; the zone goes on. Twice is fine."""
         if not self._closed:
             self._closed = True
             self._end("the link was closed")
+        await asyncio.to_thread(self._transport.close)
 
     # -- for the core
 
@@ -257,6 +262,9 @@ class AgentLink:
         except ValueError as problem:
             self._lose(str(problem))
             return
+        if note.get("event") == "lost":
+            self._lose(strictjson.words(note.get("sentence")) or "its agent lost the framing")
+            return
         for callback in list(self._noted):
             try:
                 callback(note)
@@ -313,3 +321,12 @@ class _Wire:
 
     def disconnected(self, reason: str) -> None:
         self._link.wire_down(reason)
+
+
+async def open_link(domain: Domain) -> AgentLink | None:
+    """The link to the agent of a domain of ours, begun; None for a domain without a channel."""
+    if domain.channel is None:
+        return None
+    link = AgentLink(domain.channel, domain.name)
+    link.start()
+    return link

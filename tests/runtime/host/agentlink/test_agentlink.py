@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import pickle
 from typing import Any
 
 import pytest
 from support import fakeagent
-from support.fakeagent import SocketTransport, in_loop, linked, until
+from support.fakeagent import DescriptorTransport, in_loop, linked, until
 
 from runtime.host.agentlink.link import AgentLink
 from runtime.host.agentlink.model import Agent, AgentFault
@@ -231,7 +232,7 @@ async def test_a_driver_that_closes_and_comes_again_gets_a_new_session() -> None
     async with linked() as (link, agent):
         stream = await link.open("sleep")
         transport = link._transport
-        assert isinstance(transport, SocketTransport)
+        assert isinstance(transport, DescriptorTransport)
         transport.hang_up()
         with pytest.raises(AgentFault, match="session ended: the zone closed it"):
             await stream.result()
@@ -266,8 +267,7 @@ async def test_whoever_follows_a_killed_process_gets_a_session_at_once() -> None
     agent.ended = True
     found, _ = await gathered(await _opened(link, "logs"))
     assert found == agent.logs
-    link.close()
-    transport.close()
+    await link.close()
     agent.close()
 
 
@@ -287,18 +287,17 @@ async def test_the_zone_never_has_more_on_its_way_than_the_ring_holds() -> None:
     await link.open("logs")
     for _ in range(20):
         await asyncio.sleep(0)
-    asyncio.get_running_loop().remove_reader(transport._end.fileno())
+    asyncio.get_running_loop().remove_reader(transport.descriptor)
     for _ in range(50):
         agent.note("more", text="x" * 3000)
         await asyncio.sleep(0)
     unread = 0
     with contextlib.suppress(BlockingIOError):
-        while piece := transport._end.recv(1 << 20):
+        while piece := os.read(transport.descriptor, 1 << 20):
             unread += len(piece)
     assert 0 < unread <= frames.LINK_WINDOW_BYTES
     assert agent.outbox.unanswered
-    link.close()
-    transport.close()
+    await link.close()
     agent.close()
 
 
@@ -307,8 +306,8 @@ async def test_closing_fails_what_waits() -> None:
     async with linked() as (link, _):
         task = asyncio.create_task(link.call("sleep"))
         await until(lambda: link._streams)
-        link.close()
-        link.close()
+        await link.close()
+        await link.close()
         with pytest.raises(AgentFault, match="the link was closed"):
             await task
         for again in (link.open, link.call):

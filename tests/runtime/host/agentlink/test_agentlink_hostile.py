@@ -87,6 +87,7 @@ async def test_an_event_that_is_no_json_is_told_when_it_is_read() -> None:
         frames.message(frames.NOTE, 0, b"{%b}" % (b" " * links.MAX_NOTE_BYTES)),
         frames.message(frames.HELLO, 0, b'{"version":1,"session":"ffffffffffffffff"}'),
         frames.message(frames.HELLO, 0, b"{"),
+        frames.message(frames.NOTE, 0, b'{"seq":1,"event":"lost","sentence":"frame: got junk"}'),
     ],
 )
 @in_loop
@@ -150,7 +151,7 @@ async def test_bytes_one_by_one_do_not_cost_an_object_each() -> None:
 async def test_a_zone_that_does_not_read_loses_its_session_and_not_our_memory() -> None:
     async with linked() as (link, agent):
         stream = await link.open("sleep")
-        asyncio.get_running_loop().remove_reader(agent._end.fileno())
+        asyncio.get_running_loop().remove_reader(agent.descriptor)
         event = {"x": "y" * 30_000}
         with pytest.raises(AgentFault, match="it does not read"):
             while True:
@@ -170,7 +171,7 @@ async def test_a_zone_that_writes_without_credit_and_reads_nothing_makes_nothing
 
         reader = asyncio.create_task(read())
         loop = asyncio.get_running_loop()
-        loop.remove_reader(agent._end.fileno())
+        loop.remove_reader(agent.descriptor)
         note = frames.message(frames.NOTE, 0, b"{}")
         piece = frames.data(1, 1, bytes(4096)) + note * 50
         for _ in range(500):

@@ -134,7 +134,7 @@ class FakeAgent:
         self.streams: dict[int, _Stream] = {}
         self.opened: list[tuple[str, Json]] = []
         self.cancelled: list[int] = []
-        self.containers: list[Json] = [{"id": "main", "state": "running"}]
+        self.containers: list[Json] = [{"id": "main", "state": "running", "tty": False, "pid": 83}]
         self.logs: dict[int, bytes] = {1: b"", 2: b""}
         self.acknowledged = {1: 0, 2: 0}
         self.ended = True
@@ -171,7 +171,7 @@ class FakeAgent:
             {**known, "state": "exited", "exit": how} if known["id"] == container else known
             for known in self.containers
         ]
-        self.note("exit", container=container, exit=how)
+        self.note("exit", container=container, **how)
 
     def close(self) -> None:
         if self.descriptor >= 0:
@@ -214,7 +214,12 @@ class FakeAgent:
         self.streams.clear()
         self.sessions.append(hello["session"])
         if self.greets:
-            answer = {"version": 1, "session": hello["session"], "boot": {"agent": 0.1}, "containers": ["main"]}
+            answer = {
+                "version": 1,
+                "session": hello["session"],
+                "boot": {"workload": 4.2},
+                "containers": self.containers,
+            }
             self.outbox.greet(frames.guest_greeting(dumps(answer)))
             self.flush()
 
@@ -278,7 +283,7 @@ class FakeAgent:
             stream.pump()
         else:
             self.send(frames.frame(frames.EOF, stream.number, fd=2))
-            stream.ok(**{argv[0]: int(argv[1])} if argv[0] in ("code", "signal") and argv[1:] else {"code": 0})
+            stream.ok(exit={argv[0]: int(argv[1])} if argv[0] in ("code", "signal") and argv[1:] else {"code": 0})
 
 
 def pair() -> tuple[DescriptorTransport, FakeAgent]:

@@ -62,7 +62,7 @@ async def test_what_breaks_a_stream_ends_that_stream_alone(sent: bytes, words: s
         assert words in str(caught.value)
         assert len(str(caught.value)) < 500
         await other.eof(0)
-        assert await other.result() == {"code": 5}
+        assert await other.result() == {"exit": {"code": 5}}
         assert await link.call("ping") == {}
         assert agent.cancelled == [1]
         assert len(agent.sessions) == 1

@@ -57,7 +57,7 @@ async def test_bytes_of_any_value_come_through_a_terminal(terminal: int) -> None
     async for kind, _, piece in stream:
         got += piece if kind == frames.DATA else b""  # type: ignore[operator]
     assert got == data
-    assert await stream.result() == {"code": 7}
+    assert await stream.result() == {"exit": {"code": 7}}
     await link.close()
 
 

@@ -1,278 +1,325 @@
-"""What runs in a simulated domain: an init that reports in xenstore, and an agent with containers, in memory."""
+"""A zone's agent for tests: the guest's end of the channel, with the real protocol code, over a socket pair.
+
+    transport, agent = fakeagent.pair()
+    link = AgentLink(transport, "web"); link.start()
+
+Answers ping, info, list, logs (of `agent.logs`), exec (echoes its input and ends with it, as argv ["code", "3"] or
+["signal", "9"] says; knows ["head", "-c", N, ...], and ["sh", ...] as what swallows its input) and sleep (never); sends
+notes when told to (`agent.note`, `agent.exit`). Keeps the link's credit and the streams', as a real one must.
+"""
 
 from __future__ import annotations
 
 import asyncio
-from collections import deque
-from collections.abc import AsyncIterator, Callable
-from typing import TYPE_CHECKING, Any
+import contextlib
+import functools
+import os
+import socket
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any
 
-from runtime.host.agentlink.model import AgentFault
+from runtime.boot.channel import Receiver
+from runtime.host.agentlink.link import AgentLink
+from runtime.init import jsonread
 from runtime.init.channel import frames
-
-if TYPE_CHECKING:
-    from support.daemonworld import Host
+from runtime.init.channel.credit import Credits
+from runtime.init.channel.jsonwrite import dumps
+from runtime.init.channel.outbox import Outbox
 
 Json = dict[str, Any]
-POWEROFF, CRASH = 0, 3
 
 
-class Container:
-    """One container: its output by descriptor, kept until it is acknowledged."""
+class DescriptorTransport:
+    """Implements agentlink.model.Transport over a socket or a terminal; read and written in the loop."""
 
-    def __init__(self) -> None:
-        self.kept = {1: b"", 2: b""}
-        self.start = {1: 0, 2: 0}  # offset of the first byte kept
-        self.state, self.exit = "created", None
-        self.readers: list[FakeStream] = []
+    def __init__(self, descriptor: int, *, most: int = 2048) -> None:
+        os.set_blocking(descriptor, False)
+        self.descriptor, self._most = descriptor, most
+        self._loop = asyncio.get_running_loop()
+        self._receiver: Receiver | None = None
+
+    def start(self, receiver: Receiver) -> None:
+        self._receiver = receiver
+        self._loop.add_reader(self.descriptor, self._readable)
+        receiver.connected()
+
+    def write(self, data: bytes) -> int:
+        try:
+            taken = os.write(self.descriptor, data[:1024]) if data else 0
+        except BlockingIOError:
+            taken = 0
+        except OSError:
+            return 0
+        if taken < len(data):
+            self._loop.add_writer(self.descriptor, self._writable)
+        return taken
+
+    def hang_up(self, reason: str = "the zone closed it") -> None:
+        """As if the guest's driver had closed."""
+        assert self._receiver is not None
+        self._loop.remove_reader(self.descriptor)
+        self._receiver.disconnected(reason)
+
+    def close(self) -> None:
+        """From any thread, as a ring's."""
+        descriptor, self.descriptor = self.descriptor, -1
+        if descriptor >= 0:
+            self._loop.call_soon_threadsafe(self._close, descriptor)
+
+    def _close(self, descriptor: int) -> None:
+        self._loop.remove_reader(descriptor)
+        self._loop.remove_writer(descriptor)
+        os.close(descriptor)
+
+    def _readable(self) -> None:
+        assert self._receiver is not None
+        try:
+            data = os.read(self.descriptor, self._most)
+        except OSError:
+            data = b""
+        if data:
+            self._receiver.received(data)
+        else:
+            self.hang_up()
+
+    def _writable(self) -> None:
+        assert self._receiver is not None
+        self._loop.remove_writer(self.descriptor)
+        self._receiver.writable()
 
 
-class Guest:
-    """A zone from within. Told by the test what happens in it."""
+class _Stream:
+    def __init__(self, agent: FakeAgent, number: int, method: str, params: Json) -> None:
+        self.agent, self.number, self.method, self.params = agent, number, method, params
+        self.credits = Credits()
+        self.waiting = {fd: bytearray() for fd in frames.FDS}
+        self.result: Json | None = None
+        self.events: list[Json] = []
+        self.done = False
 
-    host: Host
-    domid: int
-    uuid: str
+    def pump(self) -> None:
+        """Send what credit allows, and the result behind the last byte."""
+        if self.done:
+            return
+        for fd, waiting in self.waiting.items():
+            count = min(len(waiting), self.credits.may_send(fd))
+            if count:
+                self.credits.sent(fd, count)
+                self.agent.send(frames.data(self.number, fd, bytes(waiting[:count])))
+                del waiting[:count]
+        if self.result is not None and not any(self.waiting.values()):
+            self.done = True
+            self.agent.send(frames.message(frames.RESULT, self.number, dumps(self.result)))
+            self.agent.streams.pop(self.number, None)
 
-    def __init__(self) -> None:
-        self.containers: dict[str, Container] = {"main": Container()}
-        self.links: list[FakeLink] = []
-        self.calls: list[tuple[str, Json]] = []
-        self.stops_when_asked = True
-        self.silent = False  # never reports anything by itself
-        self.ended = False
-        self.answers: dict[str, Callable[[Json], Json]] = {}
+    def consumed(self, fd: int, count: int) -> None:
+        if give := self.credits.consumed(fd, count):
+            self.agent.send(frames.credit(self.number, fd, give))
 
-    # -- what the test says happens
+    def ok(self, **fields: Any) -> None:
+        self.result = {"ok": fields}
+        self.pump()
 
-    def started(self) -> None:
-        if not self.silent:
-            self.containers["main"].state = "running"
-            self.report(phase="workload", timings="init=0.100 workload=0.200")
 
-    def report(self, **nodes: str) -> None:
-        for key, value in nodes.items():
-            self.host.xenstored.put(f"/local/domain/{self.domid}/zone/state/{key}", value.encode())
+class FakeAgent:
+    """The guest's end. `greets`: answers greetings; set it to False for a zone that does not."""
 
-    def write(self, data: bytes, fd: int = 1, container: str = "main") -> None:
-        """Its workload prints."""
-        box = self.containers[container]
-        box.kept[fd] += data
-        for stream in list(box.readers):
-            stream.send_log(box, fd)
+    def __init__(self, descriptor: int) -> None:
+        os.set_blocking(descriptor, False)
+        self.descriptor = descriptor
+        self._loop = asyncio.get_running_loop()
+        self.parser, self.outbox = frames.Parser(), Outbox(link_credit=True)
+        self.greets = True
+        self.sessions: list[str] = []
+        self.streams: dict[int, _Stream] = {}
+        self.opened: list[tuple[str, Json]] = []
+        self.cancelled: list[int] = []
+        self.containers: list[Json] = [{"id": "main", "state": "running", "tty": False, "pid": 83}]
+        self.logs: dict[int, bytes] = {1: b"", 2: b""}
+        self.acknowledged = {1: 0, 2: 0}
+        self.ended = True
+        self.notes = 0
+        self.methods: dict[str, Callable[[_Stream], None]] = {
+            "ping": lambda stream: stream.ok(),
+            "info": lambda stream: stream.ok(kernel="6.1", agent="fake"),
+            "list": lambda stream: stream.ok(containers=self.containers),
+            "logs": self._logs,
+            "exec": self._exec,
+            "sleep": lambda stream: None,
+        }
+        self._loop.add_reader(descriptor, self._readable)
+
+    def send(self, data: bytes) -> None:
+        """Queue frames."""
+        self.outbox.put(data)
+        self.flush()
+
+    def raw(self, data: bytes) -> None:
+        """Write bytes as they are, past credit and framing."""
+        os.set_blocking(self.descriptor, True)
+        while data:
+            data = data[os.write(self.descriptor, data) :]
+        os.set_blocking(self.descriptor, False)
 
     def note(self, event: str, **fields: Any) -> None:
-        for link in self.links:
-            link.note({"event": event, **fields})
+        self.notes += 1
+        self.send(frames.message(frames.NOTE, 0, dumps({"seq": self.notes, "event": event, **fields})))
 
-    def exit(self, told: str = "code 0", *, reason: int = POWEROFF, tell: bool = True) -> None:
-        """Its workload ends, and with it the zone."""
-        if self.ended:
+    def exit(self, container: str = "main", **how: Any) -> None:
+        """The container ends: {"code": n} or {"signal": n}."""
+        self.containers = [
+            {**known, "state": "exited", "exit": how} if known["id"] == container else known
+            for known in self.containers
+        ]
+        self.note("exit", container=container, **how)
+
+    def close(self) -> None:
+        if self.descriptor >= 0:
+            self._loop.remove_reader(self.descriptor)
+            self._loop.remove_writer(self.descriptor)
+            os.close(self.descriptor)
+            self.descriptor = -1
+
+    def flush(self) -> None:
+        if self.descriptor < 0:
             return
-        self.ended = True
-        kind, _, number = told.partition(" ")
-        if tell:
-            self.report(phase="exited", exit=told)
-            if kind in ("code", "signal"):
-                self.note("exit", container="main", **{kind: int(number)})
-                for link in self.links:
-                    link.loop.call_soon_threadsafe(self.end_container, "main", {kind: int(number)})
-        self.die(reason)
+        try:
+            while data := self.outbox.take():
+                self.outbox.wrote(os.write(self.descriptor, data))
+        except BlockingIOError:
+            self._loop.add_writer(self.descriptor, self._writable)
+        except OSError:
+            return
 
-    def die(self, reason: int = POWEROFF) -> None:
-        self.ended = True
-        with self.host.xen.lock:
-            if self.domid in self.host.xen.domains:
-                self.host.xen.domains[self.domid].shutdown = reason
-        self.host.xenstored.fire("@releaseDomain")
+    def _writable(self) -> None:
+        self._loop.remove_writer(self.descriptor)
+        self.flush()
 
-    def asked_to_stop(self, signal: int) -> None:
-        if self.stops_when_asked:
-            self.exit(f"signal {signal}")
+    def _readable(self) -> None:
+        try:
+            data = os.read(self.descriptor, 1 << 16)
+        except OSError:
+            data = b""
+        if not data:
+            self._loop.remove_reader(self.descriptor)
+            return
+        for kind, fd, number, payload in self.parser.feed(data):
+            if kind == frames.HELLO:
+                self._hello(jsonread.parse(payload))
+            elif self.sessions:
+                self._frame(kind, fd, number, payload)
 
-    # -- the agent's methods
+    def _hello(self, hello: Any) -> None:
+        assert hello["version"] == 1
+        self.streams.clear()
+        self.sessions.append(hello["session"])
+        if self.greets:
+            answer = {
+                "version": 1,
+                "session": hello["session"],
+                "boot": {"workload": 4.2},
+                "containers": self.containers,
+            }
+            self.outbox.greet(frames.guest_greeting(dumps(answer)))
+            self.flush()
 
-    def call(self, method: str, params: Json) -> Json:
-        self.calls.append((method, params))
-        if method in self.answers:
-            return self.answers[method](params)
-        if method == "create":
-            self.containers[params["id"]] = Container()
-        elif method == "start":
-            self.containers[params["id"]].state = "running"
-        elif method == "stop":
-            self.end_container(params["id"], {"signal": 15})
-            return {"exit": self.containers[params["id"]].exit}
-        elif method == "delete":
-            del self.containers[params["id"]]
-        elif method == "kill" and params["id"] == "main" and params["signal"] == 9:
-            self.exit("signal 9")
-        return {}
+    def _frame(self, kind: int, fd: int, number: int, payload: bytes) -> None:
+        stream = self.streams.get(number)
+        if kind == frames.CREDIT and not number:
+            self.outbox.credit(frames.credit_of(payload))
+            self.flush()
+        elif kind == frames.OPEN:
+            self._open(number, jsonread.parse(payload))
+        elif stream is None:
+            return
+        elif kind == frames.CREDIT:
+            stream.credits.given(fd, frames.credit_of(payload))
+            if stream.method == "logs":
+                self.acknowledged[fd] += frames.credit_of(payload)
+            stream.pump()
+        elif kind == frames.CANCEL:
+            self.cancelled.append(number)
+            del self.streams[number]
+        elif kind == frames.EVENT:
+            stream.events.append(jsonread.parse(payload))  # type: ignore[arg-type]
+        elif kind in (frames.DATA, frames.EOF):
+            self._input(stream, kind, fd, payload)
 
-    def end_container(self, name: str, exit: Json) -> None:
-        box = self.containers[name]
-        box.state, box.exit = "exited", exit
-        for stream in list(box.readers):
-            stream.finish_log(box)
+    def _open(self, number: int, request: Any) -> None:
+        method, params = request["method"], request["params"]
+        self.opened.append((method, params))
+        stream = self.streams[number] = _Stream(self, number, method, params)
+        handler = self.methods.get(method)
+        if handler is None:
+            stream.result = {"error": {"reason": "unknown-method", "sentence": f"the agent has no method {method}"}}
+            stream.pump()
+        else:
+            handler(stream)
 
-
-class FakeStream:
-    """One open call."""
-
-    def __init__(self, link: FakeLink, method: str, params: Json) -> None:
-        self.link, self.method, self.params = link, method, params
-        self.arrivals: deque[tuple[int, int, Any]] = deque()
-        self.news = asyncio.Event()
-        self.outcome: Json | AgentFault | None = None
-        self.written: list[bytes] = []
-        self.events: list[Json] = []
-        self.ended_input = self.cancelled = False
-        self.sent: dict[int, int] = {}
-        self.box: Container | None = None
-
-    # -- the guest's side
-
-    def put(self, kind: int, fd: int, data: Any) -> None:
-        self.arrivals.append((kind, fd, data))
-        self.news.set()
-
-    def conclude(self, outcome: Json | AgentFault) -> None:
-        if self.outcome is None:
-            self.outcome = outcome
-            self.news.set()
-
-    def begin_log(self, box: Container) -> None:
-        self.box = box
+    def _logs(self, stream: _Stream) -> None:
+        wanted = stream.params.get("from", {})
         for fd in (1, 2):
-            asked = self.params["from"].get(str(fd), 0)
-            assert asked <= box.start[fd] + len(box.kept[fd]), "asked for what was never printed"
-            if asked < box.start[fd]:
-                self.put(frames.EVENT, 0, {"gap": box.start[fd] - asked, "fd": fd})
-            self.release(box, fd, asked)
-            self.sent[fd] = max(asked, box.start[fd])
-        box.readers.append(self)
-        for fd in (1, 2):
-            self.send_log(box, fd)
-        if box.state == "exited":
-            self.finish_log(box)
+            stream.waiting[fd] += self.logs[fd][int(wanted.get(str(fd), 0)) :]
+        if self.ended:
+            stream.ok()
+        else:
+            stream.pump()
 
-    def send_log(self, box: Container, fd: int) -> None:
-        data = box.kept[fd][self.sent[fd] - box.start[fd] :]
-        if data:
-            self.sent[fd] += len(data)
-            self.put(frames.DATA, fd, data)
+    def _exec(self, stream: _Stream) -> None:
+        self.send(frames.message(frames.EVENT, stream.number, dumps({"started": 7})))
+        argv = stream.params["process"]["argv"]
+        if argv[0] == "head":
+            stream.waiting[1] += bytes(int(argv[2]))
+            stream.pump()
 
-    def finish_log(self, box: Container) -> None:
-        if not any(box.kept.values()):
-            self.conclude({})
-
-    @staticmethod
-    def release(box: Container, fd: int, offset: int) -> None:
-        if offset > box.start[fd]:
-            box.kept[fd] = box.kept[fd][offset - box.start[fd] :]
-            box.start[fd] = offset
-
-    # -- the host's side
-
-    async def __aiter__(self) -> AsyncIterator[tuple[int, int, Any]]:
-        while True:
-            while self.arrivals:
-                yield self.arrivals.popleft()
-            if isinstance(self.outcome, AgentFault):
-                raise self.outcome
-            if self.outcome is not None:
-                return
-            self.news.clear()
-            await self.news.wait()
-
-    async def write(self, fd: int, data: bytes) -> None:
-        self.link.host.alive()
-        self.written.append(data)
-
-    async def eof(self, fd: int) -> None:
-        self.ended_input = True
-
-    async def event(self, event: Json) -> None:
-        self.events.append(event)
-
-    def acknowledge(self, fd: int, count: int) -> None:
-        self.link.host.alive()
-        if self.box is not None:
-            self.release(self.box, fd, self.box.start[fd] + count)
-            if self.box.state == "exited":
-                self.finish_log(self.box)
-
-    async def result(self, timeout_s: float | None = None) -> Json:
-        while self.outcome is None:
-            self.news.clear()
-            await self.news.wait()
-        if isinstance(self.outcome, AgentFault):
-            raise self.outcome
-        return self.outcome
-
-    def cancel(self) -> None:
-        self.cancelled = True
-        if self.box is not None and self in self.box.readers:
-            self.box.readers.remove(self)
-        self.conclude(AgentFault("zone", got="cancelled"))
+    def _input(self, stream: _Stream, kind: int, fd: int, payload: bytes) -> None:
+        """exec: what comes on 0 goes out on 1, and with its end the process ends as its argv says."""
+        argv = stream.params["process"]["argv"]
+        if kind == frames.DATA:
+            stream.credits.received(fd, len(payload))
+            if argv[0] != "sh":
+                stream.waiting[1] += payload
+            stream.consumed(fd, len(payload))
+            stream.pump()
+        else:
+            self.send(frames.frame(frames.EOF, stream.number, fd=2))
+            stream.ok(exit={argv[0]: int(argv[1])} if argv[0] in ("code", "signal") and argv[1:] else {"code": 0})
 
 
-class FakeLink:
-    """The channel to a guest's agent; it is up unless the test takes it down."""
+def pair() -> tuple[DescriptorTransport, FakeAgent]:
+    """Both ends, in the running loop."""
+    here, there = socket.socketpair()
+    return DescriptorTransport(here.detach()), FakeAgent(there.detach())
 
-    def __init__(self, guest: Guest, host: Host) -> None:
-        self.guest, self.host = guest, host
-        self.loop = asyncio.get_running_loop()
-        self.connected = asyncio.Event()
-        self.hello: Json = {
-            "boot": {"init": 0.1, "workload": 0.2},
-            "containers": [
-                {"id": name, "state": box.state, "exit": box.exit} for name, box in guest.containers.items()
-            ],
-        }
-        self.callbacks: list[Callable[[Json], None]] = []
-        self.streams: list[FakeStream] = []
-        self.closed = False
-        guest.links.append(self)
-        self.connected.set()
 
-    def note(self, note: Json) -> None:
-        """From any thread."""
-        if not self.closed:
-            self.loop.call_soon_threadsafe(lambda: [callback(note) for callback in self.callbacks])
+Test = Callable[..., Awaitable[None]]
 
-    def drop(self) -> None:
-        """The session is lost."""
-        self.connected.clear()
-        for stream in self.streams:
-            if stream.box is not None and stream in stream.box.readers:
-                stream.box.readers.remove(stream)
-            stream.conclude(AgentFault("zone", got="the session was lost"))
 
-    async def call(self, method: str, params: Json | None = None, timeout_s: float = 10.0) -> Json:
-        self.host.alive()
-        return self.guest.call(method, params or {})
+def in_loop(test: Test) -> Callable[..., None]:
+    """Run a test in a loop of its own; nothing in it takes long."""
 
-    async def open(self, method: str, params: Json | None = None, *, acknowledged: bool = False) -> FakeStream:
-        self.host.alive()
-        stream = FakeStream(self, method, params or {})
-        self.streams.append(stream)
-        if method == "logs":
-            name = stream.params["container"]
-            if name not in self.guest.containers:
-                raise AgentFault("zone", got="no such container")
-            stream.begin_log(self.guest.containers[name])
-        return stream
+    @functools.wraps(test)
+    def run(*arguments: Any, **keys: Any) -> None:
+        asyncio.run(asyncio.wait_for(test(*arguments, **keys), 60))
 
-    def on_note(self, callback: Callable[[Json], None]) -> Callable[[], None]:
-        self.callbacks.append(callback)
-        return lambda: self.callbacks.remove(callback)
+    return run
 
-    def snoop(self, callback: Callable[..., None]) -> Callable[[], None]:
-        return lambda: None
 
-    async def close(self) -> None:
-        self.closed = True
-        self.drop()
-        if self in self.guest.links:
-            self.guest.links.remove(self)
+@contextlib.asynccontextmanager
+async def linked(*, answer_s: float = 5.0, greets: bool = True) -> AsyncIterator[tuple[AgentLink, FakeAgent]]:
+    transport, agent = pair()
+    agent.greets = greets
+    link = AgentLink(transport, "web", answer_s=answer_s)
+    link.start()
+    try:
+        if greets:
+            await link.connected.wait()
+        yield link, agent
+    finally:
+        await link.close()
+        agent.close()
+
+
+async def until(condition: Callable[[], object]) -> None:
+    while not condition():
+        await asyncio.sleep(0.002)

@@ -149,8 +149,7 @@ def test_a_state_of_nobody_is_down(run_dir: Path, text: str) -> None:
 
 @pytest.fixture
 def disk(tmp_path: Path) -> Path:
-    require("mke2fs", package="e2fsprogs")
-    require("e2fsck", package="e2fsprogs")
+    require("mke2fs", "e2fsck")
     path = tmp_path / "disk"
     with open(path, "wb") as file:
         file.truncate(64 << 20)

@@ -149,7 +149,7 @@ def test_a_state_of_nobody_is_down(run_dir: Path, text: str) -> None:
 
 @pytest.fixture
 def disk(tmp_path: Path) -> Path:
-    require("mke2fs", "e2fsck")
+    require("mke2fs", "e2fsck", "debugfs")
     path = tmp_path / "disk"
     with open(path, "wb") as file:
         file.truncate(64 << 20)
@@ -173,9 +173,7 @@ def test_a_disk_with_other_bytes_is_left_alone(disk: Path) -> None:
 
 def test_damage_that_fsck_mends_is_mended_and_other_damage_is_told(disk: Path) -> None:
     statedisk.prepare(disk)
-    with open(disk, "r+b") as file:
-        file.seek(1024 + 0x3A)  # s_state: not cleanly unmounted
-        file.write(b"\x02\x00")
+    subprocess.run(["debugfs", "-w", "-R", "ssv state 2", disk], check=True, capture_output=True)  # not unmounted
     assert statedisk.prepare(disk) == "checked"
     with open(disk, "r+b") as file:
         file.seek(1024 + 0x68)

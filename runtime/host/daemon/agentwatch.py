@@ -37,8 +37,8 @@ async def ready(core: Core, zone: Zone, run: Run) -> None:
     run.ready, zone.ready = True, core.clock.now()
     if zone.state is State.RUNNING:
         zone.state = State.READY
-    await core.save(zone, "zone.ready")
     zone.say("workload")
+    await core.save(zone, "zone.ready")
 
 
 async def take_state(core: Core, zone: Zone, run: Run, state: ZoneState) -> None:
@@ -95,6 +95,11 @@ async def follow_agent(core: Core, zone: Zone, run: Run, link: AgentLink) -> Non
 async def _greet(core: Core, zone: Zone, run: Run, link: AgentLink) -> None:
     """Once for each session: it is told by its HELLO what there is."""
     await link.connected.wait()
+    boot = link.hello.get("boot")
+    if isinstance(boot, Mapping):
+        run.zone_timings = {
+            str(name)[:_MAX_WORD]: float(at) for name, at in boot.items() if isinstance(at, (int, float))
+        }
     zone.changes.tell()
     for container in _list(link.hello.get("containers")):
         if container.get("id") == MAIN:

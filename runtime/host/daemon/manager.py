@@ -92,8 +92,9 @@ class Manager:
         core.deaths = await core.thread(self._edge.deaths, self._died)
         if database.damaged is not None:
             await core.tell("host.state-damaged", kept_as=str(database.damaged))
-        await adopt.recover(core)
         await self.workloads.load()
+        await adopt.recover(core)
+        await self.workloads.settle()
         core.background(ending.reap(core))
 
     async def close(self, *, end_zones: bool = False) -> None:

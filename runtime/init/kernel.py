@@ -1,6 +1,7 @@
 """System calls the interpreter has no function for. A thin edge: it packs arguments, and OSError says what failed."""
 
 import _struct
+import errno
 import posix
 
 import zsys  # type: ignore[import-not-found]
@@ -60,7 +61,10 @@ def pivot_root(new_root: str, put_old: str) -> None:
 def open_in(root_fd: int, path: str, flags: int, mode: int = 0, resolve: int = abi.RESOLVE_IN_ROOT) -> int:
     """openat2(2): symlinks, absolute ones too, cannot lead out of `root_fd`."""
     how = _struct.pack("=QQQ", flags | posix.O_CLOEXEC, mode, resolve | abi.RESOLVE_NO_MAGICLINKS)
-    return call(abi.SYS_OPENAT2, root_fd, path, how, len(how))
+    name = path.encode("utf-8", "surrogateescape")
+    if b"\0" in name:
+        raise OSError(errno.EINVAL, "a NUL in a path")
+    return call(abi.SYS_OPENAT2, root_fd, name, how, len(how))
 
 
 def load_module(fd: int, parameters: str) -> None:

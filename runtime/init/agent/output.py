@@ -12,6 +12,7 @@ if MYPY:  # for annotations only: not imported in the zone
 
 LIMIT_BYTES = 1 << 20
 _READ_BYTES = 65536
+_READS_AT_ONCE = 4  # then others have their turn
 
 
 class Ring:
@@ -89,7 +90,9 @@ class Output:
     def pump(self) -> None:
         """Take what there is, as far as it may be taken."""
         changed = False
-        while self._source is not None:
+        for _ in range(_READS_AT_ONCE):
+            if self._source is None:
+                break
             room = self.ring.room
             if room == 0:
                 if self._lossless():
@@ -106,6 +109,9 @@ class Output:
             self.ring.add(data)
             if self.mirror is not None:
                 self.mirror(data)
+        else:
+            if self._source is not None:
+                self._source.later()
         if changed:
             for reader in list(self.readers):
                 reader()

@@ -48,6 +48,11 @@ class Source:
             self.close()
         return data
 
+    def later(self) -> None:
+        """There may be more; wake when others have had their turn."""
+        if self._fd >= 0:
+            self._loop.watch(self._fd, READ, self._ready)
+
     def drain(self) -> None:
         """The process has ended: what is left now is all there will be, whoever else holds the other side."""
         self._last_chance = True

@@ -215,7 +215,7 @@ def _inside(root_fd: int, dev: str) -> None:
 
 
 def switch() -> None:
-    """Go from the initramfs to a small root of the zone's own; of the initramfs nothing is left to reach or take memory.
+    """Go from the initramfs to a small root of the zone's own; of the initramfs nothing is left to reach.
 
     pivot_root refuses the initramfs (EINVAL), so the new root is moved over it, as switch_root does.
     """

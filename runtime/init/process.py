@@ -39,7 +39,7 @@ def start(
 ) -> int:
     """Fork into the cgroup and execute the process; returns its pid once the exec has happened.
 
-    stdio:   what becomes descriptors 0, 1 and 2; each is 3 or higher.
+    stdio:   what becomes descriptors 0, 1 and 2; each is 3 or higher, or -1 for the /dev/null of where it runs.
     enter:   what takes the child to where it shall run, such as into another root; raises OSError or BootFailure.
     Raises:  BootFailure of the child's step that failed: "user", "cwd", "command-127" (missing), "command-126"
              (cannot be executed), "workload" (the rest).
@@ -80,10 +80,13 @@ def _child(
         failure = BootFailure("workload", "the exec came back without an error")
         try:
             for fd, source in enumerate(stdio):
-                posix.dup2(source, fd, inheritable=True)
+                if source >= 0:
+                    posix.dup2(source, fd, inheritable=True)
             _session(process)
             if enter is not None:
                 _step("entering the root", enter)
+            if stdio[0] < 0:
+                _step("opening /dev/null", _null_input)
             if error_fd != _ERROR_FD:
                 error_fd = posix.dup2(error_fd, _ERROR_FD, inheritable=False)
             _prepare(process)
@@ -129,6 +132,10 @@ def _step(what: str, action: "Callable[..., object]", *args: object, reason: str
         if isinstance(error, OSError):
             raise os_failure(reason, what, error) from None
         raise BootFailure(reason, f"{what}: {error}") from None
+
+
+def _null_input() -> None:
+    posix.dup2(posix.open("/dev/null", posix.O_RDONLY | posix.O_CLOEXEC), 0, inheritable=True)
 
 
 def _write(path: str, data: bytes) -> None:

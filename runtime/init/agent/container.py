@@ -25,8 +25,10 @@ def exit_of(status: int, *, oom: bool) -> dict[str, object]:
     """{"code": n} or {"signal": n} of a wait status, with "oom" where the OOM killer sent the signal."""
     if not posix.WIFSIGNALED(status):
         return {"code": posix.WEXITSTATUS(status)}
-    number = posix.WTERMSIG(status)
-    return {"signal": number} | ({"oom": True} if oom and number == abi.SIGKILL else {})
+    found: dict[str, object] = {"signal": posix.WTERMSIG(status)}
+    if oom and posix.WTERMSIG(status) == abi.SIGKILL:
+        found["oom"] = True
+    return found
 
 
 class Container:
@@ -46,6 +48,7 @@ class Container:
         stdin_open: bool = False,
         terminal_size: object = None,
         limits: dict[str, object] | None = None,
+        healthcheck: object = None,
     ) -> None:
         self.name, self.process = name, process
         self.state = CREATED
@@ -58,6 +61,7 @@ class Container:
         self._agent, self._stdin_open, self._size, self._limits = agent, stdin_open, terminal_size, limits or {}
         fds = (1,) if process["tty"] else (1, 2)
         self.outputs = {fd: Output(lambda: agent.link.attended, lambda: agent.link.expect()) for fd in fds}
+        self._healthcheck = healthcheck
         self._kill_timer: int | None = None
         self._oom_fd = -1
         self._oom_kills = 0
@@ -118,6 +122,10 @@ class Container:
         self._agent.children[self.pid] = self._process_ended
         for fd, source in given.outputs.items():
             self.outputs[fd].attach(source)
+        if self._healthcheck is not None:
+            from runtime.init.agent import health
+
+            health.begin(self._agent, self, self._healthcheck)
 
     def open_root(self) -> int:
         """A descriptor of its root; raises OSError."""

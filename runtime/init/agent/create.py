@@ -34,7 +34,6 @@ class Creation(Handler):
         self._overlay_size_mib = params.number(root, "overlay_size_mib", 0)
         self._hostname = params.text(spec, "hostname", str(agent.data["hostname"]))
         self._end = time.monotonic() + params.seconds(spec, "device_timeout_s", _DEVICE_S)
-        self._healthcheck = spec.get("healthcheck")
         self._done = False
         agent.containers[name] = Container(
             agent,
@@ -43,6 +42,7 @@ class Creation(Handler):
             stdin_open=params.flag(spec, "stdin_open"),
             terminal_size=spec.get("tty_size"),
             limits=params.mapping(spec, "limits", {}),
+            healthcheck=spec.get("healthcheck"),
         )
         stream.after(0.0, self._look)
 
@@ -70,11 +70,6 @@ class Creation(Handler):
         if self._readonly:
             mounts.seal_root(self._name)
         self._done = True
-        if self._healthcheck is not None:
-            from runtime.init.agent import health
-
-            container = self._agent.containers[self._name]
-            health.begin(self._agent, container, self._healthcheck)
         self._stream.succeed({})
 
 

@@ -1,4 +1,4 @@
-"""Put the members of an archive below a directory of a container: never outside of its root, whatever they are called."""
+"""Put the members of an archive below a directory of a container, and never outside of its root."""
 
 import errno
 import posix

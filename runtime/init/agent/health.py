@@ -35,6 +35,7 @@ class Health:
         self._timeout_s = params.seconds(check, "timeout_s", 30.0) or 30.0
         self._start_period_s = params.seconds(check, "start_period_s", 0.0)
         self._retries = params.number(check, "retries", 3, least=0, most=1000) or 3
+        self._run_pid = container.pid
         self._failures = 0
         self._age_s = 0.0
         self._pid = 0
@@ -48,8 +49,8 @@ class Health:
         self._agent.loop.after(self._interval_s, self._probe)
 
     def _probe(self) -> None:
-        if not self._container.running:
-            return
+        if self._container.pid != self._run_pid:
+            return  # it has ended, and whoever started it again probes that run
         self._age_s += self._interval_s
         own = self._container.process
         process = {key: own[key] for key in ("env", "cwd", "uid", "gid", "groups")} | {"argv": self._argv}
@@ -100,7 +101,7 @@ class Health:
         self._later()
 
     def _become(self, state: str, code: int, output: str) -> None:
-        if self._container.health != state and self._container.running:
+        if self._container.health != state and self._container.pid == self._run_pid:
             self._container.health = state
             fields = {"container": self._container.name, "state": state, "code": code, "output": output}
             self._agent.link.note("health", fields)

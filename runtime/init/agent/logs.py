@@ -1,9 +1,13 @@
-"""The `logs` stream: a container's output from given offsets on. Credit acknowledges: what it covers is forgotten here."""
+"""The `logs` stream: a container's output from given offsets on. Credit acknowledges; what it covers is forgotten."""
 
 from runtime.init.agent.container import Container
 from runtime.init.agent.errors import Refused
 from runtime.init.agent.output import Output
 from runtime.init.agent.stream import Handler, Outlet, Stream
+
+MYPY = False
+if MYPY:  # for annotations only: not imported in the zone
+    from collections.abc import Callable
 
 
 class Reader:
@@ -63,7 +67,7 @@ class Logs(Handler):
                 raise Refused("params", f"from {fd}: expected an offset, got {offset!r:.60}")
             self._readers[fd] = Reader(fd, output, offset)
         for fd, reader in self._readers.items():
-            outlet = self._outlets[fd] = stream.outlet(fd, lambda limit, fd=fd: self._take(fd, limit))
+            outlet = self._outlets[fd] = stream.outlet(fd, self._taker(fd))
             outlet.done = self._finish
             reader.output.readers.append(outlet.wake)
         container.ended.append(self._wake_all)
@@ -80,13 +84,17 @@ class Logs(Handler):
             if self._outlets[fd].wake in reader.output.readers:
                 reader.output.readers.remove(self._outlets[fd].wake)
 
-    def _take(self, fd: int, limit: int) -> bytes | None:
+    def _taker(self, fd: int) -> "Callable[[int], bytes | None]":
         reader = self._readers[fd]
-        data = reader.take(limit)
-        if reader.gap:
-            self._stream.event({"gap": reader.gap, "fd": fd})
-            reader.gap = 0
-        return data
+
+        def take(limit: int) -> bytes | None:
+            data = reader.take(limit)
+            if reader.gap:
+                self._stream.event({"gap": reader.gap, "fd": fd})
+                reader.gap = 0
+            return data
+
+        return take
 
     def _wake_all(self) -> None:
         for outlet in self._outlets.values():

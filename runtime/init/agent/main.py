@@ -39,6 +39,7 @@ def _run(data: dict[str, object], timings: list[tuple[str, float]], init: _socke
             stdin_open=extra.get("stdin_open") is True,
             terminal_size=extra.get("tty_size"),
             limits=extra["limits"] if isinstance(extra.get("limits"), dict) else None,
+            healthcheck=extra.get("healthcheck"),
         )
         if not expected:
             # Nobody will read what is kept, so it is shown where the zone's other messages are.
@@ -46,8 +47,6 @@ def _run(data: dict[str, object], timings: list[tuple[str, float]], init: _socke
                 output.mirror = lambda piece, fd=fd: core.write_all(fd, piece)
         try:
             agent.start_main(main)
-            if "healthcheck" in extra:
-                _watch_health(agent, main, extra["healthcheck"])
         except BootFailure as failure:
             agent.end(f"failed {failure.reason} {failure.sentence}")
             agent.link.note("failed", {"reason": failure.reason, "sentence": failure.sentence})
@@ -56,12 +55,6 @@ def _run(data: dict[str, object], timings: list[tuple[str, float]], init: _socke
     agent.session_began.append(lambda: _watch_ports(agent))
     agent.link.start(device.path_of(extra), link_fd)
     agent.loop.run()
-
-
-def _watch_health(agent: Agent, main: Container, check: object) -> None:
-    from runtime.init.agent import health
-
-    health.begin(agent, main, check)
 
 
 def _watch_ports(agent: Agent) -> None:

@@ -16,6 +16,7 @@ _MAX_PROCESSES = 2000  # what one message holds
 _CPU_FIELDS = ("user", "nice", "system", "idle", "iowait", "irq", "softirq", "steal")
 _NET_FIELDS = ("rx_bytes", "rx_packets", "rx_errors", "rx_dropped", "tx_bytes", "tx_packets", "tx_errors", "tx_dropped")
 _NET_COLUMNS = (0, 1, 2, 3, 8, 9, 10, 11)
+_CONTAINER_NUMBERS = {"memory_bytes": "memory.current", "memory_peak_bytes": "memory.peak", "pids": "pids.current"}
 _MEMORY = ("MemTotal", "MemFree", "MemAvailable", "Buffers", "Cached", "Shmem", "SwapTotal", "SwapFree")
 
 
@@ -107,11 +108,7 @@ def of_container(name: str) -> dict[str, object]:
     """Memory, CPU, processes, disks and pressure of one cgroup."""
     base = cgroup.path_of(name)
     found: dict[str, object] = {}
-    for key, file in (
-        ("memory_bytes", "memory.current"),
-        ("memory_peak_bytes", "memory.peak"),
-        ("pids", "pids.current"),
-    ):
+    for key, file in _CONTAINER_NUMBERS.items():
         text = _read(f"{base}/{file}").strip()
         if text.isdigit():
             found[key] = int(text)

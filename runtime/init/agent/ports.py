@@ -57,7 +57,7 @@ def listening() -> set[tuple[str, int]]:
 
 def parse(text: str) -> set[tuple[str, int]]:
     """The listening sockets of one of the two files."""
-    found = set()
+    found: set[tuple[str, int]] = set()
     for line in text.splitlines()[1:]:
         words = line.split()
         if len(words) > 3 and words[3] == _LISTEN and len(found) < _MAX_PORTS:

@@ -11,7 +11,7 @@ PIPE_BYTES = 1 << 16
 
 
 class Stdio:
-    """Both ends. `given` are the process's 0, 1 and 2, to be closed here once it has them.
+    """Both ends. `given` are the process's 0 (-1: /dev/null), 1 and 2, to be closed here once it has them.
 
     stdin:    where to write what it reads; None where that is /dev/null.
     outputs:  descriptor -> where to read what it writes; a terminal has only descriptor 1.
@@ -30,7 +30,8 @@ class Stdio:
     def close_given(self) -> None:
         """Close the process's ends here."""
         for fd in set(self.given):
-            posix.close(fd)
+            if fd >= 0:
+                posix.close(fd)
         self.given = (-1, -1, -1)
 
     def close(self) -> None:
@@ -49,13 +50,10 @@ def pipes(loop: Loop, *, stdin: bool) -> Stdio:
     made: list[int] = []
     try:
         out, err = _pipe(made, 0), _pipe(made, 0)
-        sink = None
+        sink, given_in = None, -1
         if stdin:
             given_in, writer = _pipe(made, 1)
             sink = Sink(loop, writer)
-        else:
-            given_in = posix.open("/dev/null", posix.O_RDONLY | posix.O_CLOEXEC)
-            made.append(given_in)
     except OSError as error:
         for fd in made:
             posix.close(fd)

@@ -113,7 +113,7 @@ def _cpu(number: int, state: str) -> None:
 
 
 def sysctl(key: str, value: str | None) -> str:
-    """Set (unless None) and read a kernel setting, named "net.core.somaxconn" or "net/core/somaxconn". Raises Refused."""
+    """Set (unless None) and read a setting, named "net.core.somaxconn" or "net/core/somaxconn". Raises Refused."""
     path = key if "/" in key else key.replace(".", "/")
     root_fd = posix.open("/proc/sys", abi.O_PATH | posix.O_DIRECTORY | posix.O_CLOEXEC)
     try:

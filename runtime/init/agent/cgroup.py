@@ -1,6 +1,8 @@
 """A container's cgroup (version 2): made, entered at fork, frozen, killed, limited, read."""
 
+import errno
 import posix
+import time
 
 from runtime.init import abi, mounts
 from runtime.init.agent.errors import Refused
@@ -10,6 +12,7 @@ from runtime.init.launch import read_file
 CONTROLLERS = ("cpu", "io", "memory", "pids")
 _LIMITS = ("cpu.", "io.", "memory.", "pids.", "cpuset.")
 _KILL_ROUNDS = 100
+_GONE_S, _GONE_STEP_S = 2.0, 0.002
 
 
 def path_of(container: str) -> str:
@@ -26,18 +29,34 @@ def enable_controllers() -> None:
             continue  # a kernel without it; what then is not there, is said by those who look for it
 
 
-def make(container: str) -> int:
-    """Make it; the descriptor of its directory. Raises OSError."""
+def make_anew(container: str) -> int:
+    """Make it, in the place of an earlier run's; the descriptor of its directory. Raises OSError.
+
+    A used one will not do: since 6.14, and in the stable kernels that took "cgroup: fix race between fork and
+    cgroup.kill", whatever is forked into a cgroup that was ever killed is killed too (cgroup_css_set_fork).
+    """
+    remove(container)
     mounts.make_directory(path_of(container))
+    return directory(container)
+
+
+def directory(container: str) -> int:
+    """The descriptor of its directory. Raises OSError."""
     return posix.open(path_of(container), posix.O_RDONLY | posix.O_DIRECTORY | posix.O_CLOEXEC)
 
 
 def remove(container: str) -> None:
-    """Remove an empty one."""
-    try:
-        posix.rmdir(path_of(container))
-    except FileNotFoundError:
-        return
+    """Remove it; what was killed in it may need a moment to be gone. Raises OSError."""
+    end = time.monotonic() + _GONE_S
+    while True:
+        try:
+            posix.rmdir(path_of(container))
+        except FileNotFoundError:
+            return
+        except OSError as error:
+            if error.errno != errno.EBUSY or time.monotonic() >= end:
+                raise
+            time.sleep(_GONE_STEP_S)
 
 
 def processes(container: str) -> list[int]:

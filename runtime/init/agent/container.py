@@ -193,7 +193,7 @@ class Container:
 
     def _cgroup(self) -> int:
         try:
-            cgroup_fd = cgroup.make(self.name)
+            cgroup_fd = cgroup.make_anew(self.name)
         except OSError as error:
             raise os_failure("mount", f"making the cgroup of {self.name}", error) from None
         try:
@@ -232,8 +232,8 @@ class Container:
         except OSError as error:
             say(f"agent: ending what {self.name} left behind: {error}")
         self.state, self.pid = EXITED, 0
-        if self.stdio is not None and self.stdio.stdin is not None:
-            self.stdio.stdin.close()
+        if self.stdio is not None:
+            self.stdio.close_input()
         for output in self.outputs.values():
             output.drain()
         self._agent.link.note("exit", {"container": self.name} | self.exit)

@@ -133,7 +133,7 @@ def run(container: Container | None, process: dict[str, object], made: Stdio) ->
     """Start it in the container's cgroup and namespaces, or in the zone itself."""
     if container is None:
         return launcher.start_in_zone(process, made.given)
-    cgroup_fd = cgroup.make(container.name)
+    cgroup_fd = cgroup.directory(container.name)
     try:
         return launcher.enter(container.pid, process, made.given, cgroup_fd)
     finally:

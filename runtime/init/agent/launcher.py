@@ -28,10 +28,19 @@ def start(container: str, spec: dict[str, object], stdio: "Stdio3", cgroup_fd: i
 def enter(pid: int, spec: dict[str, object], stdio: "Stdio3", cgroup_fd: int) -> int:
     """A further process beside the process `pid` of a container. Raises BootFailure, OSError."""
     namespace = posix.open(f"/proc/{pid}/ns/mnt", posix.O_RDONLY | posix.O_CLOEXEC)
+    root = posix.open(f"/proc/{pid}/root", abi.O_PATH | posix.O_DIRECTORY | posix.O_CLOEXEC)
+
+    def enter() -> None:
+        kernel.enter_namespace(namespace, abi.CLONE_NEWNS)
+        # setns leads to the namespace's first mount, which need not be where the container's root is.
+        posix.fchdir(root)
+        posix.chroot(".")
+
     try:
-        return process.start(spec, cgroup_fd, stdio, lambda: kernel.enter_namespace(namespace, abi.CLONE_NEWNS))
+        return process.start(spec, cgroup_fd, stdio, enter)
     finally:
         posix.close(namespace)
+        posix.close(root)
 
 
 def start_in_zone(spec: dict[str, object], stdio: "Stdio3") -> int:

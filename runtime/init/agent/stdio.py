@@ -36,10 +36,14 @@ class Stdio:
 
     def close(self) -> None:
         """Close what is left of the agent's ends."""
-        if self.stdin is not None:
-            self.stdin.close()
+        self.close_input()
         for source in self.outputs.values():
             source.close()
+
+    def close_input(self) -> None:
+        """Nobody reads any more; what has been written can still be read."""
+        if self.stdin is not None:
+            self.stdin.close()
         if self._terminal_fd >= 0:
             posix.close(self._terminal_fd)
             self._terminal_fd = -1

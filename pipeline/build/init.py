@@ -23,7 +23,7 @@ from pipeline.errors import PipelineError
 from pipeline.fetch import debian
 from pipeline.oci import TITLE, Digest
 
-VERSION = 1
+VERSION = 2
 RECIPES = recipes.PROJECT / "os"
 SCHEMA = RECIPES / "init.schema.json"
 FREEZE = Path(__file__).with_name("freeze.py")
@@ -118,7 +118,16 @@ def compile_script(recipe: dict[str, Any], names: list[str]) -> str:
     standard = [_stdlib(python, name) for name in recipe["stdlib"]]
     c_files = [f"/{_BUILD}/{name}" for name in names if name.endswith(".c")]
     archive = f"/usr/lib/{python}/config-{recipe['python']}-x86_64-linux-gnu/lib{python}.a"
-    freeze = [f"/usr/bin/{python}", "-I", "-S", "-B", f"/{_BUILD}/{FREEZE.name}", f"/{_BUILD}/frozen.c"]
+    freeze = [
+        f"/usr/bin/{python}",
+        "-I",
+        "-S",
+        "-B",
+        "-X",
+        "no_debug_ranges",
+        f"/{_BUILD}/{FREEZE.name}",
+        f"/{_BUILD}/frozen.c",
+    ]
     link = ["/usr/bin/gcc", *recipe["cflags"], f"-ffile-prefix-map=/{_BUILD}=.", f"-I/usr/include/{python}"]
     link += ["-o", f"/{_BUILD}/init", *c_files, f"/{_BUILD}/frozen.c", archive, *recipe["libraries"]]
     # HOME is named because gcc and Python look there; LC_ALL because messages are read by people.

@@ -8,6 +8,7 @@ from runtime.init import abi, mounts
 from runtime.init.agent.errors import Refused
 from runtime.init.failure import why
 from runtime.init.launch import read_file
+from runtime.init.report import say
 
 CONTROLLERS = ("cpu", "io", "memory", "pids")
 _LIMITS = ("cpu.", "io.", "memory.", "pids.", "cpuset.")
@@ -21,12 +22,16 @@ def path_of(container: str) -> str:
 
 
 def enable_controllers() -> None:
-    """Let containers be measured and limited, as far as the kernel can."""
-    for name in CONTROLLERS:
-        try:
-            write(f"{mounts.CGROUPS}/cgroup.subtree_control", f"+{name}")
-        except OSError:
-            continue  # a kernel without it; what then is not there, is said by those who look for it
+    """Let containers be measured and limited, as far as the kernel can.
+
+    In one write: each waits for an RCU grace period (cgroup_attach_lock).
+    """
+    try:
+        there = read(f"{mounts.CGROUPS}/cgroup.controllers").split()
+        if wanted := [f"+{name}" for name in CONTROLLERS if name in there]:
+            write(f"{mounts.CGROUPS}/cgroup.subtree_control", " ".join(wanted))
+    except OSError as error:
+        say(f"agent: containers are neither measured nor limited: {why(error)}")
 
 
 def make_anew(container: str) -> int:

@@ -13,6 +13,7 @@ from runtime.boot.model import DomainSpec, Domid, Node
 
 UUID_NODE = "zone/uuid"  # below the domain's path: whose tree this is, as domids are used again
 BACKEND_KINDS = ("vbd", "vif")
+CONSOLE = "console"  # its back end is ours, and so always in this domain
 
 
 class XenbusState(Enum):
@@ -102,4 +103,5 @@ def plan_domain_nodes(spec: DomainSpec, domid: Domid) -> list[Node]:
 
 def stale_paths(domid: int, *, backend_domid: int = 0) -> list[str]:
     """Every root a domain of this id has, for removal."""
-    return [domain_path(domid), *(backend_root(backend_domid, domid, kind) for kind in BACKEND_KINDS)]
+    roots = [backend_root(backend_domid, domid, kind) for kind in BACKEND_KINDS]
+    return [domain_path(domid), *roots, backend_root(0, domid, CONSOLE)]

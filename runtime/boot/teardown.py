@@ -4,6 +4,7 @@ Records (each is written before what it names is taken; the ledger adds nothing 
   domain    name, uuid                             a domain of this uuid may exist
   xenstore  domid, uuid, backend_domid             trees of this domain may exist
   console   domid, uuid, mfn, port, log            its console may be bound (`domain.adopt` binds it again)
+  channel   domid, uuid                            its agent channel may be bound, where its nodes say (likewise)
 """
 
 from __future__ import annotations

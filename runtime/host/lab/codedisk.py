@@ -23,7 +23,11 @@ from runtime.host.lab.errors import LabUnfit
 
 VERSION = 1
 MEDIA_TYPE = "application/vnd.zonewright.code.v1+squashfs"
-RUNTIME = ("runtime/*", "runtime/boot/**/*", "runtime/net/**/*", "runtime/host/*", "runtime/host/dom0/*")
+RUNTIME = (
+    "runtime/*", "runtime/boot/**/*", "runtime/net/**/*", "runtime/host/*", "runtime/host/dom0/*",
+    "runtime/host/agentlink/*",
+    "runtime/init/__init__.py", "runtime/init/channel/*",  # the protocol both ends of the agent channel speak
+)  # fmt: skip
 SUFFIXES = (".py", ".json")
 COMPRESSION = "lz4"  # the quickest to unpack, as TCG runs it
 

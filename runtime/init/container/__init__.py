@@ -39,12 +39,12 @@ The spec (defaults in brackets; a key that is not listed is refused):
     mounts [[]]     {destination, type, source, options}: options as of mount(8), bind, rbind, propagation, rro and the
                     like for recursive ones; a mount on the place of a default one replaces that, but for /dev.
                     Devices on a mount work only with the option dev
-    default_mounts [true]: /proc, /sys and /sys/fs/cgroup (read-only), /dev/pts, /dev/shm, /dev/mqueue. /dev comes always
+    default_mounts  [true]: /proc, /sys, /sys/fs/cgroup (both read-only), /dev/pts, /dev/shm, /dev/mqueue; /dev always
     devices [[]]    further nodes: {path, type, major, minor, mode}
     masked_paths, readonly_paths [containerd's]; the ways to the hypervisor are masked in any case
     propagation ["private"]: or "slave"
     limits [{}]     memory_max, memory_high, memory_low, memory_swap_max, pids_max, cpu_weight, io_weight: numbers, or
-                    "max"; cpu_max: [quota_us, period_us] or "max"; cpuset_cpus, cpuset_mems: "0-1"; io_max: [{device: "202:0",
-                    rbps, wbps, riops, wiops}]; unified: {file: text}
+                    "max"; cpu_max: [quota_us, period_us] or "max"; cpuset_cpus, cpuset_mems: "0-1"; io_max:
+                    [{device: "202:0", rbps, wbps, riops, wiops}]; unified: {file: text}
     sysctl [{}]     of an own ipc or net namespace
 """

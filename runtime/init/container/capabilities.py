@@ -34,7 +34,7 @@ def check(value: object) -> dict[str, int]:
     Raises:    ContainerFailure "spec": an unknown name, or sets the kernel would not take together.
     """
     if value is None:
-        given: dict[object, object] = dict.fromkeys(("bounding", "effective", "permitted"), DEFAULT)
+        given: dict[object, object] = {name: list(DEFAULT) for name in ("bounding", "effective", "permitted")}
     elif isinstance(value, dict):
         given = value
     else:

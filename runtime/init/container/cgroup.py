@@ -16,11 +16,18 @@ _LOOK_AGAIN_MS = 100
 
 
 class Cgroup:
-    """One container's. `fd` is for clone3; it is closed by remove()."""
+    """One container's. `fd` is for clone3; it is closed by remove().
+
+    With root "" there is none: nothing can be limited, frozen or counted, and fd is -1.
+    """
 
     def __init__(self, name: str, writes: dict[str, str], root: str = ROOT) -> None:
         """Make it and set its limits. Raises ContainerFailure "cgroup", and leaves nothing behind then."""
         self._name, self._parent, self.fd = name, -1, -1
+        if not root:
+            if writes:
+                raise ContainerFailure("cgroup", f"cgroup {name}: expected a cgroup v2 tree for its limits, got none")
+            return
         try:
             self._parent = _open_parent(root)
             posix.mkdir(name, 0o755, dir_fd=self._parent)
@@ -39,6 +46,7 @@ class Cgroup:
 
     def update(self, writes: dict[str, str]) -> None:
         """Set limits, in the order given. Raises ContainerFailure "cgroup" naming the first that is not taken."""
+        self._expect()
         there = self._read("cgroup.controllers").split()
         for controller in limits.controllers(writes):
             if controller not in there:
@@ -56,6 +64,7 @@ class Cgroup:
 
     def freeze(self, *, frozen: bool) -> None:
         """Stop or go on with every process, and wait until it is so."""
+        self._expect()
         try:
             self._write("cgroup.freeze", "1" if frozen else "0")
         except OSError as error:
@@ -65,6 +74,8 @@ class Cgroup:
 
     def kill(self) -> None:
         """SIGKILL to every process, those a fork is just making too."""
+        if self.fd < 0:
+            return
         try:
             self._write("cgroup.kill", "1")
         except FileNotFoundError:
@@ -74,10 +85,13 @@ class Cgroup:
 
     def pids(self) -> list[int]:
         """Every process of it, as the reader's pid namespace numbers them."""
+        self._expect()
         return [int(word) for word in self._read("cgroup.procs").split()]
 
     def counts(self, file: str) -> dict[str, int]:
         """A file of `KEY NUMBER` lines, such as memory.events or cpu.stat; {} where the controller is not there."""
+        if self.fd < 0:
+            return {}
         try:
             lines = [line.split() for line in self._read(file).splitlines()]
         except FileNotFoundError:
@@ -115,6 +129,12 @@ class Cgroup:
             raise ContainerFailure("cgroup", f"cgroup {self._name}: removing it: {why(error)}") from None
         self._close()
 
+    def _expect(self) -> None:
+        if self.fd < 0:
+            raise ContainerFailure(
+                "cgroup", f"cgroup {self._name}: expected it to be there, got a container without one"
+            )
+
     def _close(self) -> None:
         for fd in (self.fd, self._parent):
             if fd >= 0:
@@ -142,6 +162,26 @@ class Cgroup:
 
     def _write(self, file: str, text: str) -> None:
         _write(self.fd, file, text)
+
+
+def usable(root: str) -> bool:
+    """Is this a cgroup v2 tree we may make cgroups in?"""
+    try:
+        top = posix.open(root, _DIRECTORY)
+    except OSError:
+        return False
+    try:
+        return calls.file_system(top) == abi.CGROUP2_SUPER_MAGIC and posix.access(root, posix.W_OK)
+    finally:
+        posix.close(top)
+
+
+def find(name: str, root: str) -> int:
+    """A descriptor of a container's cgroup that another process has made; -1 where there is none."""
+    try:
+        return posix.open(f"{root}/{_PARENT}/{name}", _DIRECTORY)
+    except OSError:
+        return -1
 
 
 def _open_parent(root: str) -> int:

@@ -47,6 +47,8 @@ def load(name: str = "init", *, directory: Path = RECIPES) -> dict[str, Any]:
 def sources(project: Path = recipes.PROJECT) -> dict[str, Path]:
     """What is compiled: path in the build root -> file of the project."""
     files = [project / "runtime" / "__init__.py", *sorted((project / "runtime" / "init").rglob("*.py"))]
+    # The one part of the pipeline that a zone has, too: styrolite compiles the filters of bundles.
+    files += [project / "pipeline" / "__init__.py", *sorted((project / "pipeline" / "seccomp").glob("*.py"))]
     files += sorted((project / "runtime" / "init").glob("*.c"))
     return {str(file.relative_to(project)): file for file in files} | {FREEZE.name: FREEZE}
 
@@ -112,9 +114,7 @@ def _build(params: InitParams, lock: PackageLock, files: dict[str, Path], env: E
 def compile_script(recipe: dict[str, Any], names: list[str]) -> str:
     """The shell script that makes /build/init in the root "$1" and then empties it of the tool chain."""
     python = f"python{recipe['python']}"
-    modules = [
-        f"{_module(name)}=/{_BUILD}/{name}" for name in names if name.startswith("runtime/") and name[-3:] == ".py"
-    ]
+    modules = [f"{_module(name)}=/{_BUILD}/{name}" for name in names if "/" in name and name[-3:] == ".py"]
     standard = [_stdlib(python, name) for name in recipe["stdlib"]]
     c_files = [f"/{_BUILD}/{name}" for name in names if name.endswith(".c")]
     archive = f"/usr/lib/{python}/config-{recipe['python']}-x86_64-linux-gnu/lib{python}.a"

@@ -168,6 +168,29 @@ def show_addons(container: str) -> None:
         posix.close(root_fd)
 
 
+def volumes(container: str, wanted: list[object]) -> None:
+    """Mount tmpfs volumes in an image's root: {"target", "size_mib" (0: half of the memory), "readonly"} each.
+
+    Raises:  BootFailure "files", "mount".
+    """
+    root_fd = files.open_root(root_of(container))
+    try:
+        for item in wanted:
+            if not isinstance(item, dict):
+                raise BootFailure("launch", f"launch data: a volume: expected an object, got {item!r:.80}")
+            target = str(item.get("target", ""))
+            target_fd = files.directory_in(root_fd, [part for part in target.split("/") if part not in ("", ".")])
+            try:
+                flags = abi.MS_NOSUID | abi.MS_NODEV | (abi.MS_RDONLY if item.get("readonly") is True else 0)
+                size = f"size={int(item['size_mib'])}m" if item.get("size_mib") else "size=50%"
+                place = f"/proc/self/fd/{target_fd}"
+                _mount("mount", "tmpfs", place, "tmpfs", flags, f"mode=1777,{size}", shown=f"{target} of the image")
+            finally:
+                posix.close(target_fd)
+    finally:
+        posix.close(root_fd)
+
+
 def terminals() -> None:
     """A devpts of the zone's own, for terminals that belong to no container's."""
     make_directory("/dev/pts")

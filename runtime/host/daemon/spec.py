@@ -5,8 +5,10 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from pipeline.bundle.model import Launch, LaunchNetwork, Port
+from pipeline.jsonmodel import to_json
 from runtime.boot.launch import launch_segment
 from runtime.boot.model import Disk, DomainSpec, FileRange, Vif
 from runtime.host.daemon.model import BootRequest, PortRule
@@ -55,8 +57,14 @@ def launch_of(request: BootRequest, addresses: ZoneAddresses) -> Launch:
         readonly_root=bundle.readonly_root,
         overlay_size_mib=bundle.overlay_size_mib,
         network=network,
-        extra={"stdin_open": True} if request.stdin_open else {},
+        extra=_extra(request),
     )
+
+
+def _extra(request: BootRequest) -> dict[str, Any]:
+    """What most zones have not."""
+    volumes = [to_json(volume) for volume in request.bundle.volumes]
+    return ({"stdin_open": True} if request.stdin_open else {}) | ({"volumes": volumes} if volumes else {})
 
 
 def domain_spec(

@@ -28,7 +28,7 @@ from runtime.host.daemon.core import Settings
 from runtime.host.daemon.edge import Edge
 from runtime.host.daemon.manager import Manager
 from runtime.host.daemon.model import BootRequest
-from support.fakeagent import FakeLink, Guest
+from support.fakeguest import FakeLink, Guest
 from support.hypervisor import FakeXen
 from support.kernels import kernel_elf
 from support.xenstored import FakeXenstored

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.oci import Descriptor, Digest
+from runtime.boot.attend import LoopAttendant
 from runtime.boot.model import Domid
 from runtime.errors import RuntimeFault
 from runtime.host.daemon import (
@@ -84,6 +85,8 @@ class Manager:
     async def start(self) -> None:
         """Open the state, adopt what runs, end what is unfinished, boot what the restart policies say."""
         settings = self._settings
+        if self._edge.attendant is None:
+            self._edge.attendant = LoopAttendant(asyncio.get_running_loop())
         settings.run_dir.mkdir(parents=True, exist_ok=True, mode=0o755)
         settings.state_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
         database = await asyncio.to_thread(Database, settings.state_dir / "zones.sqlite")

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from support.daemonworld import Host, run
-from support.fakeagent import FakeStream
+from support.fakeguest import FakeStream
 
 from pipeline.bundle.model import Process
 from runtime.host.agentlink.model import AgentFault

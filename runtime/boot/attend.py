@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+_LOOK_AGAIN_S = 0.2
+
 
 class Attendant(Protocol):
     """Calls back when descriptors are readable, always from one and the same thread. Any thread may use it."""
@@ -123,7 +125,11 @@ class LoopAttendant:
             self._loop.call_soon_threadsafe(call)
         except RuntimeError:
             return  # closed: it watches nothing any more
-        done.result()
+        while not self._loop.is_closed():  # it may also stop before it comes to the call
+            try:
+                return done.result(_LOOK_AGAIN_S)
+            except TimeoutError:
+                continue
 
 
 @functools.cache

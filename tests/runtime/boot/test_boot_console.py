@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import os
+import threading
 from pathlib import Path
 
 import pytest
@@ -175,3 +176,12 @@ def test_a_console_outlives_its_loop(xen: SharedXen, tmp_path: Path) -> None:
     console.close()
     assert (tmp_path / "log").read_bytes() == b"said to nobody"
     assert xen.shared == 0
+
+
+def test_a_loop_that_stops_before_it_comes_to_a_call_holds_nobody_up() -> None:
+    loop = asyncio.new_event_loop()  # takes calls, and never runs them
+    closer = threading.Timer(0.05, loop.close)
+    closer.start()
+    LoopAttendant(loop).unwatch(0)
+    closer.join()
+    assert loop.is_closed()

@@ -23,7 +23,14 @@ from runtime.host.lab.errors import LabUnfit
 
 VERSION = 1
 MEDIA_TYPE = "application/vnd.zonewright.code.v1+squashfs"
-RUNTIME = ("runtime/*", "runtime/boot/**/*", "runtime/net/**/*", "runtime/host/*", "runtime/host/dom0/*")
+RUNTIME = (
+    "runtime/*",
+    "runtime/boot/**/*",
+    "runtime/net/**/*",
+    "runtime/host/*",
+    "runtime/host/check/*",
+    "runtime/host/dom0/*",
+)
 SUFFIXES = (".py", ".json")
 COMPRESSION = "lz4"  # the quickest to unpack, as TCG runs it
 

@@ -82,7 +82,12 @@ class CheckedHost:
 @contextmanager
 def checked_host(directory: Path, mine: str, monkeypatch: Any) -> Iterator[CheckedHost]:
     """A host whose disks have numbers."""
-    monkeypatch.setattr(vbd, "device_number", lambda device: (254, 16))
+    number_disks(monkeypatch)
     host = CheckedHost(directory, mine)
     yield host
     host.close()
+
+
+def number_disks(monkeypatch: Any) -> None:
+    """Any path is a block device."""
+    monkeypatch.setattr(vbd, "device_number", lambda device: (254, 16))

@@ -17,8 +17,8 @@ from pipeline.oci import Descriptor
 from pipeline.progress import Progress
 from pipeline.store import Store
 from runtime.errors import RuntimeFault
+from runtime.host.faults import RemoteFault
 from runtime.host.hosts import Host
-from runtime.host.wire import RemoteFault
 
 BOOT_TIMEOUT_S = 240.0
 WAIT_TIMEOUT_S = 300.0

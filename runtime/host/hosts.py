@@ -16,6 +16,7 @@ from pipeline.oci import Descriptor
 from pipeline.progress import Progress
 from pipeline.store import Store
 from runtime.errors import RuntimeFault
+from runtime.host.faults import HostDown
 
 if TYPE_CHECKING:
     from runtime.host.lab.lab import Lab
@@ -31,10 +32,6 @@ OnEvent = Callable[[Json], None]
 
 class NoSuchHost(RuntimeFault):
     """A host that is neither `xen` nor `lab`."""
-
-
-class HostDown(RuntimeFault):
-    """The host is not up, or its zoned does not answer."""
 
 
 class BlobInUse(RuntimeFault):
@@ -137,7 +134,8 @@ class XenHost:
             return False
 
     def call(self, method: str, params: Json, *, on_event: OnEvent | None = None, timeout_s: float = 60.0) -> Json:
-        from runtime.host.wire import Client, ConnectionLost
+        from runtime.host.faults import ConnectionLost
+        from runtime.host.wire import Client
 
         try:
             with Client.connect(SOCKET) as client:

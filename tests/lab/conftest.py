@@ -23,7 +23,7 @@ from runtime.host.hosts import IDLE_DISKS, LabHost
 from runtime.host.lab.config import LabConfig, load_config
 from runtime.host.lab.errors import LabUnfit
 from runtime.host.lab.lab import Lab
-from runtime.host.lab.state import state_directory
+from runtime.host.lab.reach import state_directory
 
 FLAVOUR = os.environ.get("ZONEWRIGHT_LAB_FLAVOUR", "debian12")
 LOGS = 'tail -n 60 /run/zonewright/zoned.log; for f in /run/zonewright/console/*; do echo "== $f"; tail -n 30 $f; done'

@@ -1,4 +1,4 @@
-"""What the core asks of the channel to a zone's agent; runtime/host/agentlink has it over hvc1, tests have it in memory."""
+"""What the core asks of the channel to a zone's agent: runtime/host/agentlink has it over hvc1, tests in memory."""
 
 from __future__ import annotations
 

@@ -333,10 +333,10 @@ class WorkloadRequest:
     name: str
     zone: str
     rootfs: Descriptor | None = None
-    container: Mapping[str, Any] = field(default_factory=dict)
+    container: dict[str, Any] = field(default_factory=dict)
     image: str = ""
-    annotations: Mapping[str, str] = field(default_factory=dict)
-    labels: Mapping[str, str] = field(default_factory=dict)
+    annotations: dict[str, str] = field(default_factory=dict)
+    labels: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

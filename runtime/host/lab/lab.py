@@ -16,6 +16,7 @@ from pipeline.oci import Descriptor
 from pipeline.progress import Progress
 from pipeline.store import Store
 from runtime.errors import RuntimeFault
+from runtime.host.faults import CallTimeout, ConnectionLost
 from runtime.host.lab import channel, disks, ports, process, qemu
 from runtime.host.lab import snapshot as snapshots
 from runtime.host.lab.config import LabConfig
@@ -23,8 +24,8 @@ from runtime.host.lab.console import attach_console, console_tail
 from runtime.host.lab.errors import LabDown, LabFailed, LabOutdated, SnapshotDamaged
 from runtime.host.lab.parts import Parts, check_resources, gather
 from runtime.host.lab.qmp import Qmp
-from runtime.host.lab.state import Record, State, state_directory
-from runtime.host.wire import CallTimeout, ConnectionLost
+from runtime.host.lab.reach import state_directory
+from runtime.host.lab.state import Record, State
 
 log = logging.getLogger(__name__)
 

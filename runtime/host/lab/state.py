@@ -23,15 +23,19 @@ from pipeline.jsonmodel import from_json, to_json
 from pipeline.oci import canonical_json
 from pipeline.store import write_atomic
 from runtime.host.lab.errors import LabFailed
+from runtime.host.lab.reach import RECORD
 
-RECORD = "record.json"
 LOCK = "lock"
 LOCK_POLL_S = 0.05
 
 
 @dataclass(frozen=True)
 class Record:
-    """The lab that runs. pid and start_ticks name its QEMU; key says what it was started from; ready when it serves."""
+    """The lab that runs.
+
+    pid, start_ticks: name its QEMU. key: what it was started from. ready: it serves. api_port: the port of this machine
+    that leads to zoned (0: not yet).
+    """
 
     pid: int
     start_ticks: int
@@ -46,18 +50,7 @@ class Record:
     restored: bool
     ready: bool
     ports: tuple[str, ...] = ()
-
-
-def state_directory(flavour: str) -> Path:
-    """$XDG_RUNTIME_DIR/zonewright/lab/<flavour>, else below ~/.local/state."""
-    runtime = os.environ.get("XDG_RUNTIME_DIR")
-    base = Path(runtime) if runtime and os.access(runtime, os.W_OK) else _state_home()
-    return base / "zonewright" / "lab" / flavour
-
-
-def _state_home() -> Path:
-    home = os.environ.get("XDG_STATE_HOME")
-    return Path(home) if home else Path.home() / ".local" / "state"
+    api_port: int = 0
 
 
 class State:

@@ -15,7 +15,7 @@ from pipeline.recipe import UnknownName
 from pipeline.store import Store
 from runtime.errors import RuntimeFault
 from runtime.host import actions
-from runtime.host.wire import RemoteFault
+from runtime.host.faults import RemoteFault
 
 
 class RecordingHost:

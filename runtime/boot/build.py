@@ -67,7 +67,7 @@ class _Builder:
         while memory is filled."""
         spec, layout, hypervisor = self._spec, self._layout, self._hypervisor
         with self._phase("preflight"):
-            devices = [(disk, _device_number(disk.device)) for disk in spec.disks]
+            devices = [(disk, vbd.device_number(disk.device)) for disk in spec.disks]
             self._check_free_memory()
         with self._phase("create"):
             domid = self._create()
@@ -143,6 +143,7 @@ class _Builder:
             uuid=spec.uuid,
             backend_domid=spec.backend_domid,
             has_vif=spec.vif is not None,
+            disks=[[disk.vdev, disk.device] for disk in spec.disks],
         )
 
         def write(transaction: Transaction) -> None:
@@ -281,16 +282,6 @@ class _Builder:
         started = time.monotonic()
         yield
         self._timings[name] = time.monotonic() - started
-
-
-def _device_number(device: str) -> tuple[int, int]:
-    try:
-        number = os.stat(device).st_rdev
-    except OSError as problem:
-        raise BadSpec(f"disk {device}", expected="a block device", got=os.strerror(problem.errno or 0)) from problem
-    if not number:
-        raise BadSpec(f"disk {device}", expected="a block device", got="a plain file")
-    return os.major(number), os.minor(number)
 
 
 def _write(view: memoryview, at: int, data: bytes | array[int]) -> None:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from runtime.boot.abi import domctl as abi
-from runtime.boot.abi import hypercall
+from runtime.boot.abi import hypercall, sysctl
 from runtime.boot.abi.start_info import SHUTDOWN_REASONS
 from runtime.boot.errors import HypervisorFault, NotOnXen
 from runtime.boot.model import Domid, EvtchnPort, Mfn
@@ -24,7 +24,11 @@ _WRONG_VERSION = (errno.EACCES, errno.ENOSYS, errno.EINVAL)
 
 @dataclass(frozen=True)
 class DomainInfo:
-    """What Xen says of a domain. reason is that of its shutdown, "" while it runs."""
+    """What Xen says of a domain. reason is that of its shutdown, "" while it runs.
+
+    max_pages:     what it may have at most now (domctl max_mem).
+    online_vcpus:  those the guest has brought up.
+    """
 
     domid: Domid
     uuid: str
@@ -34,6 +38,8 @@ class DomainInfo:
     tot_pages: int
     shared_info_mfn: Mfn
     cpu_time_ns: int
+    max_pages: int = 0
+    online_vcpus: int = 0
 
 
 class Hypervisor:
@@ -46,7 +52,7 @@ class Hypervisor:
         """
         self._door = door
         self._domctl_version = self._probe("domctl", abi.DOMCTL_VERSIONS, self._try_domctl)
-        self._sysctl_version = self._probe("sysctl", abi.SYSCTL_VERSIONS, self._try_sysctl)
+        self._sysctl_version = self._probe("sysctl", sysctl.SYSCTL_VERSIONS, self._try_sysctl)
 
     @property
     def domctl_version(self) -> int:
@@ -64,13 +70,20 @@ class Hypervisor:
             self._door.hypercall("xen_version", hypercall.XEN_VERSION, hypercall.XENVER_CAPABILITIES, buffer.address)
             return tuple(bytes(buffer.view).split(b"\0")[0].decode("ascii", "replace").split())
 
+    @property
+    def door(self) -> Door:
+        """For the hypercalls that are not about a domain of ours (`machine.py`)."""
+        return self._door
+
     def free_pages(self) -> int:
         """Pages Xen can still give away."""
-        with self._door.buffer(abi.SYSCTL_BYTES) as buffer:
-            abi.SYSCTL_HEADER.pack_into(buffer.view, 0, abi.SYSCTL_PHYSINFO, self._sysctl_version)
-            self._door.hypercall("sysctl physinfo", hypercall.SYSCTL, buffer.address)
-            *_, free, scrub = abi.PHYSINFO.unpack_from(buffer.view, abi.SYSCTL_HEADER.size)
+        reply = self.sysctl("physinfo", sysctl.PHYSINFO)
+        *_, free, scrub = sysctl.PHYSINFO_STRUCT.unpack_from(reply)
         return int(free + scrub)
+
+    def sysctl(self, name: str, command: int, payload: bytes = b"") -> bytes:
+        """A sysctl; the union as Xen left it."""
+        return self._sysctl_at(self._sysctl_version, name, command, payload)
 
     def create_domain(self, uuid: str, *, max_vcpus: int) -> Domid:
         """Make an empty, paused PV domain; Xen chooses its domid."""
@@ -208,12 +221,10 @@ class Hypervisor:
         self._door.close()
 
     def _next_domain(self, domid: Domid) -> DomainInfo | None:
-        with self._door.buffer(abi.SYSCTL_BYTES) as call, self._door.buffer(abi.DOMAININFO_ROOM_BYTES) as entry:
-            at = abi.SYSCTL_HEADER.size
-            abi.SYSCTL_HEADER.pack_into(call.view, 0, abi.SYSCTL_GETDOMAININFOLIST, self._sysctl_version)
-            abi.DOMAININFOLIST.pack_into(call.view, at, domid, 1, entry.address, 0)
-            self._door.hypercall("sysctl getdomaininfolist", hypercall.SYSCTL, call.address)
-            *_, found = abi.DOMAININFOLIST.unpack_from(call.view, at)
+        with self._door.buffer(sysctl.DOMAININFO_ROOM_BYTES) as entry:
+            payload = sysctl.DOMAININFOLIST.pack(domid, 1, entry.address, 0)
+            reply = self.sysctl("getdomaininfolist", sysctl.GETDOMAININFOLIST, payload)
+            *_, found = sysctl.DOMAININFOLIST.unpack_from(reply)
             return _domain_info(bytes(entry.view), 0) if found else None
 
     def _memory_op(self, name: str, operation: int, address: int) -> int:
@@ -235,9 +246,15 @@ class Hypervisor:
         self._domctl_at(version, "getdomaininfo", abi.GETDOMAININFO, Domid(0), b"")
 
     def _try_sysctl(self, version: int) -> None:
-        with self._door.buffer(abi.SYSCTL_BYTES) as buffer:
-            abi.SYSCTL_HEADER.pack_into(buffer.view, 0, abi.SYSCTL_PHYSINFO, version)
-            self._door.hypercall("sysctl physinfo", hypercall.SYSCTL, buffer.address)
+        self._sysctl_at(version, "physinfo", sysctl.PHYSINFO, b"")
+
+    def _sysctl_at(self, version: int, name: str, command: int, payload: bytes) -> bytes:
+        with self._door.buffer(sysctl.SYSCTL_BYTES) as buffer:
+            sysctl.SYSCTL_HEADER.pack_into(buffer.view, 0, command, version)
+            at = sysctl.SYSCTL_UNION_OFFSET
+            buffer.view[at : at + len(payload)] = payload
+            self._door.hypercall(f"sysctl {name}", hypercall.SYSCTL, buffer.address)
+            return bytes(buffer.view[at:])
 
     def _probe(self, name: str, versions: tuple[int, ...], attempt: Callable[[int], None]) -> int:
         for version in versions:
@@ -253,7 +270,8 @@ class Hypervisor:
 
 
 def _domain_info(data: bytes, at: int) -> DomainInfo:
-    found, flags, tot_pages, *_, shared_info, cpu_time, _, _, _, handle = abi.DOMAININFO.unpack_from(data, at)
+    fields = abi.DOMAININFO.unpack_from(data, at)
+    found, flags, tot_pages, max_pages, *_, shared_info, cpu_time, online_vcpus, _, _, handle = fields
     reason = ""
     if flags & abi.DOMINF_SHUTDOWN:  # the reason is valid only then
         code = flags >> abi.DOMINF_SHUTDOWN_SHIFT & abi.DOMINF_SHUTDOWN_MASK
@@ -267,6 +285,8 @@ def _domain_info(data: bytes, at: int) -> DomainInfo:
         tot_pages=tot_pages,
         shared_info_mfn=Mfn(shared_info),
         cpu_time_ns=cpu_time,
+        max_pages=max_pages,
+        online_vcpus=online_vcpus,
     )
 
 

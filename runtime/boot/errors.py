@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+
 from runtime.errors import RuntimeFault
 
 
@@ -25,6 +27,11 @@ class HypervisorFault(RuntimeFault):
 
     errno: int = 0
 
+    @property
+    def is_invalid(self) -> bool:
+        """EINVAL: Xen knows no such thing."""
+        return self.errno == errno.EINVAL
+
 
 class OutOfMemory(RuntimeFault):
     """Xen has not the memory a domain needs."""
@@ -32,6 +39,10 @@ class OutOfMemory(RuntimeFault):
 
 class XenstoreFault(RuntimeFault):
     """xenstored refused a request, or is gone."""
+
+
+class DomainGone(RuntimeFault):
+    """A domain that something was asked of has ended."""
 
 
 class TeardownFault(RuntimeFault):

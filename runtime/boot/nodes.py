@@ -67,6 +67,12 @@ def device_nodes(
     return nodes
 
 
+def availability_nodes(domid: Domid, *, online: int, most: int) -> list[Node]:
+    """Which vCPUs a guest is to use. Without them it complains once per vCPU that it cannot read its state."""
+    home = domain_path(domid)
+    return [Node(f"{home}/cpu/{vcpu}/availability", "online" if vcpu < online else "offline") for vcpu in range(most)]
+
+
 def plan_domain_nodes(spec: DomainSpec, domid: Domid) -> list[Node]:
     """The domain's own tree, without devices.
 
@@ -86,11 +92,7 @@ def plan_domain_nodes(spec: DomainSpec, domid: Domid) -> list[Node]:
             (UUID_NODE, spec.uuid),
         )
     ]
-    # Without these the guest complains once per vCPU that it cannot read its state.
-    nodes += [
-        Node(f"{home}/cpu/{vcpu}/availability", "online" if vcpu < spec.vcpus else "offline")
-        for vcpu in range(spec.most_vcpus)
-    ]
+    nodes += availability_nodes(domid, online=spec.vcpus, most=spec.most_vcpus)
     nodes.append(Node(f"{home}/zone/control", None, host_owned))
     # control/shutdown and the features are how a guest tells what it can be asked for, as under libxl.
     control = ("shutdown", "sysrq", "feature-poweroff", "feature-reboot", "feature-suspend")
@@ -101,5 +103,7 @@ def plan_domain_nodes(spec: DomainSpec, domid: Domid) -> list[Node]:
 
 
 def stale_paths(domid: int, *, backend_domid: int = 0) -> list[str]:
-    """Every root a domain of this id has, for removal."""
-    return [domain_path(domid), *(backend_root(backend_domid, domid, kind) for kind in BACKEND_KINDS)]
+    """Every root a domain of this id has, for removal; the kernel's words on why a back end failed are among them."""
+    backends = [backend_root(backend_domid, domid, kind) for kind in BACKEND_KINDS]
+    errors = [f"{domain_path(backend_domid)}/error/backend/{kind}/{domid}" for kind in BACKEND_KINDS]
+    return [domain_path(domid), *backends, *errors]

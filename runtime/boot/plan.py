@@ -14,6 +14,11 @@ from runtime.boot.model import DomainSpec, FileRange, KernelInfo
 PAGES_PER_MIB = (1 << 20) // PAGE_SIZE
 # Beside what the layout takes, Linux needs room for its own tables, and for the initrd a second time while it unpacks.
 WORKING_MIB = 16
+# Linux describes each page it may ever have in 64 bytes (struct page), out of what it starts with.
+_MAP_MIB_PER_MIB = 64
+# arch/x86/xen/setup.c, EXTRA_MEM_RATIO: memory beyond the first is counted only up to ten times as much again.
+_MOST_GROWTH = 11
+SLACK_KIB = 2048  # what libxl, too, lets a domain have beyond its memory: shared_info, grant frames
 _MAX_MEMORY_MIB = 256 << 10
 _MAC = re.compile(r"[0-9a-f]{2}(:[0-9a-f]{2}){5}")
 _UUID = re.compile(r"[0-9a-f]{8}-([0-9a-f]{4}-){3}[0-9a-f]{12}")
@@ -42,8 +47,8 @@ class DomainPlan:
 
     @property
     def max_memory_kib(self) -> int:
-        """What Xen is told to allow, with the slack libxl also gives."""
-        return self.spec.most_memory_mib * 1024 + 2048
+        """What Xen is told to allow at first; `resize.set_memory` moves it with the target."""
+        return self.spec.memory_mib * 1024 + SLACK_KIB
 
     def __str__(self) -> str:
         spec, layout = self.spec, self.layout
@@ -91,6 +96,7 @@ def plan_domain(spec: DomainSpec, kernel: KernelInfo) -> DomainPlan:
     nr_pages = spec.memory_mib * PAGES_PER_MIB
     layout = memory.plan_layout(kernel, nr_pages=nr_pages, initrd_bytes=position)
     needed_mib = -(-(layout.end_pfn + memory.pages(position)) // PAGES_PER_MIB) + WORKING_MIB
+    needed_mib += (spec.most_memory_mib - spec.memory_mib) // _MAP_MIB_PER_MIB
     if spec.memory_mib < needed_mib:
         expected = f"at least {needed_mib} MiB of memory for this kernel and initrd"
         raise OutOfMemory(f"zone {spec.name}", expected=expected, got=f"{spec.memory_mib} MiB")
@@ -113,6 +119,8 @@ def _check_spec(spec: DomainSpec) -> None:
         (0 < spec.memory_mib <= _MAX_MEMORY_MIB, "memory", f"1 to {_MAX_MEMORY_MIB} MiB", f"{spec.memory_mib}"),
         (spec.memory_mib <= spec.most_memory_mib <= _MAX_MEMORY_MIB, "memory_max", "memory or more",
          f"{spec.most_memory_mib} MiB"),
+        (spec.most_memory_mib <= _MOST_GROWTH * spec.memory_mib, "memory_max",
+         f"at most {_MOST_GROWTH} times memory, which is as far as Linux grows", f"{spec.most_memory_mib} MiB"),
         (1 <= spec.vcpus <= spec.most_vcpus, "vcpus", f"1 to {spec.most_vcpus}", f"{spec.vcpus}"),
         (spec.most_vcpus <= LEGACY_MAX_VCPUS, "vcpus_max", f"at most {LEGACY_MAX_VCPUS}", f"{spec.most_vcpus}"),
         (spec.cmdline.isascii() and spec.cmdline.isprintable(), "cmdline", "printable ASCII", repr(spec.cmdline)[:80]),

@@ -64,8 +64,8 @@ class Door(Protocol):
     def map_foreign(self, domid: Domid, mfns: array[int]) -> AbstractContextManager[memoryview]:
         """Pages of another domain, one after the other; unmapped at exit, when no slice of it may be left."""
 
-    def map_grant_table(self, domid: Domid) -> AbstractContextManager[memoryview]:
-        """The first page of another domain's grant table."""
+    def map_grant_table(self, domid: Domid, nr_frames: int = 1) -> AbstractContextManager[memoryview]:
+        """The first pages of another domain's grant table; asked for more than there are, Xen makes them."""
 
     def bind_event_channel(self, domid: Domid, port: EvtchnPort) -> EventChannel:
         """Join an event channel another domain has left open for us."""
@@ -124,14 +124,15 @@ class Privcmd:
                 yield view
 
     @contextmanager
-    def map_grant_table(self, domid: Domid) -> Iterator[memoryview]:
-        """Map the first shared frame of another domain's grant table. Source: memory.h, XENMEM_acquire_resource."""
-        with self._mapped(f"grant table of domain {domid}", self._privcmd, PAGE_SIZE) as address:
+    def map_grant_table(self, domid: Domid, nr_frames: int = 1) -> Iterator[memoryview]:
+        """Map the first shared frames of another domain's grant table. Source: memory.h, XENMEM_acquire_resource."""
+        length = nr_frames * PAGE_SIZE
+        with self._mapped(f"grant table of domain {domid}", self._privcmd, length) as address:
             request = ioctl.PRIVCMD_MMAP_RESOURCE.pack(
-                domid, abi.RESOURCE_GRANT_TABLE, abi.RESOURCE_GRANT_TABLE_ID_SHARED, 0, 1, address
+                domid, abi.RESOURCE_GRANT_TABLE, abi.RESOURCE_GRANT_TABLE_ID_SHARED, 0, nr_frames, address
             )
             self._ioctl(f"map grant table of domain {domid}", ioctl.IOCTL_PRIVCMD_MMAP_RESOURCE, request)
-            with _view(address, PAGE_SIZE) as view:
+            with _view(address, length) as view:
                 yield view
 
     def bind_event_channel(self, domid: Domid, port: EvtchnPort) -> EventChannel:

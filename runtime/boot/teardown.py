@@ -2,7 +2,8 @@
 
 Records (each is written before what it names is taken; the ledger adds nothing to them that is needed here):
   domain    name, uuid                             a domain of this uuid may exist
-  xenstore  domid, uuid, backend_domid             trees of this domain may exist
+  xenstore  domid, uuid, backend_domid, disks      trees of this domain may exist
+  vbd       domid, uuid, vdev, device              a disk was plugged in since (`hotplug.py`); "vbd.gone": taken back
   console   domid, uuid, mfn, port, log            its console may be bound (`domain.adopt` binds it again)
 """
 
@@ -87,7 +88,7 @@ def _wait_gone(hypervisor: Hypervisor, uuid: str, name: str, deadline: float) ->
 def _wait_backends_gone(domid: Domid, hypervisor: Hypervisor, deadline: float) -> None:
     """Wait for the kernel's halves of the devices: it takes the vif's interface away after the domain is gone."""
     pause = _FIRST_PAUSE_S
-    while left := _backends(domid):
+    while left := backends(domid):
         if hypervisor.domain_info(domid) is not None:
             return  # they are those of the next domain of this id
         if time.monotonic() > deadline:
@@ -96,7 +97,7 @@ def _wait_backends_gone(domid: Domid, hypervisor: Hypervisor, deadline: float) -
         pause = min(pause * 2, _LONGEST_PAUSE_S)
 
 
-def _backends(domid: Domid) -> list[str]:
+def backends(domid: Domid) -> list[str]:
     """The back ends of a domain, and its interfaces in this network namespace.
 
     The kernel takes a device off the bus's list before it asks the driver to let go (bus_remove_device in

@@ -6,19 +6,35 @@ Source:  xen/include/public/io/blkif.h; Documentation/ABI of xen-blkback.
 
 from __future__ import annotations
 
+import os
+import stat
+
 from runtime.boot.errors import BadSpec
 from runtime.boot.model import Disk, Domid, Node
 from runtime.boot.nodes import XenbusState, backend_path, device_nodes, frontend_path
 
 _XVD_MAJOR = 202
 _DISKS = "abcdefghijklmnop"  # beyond the 16th, blkif.h numbers devices in another way
+NAMES = tuple(f"xvd{letter}" for letter in _DISKS)
 
 
 def virtual_device(vdev: str) -> int:
     """The number of xvda … xvdp, as blkif.h encodes it. Raises BadSpec."""
-    if len(vdev) != 4 or not vdev.startswith("xvd") or vdev[3] not in _DISKS:
-        raise BadSpec(f"disk {vdev!r}", expected="xvda to xvdp", got="another name")
-    return _XVD_MAJOR << 8 | _DISKS.index(vdev[3]) << 4
+    if vdev not in NAMES:
+        raise BadSpec(f"disk {vdev!r}", expected=f"xvda to xvdp, {len(NAMES)} at most", got="another name")
+    return _XVD_MAJOR << 8 | NAMES.index(vdev) << 4
+
+
+def device_number(device: str) -> tuple[int, int]:
+    """(major, minor) of a block device of this host. Raises BadSpec."""
+    try:
+        found = os.stat(device)
+    except OSError as problem:
+        got = os.strerror(problem.errno or 0)
+        raise BadSpec(f"disk {device}", expected="a block device", got=got) from problem
+    if not stat.S_ISBLK(found.st_mode):
+        raise BadSpec(f"disk {device}", expected="a block device", got="something else")
+    return os.major(found.st_rdev), os.minor(found.st_rdev)
 
 
 def plan_vbd(disk: Disk, domid: Domid, *, device_number: tuple[int, int], backend_domid: int = 0) -> list[Node]:

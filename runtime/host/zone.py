@@ -22,7 +22,8 @@ from runtime.boot.model import Disk, DomainSpec, FileRange, Vif
 from runtime.boot.plan import DomainPlan, plan_domain
 from runtime.errors import RuntimeFault
 from runtime.host.ledger import Ledger
-from runtime.host.sources import LoopDevice, path_of
+from runtime.host.loops import LoopDevice
+from runtime.host.sources import path_of
 from runtime.net.addresses import ZoneAddresses
 from runtime.net.network import ZoneNetwork
 

@@ -38,6 +38,7 @@ class FakeDomain:
     hypercall_page: int | None = None
     memory_map_bytes: int = 0
     grants: bytearray = field(default_factory=lambda: bytearray(PAGE))
+    online_vcpus: int = 1
     paused: bool = True
     dying: bool = False
     shutdown: int | None = None
@@ -90,6 +91,10 @@ class FakeXen:
         self.fail_at: int | None = None
         self.lingering: set[int] = set()  # domids that stay dying after destroy
         self.refusing_l4 = ""
+        self.cpus: list[tuple[int, int, int]] = [(0, 0, 0), (1, 0, 0)]  # core, socket, node
+        self.console = b"(XEN) Xen version 4.17\n"
+        self.console_start = 0  # characters that have left the ring
+        self.ports: dict[int, tuple[int, int, int]] = {}  # dom0's: port -> (status, remote domid, remote port)
 
     # -- what tests ask
 
@@ -122,7 +127,7 @@ class FakeXen:
     def hypercall(self, name: str, number: int, *arguments: int) -> int:
         self._point(name)
         handlers = {12: self._memory_op, 17: self._version, 26: self._mmuext, 32: self._evtchn, 35: self._sysctl}
-        handlers[36] = self._domctl
+        handlers |= {20: self._grant_table, 36: self._domctl}
         return handlers[number](name, *arguments)
 
     @contextmanager
@@ -155,8 +160,11 @@ class FakeXen:
                     self.pages[mfn] = memory[index * PAGE : (index + 1) * PAGE]
 
     @contextmanager
-    def map_grant_table(self, domid: int) -> Iterator[memoryview]:
+    def map_grant_table(self, domid: int, nr_frames: int = 1) -> Iterator[memoryview]:
         self._point("map grant table")
+        if domid not in self.domains:
+            raise self._fault("map grant table", errno.ESRCH)
+        assert nr_frames * PAGE == len(self.domains[domid].grants)
         self.open_maps.append([])
         view = memoryview(self.domains[domid].grants)
         try:
@@ -212,11 +220,46 @@ class FakeXen:
                 self._put(buffer, self._info(domid))
             self._put(address + 8 + 16, struct.pack("<I", len(found)))
             return 0
+        if command == 1:
+            clear, incremental, index, buffer, room = self._get(address + 8, "<BBxxIQI")
+            assert (clear, incremental) == (0, 1)
+            start = max(index, self.console_start)
+            text = self.console[start - self.console_start :][:room]
+            self._put(buffer, text)
+            self._put(address + 8 + 4, struct.pack("<I", start + len(text)))
+            self._put(address + 8 + 16, struct.pack("<I", len(text)))
+            return 0
+        if command == 16:
+            room, buffer = self._get(address + 8, "<IxxxxQ")
+            for number, cpu in enumerate(self.cpus[:room] if buffer else ()):
+                self._put(buffer + 12 * number, struct.pack("<III", *cpu))
+            self._put(address + 8, struct.pack("<I", len(self.cpus)))
+            return 0
         assert command == 3
-        self._put(address + 8, struct.pack("<10I3Q", *[0] * 10, self.total, self.free, 0))
+        counts = (1, len(self.cpus), len(self.cpus), 0, 1, 0, 2_000_000, 0, 0, 0)
+        self._put(address + 8, struct.pack("<10I3Q", *counts, self.total, self.free, 0))
+        return 0
+
+    def _grant_table(self, name: str, operation: int, address: int, count: int) -> int:
+        assert (operation, count) == (6, 1)
+        (domid,) = self._get(address, "<H")
+        if domid not in self.domains:
+            raise self._fault(name, errno.ESRCH)
+        self._put(address + 4, struct.pack("<IIh", len(self.domains[domid].grants) // PAGE, 64, 0))
         return 0
 
     def _evtchn(self, name: str, operation: int, address: int) -> int:
+        if operation == 5:
+            dom, port = self._get(address, "<HxxI")
+            if dom == 0x7FF0:
+                table = self.ports
+            else:
+                table = {port: (1, remote, 0) for port, remote in self.domains[dom].unbound.items()}
+            if port > max(table, default=0):
+                raise self._fault(name, errno.EINVAL)
+            status, remote, remote_port = table.get(port, (0, 0, 0))
+            self._put(address + 8, struct.pack("<IIHxxI", status, 0, remote, remote_port))
+            return 0
         assert operation == 6
         dom, remote = self._get(address, "<HH")
         port = len(self.domains[dom].unbound) + 1
@@ -373,4 +416,4 @@ class FakeXen:
         flags = int(domain.dying) | (domain.shutdown is not None) << 2 | int(domain.paused) << 3 | reason << 16
         pages = len(domain.p2m)
         counts = (pages, domain.max_kib // 4, 0, 0, 0, domain.shared_info_mfn, 0)
-        return struct.pack("<HxxI7QIII16s", domid, flags, *counts, 1, 0, 0, domain.handle)
+        return struct.pack("<HxxI7QIII16s", domid, flags, *counts, domain.online_vcpus, 0, 0, domain.handle)

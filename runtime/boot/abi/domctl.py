@@ -1,7 +1,7 @@
-"""domctl and sysctl: the toolstack's hypercalls. Their layouts change with the interface version.
+"""domctl: the toolstack's hypercall on one domain. Its layouts change with the interface version.
 
-Source: xen/include/public/domctl.h, sysctl.h. Versions by Xen release:
-  domctl 0x15 = 4.17, 0x16 = 4.18, 0x17 = 4.19 to 4.21, 0x18 = 4.22;  sysctl 0x15 = 4.17 to 4.20, 0x16 = 4.21, 4.22.
+Source: xen/include/public/domctl.h. Versions by Xen release:
+  0x15 = 4.17, 0x16 = 4.18, 0x17 = 4.19 to 4.21, 0x18 = 4.22.
 """
 
 from __future__ import annotations
@@ -9,7 +9,6 @@ from __future__ import annotations
 import struct
 
 DOMCTL_VERSIONS = (0x15, 0x16, 0x17, 0x18)
-SYSCTL_VERSIONS = (0x15, 0x16)
 
 # struct xen_domctl: cmd, interface_version, domain, (pad), 128 bytes of union
 DOMCTL_HEADER = struct.Struct("<IIHxxxxxx")
@@ -51,15 +50,3 @@ DOMINF_SHUTDOWN_MASK = 0xFF
 VCPUCONTEXT = struct.Struct("<IxxxxQ")
 U32 = struct.Struct("<I")
 U64 = struct.Struct("<Q")
-
-# struct xen_sysctl: cmd, interface_version, 128 bytes of union
-SYSCTL_HEADER = struct.Struct("<II")
-SYSCTL_BYTES = SYSCTL_HEADER.size + 128
-SYSCTL_PHYSINFO = 3
-# struct xen_sysctl_physinfo, as far as it is read: ten u32, total_pages, free_pages, scrub_pages
-PHYSINFO = struct.Struct("<10I3Q")
-SYSCTL_GETDOMAININFOLIST = 6
-# struct xen_sysctl_getdomaininfolist: first_domain, (pad), max_domains, buffer, num_domains
-DOMAININFOLIST = struct.Struct("<HxxIQI")
-# struct xen_domctl_getdomaininfo has 112 bytes in 4.17 to 4.20: room for one, and more does no harm.
-DOMAININFO_ROOM_BYTES = 256

@@ -1,6 +1,7 @@
 """Hypercall numbers and the operations of the small ones.
 
-Source: xen/include/public/xen.h (__HYPERVISOR_*, struct mmuext_op), memory.h, event_channel.h, version.h.
+Source: xen/include/public/xen.h (__HYPERVISOR_*, struct mmuext_op), memory.h, event_channel.h, grant_table.h,
+version.h.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ import struct
 
 MEMORY_OP = 12
 XEN_VERSION = 17
+GRANT_TABLE_OP = 20
 MMUEXT_OP = 26
 EVENT_CHANNEL_OP = 32
 SYSCTL = 35
@@ -38,6 +40,15 @@ MMUEXT_OP_STRUCT = struct.Struct("<IxxxxQQ")
 # event_channel.h: struct evtchn_alloc_unbound: dom, remote_dom, port (out)
 EVTCHNOP_ALLOC_UNBOUND = 6
 EVTCHN_ALLOC_UNBOUND = struct.Struct("<HHI")
+# struct evtchn_status: dom, (pad), port, then out: status, vcpu, union {remote domain, (pad), remote port}
+EVTCHNOP_STATUS = 5
+EVTCHN_STATUS = struct.Struct("<HxxIIIHxxI")
+EVTCHNSTAT_UNBOUND = 1
+EVTCHNSTAT_INTERDOMAIN = 2
+
+# grant_table.h: struct gnttab_query_size: dom, (pad), then out: nr_frames, max_nr_frames, status, (pad)
+GNTTABOP_QUERY_SIZE = 6
+GNTTAB_QUERY_SIZE = struct.Struct("<HxxIIhxx")
 
 # memory.h: XENMEM_acquire_resource, the kinds of PRIVCMD_MMAP_RESOURCE
 RESOURCE_GRANT_TABLE = 1

@@ -14,6 +14,8 @@ CONSOLE_IN_CONS, CONSOLE_IN_PROD, CONSOLE_OUT_CONS, CONSOLE_OUT_PROD = 3072, 307
 
 GRANT_ENTRY_V1 = struct.Struct("<HHI")  # flags, domid, frame
 GTF_PERMIT_ACCESS = 1
+GTF_TYPE_MASK = 3
+GTF_IN_USE = 1 << 3 | 1 << 4  # GTF_reading, GTF_writing: the other domain has it mapped
 GNTTAB_RESERVED_CONSOLE = 0
 GNTTAB_RESERVED_XENSTORE = 1
 

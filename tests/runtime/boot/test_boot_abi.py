@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from runtime.boot.abi import domctl, elfnote, hypercall, ioctl, rings, start_info, vcpu
+from runtime.boot.abi import domctl, elfnote, hypercall, ioctl, rings, start_info, sysctl, vcpu
 
 
 @pytest.mark.parametrize(
@@ -30,12 +30,19 @@ def test_ioctl_numbers(number: int, value: int) -> None:
         (domctl.DOMCTL_HEADER, 16),
         (domctl.DOMAININFO, 92),
         (domctl.VCPUCONTEXT, 16),
-        (domctl.PHYSINFO, 64),
+        (sysctl.SYSCTL_HEADER, 8),
+        (sysctl.PHYSINFO_STRUCT, 64),
+        (sysctl.READCONSOLE_STRUCT, 20),
+        (sysctl.DOMAININFOLIST, 20),
+        (sysctl.CPUTOPOINFO_STRUCT, 16),
+        (sysctl.CPUTOPO, 12),
         (hypercall.MEMORY_RESERVATION, 32),
         (hypercall.FOREIGN_MEMORY_MAP, 24),
         (hypercall.E820_ENTRY, 20),
         (hypercall.MMUEXT_OP_STRUCT, 24),
         (hypercall.EVTCHN_ALLOC_UNBOUND, 8),
+        (hypercall.EVTCHN_STATUS, 24),
+        (hypercall.GNTTAB_QUERY_SIZE, 16),
         (start_info.START_INFO, 1168),
         (elfnote.ELF_HEADER, 64),
         (elfnote.PROGRAM_HEADER, 56),

@@ -15,7 +15,7 @@ from support.hypervisor import GARBAGE, FakeXen
 from support.kernels import BASE, INIT_P2M, NOTES, VIRT_BASE, kernel_elf
 from support.xenstored import FakeXenstored
 
-from runtime.boot import build, domain, elf
+from runtime.boot import build, domain, elf, vbd
 from runtime.boot import teardown as teardowns
 from runtime.boot.doors import Hypervisor
 from runtime.boot.errors import BadSpec, NotOnXen, OutOfMemory, TeardownFault
@@ -37,7 +37,7 @@ def xenstored(tmp_path: Path) -> Iterator[FakeXenstored]:
 
 @pytest.fixture
 def plan(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> DomainPlan:
-    monkeypatch.setattr(build, "_device_number", lambda device: (254, 16))
+    monkeypatch.setattr(vbd, "device_number", lambda device: (254, 16))
     (tmp_path / "kernel").write_bytes(kernel_elf())
     (tmp_path / "initrd").write_bytes(b"070701" * 1001)
     kernel = FileRange(str(tmp_path / "kernel"), len(kernel_elf()))
@@ -154,7 +154,7 @@ def test_memory_that_may_grow_gets_a_memory_map(plan: DomainPlan, xenstored: Fak
     plan = plan_domain(dataclasses.replace(plan.spec, memory_max_mib=512), plan.kernel)
     built = build_one(plan, xen, xenstored, tmp_path)
     guest = xen.domains[built.domid]
-    assert (guest.memory_map_bytes, guest.max_kib, len(guest.p2m)) == (512 << 20, 512 * 1024 + 2048, 64 * 256)
+    assert (guest.memory_map_bytes, guest.max_kib, len(guest.p2m)) == (512 << 20, 64 * 1024 + 2048, 64 * 256)
     end(built)
 
 

@@ -46,7 +46,7 @@ def load(name: str = "init", *, directory: Path = RECIPES) -> dict[str, Any]:
 
 def sources(project: Path = recipes.PROJECT) -> dict[str, Path]:
     """What is compiled: path in the build root -> file of the project."""
-    files = [project / "runtime" / "__init__.py", *sorted((project / "runtime" / "init").glob("*.py"))]
+    files = [project / "runtime" / "__init__.py", *sorted((project / "runtime" / "init").rglob("*.py"))]
     files += sorted((project / "runtime" / "init").glob("*.c"))
     return {str(file.relative_to(project)): file for file in files} | {FREEZE.name: FREEZE}
 

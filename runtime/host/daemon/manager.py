@@ -209,6 +209,10 @@ class Manager:
         """One, by name, id or the start of an id."""
         raise NotImplementedError
 
+    async def configure_network(self, ref: str, change: dict[str, Any]) -> None:
+        """Have the zone's agent change its interface: mtu, routes, neighbours; as its method `network` takes them."""
+        raise NotImplementedError
+
     # -- addresses -----------------------------------------------------------------------------------------------------
 
     async def create_reservation(self) -> Reservation:

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from runtime.errors import RuntimeFault
+from runtime.host.faults import RemoteFault
 
 
-class ImageFault(RuntimeFault):
+class ImageFault(RemoteFault):
     """What a child raised; `kind` is the name of its class there."""
-
-    kind = ""
 
 
 class ChildDied(RuntimeFault):

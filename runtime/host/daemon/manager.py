@@ -174,6 +174,10 @@ class Manager:
         """What happened after the token `since`, or from the start of what is kept, or from now on."""
         raise NotImplementedError
 
+    async def event_token(self) -> str:
+        """The token of the last event there was: `events(since=…)` of it misses nothing from now on."""
+        raise NotImplementedError
+
     # -- blobs ---------------------------------------------------------------------------------------------------------
 
     async def find_blobs(self, blobs: Iterable[Descriptor]) -> list[Digest]:

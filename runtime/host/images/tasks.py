@@ -43,10 +43,9 @@ class ImageTasks:
         self._tasks: dict[Work, _Task] = {}
         self._slots = asyncio.Semaphore(AT_ONCE)
 
-    @property
-    def running(self) -> int:
-        """How many tasks there are."""
-        return len(self._tasks)
+    def runners(self) -> list[asyncio.Task[Result]]:
+        """What is under way."""
+        return [task.runner for task in self._tasks.values()]
 
     async def follow(self, work: Work) -> AsyncGenerator[Progress | Result, None]:
         """Do something, or join those for whom it is being done: its latest progress, then its result.
@@ -78,7 +77,7 @@ class ImageTasks:
 
     async def close(self) -> None:
         """End all."""
-        runners = [task.runner for task in self._tasks.values()]
+        runners = self.runners()
         for runner in runners:
             runner.cancel()
         if runners:

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from typing import Any
 
 from runtime.host.api import common_pb2
 from runtime.host.api import control_pb2 as pb
 from runtime.host.daemon.errors import UnknownZone
 from runtime.host.daemon.model import Event
+from runtime.host.serve.answers import request_of
 from runtime.host.serve.control import messages
 from runtime.host.serve.control.context import Context
-from runtime.host.serve.control.methods import streaming
+from runtime.host.serve.control.methods import joined, streaming
 from runtime.host.serve.control.snoop import SnoopQueue
 
 ZONE_EVENTS, WORKLOAD_EVENTS = "zone.", "workload."
@@ -23,12 +25,16 @@ class EventMethods:
 
     _context: Context
 
-    @streaming
-    async def WatchEvents(self, request: pb.WatchEventsRequest) -> AsyncIterator[pb.WatchEventsReply]:
-        changes = Changes(self._context, (await self._context.manager.status()).host_id)
-        async for event in self._context.manager.events(follow=True):
+    @joined
+    async def WatchEvents(self, stream: Any) -> None:
+        await request_of(stream)
+        manager = self._context.manager
+        token = await manager.event_token()
+        await stream.send_initial_metadata()  # tells the client that from here on nothing is missed
+        changes = Changes(self._context, (await manager.status()).host_id)
+        async for event in manager.events(since=token, follow=True):
             if (reply := await changes.reply(event)) is not None:
-                yield reply
+                await stream.send_message(reply)
 
     @streaming
     async def SnoopIdm(self, request: pb.SnoopIdmRequest) -> AsyncIterator[pb.SnoopIdmReply]:

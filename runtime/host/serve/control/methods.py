@@ -30,7 +30,6 @@ def streaming(work: Callable[[Any, Any], AsyncIterator[Any]]) -> Method:
     async def method(self: Any, stream: Any) -> None:
         async with answering(stream):
             request = await request_of(stream)
-            await stream.send_initial_metadata()  # from here on nothing is missed
             async with contextlib.aclosing(work(self, request)) as replies:  # type: ignore[type-var]
                 async for reply in replies:
                     await stream.send_message(reply)

@@ -122,7 +122,7 @@ def test_those_who_want_the_same_share_one_child(tmp_path: Path, registry: FakeR
         first, second = await asyncio.gather(*(everything(tasks, PullWork(reference)) for _ in range(2)))
         assert first[1] == second[1]
         assert first[0][-1] == second[0][-1]
-        assert tasks.running == 0
+        assert tasks.runners() == []
 
     asyncio.run(main())
     assert len(registry.paths("/manifests/v1")) == 1
@@ -179,9 +179,9 @@ def test_the_last_who_leaves_ends_the_child(tmp_path: Path, registry: FakeRegist
         await until_download(first)
         await until_download(second)
         await first.aclose()
-        assert tasks.running == 1
+        assert len(tasks.runners()) == 1
         await second.aclose()
-        assert tasks.running == 0
+        assert tasks.runners() == []
 
     asyncio.run(asyncio.wait_for(main(), 60))
     assert children_of(os.getpid()) == []

@@ -19,9 +19,14 @@ from runtime.host.faults import CallTimeout
 
 
 class _Protocol(H2Protocol):
-    """Remembers why the connection ended: that is where a refused certificate shows."""
+    """Remembers why the connection ended, and whether the other side ever said anything."""
 
     why: BaseException | None = None
+    heard = False
+
+    def data_received(self, data: bytes) -> None:
+        self.heard = True
+        super().data_received(data)
 
     def connection_lost(self, exc: BaseException | None) -> None:
         self.why = exc
@@ -67,7 +72,12 @@ class HostChannel(Channel):
         except GRPCError as error:
             raise failures.fault_of(error, failures.trailing_of(stream), subject=self.endpoint.name) from None
         except StreamTerminatedError as error:
-            raise await self._lost(error) from None
+            raise await self._lost(str(error)) from None
+        except AttributeError:
+            # grpclib takes a connection apart when it ends; a call just begun then misses a part.
+            if self._connected:
+                raise
+            raise await self._lost() from None
         except TimeoutError:
             if deadline is None or time.monotonic() < deadline:
                 raise
@@ -84,17 +94,24 @@ class HostChannel(Channel):
         except OSError as error:
             raise failures.unreachable(self.endpoint, error) from error
 
-    async def _lost(self, error: StreamTerminatedError) -> Exception:
-        if self._link is not None and (said := await asyncio.to_thread(self._link.last_words)):
-            return failures.lost(self.endpoint, None, said)
-        why = self._made.why if self._made is not None else None
-        return failures.lost(self.endpoint, why, "" if "Connection lost" in str(error) else str(error).lower())
+    async def _lost(self, what: str = "") -> Exception:
+        if self.endpoint.scheme == "ssh" and self._link is not None:
+            return failures.ssh_ended(self.endpoint, await asyncio.to_thread(self._link.last_words))
+        made = self._made
+        if self.endpoint.scheme == "tls" and made is not None and not made.heard:
+            # In TLS 1.3 a client learns only after the handshake that its certificate was refused, and mostly by a mere
+            # reset: what it had sent by then was not read. One that is let in hears HTTP/2 settings at once.
+            return failures.shut_out(self.endpoint, made.why)
+        why = made.why if made is not None else None
+        return failures.lost(self.endpoint, why, "" if "Connection lost" in what else what.lower())
 
     def _drop_link(self) -> None:
         if self._link is not None:
             self._link.close()
             self._link = None
 
-    def close(self) -> None:
-        super().close()
-        self._drop_link()
+    async def aclose(self) -> None:
+        """End the connection and what it held, such as an ssh."""
+        self.close()
+        await asyncio.sleep(0)  # the transport closes in the loop's next turn; ssh ends by that
+        await asyncio.to_thread(self._drop_link)

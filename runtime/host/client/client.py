@@ -35,6 +35,8 @@ class HostClient:
     def __init__(self, endpoint: Endpoint) -> None:
         self.endpoint = endpoint
         self._runner = asyncio.Runner()
+        self._closed = False
+        self._streams: set[AsyncIterator[Any]] = set()
         self.channel: HostChannel = self._runner.run(self._make())
         self.host = HostStub(self.channel)
 
@@ -52,11 +54,14 @@ class HostClient:
     ) -> Iterator[Receive]:
         """One request, the answers as they come; closing the iterator cancels the call. Raises as `call`."""
         answers = self.astream(method, request, timeout_s=timeout_s)
+        self._streams.add(answers)
         try:
             while (answer := self.run(_next(answers))) is not None:
                 yield answer
         finally:
-            self.run(_closed(answers))
+            if answers in self._streams:
+                self._streams.discard(answers)
+                self.run(_closed(answers))
 
     def each(
         self,
@@ -88,13 +93,17 @@ class HostClient:
         return self._runner.run(work)
 
     def close(self) -> None:
-        """End the connection."""
-        self.run(self._close())
-        self._runner.close()
+        """End the connection, and every call there is on it."""
+        if not self._closed:
+            self.run(self._close())
+            self._closed = True
+            self._runner.close()
 
     async def _close(self) -> None:
-        self.channel.close()
-        await asyncio.sleep(0)  # transports close in the loop's next turn
+        for answers in list(self._streams):
+            await _closed(answers)
+        self._streams.clear()
+        await self.channel.aclose()
 
     def __enter__(self) -> HostClient:
         return self

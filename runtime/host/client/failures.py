@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import datetime
 import json
 import ssl
 from collections.abc import Mapping
@@ -67,10 +68,33 @@ def unreachable(endpoint: Endpoint, error: OSError) -> HostDown:
     return HostDown(endpoint.name, expected=where, got=_words(error), temporary=True)
 
 
-def lost(endpoint: Endpoint, why: BaseException | None, what: str = "") -> ConnectionLost | HostDown:
+def shut_out(endpoint: Endpoint, why: BaseException | None) -> HostDown:
+    """The fault for a TLS connection the other side ended before it had said a word."""
+    assert endpoint.credentials is not None
+    got = tls_words(why) if isinstance(why, ssl.SSLError) else "a closed connection"
+    hint = "its zoned has another authority by now, or is no zoned; `zone host cert client NAME` there makes a new one"
+    with contextlib.suppress(Exception):  # whatever it is, the hint is all that depends on it
+        from cryptography import x509
+
+        until = x509.load_pem_x509_certificate(endpoint.credentials.certificate.read_bytes()).not_valid_after_utc
+        if until < datetime.datetime.now(datetime.UTC):
+            hint = f"it has expired on {until:%Y-%m-%d}; `zone host cert client NAME` there makes a new one"
+    return HostDown(endpoint.name, expected="it to take this client's certificate", got=got, hint=hint)
+
+
+def ssh_ended(endpoint: Endpoint, said: str) -> HostDown:
+    """The fault for an ssh that has ended, with what it said last."""
+    return HostDown(
+        endpoint.name,
+        expected="ssh to lead to zoned",
+        got=f"the connection is lost: {said}" if said else "the connection is lost",
+        hint=f"`ssh {endpoint.host} zone host status` tells more",
+        temporary=True,
+    )
+
+
+def lost(endpoint: Endpoint, why: BaseException | None, what: str = "") -> ConnectionLost:
     """The fault for a connection that ended while an answer was awaited."""
-    if isinstance(why, ssl.SSLError):
-        return HostDown(endpoint.name, expected="it to take this client's certificate", got=tls_words(why))
     reason = what or (_words(why) if isinstance(why, OSError) else "")
     got = f"the connection is lost: {reason}" if reason else "the connection is lost"
     return ConnectionLost(endpoint.name, got=got, temporary=True)

@@ -56,19 +56,21 @@ class SessionMethods:
         first = await request_of(stream)
         if first.WhichOneof("request") != "start":
             raise BadMessage("first request of a command", expected="its start", got=str(first.WhichOneof("request")))
-        start = self._exec_start(first.start)
+        start = await self._exec_start(first.start)
         async with await self._context.manager.exec(start) as session:
             if not start.stdin:
                 await session.close_stdin()
             await _join(stream, session, _take_exec if start.stdin else _refuse_stdin, _show_exec)
 
-    def _exec_start(self, start: pb.ExecuteZoneCommandStart) -> ProcessStart:
+    async def _exec_start(self, start: pb.ExecuteZoneCommandStart) -> ProcessStart:
         process = start.process
         if not process.command:
             raise BadRequest("command", expected="a program and its arguments", got="none")
+        zone = await self._context.manager.get(start.zone_id)
+        there = self._context.manager.list_workloads(zone.id)
         return ProcessStart(
-            zone=start.zone_id,
-            workload=start.workload_id,
+            zone=zone.id,
+            workload=start.workload_id or (there[0].id if len(there) == 1 else ""),
             argv=tuple(process.command),
             env=tuple(f"{key}={value}" for key, value in workloadspec.environment(process).items()),
             cwd=process.working_directory,

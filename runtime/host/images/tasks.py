@@ -12,6 +12,7 @@ import json
 import logging
 import os
 import signal
+import ssl
 import sys
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from pathlib import Path
@@ -169,7 +170,21 @@ class _Task:
 def _environment() -> dict[str, str]:
     names = (*PASSED_ON, *(name.upper() for name in PASSED_ON))
     passed = {name: os.environ[name] for name in names if name in os.environ}
+    if "SSL_CERT_FILE" not in passed and (bundle := certificates()):
+        passed["SSL_CERT_FILE"] = bundle
     return passed | {"HOME": "/nonexistent", "PYTHONPATH": os.pathsep.join(path or "." for path in sys.path)}
+
+
+def certificates() -> str:
+    """A file of certificates to believe where the system has none: that of the package certifi, if it is there."""
+    paths = ssl.get_default_verify_paths()
+    if paths.cafile or (paths.capath and os.listdir(paths.capath)):
+        return ""
+    try:
+        import certifi
+    except ImportError:
+        return ""
+    return certifi.where()
 
 
 def _identity(store: Path) -> dict[str, Any]:

@@ -134,13 +134,14 @@ class Launch:
     """/zone/launch.json of the last initrd segment: what only the host knows at launch.
 
     seed:  64 hex digits of entropy, mixed into the zone's pool and used for the interpreter's hash seed.
+    process: None for a zone that idles until the host has something for it.
     root:  device of the image ("xvda"); addons: device of the addons ("xvdb") or "".
     """
 
     hostname: str
     seed: str
     modules: tuple[Module, ...]
-    process: Process
+    process: Process | None
     root: str = "xvda"
     addons: str = ""
     late_modules: tuple[Module, ...] = ()

@@ -257,12 +257,16 @@ class Transaction:
 
 
 class Watch:
-    """A watch on one path. Events are hints: look again, and expect one at the start."""
+    """A watch on one path. Events are hints: look again, and expect one at the start.
 
-    def __init__(self, client: _Client, path: str) -> None:
-        self._client, self._path = client, path.encode("ascii")
+    notify: called for each event, from the thread that receives them all: it must neither block nor raise.
+    """
+
+    def __init__(self, client: _Client, path: str, notify: Callable[[], None] | None = None) -> None:
+        self._client, self._path, self._notify = client, path.encode("ascii"), notify
         self._token = b"zonewright-%d" % next(_tokens)
         self._queue: queue.Queue[bytes | None] = queue.Queue()
+        self._closed = False
         self.events = self  # pyxs's router calls subscriber.events.put
         check_watch_path(self._path)
         client.router.subscribe(self._token, self)
@@ -276,6 +280,17 @@ class Watch:
         """Called by the router's thread: never blocks."""
         if path is _GONE or self._queue.qsize() < _MAX_EVENTS:
             self._queue.put(path)
+        if self._notify is not None:
+            self._notify()
+
+    def take(self) -> bool:
+        """Take all events that wait; True if there were any."""
+        found = False
+        while True:
+            try:
+                found = self._queue.get_nowait() is not _GONE or found
+            except queue.Empty:
+                return found
 
     def wait(self, timeout_s: float) -> str | None:
         """The path that changed, or None after timeout_s. Raises XenstoreFault when xenstored is gone."""
@@ -288,7 +303,10 @@ class Watch:
         return path.decode("ascii", "replace") if path else None
 
     def close(self) -> None:
-        """End the watch; wakes a waiter no earlier than its time-out."""
+        """End the watch; wakes a waiter no earlier than its time-out; twice is fine."""
+        if self._closed:
+            return
+        self._closed = True
         try:
             self._client.ack(Op.UNWATCH, self._path + NUL, self._token + NUL)
         except PyXSError:
@@ -390,9 +408,9 @@ class XenStore:
         except PyXSError as problem:
             raise _fault(f"introduce domain {domid}", problem) from problem
 
-    def watch(self, path: str) -> Watch:
+    def watch(self, path: str, notify: Callable[[], None] | None = None) -> Watch:
         """Watch a path, or "@releaseDomain"."""
-        return Watch(self._client, path)
+        return Watch(self._client, path, notify)
 
     def close(self) -> None:
         """Close the connection; ends all watches."""

@@ -1,7 +1,8 @@
-"""zoned: owns the zones of one host. This is its process: the lock, the signals, what is opened and closed, and when.
+"""zoned: owns the zones of one host. One process, one event loop; the core is in daemon/, what it serves in serve/.
 
-zoned           on a real host
-zoned --lab     in the lab's dom0: state and keys come only once it runs, so it waits for them
+SIGTERM, SIGINT   end; zones run on, and the next zoned adopts them (--end-zones: they end first)
+SIGHUP            read the TLS credentials anew
+In the lab it waits, before it looks at its state, for dom0's agent to put the state disk and the credentials in place.
 """
 
 from __future__ import annotations
@@ -14,47 +15,53 @@ import logging
 import os
 import signal
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
+from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
 from runtime.errors import RuntimeFault
 from runtime.host.dom0 import daemonstate
-from runtime.host.serve.notify import notify
-
-if TYPE_CHECKING:
-    from runtime.host.daemon.manager import Manager
 
 log = logging.getLogger("zoned")
 
-RUN = daemonstate.RUN
+RUN = Path("/run/zonewright")
 STATE = Path("/var/lib/zonewright")
-SOCKET = RUN / "zoned.sock"
+SOCKET = "zoned.sock"
+# In the lab a blob may come as a disk that is being plugged in.
+LAB_DISK_WAIT_S = 20.0
 
 
 class AlreadyRunning(RuntimeFault):
     """Another zoned owns this host's zones."""
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Serve until SIGTERM; zones run on and are adopted by the next zoned."""
-    parser = argparse.ArgumentParser(prog="zoned", description="Owns the zones of this host.")
-    parser.add_argument("--lab", action="store_true", help="wait for the lab's agent to bring state and keys")
-    arguments = parser.parse_args(argv)
+class Unprepared(RuntimeFault):
+    """This machine lacks what zones need."""
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Serve until SIGTERM."""
+    parser = argparse.ArgumentParser(prog="zoned", description="owns the zones of this host")
+    parser.add_argument("--run", type=Path, default=RUN, metavar="DIR", help="socket and ledgers (%(default)s)")
+    parser.add_argument("--state", type=Path, default=STATE, metavar="DIR", help="database, logs, store (%(default)s)")
+    parser.add_argument("--store", type=Path, action="append", default=[], metavar="DIR", help="blobs are here too")
+    parser.add_argument("--end-zones", action="store_true", help="end all zones at SIGTERM")
+    options = parser.parse_args(arguments)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(levelname)s %(message)s", stream=sys.stderr)
-    RUN.mkdir(parents=True, exist_ok=True, mode=0o755)
+    options.run.mkdir(parents=True, exist_ok=True, mode=0o755)
     try:
-        with _only_one():
-            asyncio.run(_serve(lab=arguments.lab))
+        with only_one(options.run):
+            return asyncio.run(_serve(options))
     except RuntimeFault as error:
         sys.stderr.write(f"error: {error}\n")
         return 1
-    return 0
 
 
 @contextlib.contextmanager
-def _only_one() -> Iterator[None]:
-    lock = os.open(RUN / "zoned.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+def only_one(run: Path) -> Iterator[None]:
+    """Hold this host's lock, which a killed zoned lets go of. Raises AlreadyRunning."""
+    lock = os.open(run / "zoned.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         yield
@@ -64,63 +71,125 @@ def _only_one() -> Iterator[None]:
         os.close(lock)
 
 
-async def _serve(*, lab: bool) -> None:
-    loop, stop, again = asyncio.get_running_loop(), asyncio.Event(), asyncio.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop.set)
-    loop.add_signal_handler(signal.SIGHUP, again.set)
-    # Imported here, so that a host that cannot load them still says why; in the lab the snapshot holds them loaded.
-    from runtime.host.serve.host import HostService
-    from runtime.host.serve.server import HostServer
-    from runtime.host.serve.tls import SYSTEM_DIRECTORY
+class Signals:
+    """The signals of one zoned, as events of its loop."""
 
-    if lab and not await _configured(stop, again):
-        return
-    daemonstate.say("starting")
-    STATE.mkdir(parents=True, exist_ok=True, mode=0o700)
-    manager = _make_manager(lab=lab)
+    def __init__(self) -> None:
+        self.end, self.reload = asyncio.Event(), asyncio.Event()
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self.end.set)
+        loop.add_signal_handler(signal.SIGHUP, self.reload.set)
+
+
+async def _serve(options: argparse.Namespace) -> int:
+    from runtime.host.dom0.methods import LAB_SUBNET, lab_ports
+
+    signals = Signals()
+    lab = bool(lab_ports())
+    if lab and not await _configured(options.run, signals):
+        return 0
+    daemonstate.say("starting", run=options.run)
+    missing = await asyncio.to_thread(_missing)
+    # In the lab the network card's subnet leads to the loopback of whoever runs the lab: closed, as any loopback is.
+    deny = (LAB_SUBNET,) if lab else ()
+    manager = await asyncio.to_thread(_manager, options, missing, deny, LAB_DISK_WAIT_S if lab else 0.0)
     await manager.start()
-    tls = [RUN / "tls"] if lab else [SYSTEM_DIRECTORY, STATE / "tls"]
-    server = HostServer([HostService(manager)], path=SOCKET, tls=tls)
     try:
-        await server.start()
-        daemonstate.say("serving")
-        notify("READY=1")
-        log.info("serving %s", SOCKET)
-        while await _first(stop, again) is again:
-            again.clear()
-            await server.reload()
-        notify("STOPPING=1")
+        return await _until_end(options, manager, signals)
     finally:
-        await server.close()
-        await manager.close()
+        await manager.close(end_zones=options.end_zones)
 
 
-async def _configured(stop: asyncio.Event, again: asyncio.Event) -> bool:
-    """Wait for the agent; False when zoned is to end before."""
-    while not (RUN / daemonstate.CONFIGURED).exists():
-        daemonstate.say("waiting")
-        if await _first(stop, again) is stop:
+async def _configured(run: Path, signals: Signals) -> bool:
+    """Wait for the lab's agent; False where zoned is to end instead."""
+    while not (run / daemonstate.CONFIGURED).exists():
+        daemonstate.say("waiting", run=run)
+        await _first(signals.end, signals.reload)
+        if signals.end.is_set():
             return False
-        again.clear()
+        signals.reload.clear()
     return True
 
 
-async def _first(*events: asyncio.Event) -> asyncio.Event:
-    """The first of the events that is set."""
-    waiters = [asyncio.ensure_future(event.wait()) for event in events]
-    try:
-        await asyncio.wait(waiters, return_when=asyncio.FIRST_COMPLETED)
-    finally:
-        for waiter in waiters:
-            waiter.cancel()
-    return next(event for event in events if event.is_set())
+def _missing() -> tuple[str, ...]:
+    """What this host lacks without being unfit. Raises Unprepared, naming all that it must not lack."""
+    from runtime.host.preflight import preflight
+
+    lacks = preflight()
+    fatal = [lack.sentence for lack in lacks if lack.fatal]
+    if fatal:
+        raise Unprepared("this machine", expected="what zones need", got="; ".join(fatal))
+    return tuple(lack.sentence for lack in lacks)
 
 
-def _make_manager(*, lab: bool) -> Manager:
+def _manager(options: argparse.Namespace, missing: tuple[str, ...], deny: tuple[str, ...], disk_wait_s: float) -> Any:
+    # Imported here, so that a host that cannot load them still says why.
+    from runtime.boot.doors import open_doors
+    from runtime.boot.xenstore import XenStore
+    from runtime.host.daemon.core import Settings
+    from runtime.host.daemon.edge import Edge
     from runtime.host.daemon.manager import Manager
+    from runtime.net.supervise import EngineSupervisor
 
-    return Manager()
+    stores = [options.state / "store", *options.store]
+    if explicit := os.environ.get("ZONEWRIGHT_STORE"):
+        stores.append(Path(explicit))
+    settings = Settings(options.run, options.state, version=metadata_version(), warnings=missing)
+    edge = Edge(
+        open_doors(),
+        XenStore(),
+        stores=tuple(stores),
+        deny=deny,
+        disk_wait_s=disk_wait_s,
+        engines=EngineSupervisor(),
+    )
+    return Manager(settings, edge)
+
+
+def metadata_version() -> str:
+    """Of this zonewright; "" where it runs from files that were not installed."""
+    try:
+        return metadata.version("zonewright")
+    except metadata.PackageNotFoundError:
+        return ""
+
+
+async def _until_end(options: argparse.Namespace, manager: Any, signals: Signals) -> int:
+    from runtime.host.serve.host import HostService
+    from runtime.host.serve.notify import notify
+    from runtime.host.serve.server import HostServer
+    from runtime.host.serve.tls import SYSTEM_DIRECTORY
+
+    server = HostServer([HostService(manager)], path=options.run / SOCKET, tls=(SYSTEM_DIRECTORY, options.run / "tls"))
+    await server.start()
+    daemonstate.say("serving", run=options.run)
+    notify("READY=1")
+    log.info("serving %s", options.run / SOCKET)
+    fatal = asyncio.ensure_future(manager.until_fatal())
+    try:
+        while not signals.end.is_set() and not fatal.done():
+            await _first(signals.end, signals.reload, fatal)
+            if signals.reload.is_set():
+                signals.reload.clear()
+                await server.reload()
+                daemonstate.say("serving", run=options.run)
+    finally:
+        fatal.cancel()
+        notify("STOPPING=1")
+        await server.close()
+    if fatal.done() and not fatal.cancelled():
+        log.error("%s; the next zoned goes on from here", fatal.result())
+        return 1
+    return 0
+
+
+async def _first(*waited: asyncio.Event | asyncio.Future[str]) -> None:
+    tasks = [asyncio.ensure_future(item.wait() if isinstance(item, asyncio.Event) else item) for item in waited]
+    await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    for task, item in zip(tasks, waited, strict=True):
+        if isinstance(item, asyncio.Event):
+            task.cancel()
 
 
 if __name__ == "__main__":

@@ -17,6 +17,8 @@ PREFIX4 = 24
 PREFIX6 = 64
 POOL_SIZE = 1 << (PREFIX4 - POOL4.prefixlen)
 
+GATEWAY_HOST, ZONE_HOST = 1, 2
+
 # The same in every network: a zone keeps a valid neighbour entry when the namespace behind it is made anew.
 GATEWAY_MAC = "02:7a:77:00:00:01"
 
@@ -47,10 +49,10 @@ class ZoneAddresses:
         return str(IPv6Address(bytes.fromhex("fe80000000000000") + interface))
 
 
-def plan_addresses(index: int) -> ZoneAddresses:
+def plan_addresses(index: int, *, host: int = ZONE_HOST) -> ZoneAddresses:
     """The addresses of network `index`.
 
-    Shape:   gateway is host 1, the zone host 2 of each subnet.
+    Shape:   gateway is host 1, the zone host `host` (3 to 254 for a static address) of each subnet.
     Raises:  AddressesExhausted when the index lies outside the pool.
     Effects: none.
     """
@@ -63,14 +65,14 @@ def plan_addresses(index: int) -> ZoneAddresses:
     subnet4, subnet6 = IPv4Network((net4, PREFIX4)), IPv6Network((net6, PREFIX6))
     return ZoneAddresses(
         index=index,
-        zone4=str(subnet4[2]),
-        gateway4=str(subnet4[1]),
+        zone4=str(subnet4[host]),
+        gateway4=str(subnet4[GATEWAY_HOST]),
         prefix4=PREFIX4,
-        zone6=str(subnet6[2]),
-        gateway6=str(subnet6[1]),
+        zone6=str(subnet6[host]),
+        gateway6=str(subnet6[GATEWAY_HOST]),
         prefix6=PREFIX6,
         # 00:16:3e is Xen's own OUI; 4b is 75.
-        zone_mac=f"00:16:3e:4b:{index:02x}:02",
+        zone_mac=f"00:16:3e:4b:{index:02x}:{host:02x}",
         gateway_mac=GATEWAY_MAC,
     )
 

@@ -9,6 +9,14 @@ class AddressesExhausted(RuntimeFault):
     """Every subnet of the pool is used by a network."""
 
 
+class AddressTaken(RuntimeFault):
+    """A reservation that belongs to somebody else, or differs from what the owner has."""
+
+
+class BadAddress(RuntimeFault):
+    """An address no zone can have."""
+
+
 class NetworkFault(RuntimeFault):
     """A namespace, link or rule could not be made or removed."""
 

@@ -8,30 +8,34 @@ Order, as zoned drives it:
     network.attach("vifN.0")    # before hotplug-status and unpause
     network.serve()             # waits for the engine, which starts beside all this
     ... the zone runs, ends, its domain is destroyed ...
+    network.attach("vifM.0")    # again, where the zone is restarted: ports and addresses were kept all the while
     network.destroy()
+Ports come and go at any time (`publish`, `unpublish`). An engine that died is replaced by `revive` (supervise.py calls
+it): this process keeps duplicates of all listeners, so connections wait instead of being refused; a later zoned gets
+them back from the engine (`adopt`).
 What is taken is told to `record` before it is taken; `teardown(records)` alone ends all of it, any number of times.
 """
 
 from __future__ import annotations
 
-import errno
+import contextlib
 import logging
-import os
-import shutil
 import socket
+import threading
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
 from pipeline.bundle.model import Port
-from runtime.net import commands, netlink, netns, plan
+from runtime.errors import RuntimeFault
+from runtime.net import furnish, netns, plan
 from runtime.net.addresses import ZoneAddresses
-from runtime.net.engine import processes
 from runtime.net.engine.interface import Engine, EngineHandle, Prepared
 from runtime.net.engine.model import EngineConfig, Limits, Listeners
 from runtime.net.engine.proxy import ProxyEngine
 from runtime.net.errors import EngineFault, NetworkFault, PortTaken
-from runtime.net.sockets import bind_udp, listen
+from runtime.net.published import Published, listen_on
+from runtime.net.teardown import current, teardown
 
 log = logging.getLogger(__name__)
 
@@ -39,6 +43,9 @@ RUN_DIRECTORY = Path("/run/zonewright/net")
 RESOLV_CONF = Path("/etc/resolv.conf")
 FIRST_UID = 64000
 ENGINE_READY_TIMEOUT_S = 60.0
+_ROUTES6 = Path("/proc/thread-self/net/ipv6_route")
+
+__all__ = ["Record", "ZoneNetwork", "teardown"]
 
 
 class Record(Protocol):
@@ -50,8 +57,8 @@ class Record(Protocol):
 class ZoneNetwork:
     """A private network of one zone.
 
-    Effects: none before `create`. Every method raises RuntimeFault; create and attach tear down when they do.
-    Threads: the host's side is the network namespace of the thread that calls `create` and `publish`.
+    Effects: none before `create`. Every method raises RuntimeFault; create and the first attach tear down when they do.
+    Threads: any, one at a time; the host's side is the namespace of the thread that calls create, publish and revive.
     """
 
     def __init__(
@@ -70,6 +77,8 @@ class ZoneNetwork:
         plan.check_mtu(name, mtu)
         self.name, self.addresses, self.mtu = name, addresses, mtu
         self.netns = plan.netns_name(name)
+        self.vif = ""
+        self.restarts = 0
         self._record, self._deny = record, tuple(deny)
         self._limits = limits or Limits()
         self._engine: Engine = engine or ProxyEngine()
@@ -79,12 +88,15 @@ class ZoneNetwork:
         self._records: list[dict[str, Any]] = []
         self._handle: EngineHandle | None = None
         self._prepared: Prepared | None = None
-        self._outside6 = False
-        self._listeners: list[tuple[Port, socket.socket]] = []
+        self._inside: list[socket.socket] = []
+        self._published: dict[str, Published] = {}
+        self._lock = threading.RLock()
 
     def _take(self, kind: str, **fields: Any) -> None:
         self._record(kind, **fields)
         self._records.append({"kind": kind, **fields})
+
+    # -- making --------------------------------------------------------------------------------------------------------
 
     def create(self) -> None:
         """Make the namespace with bridge, gateway and rules, and start the engine."""
@@ -92,62 +104,36 @@ class ZoneNetwork:
             raise NetworkFault(
                 f"network of zone {self.name}", expected="none yet", got="it exists", hint="stop it first"
             )
-        # Asked here: this thread is in the host's namespace.
-        self._outside6 = plan.has_outside6(Path("/proc/thread-self/net/ipv6_route").read_text())
-        try:
-            self._take("net.directory", path=str(self._directory))
-            self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-            self._take("net.netns", name=self.netns)
-            netns.create(self.netns)
-            made = netns.inside(self.netns, self._furnish)
+        with self._lock:
             try:
-                self._start_engine(made)
-            finally:
-                for item in made:
-                    item.close()
-        except OSError as error:
-            self.destroy()
-            raise NetworkFault(f"network of zone {self.name}", expected="it made", got=str(error)) from error
-        except BaseException:
-            self.destroy()
-            raise
+                self._take("net.directory", path=str(self._directory))
+                self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+                self._take("net.netns", name=self.netns)
+                netns.create(self.netns)
+                netns.inside(self.netns, lambda: furnish.lay_out(self.name, self.addresses, self.mtu))
+                self._open_inside()
+                self._start_engine()
+            except OSError as error:
+                self.destroy()
+                raise NetworkFault(f"network of zone {self.name}", expected="it made", got=str(error)) from error
+            except BaseException:
+                self.destroy()
+                raise
 
-    def _furnish(self) -> list[socket.socket]:
-        """Everything inside the namespace; returns the engine's listeners there, in the order of Listeners."""
-        subject = f"network of zone {self.name}"
-        sysctl(plan.early_sysctls(), subject)
-        sysctl((item for item in plan.optional_sysctls() if Path("/proc/sys/net", item[0]).exists()), subject)
-        commands.feed(["ip", "-batch", "-"], "\n".join(plan.ip_lines(self.addresses, self.mtu)) + "\n", subject=subject)
-        netlink.add_mark_rule(plan.MARK, plan.TABLE)
-        sysctl(plan.late_sysctls(), subject)
-        made: list[socket.socket] = []
-        try:
-            made.append(listen("127.0.0.1", 0, transparent=True))
-            made.append(listen("::1", 0, transparent=True))
-            gateways = (self.addresses.gateway4, self.addresses.gateway6)
-            made.extend(bind_udp(gateway, plan.DNS_PORT) for gateway in gateways)
-            made.extend(listen(gateway, plan.DNS_PORT) for gateway in gateways)
-            ruleset = plan.nft_ruleset(
-                self.addresses,
-                tproxy4=made[0].getsockname()[1],
-                tproxy6=made[1].getsockname()[1],
-                outside6=self._outside6,
-            )
-            commands.feed(["nft", "-f", "-"], ruleset, subject=subject)
-        except BaseException as error:
-            for item in made:
-                item.close()
-            if isinstance(error, OSError):
-                raise NetworkFault(subject, expected="its listeners made", got=str(error)) from error
-            raise
-        return made
+    def _open_inside(self) -> None:
+        # Asked here: this thread is in the host's namespace.
+        outside6 = plan.has_outside6(_ROUTES6.read_text())
+        self._inside = netns.inside(
+            self.netns, lambda: furnish.open_listeners(self.name, self.addresses, outside6=outside6)
+        )
 
-    def _start_engine(self, made: Sequence[socket.socket]) -> None:
+    def _start_engine(self) -> None:
         path = self._control
+        path.unlink(missing_ok=True)
         with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as control:
             control.bind(str(path))
             control.listen(8)
-            inherited = (*(item.fileno() for item in made), control.fileno())
+            inherited = (*(item.fileno() for item in self._inside), control.fileno())
             config = EngineConfig(
                 zone=self.name,
                 netns=str(netns.path_of(self.netns)),
@@ -164,6 +150,24 @@ class ZoneNetwork:
             self._take("net.engine", engine=self._engine.name, pid=prepared.pid, start_time=prepared.start_time)
             self._handle = prepared.start(config)
 
+    def attach(self, vif: str) -> None:
+        """Move the vif in, make it the bridge's port, bring it up. The zone's connections wait for `serve`.
+
+        A network that had a vif before stays as it is when this one cannot be attached.
+        """
+        with self._lock:
+            try:
+                self._running()
+                self._take("net.vif", vif=vif, netns=self.netns)
+                furnish.move_vif(vif, self.netns, self.mtu)
+                self.vif = vif
+            except BaseException:
+                if not self.vif:
+                    self.destroy()
+                raise
+
+    # -- ports ---------------------------------------------------------------------------------------------------------
+
     def publish(self, ports: Iterable[Port]) -> tuple[tuple[str, int], ...]:
         """`listen`, then `serve`."""
         bound = self.listen(ports)
@@ -176,99 +180,172 @@ class ZoneNetwork:
         Shape:   the addresses listened on, in order; host_port 0 lets the kernel choose.
         Raises:  PortTaken, NetworkFault.
         """
-        taken: list[tuple[Port, socket.socket]] = []
-        try:
-            for port in ports:
-                taken.append((port, self._listen(port)))
-            bound = tuple((item.getsockname()[0], item.getsockname()[1]) for _, item in taken)
-            for (port, _), (address, number) in zip(taken, bound, strict=True):
-                self._take("net.listener", address=address, port=number, zone_port=port.zone_port)
-        except BaseException:
-            for _, item in taken:
-                item.close()
-            raise
-        self._listeners += taken
-        return bound
+        with self._lock:
+            taken: list[Published] = []
+            try:
+                for port in ports:
+                    taken.append(listen_on(self.name, port))
+                for item in taken:
+                    self._take("net.listener", **item.fields())
+            except BaseException:
+                for item in taken:
+                    item.listener.close()
+                raise
+            self._published |= {item.key: item for item in taken}
+            return tuple((item.address, item.port) for item in taken)
+
+    def use(self, listeners: Iterable[tuple[Port, socket.socket]]) -> None:
+        """Lead connections to listeners of the caller's to their ports' zone_port, from `serve` on.
+
+        They stay the caller's, who may hold them longer than this network lives.
+        """
+        with self._lock:
+            for port, listener in listeners:
+                address, number = listener.getsockname()[:2]
+                item = Published(address, number, port.zone_port, listener.dup())
+                self._take("net.listener", **item.fields())
+                self._published[item.key] = item
 
     def serve(self) -> None:
         """Wait for the engine, and lead every connection to a port listened on to its zone_port. Raises EngineFault."""
-        handle = self._running()
-        try:
+        with self._lock:
+            handle = self._running()
             handle.wait_ready(ENGINE_READY_TIMEOUT_S)
-            for port, item in self._listeners:
-                address, number = item.getsockname()[:2]
-                handle.publish(item, f"{address}:{number}", port.zone_port)
-        finally:
-            self._drop_listeners()
-
-    def _drop_listeners(self) -> None:
-        for _, item in self._listeners:
-            item.close()
-        self._listeners.clear()
-
-    def _listen(self, port: Port) -> socket.socket:
-        subject = f"port {port.host_address}:{port.host_port} of zone {self.name}"
-        if port.protocol != "tcp":
-            raise NetworkFault(subject, expected="protocol tcp", got=port.protocol)
-        try:
-            return listen(port.host_address, port.host_port)
-        except OSError as error:
-            if error.errno == errno.EADDRINUSE:
-                hint = "choose another one, or stop what uses it"
-                raise PortTaken(subject, expected="it free", got="taken by another program", hint=hint) from None
-            raise NetworkFault(subject, expected="to listen there", got=str(error)) from error
+            for item in self._published.values():
+                if not item.served:
+                    handle.publish(item.listener, item.key, item.zone_port)
+                    item.served = True
 
     def unpublish(self, address: str, port: int) -> None:
-        """Stop listening there; connections that run go on. Raises EngineFault."""
-        self._running().unpublish(f"{address}:{port}")
+        """Stop listening there; connections that run go on. Raises NetworkFault where nothing is published."""
+        with self._lock:
+            handle = self._running()
+            item = self._published.pop(f"{address}:{port}", None)
+            if item is None:
+                got = ", ".join(self._published) or "none"
+                subject = f"port {address}:{port} of zone {self.name}"
+                raise NetworkFault(subject, expected="one that is published", got=got)
+            item.listener.close()
+            if item.served and handle.alive():
+                handle.unpublish(item.key)
+            self._take("net.listener.gone", **item.fields())
 
-    def attach(self, vif: str) -> None:
-        """Move the vif in, make it the bridge's port, bring it up. The zone's connections wait for `serve`."""
-        try:
-            self._running()
-            self._take("net.vif", vif=vif, netns=self.netns)
-            fd = os.open(netns.path_of(self.netns), os.O_RDONLY | os.O_CLOEXEC)
+    def published(self) -> tuple[Published, ...]:
+        """The ports published now."""
+        return tuple(self._published.values())
+
+    # -- the engine ----------------------------------------------------------------------------------------------------
+
+    @property
+    def engine(self) -> EngineHandle | None:
+        """The engine, running or not."""
+        return self._handle
+
+    def alive(self) -> bool:
+        """Does the engine run?"""
+        return self._handle is not None and self._handle.alive()
+
+    def revive(self) -> None:
+        """Put a new engine in the place of one that died or does not answer, with the same listeners.
+
+        Those that died with it and a zoned before this one are made anew.
+        Raises:  EngineFault, NetworkFault; PortTaken, after all else serves, where another program has a port by now.
+        """
+        with self._lock:
+            old = self._running()
+            old.stop()
+            self._take("net.engine.gone", pid=old.pid, start_time=old.start_time)
+            if not self._inside:
+                self._open_inside()
+            lost = self._listen_again()
+            self._start_engine()
+            self.restarts += 1
+            for item in self._published.values():
+                item.served = False
+            self.serve()
+        if lost is not None:
+            raise lost
+
+    def _listen_again(self) -> RuntimeFault | None:
+        failure: RuntimeFault | None = None
+        for key, item in list(self._published.items()):
+            if item.listener.fileno() >= 0:
+                continue
             try:
-                netlink.move_link(vif, fd)
-            finally:
-                os.close(fd)
-            netns.inside(self.netns, lambda: netlink.enslave_link(vif, plan.BRIDGE, self.mtu))
-        except BaseException:
-            self.destroy()
-            raise
+                self._published[key] = listen_on(self.name, Port(item.address, item.port, item.zone_port))
+            except (PortTaken, NetworkFault) as fault:
+                del self._published[key]
+                self._take("net.listener.gone", **item.fields())
+                failure = failure or fault
+        return failure
+
+    def adopt(self, records: Iterable[Mapping[str, Any]]) -> bool:
+        """Take over, from its ledger, a network that an earlier zoned made; False when its engine does not serve.
+
+        What the records name is this object's from here on: `destroy` ends it, `revive` gives it an engine again.
+        """
+        with self._lock:
+            self._records = current(records)
+            for record in self._records:
+                if record["kind"] == "net.engine":
+                    pid, start_time = record["pid"], record["start_time"]
+                    self._handle = self._engine.adopt(self.name, pid, start_time, self._control, self._log_file)
+                elif record["kind"] == "net.vif":
+                    self.vif = record["vif"]
+                elif record["kind"] == "net.listener":
+                    item = Published.lost(record["address"], record["port"], record["zone_port"])
+                    self._published[item.key] = item
+            return self.alive() and self._take_back()
+
+    def _take_back(self) -> bool:
+        """Get duplicates of the engine's listeners; gives it those it was never told of."""
+        try:
+            handback = self._running().handback()
+        except EngineFault as fault:
+            log.warning("%s", fault)
+            return False
+        self._inside = handback.inside
+        for key, zone_port, listener in handback.published:
+            address, port = listener.getsockname()[:2]
+            self._published[key] = Published(address, port, zone_port, listener, served=True)
+        if failure := self._listen_again():
+            log.warning("%s", failure)
+        self.serve()
+        return True
+
+    def counters(self) -> dict[str, int]:
+        """What the engine counted, see engine.model.COUNTERS. Raises EngineFault."""
+        return self._running().counters()
 
     def answers(self, zone_port: int, *, timeout_s: float = 1.0) -> bool:
         """Does something in the zone listen on this TCP port? Asked from the gateway, past the engine."""
 
         def connect() -> bool:
             for address in (self.addresses.zone4, self.addresses.zone6):
-                try:
+                with contextlib.suppress(OSError):
                     socket.create_connection((address, zone_port), timeout=timeout_s).close()
                     return True
-                except OSError:
-                    continue
             return False
 
         return netns.inside(self.netns, connect)
 
-    def alive(self) -> bool:
-        """Does the engine run?"""
-        return self._handle is not None and self._handle.alive()
-
-    def counters(self) -> dict[str, int]:
-        """What the engine counted, see engine.model.COUNTERS. Raises EngineFault."""
-        return self._running().counters()
+    # -- the end -------------------------------------------------------------------------------------------------------
 
     def destroy(self) -> None:
         """Give everything back; harmless twice, and after a `create` that failed anywhere."""
-        self._drop_listeners()
-        if self._handle is not None:
-            self._handle.stop()
-        elif self._prepared is not None:
-            self._prepared.stop()
-        self._handle = self._prepared = None
-        teardown(self._records)
-        self._records.clear()
+        with self._lock:
+            for listener in (*self._inside, *(item.listener for item in self._published.values())):
+                listener.close()
+            self._inside.clear()
+            self._published.clear()
+            if self._handle is not None:
+                self._handle.stop()
+            elif self._prepared is not None:
+                self._prepared.stop()
+            self._handle = self._prepared = None
+            self.vif = ""
+            teardown(self._records)
+            self._records.clear()
 
     def __enter__(self) -> ZoneNetwork:
         return self
@@ -276,52 +353,7 @@ class ZoneNetwork:
     def __exit__(self, *_: object) -> None:
         self.destroy()
 
-    def adopt(self, records: Iterable[Mapping[str, Any]]) -> bool:
-        """Take over, from its ledger, a network that an earlier zoned made; False when its engine does not run.
-
-        What the records name is this object's from here on: `destroy` ends it, running engine or not.
-        """
-        self._records = [dict(record) for record in records if str(record["kind"]).startswith("net.")]
-        for record in self._records:
-            if record["kind"] == "net.engine":
-                pid, start_time = record["pid"], record["start_time"]
-                self._handle = self._engine.adopt(self.name, pid, start_time, self._control, self._log_file)
-        return self.alive()
-
     def _running(self) -> EngineHandle:
         if self._handle is None:
             raise EngineFault(f"network of zone {self.name}", expected="it created", got="it is not")
         return self._handle
-
-
-def teardown(records: Iterable[Mapping[str, Any]]) -> None:
-    """End all that these ledger records name, newest first; records of other kinds are passed over.
-
-    Listeners end with their engine and the vif leaves with the namespace (the kernel gives a device without link
-    operations of its own back to the host's namespace), so both are told to the ledger for people only.
-    Raises:  the first failure, after everything was tried.
-    """
-    failure: Exception | None = None
-    for record in reversed(list(records)):
-        try:
-            match record["kind"]:
-                case "net.engine":
-                    processes.kill(record["pid"], record["start_time"])
-                case "net.netns":
-                    netns.delete(record["name"])
-                case "net.directory":
-                    shutil.rmtree(record["path"], ignore_errors=True)
-        except Exception as error:
-            log.warning("teardown of %s: %s", record["kind"], error)
-            failure = failure or error
-    if failure is not None:
-        raise failure
-
-
-def sysctl(settings: Iterable[tuple[str, str]], subject: str) -> None:
-    """Write settings below /proc/sys/net, which is the calling thread's network namespace's. Raises NetworkFault."""
-    for key, value in settings:
-        try:
-            Path("/proc/sys/net", key).write_text(value)
-        except OSError as error:
-            raise NetworkFault(subject, expected=f"sysctl net/{key} = {value}", got=str(error)) from error

@@ -130,6 +130,27 @@ class World:
         self.on_host(self.network.serve)
         return self.network
 
+    def abandon(self, network: ZoneNetwork) -> None:
+        """What the kernel does when the process that holds a network is killed: its descriptors go, no more."""
+        for listener in (*network._inside, *(item.listener for item in network.published())):
+            listener.close()
+        network._inside.clear()
+        network._published.clear()
+
+    def replace_vif(self, name: str) -> None:
+        """The zone was restarted: its old vif is gone with its domain, a new one of another name waits on the host."""
+        zone = self.addresses
+        self.ip(self.network.netns, f"link del {self.network.vif}")
+        self.ip(self.host, f"link add {name} type veth peer name eth0 netns {self.zone}")
+        self.ip(
+            self.zone,
+            f"link set eth0 address {zone.zone_mac}",
+            f"address add {zone.zone4}/{zone.prefix4} dev eth0",
+            f"address add {zone.zone6}/{zone.prefix6} dev eth0 nodad",
+            "link set eth0 up",
+            f"route add default via {zone.gateway4}",
+        )
+
     def connect(self, address: str, port: int, *, source: str | None = None, timeout_s: float = 10.0) -> socket.socket:
         """A connection that the zone makes."""
         origin = (source, 0) if source else None

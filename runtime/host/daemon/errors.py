@@ -37,12 +37,6 @@ class NoAgent(RuntimeFault):
     """The zone's agent does not answer: an old init, or a channel that is down."""
 
 
-class AgentRefused(RuntimeFault):
-    """The zone's agent did not do what it was asked; `reason` is its word for why."""
-
-    reason: str = ""
-
-
 class WaitTimeout(RuntimeFault):
     """What was waited for did not come in time."""
 

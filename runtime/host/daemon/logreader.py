@@ -3,31 +3,45 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from pathlib import Path
+from typing import Protocol
 
 from runtime.host.daemon import logformat
 from runtime.host.daemon.logformat import MARK, STREAM_NAMES, Record
 from runtime.host.daemon.model import LogEntry
-from runtime.host.daemon.signals import Changes, Clock
+from runtime.host.daemon.signals import Clock
 
 _CONSOLE_POLL_S = 0.25  # the thread that writes the file has no way to tell
 _READ_BYTES = 256 << 10
 
 
+class Watched(Protocol):
+    """What can be waited on, as `signals.Changes`."""
+
+    @property
+    def count(self) -> int: ...
+
+    async def after(self, count: int) -> None: ...
+
+
 class Lines:
     """Cuts records into lines, and decides which of them are wanted. One object follows one log."""
 
-    def __init__(self, *, since: float = 0.0, until: float = 0.0, skip: int = 0) -> None:
-        self._since, self._until, self._skip = since, until, skip
+    def __init__(self, *, since: float = 0.0, until: float = 0.0, skip: int = 0, run: str = "") -> None:
+        self._since, self._until, self._skip, self._run = since, until, skip, run
+        self._in_run = not run
         self._open: dict[int, bool] = {}  # stream -> is its unfinished line wanted?
         self.lines = 0  # that began in the wanted time
 
     def entries(self, record: Record) -> Iterator[LogEntry]:
         """The wanted pieces of a record, each at most one line."""
         if record.stream == MARK:
-            self._open.clear()
+            self._in_run = not self._run or json.loads(record.data).get("run") == self._run
+            return
+        if not self._in_run:
             return
         in_time = record.unix_s >= self._since and (not self._until or record.unix_s <= self._until)
         for piece in _lines(record.data):
@@ -56,16 +70,24 @@ async def read_log(
     since: float = 0.0,
     until: float = 0.0,
     tail: int = -1,
-    changes: Changes | None = None,
+    run: str = "",
+    changes: Watched | None = None,
     ended: Callable[[], bool] = lambda: True,
 ) -> AsyncIterator[LogEntry]:
-    """The entries of a log. With `changes`, those that come until `ended`, which is asked before the last look."""
-    skip = 0
-    if tail >= 0:
-        counted = await asyncio.to_thread(_count, directory, since, until)
-        skip = max(0, counted - tail)
-    lines = Lines(since=since, until=until, skip=skip)
+    """The entries of a log. With `changes`, those that come until `ended`, which is asked before the last look.
+
+    tail:  this many of the last lines; 0 begins at the end, in the midst of a line if there is one.
+    run:   only what this run printed.
+    """
+    lines = Lines(since=since, until=until, run=run)
     number, at = 0, 0
+    if tail >= 0:
+        counted, number, at = await asyncio.to_thread(_count, directory, since, until, run)
+        if tail:
+            lines = Lines(since=since, until=until, run=run, skip=max(0, counted - tail))
+            number, at = 0, 0
+        else:
+            lines = Lines(since=since, until=until)
     while True:
         count, last = changes.count if changes else 0, ended()
         while True:
@@ -80,13 +102,14 @@ async def read_log(
         await changes.after(count)
 
 
-def _count(directory: Path, since: float, until: float) -> int:
-    lines = Lines(since=since, until=until)
+def _count(directory: Path, since: float, until: float, run: str) -> tuple[int, int, int]:
+    """How many lines there are, and where the log ends."""
+    lines = Lines(since=since, until=until, run=run)
     number, at = 0, 0
     while True:
         number, at, records = _read(directory, number, at)
         if not records:
-            return lines.lines
+            return lines.lines, number, at
         for record in records:
             for _ in lines.entries(record):
                 pass

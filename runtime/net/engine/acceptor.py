@@ -66,6 +66,11 @@ class Acceptor:
         listener.setblocking(False)
         loop.watch(listener, self, READ)
 
+    @property
+    def listener(self) -> socket.socket:
+        """What it accepts on."""
+        return self._listener
+
     def ready(self, source: socket.socket, mask: int) -> None:
         """Take one connection: others of the loop get their turn between two of them."""
         try:

@@ -1,7 +1,8 @@
-"""The engine's control socket: one JSON object per packet, an answer for each; a listener travels as a descriptor.
+"""The engine's control socket: one JSON object per packet, an answer for each; listeners travel as descriptors.
 
 Operations: {"op": "status"} -> {"counters": {...}}; {"op": "publish", "key": K, "zone_port": N} with one listener;
-{"op": "unpublish", "key": K}. An answer {"error": sentence} says no.
+{"op": "unpublish", "key": K}; {"op": "handback"} -> {"published": [[K, N], ...]} with a duplicate of every listener,
+those of the namespace first. An answer {"error": sentence} says no.
 """
 
 from __future__ import annotations
@@ -14,9 +15,11 @@ from typing import Any
 from runtime.net.engine.loop import READ, Loop
 
 PACKET_BYTES = 65536
+MAX_DESCRIPTORS = 253  # in one packet: include/net/scm.h, SCM_MAX_FD
 _CLIENTS = 8
 
-Operation = Callable[[dict[str, Any], list[socket.socket]], dict[str, Any]]
+# Takes the request, the descriptors that came with it, and a list for those that are to go with the answer.
+Operation = Callable[[dict[str, Any], list[socket.socket], list[socket.socket]], dict[str, Any]]
 
 
 class ControlServer:
@@ -47,7 +50,9 @@ class ControlServer:
             passed = [socket.socket(fileno=fd) for fd in descriptors]
             if not packet:
                 raise EOFError
-            source.send(json.dumps(self._answer(packet, passed)).encode())
+            back: list[socket.socket] = []
+            answer = json.dumps(self._answer(packet, passed, back)).encode()
+            socket.send_fds(source, [answer], [item.fileno() for item in back])
         except BlockingIOError:
             return
         except (OSError, EOFError):
@@ -55,9 +60,9 @@ class ControlServer:
             self._clients.discard(source)
             source.close()
 
-    def _answer(self, packet: bytes, passed: list[socket.socket]) -> dict[str, Any]:
+    def _answer(self, packet: bytes, passed: list[socket.socket], back: list[socket.socket]) -> dict[str, Any]:
         try:
-            return self._operate(json.loads(packet), passed)
+            return self._operate(json.loads(packet), passed, back)
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             for item in passed:
                 item.close()
@@ -70,14 +75,26 @@ class ControlServer:
         """One request failed in an unforeseen way; the others go on."""
 
 
-def ask(path: str, request: dict[str, Any], *, timeout_s: float, listener: socket.socket | None = None) -> Any:
-    """Send one request to an engine and return its answer. Raises OSError, also when the engine ends meanwhile."""
+def ask(
+    path: str,
+    request: dict[str, Any],
+    *,
+    timeout_s: float,
+    listener: socket.socket | None = None,
+    received: list[socket.socket] | None = None,
+) -> Any:
+    """Send one request to an engine and return its answer. Raises OSError, also when the engine ends meanwhile.
+
+    received:  where the descriptors that come with the answer go; the caller closes them.
+    """
     with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as client:
         client.settimeout(timeout_s)
         client.connect(path)
         descriptors = [listener.fileno()] if listener is not None else []
         socket.send_fds(client, [json.dumps(request).encode()], descriptors)
-        answer = client.recv(PACKET_BYTES)
+        answer, came, _, _ = socket.recv_fds(client, PACKET_BYTES, 0 if received is None else MAX_DESCRIPTORS)
+    if received is not None:
+        received += [socket.socket(fileno=fd) for fd in came]
     if not answer:
         raise ConnectionResetError("the engine closed the connection")
     return json.loads(answer)

@@ -4,9 +4,16 @@ from __future__ import annotations
 
 import socket
 from pathlib import Path
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from runtime.net.engine.model import EngineConfig
+
+
+class Handback(NamedTuple):
+    """What an engine listens on: inside the network's namespace, and (key, zone_port, listener) on the host."""
+
+    inside: list[socket.socket]
+    published: list[tuple[str, int, socket.socket]]
 
 
 class EngineHandle(Protocol):
@@ -34,6 +41,9 @@ class EngineHandle(Protocol):
 
     def unpublish(self, key: str) -> None:
         """Stop listening there. Raises EngineFault."""
+
+    def handback(self) -> Handback:
+        """Duplicates of all its listeners; it goes on serving them. Raises EngineFault."""
 
     def stop(self) -> None:
         """End it; returns when it is gone. Harmless twice."""

@@ -24,6 +24,8 @@ from runtime.net.netlink import Rtnetlink
 
 log = logging.getLogger(__name__)
 
+MAX_PUBLISHED = 200  # all of them go back in one packet
+
 
 class Server:
     """All parts of one network's engine in one loop."""
@@ -31,41 +33,49 @@ class Server:
     def __init__(self, config: EngineConfig, factory: confine.SocketFactory) -> None:
         self._config, self._factory = config, factory
         self.loop, self._traffic = Loop(), Traffic(config.limits)
-        self._published: dict[str, Acceptor] = {}
+        self._published: dict[str, tuple[int, Acceptor]] = {}
         listeners = config.listeners
+        # In the order of Listeners, the control socket excepted, which is never handed back.
+        self._inside = [socket.socket(fileno=fd) for fd in listeners[:-1]]
+        tcp4, tcp6, dns_udp4, dns_udp6, dns_tcp4, dns_tcp6 = self._inside
         resolvers = Resolvers(config.resolv_conf)
         to_outside = outward(Rtnetlink(), config.denied())
-        for fd in (listeners.tcp4, listeners.tcp6):
-            Acceptor(self.loop, self._traffic, socket.socket(fileno=fd), to_outside, counter="accepted")
-        for fd in (listeners.dns_tcp4, listeners.dns_tcp6):
-            to_resolver = tcp_targets(resolvers)
-            Acceptor(self.loop, self._traffic, socket.socket(fileno=fd), to_resolver, counter="dns_queries")
-        for fd in (listeners.dns_udp4, listeners.dns_udp6):
-            UdpForwarder(self.loop, self._traffic, socket.socket(fileno=fd), resolvers)
+        for listener in (tcp4, tcp6):
+            Acceptor(self.loop, self._traffic, listener, to_outside, counter="accepted")
+        for listener in (dns_tcp4, dns_tcp6):
+            Acceptor(self.loop, self._traffic, listener, tcp_targets(resolvers), counter="dns_queries")
+        for listener in (dns_udp4, dns_udp6):
+            UdpForwarder(self.loop, self._traffic, listener, resolvers)
         ControlServer(self.loop, socket.socket(fileno=listeners.control), self._operate)
 
-    def _operate(self, request: dict[str, Any], passed: list[socket.socket]) -> dict[str, Any]:
+    def _operate(
+        self, request: dict[str, Any], passed: list[socket.socket], back: list[socket.socket]
+    ) -> dict[str, Any]:
         operation = request["op"]
         if operation == "status":
             return {"counters": {**self._traffic.snapshot(), "faults": self.loop.faults}}
         if operation == "publish":
             (listener,) = passed
-            key, zone_port = str(request["key"]), int(request["zone_port"])
-            if key in self._published:
-                listener.close()
-                return {"error": f"{key} is published already"}
-            to_zone = inward(self._factory.make, self._config.zone4, self._config.zone6, zone_port)
-            self._published[key] = Acceptor(
-                self.loop, self._traffic, listener, to_zone, counter="published", inward=True
-            )
-            return {}
+            return self._publish(str(request["key"]), int(request["zone_port"]), listener)
         if operation == "unpublish":
-            acceptor = self._published.pop(str(request["key"]), None)
+            _, acceptor = self._published.pop(str(request["key"]), (0, None))
             if acceptor is None:
                 return {"error": f"{request['key']} is not published"}
             acceptor.close()
             return {}
+        if operation == "handback":
+            back += [*self._inside, *(acceptor.listener for _, acceptor in self._published.values())]
+            return {"published": [[key, zone_port] for key, (zone_port, _) in self._published.items()]}
         return {"error": f"unknown operation {operation!r}"}
+
+    def _publish(self, key: str, zone_port: int, listener: socket.socket) -> dict[str, Any]:
+        if key in self._published or len(self._published) >= MAX_PUBLISHED:
+            listener.close()
+            return {"error": f"{key} is published already" if key in self._published else "too many ports"}
+        to_zone = inward(self._factory.make, self._config.zone4, self._config.zone6, zone_port)
+        acceptor = Acceptor(self.loop, self._traffic, listener, to_zone, counter="published", inward=True)
+        self._published[key] = (zone_port, acceptor)
+        return {}
 
 
 def main() -> None:

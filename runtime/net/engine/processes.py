@@ -25,23 +25,34 @@ def start_time_of(pid: int) -> int | None:
     return None if fields[0] in ("Z", "X") else int(fields[19])
 
 
+def hold(pid: int, start_time: int) -> int | None:
+    """A descriptor of exactly this process, readable when it ends (the caller closes it); None when it has ended."""
+    try:
+        pidfd = os.pidfd_open(pid)
+    except ProcessLookupError:
+        return None
+    # Compared after the pidfd holds it: from here on the pid cannot become another process's.
+    if start_time_of(pid) == start_time:
+        return pidfd
+    os.close(pidfd)
+    return None
+
+
 def kill(pid: int, start_time: int) -> None:
     """Kill exactly this process and wait until it is gone; does nothing when it is gone already.
 
     Raises: EngineFault when it does not end.
     """
-    try:
-        pidfd = os.pidfd_open(pid)
-    except ProcessLookupError:
+    pidfd = hold(pid, start_time)
+    if pidfd is None:
         return
     try:
-        # Compared after the pidfd holds it: from here on the pid cannot become another process's.
-        if start_time_of(pid) != start_time:
-            return
         signal.pidfd_send_signal(pidfd, signal.SIGKILL)
         poll = select.poll()
         poll.register(pidfd, select.POLLIN)
         if not poll.poll(_KILL_TIMEOUT_S * 1000):
             raise EngineFault(f"process {pid}", expected="it to end when killed", got="it still runs")
+    except ProcessLookupError:
+        pass  # it ended by itself
     finally:
         os.close(pidfd)

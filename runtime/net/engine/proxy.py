@@ -10,8 +10,8 @@ from typing import Any
 
 from runtime.net.engine import processes
 from runtime.net.engine.control import ask
-from runtime.net.engine.interface import EngineHandle
-from runtime.net.engine.model import EngineConfig, dump
+from runtime.net.engine.interface import EngineHandle, Handback
+from runtime.net.engine.model import EngineConfig, Listeners, dump
 from runtime.net.errors import EngineFault
 
 _ROOT = Path(__file__).resolve().parents[3]
@@ -51,6 +51,19 @@ class ProxyHandle:
         """Stop listening there. Raises EngineFault."""
         self._ask({"op": "unpublish", "key": key})
 
+    def handback(self) -> Handback:
+        """Duplicates of all its listeners. Raises EngineFault."""
+        received: list[socket.socket] = []
+        inside = len(Listeners._fields) - 1
+        try:
+            answer = self._ask({"op": "handback"}, received=received)
+            outside = zip(answer["published"], received[inside:], strict=True)
+            return Handback(received[:inside], [(key, zone_port, item) for (key, zone_port), item in outside])
+        except BaseException:
+            for item in received:
+                item.close()
+            raise
+
     def stop(self) -> None:
         """End it; returns when it is gone."""
         processes.kill(self.pid, self.start_time)
@@ -58,13 +71,20 @@ class ProxyHandle:
             self._child.wait()
 
     def _ask(
-        self, request: dict[str, Any], *, timeout_s: float = _ASK_TIMEOUT_S, listener: socket.socket | None = None
+        self,
+        request: dict[str, Any],
+        *,
+        timeout_s: float = _ASK_TIMEOUT_S,
+        listener: socket.socket | None = None,
+        received: list[socket.socket] | None = None,
     ) -> dict[str, Any]:
         subject = f"network engine of zone {self._zone}"
         try:
             # The control socket listens before the process runs, so a request waits for an engine that is starting; and
             # nobody else holds it, so one for an engine that ends is answered with a reset.
-            answer: dict[str, Any] = ask(str(self._control), request, timeout_s=timeout_s, listener=listener)
+            answer: dict[str, Any] = ask(
+                str(self._control), request, timeout_s=timeout_s, listener=listener, received=received
+            )
         except OSError as error:
             got = f"no answer: {error}" if self.alive() else f"it ended: {self._last_words()}"
             raise EngineFault(subject, expected="an answer", got=got, temporary=True) from error

@@ -316,7 +316,7 @@ def test_every_xenstore_request_may_fail_and_nothing_is_left(plan: DomainPlan, t
         assert daemon.below("/local/domain/0/backend/vif/1") == []
 
 
-@pytest.mark.parametrize("kind", ["domain", "xenstore", "console"])
+@pytest.mark.parametrize("kind", ["domain", "xenstore", "console", "channel"])
 def test_ledger_that_cannot_be_written_stops_the_build_and_nothing_is_left(
     plan: DomainPlan, xenstored: FakeXenstored, tmp_path: Path, kind: str
 ) -> None:
@@ -352,7 +352,7 @@ def test_records_precede_what_they_name(plan: DomainPlan, xenstored: FakeXenstor
         seen.append((kind, len(xen.domains), xenstored.commits + len(xen.channels)))
 
     end(build_one(plan, xen, xenstored, tmp_path, record))
-    assert seen == [("domain", 1, 0), ("xenstore", 2, 0), ("console", 2, 1)]
+    assert seen == [("domain", 1, 0), ("xenstore", 2, 0), ("console", 2, 1), ("channel", 2, 2)]
 
 
 def test_teardown_from_records_alone_and_twice(plan: DomainPlan, xenstored: FakeXenstored, tmp_path: Path) -> None:

@@ -95,6 +95,7 @@ def test_killed_engine_is_seen_and_the_ledger_alone_cleans_up(world: World) -> N
     with pytest.raises(EngineFault) as caught:
         network.counters()
     assert "it ended" in str(caught.value)
+    world.abandon(network)
     teardown(world.records)
     teardown(world.records)
     assert_nothing_left(world)
@@ -102,6 +103,7 @@ def test_killed_engine_is_seen_and_the_ledger_alone_cleans_up(world: World) -> N
 
 def test_ledger_alone_ends_a_running_network(world: World) -> None:
     network = world.up()
+    world.abandon(network)
     teardown(world.records)
     assert not network.alive()
     assert_nothing_left(world)
@@ -169,7 +171,7 @@ def test_udp_port_is_refused_with_a_sentence(world: World) -> None:
 
 
 def test_later_zoned_adopts_a_running_network_from_its_ledger(world: World) -> None:
-    world.up()
+    world.abandon(world.up())
     adopted = world.new_network()
     assert adopted.adopt([{"kind": "domain", "domid": 1}, *world.records])
     world.serve(world.outside, OUTSIDE4, 8080, lambda connection: connection.sendall(b"hi"))
@@ -186,6 +188,7 @@ def test_network_whose_engine_died_is_adopted_only_to_be_destroyed(world: World)
     network = world.up()
     os.kill(engine_record(world)["pid"], signal.SIGKILL)
     world.wait_until(lambda: not network.alive())
+    world.abandon(network)
     adopted = world.new_network()
     assert not adopted.adopt(world.records)
     adopted.destroy()

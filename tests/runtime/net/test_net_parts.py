@@ -170,7 +170,7 @@ def test_listener_pauses_when_descriptors_run_out() -> None:
 def test_control_answers_nonsense_and_goes_on(tmp_path) -> None:
     loop = Loop()
 
-    def operate(request, passed):
+    def operate(request, passed, back):
         if request["op"] == "stop":
             loop.stop()
         return {"ok": request["op"]}

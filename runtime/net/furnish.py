@@ -1,0 +1,71 @@
+"""What a network has inside its namespace: links, addresses, rules, and the listeners its engines work with.
+
+All of it outlives an engine. `open_listeners` may be done again for a namespace whose listeners died with every
+process that held them.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Iterable
+from pathlib import Path
+
+from runtime.net import commands, netlink, netns, plan
+from runtime.net.addresses import ZoneAddresses
+from runtime.net.errors import NetworkFault
+from runtime.net.sockets import bind_udp, listen
+
+
+def lay_out(name: str, addresses: ZoneAddresses, mtu: int) -> None:
+    """Links, addresses and routing rules of the calling thread's namespace, which is new. Raises NetworkFault."""
+    subject = f"network of zone {name}"
+    sysctl(plan.early_sysctls(), subject)
+    sysctl((item for item in plan.optional_sysctls() if Path("/proc/sys/net", item[0]).exists()), subject)
+    commands.feed(["ip", "-batch", "-"], "\n".join(plan.ip_lines(addresses, mtu)) + "\n", subject=subject)
+    netlink.add_mark_rule(plan.MARK, plan.TABLE)
+    sysctl(plan.late_sysctls(), subject)
+
+
+def open_listeners(name: str, addresses: ZoneAddresses, *, outside6: bool) -> list[socket.socket]:
+    """The engine's listeners in the calling thread's namespace, in the order of Listeners, and the rules that lead to
+    them in place of whatever rules there were. Raises NetworkFault.
+    """
+    subject = f"network of zone {name}"
+    gateways = (addresses.gateway4, addresses.gateway6)
+    made: list[socket.socket] = []
+    try:
+        made.append(listen("127.0.0.1", 0, transparent=True))
+        made.append(listen("::1", 0, transparent=True))
+        made.extend(bind_udp(gateway, plan.DNS_PORT) for gateway in gateways)
+        made.extend(listen(gateway, plan.DNS_PORT) for gateway in gateways)
+        tproxy4, tproxy6 = (item.getsockname()[1] for item in made[:2])
+        ruleset = plan.nft_ruleset(addresses, tproxy4=tproxy4, tproxy6=tproxy6, outside6=outside6)
+        # One transaction: at no moment is a zone without its guard.
+        commands.feed(["nft", "-f", "-"], "flush ruleset\n" + ruleset, subject=subject)
+    except BaseException as error:
+        for item in made:
+            item.close()
+        if isinstance(error, OSError):
+            raise NetworkFault(subject, expected="its listeners made", got=str(error)) from error
+        raise
+    return made
+
+
+def move_vif(vif: str, namespace: str, mtu: int) -> None:
+    """Move a vif of the calling thread's namespace into a network's, make it the bridge's port, bring it up."""
+    fd = os.open(netns.path_of(namespace), os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        netlink.move_link(vif, fd)
+    finally:
+        os.close(fd)
+    netns.inside(namespace, lambda: netlink.enslave_link(vif, plan.BRIDGE, mtu))
+
+
+def sysctl(settings: Iterable[tuple[str, str]], subject: str) -> None:
+    """Write settings below /proc/sys/net, which is the calling thread's network namespace's. Raises NetworkFault."""
+    for key, value in settings:
+        try:
+            Path("/proc/sys/net", key).write_text(value)
+        except OSError as error:
+            raise NetworkFault(subject, expected=f"sysctl net/{key} = {value}", got=str(error)) from error

@@ -1,0 +1,162 @@
+"""Watches the engines of all networks and puts a new one in the place of each that ends.
+
+One thread sleeps on the processes' descriptors; each revival is a thread of its own, as a slow one must not delay
+others. An engine that keeps dying is tried less and less often.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import select
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from runtime.errors import RuntimeFault
+from runtime.net.engine import processes
+from runtime.net.network import ZoneNetwork
+
+log = logging.getLogger(__name__)
+
+FIRST_DELAY_S = 0.25
+LONGEST_DELAY_S = 30.0
+STEADY_S = 10.0  # an engine that lived so long did not die of its start
+
+# Network, "died", "revived" or "failed", a sentence.
+OnEvent = Callable[[ZoneNetwork, str, str], None]
+
+
+def delay_s(deaths: int) -> float:
+    """How long to wait after that many deaths shortly one after the other: not at all after the first."""
+    return 0.0 if deaths <= 1 else min(FIRST_DELAY_S * 2.0 ** min(deaths - 2, 20), LONGEST_DELAY_S)
+
+
+@dataclass
+class _Watched:
+    network: ZoneNetwork
+    pidfd: int = -1
+    deaths: int = 0
+    since: float = 0.0
+
+
+class EngineSupervisor:
+    """Cares for the engines of the networks it is told of.
+
+    Threads: revivals happen in the network namespace of the thread that makes the supervisor: the host's.
+    """
+
+    def __init__(self, on_event: OnEvent = lambda network, event, text: None) -> None:
+        self._on_event = on_event
+        self._watched: dict[str, _Watched] = {}
+        self._lock = threading.Lock()
+        self._stopping = threading.Event()
+        self._revivals: set[threading.Thread] = set()
+        self._poll = select.epoll()
+        self._wake_read, self._wake_write = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+        self._poll.register(self._wake_read, select.EPOLLIN)
+        self._thread = threading.Thread(target=self._run, name="engines", daemon=True)
+        self._thread.start()
+
+    def add(self, network: ZoneNetwork) -> None:
+        """Care for a network whose engine has been started; one that is dead already is replaced at once."""
+        entry = _Watched(network)
+        with self._lock:
+            self._watched[network.name] = entry
+        self._watch(entry)
+
+    def discard(self, network: ZoneNetwork) -> None:
+        """Care no more: before the network is destroyed."""
+        with self._lock:
+            entry = self._watched.pop(network.name, None)
+            if entry is not None:
+                self._forget(entry)
+
+    def close(self) -> None:
+        """Stop; engines go on. Waits for revivals under way."""
+        self._stopping.set()
+        with contextlib.suppress(BlockingIOError):
+            os.write(self._wake_write, b"q")
+        self._thread.join()
+        for revival in list(self._revivals):
+            revival.join()
+        with self._lock:
+            for entry in self._watched.values():
+                self._forget(entry)
+        self._poll.close()
+        os.close(self._wake_read)
+        os.close(self._wake_write)
+
+    def _watch(self, entry: _Watched) -> None:
+        handle = entry.network.engine
+        pidfd = processes.hold(handle.pid, handle.start_time) if handle is not None else None
+        with self._lock:
+            if self._watched.get(entry.network.name) is not entry:
+                if pidfd is not None:
+                    os.close(pidfd)
+                return
+            entry.since = time.monotonic()
+            if pidfd is not None:
+                entry.pidfd = pidfd
+                self._poll.register(pidfd, select.EPOLLIN)
+        if pidfd is None:
+            self._died(entry)
+
+    def _forget(self, entry: _Watched) -> None:
+        if entry.pidfd >= 0:
+            self._poll.unregister(entry.pidfd)
+            os.close(entry.pidfd)
+            entry.pidfd = -1
+
+    def _run(self) -> None:
+        while not self._stopping.is_set():
+            ready = {fd for fd, _ in self._poll.poll()}
+            with self._lock:
+                ended = [entry for entry in self._watched.values() if entry.pidfd in ready]
+                for entry in ended:
+                    self._forget(entry)
+            for entry in ended:
+                self._died(entry)
+
+    def _died(self, entry: _Watched) -> None:
+        steady = time.monotonic() - entry.since > STEADY_S
+        entry.deaths = 1 if steady else entry.deaths + 1
+        revival = threading.Thread(target=self._revive, args=(entry,), name=f"revive {entry.network.name}", daemon=True)
+        self._revivals.add(revival)
+        revival.start()
+
+    def _revive(self, entry: _Watched) -> None:
+        network = entry.network
+        try:
+            self._tell(network, "died", f"the network engine of zone {network.name} ended")
+            while self._wanted(entry) and not self._stopping.wait(delay_s(entry.deaths)) and self._wanted(entry):
+                try:
+                    network.revive()
+                except RuntimeFault as fault:
+                    self._tell(network, "failed", str(fault))
+                    if not network.alive():
+                        entry.deaths += 1
+                        continue
+                except Exception as error:
+                    log.exception("reviving the network engine of zone %s", network.name)
+                    self._tell(network, "failed", repr(error))
+                    entry.deaths += 1
+                    continue
+                self._tell(network, "revived", f"the network engine of zone {network.name} runs again")
+                self._watch(entry)
+                return
+        finally:
+            self._revivals.discard(threading.current_thread())
+
+    def _wanted(self, entry: _Watched) -> bool:
+        with self._lock:
+            return self._watched.get(entry.network.name) is entry
+
+    def _tell(self, network: ZoneNetwork, event: str, text: str) -> None:
+        log.info("%s: %s", event, text)
+        try:
+            self._on_event(network, event, text)
+        except Exception:
+            log.exception("told of %s", text)

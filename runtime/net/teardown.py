@@ -1,0 +1,62 @@
+"""Undoes a network from its ledger records alone.
+
+Records: net.directory (path), net.netns (name), net.engine (pid, start_time), net.vif (vif, netns), net.listener
+(address, port, zone_port). A record KIND.gone says that what an earlier KIND with the same fields named is given back.
+"""
+
+from __future__ import annotations
+
+import logging
+import shutil
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from runtime.net import netns
+from runtime.net.engine import processes
+
+log = logging.getLogger(__name__)
+
+_IDENTITY = {"net.engine": ("pid", "start_time"), "net.listener": ("address", "port")}
+
+
+def current(records: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """The network's records that still name something, in order."""
+    kept: list[dict[str, Any]] = []
+    for record in records:
+        kind = str(record["kind"])
+        if not kind.startswith("net."):
+            continue
+        if kind.endswith(".gone"):
+            named = _identity(kind.removesuffix(".gone"), record)
+            kept = [old for old in kept if _identity(old["kind"], old) != named]
+        else:
+            kept.append(dict(record))
+    return kept
+
+
+def _identity(kind: str, record: Mapping[str, Any]) -> tuple[Any, ...]:
+    return (kind, *(record.get(field) for field in _IDENTITY.get(kind, ())))
+
+
+def teardown(records: Iterable[Mapping[str, Any]]) -> None:
+    """End all that these ledger records name, newest first; records of other kinds are passed over.
+
+    Listeners end with their engine and the vif leaves with the namespace (the kernel gives a device without link
+    operations of its own back to the host's namespace), so both are told to the ledger for people and checks only.
+    Raises:  the first failure, after everything was tried.
+    """
+    failure: Exception | None = None
+    for record in reversed(list(records)):
+        try:
+            match record["kind"]:
+                case "net.engine":
+                    processes.kill(record["pid"], record["start_time"])
+                case "net.netns":
+                    netns.delete(record["name"])
+                case "net.directory":
+                    shutil.rmtree(record["path"], ignore_errors=True)
+        except Exception as error:
+            log.warning("teardown of %s: %s", record["kind"], error)
+            failure = failure or error
+    if failure is not None:
+        raise failure

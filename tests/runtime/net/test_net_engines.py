@@ -1,0 +1,342 @@
+"""Engines that die, zoneds that die, zones that are restarted: what stays, and who brings the rest back."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support.networld import HOST4, OUTSIDE4, VIF, World
+
+from pipeline.bundle.model import Port
+from runtime.net import supervise
+from runtime.net.engine import processes
+from runtime.net.engine.proxy import ProxyEngine
+from runtime.net.errors import NetworkFault, PortTaken
+from runtime.net.listing import networks
+from runtime.net.network import ZoneNetwork
+from runtime.net.supervise import EngineSupervisor
+
+pytestmark = pytest.mark.root
+
+
+def kill_engine(network: ZoneNetwork) -> int:
+    assert network.engine is not None
+    pid = network.engine.pid
+    os.kill(pid, signal.SIGKILL)
+    return pid
+
+
+def serve_in_zone(world: World, port: int = 80, text: bytes = b"zone") -> None:
+    world.serve(world.zone, "0.0.0.0", port, lambda connection: connection.sendall(text))
+
+
+def ask(world: World, port: int) -> bytes:
+    """What the zone says through a published port."""
+    with world.of(world.outside, lambda: socket.create_connection((HOST4, port), 10)) as connection:
+        return connection.recv(100)
+
+
+def assert_zone_reaches_outside(world: World, port: int = 8080) -> None:
+    with world.connect(OUTSIDE4, port) as connection:
+        assert connection.recv(10) == b"hi"
+
+
+class Events:
+    """What a supervisor told, and a way to wait for it."""
+
+    def __init__(self) -> None:
+        self.seen: list[str] = []
+        self.sentences: list[str] = []
+        self._news = threading.Condition()
+
+    def __call__(self, network: ZoneNetwork, event: str, text: str) -> None:
+        with self._news:
+            self.seen.append(event)
+            self.sentences.append(text)
+            self._news.notify_all()
+
+    def wait(self, event: str, count: int = 1) -> None:
+        with self._news:
+            assert self._news.wait_for(lambda: self.seen.count(event) >= count, 30), self.sentences
+
+
+@contextmanager
+def supervised(world: World, network: ZoneNetwork) -> Iterator[Events]:
+    events = Events()
+    supervisor = world.on_host(lambda: EngineSupervisor(events))
+    try:
+        supervisor.add(network)
+        yield events
+    finally:
+        supervisor.discard(network)
+        supervisor.close()
+
+
+def test_dead_engine_is_replaced_and_who_connected_meanwhile_is_served(world: World) -> None:
+    before = world.state_of_host()
+    serve_in_zone(world)
+    world.serve(world.outside, OUTSIDE4, 8080, lambda connection: connection.sendall(b"hi"))
+    network = world.up()
+    ((_, port),) = world.on_host(lambda: network.publish([Port(HOST4, 0, 80)]))
+    assert ask(world, port) == b"zone"
+    with supervised(world, network) as events:
+        started = time.monotonic()
+        old = kill_engine(network)
+        assert ask(world, port) == b"zone", "the listener was there all the time"
+        sys.stderr.write(f"\nserved again after {time.monotonic() - started:.2f} s\n")
+        events.wait("revived")
+        assert network.engine is not None and network.engine.pid != old
+        assert_zone_reaches_outside(world)
+        assert (network.restarts, events.seen) == (1, ["died", "revived"])
+    network.destroy()
+    assert world.state_of_host() == before
+
+
+def test_dead_engine_is_replaced_again_and_again(world: World) -> None:
+    serve_in_zone(world)
+    network = world.up()
+    ((_, port),) = world.on_host(lambda: network.publish([Port(HOST4, 0, 80)]))
+    with supervised(world, network) as events:
+        for turn in range(1, 4):
+            kill_engine(network)
+            events.wait("revived", turn)
+            assert ask(world, port) == b"zone"
+    assert network.counters()["faults"] == 0
+
+
+@pytest.mark.parametrize(("deaths", "delay"), [(0, 0), (1, 0), (2, 0.25), (3, 0.5), (9, 30), (5000, 30)])
+def test_engine_that_keeps_dying_is_tried_less_often(deaths: int, delay: float) -> None:
+    assert supervise.delay_s(deaths) == delay
+
+
+class SickEngine(ProxyEngine):
+    """Starts once, then fails as often as it is told."""
+
+    def __init__(self, failures: int) -> None:
+        self.failures, self.starts = failures, 0
+
+    def prepare(self, inherited: tuple[int, ...], control: Path, log_file: Path) -> Any:
+        self.starts += 1
+        if 1 < self.starts <= 1 + self.failures:
+            raise OSError(12, "Cannot allocate memory")
+        return super().prepare(inherited, control, log_file)
+
+
+def test_engine_that_cannot_be_started_is_tried_until_it_can(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(supervise, "FIRST_DELAY_S", 0.01)
+    serve_in_zone(world)
+    world.network = world.new_network(engine=SickEngine(3))
+    network = world.up()
+    ((_, port),) = world.on_host(lambda: network.publish([Port(HOST4, 0, 80)]))
+    with supervised(world, network) as events:
+        kill_engine(network)
+        events.wait("revived")
+        assert events.seen == ["died", "failed", "failed", "failed", "revived"]
+        assert "Cannot allocate memory" in events.sentences[1]
+    assert ask(world, port) == b"zone"
+
+
+def test_network_that_is_given_up_is_not_revived(world: World) -> None:
+    network = world.up()
+    with supervised(world, network) as events:
+        pass
+    kill_engine(network)
+    world.wait_until(lambda: not network.alive())
+    assert events.seen == []
+
+
+def test_ports_come_and_go_while_the_zone_runs(world: World) -> None:
+    serve_in_zone(world)
+    network = world.up()
+    ((_, first),) = world.on_host(lambda: network.publish([Port(HOST4, 0, 80)]))
+    ((_, second),) = world.on_host(lambda: network.publish([Port(HOST4, 0, 80)]))
+    assert ask(world, first) == ask(world, second) == b"zone"
+    network.unpublish(HOST4, first)
+    with pytest.raises(ConnectionRefusedError):
+        ask(world, first)
+    assert ask(world, second) == b"zone"
+    with pytest.raises(NetworkFault, match=f"expected one that is published, got {HOST4}:{second}"):
+        network.unpublish(HOST4, first)
+    kinds = [record["kind"] for record in world.records if "listener" in record["kind"]]
+    assert kinds == ["net.listener", "net.listener", "net.listener.gone"]
+
+
+def test_port_unpublished_while_the_engine_is_dead_stays_so(world: World) -> None:
+    network = world.up()
+    ((_, port),) = world.on_host(lambda: network.publish([Port(HOST4, 0, 80)]))
+    kill_engine(network)
+    world.wait_until(lambda: not network.alive())
+    network.unpublish(HOST4, port)
+    world.on_host(network.revive)
+    with pytest.raises(ConnectionRefusedError):
+        ask(world, port)
+
+
+def test_port_published_before_the_engine_ran_is_served_by_the_next(world: World) -> None:
+    serve_in_zone(world)
+    network = world.up()
+    kill_engine(network)
+    world.wait_until(lambda: not network.alive())
+    ((_, port),) = world.on_host(lambda: network.listen([Port(HOST4, 0, 80)]))
+    world.on_host(network.revive)
+    assert ask(world, port) == b"zone"
+
+
+def test_ports_and_addresses_outlive_a_restart_of_the_zone(world: World) -> None:
+    serve_in_zone(world)
+    network = world.up()
+    ((_, port),) = world.on_host(lambda: network.publish([Port(HOST4, 0, 80)]))
+    assert network.engine is not None
+    pid = network.engine.pid
+    assert ask(world, port) == b"zone"
+    world.replace_vif("vif9.0")
+    world.on_host(lambda: network.attach("vif9.0"))
+    assert ask(world, port) == b"zone"
+    assert (network.vif, network.engine.pid) == ("vif9.0", pid)
+
+
+def test_vif_that_cannot_be_attached_again_leaves_the_network(world: World) -> None:
+    network = world.up()
+    with pytest.raises(NetworkFault, match=r"interface vif9\.0"):
+        world.on_host(lambda: network.attach("vif9.0"))
+    assert network.alive()
+    assert network.vif == VIF
+
+
+class DyingZoned:
+    """A process that brings a network up and is killed; its ledger is a file."""
+
+    def __init__(self, world: World, ports: int = 1) -> None:
+        self.world, self.ledger = world, world.directory / "ledger"
+        ready, told = os.pipe()
+        self.pid = os.fork()
+        if not self.pid:
+            self._live(ports, told)
+        os.close(told)
+        self.ports = json.loads(os.read(ready, 4096) or b"[]")
+        os.close(ready)
+
+    def _live(self, ports: int, told: int) -> None:
+        try:
+            self.world.network._record = self._record
+            network = self.world.up()
+            bound = self.world.on_host(lambda: network.publish([Port(HOST4, 0, 80)] * ports))
+            os.write(told, json.dumps([port for _, port in bound]).encode())
+            signal.pause()
+        finally:
+            os._exit(1)
+
+    def _record(self, kind: str, **fields: Any) -> None:
+        with open(self.ledger, "a") as file:
+            file.write(json.dumps({"kind": kind, **fields}) + "\n")
+
+    def kill(self) -> list[dict[str, Any]]:
+        os.kill(self.pid, signal.SIGKILL)
+        os.waitpid(self.pid, 0)
+        self.world.records += [json.loads(line) for line in self.ledger.read_text().splitlines()]
+        return self.world.records
+
+    def kill_engine(self, records: list[dict[str, Any]]) -> None:
+        record = next(record for record in records if record["kind"] == "net.engine")
+        processes.kill(record["pid"], record["start_time"])
+
+
+def test_killed_zoned_is_not_noticed_and_its_successor_can_do_all_it_could(world: World) -> None:
+    serve_in_zone(world)
+    world.serve(world.outside, OUTSIDE4, 8080, lambda connection: connection.sendall(b"hi"))
+    zoned = DyingZoned(world, ports=3)
+    assert len(zoned.ports) == 3
+    talk = world.of(world.outside, lambda: socket.create_connection((HOST4, zoned.ports[0]), 10))
+    records = zoned.kill()
+    assert talk.recv(10) == b"zone", "a connection of before goes on"
+    talk.close()
+    assert ask(world, zoned.ports[1]) == b"zone"
+    successor = world.new_network()
+    assert world.on_host(lambda: successor.adopt(records))
+    assert sorted(item.port for item in successor.published()) == sorted(zoned.ports)
+    assert successor.vif == VIF
+    successor.unpublish(HOST4, zoned.ports[2])
+    with pytest.raises(ConnectionRefusedError):
+        ask(world, zoned.ports[2])
+    with supervised(world, successor) as events:
+        kill_engine(successor)
+        assert ask(world, zoned.ports[0]) == b"zone"
+        events.wait("revived")
+    assert_zone_reaches_outside(world)
+
+
+def test_zoned_and_engine_both_killed_are_made_up_for_on_the_same_ports(world: World) -> None:
+    serve_in_zone(world)
+    world.serve(world.outside, OUTSIDE4, 8080, lambda connection: connection.sendall(b"hi"))
+    zoned = DyingZoned(world, ports=2)
+    records = zoned.kill()
+    zoned.kill_engine(records)
+    successor = world.new_network()
+    assert not world.on_host(lambda: successor.adopt(records))
+    world.on_host(successor.revive)
+    assert [ask(world, port) for port in zoned.ports] == [b"zone", b"zone"]
+    assert_zone_reaches_outside(world)
+
+
+def test_port_somebody_took_while_nobody_held_it_is_named_and_the_rest_serves(world: World) -> None:
+    serve_in_zone(world)
+    zoned = DyingZoned(world, ports=2)
+    records = zoned.kill()
+    zoned.kill_engine(records)
+    successor = world.new_network()
+    assert not world.on_host(lambda: successor.adopt(records))
+    world.serve(world.host, HOST4, zoned.ports[0], lambda connection: connection.sendall(b"thief"))
+    with pytest.raises(PortTaken, match=f"{HOST4}:{zoned.ports[0]}"):
+        world.on_host(successor.revive)
+    assert ask(world, zoned.ports[1]) == b"zone"
+    assert [item.port for item in successor.published()] == [zoned.ports[1]]
+
+
+def test_record_of_a_pid_that_is_somebody_elses_now_is_no_engine(world: World) -> None:
+    network = world.up()
+    records = [dict(record) for record in world.records]
+    kill_engine(network)
+    world.wait_until(lambda: not network.alive())
+    world.abandon(network)
+    for record in records:
+        if record["kind"] == "net.engine":
+            record["pid"] = os.getpid()
+    assert not world.on_host(lambda: world.new_network().adopt(records))
+
+
+def test_engine_that_hangs_is_not_adopted_and_can_be_replaced(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("runtime.net.engine.proxy._ASK_TIMEOUT_S", 0.2)
+    serve_in_zone(world)
+    zoned = DyingZoned(world)
+    records = zoned.kill()
+    os.kill(next(record["pid"] for record in records if record["kind"] == "net.engine"), signal.SIGSTOP)
+    successor = world.new_network()
+    assert not world.on_host(lambda: successor.adopt(records))
+    world.on_host(successor.revive)
+    assert ask(world, zoned.ports[0]) == b"zone"
+
+
+def test_networks_are_listed_with_ports_and_counters_dead_engine_or_not(world: World) -> None:
+    serve_in_zone(world)
+    network = world.up()
+    ((_, port),) = world.on_host(lambda: network.publish([Port(HOST4, 0, 80)]))
+    ask(world, port)
+    (info,) = networks([network])
+    assert (info.name, info.ipv4, info.gateway4, info.vif) == (network.name, "10.75.7.0/24", "10.75.7.1", VIF)
+    assert info.ports == ((HOST4, port, 80),)
+    assert (info.counters["published"], info.problem, info.restarts) == (1, "", 0)
+    kill_engine(network)
+    world.wait_until(lambda: not network.alive())
+    (info,) = networks([network])
+    assert (info.counters, info.ports) == ({}, ((HOST4, port, 80),))
+    assert "it ended" in info.problem

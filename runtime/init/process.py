@@ -1,4 +1,4 @@
-"""Start the workload: everything between fork and exec, each step fatal when it fails."""
+"""Start a process: everything between fork and exec, each step fatal when it fails."""
 
 import errno
 import posix
@@ -34,9 +34,13 @@ def candidates(command: str, path: str) -> list[str]:
     return [f"{directory or '.'}/{command}" for directory in path.split(":")]
 
 
-def start(process: dict[str, object], cgroup_fd: int) -> int:
-    """Fork into the cgroup and execute the workload; returns its pid once the exec has happened.
+def start(
+    process: dict[str, object], cgroup_fd: int, stdio: tuple[int, int, int], enter: "Callable[[], None] | None" = None
+) -> int:
+    """Fork into the cgroup and execute the process; returns its pid once the exec has happened.
 
+    stdio:   what becomes descriptors 0, 1 and 2; each is 3 or higher, or -1 for the /dev/null of where it runs.
+    enter:   what takes the child to where it shall run, such as into another root; raises OSError or BootFailure.
     Raises:  BootFailure of the child's step that failed: "user", "cwd", "command-127" (missing), "command-126"
              (cannot be executed), "workload" (the rest).
     """
@@ -47,9 +51,11 @@ def start(process: dict[str, object], cgroup_fd: int) -> int:
     try:
         pid = kernel.fork(cgroup_fd)
     except OSError as error:
-        raise os_failure("workload", "starting a process for the workload", error) from None
+        posix.close(reader)
+        posix.close(writer)
+        raise os_failure("workload", "starting a process", error) from None
     if pid == 0:
-        _child(process, [str(word) for word in argv], writer)
+        _child(process, [str(word) for word in argv], stdio, writer, enter)
     posix.close(writer)
     said = b""
     while chunk := posix.read(reader, 4096):
@@ -62,33 +68,50 @@ def start(process: dict[str, object], cgroup_fd: int) -> int:
     return pid
 
 
-def _child(process: dict[str, object], argv: list[str], error_fd: int) -> None:
-    """Never returns: it becomes the workload, or says why not and ends."""
+def _child(
+    process: dict[str, object],
+    argv: list[str],
+    stdio: tuple[int, int, int],
+    error_fd: int,
+    enter: "Callable[[], None] | None",
+) -> None:
+    """Never returns: it becomes the process, or says why not and ends."""
     try:
-        if error_fd != _ERROR_FD:
-            posix.dup2(error_fd, _ERROR_FD, inheritable=False)
         failure = BootFailure("workload", "the exec came back without an error")
         try:
+            for fd, source in enumerate(stdio):
+                if source >= 0:
+                    posix.dup2(source, fd, inheritable=True)
+            _session(process)
+            if enter is not None:
+                _step("entering the root", enter)
+            if stdio[0] < 0:
+                _step("opening /dev/null", _null_input)
+            if error_fd != _ERROR_FD:
+                error_fd = posix.dup2(error_fd, _ERROR_FD, inheritable=False)
             _prepare(process)
             execute(argv, environment(_list(process["env"])))
         except BootFailure as error:
             failure = error
         except BaseException as error:
             failure = BootFailure("workload", f"{type(error).__name__}: {error}")
-        posix.write(_ERROR_FD, f"{failure.reason} {failure.sentence}".encode("utf-8", "replace")[:2048])
+        posix.write(error_fd, f"{failure.reason} {failure.sentence}".encode("utf-8", "replace")[:2048])
     finally:
-        posix._exit(127)  # whatever happens, a second init must not go on from here
+        posix._exit(127)  # whatever happens, a second agent must not go on from here
+
+
+def _session(process: dict[str, object]) -> None:
+    """A session of its own, a terminal where there is one; the agent's protection from the OOM killer ends here."""
+    _step("starting a session", posix.setsid)
+    if process["tty"]:
+        _step("taking the terminal", kernel.controlling_terminal, 0)
+    _step("becoming what the OOM killer may take", _write, "/proc/self/oom_score_adj", b"0")
 
 
 def _prepare(process: dict[str, object]) -> None:
-    """Session, standard streams, descriptors, limits, ids, directory, privileges, signals."""
+    """Descriptors, limits, ids, directory, privileges, signals."""
     uid, gid = _number(process, "uid"), _number(process, "gid")
     groups = [group for group in _list(process["groups"]) if isinstance(group, int)]
-    _step("starting a session", posix.setsid)
-    if process["tty"]:
-        _step("taking the console as terminal", kernel.controlling_terminal, 0)
-    else:
-        _step("opening /dev/null", _null_input)
     # Closed before the directory is changed: a cwd such as /proc/self/fd/7 must find nothing (CVE-2024-21626).
     _step("closing descriptors", kernel.close_from, _ERROR_FD + 1)
     for fd in (1, 2):
@@ -113,6 +136,14 @@ def _step(what: str, action: "Callable[..., object]", *args: object, reason: str
 
 def _null_input() -> None:
     posix.dup2(posix.open("/dev/null", posix.O_RDONLY | posix.O_CLOEXEC), 0, inheritable=True)
+
+
+def _write(path: str, data: bytes) -> None:
+    fd = posix.open(path, posix.O_WRONLY | posix.O_CLOEXEC)
+    try:
+        posix.write(fd, data)
+    finally:
+        posix.close(fd)
 
 
 def _enter(cwd: str) -> None:

@@ -85,7 +85,7 @@ def loop_device(image):
 def remove_cgroup(directory):
     """The workload's cgroup outlives the namespaces, in the one cgroup2 tree this machine has."""
     directory.mkdir(exist_ok=True)
-    script = 'mount -t cgroup2 cgroup2 "$1" && if [ -d "$1/workload" ]; then rmdir "$1/workload"; fi'
+    script = 'mount -t cgroup2 cgroup2 "$1" && if [ -d "$1/main" ]; then rmdir "$1/main"; fi'
     subprocess.run([*unshare_mount(), "sh", "-c", script, "sh", directory], check=True)
 
 

@@ -7,11 +7,10 @@ import threading
 import uuid
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field, replace
-from types import SimpleNamespace
 from typing import Any
 
 from runtime.host.daemon.errors import NameTaken, NotEnough, UnknownZone, WrongState
-from runtime.host.daemon.manager import Manager, Session, ignore
+from runtime.host.daemon.manager import ignore
 from runtime.host.daemon.model import (
     BootProgress,
     BootRequest,
@@ -32,6 +31,7 @@ from runtime.host.daemon.model import (
     ZoneInfo,
     ZoneProcess,
 )
+from runtime.host.daemon.sessions import Session
 
 HOST_ID = "11111111-2222-3333-4444-555555555555"
 MEMORY_MIB = 1024
@@ -67,7 +67,7 @@ class EchoSession(Session):
 
 
 @dataclass
-class FakeManager(Manager):
+class FakeManager:
     """gate: what a boot waits for between "queued" and running."""
 
     zones: dict[str, ZoneInfo] = field(default_factory=dict)
@@ -270,8 +270,3 @@ class FakeManager(Manager):
 
     async def status(self) -> HostStatus:
         return HostStatus(HOST_ID, "0.1.0", "4.17", "6.1", "3.11", 2048, 4096, 2, 0, 0, (), 0.0, 0, 1)
-
-
-def frame(to_zone: bool, kind: int, stream: int, payload: bytes, fd: int = 0) -> Any:
-    """A frame as the agent's link tells it to who looks on."""
-    return SimpleNamespace(to_zone=to_zone, kind=kind, stream=stream, payload=payload, fd=fd)

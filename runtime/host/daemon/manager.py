@@ -305,7 +305,7 @@ class Manager:
 
     async def event_token(self) -> str:
         """The token of the last event there was: `events(since=…)` of it misses nothing from now on."""
-        raise NotImplementedError
+        return await self.core.events.latest()
 
     # -- blobs ---------------------------------------------------------------------------------------------------------
 
@@ -350,7 +350,7 @@ class Manager:
 
     async def configure_network(self, ref: str, change: dict[str, Any]) -> None:
         """Have the zone's agent change its interface: mtu, routes, neighbours; as its method `network` takes them."""
-        raise NotImplementedError
+        await sessions.call(self._zone(ref), "network", change)
 
     # -- addresses -----------------------------------------------------------------------------------------------------
 

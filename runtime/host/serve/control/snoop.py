@@ -10,6 +10,7 @@ from runtime.host.api import control_pb2 as pb
 from runtime.init.channel import frames
 
 HOST = "host"  # the end of every channel that is not a zone
+TO_ZONE = ">"  # runtime.host.agentlink.model.Snooper
 BATCH = 64
 QUEUE = 1024
 
@@ -25,7 +26,10 @@ class SnoopQueue:
     async def fill(self, frames: AsyncIterator[tuple[str, Any]]) -> None:
         """Take frames until cancelled."""
         async for zone_id, frame in frames:
-            self.put(packet(zone_id, frame))
+            if zone_id:
+                self.put(packet(zone_id, *frame))
+            else:
+                self.skip(frame)
 
     def put(self, found: pb.SnoopIdmPacket) -> None:
         """Take one, or count it."""
@@ -33,6 +37,11 @@ class SnoopQueue:
             self._skipped += 1
         else:
             self._packets.append(found)
+        self._bell.set()
+
+    def skip(self, count: int) -> None:
+        """So many were left out before they came here."""
+        self._skipped += count
         self._bell.set()
 
     async def batch(self) -> pb.SnoopIdmReply:
@@ -46,8 +55,11 @@ class SnoopQueue:
         return reply
 
 
-def packet(zone_id: str, frame: Any) -> pb.SnoopIdmPacket:
-    """A frame as it is on the wire, with both its ends."""
-    ends = (HOST, zone_id) if frame.to_zone else (zone_id, HOST)
-    data = frames.frame(frame.kind, frame.stream, frame.payload, frame.fd)
+def packet(zone_id: str, direction: str, kind: int, fd: int, stream: int, payload: bytes) -> pb.SnoopIdmPacket:
+    """A frame as it is on the wire, with both its ends; a message in several frames whole."""
+    ends = (HOST, zone_id) if direction == TO_ZONE else (zone_id, HOST)
+    if kind in frames.JSON_KINDS:
+        data = frames.message(kind, stream, payload)
+    else:
+        data = frames.frame(kind, stream, payload, fd)
     return pb.SnoopIdmPacket(packet=data, to=ends[1], **{"from": ends[0]})

@@ -9,7 +9,6 @@ from typing import Any
 import grpc
 import pytest
 from support.controlserver import ControlServer
-from support.fakemanager import frame
 from test_control_zones import create, platform_in, refusal
 
 from runtime.host.api import common_pb2 as common
@@ -151,16 +150,22 @@ def test_a_socket_is_dialled_in_the_zone(ready: ControlServer) -> None:
 
 
 def test_snooping_brings_whole_frames_with_both_ends(ready: ControlServer) -> None:
+    long = b'{"method":"' + b"p" * 5000 + b'"}'
     ready.manager.frames = [
-        ("zone-id", frame(True, frames.OPEN, 1, b'{"method":"ping"}')),
-        ("zone-id", frame(False, frames.DATA, 1, b"abc", 2)),
+        ("zone-id", (">", frames.OPEN, 0, 1, long)),
+        ("", 3),
+        ("zone-id", ("<", frames.DATA, 2, 1, b"abc")),
     ]
     stream = ready.stub.SnoopIdm(pb.SnoopIdmRequest(), timeout=30)
     packets: list[pb.SnoopIdmPacket] = []
+    skipped = 0
     while len(packets) < 2:
-        packets += next(stream).packets
+        reply = next(stream)
+        packets += reply.packets
+        skipped += reply.skipped
     stream.cancel()
+    assert skipped == 3
     ends = [(getattr(packet, "from"), packet.to) for packet in packets]
     assert ends == [("host", "zone-id"), ("zone-id", "host")]
-    assert frames.Parser().feed(packets[0].packet) == [(frames.OPEN, 0, 1, b'{"method":"ping"}')]
+    assert frames.Parser().feed(packets[0].packet) == [(frames.OPEN, 0, 1, long)]
     assert frames.Parser().feed(packets[1].packet) == [(frames.DATA, 2, 1, b"abc")]

@@ -41,7 +41,7 @@ async def put(core: Core, blob: Descriptor, chunks: AsyncIterator[bytes]) -> Non
 
 
 def unused(core: Core) -> list[tuple[Path, int]]:
-    """Blobs of the host's own store that no zone of this host is made of and no image has, with their sizes. Blocking."""
+    """Blobs of the host's own store that no zone is made of and no image has, with their sizes. Blocking."""
     if not core.edge.stores:
         return []
     needed = {str(blob.digest) for zone in core.zones.values() for blob in zone.blobs()}

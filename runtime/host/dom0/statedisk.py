@@ -5,17 +5,21 @@ A disk without a file system is formatted, one with an ext4 is checked; anything
 
 from __future__ import annotations
 
+import contextlib
 import os
 import subprocess
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
 from runtime.errors import RuntimeFault
-from runtime.host.sources import path_of
 
+SYS_BLOCK = Path("/sys/block")
 MOUNT_POINT = Path("/var/lib/zonewright")
 MOUNTS = Path("/proc/self/mountinfo")
 TOOL_TIMEOUT_S = 300.0
+DISK_TIMEOUT_S = 30.0
+DISK_POLL_S = 0.05
 # Source: Linux, Documentation/filesystems/ext4/super.rst: the super block begins at 1024, s_magic lies at 0x38 in it.
 MAGIC_OFFSET, MAGIC = 1024 + 0x38, b"\x53\xef"
 PROBED_BYTES = 64 * 1024
@@ -33,16 +37,30 @@ class StateDiskUnfit(RuntimeFault):
 def mount(serial: str, *, at: Path = MOUNT_POINT) -> str:
     """Mount the disk with that serial number; what was done: "mounted already", "formatted" or "checked".
 
-    Raises:  BlobUnreachable (no such disk), StateDiskUnfit.
+    Raises:  StateDiskUnfit, also where no such disk comes.
     """
     if is_mounted(at):
         return "mounted already"
-    device = path_of({"kind": "disk", "serial": serial})
+    device = wait_disk(serial)
     done = prepare(device)
     at.mkdir(parents=True, exist_ok=True, mode=0o700)
     _tool(["mount", "-t", "ext4", "-o", "noatime", str(device), str(at)])
     at.chmod(0o711)  # zoned's children, who are not root, work in the store below it
     return done
+
+
+def wait_disk(serial: str, *, timeout_s: float = DISK_TIMEOUT_S) -> Path:
+    """The device with a serial number; a disk that was just plugged in takes a moment. Raises StateDiskUnfit."""
+    deadline = time.monotonic() + timeout_s
+    while True:
+        for entry in SYS_BLOCK.iterdir():
+            with contextlib.suppress(OSError):
+                if (entry / "serial").read_text().strip() == serial:
+                    return Path("/dev") / entry.name
+        if time.monotonic() > deadline:
+            expected = f"it within {timeout_s:.0f} s of being plugged in"
+            raise StateDiskUnfit(f"disk {serial}", expected=expected, got="no such disk")
+        time.sleep(DISK_POLL_S)  # devtmpfs sends no event that is cheaper to wait for than these few looks
 
 
 def prepare(device: Path) -> str:

@@ -6,16 +6,14 @@ import contextlib
 import io
 import tarfile
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
+import grpc
 import pytest
-
-grpc = pytest.importorskip("grpc")
-
+from support import zoneparts
 from support.grpcclient import Stub
 from support.registry import FakeRegistry
-from support.tars import Member, image_of, tar_of, write_layout
+from support.tars import image_of, tar_of, write_layout
 
 from pipeline import task
 from pipeline.initrd.model import InitrdResult
@@ -34,7 +32,7 @@ from runtime.host.upload import upload
 
 pytestmark = [pytest.mark.xen, pytest.mark.slow]
 
-PROGRAM = "busybox"
+PASSWD = "root:x:0:0::/:/bin/sh\nweb:x:33:33::/:/bin/sh\n"
 SCRIPT = "echo to stdout; echo to stderr >&2; read line; echo got $line; exit 7"
 
 
@@ -74,19 +72,23 @@ def zone(lab: Lab, control: Any, store: Store) -> Iterator[str]:
 
 
 @pytest.fixture(scope="module")
-def image(control: Any, busybox: bytes, tmp_path_factory: pytest.TempPathFactory) -> str:
-    """An image of busybox, imported."""
-    tree = {"bin/": None, "bin/sh": Member("sh", busybox, mode=0o755), "etc/": None, "etc/passwd": PASSWD}
-    layout = write_layout(
-        tmp_path_factory.mktemp("image") / "layout", {"t": image_of(tar_of(tree), config={"config": {"User": "web"}})}
-    )
+def image(control: Any, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """An image with a shell, imported."""
+    directory = tmp_path_factory.mktemp("image")
+    root = zoneparts.small_root(directory / "root", ("sh", "id"))
+    (root / "etc" / "passwd").write_text(PASSWD)
+    tree = io.BytesIO()
+    with tarfile.open(fileobj=tree, mode="w") as tar:
+        tar.add(root, ".", filter=_owned_by_root)
+    made = image_of(tree.getvalue(), config={"config": {"User": "web"}})
+    layout = write_layout(directory / "layout", {"t": made})
     out = io.BytesIO()
     with tarfile.open(fileobj=out, mode="w") as tar:
         tar.add(layout, ".")
     data = out.getvalue()
 
     def requests() -> Iterator[pb.ImportImageRequest]:
-        yield pb.ImportImageRequest(image="example.org/busybox:v1")
+        yield pb.ImportImageRequest(image="example.org/shell:v1")
         for at in range(0, len(data), 1 << 20):
             yield pb.ImportImageRequest(chunk=data[at : at + (1 << 20)], last_chunk=at + (1 << 20) >= len(data))
 
@@ -94,18 +96,9 @@ def image(control: Any, busybox: bytes, tmp_path_factory: pytest.TempPathFactory
     return str(last.spec.digest)
 
 
-PASSWD = b"root:x:0:0::/:/bin/sh\nweb:x:33:33::/:/bin/sh\n"
-
-
-@pytest.fixture(scope="module")
-def busybox() -> bytes:
-    """A static program that is many."""
-    import shutil
-
-    path = shutil.which("busybox")
-    if path is None:
-        pytest.skip("busybox-static is needed")
-    return Path(path).read_bytes()
+def _owned_by_root(member: tarfile.TarInfo) -> tarfile.TarInfo:
+    member.uid = member.gid = 0
+    return member
 
 
 def test_the_host_and_its_hypervisor_are_described(control: Any) -> None:
@@ -161,7 +154,7 @@ def test_a_workload_runs_in_a_zone_that_is_there(control: Any, zone: str, image:
     control.DestroyWorkload(pb.DestroyWorkloadRequest(workload_id=workload), timeout=60)
 
 
-def test_an_image_is_pulled_by_dom0_itself(lab: Lab, control: Any, tmp_path: Path) -> None:
+def test_an_image_is_pulled_by_dom0_itself(lab: Lab, control: Any) -> None:
     with contextlib.closing(FakeRegistry()) as registry:
         reference = registry.add("app", "v1", image_of(tar_of({"a": b"1" * 100_000}), compression="zstd"))
         seen = reference.removeprefix("docker://").replace("127.0.0.1", "10.0.2.2")

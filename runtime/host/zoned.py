@@ -103,10 +103,10 @@ async def _serve(options: argparse.Namespace) -> int:
     missing = await asyncio.to_thread(_missing)
     # In the lab the network card's subnet leads to the loopback of whoever runs the lab: closed, as any loopback is.
     deny = (LAB_SUBNET,) if lab else ()
-    manager = await asyncio.to_thread(_manager, options, missing, deny, LAB_DISK_WAIT_S if lab else 0.0)
+    manager, hypervisor = await asyncio.to_thread(_manager, options, missing, deny, LAB_DISK_WAIT_S if lab else 0.0)
     await manager.start()
     try:
-        return await _until_end(options, manager, signals)
+        return await _until_end(options, manager, hypervisor, signals)
     finally:
         await manager.close(end_zones=options.end_zones)
 
@@ -139,7 +139,9 @@ def _missing() -> tuple[str, ...]:
     return tuple(lack.sentence for lack in lacks)
 
 
-def _manager(options: argparse.Namespace, missing: tuple[str, ...], deny: tuple[str, ...], disk_wait_s: float) -> Any:
+def _manager(
+    options: argparse.Namespace, missing: tuple[str, ...], deny: tuple[str, ...], disk_wait_s: float
+) -> tuple[Any, Any]:
     # Imported here, so that a host that cannot load them still says why.
     from runtime.boot.doors import open_doors
     from runtime.boot.xenstore import XenStore
@@ -152,15 +154,16 @@ def _manager(options: argparse.Namespace, missing: tuple[str, ...], deny: tuple[
     if explicit := os.environ.get("ZONEWRIGHT_STORE"):
         stores.append(Path(explicit))
     settings = Settings(options.run, options.state, version=metadata_version(), warnings=missing)
+    hypervisor = open_doors()
     edge = Edge(
-        open_doors(),
+        hypervisor,
         XenStore(),
         stores=tuple(stores),
         deny=deny,
         disk_wait_s=disk_wait_s,
         engines=EngineSupervisor(),
     )
-    return Manager(settings, edge)
+    return Manager(settings, edge), hypervisor
 
 
 def metadata_version() -> str:
@@ -171,13 +174,17 @@ def metadata_version() -> str:
         return ""
 
 
-async def _until_end(options: argparse.Namespace, manager: Any, signals: Signals) -> int:
+async def _until_end(options: argparse.Namespace, manager: Any, hypervisor: Any, signals: Signals) -> int:
+    from runtime.host.serve.control.opening import open_context
+    from runtime.host.serve.control.service import ControlService
     from runtime.host.serve.host import HostService
     from runtime.host.serve.notify import notify
     from runtime.host.serve.server import HostServer
     from runtime.host.serve.tls import SYSTEM_DIRECTORY
 
-    server = HostServer([HostService(manager)], path=options.run / SOCKET, tls=(SYSTEM_DIRECTORY, options.run / "tls"))
+    context = await asyncio.to_thread(open_context, manager, hypervisor, options.state)
+    services = [HostService(manager, platform=context.platform), ControlService(context)]
+    server = HostServer(services, path=options.run / SOCKET, tls=(SYSTEM_DIRECTORY, options.run / "tls"))
     await server.start()
     daemonstate.say("serving", run=options.run)
     notify("READY=1")
@@ -194,6 +201,7 @@ async def _until_end(options: argparse.Namespace, manager: Any, signals: Signals
         fatal.cancel()
         notify("STOPPING=1")
         await server.close()
+        await context.close()
     if fatal.done() and not fatal.cancelled():
         log.error("%s; the next zoned goes on from here", fatal.result())
         return 1

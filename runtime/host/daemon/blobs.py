@@ -8,6 +8,7 @@ from pathlib import Path
 
 from pipeline.oci import Descriptor, Digest
 from pipeline.store import Store
+from pipeline.store.graph import Graph
 from runtime.host.daemon.core import Core
 from runtime.host.daemon.errors import BadRequest
 
@@ -40,11 +41,16 @@ async def put(core: Core, blob: Descriptor, chunks: AsyncIterator[bytes]) -> Non
 
 
 def unused(core: Core) -> list[tuple[Path, int]]:
-    """Blobs of the host's own store that no zone of this host is made of, with their sizes. Blocking."""
+    """Blobs of the host's own store that no zone is made of and no image has, with their sizes. Blocking."""
+    if not core.edge.stores:
+        return []
     needed = {str(blob.digest) for zone in core.zones.values() for blob in zone.blobs()}
     needed |= {zone.request.manifest for zone in core.zones.values()}
+    store = Store(core.edge.stores[0])
+    # Pulled images and the platform have names there.
+    needed |= set(map(str, Graph(store).closure(entry.digest for entry in store.tags().values())))
     found: list[tuple[Path, int]] = []
-    for path in (core.edge.stores[0] / "blobs").glob("*/*") if core.edge.stores else ():
+    for path in store.blobs.parent.glob("*/*"):
         if f"{path.parent.name}:{path.name}" not in needed:
             with contextlib.suppress(OSError):
                 found.append((path, path.stat().st_size))

@@ -50,6 +50,10 @@ class Events:
                 return
             await self.published.after(count)
 
+    async def latest(self) -> str:
+        """The token of the last event; one of a database without any is good as well."""
+        return self._token((await self._bounds())[1])
+
     async def _bounds(self) -> tuple[int, int]:
         """Numbers of the first event kept and of the last there was."""
         ((first,),) = await self._database.read("SELECT min(seq) FROM events")

@@ -307,6 +307,10 @@ class Manager:
         zone_id = self._zone(zone).id if zone else ""
         return self.core.events.follow(since=since, from_start=from_start, follow=follow, zone_id=zone_id)
 
+    async def event_token(self) -> str:
+        """The token of the last event there was: `events(since=…)` of it misses nothing from now on."""
+        return await self.core.events.latest()
+
     # -- blobs ---------------------------------------------------------------------------------------------------------
 
     async def find_blobs(self, wanted: Iterable[Descriptor]) -> list[Digest]:
@@ -347,6 +351,10 @@ class Manager:
     def get_workload(self, ref: str) -> WorkloadInfo:
         """One, by name, id or the start of an id."""
         return self.workloads.find(ref).info
+
+    async def configure_network(self, ref: str, change: dict[str, Any]) -> None:
+        """Have the zone's agent change its interface: mtu, routes, neighbours; as its method `network` takes them."""
+        await sessions.call(self._zone(ref), "network", change)
 
     # -- addresses -----------------------------------------------------------------------------------------------------
 

@@ -45,7 +45,7 @@ def mount(serial: str, *, at: Path = MOUNT_POINT) -> str:
     done = prepare(device)
     at.mkdir(parents=True, exist_ok=True, mode=0o700)
     _tool(["mount", "-t", "ext4", "-o", "noatime", str(device), str(at)])
-    at.chmod(0o700)
+    at.chmod(0o711)  # zoned's children, who are not root, work in the store below it
     return done
 
 

@@ -22,7 +22,7 @@ from pipeline.store import Store
 from pipeline.tree import Entry, Kind
 from runtime.host.lab.errors import LabUnfit
 
-VERSION = 2
+VERSION = 3
 MEDIA_TYPE = "application/vnd.zonewright.code.v1+squashfs"
 RUNTIME = (
     "runtime/*",
@@ -34,6 +34,9 @@ RUNTIME = (
     "runtime/init/channel/**/*",
 )
 NOT_IN_DOM0 = ("runtime/host/lab",)
+# Of these, all that they lead to runs in a dom0, imports inside functions too; but for what needs a checkout or keys.
+WHOLE = ("runtime/host/images/work.py", "pipeline/initrd/bzimage.py")
+NOT_WHOLE = ("pipeline/remote/", "pipeline/build/", "pipeline/fetch/apt", "pipeline/fetch/deb")
 SUFFIXES = (".py", ".json")
 # Package -> its files. multidict has compiled parts for one Python each, and does the same without; protobuf's one
 # compiled part is for the stable ABI, hence for every Python >= 3.10.
@@ -46,6 +49,10 @@ PACKAGES = {
     "multidict": ("*.py",),
     "google.protobuf": ("*.py", "internal/*.py", "pyext/*.py"),
     "google._upb": ("*.abi3.so",),
+    # What pulling images needs; its compiled libraries are Debian's (os/*.toml).
+    "urllib3": ("*.py", "util/*.py", "http2/*.py", "contrib/*.py"),
+    "certifi": ("*.py", "cacert.pem"),
+    "PySquashfsImage": ("*.py",),
 }
 COMPRESSION = "lz4"  # the quickest to unpack, as TCG runs it
 
@@ -69,16 +76,18 @@ def pipeline_modules(project: Path, sources: Iterable[str]) -> list[str]:
     """The pipeline's files that sources import, and those that these need to be imported.
 
     Imports inside functions count only in the sources themselves: a leaf imports there what not every user of it has.
+    What WHOLE leads to is followed by all of its imports.
     """
-    found: set[str] = set()
-    waiting = [(name, True) for name in sources]
+    found: dict[str, bool] = {name: True for name in WHOLE if name.startswith("pipeline/")}
+    waiting = [(name, True, name in WHOLE) for name in (*sources, *found)]
     while waiting:
-        path, everywhere = waiting.pop()
+        path, everywhere, whole = waiting.pop()
         for module in _imports((project / path).read_bytes(), path, everywhere=everywhere):
             for file in _files_of(project, module):
-                if file not in found:
-                    found.add(file)
-                    waiting.append((file, False))
+                into = whole and not file.startswith(NOT_WHOLE)
+                if file not in found or (into and not found[file]):
+                    found[file] = into
+                    waiting.append((file, into, into))
     return sorted(found)
 
 

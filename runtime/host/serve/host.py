@@ -14,10 +14,15 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
 from pipeline.errors import SentenceError
+from pipeline.jsonmodel import from_json
+from pipeline.oci import parse_json
 from runtime.host.api import host_pb2 as pb
 from runtime.host.api.host_grpc import HostBase
+from runtime.host.daemon.errors import BlobMissing
 from runtime.host.daemon.manager import Manager, Session
 from runtime.host.daemon.model import BootProgress, ZoneInfo
+from runtime.host.images.model import Platform
+from runtime.host.images.platform import PlatformFile, blobs
 from runtime.host.serve import convert
 from runtime.host.serve.answers import BadMessage, NotServed, answering, next_request, request_of
 
@@ -31,10 +36,14 @@ Check = Callable[[], Awaitable[pb.CheckReply]]
 
 
 class HostService(HostBase):
-    """See host.proto. check: the comparison of this host with its ledgers, where there is one."""
+    """See host.proto.
 
-    def __init__(self, manager: Manager, *, check: Check | None = None) -> None:
-        self._manager, self._check = manager, check
+    check:    the comparison of this host with its ledgers, where there is one.
+    platform: keeps what zones without a kernel boot from, where this zoned has ControlService as well.
+    """
+
+    def __init__(self, manager: Manager, *, check: Check | None = None, platform: PlatformFile | None = None) -> None:
+        self._manager, self._check, self._platform = manager, check, platform
 
     # -- the host ------------------------------------------------------------------------------------------------------
 
@@ -94,6 +103,18 @@ class HostService(HostBase):
                 raise BadMessage("request of PutBlob", expected="the blob's digest in the first message", got="none")
             await self._manager.put_blob(convert.blob(first.blob), _pieces(stream, first, "data"))
             await stream.send_message(pb.PutBlobReply())
+
+    async def SetPlatform(self, stream: Any) -> None:
+        async with answering(stream):
+            request = await request_of(stream)
+            if self._platform is None:
+                raise NotServed("method SetPlatform", got="this zoned has no ControlService")
+            document = parse_json(request.platform, subject="platform")
+            platform = from_json(Platform, document, subject="platform")
+            if missing := await self._manager.find_blobs(blobs(platform)):
+                raise BlobMissing("platform", expected="its blobs on this host", got=f"no {missing[0]}")
+            await asyncio.to_thread(self._platform.save, platform)
+            await stream.send_message(pb.SetPlatformReply())
 
     # -- zones ---------------------------------------------------------------------------------------------------------
 

@@ -5,7 +5,8 @@ class Refused(Exception):
     """A request that is not carried out.
 
     reason:    one word: method, params, protocol, container, state, root, files, user, cwd, command-127, command-126,
-               device, cgroup, archive, unsupported, internal, or the errno's name (ENOENT) where the kernel refused.
+               device, network, cgroup, archive, unsupported, internal, or the errno's name (ENOENT) where the kernel
+               refused.
     sentence:  what was expected and what came.
     """
 

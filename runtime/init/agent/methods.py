@@ -179,6 +179,12 @@ def _sysctl(agent: Agent, stream: Stream, given: Params) -> Params:
     return {"value": system.sysctl(params.text(given, "key"), None if value is None else str(value))}
 
 
+def _network(agent: Agent, stream: Stream, given: Params) -> Params:
+    from runtime.init.agent import networking
+
+    return networking.change(given)
+
+
 def _dial(agent: Agent, stream: Stream, given: Params) -> None:
     from runtime.init.agent.dial import Dial
 
@@ -211,6 +217,7 @@ def _int(value: object) -> int:
 
 METHODS = {
     "ping": _ping,
+    "network": _network,
     "info": _info,
     "list": _list,
     "create": _create,

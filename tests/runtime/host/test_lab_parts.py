@@ -94,7 +94,9 @@ def test_nothing_on_the_code_disk_is_for_one_version_of_python() -> None:
     assert compiled == ["google/_upb/_message.abi3.so"]
 
 
-def test_imports_inside_functions_of_the_pipeline_are_not_followed(tmp_path: Path) -> None:
+def test_imports_inside_functions_of_the_pipeline_are_followed_where_all_of_it_is_to_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (tmp_path / "pipeline" / "stage").mkdir(parents=True)
     for name, text in {
         "main.py": "def f():\n    from pipeline.a import x\n",
@@ -106,7 +108,10 @@ def test_imports_inside_functions_of_the_pipeline_are_not_followed(tmp_path: Pat
     }.items():
         (tmp_path / name).write_text(text)
     expected = ["pipeline/__init__.py", "pipeline/a.py", "pipeline/stage/__init__.py", "pipeline/stage/b.py"]
+    monkeypatch.setattr(codedisk, "WHOLE", ())
     assert codedisk.pipeline_modules(tmp_path, ["main.py"]) == expected
+    monkeypatch.setattr(codedisk, "WHOLE", ("main.py",))
+    assert codedisk.pipeline_modules(tmp_path, ["main.py"]) == sorted([*expected, "pipeline/c.py"])
 
 
 def test_equal_code_gives_an_equal_disk_and_other_code_another(tmp_path: Path) -> None:

@@ -1,12 +1,8 @@
-"""Bring the lab's dom0 up, then become zoned. Busybox init starts it again should zoned end: steps may be done already.
-
-Nothing here is needed on a real Xen host, where the distribution does the same.
-"""
+"""Bring the lab's dom0 up, once. Nothing here is needed on a real Xen host, where the distribution does the same."""
 
 from __future__ import annotations
 
 import logging
-import os
 import stat
 import subprocess
 import sys
@@ -15,6 +11,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from runtime.errors import RuntimeFault
+from runtime.host.dom0.daemonstate import RUN
 
 log = logging.getLogger("runtime.host.dom0.start")
 
@@ -38,6 +35,8 @@ MODULES = (
     "nft_masq",
     "nft_chain_nat",
 )
+# In RUN once the steps are done: os/dom0/zoned looks for it.
+UP = "up"
 DIRECTORIES = (
     "/run/xen",
     "/run/xenstored",
@@ -137,7 +136,7 @@ def _run(argv: Sequence[str], text: str = "") -> None:
 
 
 def main() -> None:
-    """Every step in order, then zoned in this very process."""
+    """Every step in order."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(levelname)s %(message)s", stream=sys.stderr)
     for step in STEPS:
         begin = time.monotonic()
@@ -147,7 +146,7 @@ def main() -> None:
             # zoned comes up even so: it can say what is missing, and the lab's shell can look into it.
             log.exception("%s", step.__name__)
         log.info("%s: %.2f s", step.__name__, time.monotonic() - begin)
-    os.execv(sys.executable, [sys.executable, "-m", "runtime.host.zoned"])
+    (RUN / UP).touch()
 
 
 if __name__ == "__main__":

@@ -1,7 +1,8 @@
 """The code disk: our own code for dom0, as a squashfs whose bytes depend on the code alone.
 
 Which files: all of the runtime that runs in a dom0, the pipeline modules those import (found by reading the imports,
-so that no list can go stale), and pyxs.
+so that no list can go stale), and of other packages what dom0's own Python has not: pyxs, gRPC, protobuf. They come
+from where this Python finds them; only what depends on no version of Python goes along.
 """
 
 from __future__ import annotations
@@ -21,14 +22,31 @@ from pipeline.store import Store
 from pipeline.tree import Entry, Kind
 from runtime.host.lab.errors import LabUnfit
 
-VERSION = 1
+VERSION = 2
 MEDIA_TYPE = "application/vnd.zonewright.code.v1+squashfs"
 RUNTIME = (
-    "runtime/*", "runtime/boot/**/*", "runtime/net/**/*", "runtime/host/*", "runtime/host/dom0/*",
-    "runtime/host/agentlink/*",
-    "runtime/init/__init__.py", "runtime/init/channel/*",  # the protocol both ends of the agent channel speak
-)  # fmt: skip
+    "runtime/*",
+    "runtime/boot/**/*",
+    "runtime/net/**/*",
+    "runtime/host/**/*",
+    # The protocol both ends of the agent channel speak.
+    "runtime/init/__init__.py",
+    "runtime/init/channel/**/*",
+)
+NOT_IN_DOM0 = ("runtime/host/lab",)
 SUFFIXES = (".py", ".json")
+# Package -> its files. multidict has compiled parts for one Python each, and does the same without; protobuf's one
+# compiled part is for the stable ABI, hence for every Python >= 3.10.
+PACKAGES = {
+    "pyxs": ("*.py",),
+    "grpclib": ("*.py", "encoding/*.py"),
+    "h2": ("*.py",),
+    "hpack": ("*.py",),
+    "hyperframe": ("*.py",),
+    "multidict": ("*.py",),
+    "google.protobuf": ("*.py", "internal/*.py", "pyext/*.py"),
+    "google._upb": ("*.abi3.so",),
+}
 COMPRESSION = "lz4"  # the quickest to unpack, as TCG runs it
 
 
@@ -37,11 +55,13 @@ def code_files(project: Path = PROJECT) -> dict[str, bytes]:
     files: dict[str, bytes] = {}
     for pattern in RUNTIME:
         for path in project.glob(pattern):
-            if path.suffix in SUFFIXES and path.is_file():
-                files[path.relative_to(project).as_posix()] = path.read_bytes()
+            name = path.relative_to(project).as_posix()
+            if path.suffix in SUFFIXES and path.is_file() and not name.startswith(NOT_IN_DOM0):
+                files[name] = path.read_bytes()
     for name in pipeline_modules(project, [name for name in files if name.endswith(".py")]):
         files[name] = (project / name).read_bytes()
-    files |= _package("pyxs")
+    for package, patterns in PACKAGES.items():
+        files |= _package(package, patterns)
     return dict(sorted(files.items()))
 
 
@@ -84,12 +104,18 @@ def _files_of(project: Path, module: str) -> Iterator[str]:
                 yield candidate
 
 
-def _package(name: str) -> dict[str, bytes]:
-    spec = importlib.util.find_spec(name)
+def _package(name: str, patterns: Iterable[str]) -> dict[str, bytes]:
+    try:
+        spec = importlib.util.find_spec(name)
+    except ModuleNotFoundError:  # of the package around it
+        spec = None
     if spec is None or not spec.submodule_search_locations:
         raise LabUnfit(f"Python package {name}", expected="it installed", got="none", hint="run ./doit once")
-    directory = Path(next(iter(spec.submodule_search_locations)))
-    return {f"{name}/{path.name}": path.read_bytes() for path in directory.glob("*.py")}
+    directory, base = Path(next(iter(spec.submodule_search_locations))), name.replace(".", "/")
+    found = [path for pattern in patterns for path in directory.glob(pattern)]
+    if not found:
+        raise LabUnfit(f"Python package {name}", expected=f"{' and '.join(patterns)} in it", got=f"none in {directory}")
+    return {f"{base}/{path.relative_to(directory).as_posix()}": path.read_bytes() for path in found}
 
 
 def code_disk(store: Store, files: dict[str, bytes]) -> Descriptor:

@@ -48,6 +48,11 @@ def state_directory(name: str) -> Path:
     return base / "zonewright" / "lab" / name
 
 
+def data_directory(name: str) -> Path:
+    """Where a lab keeps what outlives it and this machine's next boot: below ~/.local/state."""
+    return state_home() / "zonewright" / "lab" / name
+
+
 def state_home() -> Path:
     """$XDG_STATE_HOME, else ~/.local/state."""
     home = os.environ.get("XDG_STATE_HOME")

@@ -1,6 +1,8 @@
 """What a lab leaves on disk while it runs: one directory, one record, one lock.
 
-    lock  record.json  qemu.log  console.log  *.sock  port locks
+    lock  record.json  qemu.log  console.log  *.sock  port locks  ca.pem  client.pem  client.key
+
+The state disk outlives it all: state.img, here or in ~/.local/state, see `Lab`.
 
 `kill -9` of whoever starts a lab, at any moment, leaves either nothing, or a QEMU that carries the directory's mark and
 a record that does not say "ready": the next start finds and ends it.
@@ -26,6 +28,7 @@ from runtime.host.lab.errors import LabFailed
 from runtime.host.lab.reach import RECORD
 
 LOCK = "lock"
+STATE_DISK = "state.img"
 LOCK_POLL_S = 0.05
 
 
@@ -77,9 +80,9 @@ class State:
         write_atomic(self.path(RECORD), canonical_json(to_json(record)), mode=0o600)
 
     def clear(self, *, keep_lock: bool) -> None:
-        """Remove every file of the lab; the lock only when the lab is over for good."""
+        """Remove every file of the lab but its state disk; the lock only when the lab is over for good."""
         for path in sorted(self.directory.glob("*")):
-            if path.name != LOCK or not keep_lock:
+            if path.name != STATE_DISK and (path.name != LOCK or not keep_lock):
                 with contextlib.suppress(FileNotFoundError):
                     path.unlink()
         if not keep_lock:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from runtime.host.show_image import age
-from runtime.host.terminal import escaped, plain_table, size_text, table
+from runtime.host.cli.show_image import age
+from runtime.host.cli.terminal import escaped, plain_table, size_text, table
 
 
 @pytest.mark.parametrize(

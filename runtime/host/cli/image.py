@@ -6,7 +6,8 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from runtime.host.terminal import command, escaped, with_progress, write
+from runtime.host.cli.parsers import Parser, below, command, complete, format_argument, quiet_argument
+from runtime.host.cli.terminal import escaped, with_progress, write
 
 REFERENCES = """\
 REF is a reference: docker://HOST/REPO[:TAG][@DIGEST] (the transport may be left out), oci:DIR[:TAG],
@@ -64,69 +65,95 @@ examples:
 }
 
 
-def add_to(commands: Any) -> None:
-    """Add `image` and its commands to the command line."""
-    image = command(commands, "image", "Work with images, without any zone.")
-    below = image.add_subparsers(metavar="COMMAND", required=True)
+def fill_image(parser: Parser) -> None:
+    """`image` and its commands."""
+    images = below(parser)
+    _add(images, "pull", "Bring an image into the store, named; prints its manifest's digest.", _pull, _fill_pull)
+    _add(images, "pack", "Turn an image into one file a kernel can mount; prints the file's digest.", _pack, _fill_pack)
+    _add(images, "ls", "List the names of the store: images, recipes, kernels, zones.", _ls, _fill_ls)
+    _add(
+        images,
+        "inspect",
+        "Show what an image says about itself; no layer is downloaded.",
+        _inspect,
+        _fill_inspect,
+    )
+    _add(images, "verify", "Hash every object of an image; exits 1 naming each damaged one.", _verify, _fill_verify)
+    _add(images, "rm", "Take names away; blobs nothing else needs go with `zone store gc`.", _rm, _fill_rm)
+    _add(
+        images,
+        "diff",
+        "Show what changed from one image to another, by path; exits 0 either way.",
+        _diff,
+        _fill_diff,
+    )
 
-    pull = _command(below, "pull", "Bring an image into the store, named; prints its manifest's digest.", _pull)
-    pull.add_argument("reference", metavar="REF", help="what to pull")
-    _quiet(pull, "no progress")
+
+def _add(images: Any, name: str, text: str, run: Any, fill: Any) -> None:
+    words = {"pull": REFERENCES, "ls": ""}.get(name, STORED)
+    command(images, name, text, run=run, epilog=f"{words}\n{EXAMPLES[name]}", fill=fill)
+
+
+def _fill_pull(pull: Parser) -> None:
+    _reference(pull, "what to pull")
+    quiet_argument(pull, "no progress")
     _where(pull)
 
-    pack = _command(below, "pack", "Turn an image into one file a kernel can mount; prints the file's digest.", _pack)
-    pack.add_argument("reference", metavar="REF", help="what to pack")
-    pack.add_argument("-o", "--output", required=True, type=Path, metavar="FILE", help="where to write it")
+
+def _fill_pack(pack: Parser) -> None:
+    _reference(pack, "what to pack")
+    output = pack.add_argument("-o", "--output", required=True, type=Path, metavar="FILE", help="where to write it")
+    complete(output, "files")
     pack.add_argument("--format", default="squashfs", metavar="F", help="squashfs (default), erofs or tar")
     pack.add_argument(
         "--compression", default="", metavar="C", help="zstd-N, small, gzip, lz4; tar: none, gzip, zstd-N"
     )
-    _quiet(pack, "no progress")
+    quiet_argument(pack, "no progress")
     _where(pack)
 
-    ls = _command(below, "ls", "List the names of the store: images, recipes, kernels, zones.", _ls)
-    _format(ls)
-    _quiet(ls, "names alone")
 
-    inspect = _command(below, "inspect", "Show what an image says about itself; no layer is downloaded.", _inspect)
-    inspect.add_argument("reference", metavar="REF", help="what to look at; or a squashfs file")
+def _fill_ls(ls: Parser) -> None:
+    format_argument(ls)
+    quiet_argument(ls, "names alone")
+
+
+def _fill_inspect(inspect: Parser) -> None:
+    _reference(inspect, "what to look at; or a squashfs file")
     inspect.add_argument("--files", action="store_true", help="list the files of the merged image instead")
-    _format(inspect)
+    format_argument(inspect)
     _where(inspect)
 
-    verify = _command(below, "verify", "Hash every object of an image; exits 1 naming each damaged one.", _verify)
-    verify.add_argument("reference", metavar="REF", help="what to verify")
-    _format(verify)
-    _quiet(verify, "say nothing of what is good")
+
+def _fill_verify(verify: Parser) -> None:
+    _reference(verify, "what to verify")
+    format_argument(verify)
+    quiet_argument(verify, "say nothing of what is good")
     _where(verify)
 
-    rm = _command(below, "rm", "Take names away; blobs nothing else needs go with `zone store gc`.", _rm)
-    rm.add_argument("names", metavar="REF", nargs="+", help="a name as ls shows it, or a digest for all of its names")
 
-    diff = _command(below, "diff", "Show what changed from one image to another, by path; exits 0 either way.", _diff)
-    diff.add_argument("left", metavar="A", help="from this image")
-    diff.add_argument("right", metavar="B", help="to this one")
+def _fill_rm(rm: Parser) -> None:
+    names = rm.add_argument(
+        "names", metavar="REF", nargs="+", help="a name as ls shows it, or a digest for all of its names"
+    )
+    complete(names, "images")
+
+
+def _fill_diff(diff: Parser) -> None:
+    complete(diff.add_argument("left", metavar="A", help="from this image"), "images")
+    complete(diff.add_argument("right", metavar="B", help="to this one"), "images")
     diff.add_argument("--mtime", action="store_true", help="times of modification count too")
     diff.add_argument("--exit-code", action="store_true", help="exit 1 where the images differ")
-    _format(diff)
-    _quiet(diff, "the count alone")
+    format_argument(diff)
+    quiet_argument(diff, "the count alone")
     _where(diff)
 
 
-def _command(below: Any, name: str, text: str, run: Any) -> argparse.ArgumentParser:
-    words = REFERENCES if name in ("pull",) else STORED
-    return command(below, name, text, run=run, epilog=(words if name != "ls" else "") + "\n" + EXAMPLES[name])
+def _reference(parser: Parser, text: str) -> None:
+    complete(parser.add_argument("reference", metavar="REF", help=text), "images")
 
 
-def _quiet(parser: argparse.ArgumentParser, what: str) -> None:
-    parser.add_argument("-q", "--quiet", action="store_true", help=what)
-
-
-def _format(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--format", choices=("table", "json"), default="table", metavar="F", help="table or json")
-
-
-def _where(parser: argparse.ArgumentParser) -> None:
+def _where(parser: Parser) -> None:
+    """Which image of an index, and where its blobs may come from."""
     parser.add_argument("--platform", default="", metavar="P", help="OS/ARCH[/VARIANT] (default: linux/amd64)")
     parser.add_argument("--offline", action="store_true", help="open no socket")
     parser.add_argument("--cache", default="", metavar="REF", help="docker://HOST/REPO: results other hosts made")
@@ -172,7 +199,7 @@ def _ls(arguments: argparse.Namespace) -> None:
     from pipeline.images.errors import machine_errors
     from pipeline.images.listing import listing
     from pipeline.store import Store
-    from runtime.host.show_image import show_listing
+    from runtime.host.cli.show_image import show_listing
 
     with machine_errors():
         found = listing(Store())
@@ -182,7 +209,7 @@ def _ls(arguments: argparse.Namespace) -> None:
 def _inspect(arguments: argparse.Namespace) -> None:
     from pipeline.images.errors import machine_errors
     from pipeline.images.inspect import check_no_file, inspect_image, inspect_squashfs, is_squashfs
-    from runtime.host.show_image import show_files, show_image, show_squashfs
+    from runtime.host.cli.show_image import show_files, show_image, show_squashfs
 
     path = Path(arguments.reference)
     if is_squashfs(path):
@@ -203,7 +230,7 @@ def _inspect(arguments: argparse.Namespace) -> None:
 
 def _verify(arguments: argparse.Namespace) -> None:
     from pipeline.images.verify import verify_image
-    from runtime.host.show_image import show_verified
+    from runtime.host.cli.show_image import show_verified
 
     found = _working(arguments, lambda env: verify_image(arguments.reference, env, platform=arguments.platform))
     if not arguments.quiet:
@@ -228,7 +255,7 @@ def _diff(arguments: argparse.Namespace) -> int:
     from pipeline.images.diff import diff_images
     from pipeline.images.pull import image_of
     from pipeline.layers import Spools
-    from runtime.host.show_image import show_difference
+    from runtime.host.cli.show_image import show_difference
 
     def compare(env: Any) -> Any:
         images = [image_of(text, env, platform=arguments.platform) for text in (arguments.left, arguments.right)]

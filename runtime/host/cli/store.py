@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import argparse
-import json
 from typing import TYPE_CHECKING, Any
 
-from runtime.host.terminal import command, escaped, size_text, table, with_progress, write
+from runtime.host.cli.parsers import Parser, below, command, format_argument
+from runtime.host.cli.terminal import escaped, show, size_text, table, with_progress, write
 
 if TYPE_CHECKING:
     from pipeline.store.collect import Collected
@@ -40,19 +40,18 @@ examples:
 """
 
 
-def add_to(commands: Any) -> None:
-    """Add `store` and its commands to the command line."""
-    store = command(commands, "store", "Look after the store: where its bytes are, whether they are sound.")
-    store_commands = store.add_subparsers(metavar="COMMAND", required=True)
-    gc = command(store_commands, "gc", "Remove what nothing needs.", run=_gc, epilog=GC)
+def fill_store(parser: Parser) -> None:
+    """`store` and its commands."""
+    stores = below(parser)
+    gc = command(stores, "gc", "Remove what nothing needs.", run=_gc, epilog=GC)
     gc.add_argument("--dry-run", action="store_true", help="say what would go, and remove nothing")
     gc.add_argument("--keep-days", type=_amount, metavar="N", help="days a result is kept after its last use")
     gc.add_argument("--keep-gib", type=_amount, metavar="N", help="GiB up to which results are kept")
-    fsck = command(store_commands, "fsck", "Hash every object, name every damaged one.", run=_fsck, epilog=FSCK)
+    fsck = command(stores, "fsck", "Hash every object, name every damaged one.", run=_fsck, epilog=FSCK)
     fsck.add_argument("--repair", action="store_true", help="set right what is wrong, mostly by removing it")
-    du = command(store_commands, "du", "What takes how much, by kind and by name.", run=_du, epilog=DU)
+    du = command(stores, "du", "What takes how much, by kind and by name.", run=_du, epilog=DU)
     for one in (gc, fsck, du):
-        one.add_argument("--format", choices=("table", "json"), default="table", help="default: table")
+        format_argument(one)
 
 
 def _amount(text: str) -> float:
@@ -88,10 +87,10 @@ def _gc(arguments: argparse.Namespace) -> None:
             progress=progress,
         )
     )
-    if arguments.format == "json":
+    if arguments.format != "table":
         freed = {kind: {"objects": it.objects, "size_bytes": it.size_bytes} for kind, it in sorted(done.freed.items())}
         kept = {"objects": done.kept.objects, "size_bytes": done.kept.size_bytes}
-        _write_json({"dry_run": arguments.dry_run, "freed": freed, "kept_blobs": kept})
+        show({"dry_run": arguments.dry_run, "freed": freed, "kept_blobs": kept}, arguments.format)
         return
     rows = [[kind, it.objects, size_text(it.size_bytes)] for kind, it in sorted(done.freed.items())]
     if rows:
@@ -110,13 +109,12 @@ def _fsck(arguments: argparse.Namespace) -> int:
     found: list[Damage] = with_progress(
         lambda progress: fsck(root, repair=arguments.repair, progress=progress, more=damaged_snapshots(root))
     )
-    if arguments.format == "json":
-        _write_json(
-            [
-                {"name": item.name, "problem": item.problem, "remedy": item.remedy, "repaired": arguments.repair}
-                for item in found
-            ]
-        )
+    rows = [
+        {"name": item.name, "problem": item.problem, "remedy": item.remedy, "repaired": arguments.repair}
+        for item in found
+    ]
+    if show(rows, arguments.format):
+        pass
     elif found:
         head = ["OBJECT", "PROBLEM", "REPAIRED" if arguments.repair else "REPAIR WOULD"]
         table(head, [[escaped(item.name), escaped(item.problem), item.remedy] for item in found])
@@ -131,8 +129,7 @@ def _du(arguments: argparse.Namespace) -> None:
 
     store = Store()
     kinds, names = by_kind(store), by_name(store)
-    if arguments.format == "json":
-        _write_json({"kinds": [_usage(it) for it in kinds], "names": [_usage(it) for it in names]})
+    if show({"kinds": [_usage(it) for it in kinds], "names": [_usage(it) for it in names]}, arguments.format):
         return
     rows = [[it.name, it.objects, size_text(it.size_bytes)] for it in kinds]
     total = [sum(it.objects for it in kinds), size_text(sum(it.size_bytes for it in kinds))]
@@ -154,7 +151,3 @@ def _usage(usage: Usage) -> dict[str, Any]:
         "size_bytes": usage.size_bytes,
         "own_bytes": usage.own_bytes,
     }
-
-
-def _write_json(value: Any) -> None:
-    write(json.dumps(value, indent=2, sort_keys=True) + "\n")

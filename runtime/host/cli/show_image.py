@@ -1,13 +1,13 @@
-"""How `zone image` shows what it found: tables for people, JSON for programs."""
+"""How `zone image` shows what it found: tables for people, JSON or YAML for programs."""
 
 from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from runtime.host.terminal import escaped, plain_table, size_text, table, write
+from runtime.host.cli.terminal import escaped, pairs, plain_table, show, size_text, table, write
 
 if TYPE_CHECKING:
     from pipeline.fetch.model import FetchResult
@@ -19,17 +19,6 @@ if TYPE_CHECKING:
 
 MARKS = {"added": "+", "removed": "-", "changed": "~"}
 LETTERS = {"FILE": "-", "DIRECTORY": "d", "SYMLINK": "l", "CHAR": "c", "BLOCK": "b", "FIFO": "p", "HARDLINK": "-"}
-
-
-def write_json(document: Any) -> None:
-    """One document, indented, ASCII."""
-    write(json.dumps(document, indent=2) + "\n")
-
-
-def pairs(rows: Iterable[tuple[str, Any]]) -> None:
-    """Names and values, one under the other; what is empty is left out."""
-    shown = [[f"{name}:", escaped(value)] for name, value in rows if value not in ("", None, ())]
-    write(plain_table(shown) if shown else "")
 
 
 def age(when: str) -> str:
@@ -55,9 +44,7 @@ def show_listing(found: Sequence[Listed], *, format: str, quiet: bool) -> None:
 
     if quiet:
         write("".join(f"{escaped(item.name)}\n" for item in found))
-    elif format == "json":
-        write_json(to_json(found))
-    else:
+    elif not show(to_json(found), format):
         head = ["NAME", "DIGEST", "PLATFORM", "LAYERS", "SIZE", "CREATED", "PULLED"]
         table(head, [_listing_row(item) for item in found])
 
@@ -76,8 +63,7 @@ def show_image(found: ImageFacts, *, format: str) -> None:
     """`zone image inspect`."""
     from pipeline.jsonmodel import to_json
 
-    if format == "json":
-        write_json(to_json(found))
+    if show(to_json(found), format):
         return
     run = found.config
     pairs(
@@ -138,8 +124,7 @@ def show_squashfs(found: SquashfsFacts, *, format: str) -> None:
     """`zone image inspect FILE`."""
     from pipeline.jsonmodel import to_json
 
-    if format == "json":
-        write_json(to_json(found))
+    if show(to_json(found), format):
         return
     pairs(
         [
@@ -158,10 +143,10 @@ def show_squashfs(found: SquashfsFacts, *, format: str) -> None:
 
 def show_files(entries: Sequence[Entry], *, format: str) -> None:
     """`zone image inspect --files`."""
-    if format == "json":
+    if format != "table":
         from pipeline.images.diff import entry_json, text_json
 
-        write_json([{"path": text_json(entry.path), **entry_json(entry)} for entry in entries])
+        show([{"path": text_json(entry.path), **entry_json(entry)} for entry in entries], format)
         return
     write("".join(f"{_entry_line(entry)}\n" for entry in entries))
 
@@ -185,8 +170,7 @@ def show_verified(found: Verified, *, format: str) -> None:
     """`zone image verify`."""
     from pipeline.jsonmodel import to_json
 
-    if format == "json":
-        write_json(to_json(found))
+    if show(to_json(found), format):
         return
     rows = [
         [
@@ -205,10 +189,10 @@ def show_difference(
 ) -> None:
     """`zone image diff`."""
     counts = {how: found.counts.get(how, 0) for how in MARKS}
-    if format == "json":
+    if format != "table":
         from pipeline.images.diff import change_json
 
-        write_json(
+        show(
             {
                 "images": [{"reference": image.reference, "digest": str(image.manifest.digest)} for image in images],
                 "equal": found.equal,
@@ -216,7 +200,8 @@ def show_difference(
                 "mtime_only": found.mtime_only,
                 "config": {key: {"from": was, "to": now} for key, (was, now) in found.config.items()},
                 "changes": [change_json(change) for change in changes],
-            }
+            },
+            format,
         )
         return
     if not quiet:

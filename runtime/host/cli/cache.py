@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipeline.errors import PipelineError
-from runtime.host.terminal import command, with_progress, write
+from runtime.host.cli.parsers import Parser, below, command, complete
+from runtime.host.cli.terminal import with_progress, write
 
 if TYPE_CHECKING:
     from pipeline.env import Env
@@ -27,27 +28,40 @@ class NotReproducible(PipelineError):
     """Equal inputs gave other bytes."""
 
 
-def add_to(commands: Any) -> None:
-    """Add `cache` and its commands to the command line."""
-    cache = command(commands, "cache", "The cache that hosts share: results of the pipeline in a registry, signed.")
-    cache_commands = cache.add_subparsers(metavar="COMMAND", required=True)
+EXAMPLES = {
+    "keygen": """\
+examples:
+  zone cache keygen -o ~/.config/zonewright/cache.key     prints the line others trust it by
+""",
+    "push": """\
+examples:
+  zone cache push --cache docker://registry.example.org/zonewright/cache
+""",
+    "verify": """\
+examples:
+  zone cache verify recipe:nginx                          exits 1 where other bytes came out
+""",
+}
 
-    keygen = command(cache_commands, "keygen", "Make a key pair to sign results with.", run=_keygen)
-    keygen.add_argument("-o", "--output", required=True, type=Path, metavar="FILE", help="file of the private key")
 
-    push = command(
-        cache_commands, "push", "Publish what is in the store already; a build publishes by itself.", run=_push
+def fill_cache(parser: Parser) -> None:
+    """`cache` and its commands."""
+    caches = below(parser)
+    keygen = command(caches, "keygen", "Make a key pair to sign results with.", run=_keygen, epilog=EXAMPLES["keygen"])
+    output = keygen.add_argument(
+        "-o", "--output", required=True, type=Path, metavar="FILE", help="file of the private key"
     )
-    _remote(push)
-
-    verify = command(
-        cache_commands, "verify", "Build an image again and compare with what the cache says.", run=_verify
-    )
-    verify.add_argument("reference", metavar="REF", help="docker://HOST/REPO:TAG, oci:DIR:TAG, recipe:NAME")
+    complete(output, "files")
+    text = "Publish what is in the store already; a build publishes by itself."
+    _remote(command(caches, "push", text, run=_push, epilog=EXAMPLES["push"]))
+    text = "Build an image again and compare with what the cache says."
+    verify = command(caches, "verify", text, run=_verify, epilog=EXAMPLES["verify"])
+    reference = verify.add_argument("reference", metavar="REF", help="docker://HOST/REPO:TAG, oci:DIR:TAG, recipe:NAME")
+    complete(reference, "images")
     _remote(verify)
 
 
-def _remote(parser: argparse.ArgumentParser) -> None:
+def _remote(parser: Parser) -> None:
     parser.add_argument("--cache", default="", metavar="REF", help="docker://HOST/REPO, instead of the configured one")
 
 

@@ -1,44 +1,13 @@
-"""What every command of `zone` shares: how its help looks, how it writes, how it shows that it works."""
+"""What every command of `zone` shares: how it writes, and how it shows that it works."""
 
 from __future__ import annotations
 
-import argparse
+import json
 import sys
-from collections.abc import Callable, Sequence
-from typing import Any, NoReturn
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
 
 GAP = "  "
-
-
-class Parser(argparse.ArgumentParser):
-    """A parser whose errors are one sentence, with what may have been meant; exit code 2."""
-
-    def error(self, message: str) -> NoReturn:
-        self.exit(2, f"error: {self.prog}: {message} ({self.prog} --help shows how)\n")
-
-    def _check_value(self, action: argparse.Action, value: Any) -> None:
-        if action.choices is not None and value not in action.choices:
-            import difflib
-
-            known = [str(choice) for choice in action.choices]
-            near = difflib.get_close_matches(str(value), known, n=2, cutoff=0.5)
-            meant = f"did you mean {' or '.join(near)}?" if near else f"there are: {', '.join(known)}"
-            raise argparse.ArgumentError(action, f"no such choice as {value!r}, {meant}")
-
-
-def command(parent: Any, name: str, text: str, *, run: Any = None, epilog: str = "") -> argparse.ArgumentParser:
-    """A command's parser below `parent`; None makes the topmost one."""
-    shape: dict[str, Any] = {
-        "description": text,
-        "epilog": epilog,
-        "formatter_class": argparse.RawDescriptionHelpFormatter,
-    }
-    made: argparse.ArgumentParser = (
-        Parser(prog=name, **shape) if parent is None else parent.add_parser(name, help=text, **shape)
-    )
-    if run is not None:
-        made.set_defaults(run=run)
-    return made
 
 
 def write(text: str) -> None:
@@ -46,6 +15,19 @@ def write(text: str) -> None:
     encoding = sys.stdout.encoding or "utf-8"
     sys.stdout.write(text.encode(encoding, "backslashreplace").decode(encoding))
     sys.stdout.flush()
+
+
+def show(document: Any, format: str) -> bool:
+    """Write a document as json or yaml; False, and nothing written, where a table is wanted. ASCII: nothing acts."""
+    if format == "json":
+        write(json.dumps(document, indent=2) + "\n")
+    elif format == "yaml":
+        from runtime.host.cli import yaml
+
+        write(yaml.dumps(document))
+    else:
+        return False
+    return True
 
 
 def escaped(text: object) -> str:
@@ -69,6 +51,34 @@ def size_text(size_bytes: int) -> str:
         if size_bytes >= unit:
             return f"{size_bytes / unit:.1f} {name}"
     return f"{size_bytes} B"
+
+
+def duration_text(seconds: float) -> str:
+    """A time for people: `3 h`."""
+    for size, unit in ((86400, "d"), (3600, "h"), (60, "min")):
+        if seconds >= size:
+            return f"{seconds / size:.0f} {unit}"
+    return f"{max(seconds, 0):.0f} s"
+
+
+def pairs(rows: Iterable[tuple[str, Any]]) -> None:
+    """Names and values, one under the other; what is empty is left out."""
+    shown = [[f"{name}:", escaped(value)] for name, value in rows if value not in ("", None, ())]
+    write(plain_table(shown) if shown else "")
+
+
+def window_size() -> tuple[int, int]:
+    """Rows and columns of the terminal, whichever of the standard files is one; 24 and 80 where none says."""
+    import os
+
+    for fd in (1, 0, 2):
+        try:
+            columns, rows = os.get_terminal_size(fd)
+        except OSError:
+            continue
+        if rows and columns:
+            return rows, columns
+    return 24, 80
 
 
 def with_progress(work: Callable[[Any], Any], *, quiet: bool = False) -> Any:

@@ -171,7 +171,7 @@ def test_pack_refuses_before_any_work(zone: Zone, tmp_path: Path, words: tuple[s
     ("words", "said"),
     [
         (("pul",), "did you mean pull?"),
-        (("ls", "--format", "yaml"), "there are: table, json"),
+        (("ls", "--format", "yml"), "did you mean yaml?"),
         (("pack", "x"), "required: -o/--output"),
         (("diff", "a"), "required: B"),
     ],

@@ -58,6 +58,7 @@ from runtime.host.daemon.zone import Zone, info
 from runtime.host.ledger import boot_id
 
 END_TIMEOUT_S = 60.0
+XENSTORE_LOOK_S = 5.0
 SNOOPED = 1000  # frames that wait for whoever looks on
 
 
@@ -99,6 +100,7 @@ class Manager:
         await adopt.recover(core)
         await self.workloads.settle()
         core.background(ending.reap(core))
+        core.background(self._watch_xenstore())
 
     async def close(self, *, end_zones: bool = False) -> None:
         """Let go of everything; zones run on and are adopted by the next manager, unless they are to end."""
@@ -124,6 +126,12 @@ class Manager:
     async def until_fatal(self) -> str:
         """Return when this zoned cannot go on, with the reason; the next one adopts its zones."""
         return await asyncio.shield(self.core.fatal)
+
+    async def _watch_xenstore(self) -> None:
+        """A xenstored that was restarted knows nothing of our watches: the next zoned looks at everything anew."""
+        while not self._edge.xenstore.gone:
+            await self._clock.sleep(XENSTORE_LOOK_S)
+        self.core.give_up("xenstored went away")
 
     def _died(self, domid: Domid, reason: str) -> None:
         """From the thread that watches domains."""

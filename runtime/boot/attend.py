@@ -127,7 +127,8 @@ class LoopAttendant:
             return  # closed: it watches nothing any more
         while not self._loop.is_closed():  # it may also stop before it comes to the call
             try:
-                return done.result(_LOOK_AGAIN_S)
+                done.result(_LOOK_AGAIN_S)
+                return
             except TimeoutError:
                 continue
 

@@ -12,6 +12,7 @@ from pipeline.oci import Descriptor, Digest
 from runtime.boot.attend import LoopAttendant
 from runtime.boot.model import Domid
 from runtime.errors import RuntimeFault
+from runtime.host.check.model import Report
 from runtime.host.daemon import (
     adopt,
     blobs,
@@ -375,6 +376,10 @@ class Manager:
     async def status(self) -> HostStatus:
         """The hypervisor, this domain, zoned itself."""
         return await hoststate.status(self.core, self._started)
+
+    async def check(self) -> Report:
+        """Compare Xen, xenstore and this host with the ledgers, both ways."""
+        return await hoststate.check(self.core)
 
     async def networks(self) -> list[NetworkInfo]:
         """The networks of live zones."""

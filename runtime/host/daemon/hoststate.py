@@ -18,6 +18,7 @@ from runtime.host.daemon.core import Core
 from runtime.host.daemon.edge import KIB_PER_PAGE, rss_kib
 from runtime.host.daemon.model import DiskUsageRow, HostStatus, NetworkInfo, Pruned
 from runtime.host.daemon.zone import Zone
+from runtime.net.engine.proxy import ProxyEngine
 
 
 def host_id(state_dir: Path) -> str:
@@ -71,7 +72,7 @@ async def networks(core: Core) -> list[NetworkInfo]:
                 ipv6=str(ip_network(f"{planned.gateway6}/{planned.prefix6}", strict=False)),
                 gateway4=planned.gateway4,
                 gateway6=planned.gateway6,
-                engine=getattr(run.network, "engine_name", "proxy"),
+                engine=ProxyEngine.name,
                 zones=(zone.name,),
                 counters=counters,
             )

@@ -19,6 +19,7 @@ from runtime.host.daemon import (
     bringup,
     commands,
     ending,
+    figures,
     hoststate,
     logreader,
     reservations,
@@ -261,13 +262,13 @@ class Manager:
 
     async def metrics(self, ref: str) -> list[Metric]:
         """What the zone measures of itself."""
-        return sessions.metrics_of(await sessions.call(self._zone(ref), "metrics", {}))
+        return figures.metrics_of(await sessions.call(self._zone(ref), "metrics", {}))
 
     async def processes(self, ref: str, *, workload: str = "") -> list[ZoneProcess]:
         """The processes in a zone, or in one container."""
         zone = self._zone(ref)
         params = {"container": self._workload(zone, workload).id} if workload else {}
-        return sessions.processes_of(await sessions.call(zone, "processes", params))
+        return figures.processes_of(await sessions.call(zone, "processes", params))
 
     async def snoop(self) -> AsyncIterator[tuple[str, Any]]:
         """(zone id, (direction, kind, fd, stream, payload)) of every agent channel that is open now.

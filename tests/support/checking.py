@@ -52,7 +52,7 @@ class CheckedHost:
         self.xen, self.xenstored = FakeXen(), FakeXenstored(directory)
         self.xenstore = XenStore(self.xenstored.path, timeout_s=5)
         self.ledgers = LedgerDir(self.run / "ledger")
-        self.places = Places((self.run,), self.devices, self.cgroups)
+        self.places = Places((self.run,), backends=self.devices, cgroups=self.cgroups)
 
     def close(self) -> None:
         self.xenstore.close()

@@ -88,7 +88,7 @@ class Zone:
             hostname="box",
             seed=os.urandom(32).hex(),
             modules=bundle.modules,
-            process=dataclasses.replace(bundle.process, argv=("/bin/sh", "-c", script), user=bundle.process.user),
+            process=dataclasses.replace(bundle.process, argv=("/bin/sh", "-c", script)),
             late_modules=bundle.late_modules,
             network=LaunchNetwork("eth0", 1500, (f"{addresses.zone4}/24",), (addresses.gateway4,), ()),
         )

@@ -59,9 +59,12 @@ def read_ledgers(ledgers: Iterable[LedgerLike]) -> Expected:
     """What all ledgers name together."""
     expected = Expected()
     for ledger in ledgers:
-        expected.zones.add(ledger.name)
-        for record in ledger.records():
-            _note(expected, ledger.name, record)
+        records = list(ledger.records())
+        # A ledger is named by the uuid of a run; its first record says whose run it is.
+        zone = next((str(record["name"]) for record in records if record["kind"] == "zone"), ledger.name)
+        expected.zones.add(zone)
+        for record in records:
+            _note(expected, zone, record)
     return expected
 
 

@@ -29,9 +29,11 @@ class Places:
     """Where a host has things.
 
     directories:  those that are ours as a whole: everything in them belongs to somebody, or is a leak.
+    containers:   directories in them that are there without any zone; what is in those belongs to somebody.
     """
 
     directories: tuple[Path, ...] = (Path("/run/zonewright"),)
+    containers: tuple[str, ...] = ("net", "console", "ledger", "logs")
     backends: Path = Path("/sys/bus/xen-backend/devices")
     cgroups: Path = Path("/sys/fs/cgroup/zonewright")
     proc: Path = Path("/proc")
@@ -116,12 +118,14 @@ def _look_at_files(expected: Expected, places: Places, found: Found) -> None:
             found.mounts.add(path)
     if places.cgroups.is_dir():
         found.cgroups.update(str(path) for path in places.cgroups.iterdir() if path.is_dir())
+    own = {str(directory / name) for directory in places.directories for name in places.containers}
     for directory in places.directories:
         for count, path in enumerate(_walk(directory, found.mounts)):
             if count >= _LIMIT:
                 found.unseen.append(f"files below {directory}: more than {_LIMIT}")
                 break
-            found.files.add(path)
+            if path not in own:
+                found.files.add(path)
     found.files.update(path for path in expected.paths if os.path.lexists(path))
 
 

@@ -43,10 +43,10 @@ def look_at_xenstore(xenstore: XenStore, found: Found) -> None:
             continue
         home = domain_path(domid)
         found.homes[domid] = xenstore.read(f"{home}/{UUID_NODE}")
-        for kind in xenstore.children(f"{home}/device"):
-            # The guest owns this directory and may make any name in it: only numbers are devices.
-            for number in _numbers(xenstore.children(f"{home}/device/{kind}")) if kind.isalnum() else ():
-                found.frontends.add(Device(kind, domid, str(number)))
+        try:
+            _look_at_frontends(xenstore, domid, found)
+        except RuntimeFault as fault:
+            found.unseen.append(f"front ends of domain {domid}: {fault}")
     for kind in xenstore.children(_BACKENDS):
         for domid in _numbers(xenstore.children(f"{_BACKENDS}/{kind}")):
             for number in _numbers(xenstore.children(f"{_BACKENDS}/{kind}/{domid}")):
@@ -57,6 +57,15 @@ def look_at_xenstore(xenstore: XenStore, found: Found) -> None:
                 text = xenstore.read(f"{_ERRORS}/{kind}/{domid}/{number}/error") or ""
                 if text:
                     found.errors[Device(kind, domid, str(number))] = text[:_WORDS]
+
+
+def _look_at_frontends(xenstore: XenStore, domid: int, found: Found) -> None:
+    """The guest owns these directories: it may make any names in them, and more than xenstored can list."""
+    home = f"{domain_path(domid)}/device"
+    for kind in xenstore.children(home):
+        # Only numbers are devices.
+        for number in _numbers(xenstore.children(f"{home}/{kind}")) if kind.isascii() and kind.isalnum() else ():
+            found.frontends.add(Device(kind, domid, str(number)))
 
 
 def _numbers(names: list[str]) -> list[int]:

@@ -73,7 +73,14 @@ class Container:
         denied = isinstance(maps, dict) and bool(maps["deny_setgroups"])
         planned = steps.process_plan(checked | {"init": False}, groups_denied=denied)
         return launcher.enter(
-            started.pidfd, self._namespaces(), maps, checked | {"init": False}, planned, stdio, self.cgroup.fd
+            started.pid,
+            started.pidfd,
+            self._namespaces(),
+            maps,
+            checked | {"init": False},
+            planned,
+            stdio,
+            self.cgroup.fd,
         )
 
     def exited(self, status: int) -> dict[str, object]:

@@ -15,6 +15,7 @@ import select
 import time
 from _struct import calcsize, pack, unpack
 
+from runtime.init import abi as zone_abi
 from runtime.init import kernel
 from runtime.init.abi import SIGKILL
 from runtime.init.container import abi, accounts, calls, command, mounter, procfs, reaper, tail, terminal
@@ -28,6 +29,7 @@ if MYPY:  # for annotations only: not imported in the zone
 START_TIMEOUT_S = 60.0
 _SOCKET, _STATUS, _PROC, _EXTRA = 3, 4, 5, 6
 _MAX_MESSAGE_BYTES = 4096
+_ROOT = zone_abi.O_PATH | posix.O_DIRECTORY | posix.O_CLOEXEC
 Stdio = tuple[int | None, int | None, int | None]
 Step = tuple[object, ...]
 
@@ -115,13 +117,23 @@ def start(plan: dict[str, object], stdio: Stdio, cgroup_fd: int, joined: list[in
 
 
 def enter(
-    pidfd: int, flags: int, maps: object, process: dict[str, object], steps: list[Step], stdio: Stdio, cgroup_fd: int
+    pid: int,
+    pidfd: int,
+    flags: int,
+    maps: object,
+    process: dict[str, object],
+    steps: list[Step],
+    stdio: Stdio,
+    cgroup_fd: int,
 ) -> Started:
-    """A further process in the namespaces `flags` of a container's first. Raises ContainerFailure."""
+    """A further process in the namespaces `flags` of a container's first, `pid`. Raises ContainerFailure."""
 
     def run(child: _Child) -> None:
         _set_oom_score(process)
         _call("namespace", "entering the container", calls.setns, child.extra[0], flags)
+        # setns leads to the namespace's own root, which is not the container's where the zone itself runs in a chroot.
+        _call("root", "entering the container's root", posix.fchdir, child.extra[1])
+        _call("root", "entering the container's root", posix.chroot, ".")
         # A pid namespace holds for children only.
         pid = _call("namespace", "forking in the container", calls.clone, abi.CLONE_PARENT)
         if pid:
@@ -135,7 +147,11 @@ def enter(
             child.give_terminal(pair)
         child.finish(process, steps)
 
-    return _launch(run, 0, cgroup_fd, process, stdio, staged=True, extra=[pidfd])
+    root = _call("root", "opening the container's root", posix.open, f"/proc/{pid}/root", _ROOT)
+    try:
+        return _launch(run, 0, cgroup_fd, process, stdio, staged=True, extra=[pidfd, root])
+    finally:
+        posix.close(root)
 
 
 def _be_stage(child: _Child, plan: dict[str, object]) -> None:

@@ -35,6 +35,7 @@ _ROOT: dict[str, tuple[tuple[type, ...], object]] = {
     "path": ((str,), ""),
     "device": ((str,), ""),
     "readonly": ((bool,), False),
+    "replace": ((bool,), False),
     "overlay_size_mib": ((int,), 0),
     "etc": ((dict,), {}),
     "directories": ((list,), []),

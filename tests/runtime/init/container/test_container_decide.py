@@ -273,7 +273,8 @@ def test_a_bundle_becomes_a_spec():
     assert process["size"] == [25, 80] and process["rlimits"] == {"RLIMIT_NOFILE": [512, 1024]}
     assert found["namespaces"] == {
         **dict.fromkeys(("pid", "net", "ipc", "uts", "cgroup"), "own"),
-        "user": "zone", "time": "zone",
+        "user": "zone",
+        "time": "zone",
     }
     assert found["masked_paths"] == ["/proc/kcore"] and found["default_mounts"] is False
 
@@ -391,8 +392,16 @@ def test_a_config_of_styrolite_becomes_a_spec():
         mutations=[{"kind": "CreateDir", "target": "/made"}],
         mounts=[
             {
-                "source": "/src", "target": "dst", "fstype": None, "bind": True, "recurse": True, "unshare": True,
-                "safe": True, "create_mountpoint": True, "read_only": True, "data": None,
+                "source": "/src",
+                "target": "dst",
+                "fstype": None,
+                "bind": True,
+                "recurse": True,
+                "unshare": True,
+                "safe": True,
+                "create_mountpoint": True,
+                "read_only": True,
+                "data": None,
             }
         ],
     )

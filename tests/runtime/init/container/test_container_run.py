@@ -2,11 +2,13 @@
 
 import json
 import os
+import shutil
 import signal
+import subprocess
 from pathlib import Path
 
 import pytest
-from support import containers
+from support import containers, zoneparts
 from support.containers import live, run, spec
 
 from runtime.init.failure import ContainerFailure
@@ -210,8 +212,6 @@ def test_mounts_of_the_spec(tmp_path):
 
 def test_recursive_read_only_reaches_what_is_mounted_below(tmp_path):
     (tmp_path / "below").mkdir()
-    import subprocess
-
     subprocess.run(["mount", "-t", "tmpfs", "below", tmp_path / "below"], check=True)
     try:
         bind = {"destination": "/data", "source": str(tmp_path), "type": "bind"}
@@ -561,3 +561,63 @@ def test_a_plan_can_be_printed():
 
     plan = steps.plan(spec("true", {"seccomp": "06000000" + "0000ff7f"}))
     assert json.dumps(plan["stage"]) and "('pivot',)" in repr(plan["inside"])
+
+
+@pytest.fixture
+def disk(tmp_path):
+    """A loop device with a squashfs of the root: (name below /dev)."""
+    image = zoneparts.squashfs(containers.root(), tmp_path / "root.sqfs")
+    attach = ["losetup", "--find", "--show", "--read-only", image]
+    done = subprocess.run(attach, capture_output=True, text=True)
+    if done.returncode:
+        pytest.skip(f"no loop device to be had: {done.stderr.strip()}")
+    yield done.stdout.strip().removeprefix("/dev/")
+    subprocess.run(["losetup", "--detach", done.stdout.strip()], check=True)
+
+
+def test_a_disk_with_an_image_is_a_root(disk):
+    wanted = spec(
+        "cat /etc/hosts; ls -d /srv/data; echo x > /new && cat /new; dd if=/dev/zero of=/big bs=1M count=20; mount"
+    )
+    wanted["root"] = {
+        "device": disk,
+        "overlay_size_mib": 8,
+        "etc": {"hosts": "1.2.3.4 me\n"},
+        "directories": ["/srv/data"],
+    }
+    out, end = run(wanted)
+    assert out.startswith("1.2.3.4 me\n/srv/data\nx\n") and "No space left on device" in out and end["code"] == 0
+    assert "overlay on / type overlay (rw,nodev,relatime,lowerdir=lower,upperdir=rw/upper,workdir=rw/work" in out
+    assert "squashfs" not in out and "rw type" not in out  # the layers cannot be reached by themselves
+
+
+def test_a_disk_can_be_a_read_only_root_with_its_files(disk):
+    wanted = spec("cat /etc/hosts; echo x > /new")
+    wanted["root"] = {"device": disk, "readonly": True, "etc": {"hosts": "1.2.3.4 me\n"}}
+    out, _ = run(wanted)
+    assert out.startswith("1.2.3.4 me\n") and "Read-only file system" in out
+
+
+def test_what_an_image_on_a_disk_has_in_place_of_proc_is_replaced(tmp_path):
+    shutil.copytree(containers.root(), tmp_path / "image", symlinks=True)
+    for name in ("proc", "dev"):
+        shutil.rmtree(tmp_path / "image" / name, ignore_errors=True)
+    (tmp_path / "image" / "proc").symlink_to("/etc")
+    (tmp_path / "image" / "dev").write_text("a file\n")
+    image = zoneparts.squashfs(tmp_path / "image", tmp_path / "root.sqfs")
+    done = subprocess.run(["losetup", "-f", "--show", "-r", image], capture_output=True, text=True)
+    if done.returncode:
+        pytest.skip("no loop device to be had")
+    try:
+        wanted = spec("stat -c %F /proc /dev; ls /etc")
+        wanted["root"] = {"device": done.stdout.strip().removeprefix("/dev/")}
+        assert run(wanted)[0].split()[:2] == ["directory", "directory"]
+    finally:
+        subprocess.run(["losetup", "--detach", done.stdout.strip()], check=True)
+
+
+def test_a_disk_that_is_none_is_named():
+    wanted = spec("true")
+    wanted["root"] = {"device": "xvdz"}
+    failure = refused(wanted)
+    assert (failure.reason, failure.sentence.partition(":")[0]) == ("root", "mounting the image on /dev/xvdz")

@@ -129,6 +129,11 @@ def test_a_user_namespace_has_its_own_network_and_hostname():
     assert out.split() == ["inner", "lo"] and end["code"] == 0
 
 
+def test_a_user_namespace_can_go_with_the_zones_processes():
+    out, end = run(spec("id; ls /proc/1/ns >/dev/null; exit 3", namespaces={"user": FULL, "pid": "zone"}))
+    assert out.startswith("uid=0(root)") and "Permission denied" in out and end["code"] == 3
+
+
 def test_denied_setgroups_are_denied():
     denied = FULL | {"deny_setgroups": True}
     out, _ = run(spec("cat /proc/self/setgroups", namespaces={"user": denied}))

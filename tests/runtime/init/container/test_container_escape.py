@@ -96,6 +96,15 @@ def test_the_first_process_is_the_command_and_no_part_of_the_runtime():
     assert out.startswith("/bin/sh\n") and "cannot create /proc/1/exe: Text file busy" in out and "bin" in out
 
 
+def test_the_reaper_cannot_be_looked_into():
+    out, _ = run(
+        spec("readlink /proc/1/exe; cat /proc/1/mem; (echo 0 > /proc/1/fd/4); cat /proc/1/environ", {"init": True})
+    )
+    assert len(out.splitlines()) == 3 and out.count("Permission denied") == 3  # readlink says nothing
+    assert run(spec(call("ptrace", 16, 1, 0, 0), {"init": True}))[0] == f"-1 {EPERM}\n"
+    assert run(spec(call("process_vm_readv", 1, 0, 0, 0, 0, 0), {"init": True}))[0] == f"-1 {EPERM}\n"
+
+
 # Mount targets an image chooses: CVE-2019-19921, CVE-2021-30465, CVE-2023-27561, CVE-2026-41579
 
 

@@ -460,6 +460,40 @@ def test_a_later_process_that_cannot_start_is_explained_and_the_container_goes_o
         assert len(box.container.cgroup.pids()) == 2 and box.run("echo fine")[0] == "fine\n"
 
 
+def test_a_paused_container_takes_no_process():
+    with live(spec("echo up; sleep 100")) as box:
+        box.line()
+        box.container.freeze(frozen=True)
+        with pytest.raises(ContainerFailure, match="expected running, got paused"):
+            box.container.enter({"argv": ["id"]})
+
+
+def test_a_container_in_a_user_namespace_has_a_terminal():
+    wanted = spec(
+        "echo > /dev/console; readlink /proc/self/fd/0; id -u", {"tty": True, "uid": 9}, namespaces={"user": FULL}
+    )
+    assert run(wanted)[0] == "\r\n/dev/pts/0\r\n9\r\n"
+
+
+def test_a_user_that_the_namespace_does_not_have_fails_the_start():
+    few = {"uid_maps": [[0, 100000, 10]], "gid_maps": [[0, 100000, 10]]}
+    failure = refused(spec("true", {"uid": 50, "gid": 5}, namespaces={"user": few}))
+    assert (failure.reason, failure.sentence) == ("user", "giving descriptor 1 to user 50: Invalid argument")
+    failure = refused(spec("true", {"uid": 5, "gid": 50}, namespaces={"user": few}))
+    assert (failure.reason, failure.sentence) == ("user", "becoming group 50: Invalid argument")
+
+
+def test_a_limit_without_its_controller_fails_before_anything_runs():
+    root = Path(containers.cgroup_root())
+    if "memory" in (root / "cgroup.controllers").read_text():
+        pytest.skip("this machine's cgroup v2 tree has the controller")
+    failure = refused(spec("true", limits={"memory_max": 1 << 20}))
+    assert failure.reason == "cgroup" and "expected the controller memory, got" in failure.sentence
+    assert not (root / "containers" / "test").exists()
+    with live(spec("sleep 100")) as box, pytest.raises(ContainerFailure, match="expected the controller pids"):
+        box.container.update({"pids_max": 5})
+
+
 def test_a_process_can_be_run_in_a_user_namespace():
     with live(spec("echo up; sleep 100", namespaces={"user": FULL})) as box:
         box.line()

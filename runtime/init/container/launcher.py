@@ -294,11 +294,12 @@ def _run_child(run: "Callable[[_Child], None]", stdio: Stdio, socket_fd: int, st
 def _hear(ours: _socket.socket, pid: int, *, staged: bool) -> tuple[int, int]:
     """(pid of the process, master of its terminal or -1) once the command runs. Raises ContainerFailure."""
     main = None if staged else pid
-    master, ready, failure = -1, False, None
+    master, ready = -1, False
+    failure: ContainerFailure | None = None
     end = time.monotonic() + START_TIMEOUT_S
     poll = select.poll()
     poll.register(ours.fileno(), select.POLLIN)
-    while failure is None:
+    while True:
         if not poll.poll(max(0, int((end - time.monotonic()) * 1000))):
             failure = ContainerFailure("process", f"expected the command to run within {START_TIMEOUT_S:.0f} s")
             break
@@ -306,7 +307,7 @@ def _hear(ours: _socket.socket, pid: int, *, staged: bool) -> tuple[int, int]:
         data, rights, _, _ = ours.recvmsg(_MAX_MESSAGE_BYTES, space, _socket.MSG_CMSG_CLOEXEC)
         kind, text = data[:1], data[1:].decode("utf-8", "replace")
         if not data:
-            if not ready or main is None:
+            if failure is None and (not ready or main is None):
                 failure = ContainerFailure("process", "the process ended before its command was executed")
             break
         if kind == b"P":
@@ -315,7 +316,8 @@ def _hear(ours: _socket.socket, pid: int, *, staged: bool) -> tuple[int, int]:
             (master,) = unpack("i", rights[0][2][:4])
         elif kind == b"R":
             ready = True
-        else:
+        elif failure is None:
+            # Not the end yet: the pid of a process that failed at once may come behind its failure.
             reason, _, sentence = text.partition(" ")
             failure = ContainerFailure(reason, sentence)
     if staged:

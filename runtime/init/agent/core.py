@@ -18,6 +18,8 @@ MYPY = False
 if MYPY:  # for annotations only: not imported in the zone
     from collections.abc import Callable
 
+    from runtime.init.container.container import Container as Runtime
+
 MAIN = "main"
 _HOST_S = 5.0  # a zone that has ended waits so long for a host that has not come yet
 _STORED_S = 2.0  # and so long for one that makes no progress in taking what is left
@@ -69,6 +71,11 @@ class Agent:
             raise Refused("container", f"container {name!r:.80}: expected one of {sorted(self.containers)}")
         return found
 
+    def runtime_of(self, name: str) -> "Runtime | None":
+        """The container runtime's side of a container that runs, for others that share its namespaces."""
+        found = self.containers.get(name)
+        return found.runtime_if_running() if found is not None else None
+
     def start_main(self, container: Container) -> None:
         """Run the zone's workload; the zone ends with it, or when it cannot start."""
         self.containers[container.name] = container
@@ -81,8 +88,7 @@ class Agent:
         main = self.containers.get(MAIN)
         for container in list(self.containers.values()):
             if container.running:
-                own = container.process["stop_signal"]
-                container.stop(number if container is main or not isinstance(own, int) else own, timeout_s)
+                container.stop(number if container is main else None, timeout_s)
         if main is None or not main.running:
             self._end_when_all_have("code 0")
 

@@ -23,7 +23,7 @@ from pipeline.errors import PipelineError
 from pipeline.fetch import debian
 from pipeline.oci import TITLE, Digest
 
-VERSION = 1
+VERSION = 2
 RECIPES = recipes.PROJECT / "os"
 SCHEMA = RECIPES / "init.schema.json"
 FREEZE = Path(__file__).with_name("freeze.py")
@@ -49,7 +49,7 @@ def sources(project: Path = recipes.PROJECT) -> dict[str, Path]:
     files = [project / "runtime" / "__init__.py", *sorted((project / "runtime" / "init").rglob("*.py"))]
     # The one part of the pipeline that a zone has, too: styrolite compiles the filters of bundles.
     files += [project / "pipeline" / "__init__.py", *sorted((project / "pipeline" / "seccomp").glob("*.py"))]
-    files += sorted((project / "runtime" / "init").glob("*.c"))
+    files += sorted([*(project / "runtime" / "init").glob("*.c"), *(project / "runtime" / "init").glob("*.ld")])
     return {str(file.relative_to(project)): file for file in files} | {FREEZE.name: FREEZE}
 
 
@@ -120,6 +120,7 @@ def compile_script(recipe: dict[str, Any], names: list[str]) -> str:
     archive = f"/usr/lib/{python}/config-{recipe['python']}-x86_64-linux-gnu/lib{python}.a"
     freeze = [f"/usr/bin/{python}", "-I", "-S", "-B", f"/{_BUILD}/{FREEZE.name}", f"/{_BUILD}/frozen.c"]
     link = ["/usr/bin/gcc", *recipe["cflags"], f"-ffile-prefix-map=/{_BUILD}=.", f"-I/usr/include/{python}"]
+    link += [f"-Wl,-T,/{_BUILD}/{name}" for name in names if name.endswith(".ld")]
     link += ["-o", f"/{_BUILD}/init", *c_files, f"/{_BUILD}/frozen.c", archive, *recipe["libraries"]]
     # HOME is named because gcc and Python look there; LC_ALL because messages are read by people.
     settings = 'PATH=/usr/sbin:/usr/bin HOME=/nonexistent LC_ALL=C SOURCE_DATE_EPOCH="$SOURCE_DATE_EPOCH"'

@@ -102,7 +102,6 @@ def test_the_reaper_cannot_be_looked_into():
     )
     assert len(out.splitlines()) == 3 and out.count("Permission denied") == 3  # readlink says nothing
     assert run(spec(call("ptrace", 16, 1, 0, 0), {"init": True}))[0] == f"-1 {EPERM}\n"
-    assert run(spec(call("process_vm_readv", 1, 0, 0, 0, 0, 0), {"init": True}))[0] == f"-1 {EPERM}\n"
 
 
 # Mount targets an image chooses: CVE-2019-19921, CVE-2021-30465, CVE-2023-27561, CVE-2026-41579

@@ -172,12 +172,19 @@ def metadata_version() -> str:
 
 
 async def _until_end(options: argparse.Namespace, manager: Any, signals: Signals) -> int:
+    from runtime.host.api import host_pb2 as pb
     from runtime.host.serve.host import HostService
     from runtime.host.serve.notify import notify
     from runtime.host.serve.server import HostServer
     from runtime.host.serve.tls import SYSTEM_DIRECTORY
 
-    server = HostServer([HostService(manager)], path=options.run / SOCKET, tls=(SYSTEM_DIRECTORY, options.run / "tls"))
+    async def check() -> Any:
+        report = await manager.check()
+        findings = [pb.CheckFinding(**vars(finding)) for finding in report.findings]
+        return pb.CheckReply(findings=findings, looked_at=report.looked_at, unseen=report.unseen)
+
+    services = [HostService(manager, check=check)]
+    server = HostServer(services, path=options.run / SOCKET, tls=(SYSTEM_DIRECTORY, options.run / "tls"))
     await server.start()
     daemonstate.say("serving", run=options.run)
     notify("READY=1")

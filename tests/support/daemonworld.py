@@ -28,7 +28,7 @@ from runtime.host.daemon.core import Settings
 from runtime.host.daemon.edge import Edge
 from runtime.host.daemon.manager import Manager
 from runtime.host.daemon.model import BootRequest
-from support.fakeagent import FakeLink, Guest
+from support.fakeguest import FakeLink, Guest
 from support.hypervisor import FakeXen
 from support.kernels import kernel_elf
 from support.xenstored import FakeXenstored
@@ -403,7 +403,7 @@ def _blob(data: bytes) -> Descriptor:
     return Descriptor("application/octet-stream", Digest.of(data), len(data))
 
 
-def run(work: Awaitable[Any], timeout_s: float = 60.0) -> Any:
+def run(work: Awaitable[Any], timeout_s: float = 30.0) -> Any:
     """A coroutine to its end."""
 
     async def bounded() -> Any:

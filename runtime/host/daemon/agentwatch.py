@@ -76,32 +76,47 @@ async def follow_state(core: Core, zone: Zone, run: Run) -> None:
 
 
 async def follow_agent(core: Core, zone: Zone, run: Run, link: AgentLink) -> None:
-    """Take the agent's notes in order, and its HELLO whenever it answers anew."""
-    notes: asyncio.Queue[Json] = asyncio.Queue(_MAX_NOTES)
+    """Take what the agent tells, in order: each session's HELLO says what there is, its notes what changes."""
+    heard: asyncio.Queue[tuple[bool, Json]] = asyncio.Queue(_MAX_NOTES)
+    known: Json | None = None
+
+    def greeted() -> None:
+        nonlocal known
+        if link.connected.is_set() and link.hello is not known and not heard.full():
+            known = link.hello
+            heard.put_nowait((True, known))
 
     def noted(note: Json) -> None:
-        if not notes.full():  # a zone that floods loses notes of its own; its exit is in xenstore too
-            notes.put_nowait(note)
+        greeted()
+        if not heard.full():  # a zone that floods loses notes of its own; its exit is in xenstore too
+            heard.put_nowait((False, note))
 
-    link.on_note(noted)
-    greeter = asyncio.ensure_future(_greet(core, zone, run, link))
-    try:
+    async def watch_sessions() -> None:
         while True:
-            await take_note(core, zone, run, await notes.get())
+            await link.connected.wait()
+            greeted()
+            await core.clock.sleep(_LOOK_AGAIN_S)
+
+    async def take() -> None:
+        while True:
+            is_hello, document = await heard.get()
+            await (_take_hello if is_hello else take_note)(core, zone, run, document)
+
+    end = link.on_note(noted)
+    try:
+        await asyncio.gather(watch_sessions(), take())
     finally:
-        greeter.cancel()
+        end()
 
 
-async def _greet(core: Core, zone: Zone, run: Run, link: AgentLink) -> None:
-    """Once for each session: it is told by its HELLO what there is."""
-    await link.connected.wait()
-    boot = link.hello.get("boot")
+async def _take_hello(core: Core, zone: Zone, run: Run, hello: Json) -> None:
+    boot = hello.get("boot")
     if isinstance(boot, Mapping):
         run.zone_timings = {
             str(name)[:_MAX_WORD]: float(at) for name, at in boot.items() if isinstance(at, (int, float))
         }
     zone.changes.tell()
-    for container in _list(link.hello.get("containers")):
+    for container in _list(hello.get("containers")):
         if container.get("id") == MAIN:
             await _main_is(core, zone, run, container)
         for heard in core.note_takers:

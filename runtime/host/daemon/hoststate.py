@@ -10,6 +10,9 @@ from ipaddress import ip_network
 from pathlib import Path
 
 from runtime.errors import RuntimeFault
+from runtime.host.check.check import check as compare
+from runtime.host.check.look_host import Places
+from runtime.host.check.model import Report
 from runtime.host.daemon import blobs, ending
 from runtime.host.daemon.core import Core
 from runtime.host.daemon.edge import KIB_PER_PAGE, rss_kib
@@ -111,6 +114,25 @@ async def prune(core: Core, *, zones: bool, unused_blobs: bool, dry_run: bool) -
             if not dry_run:
                 await core.thread(path.unlink, True)
     return Pruned(tuple(removed), freed)
+
+
+async def check(core: Core) -> Report:
+    """See Manager.check."""
+    run_dir = core.settings.run_dir
+
+    def look() -> Report:
+        # Sockets, locks and what the lab's agent keeps beside them are no zone's; the networks' directories are.
+        own = [str(path) for path in run_dir.iterdir() if path.name != "net"]
+        return compare(
+            core.edge.hypervisor,
+            core.edge.xenstore,
+            core.ledgers.all,
+            places=Places(directories=(run_dir,)),
+            allowed=own,
+            loop_files=[str(store) for store in core.edge.stores],
+        )
+
+    return await core.thread(look)
 
 
 def _still_ended(zone: Zone) -> bool:

@@ -9,8 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.oci import Descriptor, Digest
+from runtime.boot.attend import LoopAttendant
 from runtime.boot.model import Domid
 from runtime.errors import RuntimeFault
+from runtime.host.check.model import Report
 from runtime.host.daemon import (
     adopt,
     blobs,
@@ -57,6 +59,7 @@ from runtime.host.daemon.zone import Zone, info
 from runtime.host.ledger import boot_id
 
 END_TIMEOUT_S = 60.0
+XENSTORE_LOOK_S = 5.0
 SNOOPED = 1000  # frames that wait for whoever looks on
 
 
@@ -84,6 +87,8 @@ class Manager:
     async def start(self) -> None:
         """Open the state, adopt what runs, end what is unfinished, boot what the restart policies say."""
         settings = self._settings
+        if self._edge.attendant is None:
+            self._edge.attendant = LoopAttendant(asyncio.get_running_loop())
         settings.run_dir.mkdir(parents=True, exist_ok=True, mode=0o755)
         settings.state_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
         database = await asyncio.to_thread(Database, settings.state_dir / "zones.sqlite")
@@ -96,6 +101,7 @@ class Manager:
         await adopt.recover(core)
         await self.workloads.settle()
         core.background(ending.reap(core))
+        core.background(self._watch_xenstore())
 
     async def close(self, *, end_zones: bool = False) -> None:
         """Let go of everything; zones run on and are adopted by the next manager, unless they are to end."""
@@ -121,6 +127,12 @@ class Manager:
     async def until_fatal(self) -> str:
         """Return when this zoned cannot go on, with the reason; the next one adopts its zones."""
         return await asyncio.shield(self.core.fatal)
+
+    async def _watch_xenstore(self) -> None:
+        """A xenstored that was restarted knows nothing of our watches: the next zoned looks at everything anew."""
+        while not self._edge.xenstore.gone:
+            await self._clock.sleep(XENSTORE_LOOK_S)
+        self.core.give_up("xenstored went away")
 
     def _died(self, domid: Domid, reason: str) -> None:
         """From the thread that watches domains."""
@@ -364,6 +376,10 @@ class Manager:
     async def status(self) -> HostStatus:
         """The hypervisor, this domain, zoned itself."""
         return await hoststate.status(self.core, self._started)
+
+    async def check(self) -> Report:
+        """Compare Xen, xenstore and this host with the ledgers, both ways."""
+        return await hoststate.check(self.core)
 
     async def networks(self) -> list[NetworkInfo]:
         """The networks of live zones."""

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from support.daemonworld import Host, Killed, run
-from support.fakeagent import CRASH
+from support.fakeguest import CRASH
 
 from runtime.host.daemon.errors import StateDamaged
 from runtime.host.daemon.manager import Manager

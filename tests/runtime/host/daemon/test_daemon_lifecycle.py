@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from support.daemonworld import Host, run
-from support.fakeagent import CRASH, Guest
+from support.fakeguest import CRASH, Guest
 
 from pipeline.bundle.model import Process
 from runtime.errors import RuntimeFault

@@ -254,7 +254,7 @@ def task_faults():
 
 
 def task_bench():
-    """measure and compare with the goals: ./doit bench [boot|pipeline|fresh]; each bench makes what it needs"""
+    """measure and compare with the goals: ./doit bench [boot|pipeline|fresh|command]; each bench makes what it needs"""
     return {
         "actions": [(task.run_checks, [[], [PYTHON, "tests/bench/run.py"]])],
         "pos_arg": "arguments",

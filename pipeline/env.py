@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from pipeline.cachekey import action_key
 from pipeline.config import Config, load_config
@@ -16,6 +16,9 @@ from pipeline.limits import Limits
 from pipeline.oci import Descriptor
 from pipeline.progress import Progress
 from pipeline.store import Store
+
+if TYPE_CHECKING:
+    from pipeline.fetch.auth import Credentials
 
 T = TypeVar("T")
 SPOOLS_KEPT_BYTES = 2 << 30  # of inflated layers, between the stages of one process
@@ -38,6 +41,7 @@ class Env:
 
     offline: open no socket; what is not in the store is an error.
     spools:  inflated layers that the stages of this process share.
+    known:   who we are to a registry host, instead of what docker's config.json says.
     """
 
     store: Store
@@ -46,6 +50,7 @@ class Env:
     config: Config = field(default_factory=Config)
     remote: RemoteCache | None = None
     spools: Spools | None = None
+    known: Mapping[str, Credentials] = field(default_factory=dict)
 
 
 @contextlib.contextmanager

@@ -1,14 +1,14 @@
-"""Compressed layers to plain tar bytes: gzip by ISA-L, zstd by python-zstandard, pushed through in bounded pieces.
+"""Compressed layers to plain tar bytes: gzip by ISA-L (or zlib), zstd by python-zstandard, in bounded pieces.
 
 What the bytes are is read from their first bytes, not from the media type: the diff_id decides in the end.
 """
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable, Iterator
 from typing import Any, Protocol
 
+from pipeline.deflate import deflate
 from pipeline.errors import PipelineError
 
 READ_BYTES = 256 << 10
@@ -161,11 +161,8 @@ class _Gunzip:
     """Members follow one another (RFC 1952, 2.2). Zeros are padding to a block of some tape; all else is a mistake."""
 
     def __init__(self, out: Callable[[bytes], None], subject: str) -> None:
-        from isal import isal_zlib
-
         self._out, self._subject = out, subject
-        self._make: Callable[[], Any] = functools.partial(isal_zlib.decompressobj, 31)
-        self._error: Any = isal_zlib.IsalError  # its stubs call it an instance
+        self._make, self._error = deflate().inflater, deflate().error
         self._engine = self._make()
         self._padding = False
         self._between = b""  # what follows a member and is too short to be told apart

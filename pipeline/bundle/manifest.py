@@ -30,10 +30,15 @@ def parts(bundle: Bundle) -> list[Descriptor]:
     return [Descriptor(media, part.digest, part.size_bytes, {TITLE: title}) for media, title, part in roles]
 
 
-def write(store: Store, bundle: Bundle) -> Descriptor:
-    """Store config and manifest of a bundle and give it its name; the parts must be in the store already."""
+def put(store: Store, bundle: Bundle) -> Descriptor:
+    """Store config and manifest of a bundle, without a name; the parts must be in the store already."""
     config = store.put(canonical_json(to_json(bundle)), SPEC)
-    manifest = store.put_manifest(parts(bundle), config=config, artifact_type=ARTIFACT_TYPE)
+    return store.put_manifest(parts(bundle), config=config, artifact_type=ARTIFACT_TYPE)
+
+
+def write(store: Store, bundle: Bundle) -> Descriptor:
+    """Store a bundle, as `put`, and give it its name."""
+    manifest = put(store, bundle)
     store.tag(TAG_PREFIX + bundle.name, manifest)
     return manifest
 

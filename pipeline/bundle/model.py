@@ -85,6 +85,29 @@ class Port:
 
 
 @dataclass(frozen=True)
+class RestartPolicy:
+    """name: no, on-failure, always, unless-stopped; max_retries is on-failure's, 0 for no limit."""
+
+    name: str = "no"
+    max_retries: int = 0
+
+
+@dataclass(frozen=True)
+class Volume:
+    """Something mounted at `target`, below the workload's root, besides its image.
+
+    kind:     tmpfs (memory, gone with the zone), squashfs (a file of the host, read-only), block (a device of it).
+    size_mib: of a tmpfs; 0: half of the memory.
+    """
+
+    target: str
+    kind: str = "tmpfs"
+    source: str = ""
+    readonly: bool = False
+    size_mib: int = 0
+
+
+@dataclass(frozen=True)
 class Network:
     """The zone's one interface, as the spec wants it; addresses are given at launch."""
 
@@ -115,6 +138,12 @@ class Bundle:
     late_modules: tuple[Module, ...] = ()  # loaded once the addons disk is mounted
     extensions: tuple[BundledExtension, ...] = ()
     annotations: dict[str, str] = field(default_factory=dict)
+    image: str = ""  # the reference of what it runs, for people
+    kernel_image: str = ""
+    restart: RestartPolicy = RestartPolicy()
+    stdin_open: bool = False
+    labels: dict[str, str] = field(default_factory=dict)
+    volumes: tuple[Volume, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -134,13 +163,14 @@ class Launch:
     """/zone/launch.json of the last initrd segment: what only the host knows at launch.
 
     seed:  64 hex digits of entropy, mixed into the zone's pool and used for the interpreter's hash seed.
+    process: None for a zone that idles until the host has something for it.
     root:  device of the image ("xvda"); addons: device of the addons ("xvdb") or "".
     """
 
     hostname: str
     seed: str
     modules: tuple[Module, ...]
-    process: Process
+    process: Process | None
     root: str = "xvda"
     addons: str = ""
     late_modules: tuple[Module, ...] = ()

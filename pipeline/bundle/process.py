@@ -42,6 +42,8 @@ def resolve_process(spec: ZoneSpec, config: dict[str, Any], *, passwd: bytes, gr
     environment.setdefault("PATH", DEFAULT_PATH)
     environment.setdefault("HOME", account.home or "/")
     environment.setdefault("HOSTNAME", spec.hostname)
+    if spec.tty:
+        environment.setdefault("TERM", "xterm")
     for text in (*argv, *environment, *environment.values()):
         if "\0" in text:
             raise BadImageConfig(subject, expected="arguments and environment without NUL", got=repr(text)[:80])
@@ -56,6 +58,7 @@ def resolve_process(spec: ZoneSpec, config: dict[str, Any], *, passwd: bytes, gr
         uid=account.uid,
         gid=account.gid,
         groups=account.groups,
+        tty=spec.tty,
         stop_signal=stop_signal,
         stop_timeout_s=spec.stop_timeout_s,
     )

@@ -11,13 +11,16 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.bundle.errors import BadSpec
-from pipeline.bundle.model import ExtensionChoice, ModuleWish, Network, Port, Resources
+from pipeline.bundle.model import ExtensionChoice, ModuleWish, Network, Port, Resources, RestartPolicy, Volume
+from pipeline.bundle.volumes import parse_volume
 from pipeline.errors import PipelineError
 from pipeline.recipe import PROJECT, load
 
 ZONES = PROJECT / "zones"
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,62}")
 DEFAULT_KERNEL = "recipe:debian-cloud"
+DEFAULT_MEMORY_MIB = 256
+RESTARTS = ("no", "on-failure", "always", "unless-stopped")
 
 
 @dataclass(frozen=True)
@@ -45,6 +48,11 @@ class ZoneSpec:
     stop_signal: int | None = None
     stop_timeout_s: int = 10
     annotations: dict[str, str] = field(default_factory=dict)
+    restart: RestartPolicy = RestartPolicy()
+    stdin_open: bool = False
+    tty: bool = False
+    labels: dict[str, str] = field(default_factory=dict)
+    volumes: tuple[Volume, ...] = ()
 
 
 def load_spec(name: str, directory: Path = ZONES) -> ZoneSpec:
@@ -62,7 +70,6 @@ def parse_spec(name: str, document: dict[str, Any], *, subject: str) -> ZoneSpec
     """Turn a document that fits the schema into a ZoneSpec; checks what a schema cannot say."""
     resources, dns, root = (document.get(key, {}) for key in ("resources", "dns", "root"))
     kernel_options, stop = document.get("kernel_options", {}), document.get("stop", {})
-    memory_mib, vcpus = resources.get("memory_mib", 256), resources.get("vcpus", 1)
     ports = tuple(parse_port(text, subject=f"{subject}: key ports") for text in document.get("ports", []))
     _refuse_double_ports(ports, subject)
     for address in dns.get("nameservers", []):
@@ -78,7 +85,7 @@ def parse_spec(name: str, document: dict[str, Any], *, subject: str) -> ZoneSpec
         user=document.get("user"),
         workdir=document.get("workdir"),
         hostname=document.get("hostname", hostname_of(name)),
-        resources=Resources(memory_mib, memory_mib, vcpus, vcpus),
+        resources=parse_resources(resources, subject=f"{subject}: key resources"),
         ports=ports,
         network=Network(
             document.get("network", {}).get("mtu", 1500),
@@ -93,6 +100,11 @@ def parse_spec(name: str, document: dict[str, Any], *, subject: str) -> ZoneSpec
         stop_signal=signal_number(stop["signal"], subject=f"{subject}: key stop.signal") if "signal" in stop else None,
         stop_timeout_s=stop.get("timeout_s", 10),
         annotations=document.get("annotations", {}),
+        restart=parse_restart(document.get("restart", "no"), subject=f"{subject}: key restart"),
+        stdin_open=document.get("stdin_open", False),
+        tty=document.get("tty", False),
+        labels=document.get("labels", {}),
+        volumes=_volumes(document.get("volumes", []), subject=f"{subject}: key volumes"),
     )
 
 
@@ -106,6 +118,34 @@ def check_references(spec: ZoneSpec, parse: Callable[[str], object], directory: 
         except PipelineError as error:
             subject = f"{directory / spec.name}.toml: key {key}: {error.subject}"
             raise type(error)(subject, expected=error.expected, got=error.got, hint=error.hint) from None
+
+
+def parse_resources(given: dict[str, int], *, subject: str) -> Resources:
+    """Memory and vCPUs, each with what it may become while the zone runs: as it is, unless a maximum is given."""
+    memory_mib, vcpus = given.get("memory_mib", DEFAULT_MEMORY_MIB), given.get("vcpus", 1)
+    found = Resources(memory_mib, given.get("memory_max_mib", memory_mib), vcpus, given.get("vcpus_max", vcpus))
+    for key, initial, most in (
+        ("memory_max_mib", found.memory_mib, found.memory_max_mib),
+        ("vcpus_max", found.vcpus, found.vcpus_max),
+    ):
+        if most < initial:
+            raise BadSpec(f"{subject}.{key}", expected=f"at least {initial}, what the zone begins with", got=f"{most}")
+    return found
+
+
+def parse_restart(text: str, *, subject: str) -> RestartPolicy:
+    """`no`, `on-failure[:MAX]`, `always` or `unless-stopped`."""
+    name, colon, most = text.partition(":")
+    if name not in RESTARTS or (colon and (name != "on-failure" or not re.fullmatch("[1-9][0-9]{0,5}", most))):
+        raise BadSpec(subject, expected="no, on-failure[:MAX], always or unless-stopped", got=repr(text))
+    return RestartPolicy(name, int(most or 0))
+
+
+def _volumes(items: list[Any], *, subject: str) -> tuple[Volume, ...]:
+    """Each as `-v` has it, each target once."""
+    found = tuple(parse_volume(text, subject=f"{subject}[{index}]") for index, text in enumerate(items))
+    _refuse_twice([volume.target for volume in found], "target", subject)
+    return found
 
 
 def _extensions(items: list[Any], *, subject: str) -> tuple[ExtensionChoice, ...]:

@@ -42,18 +42,28 @@ class BundleParams:
 
 
 def run(params: BundleParams, env: Env) -> BundleResult:
-    """Write the bundle's config and manifest to the store and name them `zones/NAME`.
+    """Write the bundle's config and manifest to the store and name them `zones/NAME`. Raises as `resolve`."""
+    bundle = resolve(params, env.store)
+    return BundleResult(manifest.write(env.store, bundle), bundle)
 
-    Raises:  BadImageConfig, NoSuchUser, BadSpec, StoreDamaged.
-    """
-    spec, store = params.spec, env.store
+
+def run_unnamed(params: BundleParams, env: Env) -> BundleResult:
+    """As `run`, without the name: for a zone that is made once, and whose bundle goes when nothing runs from it."""
+    bundle = resolve(params, env.store)
+    return BundleResult(manifest.put(env.store, bundle), bundle)
+
+
+def resolve(params: BundleParams, store: Store) -> Bundle:
+    """The bundle of a spec and its parts. Raises BadImageConfig, NoSuchUser, BadSpec, StoreDamaged."""
+    spec = params.spec
+    _refuse_disks(spec)
     process = resolve_process(
         spec,
         store.read_json(params.fetch.config.digest),
         passwd=_read(store, params.unpack.passwd),
         group=_read(store, params.unpack.group),
     )
-    bundle = Bundle(
+    return Bundle(
         name=spec.name,
         kernel=params.initrd.kernel_elf,
         kernel_release=params.initrd.release,
@@ -72,8 +82,21 @@ def run(params: BundleParams, env: Env) -> BundleResult:
         readonly_root=spec.readonly_root,
         overlay_size_mib=spec.overlay_size_mib,
         annotations=spec.annotations,
+        image=spec.image,
+        kernel_image=spec.kernel,
+        restart=spec.restart,
+        stdin_open=spec.stdin_open,
+        labels=spec.labels,
+        volumes=spec.volumes,
     )
-    return BundleResult(manifest.write(store, bundle), bundle)
+
+
+def _refuse_disks(spec: ZoneSpec) -> None:
+    """Volumes no zoned plugs in yet: refused, as a zone without its data would be worse."""
+    for volume in spec.volumes:
+        if volume.kind != "tmpfs":
+            subject = f"zone {spec.name}: volume {volume.source}:{volume.target}"
+            raise BadSpec(subject, expected="tmpfs", got=f"a {volume.kind}, which zoned does not plug in yet")
 
 
 def command_line(spec: ZoneSpec) -> str:

@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 
 from pipeline.config import RegistryConfig
 from pipeline.errors import DigestMismatch
+from pipeline.fetch.auth import Credentials
 from pipeline.fetch.endpoint import endpoints, tls_by_host
 from pipeline.fetch.errors import NoSuchImage, RegistryError, Unreachable
 from pipeline.fetch.http import Client, Patience, body
@@ -33,6 +34,7 @@ class RegistrySource:
 
     registries: settings by host; a mirror that gives no answer or does not have something is passed over.
     config:     docker's config.json; the user's own if None.
+    known:      who we are to a host, instead of what that file says.
     """
 
     def __init__(
@@ -42,11 +44,18 @@ class RegistrySource:
         patience: Patience | None = None,
         config: Path | None = None,
         registries: Mapping[str, RegistryConfig] | None = None,
+        known: Mapping[str, Credentials] | None = None,
     ) -> None:
-        registries = registries or {}
+        registries, known = registries or {}, known or {}
         self._client = Client(patience, tls=tls_by_host(registries))
         self._sessions = [
-            Session(found, self._client, config=config, attempts=MIRROR_ATTEMPTS if found.mirror else 0)
+            Session(
+                found,
+                self._client,
+                config=config,
+                attempts=MIRROR_ATTEMPTS if found.mirror else 0,
+                known=known.get(found.host),
+            )
             for found in endpoints(reference, registries)
         ]
         self._dead: set[Session] = set()

@@ -6,7 +6,7 @@ import threading
 from pathlib import Path
 from typing import Any
 
-from pipeline.fetch.auth import challenges, credentials
+from pipeline.fetch.auth import Credentials, challenges, credentials
 from pipeline.fetch.endpoint import Endpoint
 from pipeline.fetch.errors import NoSuchImage, RegistryError
 from pipeline.fetch.http import Client, origin, redacted, said
@@ -21,11 +21,20 @@ class Session:
 
     config:   docker's config.json; the user's own if None.
     attempts: instead of the client's patience.
+    known:    who we are there, instead of what that file says.
     """
 
-    def __init__(self, endpoint: Endpoint, client: Client, *, config: Path | None = None, attempts: int = 0) -> None:
+    def __init__(
+        self,
+        endpoint: Endpoint,
+        client: Client,
+        *,
+        config: Path | None = None,
+        attempts: int = 0,
+        known: Credentials | None = None,
+    ) -> None:
         self.endpoint = endpoint
-        self._client, self._config, self._attempts = client, config, attempts
+        self._client, self._config, self._attempts, self._known = client, config, attempts, known
         self._authorization = ""
         self._guard = threading.Lock()
 
@@ -62,7 +71,7 @@ class Session:
 
     def authorize(self, header: str, subject: str) -> str:
         """The Authorization header a WWW-Authenticate header asks for, or "" where we have none."""
-        known = credentials(self.endpoint.host, self._config)
+        known = self._known or credentials(self.endpoint.host, self._config)
         for challenge in challenges(header):
             if challenge.scheme == "bearer":
                 if known is not None and known.registry_token:

@@ -42,7 +42,7 @@ class _Registry:
 
     def __init__(self, reference: RegistryReference, env: Env, patience: Patience | None) -> None:
         self._reference, self._offline, self._registries = reference, env.offline, env.config.registries
-        self._patience = patience
+        self._patience, self._known = patience, env.known
         self._made: RegistrySource | None = None
         self._guard = threading.Lock()
 
@@ -74,7 +74,9 @@ class _Registry:
 
         with self._guard:
             if self._made is None:
-                self._made = RegistrySource(self._reference, patience=self._patience, registries=self._registries)
+                self._made = RegistrySource(
+                    self._reference, patience=self._patience, registries=self._registries, known=self._known
+                )
             return self._made
 
 

@@ -39,12 +39,17 @@ def pull_image(reference: str, env: Env, *, platform: str = "") -> Descriptor:
     """
     asked = str(Platform.parse(platform or DEFAULT_PLATFORM))
     manifest = bring(reference, env, platform=asked)
-    tag = tag_of(reference, asked)
-    there = env.store.tags().get(tag)
-    if there is None or there.digest != manifest.digest:
-        annotations = {REFERENCE: canonical(reference), PLATFORM: asked, PULLED: _now()}
-        env.store.tag(tag, Descriptor(manifest.media_type, manifest.digest, manifest.size_bytes, annotations))
+    name_image(reference, manifest, env.store, asked)
     return manifest
+
+
+def name_image(reference: str, manifest: Descriptor, store: Store, platform: str) -> None:
+    """Name a manifest of the store by the reference it came by; nothing is written where it has that name."""
+    tag = tag_of(reference, platform)
+    there = store.tags().get(tag)
+    if there is None or there.digest != manifest.digest:
+        annotations = {REFERENCE: canonical(reference), PLATFORM: platform, PULLED: _now()}
+        store.tag(tag, Descriptor(manifest.media_type, manifest.digest, manifest.size_bytes, annotations))
 
 
 def bring(reference: str, env: Env, *, platform: str = "") -> Descriptor:

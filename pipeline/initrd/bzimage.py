@@ -16,7 +16,7 @@ from typing import NoReturn
 
 from pipeline.errors import SentenceError
 from pipeline.initrd.errors import BadKernel
-from pipeline.initrd.kernelelf import kernel_elf
+from pipeline.initrd.kernelelf import kernel_elf, load_libraries
 
 MAX_IMAGE_BYTES = 256 << 20
 NOBODY = 65534
@@ -25,10 +25,8 @@ _CPU_S = 120
 
 
 def main() -> NoReturn:
-    """The child. Everything it needs is imported before it gives its rights away."""
-    import libarchive  # noqa: F401
-    import zstandard  # noqa: F401
-
+    """The child. Everything it needs is loaded before it gives its rights away."""
+    load_libraries()
     subject = sys.argv[1]
     confine()
     try:

@@ -6,11 +6,13 @@ Source:  Documentation/arch/x86/boot.rst of Linux; xen/include/public/elfnote.h;
 
 from __future__ import annotations
 
+import contextlib
 import lzma
 import struct
 import zlib
 from collections.abc import Callable, Iterator
 
+from pipeline.initrd import lz4
 from pipeline.initrd.errors import BadKernel
 
 MAX_ELF_BYTES = 256 << 20
@@ -90,17 +92,15 @@ def _unzstd(data: bytes, limit: int) -> bytes:
 
 
 def _unlz4(data: bytes, limit: int) -> bytes:
-    """The legacy frame, which only libarchive's filter reads."""
-    import libarchive
+    return lz4.unpacker()(data, limit)
 
-    out = bytearray()
-    with libarchive.memory_reader(data, format_name="raw", filter_name="lz4") as archive:
-        for entry in archive:
-            for block in entry.get_blocks():
-                out += block
-                if len(out) >= limit:
-                    return bytes(out)
-    return bytes(out)
+
+def load_libraries() -> None:
+    """Load what may be needed; where something is missing, only kernels that are packed so are refused."""
+    with contextlib.suppress(ImportError):
+        import zstandard  # noqa: F401
+    with contextlib.suppress(OSError):
+        lz4.unpacker()
 
 
 def _plain(data: bytes, limit: int) -> bytes:

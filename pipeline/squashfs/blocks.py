@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from types import TracebackType
 from typing import NamedTuple
 
+from pipeline.deflate import deflate
 from pipeline.squashfs.library import Compress, SquashFailed
 
 UNCOMPRESSED = 1 << 24  # in the size word of a block
@@ -165,8 +166,6 @@ class BlockWriter:
     """
 
     def __init__(self, fd: int, start: int, make: Callable[[], Compress], *, threads: int, block_bytes: int) -> None:
-        from isal import isal_zlib
-
         self.fragments: list[tuple[int, int]] = []
         self.end = start
         self._fd, self._block_bytes = fd, block_bytes
@@ -174,7 +173,7 @@ class BlockWriter:
         self._compressors = Compressors(make, threads=threads, block_bytes=block_bytes)
         self._under_way: deque[_Job | Stored] = deque()  # jobs, and after a file's last one the file
         self._jobs = 0
-        self._checksum: Callable[[bytes, int], int] = isal_zlib.crc32  # tells what to compare, decides nothing
+        self._checksum = deflate().crc32  # tells what to compare, decides nothing
         # Key: checksum of the head, and size. Value: where such a tail was read, and where it lies now.
         self._tails: dict[tuple[int, int], list[tuple[int, int, int, int]]] = {}
         self._files: dict[tuple[int, ...], list[int]] = {}

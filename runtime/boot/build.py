@@ -14,9 +14,10 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from runtime.boot import nodes, p2m, pagetable, startinfo, vbd, vcpu, vif
+from runtime.boot import nodes, p2m, pagetable, pvconsole, startinfo, vbd, vcpu, vif
 from runtime.boot.abi import rings
 from runtime.boot.abi.start_info import PAGE_SHIFT, PAGE_SIZE
+from runtime.boot.channel import Channel
 from runtime.boot.console import Console
 from runtime.boot.domain import Domain
 from runtime.boot.doors import Hypervisor
@@ -26,6 +27,7 @@ from runtime.boot.plan import PAGES_PER_MIB, DomainPlan
 from runtime.boot.teardown import teardown
 
 if TYPE_CHECKING:
+    from runtime.boot.attend import Attendant
     from runtime.boot.xenstore import Transaction, XenStore
 
 log = logging.getLogger(__name__)
@@ -38,15 +40,22 @@ _ZEROS = bytes(1 << 20)
 
 
 def build_domain(
-    plan: DomainPlan, hypervisor: Hypervisor, xenstore: XenStore, record: RecordFunction, *, console_log: Path
+    plan: DomainPlan,
+    hypervisor: Hypervisor,
+    xenstore: XenStore,
+    record: RecordFunction,
+    *,
+    console_log: Path,
+    attendant: Attendant | None = None,
 ) -> Domain:
     """Build a domain; it is paused, its back ends are starting, its console is attached.
 
     Shape:   record(kind, **fields) must have made the record durable when it returns; see `teardown.py` for kinds.
+             attendant serves the consoles, by default a thread for all zones of this process.
     Raises:  BadSpec, OutOfMemory, HypervisorFault, XenstoreFault; after each, and after any other exception, nothing
              of the domain is left. Where that cannot be done, a note on the exception says so.
     """
-    builder = _Builder(plan, hypervisor, xenstore, record)
+    builder = _Builder(plan, hypervisor, xenstore, record, attendant)
     try:
         return builder.build(console_log)
     except BaseException as problem:
@@ -55,11 +64,20 @@ def build_domain(
 
 
 class _Builder:
-    def __init__(self, plan: DomainPlan, hypervisor: Hypervisor, xenstore: XenStore, record: RecordFunction) -> None:
+    def __init__(
+        self,
+        plan: DomainPlan,
+        hypervisor: Hypervisor,
+        xenstore: XenStore,
+        record: RecordFunction,
+        attendant: Attendant | None,
+    ) -> None:
         self._plan, self._spec, self._layout = plan, plan.spec, plan.layout
         self._hypervisor, self._xenstore, self._record_function = hypervisor, xenstore, record
         self._records: list[dict[str, Any]] = []
+        self._attendant = attendant
         self._console: Console | None = None
+        self._channel: Channel | None = None
         self._timings: dict[str, float] = {}
 
     def build(self, console_log: Path) -> Domain:
@@ -88,7 +106,12 @@ class _Builder:
         with self._phase("console"):
             mfn, port = console
             self._record("console", domid=domid, uuid=spec.uuid, mfn=mfn, port=port, log=str(console_log))
-            self._console = Console(hypervisor, domid, mfn, port, console_log, name=spec.name)
+            self._console = Console(
+                hypervisor, domid, mfn, port, console_log, name=spec.name, attendant=self._attendant
+            )
+            if spec.agent_channel:
+                self._record("channel", domid=domid, uuid=spec.uuid)
+                self._channel = Channel(hypervisor, self._xenstore, domid, name=spec.name, attendant=self._attendant)
         return Domain(
             domid=domid,
             uuid=spec.uuid,
@@ -96,6 +119,7 @@ class _Builder:
             hypervisor=hypervisor,
             xenstore=self._xenstore,
             console=self._console,
+            channel=self._channel,
             records=tuple(self._records),
             backend_domid=spec.backend_domid,
             has_vif=spec.vif is not None,
@@ -105,8 +129,9 @@ class _Builder:
     def undo(self, problem: BaseException) -> None:
         """Give everything back; a failure to do so becomes a note on `problem`."""
         try:
-            if self._console is not None:
-                self._console.close()
+            for held in (self._channel, self._console):
+                if held is not None:
+                    held.close()
             teardown(self._records, self._hypervisor, self._xenstore)
         except Exception as second:
             log.warning("teardown after a failed build: %s", second)
@@ -137,6 +162,8 @@ class _Builder:
             planned += vbd.plan_vbd(disk, domid, device_number=number, backend_domid=spec.backend_domid)
         if spec.vif is not None:
             planned += vif.plan_vif(spec.vif, domid, backend_domid=spec.backend_domid)
+        if spec.agent_channel:
+            planned += pvconsole.plan_console(domid)
         self._record(
             "xenstore",
             domid=domid,
@@ -144,6 +171,7 @@ class _Builder:
             backend_domid=spec.backend_domid,
             has_vif=spec.vif is not None,
             disks=[[disk.vdev, disk.device] for disk in spec.disks],
+            agent_channel=spec.agent_channel,
         )
 
         def write(transaction: Transaction) -> None:

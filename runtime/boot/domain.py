@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from runtime.boot import nodes, vif
+from runtime.boot.channel import Channel
 from runtime.boot.console import Console
 from runtime.boot.doors import Hypervisor
 from runtime.boot.errors import DeviceFault, TeardownFault
@@ -19,6 +20,7 @@ from runtime.boot.model import Domid, EvtchnPort, Mfn, ShutdownState, ZoneState
 from runtime.boot.teardown import Record, teardown
 
 if TYPE_CHECKING:
+    from runtime.boot.attend import Attendant
     from runtime.boot.xenstore import Watch, XenStore
 
 log = logging.getLogger(__name__)
@@ -32,6 +34,7 @@ class Domain:
     """A domain of ours. Leaving its `with` block destroys it.
 
     records: what the ledger holds of it; enough for `teardown` and `adopt`.
+    channel: the bytes of its agent, where it has one.
     timings: seconds by phase of the build.
     """
 
@@ -41,6 +44,7 @@ class Domain:
     hypervisor: Hypervisor
     xenstore: XenStore
     console: Console
+    channel: Channel | None
     records: tuple[Record, ...]
     backend_domid: int = 0
     has_vif: bool = False
@@ -95,9 +99,15 @@ class Domain:
         path = f"{nodes.domain_path(self.domid)}/zone/control/stop"
         self.xenstore.write(path, f"{signal} {timeout_s:g}")
 
+    def let_go(self) -> None:
+        """Give up console and channel; the domain goes on, and whoever comes next may `adopt` it. Twice is fine."""
+        if self.channel is not None:
+            self.channel.close()
+        self.console.close()
+
     def destroy(self, *, timeout_s: float = 30.0) -> None:
         """End it and remove all that belongs to it; twice is fine. Raises TeardownFault where Xen does not let go."""
-        self.console.close()
+        self.let_go()
         teardown(self.records, self.hypervisor, self.xenstore, timeout_s=timeout_s)
 
     def __enter__(self) -> Domain:
@@ -117,7 +127,9 @@ def shutdown_state(hypervisor: Hypervisor, domid: Domid, uuid: str) -> ShutdownS
     return ShutdownState(domid, "destroyed") if info.dying else None
 
 
-def adopt(records: Sequence[Record], hypervisor: Hypervisor, xenstore: XenStore) -> Domain | None:
+def adopt(
+    records: Sequence[Record], hypervisor: Hypervisor, xenstore: XenStore, *, attendant: Attendant | None = None
+) -> Domain | None:
     """Take over a running domain from its records, after the process that built it is gone; None if it is gone too.
 
     Raises:  TeardownFault where the records are of a build that was never finished: tear it down.
@@ -127,7 +139,8 @@ def adopt(records: Sequence[Record], hypervisor: Hypervisor, xenstore: XenStore)
     if info is None or info.dying:
         return None
     name = str(by_kind["domain"]["name"])
-    if "console" not in by_kind or "xenstore" not in by_kind:
+    has_channel = bool(by_kind.get("xenstore", {}).get("agent_channel"))
+    if "console" not in by_kind or "xenstore" not in by_kind or has_channel > ("channel" in by_kind):
         raise TeardownFault(f"domain {info.domid} of zone {name}", got="its build was not finished")
     ring = by_kind["console"]
     console = Console(
@@ -137,7 +150,15 @@ def adopt(records: Sequence[Record], hypervisor: Hypervisor, xenstore: XenStore)
         EvtchnPort(int(ring["port"])),
         Path(str(ring["log"])),
         name=name,
+        attendant=attendant,
     )
+    try:
+        channel = None
+        if has_channel:
+            channel = Channel(hypervisor, xenstore, info.domid, name=name, attendant=attendant)
+    except BaseException:
+        console.close()
+        raise
     return Domain(
         domid=info.domid,
         uuid=info.uuid,
@@ -145,6 +166,7 @@ def adopt(records: Sequence[Record], hypervisor: Hypervisor, xenstore: XenStore)
         hypervisor=hypervisor,
         xenstore=xenstore,
         console=console,
+        channel=channel,
         records=tuple(records),
         backend_domid=int(by_kind["xenstore"]["backend_domid"]),
         has_vif=bool(by_kind["xenstore"]["has_vif"]),

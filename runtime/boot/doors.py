@@ -14,7 +14,7 @@ from runtime.boot.abi import domctl as abi
 from runtime.boot.abi import hypercall, sysctl
 from runtime.boot.abi.start_info import SHUTDOWN_REASONS
 from runtime.boot.errors import HypervisorFault, NotOnXen
-from runtime.boot.model import Domid, EvtchnPort, Mfn
+from runtime.boot.model import Domid, EvtchnPort, GrantRef, Mfn
 from runtime.boot.privcmd import Door, EventChannel, Privcmd
 
 _POPULATE_BATCH = 1 << 16  # extents per hypercall: half a megabyte of hypercall memory
@@ -146,6 +146,10 @@ class Hypervisor:
     def map_grant_table(self, domid: Domid) -> AbstractContextManager[memoryview]:
         """The first page of a domain's grant table."""
         return self._door.map_grant_table(domid)
+
+    def map_grant(self, domid: Domid, reference: GrantRef) -> AbstractContextManager[memoryview]:
+        """A page a domain has granted us; unmapped at exit."""
+        return self._door.map_grant(domid, reference)
 
     def alloc_unbound(self, domid: Domid, remote: Domid) -> EvtchnPort:
         """Make a port in `domid` that `remote` may bind to."""

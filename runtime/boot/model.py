@@ -9,6 +9,7 @@ Domid = NewType("Domid", int)
 Pfn = NewType("Pfn", int)
 Mfn = NewType("Mfn", int)
 EvtchnPort = NewType("EvtchnPort", int)
+GrantRef = NewType("GrantRef", int)
 
 DEFAULT_CMDLINE = (
     "console=hvc0 quiet panic=-1 mitigations=off cryptomgr.notests rcupdate.rcu_expedited=1 random.trust_cpu=on"
@@ -46,6 +47,7 @@ class DomainSpec:
 
     ramdisk:         raw newc segments, loaded one after the other, each padded to 4 bytes.
     launch_segment:  the last segment, made for this one boot (`launch.py`).
+    agent_channel:   give it a second console (hvc1), which carries the bytes of its agent.
     backend_domid:   the domain that serves disks and network; 0 until there are driver zones.
     """
 
@@ -61,6 +63,7 @@ class DomainSpec:
     launch_segment: bytes = b""
     disks: tuple[Disk, ...] = ()
     vif: Vif | None = None
+    agent_channel: bool = True
     backend_domid: int = 0
 
     @property

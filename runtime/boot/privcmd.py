@@ -21,9 +21,10 @@ from runtime.boot.abi import hypercall as abi
 from runtime.boot.abi import ioctl
 from runtime.boot.abi.start_info import PAGE_SIZE
 from runtime.boot.errors import HypervisorFault, NotOnXen
-from runtime.boot.model import Domid, EvtchnPort
+from runtime.boot.model import Domid, EvtchnPort, GrantRef
 
 _PRIVCMD, _HYPERCALL, _EVTCHN = "/dev/xen/privcmd", "/dev/xen/hypercall", "/dev/xen/evtchn"
+_GNTDEV = "/dev/xen/gntdev"
 _PROT_READ_WRITE, _MAP_SHARED = 3, 1
 _MAP_FAILED = ctypes.c_void_p(-1).value
 
@@ -67,6 +68,9 @@ class Door(Protocol):
     def map_grant_table(self, domid: Domid, nr_frames: int = 1) -> AbstractContextManager[memoryview]:
         """The first pages of another domain's grant table; asked for more than there are, Xen makes them."""
 
+    def map_grant(self, domid: Domid, reference: GrantRef) -> AbstractContextManager[memoryview]:
+        """A page another domain has granted us; unmapped at exit, when no slice of it may be left."""
+
     def bind_event_channel(self, domid: Domid, port: EvtchnPort) -> EventChannel:
         """Join an event channel another domain has left open for us."""
 
@@ -84,6 +88,7 @@ class Privcmd:
             ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int, ctypes.c_int, ctypes.c_int, ctypes.c_long,
         ]  # fmt: skip
         self._libc.munmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t]
+        self._gntdev = -1
         self._privcmd = _open(_PRIVCMD)
         try:
             self._memory = _open(_HYPERCALL)
@@ -135,26 +140,47 @@ class Privcmd:
             with _view(address, length) as view:
                 yield view
 
+    @contextmanager
+    def map_grant(self, domid: Domid, reference: GrantRef) -> Iterator[memoryview]:
+        """Map a granted page. The device is opened with the first: a domain can be built without its module.
+
+        Source:  include/uapi/xen/gntdev.h: the first ioctl takes a place in the driver's table, mmap maps it.
+        """
+        if self._gntdev < 0:
+            self._gntdev = _open(_GNTDEV)
+        name = f"grant {reference} of domain {domid}"
+        request = bytearray(ioctl.GNTDEV_MAP_GRANT_REF.pack(1, 0, domid, reference))
+        self._ioctl(f"map {name}", ioctl.IOCTL_GNTDEV_MAP_GRANT_REF, request, self._gntdev)
+        index = ioctl.GNTDEV_MAP_GRANT_REF.unpack(request)[1]
+        try:
+            with self._mapped(name, self._gntdev, PAGE_SIZE, index) as address, _view(address, PAGE_SIZE) as view:
+                yield view
+        finally:
+            place = bytearray(ioctl.GNTDEV_UNMAP_GRANT_REF.pack(index, 1))
+            self._ioctl(f"unmap {name}", ioctl.IOCTL_GNTDEV_UNMAP_GRANT_REF, place, self._gntdev)
+
     def bind_event_channel(self, domid: Domid, port: EvtchnPort) -> EventChannel:
         """Join a port that was allocated for us in another domain."""
         return BoundChannel(domid, port)
 
     def close(self) -> None:
-        """Close both devices."""
-        for descriptor in (self._privcmd, self._memory):
+        """Close the devices."""
+        for descriptor in (self._privcmd, self._memory, self._gntdev):
             if descriptor >= 0:
                 os.close(descriptor)
-        self._privcmd = self._memory = -1
+        self._privcmd = self._memory = self._gntdev = -1
 
-    def _ioctl(self, name: str, number: int, request: bytes) -> int:
+    def _ioctl(self, name: str, number: int, request: bytes | bytearray, descriptor: int | None = None) -> int:
+        """An ioctl of privcmd, or another device; it writes what it returns into a bytearray."""
+        data = request if isinstance(request, bytearray) else bytearray(request)
         try:
-            return int(fcntl.ioctl(self._privcmd, number, bytearray(request), True))
+            return int(fcntl.ioctl(self._privcmd if descriptor is None else descriptor, number, data, True))
         except OSError as error:
             raise _fault(name, error.errno or errno.EIO) from error
 
     @contextmanager
-    def _mapped(self, name: str, descriptor: int, length: int) -> Iterator[int]:
-        address = self._libc.mmap(None, length, _PROT_READ_WRITE, _MAP_SHARED, descriptor, 0)
+    def _mapped(self, name: str, descriptor: int, length: int, offset: int = 0) -> Iterator[int]:
+        address = self._libc.mmap(None, length, _PROT_READ_WRITE, _MAP_SHARED, descriptor, offset)
         if address == _MAP_FAILED:
             raise _fault(name, ctypes.get_errno())
         try:
@@ -205,7 +231,7 @@ def _open(path: str, flags: int = 0) -> int:
     except PermissionError as error:
         raise NotOnXen(path, got="no permission", hint="booting zones needs root") from error
     except OSError as error:
-        hint = "is this a control domain, with the modules xen-privcmd and xen-evtchn loaded?"
+        hint = "is this a control domain, with the modules xen-privcmd, xen-evtchn and xen-gntdev loaded?"
         raise NotOnXen(path, got=os.strerror(error.errno or 0), hint=hint) from error
 
 

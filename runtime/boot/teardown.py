@@ -5,6 +5,7 @@ Records (each is written before what it names is taken; the ledger adds nothing 
   xenstore  domid, uuid, backend_domid, disks      trees of this domain may exist
   vbd       domid, uuid, vdev, device              a disk was plugged in since (`hotplug.py`); "vbd.gone": taken back
   console   domid, uuid, mfn, port, log            its console may be bound (`domain.adopt` binds it again)
+  channel   domid, uuid                            its agent channel may be bound, where its nodes say (likewise)
 """
 
 from __future__ import annotations

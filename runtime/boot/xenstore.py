@@ -257,25 +257,40 @@ class Transaction:
 
 
 class Watch:
-    """A watch on one path. Events are hints: look again, and expect one at the start."""
+    """A watch on one path. Events are hints: look again, and expect one at the start.
 
-    def __init__(self, client: _Client, path: str) -> None:
-        self._client, self._path = client, path.encode("ascii")
+    notify: called for each event, from the thread that receives them all: it must neither block nor raise.
+    """
+
+    def __init__(self, client: _Client, path: str, notify: Callable[[], None] | None = None) -> None:
+        self._client, self._path, self._notify = client, path.encode("ascii"), notify
         self._token = b"zonewright-%d" % next(_tokens)
         self._queue: queue.Queue[bytes | None] = queue.Queue()
+        self._closed = False
         self.events = self  # pyxs's router calls subscriber.events.put
         check_watch_path(self._path)
         client.router.subscribe(self._token, self)
         try:
             client.ack(Op.WATCH, self._path + NUL, self._token + NUL)
         except PyXSError as problem:
-            client.router.unsubscribe(self._token, self)
+            client.router.monitors.pop(self._token, None)
             raise _fault(path, problem) from problem
 
     def put(self, path: bytes | None) -> None:
         """Called by the router's thread: never blocks."""
         if path is _GONE or self._queue.qsize() < _MAX_EVENTS:
             self._queue.put(path)
+        if self._notify is not None:
+            self._notify()
+
+    def take(self) -> bool:
+        """Take all events that wait; True if there were any."""
+        found = False
+        while True:
+            try:
+                found = self._queue.get_nowait() is not _GONE or found
+            except queue.Empty:
+                return found
 
     def wait(self, timeout_s: float) -> str | None:
         """The path that changed, or None after timeout_s. Raises XenstoreFault when xenstored is gone."""
@@ -288,13 +303,15 @@ class Watch:
         return path.decode("ascii", "replace") if path else None
 
     def close(self) -> None:
-        """End the watch; wakes a waiter no earlier than its time-out."""
+        """End the watch; wakes a waiter no earlier than its time-out; twice is fine."""
+        if self._closed:
+            return
+        self._closed = True
         try:
             self._client.ack(Op.UNWATCH, self._path + NUL, self._token + NUL)
         except PyXSError:
             pass  # gone with its connection
-        if self in self._client.router.monitors.get(self._token, ()):
-            self._client.router.unsubscribe(self._token, self)
+        self._client.router.monitors.pop(self._token, None)  # the token is this watch's alone
 
     def __enter__(self) -> Watch:
         return self
@@ -319,6 +336,11 @@ class XenStore:
             raise XenstoreFault(
                 connection.path or "xenstore", got=str(problem), hint="is xenstored running in this domain?"
             ) from problem
+
+    @property
+    def gone(self) -> bool:
+        """Has xenstored gone away? It does not come back to this connection."""
+        return bool(self._client.router.gone)
 
     def read(self, path: str) -> str | None:
         """A value, or None where there is no such node. Bytes that are not ASCII become "\\ufffd"."""
@@ -390,9 +412,9 @@ class XenStore:
         except PyXSError as problem:
             raise _fault(f"introduce domain {domid}", problem) from problem
 
-    def watch(self, path: str) -> Watch:
+    def watch(self, path: str, notify: Callable[[], None] | None = None) -> Watch:
         """Watch a path, or "@releaseDomain"."""
-        return Watch(self._client, path)
+        return Watch(self._client, path, notify)
 
     def close(self) -> None:
         """Close the connection; ends all watches."""

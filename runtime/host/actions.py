@@ -4,31 +4,30 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable
+from collections.abc import Generator, Iterator
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 from pipeline.bundle import manifest
 from pipeline.bundle.model import Bundle
 from pipeline.env import intact
 from pipeline.errors import StoreDamaged
 from pipeline.jsonmodel import to_json
-from pipeline.oci import Descriptor
+from pipeline.oci import Descriptor, canonical_json
 from pipeline.progress import Progress
 from pipeline.store import Store
 from runtime.errors import RuntimeFault
-from runtime.host.hosts import Host
-from runtime.host.wire import RemoteFault
 
-BOOT_TIMEOUT_S = 240.0
-WAIT_TIMEOUT_S = 300.0
+if TYPE_CHECKING:
+    from runtime.host.api.host_pb2 import BootZoneReply, BootZoneRequest, PortRule, ZoneInfo
+    from runtime.host.client.client import HostClient
+    from runtime.host.hosts import Host
+
 HTTP_TIMEOUT_S = 10.0
-
-Json = dict[str, Any]
-
-
-class ZoneBusy(RuntimeFault):
-    """A zone of that name runs already, or is being booted."""
+# What zoned may take beyond the time a zone is given to stop.
+STOP_MARGIN_S = 60.0
+# The states a boot goes through while it is waited for, and what each is the end of.
+STEPS = {"running": "build domain", "ready": "zone boots"}
 
 
 @dataclass
@@ -38,59 +37,71 @@ class Booted:
     steps:  (name, start, end) in seconds since the boot was asked for, in order.
     """
 
-    zone: Json
+    zone: ZoneInfo
     urls: list[str]
     steps: list[tuple[str, float, float]] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Wishes:
+    """How a zone is booted, besides what its bundle says.
+
+    until:   running: its domain runs; ready: its workload does; ports: and every published port answers.
+    remove:  zoned forgets the zone once it has ended.
+    """
+
+    until: str = "ports"
+    remove: bool = False
 
 
 class Timeline:
     """Notes when the steps of a boot began and ended."""
 
     def __init__(self) -> None:
-        self.origin = time.monotonic()
+        self.origin = self._last = time.monotonic()
         self.steps: list[tuple[str, float, float]] = []
 
     @contextlib.contextmanager
-    def step(self, name: str) -> Any:
+    def step(self, name: str) -> Iterator[None]:
         """A context that is one step."""
-        start = time.monotonic() - self.origin
+        self._last = time.monotonic()
         yield
-        self.steps.append((name, round(start, 4), round(time.monotonic() - self.origin, 4)))
+        self.ended(name)
+
+    def ended(self, name: str) -> None:
+        """A step that began when the one before it ended is over; each counts once."""
+        if name not in (noted for noted, *_ in self.steps):
+            start, self._last = self._last, time.monotonic()
+            self.steps.append((name, round(start - self.origin, 4), round(self._last - self.origin, 4)))
 
 
 def boot(host: Host, store: Store, name: str, *, wait: bool = True, progress: Progress) -> Booted:
     """Boot the zone `name` from its bundle in the store.
 
     wait:    return when its workload runs and every published port answers, rather than when its domain runs.
-    Raises:  UnknownName, StoreDamaged, and what the host raises; nothing of the zone is left then.
+    Raises:  UnknownName, StoreDamaged, and what the host raises.
     """
     descriptor, bundle = manifest.find(store, name)
     return boot_bundle(host, store, descriptor, bundle, wait=wait, progress=progress)
 
 
 def boot_bundle(
-    host: Host, store: Store, descriptor: Descriptor, bundle: Bundle, *, wait: bool, progress: Progress
+    host: Host, store: Store, descriptor: Descriptor, bundle: Bundle, *, wait: bool = True, progress: Progress
 ) -> Booted:
     """Boot a bundle; see `boot`."""
+    wishes = Wishes(until="ports" if wait else "running")
     timeline = Timeline()
-    blobs = manifest.parts(bundle)
-    with _only_booter(store, bundle.name):
-        return _boot(timeline, host, store, descriptor, bundle, blobs, wait=wait, progress=progress)
+    prepare(host, store, descriptor, bundle, timeline, progress)
+    with host.connect() as client:
+        return start(client, host, descriptor, bundle, wishes, timeline, progress)
 
 
-def _boot(
-    timeline: Timeline,
-    host: Host,
-    store: Store,
-    descriptor: Descriptor,
-    bundle: Bundle,
-    blobs: list[Descriptor],
-    *,
-    wait: bool,
-    progress: Progress,
-) -> Booted:
+def prepare(
+    host: Host, store: Store, descriptor: Descriptor, bundle: Bundle, timeline: Timeline, progress: Progress
+) -> None:
+    """Check the parts of a bundle, and bring the host up. Raises StoreDamaged, and what the host raises."""
     with timeline.step("check artifacts"):
-        for blob in blobs:
+        for blob in manifest.parts(bundle):
             if not intact(store, blob):
                 raise StoreDamaged(
                     f"zone {bundle.name}: {blob.annotations.get(manifest.TITLE, 'a part')} {blob.digest.short}",
@@ -100,40 +111,82 @@ def _boot(
                 )
     with timeline.step("host up"):
         host.up(progress)
-    with host.exclusive():
-        _clear_the_way(host, bundle.name)
-        host.tidy()
-        try:
-            with timeline.step("plug disks"):
-                request = {
-                    "bundle": to_json(bundle),
-                    "manifest": str(descriptor.digest),
-                    "listen": host.listen_for(bundle.ports),
-                    "sources": host.provide(blobs),
-                }
-            with timeline.step("build domain"), progress.bar(f"zone {bundle.name}: building its domain", unit="steps"):
-                zone = _call_boot(host, request, bundle.name)
-        except BaseException:
-            with contextlib.suppress(Exception):
-                host.tidy()
-            raise
-    try:
-        with timeline.step("open ports"):
-            host.expose(zone["published"])
-        urls: list[str] = []
-        if wait:
-            with progress.bar(f"zone {bundle.name}: booting", unit="steps"):
-                with timeline.step("zone boots"):
-                    host.call("wait", {"name": bundle.name, "ports": False}, timeout_s=WAIT_TIMEOUT_S)
-                with timeline.step("workload answers"):
-                    host.call("wait", {"name": bundle.name}, timeout_s=WAIT_TIMEOUT_S)
-            with timeline.step("first answer"):
-                urls = [_url(rule) for rule in zone["published"]]
-        zone = host.call("confirm", {"name": bundle.name})
-    except BaseException:
-        _end(host, bundle.name)
-        raise
+
+
+def start(
+    client: HostClient,
+    host: Host,
+    descriptor: Descriptor,
+    bundle: Bundle,
+    wishes: Wishes,
+    timeline: Timeline,
+    progress: Progress,
+) -> Booted:
+    """Boot a checked bundle on a host that is up. A boot that fails while it is waited for leaves no zone that runs."""
+    with contextlib.ExitStack() as held:
+        held.enter_context(host.exclusive())  # until zoned knows what the zone uses, nobody may tidy that away
+        host.tidy(client)
+        with timeline.step("plug disks"):
+            host.provide(client, manifest.parts(bundle), progress)
+        request = boot_request(descriptor, bundle, host.listen_for(bundle.ports), wishes)
+        zone = _follow(client, host, request, bundle.name, timeline, progress, held)
+    urls: list[str] = []
+    if wishes.until == "ports":
+        with timeline.step("first answer"):
+            urls = [_url(rule) for rule in zone.ports]
     return Booted(zone, urls, timeline.steps)
+
+
+def boot_request(descriptor: Descriptor, bundle: Bundle, ports: list[PortRule], wishes: Wishes) -> BootZoneRequest:
+    """The request for a boot, as zoned wants it."""
+    from runtime.host.api import host_pb2 as messages
+
+    return messages.BootZoneRequest(
+        bundle=canonical_json(to_json(bundle)),
+        manifest=str(descriptor.digest),
+        ports=ports,
+        restart=messages.RestartPolicy(name=bundle.restart.name, max_retries=bundle.restart.max_retries),
+        remove=wishes.remove,
+        stdin_open=bundle.stdin_open,
+        labels=bundle.labels,
+        until_ready=wishes.until in ("ready", "ports"),
+        until_ports_answer=wishes.until == "ports",
+    )
+
+
+def _follow(
+    client: HostClient,
+    host: Host,
+    request: BootZoneRequest,
+    name: str,
+    timeline: Timeline,
+    progress: Progress,
+    held: contextlib.ExitStack,
+) -> ZoneInfo:
+    """Follow a boot to its end. Left early, by an error or Ctrl-C, the stream is cancelled, and zoned ends the zone."""
+    zone: ZoneInfo | None = None
+    exposed = False
+    replies = cast(Generator["BootZoneReply", None, None], client.stream(client.host.BootZone, request))
+    with contextlib.closing(replies), progress.bar(f"zone {name}: booting", unit="steps") as bar:
+        for reply in replies:
+            bar.advance(1)
+            if not reply.HasField("zone"):
+                continue
+            zone = reply.zone
+            if zone.state not in STEPS:
+                continue
+            held.close()
+            for state in list(STEPS)[: list(STEPS).index(zone.state) + 1]:
+                timeline.ended(STEPS[state])
+            if not exposed and all(rule.port for rule in zone.ports):
+                with timeline.step("open ports"):
+                    host.expose(zone.ports)
+                exposed = True
+    if request.until_ports_answer:
+        timeline.ended("workload answers")
+    if zone is None:
+        raise RuntimeFault(f"zone {name}", expected="word of its boot", got="none", hint="zone ps -a")
+    return zone
 
 
 def _remedy(descriptor: Descriptor, bundle: Bundle) -> str:
@@ -143,80 +196,56 @@ def _remedy(descriptor: Descriptor, bundle: Bundle) -> str:
     return f"./doit bundle zone={bundle.name} makes it again"
 
 
-def _call_boot(host: Host, request: Json, name: str) -> Json:
-    try:
-        return host.call("boot", request, timeout_s=BOOT_TIMEOUT_S)
-    except RemoteFault:
-        raise  # zoned said no, and has taken back what it began
-    except BaseException:
-        with contextlib.suppress(Exception):
-            host.call("stop", {"name": name, "timeout_s": 0}, timeout_s=60)
-        raise
-
-
-def _end(host: Host, name: str) -> None:
-    """A boot that failed while it waited, or was interrupted, leaves no zone, no port and no disk behind."""
-    with contextlib.suppress(Exception):
-        host.call("stop", {"name": name, "timeout_s": 0}, timeout_s=60)
-        with host.exclusive():
-            host.tidy()
-
-
-def _clear_the_way(host: Host, name: str) -> None:
-    """Refuse a zone that runs; end one whose boot was never confirmed: its booter died, as we hold its lock."""
-    for zone in zones(host):
-        if zone["name"] != name or zone["state"] not in ("creating", "running"):
-            continue
-        if zone["confirmed"]:
-            raise ZoneBusy(f"zone {name}", got="it runs already", hint=f"./doit stop zone={name} stops it")
-        host.call("stop", {"name": name, "timeout_s": 0}, timeout_s=60)
-
-
-@contextlib.contextmanager
-def _only_booter(store: Store, name: str) -> Any:
-    """One boot of a zone at a time; the lock dies with its holder."""
-    with store.try_lock(f"boot-{name}") as held:
-        if not held:
-            raise ZoneBusy(f"zone {name}", got="it is being booted by another command", temporary=True)
-        yield
-
-
-def stop(host: Host, name: str, *, timeout_s: float | None = None, progress: Progress) -> Json:
-    """Stop a zone and take back its ports and disks; raises UnknownZone when the host has none of that name."""
-    params: Json = {"name": name} | ({} if timeout_s is None else {"timeout_s": timeout_s})
-    with progress.bar(f"zone {name}: stopping", unit="steps"):
-        zone = host.call("stop", params, timeout_s=(timeout_s or 3600) + 60)
-        with host.exclusive():
-            host.tidy()
+def stop(host: Host, name: str, *, timeout_s: float | None = None, progress: Progress) -> ZoneInfo:
+    """Stop a zone and take back its ports and disks; raises RemoteFault when the host has none of that name."""
+    with host.connect() as client, progress.bar(f"zone {name}: stopping", unit="steps"):
+        zone = client.run(stop_zone(client, name, timeout_s))
+        tidy(host, client)
     return zone
 
 
-def zones(host: Host) -> list[Json]:
-    """Every zone of a host that is up; none when it is not."""
-    return list(host.call("list", {})["zones"]) if host.is_up() else []
+async def stop_zone(client: HostClient, name: str, timeout_s: float | None) -> ZoneInfo:
+    """Stop a zone; what the host keeps for it is taken back by `tidy`."""
+    from runtime.host.api.host_pb2 import StopZoneRequest
+
+    # Without a timeout of ours the zone's own counts, which only zoned knows.
+    wait_s = None if timeout_s is None else timeout_s + STOP_MARGIN_S
+    request = StopZoneRequest(zone=name, timeout_s=timeout_s)
+    return await client.acall(client.host.StopZone, request, timeout_s=wait_s)
 
 
-def follow_logs(host: Host, name: str, write: Callable[[str], None], *, follow: bool, tail: int) -> None:
-    """A zone's console: its last lines and, if asked, what comes until it ends."""
-    reply = host.call("logs", {"name": name, "tail": tail})
-    if reply["text"]:
-        write(reply["text"] + "\n")
-    while follow:
-        before = reply["offset"]
-        reply = host.call("logs", {"name": name, "offset": before})
-        if reply["text"]:
-            write(reply["text"])
-        elif reply["ended"]:
-            return
-        else:
-            time.sleep(0.3)  # the console has no event to wait for across the channel
+def tidy(host: Host, client: HostClient) -> None:
+    """Take back ports and disks that no zone uses any more."""
+    with host.exclusive():
+        host.tidy(client)
 
 
-def _url(rule: Json) -> str:
+def stopped_line(zone: ZoneInfo) -> str:
+    """`zone nginx is stopped: exit code 0`."""
+    return f"zone {zone.name} is stopped{': ' + zone.exit.text if zone.exit.text else ''}"
+
+
+def up_line(booted: Booted) -> str:
+    """`zone nginx is up: http://127.0.0.1:8080/`."""
+    where = ", ".join(booted.urls) or ", ".join(booted.zone.addresses)
+    return f"zone {booted.zone.name} is up: {where}"
+
+
+def zones(host: Host) -> list[ZoneInfo]:
+    """Every zone of a host that is up; none when it is not. Raises HostDown where one that is up does not answer."""
+    from runtime.host.api.host_pb2 import ListZonesRequest
+
+    if not host.is_up():
+        return []
+    with host.connect() as client:
+        return list(client.call(client.host.ListZones, ListZonesRequest(all=True)).zones)
+
+
+def _url(rule: Any) -> str:
     """`http://…/` when the port answers HTTP, else `tcp://…`."""
     import http.client
 
-    address, port = rule["host_address"], rule["host_port"]
+    address, port = rule.host_address, rule.host_port
     shown = f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
     connection = http.client.HTTPConnection(address, port, timeout=HTTP_TIMEOUT_S)
     try:

@@ -39,7 +39,7 @@ def boot(zone: str | None, wait: str, host: str | None) -> None:
     """Boot a zone, say where it answers, keep the timeline in build/boot/NAME.json."""
     from pipeline.task import env
     from runtime.host import actions
-    from runtime.host.cli import up_line
+    from runtime.host.cli.documents import zone_document
     from runtime.host.hosts import select_host
 
     name = _named(zone, "boot")
@@ -47,10 +47,10 @@ def boot(zone: str | None, wait: str, host: str | None) -> None:
         raise NoZoneNamed("wait=…", expected="yes or no", got=repr(wait))
     store, progress = env().store, env().progress
     booted = actions.boot(select_host(store, host), store, name, wait=wait == "yes", progress=progress)
-    document = {"zone": booted.zone, "steps": to_json(booted.steps)}
+    document = {"zone": zone_document(booted.zone), "steps": to_json(booted.steps)}
     write_atomic(PROJECT / "build" / "boot" / f"{name}.json", canonical_json(document) + b"\n")
     progress.close()
-    sys.stdout.write(up_line(booted) + "\n")
+    sys.stdout.write(actions.up_line(booted) + "\n")
     sys.stdout.flush()
 
 
@@ -79,5 +79,4 @@ def stop(zone: str | None, host: str | None) -> None:
     name = _named(zone, "stop")
     stopped = actions.stop(select_host(env().store, host), name, progress=env().progress)
     env().progress.close()
-    how = f": {stopped['exit_text']}" if stopped["exit_text"] else ""
-    sys.stdout.write(f"zone {name} is stopped{how}\n")
+    sys.stdout.write(actions.stopped_line(stopped) + "\n")

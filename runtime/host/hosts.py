@@ -1,13 +1,22 @@
-"""Which machine zones run on, and what differs between them: how a blob gets there, and how a port gets back."""
+"""Which machine zones run on, and what differs between machines: how a blob gets there, and how a port gets back.
+
+    xen                this machine's zoned; it is started when it is first needed
+    lab                Xen in QEMU: blobs are hot-plugged disks, ports are forwarded by QEMU
+    ssh: tls: unix:    a zoned that somebody else looks after: blobs are sent, ports are open on that machine
+
+All else is one code path: a HostClient, whatever the address.
+"""
 
 from __future__ import annotations
 
 import contextlib
+import ipaddress
 import os
+import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -16,25 +25,27 @@ from pipeline.oci import Descriptor
 from pipeline.progress import Progress
 from pipeline.store import Store
 from runtime.errors import RuntimeFault
+from runtime.host.client.endpoint import SOCKET, Endpoint, endpoint_of
+from runtime.host.client.endpoint import host_name as host_name
+from runtime.host.faults import HostDown
+from runtime.host.unixsocket import connect_unix
 
 if TYPE_CHECKING:
+    from runtime.host.api.host_pb2 import PortRule, ZoneInfo
+    from runtime.host.client.client import HostClient
     from runtime.host.lab.lab import Lab
 
-SOCKET = Path("/run/zonewright/zoned.sock")
-CONTROL_DOMAIN_FLAG = Path("/proc/xen/capabilities")
-ZONED_START_TIMEOUT_S = 30.0
+SYSTEMD = Path("/run/systemd/system")
+UNIT = "zoned.service"
+ZONED_START_TIMEOUT_S = 60.0
+POLL_S = 0.05
 IDLE_DISKS = 8
 
 Json = dict[str, Any]
-OnEvent = Callable[[Json], None]
 
 
 class NoSuchHost(RuntimeFault):
-    """A host that is neither `xen` nor `lab`."""
-
-
-class HostDown(RuntimeFault):
-    """The host is not up, or its zoned does not answer."""
+    """A host that a command has no use for."""
 
 
 class BlobInUse(RuntimeFault):
@@ -50,125 +61,156 @@ class Host(Protocol):
         """Make it ready for zones; at once if it is."""
 
     def is_up(self) -> bool:
-        """Could `call` succeed now?"""
+        """Could `connect` lead anywhere? A cheap look."""
 
-    def call(self, method: str, params: Json, *, on_event: OnEvent | None = None, timeout_s: float = 60.0) -> Json:
-        """One call of zoned."""
+    def connect(self) -> HostClient:
+        """A client of its zoned."""
 
-    def provide(self, blobs: Iterable[Descriptor]) -> dict[str, Json]:
-        """Make blobs of the local store reachable; digest -> source, as `runtime.host.sources` reads them."""
+    def provide(self, client: HostClient, blobs: Iterable[Descriptor], progress: Progress) -> None:
+        """Make blobs of the local store reachable for its zoned."""
 
-    def listen_for(self, ports: Iterable[Port]) -> list[Json]:
-        """Where zoned is to listen so that `expose` can lead each port to the user's machine."""
+    def listen_for(self, ports: Iterable[Port]) -> list[PortRule]:
+        """Where zoned is to listen so that `expose` can lead each port to where users are."""
 
-    def expose(self, published: Iterable[Json]) -> None:
+    def expose(self, published: Iterable[PortRule]) -> None:
         """Lead the ports zoned published to the user's machine."""
 
-    def tidy(self) -> None:
+    def tidy(self, client: HostClient) -> None:
         """Take back what no zone of this host uses any more; only inside `exclusive`."""
 
     def exclusive(self) -> contextlib.AbstractContextManager[None]:
         """Held from `tidy` until zoned knows the zone that uses what `provide` gave."""
 
 
-def host_name(name: str | None = None) -> str:
-    """`name`, else $ZONE_HOST, else xen on a control domain, else lab."""
-    return name or os.environ.get("ZONE_HOST") or ("xen" if is_control_domain() else "lab")
-
-
 def select_host(store: Store, name: str | None = None, *, flags: Json | None = None) -> Host:
-    """The host of that name; see `host_name` for the default. flags: settings of a lab. Raises NoSuchHost."""
+    """The host of that address; see `host_name` for the default. flags: settings of a lab. Raises BadHostAddress."""
     name = host_name(name)
     if name == "xen":
-        return XenHost()
+        return XenHost(store)
     if name == "lab":
         return LabHost(store, flags=flags)
-    raise NoSuchHost(
-        f"host {name!r}", expected="xen or lab", got=name, hint="ssh:// and tls:// hosts are not built yet"
-    )
+    return RemoteHost(store, endpoint_of(name))
 
 
-def is_control_domain() -> bool:
-    """Is this machine a control domain of Xen?"""
-    try:
-        return "control_d" in CONTROL_DOMAIN_FLAG.read_text()
-    except OSError:
-        return False
+class RemoteHost:
+    """A zoned behind an address. Its machine is somebody else's to start."""
 
-
-class XenHost:
-    """This machine: a control domain. zoned is started when it is first needed."""
-
-    name = "xen"
-
-    def __init__(self, store: Store | None = None) -> None:
-        self._store = store
+    def __init__(self, store: Store, endpoint: Endpoint) -> None:
+        self.name, self._store, self._endpoint = endpoint.name, store, endpoint
 
     def up(self, progress: Progress) -> None:
-        if self.is_up():
-            return
-        progress.say("starting zoned")
-        SOCKET.parent.mkdir(parents=True, exist_ok=True, mode=0o755)
-        log = open(SOCKET.parent / "zoned.log", "ab")  # noqa: SIM115 - the daemon keeps it
-        subprocess.Popen(
-            [sys.executable, "-m", "runtime.host.zoned"],
-            stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=log,
-            start_new_session=True,
-            env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
-        )
-        deadline = time.monotonic() + ZONED_START_TIMEOUT_S
-        while not self.is_up():
-            if time.monotonic() > deadline:
-                tail = (SOCKET.parent / "zoned.log").read_text(errors="replace").strip().splitlines()[-1:]
-                raise HostDown(
-                    "zoned",
-                    expected=f"an answer within {ZONED_START_TIMEOUT_S:.0f} s",
-                    got=tail[0] if tail else "none",
-                    hint=f"see {SOCKET.parent / 'zoned.log'}",
-                )
-            time.sleep(0.1)
+        """Nothing to do: ssh starts a zoned where it leads to, and whoever serves TLS is up."""
 
     def is_up(self) -> bool:
-        try:
-            return bool(self.call("ping", {}, timeout_s=5).get("pong"))
-        except RuntimeFault:
-            return False
+        return True
 
-    def call(self, method: str, params: Json, *, on_event: OnEvent | None = None, timeout_s: float = 60.0) -> Json:
-        from runtime.host.wire import Client, ConnectionLost
+    def connect(self) -> HostClient:
+        from runtime.host.client import connect
 
-        try:
-            with Client.connect(SOCKET) as client:
-                return dict(client.call(method, params, on_event=on_event, timeout_s=timeout_s))
-        except ConnectionLost:
-            raise HostDown("zoned", got=f"nothing listens on {SOCKET}", hint="zone host up") from None
+        return connect(self._endpoint)
 
-    def provide(self, blobs: Iterable[Descriptor]) -> dict[str, Json]:
-        store = self._store or Store()
-        return {str(blob.digest): {"kind": "file", "path": str(store.path(blob.digest))} for blob in blobs}
+    def provide(self, client: HostClient, blobs: Iterable[Descriptor], progress: Progress) -> None:
+        from runtime.host.upload import upload
 
-    def listen_for(self, ports: Iterable[Port]) -> list[Json]:
+        upload(client, self._store, blobs, progress)
+
+    def listen_for(self, ports: Iterable[Port]) -> list[PortRule]:
+        from runtime.host.api.host_pb2 import PortRule
+
         return [
-            {
-                "host_address": port.host_address,
-                "host_port": port.host_port,
-                "address": port.host_address,
-                "port": port.host_port,
-                "zone_port": port.zone_port,
-            }
+            PortRule(
+                host_address=self._seen_from_here(port.host_address),
+                host_port=port.host_port,
+                address=port.host_address,
+                port=port.host_port,
+                zone_port=port.zone_port,
+                protocol=port.protocol,
+            )
             for port in ports
         ]
 
-    def expose(self, published: Iterable[Json]) -> None:
-        """Nothing to do: zoned listens on this machine."""
+    def _seen_from_here(self, address: str) -> str:
+        """A port open on every address of another machine is reached by that machine's name."""
+        return self._endpoint.host if self._endpoint.host and ipaddress.ip_address(address).is_unspecified else address
 
-    def tidy(self) -> None:
+    def expose(self, published: Iterable[PortRule]) -> None:
+        """Nothing to do: zoned listens on its machine."""
+
+    def tidy(self, client: HostClient) -> None:
         """Nothing to do: zoned gives back its own."""
 
     def exclusive(self) -> contextlib.AbstractContextManager[None]:
         return contextlib.nullcontext()
+
+
+class XenHost(RemoteHost):
+    """This machine: a control domain. zoned is started when it is first needed, by systemd where that knows it."""
+
+    def __init__(self, store: Store | None = None, *, path: Path = SOCKET) -> None:
+        super().__init__(store or Store(), Endpoint("host xen", "unix", path=path))
+        self.name = "xen"
+        self._path = path
+
+    def is_up(self) -> bool:
+        try:
+            connect_unix(self._path, timeout_s=5).close()
+            return True
+        except OSError:
+            return False
+
+    def up(self, progress: Progress) -> None:
+        if self.is_up():
+            return
+        if os.geteuid() != 0:
+            raise HostDown("host xen", expected=f"zoned to listen on {self._path}", got="none", hint="start it as root")
+        progress.say("starting zoned")
+        log = self._path.parent / "zoned.log"
+        if not _start_by_systemd():
+            _start(log, self._store)
+        deadline = time.monotonic() + ZONED_START_TIMEOUT_S
+        while not self.is_up():
+            if time.monotonic() > deadline:
+                raise HostDown(
+                    "zoned",
+                    expected=f"it to listen on {self._path} within {ZONED_START_TIMEOUT_S:.0f} s",
+                    got=_last_line(log),
+                    hint=f"see {log}, or `journalctl -u {UNIT}`",
+                )
+            time.sleep(POLL_S)
+
+
+def _start_by_systemd() -> bool:
+    """Start the unit; False where there is no systemd, or it has no such unit."""
+    systemctl = shutil.which("systemctl")
+    if systemctl is None or not SYSTEMD.is_dir():
+        return False
+    done = subprocess.run([systemctl, "start", UNIT], capture_output=True, text=True, timeout=90, check=False)
+    if done.returncode == 5:  # systemctl(1), exit status: program not installed
+        return False
+    if done.returncode != 0:
+        got = done.stderr.strip().splitlines()[:1] or [f"code {done.returncode}"]
+        raise HostDown(UNIT, expected="systemd to start it", got=got[0], hint=f"journalctl -u {UNIT}")
+    return True
+
+
+def _start(log: Path, store: Store) -> None:
+    log.parent.mkdir(parents=True, exist_ok=True, mode=0o755)
+    with open(log, "ab") as said:
+        subprocess.Popen(
+            [sys.executable, "-m", "runtime.host.zoned", "--store", str(store.root)],
+            stdin=subprocess.DEVNULL,
+            stdout=said,
+            stderr=said,
+            start_new_session=True,
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+        )
+
+
+def _last_line(log: Path) -> str:
+    try:
+        return (log.read_text(errors="replace").strip().splitlines() or ["nothing said"])[-1]
+    except OSError:
+        return "nothing said"
 
 
 class LabHost:
@@ -199,54 +241,59 @@ class LabHost:
     def is_up(self) -> bool:
         return self.lab.is_up()
 
-    def call(self, method: str, params: Json, *, on_event: OnEvent | None = None, timeout_s: float = 60.0) -> Json:
-        return dict(self.lab.call(method, params, on_event=on_event, timeout_s=timeout_s))
+    def connect(self) -> HostClient:
+        from runtime.host.client import connect
 
-    def provide(self, blobs: Iterable[Descriptor]) -> dict[str, Json]:
-        sources: dict[str, Json] = {}
+        # The lab's own files say where: looking further would cost each command its settings' schema.
+        return connect(endpoint_of("lab") if self._lab is None else self._lab.endpoint())
+
+    def provide(self, client: HostClient, blobs: Iterable[Descriptor], progress: Progress) -> None:
+        """zoned finds the disk of a blob by its serial number."""
         for blob in blobs:
             if self.lab.is_stale(blob):
-                self._replace(blob)
-            sources[str(blob.digest)] = {"kind": "disk", "serial": self.lab.attach(blob)}
-        return sources
+                self._replace(client, blob)
+            self.lab.attach(blob)
 
-    def _replace(self, blob: Descriptor) -> None:
-        for zone in self.call("list", {})["zones"]:
-            if zone["state"] in ("creating", "running") and str(blob.digest) in zone["blobs"]:
+    def _replace(self, client: HostClient, blob: Descriptor) -> None:
+        for zone in _live(client):
+            if str(blob.digest) in zone.blobs:
                 raise BlobInUse(
                     f"store object {blob.digest.short}",
-                    got=f"zone {zone['name']} runs from a file of it that was found damaged and has been replaced",
-                    hint=f"stop {zone['name']} first",
+                    got=f"zone {zone.name} runs from a file of it that was found damaged and has been replaced",
+                    hint=f"stop {zone.name} first",
                 )
         self.lab.detach(str(blob.digest))
 
-    def listen_for(self, ports: Iterable[Port]) -> list[Json]:
+    def listen_for(self, ports: Iterable[Port]) -> list[PortRule]:
+        from runtime.host.api.host_pb2 import PortRule
+
         wanted = list(ports)
         for port in wanted:
             self.lab.check_port(port.host_address, port.host_port)
         return [
-            {
-                "host_address": port.host_address,
-                "host_port": port.host_port,
-                "address": self.lab.dom0_address,
-                "port": 0,
-                "zone_port": port.zone_port,
-            }
+            PortRule(
+                host_address=port.host_address,
+                host_port=port.host_port,
+                address=self.lab.dom0_address,
+                port=0,
+                zone_port=port.zone_port,
+                protocol=port.protocol,
+            )
             for port in wanted
         ]
 
-    def expose(self, published: Iterable[Json]) -> None:
+    def expose(self, published: Iterable[PortRule]) -> None:
         for rule in published:
-            self.lab.forward(rule["host_address"], rule["host_port"], rule["dom0_port"])
+            self.lab.forward(rule.host_address, rule.host_port, rule.port)
 
-    def tidy(self) -> None:
+    def tidy(self, client: HostClient) -> None:
         """Drop the forwards that no zone known to zoned uses, and unplug idle disks beyond a few.
 
         A disk takes dom0 a moment to find, and kernel and init are the same for most zones: idle ones stay plugged.
         """
-        zones = [zone for zone in self.call("list", {})["zones"] if zone["state"] in ("creating", "running")]
-        used = {digest for zone in zones for digest in zone["blobs"]}
-        open_ports = {(rule["host_address"], rule["host_port"]) for zone in zones for rule in zone["published"]}
+        zones = _live(client)
+        used = {digest for zone in zones for digest in zone.blobs}
+        open_ports = {(rule.host_address, rule.host_port) for zone in zones for rule in zone.ports}
         open_ports |= self.lab.own_forwards()
         for address, port in self.lab.forwards():
             if (address, port) not in open_ports:
@@ -259,3 +306,10 @@ class LabHost:
 
     def exclusive(self) -> contextlib.AbstractContextManager[None]:
         return self.lab.exclusive()
+
+
+def _live(client: HostClient) -> list[ZoneInfo]:
+    """Every zone that holds, or will soon hold, anything."""
+    from runtime.host.api.host_pb2 import ListZonesRequest
+
+    return list(client.call(client.host.ListZones, ListZonesRequest()).zones)

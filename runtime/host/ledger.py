@@ -1,7 +1,8 @@
-"""The ledger: one append-only file per zone that names every outside resource before it is taken.
+"""The ledger: one append-only file per run of a zone that names every outside resource before it is taken.
 
-Whatever ends a zone (a stop, a failed build, its death, a new zoned after a crash) walks the same file. The directory
-lies under /run: what it names does not survive a reboot, and neither does it.
+Whatever ends a run (a stop, a failed build, its death, a new zoned after a crash) walks the same file. The directory
+lies under /run: what it names does not survive a reboot, and neither does it. A file is named by the uuid its domain
+has, and begins with the boot id of the host: a snapshot, or a /run that is a disk, may bring back one of another boot.
 """
 
 from __future__ import annotations
@@ -16,13 +17,20 @@ from runtime.errors import RuntimeFault
 
 Record = dict[str, Any]
 
+BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
+
 
 class LedgerBusy(RuntimeFault):
-    """A ledger of that name exists: its zone has not been torn down."""
+    """A ledger of that name exists: its run has not been torn down."""
+
+
+def boot_id() -> str:
+    """Which boot of this host this is."""
+    return BOOT_ID.read_text("ascii").strip()
 
 
 class Ledger:
-    """The records of one zone."""
+    """The records of one run."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -33,9 +41,10 @@ class Ledger:
 
         A torn last line can only be a record whose resource was not taken yet, so `records` may leave it out.
         """
-        line = json.dumps({"kind": kind, **fields}, separators=(",", ":")) + "\n"
+        line = "\n" + json.dumps({"kind": kind, **fields}, separators=(",", ":")) + "\n"
         fd = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC)
         try:
+            # The newline before it keeps a line that a crash tore from swallowing this one.
             os.write(fd, line.encode())
             os.fsync(fd)
         finally:
@@ -54,7 +63,7 @@ class Ledger:
         return records
 
     def close(self) -> None:
-        """Forget the zone: only after everything its records name is gone."""
+        """Forget the run: only after everything its records name is gone."""
         self.path.unlink(missing_ok=True)
 
 
@@ -66,13 +75,13 @@ class LedgerDir:
         root.mkdir(parents=True, exist_ok=True, mode=0o700)
 
     def create(self, name: str) -> Ledger:
-        """Begin the ledger of a zone; raises LedgerBusy if it has one."""
+        """Begin a ledger; raises LedgerBusy if there is one of that name."""
         path = self.root / f"{name}.jsonl"
         try:
             os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
         except FileExistsError:
             raise LedgerBusy(
-                f"zone {name}", got="it is still being torn down", hint="try again", temporary=True
+                f"run {name}", got="it is still being torn down", hint="try again", temporary=True
             ) from None
         return Ledger(path)
 

@@ -1,20 +1,21 @@
-"""Where zoned finds a blob: a file of a store on this machine, or a disk that was plugged into this domain.
+"""Where zoned finds a blob: in a store of this machine, or on a disk that was plugged into this domain.
 
-{"kind": "file", "path": P}      a real host: P lies in the store; a zone's disk then stands on loops.py
-{"kind": "disk", "serial": S}    the lab: a read-only virtio disk with that serial number
-{"kind": "block", "path": P}     a block device of this host, for volumes and scratch disks
+A disk's serial number is the first 20 hex digits of the digest, which is all a virtio disk has room for.
 """
 
 from __future__ import annotations
 
+import contextlib
 import time
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
+from pipeline.oci import Descriptor
 from runtime.errors import RuntimeFault
 
 SYS_BLOCK = Path("/sys/block")
-DISK_DEADLINE_S = 20.0
+SERIAL_DIGITS = 20
 DISK_POLL_S = 0.05
 
 
@@ -22,35 +23,40 @@ class BlobUnreachable(RuntimeFault):
     """A blob a boot needs is not where it was said to be."""
 
 
-def path_of(source: dict[str, Any]) -> Path:
-    """The file or block device that holds a blob; waits a moment for a disk just plugged in.
+@dataclass(frozen=True)
+class Source:
+    """A file, or (disk) a block device, that begins with a blob's bytes."""
 
-    Raises:  BlobUnreachable.
-    """
-    if source["kind"] == "file":
-        path = Path(source["path"])
-        if not path.is_file():
-            raise BlobUnreachable(str(path), expected="a file of the store", got="none", hint="build the zone again")
-        return path
-    if source["kind"] == "block":
-        path = Path(source["path"])
-        if not path.is_block_device():
-            raise BlobUnreachable(str(path), expected="a block device", got="none")
-        return path
-    return _disk(source["serial"])
+    path: Path
+    disk: bool
 
 
-def _disk(serial: str) -> Path:
-    deadline = time.monotonic() + DISK_DEADLINE_S
-    while True:
-        for entry in SYS_BLOCK.iterdir():
-            try:
-                if (entry / "serial").read_text().strip() == serial:
-                    return Path("/dev") / entry.name
-            except OSError:
-                continue
-        if time.monotonic() > deadline:
+def find(blob: Descriptor, stores: Sequence[Path]) -> Source | None:
+    """Where a blob is now, by its name and size: whoever brought it has hashed it."""
+    for store in stores:
+        path = store / "blobs" / blob.digest.algorithm / blob.digest.hex
+        with contextlib.suppress(OSError):
+            if path.is_file() and path.stat().st_size == blob.size_bytes:
+                return Source(path, disk=False)
+    serial = blob.digest.hex[:SERIAL_DIGITS]
+    for entry in SYS_BLOCK.iterdir() if SYS_BLOCK.is_dir() else ():
+        with contextlib.suppress(OSError):
+            if (entry / "serial").read_text().strip() == serial:
+                return Source(Path("/dev") / entry.name, disk=True)
+    return None
+
+
+def wait_for(blob: Descriptor, stores: Sequence[Path], timeout_s: float) -> Source:
+    """Where a blob is; a disk that was just plugged in takes a moment. Raises BlobUnreachable."""
+    deadline = time.monotonic() + timeout_s
+    while (found := find(blob, stores)) is None:
+        if time.monotonic() >= deadline:
+            where = ", ".join(str(store) for store in stores) or "no store"
             raise BlobUnreachable(
-                f"disk {serial}", expected=f"it within {DISK_DEADLINE_S:.0f} s of being plugged in", got="no such disk"
+                f"blob {blob.digest.short}",
+                expected="it in a store or on a disk of this host",
+                got=f"neither ({where})",
+                hint="bring it again: the client asks FindBlobs for what is missing",
             )
         time.sleep(DISK_POLL_S)  # devtmpfs sends no event that is cheaper to wait for than these few looks
+    return found

@@ -28,7 +28,7 @@ def in_use(store: Store, host: Host) -> set[Digest]:
     """
     found = set(open_blobs(store))
     for zone in actions.zones(host):
-        for digest in (zone.get("manifest"), *zone.get("blobs", ())):
+        for digest in (zone.manifest, *zone.blobs):
             with contextlib.suppress(PipelineError):
                 found.add(Digest.parse(digest))
     return found

@@ -30,6 +30,8 @@ from typing import Any
 
 from pipeline.errors import SentenceError
 from runtime.errors import RuntimeFault
+from runtime.host.faults import CallTimeout, ConnectionLost, fault_body, remote_fault
+from runtime.host.unixsocket import connect_unix
 
 log = logging.getLogger(__name__)
 
@@ -40,20 +42,6 @@ READ_BYTES = 1 << 16
 # side has come or gone takes another way than the data and may arrive after the next client's first request.
 HANGUP_PAUSE_S = 0.05
 HANGUP_PATIENCE_S = 5.0
-
-
-class RemoteFault(RuntimeFault):
-    """An error the other side reported; `kind` is the name of its class there."""
-
-    kind = ""
-
-
-class ConnectionLost(RuntimeFault):
-    """The other side went away while an answer was awaited."""
-
-
-class CallTimeout(RuntimeFault):
-    """No answer within the deadline."""
 
 
 class Lines:
@@ -237,15 +225,7 @@ def _bad_request(expected: str) -> RuntimeFault:
 
 
 def _error_line(identifier: str, error: SentenceError) -> dict[str, Any]:
-    body = {
-        "kind": error.kind if isinstance(error, RemoteFault) else type(error).__name__,
-        "subject": error.subject,
-        "expected": error.expected,
-        "got": error.got,
-        "hint": error.hint,
-        "temporary": error.temporary,
-    }
-    return {"id": identifier, "error": body}
+    return {"id": identifier, "error": fault_body(error)}
 
 
 class _Stream:
@@ -431,25 +411,6 @@ class Client:
         self.close()
 
 
-def connect_unix(path: Path, *, timeout_s: float) -> socket.socket:
-    """Connect to a unix socket; the path may be longer than the 108 bytes a socket address holds.
-
-    Raises:  OSError, as connect(2) does.
-    """
-    connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    connection.settimeout(timeout_s)
-    try:
-        directory = os.open(path.parent, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
-            connection.connect(f"/proc/self/fd/{directory}/{path.name}")
-        finally:
-            os.close(directory)
-    except BaseException:
-        connection.close()
-        raise
-    return connection
-
-
 def call_socket(
     path: Path,
     method: str,
@@ -461,17 +422,3 @@ def call_socket(
     """One call over the unix socket `path`. Raises as `Client.call`; OSError where nobody listens."""
     with Client.connect(path) as client:
         return client.call(method, params, on_event=on_event, timeout_s=timeout_s)
-
-
-def remote_fault(body: Any) -> RemoteFault:
-    """The error the other side reported, as an exception here."""
-    fields = body if isinstance(body, dict) else {}
-    fault = RemoteFault(
-        str(fields.get("subject", "zoned")),
-        expected=str(fields.get("expected", "")),
-        got=str(fields.get("got", "an error")),
-        hint=str(fields.get("hint", "")),
-        temporary=fields.get("temporary") is True,
-    )
-    fault.kind = str(fields.get("kind", ""))
-    return fault

@@ -1,13 +1,19 @@
-"""The steps of init, in order. A step that fails ends the boot with its reason; the zone is powered off either way."""
+"""The steps of init, in order. A step that fails ends the boot with its reason; the zone is powered off either way.
+
+Pid 1 sets the zone up and forks the agent, which runs the workload and talks with the host. What stays as pid 1 only
+reaps, passes signals and stop requests on, and ends the zone (supervise.py): little that can go wrong.
+"""
 
 import _socket
 import posix
 
-from runtime.init import kernel, launch, modules, mounts, network, process, supervise
+from runtime.init import devices, kernel, launch, modules, mounts, network, supervise
+from runtime.init.agent import device
 from runtime.init.failure import BootFailure, os_failure
 from runtime.init.report import Reporter, say
 
 DEVICE_TIMEOUT_S = 30.0
+MAIN = "main"  # the container of the launch data
 # What the C part takes for the interpreter's hash seed is not counted as entropy again; main.c, hash_seed.
 _SEED_DIGITS = 56
 
@@ -31,7 +37,7 @@ def main() -> int:
 
 
 def boot(report: Reporter) -> str:
-    """Set the zone up, run its workload, return how that ended. Raises BootFailure."""
+    """Set the zone up, leave it to the agent, return how it ended. Raises BootFailure."""
     mounts.early()
     report.connect()
     data = launch.load()
@@ -39,33 +45,52 @@ def boot(report: Reporter) -> str:
     report.phase("init")
     modules.load_all(_list(data["modules"]))
     report.phase("modules")
-    hostname, net, timeout_s = str(data["hostname"]), _network(data["network"]), _timeout(data["extra"])
-    set_hostname(hostname)
+    timeout_s = _timeout(data["extra"])
+    set_hostname(str(data["hostname"]))
+    # The agent's device is opened this early because the initramfs, where it may lie, goes with the switch.
+    link_fd = device.open_link(device.path_of(data["extra"]))
+    mounts.switch()
     if data["addons"]:
         mounts.addons(str(data["addons"]), timeout_s)
     modules.load_all(_list(data["late_modules"]))
+    if data["root"]:
+        _main_root(data, timeout_s)
+    report.phase("root")
+    network.configure(network_of(data), timeout_s)
+    report.phase("network")
+    signal_fd, ours, theirs = supervise.prepare()
+    pid = posix.fork()
+    if pid == 0:
+        report.disconnect()
+        ours.close()
+        from runtime.init.agent import main
+
+        main.run(data, report.timings, theirs, link_fd)
+    theirs.close()
+    if link_fd is not None:
+        posix.close(link_fd)
+    return supervise.Supervisor(report, signal_fd, ours).run(pid)
+
+
+def _main_root(data: dict[str, object], timeout_s: float) -> None:
+    """The root of the zone's main workload."""
+    device = str(data["root"])
+    if not devices.wait_for(f"/dev/{device}", timeout_s):
+        raise BootFailure("root", f"root device {device} did not appear within {timeout_s:.0f} s")
     mounts.image_root(
-        str(data["root"]),
+        MAIN,
+        device,
         overlay_size_mib=_int(data["overlay_size_mib"]),
-        timeout_s=timeout_s,
-        hostname=hostname,
-        network=net,
+        hostname=str(data["hostname"]),
+        network=network_of(data),
     )
     if data["addons"]:
-        mounts.show_addons()
+        mounts.show_addons(MAIN)
+    extra = data["extra"]
+    if isinstance(extra, dict) and extra.get("volumes"):
+        mounts.volumes(MAIN, _list(extra["volumes"]))
     if data["readonly_root"]:
-        mounts.seal_root()
-    report.phase("root")
-    network.configure(net, timeout_s)
-    report.phase("network")
-    cgroup_fd = mounts.workload_cgroup()
-    mounts.switch()
-    signal_fd = supervise.prepare()
-    workload = data["process"]
-    assert isinstance(workload, dict)
-    pid = process.start(workload, cgroup_fd)
-    report.phase("workload")
-    return supervise.Supervisor(report, signal_fd).run(pid)
+        mounts.seal_root(MAIN)
 
 
 def seed_entropy(seed: str) -> None:
@@ -90,7 +115,9 @@ def set_hostname(hostname: str) -> None:
         raise os_failure("files", f"setting the hostname {hostname!r}", error) from None
 
 
-def _network(value: object) -> dict[str, object] | None:
+def network_of(data: dict[str, object]) -> dict[str, object] | None:
+    """The network of the launch data, where there is one."""
+    value = data["network"]
     return value if isinstance(value, dict) else None
 
 

@@ -12,8 +12,12 @@ def main() -> int:
         from runtime.init import boot
 
         return boot.main()
-    if name in ("zone", "styrolite"):
-        say(f"{name} arrives with the container runtime; this initrd has only init")
+    if name == "styrolite":
+        from runtime.init.container import styrolite
+
+        return styrolite.main(sys.argv[1:])
+    if name == "zone":
+        say(f"{name} arrives with the agent; this initrd has only init and styrolite")
         return 1
     say(f"called as {name!r}: expected init, zone or styrolite")
     return 1

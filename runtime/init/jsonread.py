@@ -115,10 +115,17 @@ def _escape(text: str, at: int) -> tuple[str, int]:
 
 
 def _join_surrogates(text: str) -> str:
+    """A pair is one character; a lone one is kept: bytes that are no UTF-8 (surrogateescape) survive the way so."""
     if not any("\ud800" <= letter <= "\udfff" for letter in text):
         return text
-    # A lone surrogate is kept, so that bytes that are no UTF-8 (surrogateescape) survive the way from the host.
-    return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "surrogatepass")
+    # By hand: the zone's program has no UTF-16 codec.
+    joined: list[str] = []
+    for letter in text:
+        if joined and "\udc00" <= letter <= "\udfff" and "\ud800" <= joined[-1] <= "\udbff":
+            joined[-1] = chr(0x10000 + ((ord(joined[-1]) - 0xD800) << 10) + ord(letter) - 0xDC00)
+        else:
+            joined.append(letter)
+    return "".join(joined)
 
 
 def _number(text: str, at: int) -> tuple[Json, int]:

@@ -1,6 +1,7 @@
 """System calls the interpreter has no function for. A thin edge: it packs arguments, and OSError says what failed."""
 
 import _struct
+import errno
 import posix
 
 import zsys  # type: ignore[import-not-found]
@@ -29,18 +30,41 @@ def unmount(target: str, flags: int) -> None:
     call(abi.SYS_UMOUNT2, target, flags)
 
 
-def in_memory(path: str) -> bool:
-    """Is this file system a ramfs or tmpfs, as an initramfs is?"""
+def filesystem_magic(path: str) -> int:
+    """What kind of file system a path is on: statfs(2)."""
     status = bytearray(120)  # struct statfs, include/uapi/asm-generic/statfs.h
     call(abi.SYS_STATFS, path, status)
-    (kind,) = _struct.unpack_from("=Q", status)
-    return kind in (abi.RAMFS_MAGIC, abi.TMPFS_MAGIC)
+    kind: int = _struct.unpack_from("=Q", status)[0]
+    return kind
+
+
+def in_memory(path: str) -> bool:
+    """Is this file system a ramfs or tmpfs, as an initramfs is?"""
+    return filesystem_magic(path) in (abi.RAMFS_MAGIC, abi.TMPFS_MAGIC)
+
+
+def unshare(flags: int) -> None:
+    """unshare(2)."""
+    call(abi.SYS_UNSHARE, flags)
+
+
+def enter_namespace(fd: int, kind: int) -> None:
+    """setns(2)."""
+    call(abi.SYS_SETNS, fd, kind)
+
+
+def pivot_root(new_root: str, put_old: str) -> None:
+    """pivot_root(2)."""
+    call(abi.SYS_PIVOT_ROOT, new_root, put_old)
 
 
 def open_in(root_fd: int, path: str, flags: int, mode: int = 0, resolve: int = abi.RESOLVE_IN_ROOT) -> int:
     """openat2(2): symlinks, absolute ones too, cannot lead out of `root_fd`."""
     how = _struct.pack("=QQQ", flags | posix.O_CLOEXEC, mode, resolve | abi.RESOLVE_NO_MAGICLINKS)
-    return call(abi.SYS_OPENAT2, root_fd, path, how, len(how))
+    name = path.encode("utf-8", "surrogateescape")
+    if b"\0" in name:
+        raise OSError(errno.EINVAL, "a NUL in a path")
+    return call(abi.SYS_OPENAT2, root_fd, name, how, len(how))
 
 
 def load_module(fd: int, parameters: str) -> None:
@@ -61,6 +85,30 @@ def no_new_privileges() -> None:
 def controlling_terminal(fd: int) -> None:
     """Make a terminal the controlling one of the calling session."""
     call(abi.SYS_IOCTL, fd, abi.TIOCSCTTY, 0)
+
+
+def raw_terminal(fd: int) -> None:
+    """Bytes pass as they are: no echo, no lines, no signals; a read takes whatever there is.
+
+    Source:  include/uapi/asm-generic/termbits.h, struct termios; termios(3), "Raw mode".
+    """
+    settings = bytearray(abi.TERMIOS_BYTES)
+    call(abi.SYS_IOCTL, fd, abi.TCGETS, settings)
+    cflag = _struct.unpack_from("=I", settings, 8)[0] & ~abi.CSIZE | abi.CS8 | abi.CREAD | abi.CLOCAL
+    _struct.pack_into("=IIII", settings, 0, 0, 0, cflag, 0)
+    settings[abi.TERMIOS_CC + abi.VMIN], settings[abi.TERMIOS_CC + abi.VTIME] = 1, 0
+    call(abi.SYS_IOCTL, fd, abi.TCSETS, settings)
+
+
+def terminal_peer(master_fd: int) -> int:
+    """The slave of a pseudo terminal, opened without any path: nothing can be put in its place."""
+    call(abi.SYS_IOCTL, master_fd, abi.TIOCSPTLCK, _struct.pack("=i", 0))
+    return call(abi.SYS_IOCTL, master_fd, abi.TIOCGPTPEER, posix.O_RDWR | posix.O_NOCTTY | posix.O_CLOEXEC)
+
+
+def terminal_size(fd: int, rows: int, columns: int) -> None:
+    """Set the size of a terminal; its foreground processes get SIGWINCH when it changes."""
+    call(abi.SYS_IOCTL, fd, abi.TIOCSWINSZ, _struct.pack("=HHHH", rows, columns, 0, 0))
 
 
 def unsent_bytes(fd: int) -> int:

@@ -12,7 +12,7 @@ _KEYS: dict[str, tuple[type, object]] = {
     "hostname": (str, ""),
     "seed": (str, ""),
     "modules": (list, []),
-    "process": (dict, {}),
+    "process": (dict, None),
     "root": (str, "xvda"),
     "addons": (str, ""),
     "late_modules": (list, []),
@@ -44,14 +44,20 @@ def load(path: str = PATH) -> dict[str, object]:
 
 
 def check(data: bytes) -> dict[str, object]:
-    """Parse and check; raises BootFailure "launch" naming the key."""
+    """Parse and check; raises BootFailure "launch" naming the key. No process: a zone that waits for the host."""
     try:
         document = jsonread.parse(data)
     except (ValueError, RecursionError) as error:
         raise BootFailure("launch", f"the launch data are no JSON: {error}") from None
     launch = _fill(document, _KEYS, "")
-    launch["process"] = _fill(launch["process"], _PROCESS, "process.")
+    if launch["process"] is not None:
+        launch["process"] = process_of(launch["process"], "process.")
     return launch
+
+
+def process_of(document: object, where: str) -> dict[str, object]:
+    """A process with its defaults filled in; raises BootFailure "launch" naming the key below `where`."""
+    return _fill(document, _PROCESS, where)
 
 
 def _fill(document: object, keys: dict[str, tuple[type, object]], where: str) -> dict[str, object]:

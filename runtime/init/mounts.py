@@ -1,4 +1,8 @@
-"""The mounts of a zone: its own few, the image's root with a writable layer, and the switch into it."""
+"""The mounts of a zone: its own few, the switch out of the initramfs, and each container's root with a writable layer.
+
+Init and the agent live in a small tmpfs of their own with proc, sys, dev and the cgroup tree; the containers' roots
+are mounted below /containers. What a workload does to its root, such as unmounting its /proc, does not touch them.
+"""
 
 import errno
 import posix
@@ -6,10 +10,9 @@ import posix
 from runtime.init import abi, devices, files, kernel
 from runtime.init.failure import BootFailure, os_failure
 
-WORK = "/zone"
-LOWER, WRITABLE, ROOT, DEV = f"{WORK}/lower", f"{WORK}/rw", f"{WORK}/root", f"{WORK}/dev"
-# The same path in the initrd and in the workload's root: the kernel, when it looks for firmware, starts at the root
-# of pid 1, whichever that is by then.
+NEW_ROOT = "/new"
+CONTAINERS = "/containers"
+# The same path in the zone's own root and in a workload's: the kernel looks for firmware from the root of pid 1.
 ADDONS = "/run/zone/ext"
 OVERLAY = f"{ADDONS}/overlays/workload"
 FIRMWARE_PATH = "/sys/module/firmware_class/parameters/path"
@@ -58,57 +61,73 @@ def early() -> None:
         _mount("mount", source, target, kind, flags)
 
 
-def workload_cgroup() -> int:
-    """Make the workload's cgroup and return a descriptor of it."""
-    path = f"{CGROUPS}/workload"
-    try:
-        make_directory(path)
-        return posix.open(path, posix.O_RDONLY | posix.O_DIRECTORY | posix.O_CLOEXEC)
-    except OSError as error:
-        raise os_failure("mount", f"making the cgroup {path}", error) from None
+def root_of(container: str) -> str:
+    """Where a container's root is mounted."""
+    return f"{CONTAINERS}/{container}/root"
 
 
 def image_root(
+    container: str,
     device: str,
     *,
     overlay_size_mib: int,
-    timeout_s: float,
     hostname: str,
     network: dict[str, object] | None,
 ) -> None:
-    """Mount the image's squashfs with a tmpfs above it, with everything the workload finds in its root.
+    """Mount an image's squashfs with a tmpfs above it, with everything the workload finds in its root.
 
-    Raises:  BootFailure "root" when the device does not come in time or does not mount, "files", "mount".
+    The device must be there. What was mounted when a step fails is unmounted again.
+    Raises:  BootFailure "root" when the device does not mount, "files", "mount".
     """
-    if not devices.wait_for(f"/dev/{device}", timeout_s):
-        raise BootFailure("root", f"root device {device} did not appear within {timeout_s:.0f} s")
-    for path in (WORK, LOWER, WRITABLE, ROOT, DEV):
+    base = f"{CONTAINERS}/{container}"
+    lower, writable, root = f"{base}/lower", f"{base}/rw", f"{base}/root"
+    for path in (CONTAINERS, base, lower, writable, root):
         make_directory(path)
-    _mount("root", f"/dev/{device}", LOWER, "squashfs", abi.MS_RDONLY | abi.MS_NODEV)
-    size = f"size={overlay_size_mib}m" if overlay_size_mib else "size=50%"
-    _mount("root", "tmpfs", WRITABLE, "tmpfs", abi.MS_NODEV, f"mode=755,{size}")
-    for name in ("upper", "work"):
-        make_directory(f"{WRITABLE}/{name}")
-    # The root of an overlay shows the owner and mode of the upper directory.
-    image = posix.stat(LOWER)
-    posix.chown(f"{WRITABLE}/upper", image.st_uid, image.st_gid)
-    posix.chmod(f"{WRITABLE}/upper", image.st_mode & 0o7777)
-    # Utilities of extensions lie over the image, below what the zone writes.
-    lower = f"{OVERLAY}:{LOWER}" if devices.exists(OVERLAY) else LOWER
-    layers = f"lowerdir={lower},upperdir={WRITABLE}/upper,workdir={WRITABLE}/work"
-    _mount("root", "overlay", ROOT, "overlay", abi.MS_NODEV, layers)
-    _device_tree()
-    root_fd = files.open_root(ROOT)
     try:
-        files.write_etc(root_fd, files.etc_files(hostname, network))
-        _inside(root_fd)
-    finally:
-        posix.close(root_fd)
+        _mount("root", f"/dev/{device}", lower, "squashfs", abi.MS_RDONLY | abi.MS_NODEV)
+        size = f"size={overlay_size_mib}m" if overlay_size_mib else "size=50%"
+        _mount("root", "tmpfs", writable, "tmpfs", abi.MS_NODEV, f"mode=755,{size}")
+        for name in ("upper", "work"):
+            make_directory(f"{writable}/{name}")
+        # The root of an overlay shows the owner and mode of the upper directory.
+        image = posix.stat(lower)
+        posix.chown(f"{writable}/upper", image.st_uid, image.st_gid)
+        posix.chmod(f"{writable}/upper", image.st_mode & 0o7777)
+        # Utilities of extensions lie over the image, below what the zone writes.
+        layers = f"{OVERLAY}:{lower}" if devices.exists(OVERLAY) else lower
+        options = f"lowerdir={layers},upperdir={writable}/upper,workdir={writable}/work"
+        _mount("root", "overlay", root, "overlay", abi.MS_NODEV, options)
+        _device_tree(f"{base}/dev")
+        root_fd = files.open_root(root)
+        try:
+            files.write_etc(root_fd, files.etc_files(hostname, network))
+            _inside(root_fd, f"{base}/dev")
+        finally:
+            posix.close(root_fd)
+    except BaseException:
+        remove_root(container)
+        raise
 
 
-def seal_root() -> None:
-    """Make the image's root read-only, apart from what is mounted in it."""
-    _mount("root", "none", ROOT, None, abi.MS_REMOUNT | abi.MS_BIND | abi.MS_RDONLY | abi.MS_NODEV)
+def remove_root(container: str) -> None:
+    """Unmount a container's root and all that belongs to it; what is not mounted is passed over."""
+    base = f"{CONTAINERS}/{container}"
+    for name in ("root", "dev", "rw", "lower"):
+        path = f"{base}/{name}"
+        try:
+            kernel.unmount(path, abi.MNT_DETACH)
+        except OSError as error:
+            if error.errno not in (errno.EINVAL, errno.ENOENT):
+                raise os_failure("root", f"unmounting {path}", error) from None
+        if devices.exists(path):
+            posix.rmdir(path)
+    if devices.exists(base):
+        posix.rmdir(base)
+
+
+def seal_root(container: str) -> None:
+    """Make an image's root read-only, apart from what is mounted in it."""
+    _mount("root", "none", root_of(container), None, abi.MS_REMOUNT | abi.MS_BIND | abi.MS_RDONLY | abi.MS_NODEV)
 
 
 def addons(device: str, timeout_s: float) -> None:
@@ -133,12 +152,12 @@ def addons(device: str, timeout_s: float) -> None:
         raise os_failure("addons", "telling the kernel where the firmware of the addons is", error) from None
 
 
-def show_addons() -> None:
-    """The addons and their modules in the image's root, where programs look for them. Raises BootFailure "addons"."""
+def show_addons(container: str) -> None:
+    """The addons and their modules in an image's root, where programs look for them. Raises BootFailure "addons"."""
     shown = [(ADDONS, ["run", "zone", "ext"])]
     if devices.exists(f"{ADDONS}/modules"):
         shown.append((f"{ADDONS}/modules", ["lib", "modules", posix.uname().release]))
-    root_fd = files.open_root(ROOT)
+    root_fd = files.open_root(root_of(container))
     try:
         for source, parts in shown:
             target_fd = files.directory_in(root_fd, parts)
@@ -149,28 +168,59 @@ def show_addons() -> None:
         posix.close(root_fd)
 
 
-def _device_tree() -> None:
+def volumes(container: str, wanted: list[object]) -> None:
+    """Mount tmpfs volumes in an image's root: {"target", "size_mib" (0: half of the memory), "readonly"} each.
+
+    Raises:  BootFailure "files", "mount".
+    """
+    root_fd = files.open_root(root_of(container))
+    try:
+        for item in wanted:
+            if not isinstance(item, dict):
+                raise BootFailure("launch", f"launch data: a volume: expected an object, got {item!r:.80}")
+            target = str(item.get("target", ""))
+            target_fd = files.directory_in(root_fd, [part for part in target.split("/") if part not in ("", ".")])
+            try:
+                flags = abi.MS_NOSUID | abi.MS_NODEV | (abi.MS_RDONLY if item.get("readonly") is True else 0)
+                size = f"size={int(item['size_mib'])}m" if item.get("size_mib") else "size=50%"
+                place = f"/proc/self/fd/{target_fd}"
+                _mount("mount", "tmpfs", place, "tmpfs", flags, f"mode=1777,{size}", shown=f"{target} of the image")
+            finally:
+                posix.close(target_fd)
+    finally:
+        posix.close(root_fd)
+
+
+def terminals() -> None:
+    """A devpts of the zone's own, for terminals that belong to no container's."""
+    make_directory("/dev/pts")
+    options = "newinstance,ptmxmode=0600,mode=0620,gid=5"
+    _mount("mount", "devpts", "/dev/pts", "devpts", abi.MS_NOSUID | abi.MS_NOEXEC, options)
+
+
+def _device_tree(dev: str) -> None:
     """A /dev of its own on a fresh tmpfs, finished before anything of the image is touched."""
-    _mount("mount", "tmpfs", DEV, "tmpfs", abi.MS_NOSUID | abi.MS_NOEXEC, "mode=755,size=1m")
+    make_directory(dev)
+    _mount("mount", "tmpfs", dev, "tmpfs", abi.MS_NOSUID | abi.MS_NOEXEC, "mode=755,size=1m")
     old = posix.umask(0)
     try:
         for name, (major, minor) in _NODES.items():
             mode = 0o600 if name == "console" else 0o666
-            posix.mknod(f"{DEV}/{name}", _S_IFCHR | mode, posix.makedev(major, minor))
+            posix.mknod(f"{dev}/{name}", _S_IFCHR | mode, posix.makedev(major, minor))
         for name, target in _LINKS.items():
-            posix.symlink(target, f"{DEV}/{name}")
+            posix.symlink(target, f"{dev}/{name}")
         for name in ("pts", "shm"):
-            posix.mkdir(f"{DEV}/{name}", 0o755)
+            posix.mkdir(f"{dev}/{name}", 0o755)
     except OSError as error:
         raise os_failure("mount", "making the nodes of /dev", error) from None
     finally:
         posix.umask(old)
     terminals = "newinstance,ptmxmode=0666,mode=0620,gid=5"
-    _mount("mount", "devpts", f"{DEV}/pts", "devpts", abi.MS_NOSUID | abi.MS_NOEXEC, terminals)
-    _mount("mount", "shm", f"{DEV}/shm", "tmpfs", _SAFE, "mode=1777")
+    _mount("mount", "devpts", f"{dev}/pts", "devpts", abi.MS_NOSUID | abi.MS_NOEXEC, terminals)
+    _mount("mount", "shm", f"{dev}/shm", "tmpfs", _SAFE, "mode=1777")
 
 
-def _inside(root_fd: int) -> None:
+def _inside(root_fd: int, dev: str) -> None:
     """proc, sys (read-only) and the finished /dev in the image's root."""
     for name, kind, flags in (("proc", "proc", _SAFE), ("sys", "sysfs", _SAFE | abi.MS_RDONLY), ("dev", "", 0)):
         fd = files.real_directory(root_fd, name)
@@ -180,7 +230,7 @@ def _inside(root_fd: int) -> None:
             if kind:
                 _mount("mount", kind, target, kind, flags, shown=f"/{name} of the image")
             else:
-                kernel.move_mount(DEV, target)
+                kernel.move_mount(dev, target)
         except OSError as error:
             raise os_failure("mount", f"moving /{name} into the image", error) from None
         finally:
@@ -188,23 +238,25 @@ def _inside(root_fd: int) -> None:
 
 
 def switch() -> None:
-    """Make the image's root the root; nothing of the initramfs can be reached or takes memory afterwards.
+    """Go from the initramfs to a small root of the zone's own; of the initramfs nothing is left to reach.
 
-    pivot_root refuses the initramfs (EINVAL), so the root is moved over it, as switch_root does.
+    pivot_root refuses the initramfs (EINVAL), so the new root is moved over it, as switch_root does.
     """
     try:
         if not kernel.in_memory("/"):  # started elsewhere than in an initrd, what follows would delete a disk's files
             raise BootFailure("root", "the root that init started in is no initramfs")
-        posix.chdir(ROOT)
-        initramfs = posix.stat("/").st_dev
-        for path in ("/dev", CGROUPS, "/sys", "/proc"):
-            kernel.unmount(path, abi.MNT_DETACH)
-        _remove_below("/", initramfs)
+        make_directory(NEW_ROOT)
+        kernel.mount("zone", NEW_ROOT, "tmpfs", abi.MS_NOSUID | abi.MS_NODEV | abi.MS_NOEXEC, "mode=755,size=1m")
+        for path in ("/proc", "/sys", "/dev"):  # the cgroup tree goes along with /sys
+            make_directory(f"{NEW_ROOT}{path}")
+            kernel.move_mount(path, f"{NEW_ROOT}{path}")
+        posix.chdir(NEW_ROOT)
+        _remove_below("/", posix.stat("/").st_dev)
         kernel.move_mount(".", "/")
         posix.chroot(".")
         posix.chdir("/")
     except OSError as error:
-        raise os_failure("root", "switching to the image's root", error) from None
+        raise os_failure("root", "switching to the zone's own root", error) from None
 
 
 def _remove_below(path: str, device: int) -> None:

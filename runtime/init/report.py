@@ -29,7 +29,7 @@ class Reporter:
 
     def __init__(self) -> None:
         self.bus: xenbus.Xenbus | None = None
-        self._timings: list[tuple[str, float]] = []
+        self.timings: list[tuple[str, float]] = []
 
     def connect(self) -> None:
         """Open xenstore and ask to hear of stop requests; without Xen the console lines are all there is."""
@@ -41,14 +41,20 @@ class Reporter:
         except OSError as error:
             self._gone(error)
 
+    def disconnect(self) -> None:
+        """Forget the connection, in a process it does not belong to."""
+        if self.bus is not None:
+            posix.close(self.bus.fd)
+            self.bus = None
+
     def phase(self, name: str) -> None:
         """A phase has been reached: what it stands for is done."""
-        self._timings.append((name, time.monotonic()))
+        self.timings.append((name, time.monotonic()))
         if self.bus is None:
-            say(f"phase {name} after {self._timings[-1][1]:.3f} s")
+            say(f"phase {name} after {self.timings[-1][1]:.3f} s")
             return
         self._write(PHASE, name)
-        self._write(TIMINGS, timings_text(self._timings))
+        self._write(TIMINGS, timings_text(self.timings))
 
     def exit(self, outcome: str) -> None:
         """Tell how it ended: "code N", "signal N" or "failed REASON SENTENCE"; waits until xenstore has it."""

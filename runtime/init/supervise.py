@@ -1,5 +1,14 @@
-"""What pid 1 does while the workload runs: reap, forward signals, stop it when asked, tell how it ended."""
+"""What pid 1 does while the agent runs: reap, pass on signals and stop requests, end the zone when it is over.
 
+With the agent it speaks over a socket, one word and its arguments a packet:
+
+    to the agent    signal N           pid 1 was sent signal N
+                    stop N SECONDS     the host asks through xenstore to stop the workload: signal N, later SIGKILL
+    from it         phase NAME         NAME has been reached
+                    exit OUTCOME       the zone is over: `code N`, `signal N` or `failed REASON SENTENCE`
+"""
+
+import _socket
 import posix
 import select
 import time
@@ -11,6 +20,8 @@ from runtime.init.report import Reporter, say
 FORWARDED = (abi.SIGTERM, abi.SIGINT, abi.SIGHUP, abi.SIGQUIT, abi.SIGUSR1, abi.SIGUSR2, abi.SIGWINCH)
 WATCHED = (abi.SIGCHLD, *FORWARDED)
 _REMAINS_S = 2.0  # how long killed processes may take to go
+_AGENT_S = 5.0  # how much longer than a stop request allows the agent may take
+_PACKET_BYTES = 4096
 
 
 def outcome_text(status: int) -> str:
@@ -32,55 +43,81 @@ def parse_stop(text: str) -> tuple[int, float] | None:
 
 
 class Supervisor:
-    """Watches one workload. Its signals must have been blocked before the fork."""
+    """Watches the agent. Its signals must have been blocked before the fork."""
 
-    def __init__(self, report: Reporter, signal_fd: int) -> None:
-        self._report, self._signal_fd = report, signal_fd
+    def __init__(self, report: Reporter, signal_fd: int, agent: _socket.socket) -> None:
+        self._report, self._signal_fd, self._agent = report, signal_fd, agent
         self._kill_at: float | None = None
 
     def run(self, pid: int) -> str:
-        """Wait for the end of `pid`, then end what it left behind; returns the outcome."""
-        while True:
+        """Wait until the agent says how the zone ended, or dies; end what is left; return the outcome."""
+        outcome = ""
+        while not outcome:
             self._wait()
-            status = self._handle_signals(pid)
-            if status is not None:
-                _end_remains()
-                return outcome_text(status)
+            self._forward_signals()
+            status = _reap(pid)
+            outcome = self._messages()
+            if status is not None and not outcome:
+                outcome = f"failed agent the zone's agent ended with {outcome_text(status)}"
             if request := self._report.stop_request():
-                self._stop(pid, request)
+                self._stop(request)
             if self._kill_at is not None and time.monotonic() >= self._kill_at:
-                say("the workload did not stop in time and is killed")
-                _kill(-1, abi.SIGKILL)
-                self._kill_at = None
+                say("the agent did not stop the zone in time and everything is killed")
+                outcome = outcome or f"signal {abi.SIGKILL}"
+        _end_remains()
+        return outcome
 
     def _wait(self) -> None:
         poll = select.poll()
         poll.register(self._signal_fd, select.POLLIN)
+        poll.register(self._agent.fileno(), select.POLLIN)
         if self._report.bus is not None:
             poll.register(self._report.bus.fd, select.POLLIN)
         poll.poll(None if self._kill_at is None else max(0, int((self._kill_at - time.monotonic()) * 1000) + 1))
 
-    def _handle_signals(self, pid: int) -> int | None:
-        for number in self._signals():
+    def _messages(self) -> str:
+        """What the agent said; the outcome when it is over, else ""."""
+        while True:
+            try:
+                text = self._agent.recv(_PACKET_BYTES).decode("utf-8", "replace")
+            except OSError:
+                return ""  # EAGAIN, or the agent is gone, which its status tells
+            word, _, rest = text.partition(" ")
+            if word == "exit":
+                return rest
+            if word == "phase":
+                self._report.phase(rest)
+            if not text:
+                return ""
+
+    def _forward_signals(self) -> None:
+        for number in read_signals(self._signal_fd):
             if number in FORWARDED:
-                _kill(pid, number)
-        return _reap(pid)
+                self._tell(f"signal {number}")
 
-    def _signals(self) -> list[int]:
-        try:
-            data = posix.read(self._signal_fd, abi.SIGNALFD_SIGINFO_BYTES * 16)
-        except BlockingIOError:
-            return []
-        return [unpack_from("=I", data, at)[0] for at in range(0, len(data), abi.SIGNALFD_SIGINFO_BYTES)]
-
-    def _stop(self, pid: int, text: str) -> None:
+    def _stop(self, text: str) -> None:
         request = parse_stop(text)
         if request is None:
             say(f"stop request {text!r:.60} is not SIGNUM TIMEOUT_S and is ignored")
             return
         number, timeout_s = request
-        _kill(pid, number)
-        self._kill_at = time.monotonic() + timeout_s
+        self._tell(f"stop {number} {timeout_s}")
+        self._kill_at = time.monotonic() + timeout_s + _AGENT_S
+
+    def _tell(self, text: str) -> None:
+        try:
+            self._agent.send(text.encode())
+        except OSError as error:
+            say(f"the agent does not hear {text!r}: {error}")
+
+
+def read_signals(signal_fd: int) -> list[int]:
+    """The numbers of the signals that wait in a signalfd."""
+    try:
+        data = posix.read(signal_fd, abi.SIGNALFD_SIGINFO_BYTES * 16)
+    except BlockingIOError:
+        return []
+    return [unpack_from("=I", data, at)[0] for at in range(0, len(data), abi.SIGNALFD_SIGINFO_BYTES)]
 
 
 def _reap(wanted: int) -> int | None:
@@ -116,7 +153,10 @@ def _end_remains() -> None:
             return
 
 
-def prepare() -> int:
-    """Block the watched signals and return the descriptor that reads them."""
+def prepare() -> tuple[int, _socket.socket, _socket.socket]:
+    """Block the watched signals; the descriptor that reads them, and the two ends of the socket to the agent."""
     kernel.block_signals(WATCHED)
-    return kernel.signal_fd(WATCHED)
+    ours, theirs = _socket.socketpair(_socket.AF_UNIX, _socket.SOCK_SEQPACKET | _socket.SOCK_CLOEXEC)
+    ours.setblocking(False)
+    theirs.setblocking(False)
+    return kernel.signal_fd(WATCHED), ours, theirs

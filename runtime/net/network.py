@@ -194,6 +194,18 @@ class ZoneNetwork:
             self._published |= {item.key: item for item in taken}
             return tuple((item.address, item.port) for item in taken)
 
+    def use(self, listeners: Iterable[tuple[Port, socket.socket]]) -> None:
+        """Lead connections to listeners of the caller's to their ports' zone_port, from `serve` on.
+
+        They stay the caller's, who may hold them longer than this network lives.
+        """
+        with self._lock:
+            for port, listener in listeners:
+                address, number = listener.getsockname()[:2]
+                item = Published(address, number, port.zone_port, listener.dup())
+                self._take("net.listener", **item.fields())
+                self._published[item.key] = item
+
     def serve(self) -> None:
         """Wait for the engine, and lead every connection to a port listened on to its zone_port. Raises EngineFault."""
         with self._lock:

@@ -13,7 +13,7 @@ from pipeline.progress import for_terminal
 from pipeline.store import Store
 from runtime.host.lab.config import load_config
 from runtime.host.lab.lab import Lab
-from runtime.host.lab.state import state_directory
+from runtime.host.lab.reach import state_directory
 
 FLAVOUR = "debian12-bench"
 ROUNDS = 7

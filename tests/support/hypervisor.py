@@ -39,6 +39,7 @@ class FakeDomain:
     memory_map_bytes: int = 0
     grants: bytearray = field(default_factory=lambda: bytearray(PAGE))
     online_vcpus: int = 1
+    granted: dict[int, bytearray] = field(default_factory=dict)  # pages by reference, truly shared with who maps them
     paused: bool = True
     dying: bool = False
     shutdown: int | None = None
@@ -49,7 +50,7 @@ class FakeChannel:
 
     def __init__(self, xen: FakeXen, domid: int, port: int) -> None:
         self.xen, self.domid, self.port, self.notified = xen, domid, port, 0
-        self.read_end, self.write_end = os.pipe()
+        self.read_end, self.write_end = os.pipe2(os.O_NONBLOCK)
         xen.channels.append(self)
 
     def fileno(self) -> int:
@@ -59,7 +60,10 @@ class FakeChannel:
         os.write(self.write_end, b"e")
 
     def acknowledge(self) -> None:
-        os.read(self.read_end, 64)
+        try:
+            os.read(self.read_end, 64)
+        except BlockingIOError:
+            return
 
     def notify(self) -> None:
         self.notified += 1
@@ -173,11 +177,28 @@ class FakeXen:
             self.open_maps.pop()
             view.release()
 
+    @contextmanager
+    def map_grant(self, domid: int, reference: int) -> Iterator[memoryview]:
+        self._point("map grant")
+        if domid not in self.domains or reference not in self.domains[domid].granted:
+            raise self._fault(f"map grant {reference}", errno.EINVAL)
+        held = [-reference]
+        self.open_maps.append(held)
+        view = memoryview(self.domains[domid].granted[reference])
+        try:
+            yield view
+        finally:
+            self.open_maps.remove(held)
+            view.release()
+
     def bind_event_channel(self, domid: int, port: int) -> FakeChannel:
         self._point("bind")
-        if self.domains[domid].unbound.get(port) != 0:
+        taken = any(channel.domid == domid and channel.port == port for channel in self.channels)
+        if self.domains[domid].unbound.get(port) != 0 or taken:
             raise self._fault("bind", errno.EINVAL)
-        return FakeChannel(self, domid, port)
+        channel = FakeChannel(self, domid, port)
+        channel.fire()  # Xen sets off a channel when it is bound
+        return channel
 
     def close(self) -> None:
         pass

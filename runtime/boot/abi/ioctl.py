@@ -1,6 +1,6 @@
 """Numbers of Linux's Xen ioctls.
 
-Source: include/uapi/xen/privcmd.h, include/uapi/xen/evtchn.h (both use _IOC with direction _IOC_NONE).
+Source: include/uapi/xen/privcmd.h, evtchn.h, gntdev.h (all use _IOC with direction _IOC_NONE).
 """
 
 from __future__ import annotations
@@ -33,3 +33,11 @@ IOCTL_EVTCHN_BIND_INTERDOMAIN = ioc_none("E", 1, EVTCHN_BIND_INTERDOMAIN.size)
 EVTCHN_PORT = struct.Struct("<I")
 IOCTL_EVTCHN_UNBIND = ioc_none("E", 3, EVTCHN_PORT.size)
 IOCTL_EVTCHN_NOTIFY = ioc_none("E", 4, EVTCHN_PORT.size)
+
+# struct ioctl_gntdev_map_grant_ref: count, pad, index (out: the offset for mmap), refs[1] of {domid, ref}
+GNTDEV_MAP_GRANT_REF = struct.Struct("<IxxxxQII")
+IOCTL_GNTDEV_MAP_GRANT_REF = ioc_none("G", 0, GNTDEV_MAP_GRANT_REF.size)
+
+# struct ioctl_gntdev_unmap_grant_ref: index, count, pad; only after munmap
+GNTDEV_UNMAP_GRANT_REF = struct.Struct("<QIxxxx")
+IOCTL_GNTDEV_UNMAP_GRANT_REF = ioc_none("G", 1, GNTDEV_UNMAP_GRANT_REF.size)

@@ -16,18 +16,23 @@ PROJECT = HERE.parents[2]
 
 def generate(directory: Path = PROJECT) -> None:
     """Write the modules of every .proto below `directory`, in the same folders as here. Raises RuntimeError."""
+    import grpc_tools
     from grpc_tools import protoc
 
-    protos = [path.relative_to(PROJECT).as_posix() for path in sorted(HERE.glob("*.proto"))]
-    arguments = [f"-I{PROJECT}", *(f"--{kind}_out={directory}" for kind in ("python", "pyi", "grpclib_python"))]
+    google = Path(grpc_tools.__file__).with_name("_proto")  # the types protobuf itself comes with
+    protos = sorted(HERE.glob("*.proto"))
+    services = [path for path in protos if "\nservice " in path.read_text()]
     with tempfile.TemporaryDirectory() as scratch:
         # Not the plugin's own script, which knows the place its environment was made at.
         plugin = Path(scratch) / "plugin"
         code = "from grpclib.plugin.main import main; main()"
         plugin.write_text(f"#!/bin/sh\nexec {shlex.quote(sys.executable)} -c '{code}'\n")
         plugin.chmod(0o700)
-        if protoc.main(["protoc", f"--plugin=protoc-gen-grpclib_python={plugin}", *arguments, *protos]) != 0:
-            raise RuntimeError("protoc failed; it has said why")
+        for kind, files in (("python", protos), ("pyi", protos), ("grpclib_python", services)):
+            options = [f"-I{PROJECT}", f"-I{google}", f"--plugin=protoc-gen-grpclib_python={plugin}"]
+            names = [path.relative_to(PROJECT).as_posix() for path in files]
+            if protoc.main(["protoc", *options, f"--{kind}_out={directory}", *names]) != 0:
+                raise RuntimeError("protoc failed; it has said why")
 
 
 if __name__ == "__main__":

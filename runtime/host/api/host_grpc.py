@@ -43,6 +43,10 @@ class HostBase(abc.ABC):
         pass
 
     @abc.abstractmethod
+    async def SetPlatform(self, stream: 'grpclib.server.Stream[runtime.host.api.host_pb2.SetPlatformRequest, runtime.host.api.host_pb2.SetPlatformReply]') -> None:
+        pass
+
+    @abc.abstractmethod
     async def BootZone(self, stream: 'grpclib.server.Stream[runtime.host.api.host_pb2.BootZoneRequest, runtime.host.api.host_pb2.BootZoneReply]') -> None:
         pass
 
@@ -153,6 +157,12 @@ class HostBase(abc.ABC):
                 grpclib.const.Cardinality.STREAM_UNARY,
                 runtime.host.api.host_pb2.PutBlobRequest,
                 runtime.host.api.host_pb2.PutBlobReply,
+            ),
+            '/zonewright.host.v1.Host/SetPlatform': grpclib.const.Handler(
+                self.SetPlatform,
+                grpclib.const.Cardinality.UNARY_UNARY,
+                runtime.host.api.host_pb2.SetPlatformRequest,
+                runtime.host.api.host_pb2.SetPlatformReply,
             ),
             '/zonewright.host.v1.Host/BootZone': grpclib.const.Handler(
                 self.BootZone,
@@ -303,6 +313,12 @@ class HostStub:
             '/zonewright.host.v1.Host/PutBlob',
             runtime.host.api.host_pb2.PutBlobRequest,
             runtime.host.api.host_pb2.PutBlobReply,
+        )
+        self.SetPlatform = grpclib.client.UnaryUnaryMethod(
+            channel,
+            '/zonewright.host.v1.Host/SetPlatform',
+            runtime.host.api.host_pb2.SetPlatformRequest,
+            runtime.host.api.host_pb2.SetPlatformReply,
         )
         self.BootZone = grpclib.client.UnaryStreamMethod(
             channel,

@@ -182,6 +182,16 @@ class PutBlobReply(_message.Message):
     __slots__ = ()
     def __init__(self) -> None: ...
 
+class SetPlatformRequest(_message.Message):
+    __slots__ = ("platform",)
+    PLATFORM_FIELD_NUMBER: _ClassVar[int]
+    platform: bytes
+    def __init__(self, platform: _Optional[bytes] = ...) -> None: ...
+
+class SetPlatformReply(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
 class PortRule(_message.Message):
     __slots__ = ("host_address", "host_port", "address", "port", "zone_port", "protocol")
     HOST_ADDRESS_FIELD_NUMBER: _ClassVar[int]

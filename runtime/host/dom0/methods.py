@@ -1,4 +1,4 @@
-"""Methods zoned has only in the lab's dom0: the clock after a restore, and a shell for tests and for looking into it.
+"""Methods of the lab's agent: the clock after a restore, and a shell for tests and for looking into it.
 
 Whoever reaches them owns the QEMU this dom0 lives in, so they open nothing that is not open already.
 """
@@ -11,7 +11,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from runtime.host.wire import Call, Method, Server
+from runtime.host.wire import Call, Server
 
 PORTS = Path("/sys/class/virtio-ports")
 PORT_PREFIX = "zonewright."
@@ -54,11 +54,6 @@ def shell(params: dict[str, Any], emit: Call) -> dict[str, Any]:
         output, _ = process.communicate()
         code = 124
     return {"code": code, "output": output[-SHELL_OUTPUT_LIMIT_BYTES:].decode(errors="replace")}
-
-
-def lab_methods() -> dict[str, Method]:
-    """The table entries a lab's zoned has besides its own."""
-    return {"set_clock": set_clock, "sh": shell}
 
 
 def lab_ports() -> list[Path]:

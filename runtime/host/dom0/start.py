@@ -1,12 +1,8 @@
-"""Bring the lab's dom0 up, then become zoned. Busybox init starts it again should zoned end: steps may be done already.
-
-Nothing here is needed on a real Xen host, where the distribution does the same.
-"""
+"""Bring the lab's dom0 up, once. Nothing here is needed on a real Xen host, where the distribution does the same."""
 
 from __future__ import annotations
 
 import logging
-import os
 import stat
 import subprocess
 import sys
@@ -15,6 +11,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from runtime.errors import RuntimeFault
+from runtime.host.dom0.daemonstate import RUN
 
 log = logging.getLogger("runtime.host.dom0.start")
 
@@ -38,6 +35,8 @@ MODULES = (
     "nft_masq",
     "nft_chain_nat",
 )
+# In RUN once the steps are done: os/dom0/zoned looks for it.
+UP = "up"
 DIRECTORIES = (
     "/run/xen",
     "/run/xenstored",
@@ -60,6 +59,12 @@ NETWORK = (
     "route replace default via 10.0.2.2",
 )
 NAME_SERVER = "10.0.2.3"
+# The network engine; what pulls images, with the libraries it loads when it needs them.
+PROGRAMS = (
+    "runtime.net.engine.main",
+    *("runtime.host.images.child", "pipeline.fetch.registry", "pipeline.squashfs", "pipeline.unpack.tar"),
+    *("urllib3", "zstandard", "cffi.api", "concurrent.futures.thread"),
+)
 
 
 class BringUpFailed(RuntimeFault):
@@ -107,9 +112,9 @@ def start_network() -> None:
     Path("/etc/resolv.conf").write_text(f"nameserver {NAME_SERVER}\n")
 
 
-def warm_engine() -> None:
-    """Import the network engine once: compiled modules and cached files stay, in the snapshot as well."""
-    _run([sys.executable, "-c", "import runtime.net.engine.main"])
+def warm_programs() -> None:
+    """Import once what is started again and again: compiled modules and cached files stay, in the snapshot as well."""
+    _run([sys.executable, "-c", f"import {', '.join(PROGRAMS)}"])
 
 
 STEPS: tuple[Callable[[], None], ...] = (
@@ -118,7 +123,7 @@ STEPS: tuple[Callable[[], None], ...] = (
     make_directories,
     start_xenstored,
     start_network,
-    warm_engine,
+    warm_programs,
 )
 
 
@@ -137,7 +142,7 @@ def _run(argv: Sequence[str], text: str = "") -> None:
 
 
 def main() -> None:
-    """Every step in order, then zoned in this very process."""
+    """Every step in order."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(levelname)s %(message)s", stream=sys.stderr)
     for step in STEPS:
         begin = time.monotonic()
@@ -147,7 +152,7 @@ def main() -> None:
             # zoned comes up even so: it can say what is missing, and the lab's shell can look into it.
             log.exception("%s", step.__name__)
         log.info("%s: %.2f s", step.__name__, time.monotonic() - begin)
-    os.execv(sys.executable, [sys.executable, "-m", "runtime.host.zoned"])
+    (RUN / UP).touch()
 
 
 if __name__ == "__main__":

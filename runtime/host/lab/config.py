@@ -11,10 +11,10 @@ from typing import Any
 
 from pipeline.jsonmodel import from_json
 from pipeline.recipe import PROJECT, BadRecipe, check
+from runtime.host.lab.reach import DEFAULT_FLAVOUR, FLAVOUR_VARIABLE
+from runtime.host.lab.reach import SETTINGS as FILE
 
-FILE = "lab.toml"
 SCHEMA = Path(__file__).with_name("lab.schema.json")
-FLAVOUR_VARIABLE = "ZONEWRIGHT_LAB_FLAVOUR"
 
 # What Xen keeps of the machine's memory; and QEMU's own, most of it translated code. Measured with Xen 4.17, QEMU 7.2.
 XEN_OVERHEAD_MIB = 96
@@ -31,7 +31,7 @@ class LabConfig:
     Units:    MiB. memory_mib is the machine's; dom0 gets dom0_memory_mib of it, Xen about 100, zones the rest.
     """
 
-    flavour: str = "debian12"
+    flavour: str = DEFAULT_FLAVOUR
     memory_mib: int = 1024
     dom0_memory_mib: int = 400
     vcpus: int = 2

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from runtime.host.lab.errors import LabDown
-from runtime.host.wire import connect_unix
+from runtime.host.unixsocket import connect_unix
 
 LEAVE = b"\x1d"
 TAIL_BYTES = 4096

@@ -1,4 +1,4 @@
-"""The lab's door: up, down, calls, disks, ports."""
+"""The lab's door: up, down, the way to its zoned, disks, ports."""
 
 from __future__ import annotations
 
@@ -16,15 +16,17 @@ from pipeline.oci import Descriptor
 from pipeline.progress import Progress
 from pipeline.store import Store
 from runtime.errors import RuntimeFault
-from runtime.host.lab import channel, disks, ports, process, qemu
+from runtime.host.client.endpoint import TLS_PORT, Endpoint
+from runtime.host.faults import CallTimeout, ConnectionLost, RemoteFault
+from runtime.host.lab import channel, disks, keys, ports, process, qemu, statefile, zoned
 from runtime.host.lab import snapshot as snapshots
 from runtime.host.lab.config import LabConfig
 from runtime.host.lab.console import attach_console, console_tail
 from runtime.host.lab.errors import LabDown, LabFailed, LabOutdated, SnapshotDamaged
 from runtime.host.lab.parts import Parts, check_resources, gather
 from runtime.host.lab.qmp import Qmp
-from runtime.host.lab.state import Record, State, state_directory
-from runtime.host.wire import CallTimeout, ConnectionLost
+from runtime.host.lab.reach import ADDRESS, data_directory, lab_endpoint, state_directory
+from runtime.host.lab.state import STATE_DISK, Record, State
 
 log = logging.getLogger(__name__)
 
@@ -34,6 +36,10 @@ RESTORE_TIMEOUT_S = 60.0
 QMP_TIMEOUT_S = 30.0
 PING_TIMEOUT_S = 10.0
 PING_SLICE_S = 2.0
+# e2fsck on a large disk that was not unmounted takes its time.
+CONFIGURE_TIMEOUT_S = 300.0
+STOP_TIMEOUT_S = 30.0
+ANSWER_TIMEOUT_S = 60.0
 DEATH_TIMEOUT_S = 3.0
 POLL_S = 0.02
 QMP_LOCK = "qmp.lock"
@@ -41,13 +47,17 @@ DISKS_LOCK = "disks.lock"
 
 
 class Lab:
-    """One lab: a configuration, a store, and a directory for what runs. Any number of processes may use it at once."""
+    """One lab: a configuration, a store, and a directory for what runs. Any number of processes may use it at once.
+
+    state_disk: what its zoned keeps over `down` and `up`; a lab with a directory of its own keeps it there.
+    """
 
     dom0_address = qemu.DOM0_ADDRESS
 
     def __init__(self, config: LabConfig, store: Store, *, directory: Path | None = None) -> None:
         self.config, self.store = config, store
         self.state = State(directory or state_directory(config.flavour))
+        self.state_disk = (directory or data_directory(config.flavour)) / STATE_DISK
         self.snapshots = snapshots.Snapshots(store.root / "lab" / "snapshots")
 
     def running_config(self) -> LabConfig:
@@ -84,12 +94,19 @@ class Lab:
             self.forward(address[0] if address else "127.0.0.1", int(port), int(dom0_port))
         return record
 
-    def down(self) -> bool:
-        """End the lab and all in it; False when there was none. Nothing stays but the snapshot."""
-        if not self.state.directory.exists():
-            return False
-        with self.state.lock():
-            return self._sweep(keep_lock=False)
+    def down(self, *, wipe: bool = False) -> bool:
+        """End the lab and all in it; False when there was none. Its state disk stays unless it is to be wiped."""
+        ended = False
+        if self.state.directory.exists():
+            with self.state.lock():
+                self._settle()
+                ended = self._sweep(keep_lock=False)
+        if wipe:
+            with contextlib.suppress(FileNotFoundError):
+                self.state_disk.unlink()
+            with contextlib.suppress(OSError):
+                self.state_disk.parent.rmdir()
+        return ended
 
     def is_up(self) -> bool:
         """Is there a lab that serves? A cheap look: its record and its process."""
@@ -106,10 +123,18 @@ class Lab:
         about |= {"up_s": round(time.time() - record.started_unix_s), "restored": record.restored}
         with self._qmp() as qmp:
             about["disks"] = disks.attached(qmp)
-            about["forwards"] = [f"{address}:{port}:{dom0}" for address, port, dom0 in ports.forwards(qmp)]
+            rules = [rule for rule in ports.forwards(qmp) if rule[2] != TLS_PORT]
+            about["forwards"] = [f"{address}:{port}:{dom0_port}" for address, port, dom0_port in rules]
+        about["state_disk"] = str(self.state_disk)
+        about["api"] = f"tls://{ADDRESS}:{record.api_port}"
         return about
 
     # -- calls ---------------------------------------------------------------------------------------------------------
+
+    def endpoint(self) -> Endpoint:
+        """Where its zoned answers. Raises LabDown, LabFailed."""
+        self._up_record()
+        return lab_endpoint(self.state.directory)
 
     def call(
         self,
@@ -119,7 +144,7 @@ class Lab:
         on_event: Callable[[Any], None] | None = None,
         timeout_s: float | None = 60.0,
     ) -> Any:
-        """One call of the lab's zoned. Raises RemoteFault, CallTimeout, LabDown, LabFailed when QEMU ends meanwhile."""
+        """One call of dom0's agent. Raises RemoteFault, CallTimeout, LabDown, LabFailed when QEMU ends meanwhile."""
         record = self._up_record()
         try:
             return channel.call(self.state, method, params, on_event=on_event, timeout_s=timeout_s)
@@ -178,9 +203,9 @@ class Lab:
             ports.remove(qmp, host_address, host_port)
 
     def forwards(self) -> list[tuple[str, int]]:
-        """Address and port here of every forward."""
+        """Address and port here of every forward but the one to zoned."""
         with self._qmp() as qmp:
-            return [(address, port) for address, port, _ in ports.forwards(qmp)]
+            return [(address, port) for address, port, dom0_port in ports.forwards(qmp) if dom0_port != TLS_PORT]
 
     def own_forwards(self) -> set[tuple[str, int]]:
         """The forwards of the configuration, which belong to no zone."""
@@ -225,12 +250,12 @@ class Lab:
         """Is the running lab the wanted one, and does it answer? Raises LabOutdated when it must not be ended."""
         if record.key == parts.key:
             try:
-                channel.call(self.state, "ping", timeout_s=PING_TIMEOUT_S)
+                zoned.await_answer(self.state.directory, PING_TIMEOUT_S)
                 return True
             except RuntimeFault as error:
                 progress.say(f"the lab does not answer ({error}); starting it again")
                 return False
-        if zones := self._zones():
+        if zones := zoned.live_zones(self.state.directory, PING_TIMEOUT_S):
             raise LabOutdated(
                 "the lab",
                 expected="one of this code and these settings",
@@ -240,12 +265,13 @@ class Lab:
         progress.say("the lab runs older code or settings; starting it again")
         return False
 
-    def _zones(self) -> list[str]:
-        try:
-            zones = channel.call(self.state, "list", timeout_s=PING_TIMEOUT_S)["zones"]
-            return [str(zone["name"]) for zone in zones if zone["state"] in ("creating", "running")]
-        except (RuntimeFault, LookupError, TypeError):
-            return []
+    def _settle(self) -> None:
+        """Before the end: zoned lets go of its state, the disk is unmounted. A lab that cannot has to do without."""
+        if self._running() is not None:
+            try:
+                channel.call(self.state, "stop", timeout_s=STOP_TIMEOUT_S)
+            except RuntimeFault as error:
+                log.warning("the lab's state disk is checked at its next start: %s", error)
 
     def _sweep(self, *, keep_lock: bool) -> bool:
         """End every QEMU with this lab's mark, whoever started it, and remove the files."""
@@ -259,7 +285,7 @@ class Lab:
         if self.snapshots.find(parts.key) is not None:
             try:
                 with progress.bar("lab: restoring the snapshot", unit="steps"):
-                    return self._launch(parts, restore=True)
+                    return self._configure(self._launch(parts, restore=True))
             except (SnapshotDamaged, LabFailed, CallTimeout, ConnectionLost) as error:
                 log.warning("%s", error)
                 progress.say(f"the lab's snapshot cannot be used ({error}); starting cold")
@@ -269,10 +295,29 @@ class Lab:
             record = self._launch(parts, restore=False)
         with progress.bar("lab: saving the snapshot", unit="steps"):
             self._save(parts, progress)
+        with progress.bar("lab: starting zoned", unit="steps"):
+            return self._configure(record)
+
+    def _configure(self, record: Record) -> Record:
+        """Give a dom0 that is up what no snapshot holds: time, keys, state disk; returns when zoned answers."""
+        try:
+            channel.call(self.state, "set_clock", {"unix_s": time.time()}, timeout_s=PING_TIMEOUT_S)
+            statefile.make(self.state_disk)
+            with self._qmp() as qmp:
+                serial = statefile.plug(qmp, self.state_disk)
+                api_port = ports.add_any(qmp, ADDRESS, TLS_PORT)
+            wanted = {"tls": keys.make(self.state.directory), "state_disk": serial}
+            channel.call(self.state, "configure", wanted, timeout_s=CONFIGURE_TIMEOUT_S)
+            record = replace(record, ready=True, api_port=api_port)
+            self.state.write(record)
+            zoned.await_answer(self.state.directory, ANSWER_TIMEOUT_S)
+        except BaseException:
+            self._sweep(keep_lock=True)
+            raise
         return record
 
     def _launch(self, parts: Parts, *, restore: bool) -> Record:
-        """Start QEMU and return when zoned answers; a failure or an interrupt leaves no QEMU."""
+        """Start QEMU and return when dom0 is up; a failure or an interrupt leaves no QEMU."""
         reader, writer = os.pipe() if restore else (-1, -1)
         try:
             argv = [*parts.argv, "-incoming", f"fd:{reader}"] if restore else list(parts.argv)
@@ -284,8 +329,7 @@ class Lab:
             self.state.write(record)
             if restore:
                 self._restore(pid, parts, writer)
-            self._await_zoned(pid, RESTORE_TIMEOUT_S if restore else COLD_TIMEOUT_S)
-            channel.call(self.state, "set_clock", {"unix_s": time.time()}, timeout_s=PING_TIMEOUT_S)
+            self._await_dom0(pid, RESTORE_TIMEOUT_S if restore else COLD_TIMEOUT_S)
         except BaseException:
             self._sweep(keep_lock=True)
             raise
@@ -294,8 +338,6 @@ class Lab:
                 if fd >= 0:
                     with contextlib.suppress(OSError):
                         os.close(fd)
-        record = replace(record, ready=True)
-        self.state.write(record)
         return record
 
     def _record(self, pid: int, parts: Parts, *, restored: bool) -> Record:
@@ -333,19 +375,22 @@ class Lab:
         except OSError as error:
             progress.say(f"the lab's snapshot could not be saved ({error.strerror}): the next start is a cold one, too")
 
-    def _await_zoned(self, pid: int, timeout_s: float) -> None:
+    def _await_dom0(self, pid: int, timeout_s: float) -> None:
+        """Wait until dom0 is up and zoned waits for its configuration."""
         deadline = time.monotonic() + timeout_s
         while True:
             try:
                 channel.call(self.state, "ping", timeout_s=PING_SLICE_S)
+                left = max(deadline - time.monotonic(), 1.0)
+                channel.call(self.state, "ready", {"timeout_s": left}, timeout_s=left + PING_TIMEOUT_S)
                 return
+            except RemoteFault as fault:
+                raise LabFailed("dom0 of the lab", expected=fault.expected, got=fault.got, hint=fault.hint) from fault
             except (CallTimeout, ConnectionLost, LabDown):
                 self._check_alive(pid)
             if time.monotonic() > deadline:
                 words = process.last_words(self.state.directory, qemu.CONSOLE_LOG)
-                raise LabFailed(
-                    "dom0", expected=f"zoned in it to answer within {timeout_s:.0f} s", got=f"none: {words}"
-                )
+                raise LabFailed("dom0", expected=f"its agent to answer within {timeout_s:.0f} s", got=f"none: {words}")
             time.sleep(POLL_S)
 
     def _check_alive(self, pid: int) -> None:

@@ -8,7 +8,7 @@ import re
 import socket
 
 from runtime.errors import RuntimeFault
-from runtime.host.lab.errors import PortTaken, QmpError
+from runtime.host.lab.errors import LabFailed, PortTaken, QmpError
 from runtime.host.lab.qemu import NETDEV
 from runtime.host.lab.qmp import Qmp
 
@@ -72,6 +72,17 @@ def add(qmp: Qmp, address: str, port: int, dom0_port: int) -> None:
         if "Could not set up" in error.got:
             raise PortTaken(f"port {port} on {address}", expected="it free", got="in use by another program") from error
         raise
+
+
+def add_any(qmp: Qmp, address: str, dom0_port: int) -> int:
+    """Forward a port that is free to one of dom0, unless one is already; which one. Raises QmpError, LabFailed."""
+    for tries in range(2):
+        for item in forwards(qmp):
+            if (item[0], item[2]) == (address, dom0_port):
+                return item[1]
+        if tries == 0:
+            qmp.human(f"hostfwd_add {NETDEV} tcp:{address}:0-:{dom0_port}")
+    raise LabFailed("QEMU", expected=f"a forward to port {dom0_port} of dom0", got="none in its list")
 
 
 def remove(qmp: Qmp, address: str, port: int) -> None:

@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from runtime.host.lab.errors import LabFailed, QmpError
-from runtime.host.wire import Lines, connect_unix
+from runtime.host.unixsocket import connect_unix
+from runtime.host.wire import Lines
 
 TIMEOUT_S = 30.0
 

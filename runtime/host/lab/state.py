@@ -1,6 +1,8 @@
 """What a lab leaves on disk while it runs: one directory, one record, one lock.
 
-    lock  record.json  qemu.log  console.log  *.sock  port locks
+    lock  record.json  qemu.log  console.log  *.sock  port locks  ca.pem  client.pem  client.key
+
+The state disk outlives it all: state.img, here or in ~/.local/state, see `Lab`.
 
 `kill -9` of whoever starts a lab, at any moment, leaves either nothing, or a QEMU that carries the directory's mark and
 a record that does not say "ready": the next start finds and ends it.
@@ -23,15 +25,20 @@ from pipeline.jsonmodel import from_json, to_json
 from pipeline.oci import canonical_json
 from pipeline.store import write_atomic
 from runtime.host.lab.errors import LabFailed
+from runtime.host.lab.reach import RECORD
 
-RECORD = "record.json"
 LOCK = "lock"
+STATE_DISK = "state.img"
 LOCK_POLL_S = 0.05
 
 
 @dataclass(frozen=True)
 class Record:
-    """The lab that runs. pid and start_ticks name its QEMU; key says what it was started from; ready when it serves."""
+    """The lab that runs.
+
+    pid, start_ticks: name its QEMU. key: what it was started from. ready: it serves. api_port: the port of this machine
+    that leads to zoned (0: not yet).
+    """
 
     pid: int
     start_ticks: int
@@ -46,18 +53,7 @@ class Record:
     restored: bool
     ready: bool
     ports: tuple[str, ...] = ()
-
-
-def state_directory(flavour: str) -> Path:
-    """$XDG_RUNTIME_DIR/zonewright/lab/<flavour>, else below ~/.local/state."""
-    runtime = os.environ.get("XDG_RUNTIME_DIR")
-    base = Path(runtime) if runtime and os.access(runtime, os.W_OK) else _state_home()
-    return base / "zonewright" / "lab" / flavour
-
-
-def _state_home() -> Path:
-    home = os.environ.get("XDG_STATE_HOME")
-    return Path(home) if home else Path.home() / ".local" / "state"
+    api_port: int = 0
 
 
 class State:
@@ -84,9 +80,9 @@ class State:
         write_atomic(self.path(RECORD), canonical_json(to_json(record)), mode=0o600)
 
     def clear(self, *, keep_lock: bool) -> None:
-        """Remove every file of the lab; the lock only when the lab is over for good."""
+        """Remove every file of the lab but its state disk; the lock only when the lab is over for good."""
         for path in sorted(self.directory.glob("*")):
-            if path.name != LOCK or not keep_lock:
+            if path.name != STATE_DISK and (path.name != LOCK or not keep_lock):
                 with contextlib.suppress(FileNotFoundError):
                     path.unlink()
         if not keep_lock:

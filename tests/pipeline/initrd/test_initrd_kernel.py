@@ -11,7 +11,7 @@ import sys
 import pytest
 
 from pipeline.initrd import extract as extraction
-from pipeline.initrd import kernelelf
+from pipeline.initrd import kernelelf, lz4
 from pipeline.initrd.errors import BadKernel
 from pipeline.recipe import PROJECT
 from pipeline.store import Store
@@ -207,3 +207,20 @@ def test_a_child_that_dies_is_an_error(script, words, tmp_path, monkeypatch):
     monkeypatch.setattr(extraction.sys, "executable", str(broken))
     with pytest.raises(BadKernel, match=words):
         extract(KERNEL, tmp_path)
+
+
+def test_liblz4_unpacks_as_libarchive_does(monkeypatch: pytest.MonkeyPatch) -> None:
+    data = lz4_legacy(bytes(range(256)) * 40_000)  # more than one block
+    by_libarchive = lz4.unpacker()(data, 1 << 30)
+    lz4.unpacker.cache_clear()
+    monkeypatch.setitem(sys.modules, "libarchive", None)  # an import of it fails
+    try:
+        unpack = lz4.unpacker()
+        assert unpack(data, 1 << 30) == by_libarchive
+        assert unpack(data + data, 1 << 30) == by_libarchive * 2
+        assert len(unpack(data, 100)) <= lz4.BLOCK_BYTES
+        for damaged in (data[:-1], data[:8] + b"\x0f\0\0" + data[11:]):
+            with pytest.raises(ValueError, match="block"):
+                unpack(damaged, 1 << 30)
+    finally:
+        lz4.unpacker.cache_clear()

@@ -16,6 +16,8 @@ from runtime.boot.abi import domctl, elfnote, hypercall, ioctl, rings, start_inf
         (ioctl.IOCTL_EVTCHN_BIND_INTERDOMAIN, 0x84501),
         (ioctl.IOCTL_EVTCHN_UNBIND, 0x44503),
         (ioctl.IOCTL_EVTCHN_NOTIFY, 0x44504),
+        (ioctl.IOCTL_GNTDEV_MAP_GRANT_REF, 0x184700),
+        (ioctl.IOCTL_GNTDEV_UNMAP_GRANT_REF, 0x104701),
     ],
 )
 def test_ioctl_numbers(number: int, value: int) -> None:

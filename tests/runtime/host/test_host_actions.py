@@ -2,81 +2,62 @@
 
 from __future__ import annotations
 
-import contextlib
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
+from support.fakezoned import FakeZoned, Refused
 
 from pipeline.bundle import manifest
-from pipeline.bundle.model import Bundle, Port, Process
+from pipeline.bundle.model import Bundle, Port, Process, RestartPolicy
 from pipeline.errors import StoreDamaged
+from pipeline.jsonmodel import from_json
+from pipeline.oci import parse_json
 from pipeline.progress import Progress
 from pipeline.recipe import UnknownName
 from pipeline.store import Store
 from runtime.errors import RuntimeFault
 from runtime.host import actions
-from runtime.host.wire import RemoteFault
+from runtime.host.client.endpoint import endpoint_of
+from runtime.host.faults import RemoteFault
+from runtime.host.hosts import RemoteHost
 
 
-class RecordingHost:
-    """A host without Xen: answers as zoned would, and can be told to fail a method."""
+class RecordingHost(RemoteHost):
+    """A host whose zoned is a script; notes the order of what it is asked, and can be told to fail."""
 
-    name = "recording"
+    def __init__(self, store: Store, zoned: FakeZoned) -> None:
+        super().__init__(store, endpoint_of(zoned.address))
+        self.asked: list[str] = []
+        self.failing = ""
+        zoned.on_call = self._note
 
-    def __init__(self, failing: str = "") -> None:
-        self.calls: list[str] = []
-        self.failing = failing
-        self.zones: dict[str, dict[str, Any]] = {}
+    def _note(self, what: str) -> None:
+        self.asked.append(what)
+        if what == self.failing:
+            raise RuntimeFault("port 8080", got="taken")
 
     def up(self, progress: Progress) -> None:
-        self.calls.append("up")
+        self._note("up")
 
-    def is_up(self) -> bool:
-        return True
-
-    def call(
-        self, method: str, params: dict[str, Any], *, on_event: Any = None, timeout_s: float = 0
-    ) -> dict[str, Any]:
-        self.calls.append(method if method != "wait" or params.get("ports", True) else "wait workload")
-        if method == self.failing:
-            raise RuntimeFault("zone web", got=f"{method} failed")
-        if method == "list":
-            return {"zones": list(self.zones.values())}
-        if method == "boot":
-            self.zones["web"] = {
-                "name": "web",
-                "state": "running",
-                "published": [],
-                "addresses": ["10.75.0.2"],
-                "exit_text": "",
-                "blobs": [],
-                "confirmed": False,
-            }
-            return self.zones["web"]
-        if method == "stop":
-            return self.zones.pop("web")
-        return self.zones["web"]
-
-    def provide(self, blobs: Any) -> dict[str, Any]:
-        self.calls.append("provide")
-        return {}
+    def provide(self, *arguments: Any) -> None:
+        self._note("provide")
+        super().provide(*arguments)
 
     def listen_for(self, ports: Any) -> list[Any]:
-        self.calls.append("listen_for")
-        return []
+        self._note("listen_for")
+        return super().listen_for(ports)
 
     def expose(self, published: Any) -> None:
-        self.calls.append("expose")
+        self._note("expose")
 
-    def tidy(self) -> None:
-        self.calls.append("tidy")
-
-    def exclusive(self) -> Any:
-        return contextlib.nullcontext()
+    def tidy(self, client: Any) -> None:
+        self._note("tidy")
 
 
 @pytest.fixture
-def store(tmp_path) -> Store:
+def store(tmp_path: Path) -> Store:
     store = Store(tmp_path / "store")
     bundle = Bundle(
         name="web",
@@ -86,87 +67,107 @@ def store(tmp_path) -> Store:
         modules=(),
         rootfs=store.put(b"rootfs"),
         process=Process(("/x",), ()),
-        ports=(Port("127.0.0.1", 8080, 80),),
+        ports=(Port("127.0.0.1", 1, 80),),  # nothing answers at port 1
+        restart=RestartPolicy("on-failure", 3),
+        labels={"tier": "front"},
+        stdin_open=True,
     )
     manifest.write(store, bundle)
     return store
 
 
-def test_boot_checks_then_brings_up_then_builds_then_waits(store):
-    host = RecordingHost()
+@pytest.fixture
+def zoned(tmp_path: Path) -> Iterator[FakeZoned]:
+    with FakeZoned(tmp_path / "zoned.sock") as fake:
+        yield fake
+
+
+@pytest.fixture
+def host(store: Store, zoned: FakeZoned) -> RecordingHost:
+    return RecordingHost(store, zoned)
+
+
+def test_boot_checks_then_brings_up_then_builds_then_opens_ports(host, store) -> None:
     booted = actions.boot(host, store, "web", progress=Progress())
-    wanted = ["up", "list", "tidy", "listen_for", "provide", "boot", "expose", "wait workload", "wait", "confirm"]
-    assert host.calls == wanted
-    assert [name for name, *_ in booted.steps][:3] == ["check artifacts", "host up", "plug disks"]
+    sent = ["FindBlobs", "PutBlob", "PutBlob", "PutBlob"]
+    assert host.asked == ["up", "tidy", "provide", *sent, "listen_for", "BootZone", "expose"]
+    assert [name for name, *_ in booted.steps] == [
+        "check artifacts",
+        "host up",
+        "plug disks",
+        "build domain",
+        "open ports",
+        "zone boots",
+        "workload answers",
+        "first answer",
+    ]
+    ends = [end for _, _, end in booted.steps]
+    assert ends == sorted(ends) and all(start <= end for _, start, end in booted.steps)
+    assert booted.urls == ["tcp://127.0.0.1:1"] and booted.zone.state == "ready"
 
 
-def test_boot_without_waiting_asks_for_nothing_more(store):
-    host = RecordingHost()
-    actions.boot(host, store, "web", wait=False, progress=Progress())
-    assert "wait" not in host.calls and "wait workload" not in host.calls
+def test_the_bundle_says_how_its_zone_is_kept(host, store, zoned) -> None:
+    actions.boot(host, store, "web", progress=Progress())
+    (request,) = [message for method, message in zoned.calls if method == "BootZone"]
+    assert (request.restart.name, request.restart.max_retries, request.stdin_open) == ("on-failure", 3, True)
+    assert dict(request.labels) == {"tier": "front"} and request.until_ports_answer and not request.remove
+    found = from_json(Bundle, parse_json(request.bundle, subject="bundle"), subject="bundle")
+    assert found == manifest.find(store, "web")[1]
 
 
-@pytest.mark.parametrize("failing", ["wait", "expose"])
-def test_a_boot_that_fails_after_the_domain_runs_leaves_no_zone(store, failing):
-    host = RecordingHost(failing)
-    if failing == "expose":
-        host.expose = lambda published: (_ for _ in ()).throw(RuntimeFault("port 8080", got="taken"))  # type: ignore
-    with pytest.raises(RuntimeFault):
+def test_boot_without_waiting_is_over_when_the_domain_runs(host, store, zoned) -> None:
+    booted = actions.boot(host, store, "web", wait=False, progress=Progress())
+    request = zoned.calls[-1][1]
+    assert not request.until_ready and not request.until_ports_answer and booted.urls == []
+
+
+def test_a_port_that_cannot_be_opened_ends_the_boot_and_so_the_zone(host, store, zoned) -> None:
+    zoned.hold_boots = True
+    host.failing = "expose"
+    with pytest.raises(RuntimeFault, match="port 8080: taken"):
         actions.boot(host, store, "web", progress=Progress())
-    assert host.zones == {}
-    assert host.calls[-1] == "tidy"
+    zoned.wait(zoned.until(lambda: zoned.cancelled_boots == ["web"]))
 
 
-def test_unknown_zone_names_near_ones(store):
+def test_interrupt_ends_the_boot_and_so_the_zone(host, store, zoned) -> None:
+    zoned.hold_boots = True
+    host.expose = lambda published: (_ for _ in ()).throw(KeyboardInterrupt)
+    with pytest.raises(KeyboardInterrupt):
+        actions.boot(host, store, "web", progress=Progress())
+    zoned.wait(zoned.until(lambda: zoned.cancelled_boots == ["web"]))
+
+
+def test_unknown_zone_names_near_ones(host, store) -> None:
     with pytest.raises(UnknownName, match="did you mean web"):
-        actions.boot(RecordingHost(), store, "wep", progress=Progress())
+        actions.boot(host, store, "wep", progress=Progress())
 
 
-def test_altered_artifact_is_named_before_the_host_is_touched(store):
+def test_altered_artifact_is_named_before_the_host_is_touched(host, store) -> None:
     _, bundle = manifest.find(store, "web")
     path = store.path(bundle.rootfs.digest)
     path.chmod(0o644)
     path.write_bytes(b"rootfX")
-    host = RecordingHost()
     with pytest.raises(StoreDamaged, match=r"zone web: rootfs.squashfs .*\./doit bundle zone=web"):
         actions.boot(host, store, "web", progress=Progress())
-    assert host.calls == []
+    assert host.asked == []
 
 
-def test_a_zone_whose_booter_died_is_ended_before_it_is_booted_again(store):
-    host = RecordingHost()
-    actions.boot(host, store, "web", wait=False, progress=Progress())
-    host.calls.clear()
-    actions.boot(host, store, "web", wait=False, progress=Progress())
-    assert host.calls.index("stop") < host.calls.index("boot")
-
-
-def test_two_boots_of_one_zone_at_once_are_refused(store):
-    with store.try_lock("boot-web") as held, pytest.raises(RuntimeFault, match="being booted by another command"):
-        assert held
-        actions.boot(RecordingHost(), Store(store.root), "web", progress=Progress())
-
-
-def test_a_zone_that_runs_is_refused_and_left_alone(store):
-    host = RecordingHost()
-    actions.boot(host, store, "web", wait=False, progress=Progress())
-    host.zones["web"]["confirmed"] = True
-    with pytest.raises(actions.ZoneBusy, match="it runs already"):
+def test_a_refusal_by_zoned_is_its_sentence(host, store, zoned) -> None:
+    zoned.boot_error = Refused("zone web", expected="128 MiB free", got="12 MiB")
+    with pytest.raises(RemoteFault, match="zone web: expected 128 MiB free, got 12 MiB") as caught:
         actions.boot(host, store, "web", progress=Progress())
-    assert "web" in host.zones
+    assert caught.value.kind == "Refused"
 
 
-def test_a_refusal_by_zoned_stops_no_zone(store):
-    host = RecordingHost()
-    answer = host.call
+def test_stop_takes_back_what_the_zone_had(host, zoned) -> None:
+    zoned.add("web")
+    zone = actions.stop(host, "web", timeout_s=2, progress=Progress())
+    assert host.asked == ["StopZone", "tidy"] and zoned.calls[0][1].timeout_s == 2
+    assert actions.stopped_line(zone) == "zone web is stopped: exit code 0"
 
-    def refuse(method: str, params: dict[str, Any], **options: Any) -> Any:
-        if method == "boot":
-            host.calls.append("boot")
-            raise RemoteFault("zone web", got="too little memory")
-        return answer(method, params, **options)
 
-    host.call = refuse  # type: ignore[method-assign]
-    with pytest.raises(RemoteFault):
-        actions.boot(host, store, "web", progress=Progress())
-    assert "stop" not in host.calls
+def test_zones_of_a_host_that_is_down_are_none(host, zoned) -> None:
+    zoned.add("web")
+    assert [zone.name for zone in actions.zones(host)] == ["web"]
+    host.is_up = lambda: False
+    assert actions.zones(host) == []

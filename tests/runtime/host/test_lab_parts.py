@@ -64,7 +64,11 @@ def test_the_code_disk_has_what_dom0_imports_and_neither_lab_nor_tests() -> None
     files = codedisk.code_files()
     wanted = {"runtime/host/dom0/start.py", "runtime/host/zoned.py", "runtime/host/wire.py", "pipeline/errors.py"}
     assert wanted | {"pipeline/__init__.py", "pyxs/client.py"} <= set(files)
-    assert not [name for name in files if name.startswith(("runtime/host/lab/", "runtime/init/", "tests/"))]
+    assert {"grpclib/server.py", "google/_upb/_message.abi3.so"} <= set(files)
+    assert not [name for name in files if name.startswith(("runtime/host/lab/", "tests/"))]
+    of_the_zone = {name for name in files if name.startswith("runtime/init/")}
+    assert all(name.startswith(("runtime/init/channel/", "runtime/init/__init__")) for name in of_the_zone)
+    assert "runtime/init/channel/frames.py" in of_the_zone
 
 
 def test_every_module_of_the_project_that_dom0s_zoned_imports_is_on_the_disk(tmp_path: Path) -> None:
@@ -73,11 +77,26 @@ def test_every_module_of_the_project_that_dom0s_zoned_imports_is_on_the_disk(tmp
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(data)
     # -I -S: no site-packages and no working directory, as on the plain Python of dom0.
-    code = f"import sys; sys.path.insert(0, {str(tmp_path)!r}); import runtime.host.zoned, runtime.host.service"
-    tool.run([sys.executable, "-I", "-S", "-c", code], timeout_s=60)
+    modules = [
+        *("zoned", "daemon.manager", "agentlink", "serve.host", "serve.server", "dom0.agent", "dom0.start", "cli"),
+        *("client.client", "client.dialstdio", "hosts", "certificates"),
+    ]
+    code = f"import sys; sys.path.insert(0, {str(tmp_path)!r}); "
+    code += "".join(f"import runtime.host.{module}; " for module in modules)
+    code += "from google.protobuf.internal import api_implementation as a; print(a.Type()); "
+    code += "import multidict; print(multidict.MultiDict.__module__)"
+    said = tool.run([sys.executable, "-I", "-S", "-c", code], timeout_s=60).decode()
+    assert said.split() == ["upb", "multidict._multidict_py"]
 
 
-def test_imports_inside_functions_of_the_pipeline_are_not_followed(tmp_path: Path) -> None:
+def test_nothing_on_the_code_disk_is_for_one_version_of_python() -> None:
+    compiled = [name for name in codedisk.code_files() if not name.endswith((".py", ".json"))]
+    assert compiled == ["google/_upb/_message.abi3.so"]
+
+
+def test_imports_inside_functions_of_the_pipeline_are_followed_where_all_of_it_is_to_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (tmp_path / "pipeline" / "stage").mkdir(parents=True)
     for name, text in {
         "main.py": "def f():\n    from pipeline.a import x\n",
@@ -89,7 +108,10 @@ def test_imports_inside_functions_of_the_pipeline_are_not_followed(tmp_path: Pat
     }.items():
         (tmp_path / name).write_text(text)
     expected = ["pipeline/__init__.py", "pipeline/a.py", "pipeline/stage/__init__.py", "pipeline/stage/b.py"]
+    monkeypatch.setattr(codedisk, "WHOLE", ())
     assert codedisk.pipeline_modules(tmp_path, ["main.py"]) == expected
+    monkeypatch.setattr(codedisk, "WHOLE", ("main.py",))
+    assert codedisk.pipeline_modules(tmp_path, ["main.py"]) == sorted([*expected, "pipeline/c.py"])
 
 
 def test_equal_code_gives_an_equal_disk_and_other_code_another(tmp_path: Path) -> None:
@@ -102,7 +124,7 @@ def test_equal_code_gives_an_equal_disk_and_other_code_another(tmp_path: Path) -
 def test_the_code_disk_lists_only_files_of_the_checkout() -> None:
     files = codedisk.code_files()
     for name, data in files.items():
-        if not name.startswith("pyxs/"):
+        if name.startswith(("runtime/", "pipeline/")):
             assert (PROJECT / name).read_bytes() == data
 
 

@@ -16,7 +16,8 @@ import pytest
 
 from runtime.host.lab import process
 from runtime.host.lab.errors import LabFailed
-from runtime.host.lab.state import Record, State, state_directory
+from runtime.host.lab.reach import state_directory
+from runtime.host.lab.state import Record, State
 
 SLEEPER = "import signal, sys, time; print('up', flush=True); time.sleep(120)"
 

@@ -14,7 +14,8 @@ from typing import Any
 import pytest
 
 from runtime.errors import RuntimeFault
-from runtime.host import wire
+from runtime.host import faults, wire
+from runtime.host.unixsocket import connect_unix
 
 
 class NoSuchThing(RuntimeFault):
@@ -72,13 +73,13 @@ def test_result_events_and_errors_arrive_with_their_fields(path: Path) -> None:
         seen: list[Any] = []
         assert client.call("count", {"to": 3}, on_event=seen.append) == 3
         assert seen == [{"number": 0}, {"number": 1}, {"number": 2}]
-        with pytest.raises(wire.RemoteFault) as caught:
+        with pytest.raises(faults.RemoteFault) as caught:
             client.call("fail")
         error = caught.value
         assert (error.kind, error.subject, error.hint, error.temporary) == ("NoSuchThing", "zone x", "look", True)
-        with pytest.raises(wire.RemoteFault, match="ZeroDivisionError"):
+        with pytest.raises(faults.RemoteFault, match="ZeroDivisionError"):
             client.call("bug")
-        with pytest.raises(wire.RemoteFault, match="one of the methods bug, count, echo, fail, hold"):
+        with pytest.raises(faults.RemoteFault, match="one of the methods bug, count, echo, fail, hold"):
             client.call("nope")
 
 
@@ -95,14 +96,14 @@ def test_connecting_where_nobody_listens_is_an_os_error(tmp_path: Path) -> None:
 
 def test_a_timeout_is_told_to_the_server(path: Path, released: threading.Event) -> None:
     with wire.Client.connect(path) as client:
-        with pytest.raises(wire.CallTimeout):
+        with pytest.raises(faults.CallTimeout):
             client.call("hold", timeout_s=0.2)
         assert released.wait(10)
         assert client.call("echo", {"still": "works"}) == {"still": "works"}
 
 
 def test_a_client_that_dies_in_a_call_leaves_the_server_working(path: Path, released: threading.Event) -> None:
-    raw = wire.connect_unix(path, timeout_s=10)
+    raw = connect_unix(path, timeout_s=10)
     raw.sendall(wire.encode({"id": "1", "method": "hold"}))
     assert raw.recv(4096)
     raw.close()
@@ -113,7 +114,7 @@ def test_a_client_that_dies_in_a_call_leaves_the_server_working(path: Path, rele
 
 def test_garbage_between_requests_is_skipped(path: Path) -> None:
     chance = random.Random(7)
-    raw, lines = wire.connect_unix(path, timeout_s=60), wire.Lines()
+    raw, lines = connect_unix(path, timeout_s=60), wire.Lines()
     for number in range(200):
         junk = chance.randbytes(chance.randrange(1, 200))
         raw.sendall(junk + b"\n" + b'["list"]\n{"id": 5}\n{"id": "x", "method": []}\n{"half": ')
@@ -163,7 +164,7 @@ def test_the_next_client_of_a_port_ignores_answers_to_the_last_one(
 
 
 def test_more_calls_at_once_than_allowed_are_refused(path: Path) -> None:
-    raw = wire.connect_unix(path, timeout_s=10)
+    raw = connect_unix(path, timeout_s=10)
     for number in range(wire.CALLS_AT_ONCE + 1):
         raw.sendall(wire.encode({"id": str(number), "method": "hold"}))
     lines, refused = wire.Lines(), []
@@ -177,10 +178,10 @@ def test_a_peer_that_closes_is_a_lost_connection() -> None:
     ours, theirs = socket.socketpair()
     with wire.Client(ours) as client:
         theirs.close()
-        with pytest.raises(wire.ConnectionLost):
+        with pytest.raises(faults.ConnectionLost):
             client.call("echo")
 
 
 def test_an_error_body_of_any_shape_becomes_a_fault() -> None:
     for body in (None, "text", {"subject": 5}, json.loads('{"got": null}')):
-        assert isinstance(wire.remote_fault(body), wire.RemoteFault)
+        assert isinstance(faults.remote_fault(body), faults.RemoteFault)

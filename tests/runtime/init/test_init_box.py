@@ -85,7 +85,7 @@ def loop_device(image):
 def remove_cgroup(directory):
     """The workload's cgroup outlives the namespaces, in the one cgroup2 tree this machine has."""
     directory.mkdir(exist_ok=True)
-    script = 'mount -t cgroup2 cgroup2 "$1" && if [ -d "$1/workload" ]; then rmdir "$1/workload"; fi'
+    script = 'mount -t cgroup2 cgroup2 "$1" && if [ -d "$1/main" ]; then rmdir "$1/main"; fi'
     subprocess.run([*unshare_mount(), "sh", "-c", script, "sh", directory], check=True)
 
 
@@ -304,3 +304,12 @@ def test_addons_that_do_not_come_are_named(box):
 
 def test_launch_data_that_are_broken_are_named(box):
     assert "failed (launch): launch data: key process.uid" in box({"uid": "root"})[1]
+
+
+def test_volumes_are_tmpfs_of_their_size_and_stay_writable_in_a_sealed_root(box):
+    volumes = [{"target": "/scratch/a", "size_mib": 4}, {"target": "/fixed", "readonly": True}]
+    script = "echo w > /scratch/a/f && cat /scratch/a/f; echo x > /fixed/f; cat /proc/self/mounts"
+    out, _ = box(sh(script), readonly_root=True, extra={"volumes": volumes})
+    assert out.startswith("w\n") and "Read-only file system" in out
+    assert "tmpfs /scratch/a tmpfs rw,nosuid,nodev,relatime,size=4096k 0 0" in out
+    assert "tmpfs /fixed tmpfs ro,nosuid,nodev,relatime" in out

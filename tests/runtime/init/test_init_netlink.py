@@ -18,19 +18,25 @@ SCRIPT = """
 import json, subprocess, sys
 sys.path.insert(0, {project!r})
 from runtime.init import failure, network
+from runtime.init.agent import networking
+from runtime.init.agent.errors import Refused
 # sysfs shows the interfaces of the network namespace it was mounted from.
 subprocess.run(["mount", "-t", "sysfs", "sysfs", "/sys"], check=True)
 subprocess.run(["ip", "link", "add", "eth9", "type", "veth", "peer", "name", "peer9"], check=True)
 subprocess.run(["ip", "link", "set", "peer9", "up"], check=True)
 try:
     network.configure(json.loads({config!r}), 1.0)
-except failure.BootFailure as error:
+    if change := json.loads({change!r}):
+        networking.change(change)
+        networking.change(change)  # what is there gives way to the same
+except (failure.BootFailure, Refused) as error:
     print(json.dumps({{"reason": error.reason, "sentence": error.sentence}}))
     raise SystemExit
 def ip(*words):
     return json.loads(subprocess.run(["ip", "-j", *words], check=True, capture_output=True).stdout)
 lo, eth9 = ip("addr", "show", "lo"), ip("-d", "addr", "show", "eth9")
-print(json.dumps({{"lo": lo, "eth9": eth9, "route4": ip("route"), "route6": ip("-6", "route")}}))
+neighbours = ip("neigh", "show", "dev", "eth9")
+print(json.dumps({{"lo": lo, "eth9": eth9, "route4": ip("route"), "route6": ip("-6", "route"), "neigh": neighbours}}))
 """
 
 GOOD = {
@@ -42,10 +48,11 @@ GOOD = {
 }
 
 
-def configured(config) -> dict:
+def configured(config, change=None) -> dict:
     if shutil.which("unshare") is None or shutil.which("ip") is None:
         pytest.skip("unshare and ip are needed")
-    inside = [sys.executable, "-c", SCRIPT.format(project=str(PROJECT), config=json.dumps(config))]
+    script = SCRIPT.format(project=str(PROJECT), config=json.dumps(config), change=json.dumps(change))
+    inside = [sys.executable, "-c", script]
     # Root needs no user namespace, and could have none in a chroot.
     as_user = ["unshare", "--user", "--map-root-user", "--mount"]
     unshare = [*(unshare_mount() if os.geteuid() == 0 else as_user), "--net"]
@@ -101,3 +108,43 @@ def test_a_refusal_names_the_step(change, words):
 def test_bad_addresses_are_refused(text: str):
     with pytest.raises(ValueError):
         netlink.split_address(text)
+
+
+CHANGE = {
+    "interface": "eth9",
+    "mtu": 1300,
+    "routes": [
+        {"destination": "10.9.0.0/16", "gateway": "10.75.1.1", "source": "10.75.1.2"},
+        {"destination": "0.0.0.0/0", "gateway": "10.75.1.9", "source": ""},
+        {"destination": "10.8.0.0/16", "gateway": "", "source": ""},
+        {"destination": "fd99::/64", "gateway": "fd5a:6f6e:6577:1::1", "source": ""},
+    ],
+    "neighbors": [{"address": "10.75.1.1", "mac": "02:00:00:00:00:01", "state": "permanent"}],
+}
+
+
+def test_a_running_interface_takes_mtu_routes_and_neighbours():
+    seen = configured(GOOD, CHANGE)
+    assert seen["eth9"][0]["mtu"] == 1300
+    routes = {route["dst"]: route for route in (*seen["route4"], *seen["route6"]) if route.get("protocol") == "static"}
+    assert (routes["10.9.0.0/16"]["gateway"], routes["10.9.0.0/16"]["prefsrc"]) == ("10.75.1.1", "10.75.1.2")
+    assert routes["10.8.0.0/16"]["scope"] == "link"
+    assert routes["fd99::/64"]["gateway"] == "fd5a:6f6e:6577:1::1"
+    assert [route["gateway"] for route in seen["route4"] if route["dst"] == "default"] == ["10.75.1.9"]
+    (neighbour,) = [entry for entry in seen["neigh"] if entry["dst"] == "10.75.1.1"]
+    assert (neighbour["lladdr"], neighbour["state"]) == ("02:00:00:00:00:01", ["PERMANENT"])
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"interface": "eth7"}, "interface 'eth7'"),
+        ({"routes": [{"destination": "10.9.0.0/16", "gateway": "192.0.2.1"}]}, "route to 10.9.0.0/16: "),
+        ({"routes": [{"destination": "hello"}]}, "'hello' is no IP address"),
+        ({"routes": "all"}, "routes: expected a list of objects"),
+        ({"neighbors": [{"address": "10.75.1.1", "mac": "02:00"}]}, "is no MAC address"),
+        ({"neighbors": [{"address": "10.75.1.1", "mac": "02:00:00:00:00:01", "state": "x"}]}, "state: expected"),
+    ],
+)
+def test_a_change_that_cannot_be_is_refused(change, words):
+    assert words in configured(GOOD, CHANGE | change)["sentence"]

@@ -1,0 +1,7 @@
+"""`python -m runtime.host.cli`."""
+
+import sys
+
+from runtime.host.cli.entry import main
+
+sys.exit(main())

@@ -1,0 +1,32 @@
+"""Memory and vCPUs as users write them, after docker."""
+
+from __future__ import annotations
+
+import re
+from argparse import ArgumentTypeError
+
+_UNITS_MIB = {"k": 1 / 1024, "m": 1, "g": 1024, "t": 1 << 20}
+_LEAST_MIB, _MOST_MIB = 1, 1 << 20
+
+
+def memory_mib(text: str) -> int:
+    """`256m`, `1g`, `1.5g`; without a unit MiB, as everywhere here, where docker would take bytes.
+
+    Raises:  what argparse expects of a type.
+    """
+    match = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?)(?:([kmgt])(?:i?b)?)?", text.strip().lower())
+    if match is None:
+        raise ArgumentTypeError(f"expected an amount such as 256m or 1g, got {text!r}")
+    amount = float(match[1]) * _UNITS_MIB[match[2] or "m"]
+    if not _LEAST_MIB <= amount < _MOST_MIB:
+        hint = " (without a unit it is MiB)" if match[2] is None else ""
+        raise ArgumentTypeError(f"expected 1 MiB to 1 TiB, got {text}{hint}")
+    return int(amount)
+
+
+def whole_cpus(text: str) -> int:
+    """A number of vCPUs. Raises what argparse expects of a type: half a vCPU is none."""
+    match = re.fullmatch(r"([0-9]+)(?:\.0*)?", text)
+    if match is None or not int(match[1]):
+        raise ArgumentTypeError(f"expected a whole number of vCPUs, got {text!r}")
+    return int(match[1])

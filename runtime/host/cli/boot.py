@@ -1,0 +1,49 @@
+"""`zone boot`: a zone from its bundle."""
+
+from __future__ import annotations
+
+from argparse import Namespace
+from typing import Any
+
+from runtime.host.cli.parsers import Parser, complete
+from runtime.host.cli.terminal import with_progress, write
+
+EXAMPLES = """\
+examples:
+  zone boot nginx                          the bundle `./doit bundle zone=nginx` made
+  zone boot docker://127.0.0.1:5000/zones/nginx
+  zone boot --no-wait nginx                back as soon as its domain runs
+"""
+
+
+def fill_boot(parser: Parser) -> None:
+    """The arguments of `zone boot`."""
+    parser.set_defaults(run=run)
+    parser.epilog = EXAMPLES
+    name = parser.add_argument(
+        "name", metavar="NAME|REF", help="a zone's name; or docker://HOST/REPO[:TAG][@DIGEST], oci:DIR"
+    )
+    complete(name, "bundles")
+    parser.add_argument("--replace", action="store_true", help="REF may take its name from another bundle here")
+    parser.add_argument("--no-wait", action="store_true", help="return when its domain runs, before its ports answer")
+
+
+def run(arguments: Namespace) -> None:
+    """Boot a zone and say where it answers."""
+    from pipeline.env import open_env
+    from pipeline.remote import bundles
+    from pipeline.store import Store
+    from runtime.host import actions
+    from runtime.host.hosts import select_host
+
+    store = Store()
+    host = select_host(store, arguments.host)
+
+    def boot(progress: Any) -> actions.Booted:
+        wait = not arguments.no_wait
+        if not bundles.is_reference(arguments.name):
+            return actions.boot(host, store, arguments.name, wait=wait, progress=progress)
+        found = bundles.pull_bundle(open_env(progress), arguments.name, replaces=arguments.replace)
+        return actions.boot_bundle(host, store, *found, wait=wait, progress=progress)
+
+    write(actions.up_line(with_progress(boot, patient=True)) + "\n")

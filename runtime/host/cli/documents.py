@@ -1,0 +1,88 @@
+"""Protobuf messages as JSON-like data, and zones as rows: what `--format` and the tables are made from."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+from runtime.host.cli.terminal import duration_text, escaped
+
+GONE = ("exited", "failed")
+PROCESS_STATES = ("running", "ready")
+
+
+def document(message: Any) -> Any:
+    """A message as JSON-like data under its field names: every field, also those that have their default."""
+    return {field.name: _value(field, getattr(message, field.name)) for field in message.DESCRIPTOR.fields}
+
+
+def _value(field: Any, value: Any) -> Any:
+    if field.message_type is not None and field.message_type.GetOptions().map_entry:
+        return {key: value[key] for key in sorted(value)}
+    if hasattr(value, "DESCRIPTOR"):
+        return document(value)
+    if isinstance(value, (str, int, float)):
+        return value
+    if isinstance(value, bytes):
+        return value.decode("utf-8", "backslashreplace")
+    return [document(item) if hasattr(item, "DESCRIPTOR") else item for item in value]
+
+
+def zone_document(zone: Any) -> dict[str, Any]:
+    """A zone as JSON-like data; `exit` is null while it has not ended."""
+    made: dict[str, Any] = document(zone)
+    if zone.state not in GONE and not zone.exit.text:
+        made["exit"] = None
+    return made
+
+
+def state_text(zone: Any, now: float) -> str:
+    """`ready 5 min`, `exited (exit code 3) 2 h ago`."""
+    state = escaped(zone.state)
+    if zone.state in PROCESS_STATES:
+        health = f" ({escaped(zone.health)})" if zone.health else ""
+        return f"{state} {duration_text(now - zone.started_unix_s)}{health}"
+    if zone.state in GONE:
+        why = f" ({escaped(zone.exit.text)})" if zone.exit.text else ""
+        return f"{state}{why} {duration_text(now - zone.finished_unix_s)} ago" if zone.finished_unix_s else state + why
+    return state
+
+
+def ports_text(zone: Any) -> str:
+    """`127.0.0.1:8080->80/tcp, …`."""
+    return ", ".join(port_text(rule) for rule in zone.ports)
+
+
+def port_text(rule: Any) -> str:
+    """`127.0.0.1:8080->80/tcp`."""
+    return f"{host_end(rule)}->{rule.zone_port}/{rule.protocol or 'tcp'}"
+
+
+def host_end(rule: Any) -> str:
+    """Where a port is on the user's machine: `127.0.0.1:8080`, `[::1]:8080`."""
+    address = f"[{rule.host_address}]" if ":" in rule.host_address else rule.host_address
+    return f"{address}:{rule.host_port}"
+
+
+def restart_text(policy: Any) -> str:
+    """`on-failure:3`."""
+    name = policy.name or "no"
+    return f"{name}:{policy.max_retries}" if policy.max_retries else str(name)
+
+
+def short(text: str) -> str:
+    """An image for a table: digests cut."""
+    head, at, digest = text.partition("@sha256:")
+    return f"{head}@{digest[:12]}" if at else text.removeprefix("docker://docker.io/library/").removeprefix("docker://")
+
+
+def age_text(unix_s: float, now: float | None = None) -> str:
+    """`3 h ago`; "" for never."""
+    return f"{duration_text((time.time() if now is None else now) - unix_s)} ago" if unix_s else ""
+
+
+def time_text(unix_s: float) -> str:
+    """A moment in UTC, RFC 3339 with microseconds; "" for never."""
+    if not unix_s:
+        return ""
+    return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(unix_s)) + f".{int(unix_s % 1 * 1e6):06d}Z"

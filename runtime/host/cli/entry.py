@@ -1,0 +1,39 @@
+"""One run of the `zone` command, and what its exit code is.
+
+0; the workload's own code through run, exec, attach and wait (128 + n for signal n); 1 for an error said in one
+sentence, but 125 where run and exec fail themselves, 126 and 127 where the zone cannot run, or has not, the command;
+2 for a wrong command line; 130 for Ctrl-C, 143 for SIGTERM.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+
+from pipeline.errors import SentenceError
+from pipeline.signals import exit_on_sigterm
+from runtime.host.cli.commands import parser
+
+OWN_FAILURE = 125
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; returns the exit code."""
+    arguments = parser().parse_args(argv)
+    exit_on_sigterm()
+    if arguments.verbose:
+        import logging  # costs a cache hit 5 ms; warnings are shown without it, by logging's last resort
+
+        logging.basicConfig(level=logging.DEBUG, format="%(name)s: %(message)s")
+    try:
+        return int(arguments.run(arguments) or 0)
+    except SentenceError as error:
+        sys.stderr.write(f"error: {error}\n")
+        return getattr(error, "exit_code", getattr(arguments, "failure_code", 1))
+    except KeyboardInterrupt:
+        sys.stderr.write("interrupted\n")
+        return 130
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1

@@ -1,0 +1,211 @@
+"""`zone stop`, `kill`, `restart`, `wait`, `rm`: several zones at once, each said to have done when it has."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from argparse import Namespace
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from pipeline.errors import SentenceError
+from runtime.host.cli.parsers import Parser, complete, zone_argument
+from runtime.host.cli.terminal import escaped, write
+
+STOP = """\
+The workload gets its stop signal, then, after its spec's timeout or -t, is killed. A zone that has ended is fine.
+
+examples:
+  zone stop web
+  zone stop -t 0 web db
+"""
+KILL = """\
+Without -s the zone ends at once, as if its plug was pulled; with -s its workload gets the signal, and may handle it.
+
+examples:
+  zone kill web
+  zone kill -s HUP web
+"""
+RESTART = """\
+examples:
+  zone restart web                         the same zone: its id, its ports, its logs
+  zone restart -t 2 web
+"""
+WAIT = """\
+examples:
+  zone wait web                            prints its exit code; so does $?
+  zone wait --until ports web && curl http://127.0.0.1:8080/
+"""
+RM = """\
+examples:
+  zone rm old
+  zone rm -f web                           stop it first
+  zone rm $(zone ps -aq --filter state=exited)
+"""
+UNTIL = ("exited", "running", "ready", "ports", "removed")
+# What a call of zoned that waits for something may take beyond what it waits for.
+MARGIN_S = 60.0
+
+
+def fill_stop(parser: Parser) -> None:
+    """The arguments of `zone stop`."""
+    _several(parser, run_stop, STOP)
+    _timeout(parser)
+
+
+def fill_restart(parser: Parser) -> None:
+    """The arguments of `zone restart`."""
+    _several(parser, run_restart, RESTART)
+    _timeout(parser)
+
+
+def fill_kill(parser: Parser) -> None:
+    """The arguments of `zone kill`."""
+    _several(parser, run_kill, KILL)
+    signal = parser.add_argument("-s", "--signal", metavar="SIGNAL", help="HUP, SIGHUP, 1: to the workload alone")
+    complete(signal, "signals")
+
+
+def fill_wait(parser: Parser) -> None:
+    """The arguments of `zone wait`."""
+    _several(parser, run_wait, WAIT)
+    parser.add_argument("--until", choices=UNTIL, default="exited", metavar="U", help=f"{', '.join(UNTIL)}")
+    parser.add_argument("--timeout", type=float, default=0.0, metavar="S", help="give up, with 1, after so long")
+
+
+def fill_rm(parser: Parser) -> None:
+    """The arguments of `zone rm`."""
+    _several(parser, run_rm, RM)
+    parser.add_argument(
+        "-f", "--force", action="store_true", help="stop what runs first; a zone that is not there is fine"
+    )
+
+
+def _several(parser: Parser, run: Any, epilog: str) -> None:
+    parser.set_defaults(run=run)
+    parser.epilog = epilog
+    zone_argument(parser, many=True)
+
+
+def _timeout(parser: Parser) -> None:
+    text = "seconds until it is killed (default: its spec's)"
+    parser.add_argument("-t", "--timeout", "--time", type=float, metavar="S", help=text)
+
+
+def run_stop(arguments: Namespace) -> int:
+    """Stop zones."""
+    from runtime.host import actions
+
+    async def stop(client: Any, name: str) -> str:
+        return actions.stopped_line(await actions.stop_zone(client, name, arguments.timeout))
+
+    return _each(arguments, "stopping", stop)
+
+
+def run_restart(arguments: Namespace) -> int:
+    """Restart zones."""
+    from runtime.host.api.host_pb2 import RestartZoneRequest
+
+    async def restart(client: Any, name: str) -> str:
+        request = RestartZoneRequest(zone=name, timeout_s=arguments.timeout)
+        zone = await client.acall(client.host.RestartZone, request, timeout_s=None)
+        restarted.append(zone)
+        return f"zone {zone.name} is {zone.state}"
+
+    restarted: list[Any] = []
+
+    return _each(arguments, "restarting", restart, then=lambda host: [host.expose(zone.ports) for zone in restarted])
+
+
+def run_kill(arguments: Namespace) -> int:
+    """End zones at once, or signal them."""
+    from runtime.host.api.host_pb2 import KillZoneRequest
+
+    number = _signal(arguments.signal)
+
+    async def kill(client: Any, name: str) -> str:
+        await client.acall(client.host.KillZone, KillZoneRequest(zone=name, signal=number), timeout_s=MARGIN_S)
+        return name
+
+    return _each(arguments, "ending", kill)
+
+
+def _signal(text: str | None) -> int:
+    if text is None:
+        return 0
+    from pipeline.bundle.spec import signal_number
+
+    return signal_number(text, subject="-s")
+
+
+def run_wait(arguments: Namespace) -> int:
+    """Wait for zones; the last one's exit code is ours."""
+    from runtime.host.api.host_pb2 import WaitZoneRequest
+
+    codes: dict[str, int] = {}
+
+    async def wait(client: Any, name: str) -> str:
+        request = WaitZoneRequest(zone=name, until=arguments.until, timeout_s=arguments.timeout)
+        zone = await client.acall(client.host.WaitZone, request, timeout_s=None)
+        codes[name] = zone.exit.code if arguments.until == "exited" else 0
+        return str(codes[name]) if arguments.until == "exited" else f"zone {escaped(zone.name)}: {arguments.until}"
+
+    failed = _each(arguments, f"waiting until it is {arguments.until}", wait)
+    return failed or codes[arguments.zones[-1]]
+
+
+def run_rm(arguments: Namespace) -> int:
+    """Forget zones."""
+    from runtime.host.api.host_pb2 import RemoveZoneRequest
+    from runtime.host.cli.link import UNKNOWN_ZONE
+    from runtime.host.faults import RemoteFault
+
+    async def remove(client: Any, name: str) -> str:
+        try:
+            request = RemoveZoneRequest(zone=name, force=arguments.force)
+            await client.acall(client.host.RemoveZone, request, timeout_s=None)
+        except RemoteFault as fault:
+            if not (arguments.force and fault.kind == UNKNOWN_ZONE):
+                raise
+            return ""
+        return name
+
+    return _each(arguments, "removing", remove)
+
+
+def _each(
+    arguments: Namespace,
+    doing: str,
+    work: Callable[[Any, str], Awaitable[str]],
+    then: Callable[[Any], Any] | None = None,
+) -> int:
+    """Do it to all zones side by side; 1 where one could not be, with its sentence, the others done all the same.
+
+    then:    what remains to be done with the host itself; the ports and disks of zones that have ended, else.
+    """
+    from pipeline.store import Store
+    from runtime.host import actions
+    from runtime.host.cli.link import meant
+    from runtime.host.cli.terminal import with_progress
+    from runtime.host.hosts import select_host
+
+    async def one(client: Any, name: str, progress: Any) -> bool:
+        try:
+            with progress.bar(f"zone {name}: {doing}", unit="steps"):
+                line = await work(client, name)
+        except SentenceError as error:
+            sys.stderr.write(f"error: {await meant(client, [name], error)}\n")
+            return False
+        if line:
+            write(f"{escaped(line)}\n")
+        return True
+
+    async def every(client: Any, progress: Any) -> list[bool]:
+        return await asyncio.gather(*(one(client, name, progress) for name in dict.fromkeys(arguments.zones)))
+
+    host = select_host(Store(), arguments.host)
+    with host.connect() as client:
+        done = with_progress(lambda progress: client.run(every(client, progress)), patient=True)
+        if any(done):
+            (then or (lambda host: actions.tidy(host, client)))(host)
+    return 0 if all(done) else 1

@@ -1,0 +1,90 @@
+"""How every command's line is read: parsers that say what was meant, filled only when they are needed."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+from typing import Any, NoReturn
+
+FORMATS = ("table", "json", "yaml")
+Fill = Callable[["Parser"], None]
+
+
+class Parser(argparse.ArgumentParser):
+    """A parser whose errors are one sentence, with what may have been meant; exit code 2.
+
+    fill:  adds the arguments, once, when this parser is first asked for anything: a command pays for its own alone.
+    """
+
+    def __init__(self, *, fill: Fill | None = None, **options: Any) -> None:
+        super().__init__(formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False, **options)
+        self._fill = fill
+
+    def filled(self) -> Parser:
+        """This parser with all its arguments."""
+        if (fill := self._fill) is not None:
+            self._fill = None
+            fill(self)
+        return self
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        self.filled()
+        return super().parse_known_args(args, namespace)
+
+    def format_help(self) -> str:
+        self.filled()
+        return super().format_help()
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"error: {self.prog}: {message} ({self.prog} --help shows how)\n")
+
+    def _check_value(self, action: argparse.Action, value: Any) -> None:
+        if action.choices is not None and value not in action.choices:
+            import difflib
+
+            known = [str(choice) for choice in action.choices]
+            near = difflib.get_close_matches(str(value), known, n=2, cutoff=0.5)
+            meant = f"did you mean {' or '.join(near)}?" if near else f"there are: {', '.join(known)}"
+            raise argparse.ArgumentError(action, f"no such choice as {value!r}, {meant}")
+
+
+def command(
+    parent: Any, name: str, text: str, *, run: Any = None, epilog: str = "", fill: Fill | None = None
+) -> Parser:
+    """A command's parser below `parent`; None makes the topmost one."""
+    shape: dict[str, Any] = {"description": text, "epilog": epilog, "fill": fill}
+    made: Parser = Parser(prog=name, **shape) if parent is None else parent.add_parser(name, help=text, **shape)
+    if run is not None:
+        made.set_defaults(run=run)
+    return made
+
+
+def below(parser: Parser) -> Any:
+    """The place for commands below a command."""
+    return parser.add_subparsers(metavar="COMMAND", required=True, parser_class=Parser)
+
+
+def complete(action: argparse.Action, kind: str) -> argparse.Action:
+    """Say what completion offers for an argument: zones, images, files, …; see completion.py."""
+    action.completes = kind  # type: ignore[attr-defined]
+    return action
+
+
+def zone_argument(parser: Parser, *, many: bool = False, optional: bool = False) -> None:
+    """The zone a command is about, as `zone`; several as `zones`."""
+    text = "a zone's name, its id, or how its id begins"
+    if many:
+        complete(parser.add_argument("zones", metavar="ZONE", nargs="*" if optional else "+", help=text), "zones")
+    else:
+        complete(parser.add_argument("zone", metavar="ZONE", nargs="?" if optional else None, help=text), "zones")
+
+
+def format_argument(parser: Parser, *, default: str = "table", formats: tuple[str, ...] = FORMATS) -> None:
+    """`--format`."""
+    text = f"{', '.join(formats[:-1])} or {formats[-1]} (default: {default})"
+    parser.add_argument("--format", choices=formats, default=default, metavar="F", help=text)
+
+
+def quiet_argument(parser: Parser, what: str) -> None:
+    """`-q`."""
+    parser.add_argument("-q", "--quiet", action="store_true", help=what)

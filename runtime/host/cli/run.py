@@ -1,0 +1,139 @@
+"""`zone run`: an image, and a command in it, in a zone of its own."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+from argparse import REMAINDER, Namespace
+from typing import Any
+
+from pipeline.errors import SentenceError
+from runtime.host.cli.amounts import memory_mib, whole_cpus
+from runtime.host.cli.parsers import Parser, complete
+from runtime.host.cli.process import check_terminal, process_arguments
+from runtime.host.cli.terminal import escaped, with_progress, write
+from runtime.host.faults import RemoteFault
+
+EXAMPLES = """\
+IMAGE is a reference (docker:// may be left out), recipe:NAME, or a name `zone image ls` shows; what the image says (its
+entrypoint, user, environment, directory) holds unless said otherwise. The exit code is the command's own, 128 + N where
+signal N killed it, 126 or 127 where it cannot be run; 125 where zone itself failed.
+
+examples:
+  zone run --rm docker.io/library/alpine uname -a
+  zone run -it --rm debian                 a shell; Ctrl-] leaves it running
+  zone run -d --name web -p 8080:80 recipe:nginx
+  zone run -d -m 256m --memory-max 1g -c 2 --restart on-failure:3 -e MODE=test 127.0.0.1:5000/app:1
+  zone run --rm -v tmpfs:/scratch:size=64m --read-only alpine df -h /scratch
+  echo hello | zone run -i --rm alpine tr a-z A-Z
+"""
+
+
+def fill_run(parser: Parser) -> None:
+    """The arguments of `zone run`, as docker names them."""
+    from runtime.host.cli.entry import OWN_FAILURE
+
+    parser.set_defaults(run=run, failure_code=OWN_FAILURE)
+    parser.epilog = EXAMPLES
+    parser.usage = "zone run [OPTIONS] IMAGE [COMMAND [ARG ...]]"
+    process_arguments(parser)
+    parser.add_argument("-d", "--detach", action="store_true", help="return once it runs; prints the zone's name")
+    parser.add_argument("--rm", action="store_true", help="forget the zone when it has ended")
+    parser.add_argument("--name", metavar="NAME", help="the zone's name (default: made from the image's)")
+    parser.add_argument("--hostname", metavar="NAME", help="default: the zone's name")
+    parser.add_argument("-p", "--publish", action="append", default=[], metavar="RULE", help=PORT)
+    parser.add_argument("-v", "--volume", action="append", default=[], metavar="VOLUME", help=VOLUME)
+    parser.add_argument("-m", "--memory", type=memory_mib, metavar="AMOUNT", help="256m, 1g (default: 256m)")
+    parser.add_argument("--memory-max", type=memory_mib, metavar="AMOUNT", help="what `zone update` may give it")
+    parser.add_argument("-c", "--cpus", type=whole_cpus, metavar="N", help="vCPUs (default: 1)")
+    parser.add_argument("--cpus-max", type=whole_cpus, metavar="N", help="what `zone update` may give it")
+    restart = parser.add_argument("--restart", metavar="POLICY", help="no, on-failure[:MAX], always, unless-stopped")
+    complete(restart, "restarts")
+    parser.add_argument("--entrypoint", metavar="COMMAND", help="instead of the image's; its Cmd is dropped, too")
+    parser.add_argument("--read-only", action="store_true", help="the root cannot be written to")
+    parser.add_argument("-l", "--label", action="append", default=[], metavar="KEY=VALUE", help="to list and filter by")
+    kernel = parser.add_argument("--kernel", metavar="REF", help="kernel image (default: recipe:debian-cloud)")
+    complete(kernel, "images")
+    extension = parser.add_argument(
+        "--extension", action="append", default=[], metavar="REF", help="extension image, before the next"
+    )
+    complete(extension, "images")
+    parser.add_argument("--stop-signal", metavar="SIGNAL", help="default: the image's, else SIGTERM")
+    parser.add_argument("--stop-timeout", type=int, metavar="S", help="seconds until it is killed (default: 10)")
+    parser.add_argument("--pull", choices=("missing", "always", "never"), default="missing", metavar="WHEN", help=PULL)
+    complete(parser.add_argument("image", metavar="IMAGE", help="what to run"), "images")
+    complete(
+        parser.add_argument("argv", metavar="COMMAND", nargs=REMAINDER, help="instead of the image's Cmd"), "words"
+    )
+
+
+PORT = "[ADDRESS:]HOST_PORT:ZONE_PORT"
+VOLUME = "tmpfs:TARGET[:size=N[m|g]][:ro]"
+PULL = "missing (default): a tag means what it did when last pulled; always: what it means now; never: no network"
+
+
+def run(arguments: Namespace) -> int:
+    """Make the zone, run it, and stay with it unless it is to be left alone; the workload's exit code."""
+    from pipeline.compose import compose
+    from pipeline.env import open_env
+    from pipeline.store import Store
+    from runtime.host import actions
+    from runtime.host.cli.runspec import spec_of
+    from runtime.host.hosts import select_host
+
+    check_terminal(arguments)
+    spec = spec_of(arguments)
+    store, timeline = Store(), actions.Timeline()
+    host = select_host(store, arguments.host)
+
+    def prepared(progress: Any) -> Any:
+        env = open_env(progress, offline=arguments.pull == "never")
+        with timeline.step("make the bundle"):
+            made = compose(spec, env, pull=arguments.pull)
+        actions.prepare(host, store, made.manifest, made.bundle, timeline, progress)
+        return made
+
+    made = with_progress(prepared, patient=True)
+    with host.connect() as client:
+        # Attached: a workload that ends at once is still seen from its first byte, as the attach replays it.
+        wishes = actions.Wishes(until="ready" if arguments.detach else "running", remove=arguments.rm)
+
+        def start(progress: Any) -> Any:
+            return actions.start(client, host, made.manifest, made.bundle, wishes, timeline, progress)
+
+        zone = with_progress(start, patient=True).zone
+        if arguments.detach:
+            write(f"{escaped(zone.name)}\n")
+            return 0
+        try:
+            return client.run(_attached(client, zone, arguments))
+        finally:
+            with contextlib.suppress(SentenceError):
+                actions.tidy(host, client)
+
+
+async def _what_it_said(client: Any, zone: str, messages: Any) -> Any:
+    """Of a zone that had ended before it could be attached to: its output, and its ExitStatus."""
+    from runtime.host.cli.logs import Writer
+
+    writer = Writer(timestamps=False)
+    async for entry in client.astream(client.host.ReadLogs, messages.ReadLogsRequest(zone=zone, tail=-1)):
+        writer.write(entry)
+    return (await client.acall(client.host.GetZone, messages.GetZoneRequest(zone=zone))).exit
+
+
+async def _attached(client: Any, zone: Any, arguments: Namespace) -> int:
+    from runtime.host.api import host_pb2 as messages
+    from runtime.host.cli.process import attach_start, exit_code, session
+
+    start = attach_start(messages, zone.id, tty=arguments.tty and os.isatty(1), stdin=arguments.interactive)
+    try:
+        status = await session(client, client.host.AttachZone, start, messages)
+    except RemoteFault as fault:
+        if fault.kind != "WrongState":
+            raise
+        status = await _what_it_said(client, zone.id, messages)
+    if status is None and os.isatty(0):
+        sys.stderr.write(f"left zone {escaped(zone.name)} running; zone attach {escaped(zone.name)} comes back\n")
+    return exit_code(status, detached=True)

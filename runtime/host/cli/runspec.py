@@ -1,0 +1,100 @@
+"""The options of `zone run` as a zone spec."""
+
+from __future__ import annotations
+
+import re
+import secrets
+from argparse import Namespace
+from dataclasses import replace
+from pathlib import Path
+
+from pipeline.bundle.model import ExtensionChoice
+from pipeline.bundle.spec import DEFAULT_KERNEL, NAME, ZoneSpec, hostname_of, parse_spec, signal_number
+from runtime.errors import RuntimeFault
+from runtime.host.cli.environment import environment
+
+_HOSTNAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?")
+
+
+class BadOption(RuntimeFault):
+    """An option of `zone run` with a value that cannot be."""
+
+
+def spec_of(arguments: Namespace) -> ZoneSpec:
+    """What was asked for. Raises BadOption, BadSpec, BadEnvironment."""
+    if arguments.rm and arguments.restart not in (None, "no"):
+        raise BadOption("--rm", expected="no --restart beside it", got=arguments.restart)
+    name = arguments.name or name_of(arguments.image)
+    if not NAME.fullmatch(name):
+        raise BadOption(f"--name {name!r}", expected="letters, digits, - and _, at most 63", got="another")
+    hostname = arguments.hostname or hostname_of(name)
+    if not _HOSTNAME.fullmatch(hostname):
+        raise BadOption(f"--hostname {hostname!r}", expected="letters, digits and hyphens, at most 63", got="another")
+    document = {
+        "image": arguments.image,
+        "kernel": arguments.kernel or DEFAULT_KERNEL,
+        "hostname": hostname,
+        "ports": arguments.publish,
+        "volumes": arguments.volume,
+        "resources": _resources(arguments),
+        "restart": arguments.restart or "no",
+        "labels": dict(_label(text) for text in arguments.label),
+        "env": dict(text.split("=", 1) for text in environment(arguments.env, arguments.env_file)),
+        "user": arguments.user,
+        "workdir": arguments.workdir,
+        "tty": arguments.tty,
+        "stdin_open": arguments.interactive,
+        "root": {"readonly": arguments.read_only},
+        "stop": {} if arguments.stop_timeout is None else {"timeout_s": arguments.stop_timeout},
+        **_command(arguments),
+    }
+    spec = parse_spec(name, document, subject="zone run")
+    if arguments.workdir is not None and not arguments.workdir.startswith("/"):
+        raise BadOption("--workdir", expected="an absolute path", got=repr(arguments.workdir))
+    signal = arguments.stop_signal
+    return replace(
+        spec,
+        extensions=tuple(ExtensionChoice(reference) for reference in arguments.extension),
+        stop_signal=None if signal is None else signal_number(signal, subject="--stop-signal"),
+    )
+
+
+def _resources(arguments: Namespace) -> dict[str, int]:
+    given = {
+        "memory_mib": arguments.memory,
+        "memory_max_mib": arguments.memory_max,
+        "vcpus": arguments.cpus,
+        "vcpus_max": arguments.cpus_max,
+    }
+    return {key: value for key, value in given.items() if value is not None}
+
+
+def _command(arguments: Namespace) -> dict[str, list[str]]:
+    """As docker: COMMAND replaces Cmd alone, --entrypoint replaces Entrypoint and drops Cmd."""
+    argv = arguments.argv[1:] if arguments.argv[:1] == ["--"] else arguments.argv
+    if arguments.entrypoint is not None:
+        return {"command": [arguments.entrypoint, *argv] if arguments.entrypoint else argv}
+    return {"args": argv} if argv else {}
+
+
+def _label(text: str) -> tuple[str, str]:
+    key, _, value = text.partition("=")
+    if not key or re.search(r"[\0-\x20]", key):
+        raise BadOption(f"--label {text!r}", expected="KEY=VALUE", got="another")
+    return key, value
+
+
+def name_of(image: str) -> str:
+    """A name for a zone of an image: the last word of what its reference names, and four digits: `nginx-3fa2`."""
+    from pipeline.fetch.reference import ArchiveReference, LayoutReference, RegistryReference, parse
+
+    match parse(image):
+        case RegistryReference(repository=repository):
+            base = repository.rpartition("/")[2]
+        case LayoutReference(directory=directory):
+            base = Path(directory).absolute().name
+        case ArchiveReference(file=file):
+            base = Path(file).stem
+        case recipe:
+            base = recipe.name
+    return f"{hostname_of(base)[:58].rstrip('-')}-{secrets.token_hex(2)}"

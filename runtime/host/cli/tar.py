@@ -1,0 +1,70 @@
+"""A file or a tree of this machine as a tar archive, in pieces, none of them kept."""
+
+from __future__ import annotations
+
+import io
+import os
+import stat
+import tarfile
+from collections.abc import Iterator
+from pathlib import Path
+
+from runtime.errors import RuntimeFault
+
+PIECE_BYTES = 256 << 10
+
+
+class CannotRead(RuntimeFault):
+    """A file that cannot be put into the archive, or changed while it was."""
+
+
+def archive_of(path: Path, name: str, *, owners: bool, follow: bool = False) -> Iterator[bytes]:
+    """The archive in which `path` is called `name`, and what is below it lies below that.
+
+    owners:  keep uid and gid; else all of it is root's.
+    follow:  `path` itself is what it leads to; links below it stay links.
+    Raises:  CannotRead.
+    """
+    maker = tarfile.TarFile(fileobj=io.BytesIO(), mode="w", format=tarfile.PAX_FORMAT)  # knows which files it has seen
+    for file, called in _walk(path, name, follow):
+        try:
+            top = follow and file == path
+            if stat.S_ISSOCK(os.lstat(file).st_mode):  # no archive has those
+                continue
+            info = maker.gettarinfo(os.path.realpath(file) if top else file, arcname=called)
+        except OSError as error:
+            raise CannotRead(str(file), got=error.strerror or str(error)) from error
+        info.name = called
+        if not owners:
+            info.uid = info.gid = 0
+            info.uname = info.gname = ""
+        yield info.tobuf(tarfile.PAX_FORMAT, "utf-8", "surrogateescape")
+        if info.isreg():
+            yield from _content(file, info.size)
+    yield bytes(2 * tarfile.BLOCKSIZE)
+
+
+def _walk(path: Path, name: str, follow: bool) -> Iterator[tuple[Path, str]]:
+    """A path and all below it, each directory before what it has, with the names they get; in order."""
+    yield path, name
+    if path.is_dir() and (follow or name == "." or not path.is_symlink()):
+        try:
+            children = sorted(os.listdir(path))
+        except OSError as error:
+            raise CannotRead(str(path), got=error.strerror or str(error)) from error
+        for child in children:
+            yield from _walk(path / child, f"{name}/{child}", False)
+
+
+def _content(file: Path, size: int) -> Iterator[bytes]:
+    left = size
+    try:
+        with open(file, "rb") as opened:
+            while left and (data := opened.read(min(PIECE_BYTES, left))):
+                left -= len(data)
+                yield data
+    except OSError as error:
+        raise CannotRead(str(file), got=error.strerror or str(error)) from error
+    if left:
+        raise CannotRead(str(file), expected=f"{size} bytes", got=f"{size - left}: it changed meanwhile")
+    yield bytes(-size % tarfile.BLOCKSIZE)

@@ -1,0 +1,127 @@
+"""What every command of `zone` shares: how it writes, and how it shows that it works."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+GAP = "  "
+
+
+def write(text: str) -> None:
+    """Write to stdout, at once; what its encoding does not have is escaped."""
+    encoding = sys.stdout.encoding or "utf-8"
+    sys.stdout.write(text.encode(encoding, "backslashreplace").decode(encoding))
+    sys.stdout.flush()
+
+
+def show(document: Any, format: str) -> bool:
+    """Write a document as json or yaml; False, and nothing written, where a table is wanted. ASCII: nothing acts."""
+    if format == "json":
+        write(json.dumps(document, indent=2) + "\n")
+    elif format == "yaml":
+        from runtime.host.cli import yaml
+
+        write(yaml.dumps(document))
+    else:
+        return False
+    return True
+
+
+def escaped(text: object) -> str:
+    """Text of unknown origin for a terminal: what could move a cursor or turn a line round is escaped.
+
+    Shape:   bytes are read as UTF-8, others of them escaped; a backslash is doubled, so that no two texts look alike.
+    """
+    plain = text.decode("utf-8", "surrogateescape") if isinstance(text, bytes) else str(text)
+    return "".join(char if char.isprintable() and char != "\\" else _escape(char) for char in plain)
+
+
+def _escape(char: str) -> str:
+    if 0xDC80 <= ord(char) <= 0xDCFF:  # one byte that is no UTF-8
+        return f"\\x{ord(char) - 0xDC00:02x}"
+    return char.encode("unicode_escape").decode("ascii")
+
+
+def size_text(size_bytes: int) -> str:
+    """A size for people: `5.9 MiB`."""
+    for unit, name in ((1 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB")):
+        if size_bytes >= unit:
+            return f"{size_bytes / unit:.1f} {name}"
+    return f"{size_bytes} B"
+
+
+def duration_text(seconds: float) -> str:
+    """A time for people: `3 h`."""
+    for size, unit in ((86400, "d"), (3600, "h"), (60, "min")):
+        if seconds >= size:
+            return f"{seconds / size:.0f} {unit}"
+    return f"{max(seconds, 0):.0f} s"
+
+
+def pairs(rows: Iterable[tuple[str, Any]]) -> None:
+    """Names and values, one under the other; what is empty is left out."""
+    shown = [[f"{name}:", escaped(value)] for name, value in rows if value not in ("", None, ())]
+    write(plain_table(shown) if shown else "")
+
+
+def window_size() -> tuple[int, int]:
+    """Rows and columns of the terminal, whichever of the standard files is one; 24 and 80 where none says."""
+    import os
+
+    for fd in (1, 0, 2):
+        try:
+            columns, rows = os.get_terminal_size(fd)
+        except OSError:
+            continue
+        if rows and columns:
+            return rows, columns
+    return 24, 80
+
+
+def with_progress(work: Callable[[Any], Any], *, quiet: bool = False, patient: bool = False) -> Any:
+    """`work(progress)`, with progress on stderr that is taken off it again.
+
+    quiet:   with none. patient: only of what takes longer than two seconds.
+    """
+    from pipeline.progress import Progress, for_terminal
+
+    progress: Progress
+    if patient:
+        from runtime.host.cli.patience import PatientProgress
+
+        progress = PatientProgress(for_terminal)
+    else:
+        progress = Progress() if quiet else for_terminal()
+    try:
+        return work(progress)
+    finally:
+        progress.close()
+
+
+def table(head: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
+    """A table on stdout; rich draws it on a terminal, elsewhere it is plain columns that never wrap."""
+    cells = [["" if cell is None else escaped(cell) for cell in row] for row in rows]
+    if not sys.stdout.isatty():
+        write(plain_table([list(head), *cells]))
+        return
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    drawn = Table(box=box.SIMPLE_HEAD, pad_edge=False, highlight=False)
+    for title in head:
+        drawn.add_column(title, overflow="fold")
+    for row in cells:
+        drawn.add_row(*map(Text, row))
+    Console(markup=False, highlight=False, emoji=False).print(drawn)
+
+
+def plain_table(rows: Sequence[Sequence[str]]) -> str:
+    """Rows as columns of text, each as wide as its widest cell."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = (GAP.join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows)
+    return "".join(line + "\n" for line in lines)

@@ -1,0 +1,80 @@
+"""`zone update`."""
+
+from __future__ import annotations
+
+from argparse import Namespace
+from typing import Any
+
+from runtime.errors import RuntimeFault
+from runtime.host.cli.amounts import memory_mib, whole_cpus
+from runtime.host.cli.parsers import Parser, complete, zone_argument
+from runtime.host.cli.terminal import escaped, write
+
+EXAMPLES = """\
+Memory and vCPUs go up to the maximum the zone was booted with; `zone inspect` shows both, and what the zone sees.
+
+examples:
+  zone update -m 384m web
+  zone update -c 2 --restart on-failure:3 web
+  zone update --publish-add 8443:443 --publish-rm 8080 web
+"""
+
+
+class NothingToDo(RuntimeFault):
+    """An update that changes nothing."""
+
+
+def fill_update(parser: Parser) -> None:
+    """The arguments of `zone update`."""
+    parser.set_defaults(run=run)
+    parser.epilog = EXAMPLES
+    parser.add_argument("-m", "--memory", type=memory_mib, metavar="AMOUNT", help="256m, 1g")
+    parser.add_argument("-c", "--cpus", type=whole_cpus, metavar="N", help="vCPUs")
+    restart = parser.add_argument("--restart", metavar="POLICY", help="no, on-failure[:MAX], always, unless-stopped")
+    complete(restart, "restarts")
+    parser.add_argument(
+        "--publish-add", action="append", default=[], metavar="RULE", help="[ADDRESS:]HOST_PORT:ZONE_PORT"
+    )
+    parser.add_argument("--publish-rm", action="append", default=[], metavar="[ADDRESS:]HOST_PORT", help="no longer")
+    zone_argument(parser)
+
+
+def run(arguments: Namespace) -> None:
+    """Change a zone; refused as a whole where one part cannot be."""
+    from pipeline.bundle.spec import parse_port, parse_restart
+    from pipeline.store import Store
+    from runtime.host import actions
+    from runtime.host.api import host_pb2 as messages
+    from runtime.host.cli.link import meant_by
+    from runtime.host.hosts import select_host
+
+    added = [parse_port(text, subject="--publish-add") for text in arguments.publish_add]
+    removed = [_host_end(text) for text in arguments.publish_rm]
+    given = (arguments.memory, arguments.cpus, arguments.restart)
+    if not added and not removed and given == (None, None, None):
+        raise NothingToDo(f"zone {arguments.zone}", expected="something to change", got="nothing", hint="-m, -c, …")
+    request = messages.UpdateZoneRequest(
+        zone=arguments.zone,
+        memory_mib=arguments.memory,
+        vcpus=arguments.cpus,
+        remove_ports=[messages.PortRule(host_address=address, host_port=port) for address, port in removed],
+    )
+    if arguments.restart is not None:
+        policy = parse_restart(arguments.restart, subject="--restart")
+        request.restart.CopyFrom(messages.RestartPolicy(name=policy.name, max_retries=policy.max_retries))
+    host = select_host(Store(), arguments.host)
+    with host.connect() as client, meant_by(client, arguments.zone):
+        request.add_ports.extend(host.listen_for(added))
+        zone = client.call(client.host.UpdateZone, request, timeout_s=120)
+        if added:
+            host.expose(zone.ports)
+        if removed:
+            actions.tidy(host, client)
+    write(f"{escaped(zone.name)}\n")
+
+
+def _host_end(text: str) -> tuple[str, Any]:
+    from pipeline.bundle.spec import parse_port
+
+    rule = parse_port(f"{text}:1", subject="--publish-rm")
+    return rule.host_address, rule.host_port

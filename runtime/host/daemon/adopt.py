@@ -1,0 +1,225 @@
+"""Acts on what a starting zoned finds: adopts what runs, ends what is unfinished, starts what is wanted."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import shutil
+
+from runtime.boot.doors import DomainInfo
+from runtime.errors import RuntimeFault
+from runtime.host.daemon import ending, exits, life, policy, rows
+from runtime.host.daemon.core import Core
+from runtime.host.daemon.model import ExitStatus, PortRule, State
+from runtime.host.daemon.reconcile import Fate, Head, exit_in, fate_of, head_of, stray_records, strays
+from runtime.host.daemon.zone import Run, StopOrder, Zone, of_row
+from runtime.host.ledger import Ledger, Record
+from runtime.net.addresses import plan_addresses
+
+log = logging.getLogger(__name__)
+
+
+async def recover(core: Core) -> None:
+    """Bring zones, ledgers and Xen to agree; on return every zone has its state and, if it lives, its task."""
+    kept = [rows.zone_row(columns) for columns in await core.database.read(rows.SELECT_ZONES)]
+    core.zones = {row.id: of_row(row) for row in kept}
+    core.reservations = {row[0]: row[1] for row in await core.database.read(rows.SELECT_RESERVATIONS)}
+    before = await core.database.read("SELECT value FROM meta WHERE key = 'boot_id'")
+    rebooted = bool(before) and before[0][0] != core.boot_id
+    domains = await core.thread(core.edge.domains)
+    ledgers = [(ledger, await core.thread(ledger.records)) for ledger in core.ledgers.all()]
+    known: set[str] = set()
+    ended: dict[str, ExitStatus] = {}
+    for ledger, records in ledgers:
+        known |= {str(record["uuid"]) for record in records if record["kind"] == "domain"}
+        await _take(core, ledger, records, domains, ended)
+    await _end_strays(core, strays(domains, known))
+    for zone in list(core.zones.values()):
+        if zone.state.live and zone.task is None:
+            await _went(core, zone, ended.get(zone.id), rebooted=rebooted)
+        elif rebooted and policy.comes_again_after_reboot(zone.request.restart, wanted=zone.wanted):
+            _again(core, zone)
+    await core.database.commit(
+        ("INSERT INTO meta (key, value) VALUES ('boot_id', ?) ON CONFLICT (key) DO UPDATE SET value = excluded.value",
+         [core.boot_id]),
+    )  # fmt: skip
+    if core.database.damaged is None:  # else nobody knows whose they are
+        await core.thread(_drop_logs_of_nobody, core)
+
+
+async def _take(
+    core: Core,
+    ledger: Ledger,
+    records: list[Record],
+    domains: dict[str, DomainInfo],
+    ended: dict[str, ExitStatus],
+) -> None:
+    """One ledger, by its fate."""
+    head, fate = head_of(records), fate_of(records, core.boot_id, domains)
+    if fate is Fate.VOID:
+        ledger.close()
+        return
+    if head is not None and fate is Fate.ADOPT:
+        try:
+            await _adopt(core, head, ledger, records)
+            return
+        except (RuntimeFault, OSError) as fault:
+            log.error("zone %s cannot be adopted, and is ended: %s", head.name, fault)
+            ended[head.id] = exits.failed("adoption", str(fault))
+    elif head is not None and fate is Fate.ENDED:
+        _zone_of(core, head)
+        gone = await core.thread(_exit_of_gone, core, domains.get(head.uuid))
+        ended[head.id] = exit_in(records) or gone
+    elif head is not None:
+        log.warning("zone %s: its zoned ended while it was being started", head.name)
+        _zone_of(core, head)
+        ended[head.id] = exit_in(records) or exits.failed("interrupted", "zoned ended while it was being started")
+    if await core.thread(_teardown, core, ledger):
+        if head is not None and head.id in ended:
+            # Before the ledger goes: it is the only other place that knows.
+            core.zones[head.id].exit = ended[head.id]
+            await core.save(core.zones[head.id], request=True)
+        ledger.close()
+    else:
+        core.unfinished[ledger.name] = head.index if head else -1
+
+
+def _zone_of(core: Core, head: Head) -> Zone:
+    """The zone of a ledger; made anew from it where the database has lost it."""
+    zone = core.zones.get(head.id)
+    if zone is None:
+        for other in [other for other in core.zones.values() if other.name == head.name]:
+            core.zones.pop(other.id)  # a database that was restored: what runs has the name
+        zone = core.zones[head.id] = Zone(id=head.id, request=head.request, created=head.created)
+        zone.restarts = head.restarts
+    if not zone.state.live:
+        zone.state = State.RUNNING  # the database is older than what it is about
+        zone.wanted = True
+    zone.uuid, zone.index = head.uuid, head.index
+    return zone
+
+
+async def _adopt(core: Core, head: Head, ledger: Ledger, records: list[Record]) -> None:
+    """Take over a running domain with its console, network and ports; it does not notice."""
+    addresses = plan_addresses(head.index)
+    console = core.settings.state_dir / "logs" / head.id / "console"
+    run = Run(head.uuid, ledger, addresses, console)
+
+    def take() -> bool:
+        console.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        run.domain = core.edge.adopt(records)
+        if run.domain is None:
+            return False
+        run.network = core.edge.network(head.name, addresses, head.request.bundle.network.mtu, ledger)
+        if not run.network.adopt(records):
+            log.error("zone %s: the engine of its network does not run", head.name)
+        return True
+
+    zone = _zone_of(core, head)
+
+    try:
+        taken = await core.thread(take)
+    except BaseException:
+        if run.domain is not None:
+            await core.thread(run.domain.let_go)  # it holds pages of a domain that is to go
+        raise
+    if not taken:
+        raise RuntimeFault(f"zone {head.name}", got="it ended just now")
+    assert run.network is not None
+    zone.ports = zone.ports or _ports_of(records)
+    zone.held.take_back(zone.ports, run.network.published())
+    await core.thread(core.edge.care_for, run.network)
+    if not zone.state.up:
+        zone.state, zone.started = State.RUNNING, zone.started or core.clock.now()
+    assert run.domain is not None and core.deaths is not None
+    run.up, run.ready = True, zone.state is State.READY
+    run.since = core.clock.monotonic() - max(0.0, core.clock.now() - zone.started)
+    core.deaths.add(run.domain.domid, run.domain.uuid)
+    zone.run = run
+    await core.save(zone, "zone.adopted", request=True, domid=str(run.domain.domid))
+    life.start(core, zone, run)
+    if not zone.wanted:  # somebody's stop was under way
+        zone.stop = StopOrder(float(zone.bundle.process.stop_timeout_s))
+
+
+def _ports_of(records: list[Record]) -> tuple[PortRule, ...]:
+    return tuple(
+        PortRule(int(record["zone_port"]), str(record["address"]), int(record["port"]))
+        for record in records
+        if record["kind"] == "net.listener"
+    )
+
+
+def _exit_of_gone(core: Core, info: DomainInfo | None) -> ExitStatus:
+    """How a domain that ended while nobody looked ended: its tree is there as long as Xen keeps its remains."""
+    if info is None:
+        return exits.failed("lost", "it ended while zoned was away; nobody saw how", code=255)
+    try:
+        told = exits.from_xenstore(core.edge.last_words(info).exit)
+    except RuntimeFault as fault:
+        log.warning("domain %d: %s", info.domid, fault)
+        told = None
+    if info.reason == "crash" and (told is None or told.clean):
+        return exits.crashed("crash")
+    return told or exits.from_xen(info.reason or "destroyed")
+
+
+def _teardown(core: Core, ledger: Ledger) -> bool:
+    try:
+        core.edge.teardown(ledger.records())
+    except (RuntimeFault, OSError) as fault:
+        log.error("run %s is not gone yet: %s", ledger.name, fault)
+        return False
+    return True
+
+
+async def _end_strays(core: Core, found: list[DomainInfo]) -> None:
+    for info in found:
+        try:
+            if await core.thread(core.edge.marked, info):
+                log.warning("domain %d (%s) is of a zoned that forgot it: destroying it", info.domid, info.uuid)
+                await core.thread(core.edge.teardown, stray_records(info))
+        except (RuntimeFault, OSError) as fault:
+            log.error("domain %d: %s", info.domid, fault)
+
+
+async def _went(core: Core, zone: Zone, exit: ExitStatus | None, *, rebooted: bool) -> None:
+    """A zone that was live and has no run any more: it comes again, or is over."""
+    if exit is None:
+        gone = ("rebooted", "the host was rebooted") if rebooted else ("lost", "it was gone when zoned came back")
+        exit = zone.exit if zone.exit and not rebooted else exits.failed(*gone, code=255)
+    zone.exit = exit
+    zone.finished = zone.finished or core.clock.now()
+    if rebooted:
+        again = policy.comes_again_after_reboot(zone.request.restart, wanted=zone.wanted)
+    else:
+        again = zone.wanted and policy.comes_again(zone.request.restart, exit, restarts=zone.restarts)
+    if again:
+        if not rebooted:
+            zone.restarts += 1
+        _again(core, zone)
+        await core.save(zone, "zone.restarting", request=True, after=exit.text)
+        return
+    zone.state = State.FAILED if exit.reason == "interrupted" else State.EXITED
+    zone.console_tail = tuple(await core.thread(_tail, core, zone))
+    kind = "zone.failed" if zone.state is State.FAILED else "zone.exited"
+    await core.save(zone, kind, request=True, code=str(exit.code), text=exit.text)
+    if zone.request.remove:
+        await ending.forget(core, zone)
+
+
+def _again(core: Core, zone: Zone) -> None:
+    zone.state, zone.wanted, zone.ports, zone.uuid = State.RESTARTING, True, (), ""
+    life.start(core, zone, pause_s=policy.FIRST_PAUSE_S)
+
+
+def _tail(core: Core, zone: Zone) -> list[str]:
+    return ending.tail_of(core.logs_of(zone) / "console")
+
+
+def _drop_logs_of_nobody(core: Core) -> None:
+    directory = core.settings.state_dir / "logs"
+    for path in directory.iterdir() if directory.is_dir() else ():
+        if path.name not in core.zones:
+            with contextlib.suppress(OSError):
+                shutil.rmtree(path)

@@ -1,0 +1,197 @@
+"""Follows a running zone: what its init reports in xenstore, what its agent tells, what its workload prints."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Mapping
+from typing import Any
+
+from runtime.boot.model import ZoneState
+from runtime.errors import RuntimeFault
+from runtime.host.agentlink.model import AgentFault
+from runtime.host.daemon import exits
+from runtime.host.daemon.agent import MAIN, AgentLink
+from runtime.host.daemon.core import Core
+from runtime.host.daemon.logwriter import LogWriter
+from runtime.host.daemon.model import State
+from runtime.host.daemon.signals import first
+from runtime.host.daemon.zone import Run, Zone
+from runtime.init.channel import frames
+
+log = logging.getLogger(__name__)
+
+_LOOK_AGAIN_S = 2.0  # a watch is a hint
+_AGAIN_S = 0.2
+_REFUSED_AGAIN_S = 5.0
+_MAX_NOTES = 512
+_MAX_WORD = 64
+
+Json = Mapping[str, Any]
+
+
+async def ready(core: Core, zone: Zone, run: Run) -> None:
+    """Its workload runs, or has run."""
+    if run.ready:
+        return
+    run.ready, zone.ready = True, core.clock.now()
+    if zone.state is State.RUNNING:
+        zone.state = State.READY
+    zone.say("workload")
+    await core.save(zone, "zone.ready")
+
+
+async def take_state(core: Core, zone: Zone, run: Run, state: ZoneState) -> None:
+    """What its init has reported in xenstore. The guest wrote it: shown and compared, never trusted."""
+    run.zone_timings = dict(state.timings or run.zone_timings)
+    run.phase = state.phase or run.phase
+    if state.exit and run.told is None:
+        run.told = exits.from_xenstore(state.exit, oom=run.oom)
+    if run.phase == "workload" or (run.told and not run.told.reason):
+        await ready(core, zone, run)
+    zone.changes.tell()
+
+
+async def follow_state(core: Core, zone: Zone, run: Run) -> None:
+    """Look whenever there is news, and now and then in any case."""
+    domain = run.domain
+    assert domain is not None
+    pending = False
+
+    def notify() -> None:
+        nonlocal pending
+        if not pending:  # a zone may write its nodes as often as it likes
+            pending = True
+            core.soon(run.news.tell)
+
+    run.watch = await core.thread(core.edge.watch_state, domain, notify)
+    while True:
+        count, pending = run.news.count, False
+        run.watch.take()
+        try:
+            await take_state(core, zone, run, await core.thread(domain.state))
+        except RuntimeFault as fault:
+            log.debug("zone %s: %s", zone.name, fault)  # it may be going
+        await first(run.news.after(count), core.clock.sleep(_LOOK_AGAIN_S))
+
+
+async def follow_agent(core: Core, zone: Zone, run: Run, link: AgentLink) -> None:
+    """Take what the agent tells, in order: each session's HELLO says what there is, its notes what changes."""
+    heard: asyncio.Queue[tuple[bool, Json]] = asyncio.Queue(_MAX_NOTES)
+    known: Json | None = None
+
+    def greeted() -> None:
+        nonlocal known
+        if link.connected.is_set() and link.hello is not known and not heard.full():
+            known = link.hello
+            heard.put_nowait((True, known))
+
+    def noted(note: Json) -> None:
+        greeted()
+        if not heard.full():  # a zone that floods loses notes of its own; its exit is in xenstore too
+            heard.put_nowait((False, note))
+
+    async def watch_sessions() -> None:
+        while True:
+            await link.connected.wait()
+            greeted()
+            await core.clock.sleep(_LOOK_AGAIN_S)
+
+    async def take() -> None:
+        while True:
+            is_hello, document = await heard.get()
+            await (_take_hello if is_hello else take_note)(core, zone, run, document)
+
+    end = link.on_note(noted)
+    try:
+        await asyncio.gather(watch_sessions(), take())
+    finally:
+        end()
+
+
+async def _take_hello(core: Core, zone: Zone, run: Run, hello: Json) -> None:
+    boot = hello.get("boot")
+    if isinstance(boot, Mapping):
+        run.zone_timings = {
+            str(name)[:_MAX_WORD]: float(at) for name, at in boot.items() if isinstance(at, (int, float))
+        }
+    zone.changes.tell()
+    for container in _list(hello.get("containers")):
+        if container.get("id") == MAIN:
+            await _main_is(core, zone, run, container)
+        for heard in core.note_takers:
+            await heard(zone, str(container.get("id", ""))[:_MAX_WORD], {"event": "listed", **container})
+
+
+async def _main_is(core: Core, zone: Zone, run: Run, container: Json) -> None:
+    if (told := exits.from_agent(container.get("exit"), oom=run.oom)) is not None:
+        run.told = told
+    if container.get("state") in ("running", "stopped", "paused"):
+        await ready(core, zone, run)
+
+
+async def take_note(core: Core, zone: Zone, run: Run, note: Json) -> None:
+    """One unsolicited word of the agent."""
+    event, container = str(note.get("event", ""))[:_MAX_WORD], str(note.get("container", MAIN))[:_MAX_WORD]
+    if event == "phase":
+        run.phase = str(note.get("name", ""))[:_MAX_WORD]
+        if run.phase == "workload":
+            await ready(core, zone, run)
+    elif event == "oom":
+        run.oom = run.oom or container == MAIN
+        await core.tell("zone.oom", zone, container=container)
+    elif event == "exit" and container == MAIN:
+        run.told = exits.from_agent(note, oom=run.oom) or run.told
+        if run.told and not run.told.reason:
+            await ready(core, zone, run)
+    elif event == "port":
+        port = note.get("port")
+        if isinstance(port, int) and 0 < port < 65536:
+            opened = note.get("state") != "closed"
+            address = str(note.get("address", ""))[:_MAX_WORD]
+            await core.tell("port.open" if opened else "port.closed", zone, port=str(port), address=address)
+    elif event == "health":
+        state = str(note.get("state", ""))[:_MAX_WORD]
+        run.health = state if container == MAIN else run.health
+        await core.tell("zone.health", zone, state=state, container=container)
+    elif event == "failed":
+        run.told = exits.from_agent({"failed": note.get("reason"), "sentence": note.get("sentence", "")}) or run.told
+    elif event == "lost":
+        log.warning("zone %s: %r", zone.name, str(note.get("sentence", ""))[:400])
+    for heard in core.note_takers:
+        await heard(zone, container, note)
+    zone.changes.tell()
+
+
+async def follow_log(core: Core, link: AgentLink, container: str, writer: LogWriter, run: str) -> None:
+    """Store what a container prints until it has ended and all is acknowledged; from where the log ends, always."""
+    writer.begin(run)
+    while True:
+        await link.connected.wait()
+        try:
+            offsets = writer.offsets
+            asked = {str(stream): offset for stream, offset in offsets.items()}
+            stream = await link.open("logs", {"container": container, "from": asked}, acknowledged=True)
+            try:
+                async for kind, fd, data in stream:
+                    if kind == frames.DATA and isinstance(data, bytes) and fd in offsets:
+                        writer.append(fd, offsets[fd], data, core.clock.now())
+                        offsets[fd] += len(data)
+                        stream.acknowledge(fd, len(data))  # only now: it is stored
+                    elif kind == frames.EVENT and isinstance(data, dict):
+                        gap, of = data.get("gap"), data.get("fd")
+                        if isinstance(gap, int) and of in offsets:
+                            offsets[of] += max(0, gap)
+                await stream.result()
+                return
+            finally:
+                stream.cancel()
+        except AgentFault as fault:
+            # Without a reason it is the channel, which mends itself and says when.
+            if fault.reason:
+                log.warning("output of %s: %s", container, fault)
+            await core.clock.sleep(_REFUSED_AGAIN_S if fault.reason else _AGAIN_S)
+
+
+def _list(value: object) -> list[Json]:
+    return [item for item in value if isinstance(item, Mapping)] if isinstance(value, (list, tuple)) else []

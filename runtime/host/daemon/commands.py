@@ -1,0 +1,294 @@
+"""What can be asked about zones as a whole: boot, stop, kill, restart, remove, wait, update."""
+
+from __future__ import annotations
+
+import asyncio
+import uuid as uuids
+
+from runtime.errors import RuntimeFault
+from runtime.host.daemon import bringup, ending, life, names, policy, spec
+from runtime.host.daemon.agent import MAIN
+from runtime.host.daemon.core import Core
+from runtime.host.daemon.errors import (
+    BadRequest,
+    BootCancelled,
+    NameTaken,
+    NoAgent,
+    NotEnough,
+    NotPrepared,
+    UnknownZone,
+    WaitTimeout,
+    WrongState,
+    ZoneFailed,
+)
+from runtime.host.daemon.model import BootRequest, Emit, State, ZoneInfo
+from runtime.host.daemon.signals import first, until
+from runtime.host.daemon.zone import StopOrder, Zone, info
+
+PORT_POLL_S = 0.05
+LONGEST_PORT_POLL_S = 0.5
+
+
+def check_request(request: BootRequest) -> None:
+    """Everything about a request that can be refused without looking at this host. Raises BadRequest."""
+    bundle = request.bundle
+    names.check_name(bundle.name)
+    subject = f"zone {bundle.name}"
+    policy.check_policy(request.restart, subject)
+    if request.remove and request.restart.name not in ("no",):
+        raise BadRequest(subject, expected="a restart policy or removal at its end", got="both")
+    for rule in spec.rules_of(request):
+        if not 0 < rule.zone_port < 65536 or not 0 <= rule.port < 65536 or rule.protocol != "tcp":
+            got = f"{rule.address}:{rule.port} to {rule.zone_port}/{rule.protocol}"
+            raise BadRequest(f"{subject}, port", expected="tcp ports up to 65535", got=got)
+
+
+async def boot(core: Core, request: BootRequest, emit: Emit) -> ZoneInfo:
+    """See Manager.boot."""
+    check_request(request)
+    name = request.bundle.name
+    if core.leaving:
+        raise NotPrepared(f"zone {name}", got="zoned is ending", temporary=True)
+    if request.reservation and request.reservation not in core.reservations:
+        raise BadRequest(f"zone {name}", expected="a reservation of this host", got=request.reservation[:80])
+    zone = await _accept(core, request)
+    zone.listeners.append(emit)
+    zone.say("queued")  # from here on it has an id, and can be asked for
+    life.start(core, zone)
+    try:
+        await _booted(core, zone, request)
+    except asyncio.CancelledError:
+        await _unmade(core, zone, forget=True)
+        raise
+    except RuntimeFault:
+        await _unmade(core, zone, forget=request.remove)
+        raise
+    finally:
+        zone.listeners.clear()
+    return info(zone)
+
+
+async def _accept(core: Core, request: BootRequest) -> Zone:
+    """A zone that is known and promised its memory, and nothing else yet."""
+    name = request.bundle.name
+    old = next((zone for zone in core.zones.values() if zone.name == name), None)
+    if name in core.booting or (old is not None and old.state.live):
+        state = old.state.value if old is not None else State.QUEUED.value
+        hint = "zone stop ends it, zone rm --force forgets it too"
+        raise NameTaken(f"zone {name}", expected="a name that no zone has", got=f"one that is {state}", hint=hint)
+    waiting = [z for z in core.zones.values() if z.state in (State.QUEUED, State.CREATING)]
+    if len(waiting) + len(core.booting) >= core.settings.queue:
+        got = f"{len(waiting)} that wait already"
+        raise NotEnough(
+            f"zone {name}", expected=f"{core.settings.queue} zones at most to wait", got=got, temporary=True
+        )
+    if request.reservation:
+        _check_reservation(core, request)
+    core.booting.add(name)
+    zone = Zone(id=str(uuids.uuid4()), request=request, created=core.clock.now(), uuid=str(uuids.uuid4()))
+    try:
+        await core.admission.promise(zone.uuid, bringup.memory_kib(zone), f"zone {name}")
+        try:
+            if old is not None:
+                await ending.forget(core, old, why="replaced")
+            await core.save_or_refuse(zone, "zone.queued")
+        except BaseException:
+            core.admission.settle(zone.uuid)
+            raise
+        core.zones[zone.id] = zone
+    finally:
+        core.booting.discard(name)
+    return zone
+
+
+def _check_reservation(core: Core, request: BootRequest) -> None:
+    for zone in core.zones.values():
+        if zone.state.live and zone.request.reservation == request.reservation:
+            raise NameTaken(f"reservation {request.reservation}", expected="it free", got=f"zone {zone.name} has it")
+
+
+async def _booted(core: Core, zone: Zone, request: BootRequest) -> None:
+    await until(zone.changes, lambda: _up(zone) or _given_up(zone), core.clock)
+    if not _up(zone):
+        raise failure(zone, "ended before it ran")
+    if request.until_ready or request.until_ports_answer:
+        await _until_ready(core, zone, None, patient=False)
+    if request.until_ports_answer:
+        await _until_ports(core, zone, None)
+    zone.say("ready")
+
+
+def _up(zone: Zone) -> bool:
+    return bool((zone.run and zone.run.up) or (zone.last and zone.last.up))
+
+
+def _ran(zone: Zone) -> bool:
+    """Does its workload run? Or has it, in the last run of a zone that has ended?"""
+    if zone.run is not None:
+        return zone.run.ready
+    return bool(zone.ready) and not zone.state.live
+
+
+def _given_up(zone: Zone) -> bool:
+    """Is the run that was begun over?"""
+    return not zone.state.live or zone.state is State.RESTARTING or zone.removed
+
+
+def failure(zone: Zone, what: str) -> RuntimeFault:
+    """The error for a zone that did not do what was asked: its own, or how it ended with its last console lines."""
+    if isinstance(zone.failure, RuntimeFault):
+        return zone.failure
+    if zone.failure is not None:
+        return ZoneFailed(f"zone {zone.name}", got=f"{what}: {zone.failure}")
+    if zone.exit is not None and zone.exit.reason == "cancelled":
+        return BootCancelled(f"zone {zone.name}", got=zone.exit.text)
+    how = f", {zone.exit.text}" if zone.exit else ""
+    run = zone.run or zone.last
+    lines = zone.console_tail or (ending.tail_of(run.console) if run else ())
+    hint = "its last console lines:\n  " + "\n  ".join(lines) if lines else ""
+    return ZoneFailed(f"zone {zone.name}", got=what + how, hint=hint)
+
+
+async def _unmade(core: Core, zone: Zone, *, forget: bool) -> None:
+    """End a zone whose boot came to nothing, and that nobody wants to come again."""
+    await order_stop(core, zone, 0.0)
+    await bringup.settled([asyncio.ensure_future(_until_over(core, zone, forget=forget))])
+
+
+async def _until_over(core: Core, zone: Zone, *, forget: bool) -> None:
+    await until(zone.changes, lambda: not zone.state.live, core.clock)
+    if forget and not zone.removed:
+        await ending.forget(core, zone)
+
+
+async def order_stop(core: Core, zone: Zone, timeout_s: float) -> None:
+    """Have it ended. What is wanted is on disk before anything is done."""
+    if not zone.state.live:
+        return
+    zone.wanted = False
+    await core.save(zone)
+    if zone.state.live:
+        zone.stop = StopOrder(timeout_s)
+        zone.changes.tell()
+
+
+async def stop(core: Core, zone: Zone, timeout_s: float | None) -> ZoneInfo:
+    """See Manager.stop."""
+    default = float(zone.bundle.process.stop_timeout_s)
+    await order_stop(core, zone, default if timeout_s is None else max(0.0, timeout_s))
+    await until(zone.changes, lambda: not zone.state.live, core.clock)
+    return info(zone)
+
+
+async def kill(core: Core, zone: Zone, signal: int) -> ZoneInfo:
+    """See Manager.kill."""
+    if not 0 <= signal < 65:
+        raise BadRequest(f"zone {zone.name}, signal", expected="1 to 64, or 0 for the domain", got=str(signal))
+    if not zone.state.up:
+        raise WrongState(f"zone {zone.name}", expected="it running", got=f"it is {zone.state.value}")
+    run = zone.run
+    if signal == 0:
+        return await stop(core, zone, 0.0)
+    if run is not None and run.link is not None and run.link.connected.is_set():
+        await run.link.call("kill", {"id": MAIN, "signal": signal, "all": False})
+        return info(zone)
+    if signal == 9:
+        return await stop(core, zone, 0.0)
+    raise NoAgent(f"zone {zone.name}", expected="its agent to send a signal through", got="none that answers")
+
+
+async def restart(core: Core, zone: Zone, timeout_s: float | None) -> ZoneInfo:
+    """See Manager.restart."""
+    if zone.state.live:
+        await stop(core, zone, timeout_s)
+    if zone.removed:
+        raise UnknownZone(f"zone {zone.name}", got="it was removed when it ended")
+    if zone.state.live or zone.name in core.booting:
+        raise WrongState(f"zone {zone.name}", expected="it stopped", got="somebody has started it again")
+    core.booting.add(zone.name)
+    try:
+        uuid = str(uuids.uuid4())
+        await core.admission.promise(uuid, bringup.memory_kib(zone), f"zone {zone.name}")
+    finally:
+        core.booting.discard(zone.name)
+    zone.uuid, zone.wanted, zone.restarts, zone.ports, zone.last = uuid, True, 0, (), None
+    zone.state, zone.stop, zone.failure = State.QUEUED, None, None
+    await core.save(zone, "zone.queued")
+    life.start(core, zone)
+    await until(zone.changes, lambda: _up(zone) or _given_up(zone), core.clock)
+    if not _up(zone):
+        raise failure(zone, "ended before it ran")
+    return info(zone)
+
+
+async def remove(core: Core, zone: Zone, *, force: bool) -> ZoneInfo:
+    """See Manager.remove."""
+    if zone.state.live:
+        if not force:
+            hint = "zone stop ends it; force does both"
+            raise WrongState(f"zone {zone.name}", expected="it stopped", got=f"it is {zone.state.value}", hint=hint)
+        await stop(core, zone, 0.0)
+    if not zone.removed:
+        await ending.forget(core, zone)
+    return info(zone)
+
+
+async def wait(core: Core, zone: Zone, what: str, timeout_s: float) -> ZoneInfo:
+    """See Manager.wait."""
+    deadline_s = timeout_s or None
+    if what in ("exited", ""):
+        await _in_time(core, zone, lambda: not zone.state.live, "ended", deadline_s)
+    elif what == "removed":
+        await _in_time(core, zone, lambda: zone.removed, "been removed", deadline_s)
+    elif what == "running":
+        await _in_time(core, zone, lambda: _up(zone) or not zone.state.live, "come to run", deadline_s)
+        if not _up(zone):
+            raise failure(zone, "ended before it ran")
+    elif what == "ready":
+        await _until_ready(core, zone, deadline_s)
+    elif what == "ports":
+        await _until_ready(core, zone, deadline_s)
+        await _until_ports(core, zone, deadline_s)
+    else:
+        raise BadRequest("wait", expected="exited, running, ready, ports or removed", got=repr(what)[:80])
+    return info(zone)
+
+
+async def _in_time(core: Core, zone: Zone, predicate: object, what: str, timeout_s: float | None) -> None:
+    assert callable(predicate)
+    if not await until(zone.changes, predicate, core.clock, timeout_s):
+        raise WaitTimeout(f"zone {zone.name}", got=f"it has not {what} within {timeout_s:g} s")
+
+
+async def _until_ready(core: Core, zone: Zone, timeout_s: float | None, *, patient: bool = True) -> None:
+    """patient: a zone that comes again is waited for; otherwise it is its first run that counts."""
+
+    def ran() -> bool:
+        return _ran(zone) or (not patient and bool(zone.ready))
+
+    def decided() -> bool:
+        return ran() or not zone.state.live or (not patient and _given_up(zone))
+
+    await _in_time(core, zone, decided, "started its workload", timeout_s)
+    if not ran():
+        raise failure(zone, "ended before its workload ran")
+
+
+async def _until_ports(core: Core, zone: Zone, timeout_s: float | None) -> None:
+    """Each published port answers, asked from inside the zone's network."""
+    deadline = None if timeout_s is None else core.clock.monotonic() + timeout_s
+    for rule in zone.ports:
+        pause_s = PORT_POLL_S
+        while True:
+            run = zone.run
+            if run is None or run.network is None or run.reason or not zone.state.live:
+                raise failure(zone, f"ended before port {rule.zone_port} answered")
+            count = zone.changes.count
+            if await core.thread(run.network.answers, rule.zone_port):
+                break
+            if deadline is not None and core.clock.monotonic() > deadline:
+                got = f"nothing listens on its port {rule.zone_port} after {timeout_s:g} s"
+                raise WaitTimeout(f"zone {zone.name}", got=got)
+            await first(zone.changes.after(count), core.clock.sleep(pause_s))
+            pause_s = min(pause_s * 1.5, LONGEST_PORT_POLL_S)
+        zone.say("port", str(rule.zone_port))

@@ -1,0 +1,196 @@
+"""What all parts of the core share: the edge, the state, the clock, the threads, the zones."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import sqlite3
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from concurrent.futures import Executor, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+from runtime.boot.watch import Deaths
+from runtime.host.daemon import rows
+from runtime.host.daemon.admission import Admission
+from runtime.host.daemon.database import Database, Statement
+from runtime.host.daemon.edge import Edge
+from runtime.host.daemon.errors import StateDamaged
+from runtime.host.daemon.events import Events
+from runtime.host.daemon.logwriter import LogWriter
+from runtime.host.daemon.signals import Clock, SystemClock
+from runtime.host.daemon.zone import Run, Zone, row
+from runtime.host.ledger import LedgerDir
+from runtime.net.addresses import allocate_index
+
+log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+WORKERS = 16  # some of them wait: for netback, for engines
+
+
+NoteTaker = Callable[[Zone, str, Mapping[str, Any]], Awaitable[None]]  # zone, container, what its agent told
+
+
+RunEnder = Callable[[Zone, Run], Awaitable[None]]
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How one zoned is set up.
+
+    run_dir:    what does not survive a reboot: ledgers. state_dir: what does: database, logs, store.
+    preparing:  how many zones are made ready at once; building: how many domains are built at once, as building fills
+                memory as fast as one core can; queue: how many zones may wait for either.
+    warnings:   what preflight found, a sentence each.
+    """
+
+    run_dir: Path
+    state_dir: Path
+    version: str = ""
+    preparing: int = 4
+    building: int = 2
+    queue: int = 64
+    warnings: tuple[str, ...] = ()
+
+
+@dataclass
+class Core:
+    """One zoned's state. On one event loop.
+
+    booting:    names of zones that are being accepted; taking: network indexes of runs that are being begun.
+    unfinished: ledgers whose teardown Xen has not let finish, with the network index they hold.
+    leaving:    zoned ends and its zones go on.
+    note_takers: who else hears what agents tell; run_enders: who else is to know that a run has ended.
+    """
+
+    settings: Settings
+    edge: Edge
+    database: Database
+    boot_id: str
+    clock: Clock = field(default_factory=SystemClock)
+    zones: dict[str, Zone] = field(default_factory=dict)
+    reservations: dict[str, int] = field(default_factory=dict)
+    booting: set[str] = field(default_factory=set)
+    taking: set[int] = field(default_factory=set)
+    unfinished: dict[str, int] = field(default_factory=dict)
+    leaving: bool = False
+    note_takers: list[NoteTaker] = field(default_factory=list)
+    run_enders: list[RunEnder] = field(default_factory=list)
+    tasks: set[asyncio.Task[None]] = field(default_factory=set)
+    deaths: Deaths | None = None
+
+    def __post_init__(self) -> None:
+        self.loop = asyncio.get_running_loop()
+        self.events = Events(self.database)
+        self.ledgers = LedgerDir(self.settings.run_dir / "ledger")
+        self.preparing = asyncio.Semaphore(self.settings.preparing)
+        self.workers = ThreadPoolExecutor(WORKERS, "work")
+        self.builders = ThreadPoolExecutor(self.settings.building, "build")
+        self.admission = Admission(self._look)
+        self.fatal: asyncio.Future[str] = self.loop.create_future()
+
+    async def _look(self) -> Any:
+        return await self.thread(lambda: (self.edge.free_kib(), self.edge.domains()))
+
+    # -- threads -------------------------------------------------------------------------------------------------------
+
+    async def thread(self, work: Callable[..., T], *arguments: Any) -> T:
+        """Blocking work, in a thread. Cancelled, it returns once the work is done: a teardown must find all of it."""
+        return await finish(self.workers, work, *arguments)
+
+    async def build(self, work: Callable[..., T], *arguments: Any) -> T:
+        """As `thread`, for the building of domains."""
+        return await finish(self.builders, work, *arguments)
+
+    def soon(self, callback: Callable[[], None]) -> None:
+        """From another thread: have it called on the loop."""
+        with contextlib.suppress(RuntimeError):  # the loop has closed
+            self.loop.call_soon_threadsafe(callback)
+
+    def background(self, work: Coroutine[Any, Any, None]) -> None:
+        """Have it done while nobody waits; it ends with zoned."""
+        task = self.loop.create_task(work)
+        self.tasks.add(task)
+        task.add_done_callback(self.tasks.discard)
+
+    def give_up(self, why: str) -> None:
+        """zoned cannot go on; the next one adopts its zones."""
+        if not self.fatal.done():
+            self.fatal.set_result(why)
+
+    # -- state ---------------------------------------------------------------------------------------------------------
+
+    async def save(self, zone: Zone, kind: str = "", *, request: bool = False, **attributes: str) -> None:
+        """Write a zone as it is now, with the event that tells of the change.
+
+        A database that cannot be written costs history, never a zone; see `save_or_refuse` for a new one.
+        """
+        try:
+            await self._save(zone, kind, request, attributes)
+        except sqlite3.Error as error:
+            log.error("zone %s, state %s is not written: %s", zone.name, zone.state.value, error)
+        zone.changes.tell()
+
+    async def save_or_refuse(self, zone: Zone, kind: str, *before: Statement) -> None:
+        """Write a new zone, or a changed request, together with other statements. Raises StateDamaged."""
+        try:
+            await self._save(zone, kind, True, {}, *before)
+        except sqlite3.Error as error:
+            raise StateDamaged(str(self.database.path), expected="to write to it", got=str(error)) from error
+        zone.changes.tell()
+
+    async def _save(self, zone: Zone, kind: str, request: bool, attributes: dict[str, str], *before: Statement) -> None:
+        statements = [*before, rows.save_zone(row(zone), request=request)]
+        if kind:
+            statements += rows.add_event(self.clock.now(), kind, zone.id, zone.name, attributes)
+        await self.database.commit(*statements)
+        self.events.published.tell()
+
+    async def tell(self, kind: str, zone: Zone | None = None, *before: Statement, **attributes: str) -> None:
+        """An event without a change of the zone's row."""
+        zone_id, name = (zone.id, zone.name) if zone else ("", "")
+        try:
+            await self.database.commit(*before, *rows.add_event(self.clock.now(), kind, zone_id, name, attributes))
+        except sqlite3.Error as error:
+            log.error("event %s of %s is not written: %s", kind, name, error)
+        self.events.published.tell()
+
+    # -- what zones have -----------------------------------------------------------------------------------------------
+
+    def logs_of(self, zone: Zone) -> Path:
+        """Where its output is kept."""
+        return self.settings.state_dir / "logs" / zone.id
+
+    def log_of(self, zone: Zone) -> LogWriter:
+        """The writer of its workload's output."""
+        if zone.log is None:
+            zone.log = LogWriter(self.logs_of(zone))
+        return zone.log
+
+    def used_indexes(self) -> set[int]:
+        """Networks that are, or may still be, in use or kept for somebody."""
+        live = {zone.run.addresses.index for zone in self.zones.values() if zone.run is not None}
+        return live | self.taking | set(self.reservations.values()) | set(self.unfinished.values())
+
+    def free_index(self) -> int:
+        """One that nobody has. Raises AddressesExhausted."""
+        return allocate_index(self.used_indexes())
+
+
+async def finish(pool: Executor, work: Callable[..., T], *arguments: Any) -> T:
+    """The result of work in a pool. Cancelled, it still returns only when the work is done, or was never begun."""
+    submitted = pool.submit(work, *arguments)
+    future = asyncio.wrap_future(submitted)
+    try:
+        return await asyncio.shield(future)
+    except asyncio.CancelledError:
+        if not submitted.cancel():
+            while not future.done():
+                with contextlib.suppress(asyncio.CancelledError):
+                    await asyncio.wait([future])
+            if not future.cancelled():
+                future.exception()  # looked at: nobody else will
+        raise

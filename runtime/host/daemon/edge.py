@@ -1,0 +1,197 @@
+"""The thin edge: what the core does to this machine, as blocking calls; the core makes them in threads.
+
+Everything the core knows of Xen, xenstore, network namespaces and disks passes through here, so that tests can put
+simulated ones behind the same core.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from pipeline.bundle.model import Port
+from pipeline.oci import Descriptor
+from runtime.boot import hotplug, machine, resize
+from runtime.boot.attend import Attendant
+from runtime.boot.build import build_domain
+from runtime.boot.domain import Domain, adopt
+from runtime.boot.doors import DomainInfo, Hypervisor
+from runtime.boot.elf import read_kernel
+from runtime.boot.model import Disk, DomainSpec, Domid, ZoneState
+from runtime.boot.nodes import UUID_NODE, domain_path
+from runtime.boot.plan import DomainPlan, plan_domain
+from runtime.boot.teardown import teardown as teardown_domain
+from runtime.boot.watch import Deaths
+from runtime.boot.xenstore import Watch, XenStore
+from runtime.host import sources
+from runtime.host.agentlink.link import open_link
+from runtime.host.daemon.agent import OpenLink
+from runtime.host.ledger import Ledger, Record
+from runtime.host.loops import LoopDevice
+from runtime.net.addresses import ZoneAddresses
+from runtime.net.network import ZoneNetwork
+from runtime.net.published import Published
+from runtime.net.supervise import EngineSupervisor
+from runtime.net.teardown import teardown as teardown_network
+
+log = logging.getLogger(__name__)
+
+TEARDOWN_TIMEOUT_S = 10.0
+KIB_PER_PAGE = 4
+
+
+class Network(Protocol):
+    """A zone's network, as `runtime.net.network.ZoneNetwork` is one."""
+
+    def create(self) -> None: ...
+    def use(self, listeners: Iterable[tuple[Port, Any]]) -> None: ...
+    def attach(self, vif: str) -> None: ...
+    def serve(self) -> None: ...
+    def published(self) -> tuple[Published, ...]: ...
+    def unpublish(self, address: str, port: int) -> None: ...
+    def answers(self, zone_port: int, *, timeout_s: float = 1.0) -> bool: ...
+    def alive(self) -> bool: ...
+    def counters(self) -> dict[str, int]: ...
+    def adopt(self, records: Iterable[Mapping[str, Any]]) -> bool: ...
+    def destroy(self) -> None: ...
+
+
+MakeNetwork = Callable[..., Network]
+
+
+@dataclass
+class Edge:
+    """This machine.
+
+    stores:       where blobs lie, the host's own first.
+    deny:         networks no zone of this host may reach, beside those closed to every zone.
+    attendant:    who serves the consoles. engines: who replaces engines that end.
+    disk_wait_s:  how long a disk with a blob may take to appear; 0 where disks are not how blobs come.
+    """
+
+    hypervisor: Hypervisor
+    xenstore: XenStore
+    stores: tuple[Path, ...] = ()
+    deny: tuple[str, ...] = ()
+    disk_wait_s: float = 0.0
+    open_link: OpenLink = open_link
+    make_network: MakeNetwork = ZoneNetwork
+    attendant: Attendant | None = None
+    engines: EngineSupervisor | None = None
+
+    # -- looking -------------------------------------------------------------------------------------------------------
+
+    def domains(self) -> dict[str, DomainInfo]:
+        """Every domain but this one, by uuid."""
+        return {info.uuid: info for info in self.hypervisor.domains() if info.domid}
+
+    def free_kib(self) -> int:
+        """Memory Xen can still give away."""
+        return self.hypervisor.free_pages() * KIB_PER_PAGE
+
+    def machine(self) -> machine.MachineInfo:
+        """Memory and CPUs of the machine."""
+        return machine.machine_info(self.hypervisor)
+
+    def marked(self, info: DomainInfo) -> bool:
+        """Is this domain one that a zoned of this host has built?"""
+        return self.xenstore.read(f"{domain_path(info.domid)}/{UUID_NODE}") == info.uuid
+
+    def last_words(self, info: DomainInfo) -> ZoneState:
+        """What the init of a domain that is not adopted has reported."""
+        home = f"{domain_path(info.domid)}/zone/state"
+        return ZoneState(
+            self.xenstore.read(f"{home}/phase") or "", exit=(self.xenstore.read(f"{home}/exit") or "")[:1024]
+        )
+
+    def deaths(self, told: Callable[[Domid, str], None]) -> Deaths:
+        """Have each end of a domain told, from a thread."""
+        return Deaths(self.hypervisor, self.xenstore, told)
+
+    def watch_state(self, domain: Domain, notify: Callable[[], None]) -> Watch:
+        """Be told, from a thread, that a zone's init may have reported something."""
+        return self.xenstore.watch(f"{domain_path(domain.domid)}/zone/state", notify)
+
+    # -- a run ---------------------------------------------------------------------------------------------------------
+
+    def find(self, blob: Descriptor) -> sources.Source:
+        """Where a blob is. Raises BlobUnreachable."""
+        return sources.wait_for(blob, self.stores, self.disk_wait_s)
+
+    def has(self, blob: Descriptor) -> bool:
+        """Is it here?"""
+        return sources.find(blob, self.stores) is not None
+
+    def loop(self, path: Path, record: Callable[..., None]) -> LoopDevice:
+        """A file as a block device."""
+        return LoopDevice(path, record)
+
+    def plan(self, spec: DomainSpec) -> DomainPlan:
+        """Everything that can be decided, and refused, before anything is taken."""
+        return plan_domain(spec, read_kernel(spec.kernel))
+
+    def build(self, plan: DomainPlan, ledger: Ledger, console_log: Path) -> Domain:
+        """A domain, paused."""
+        return build_domain(
+            plan, self.hypervisor, self.xenstore, ledger.record, console_log=console_log, attendant=self.attendant
+        )
+
+    def adopt(self, records: Sequence[Record]) -> Domain | None:
+        """A running domain of an earlier zoned."""
+        return adopt(records, self.hypervisor, self.xenstore, attendant=self.attendant)
+
+    def network(self, name: str, addresses: ZoneAddresses, mtu: int, ledger: Ledger) -> Network:
+        """A zone's network, not yet made."""
+        return self.make_network(name, addresses, mtu, ledger.record, deny=self.deny)
+
+    def care_for(self, network: Network) -> None:
+        """Have its engine replaced whenever it ends."""
+        if self.engines is not None and isinstance(network, ZoneNetwork):
+            self.engines.add(network)
+
+    def care_no_more(self, network: Network) -> None:
+        """Before it is destroyed."""
+        if self.engines is not None and isinstance(network, ZoneNetwork):
+            self.engines.discard(network)
+
+    def teardown(self, records: Sequence[Record]) -> None:
+        """End all that the records name. Raises what still stands in the way, after everything was tried."""
+        try:
+            teardown_domain(records, self.hypervisor, self.xenstore, timeout_s=TEARDOWN_TIMEOUT_S)
+        finally:
+            teardown_network(records)
+
+    # -- while it runs -------------------------------------------------------------------------------------------------
+
+    def set_memory(self, domain: Domain, target_mib: int) -> None:
+        """Ask the guest to have this much."""
+        resize.set_memory(self.hypervisor, self.xenstore, domain.domid, domain.uuid, target_mib)
+
+    def set_vcpus(self, domain: Domain, count: int) -> None:
+        """Ask the guest to have so many online."""
+        resize.set_vcpus(self.hypervisor, self.xenstore, domain.domid, domain.uuid, count)
+
+    def resources(self, domain: Domain) -> resize.Resources:
+        """What a domain has and was asked to have."""
+        return resize.resources(self.hypervisor, self.xenstore, domain.domid, domain.uuid)
+
+    def plug(self, domain: Domain, device: Path, record: Callable[..., None]) -> str:
+        """Give a running domain one more read-only disk; its name there."""
+        used = hotplug.disks_of(self.xenstore, domain.domid, backend_domid=domain.backend_domid)
+        vdev = hotplug.free_vdev(used)
+        hotplug.plug_disk(domain, Disk(vdev, str(device), readonly=True), record)
+        return vdev
+
+    def unplug(self, domain: Domain, vdev: str, record: Callable[..., None]) -> None:
+        """Take a disk back, whether the guest lets go of it or not."""
+        hotplug.unplug_disk(domain, vdev, record, force=True)
+
+
+def rss_kib() -> int:
+    """Memory this process holds."""
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    return pages * os.sysconf("SC_PAGE_SIZE") // 1024

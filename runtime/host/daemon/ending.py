@@ -1,0 +1,147 @@
+"""Ends a run: whether it was never built, failed, was stopped or died, by the one teardown that walks its ledger."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import shutil
+from pathlib import Path
+
+from pipeline.jsonmodel import to_json
+from runtime.errors import RuntimeFault
+from runtime.host.daemon import rows
+from runtime.host.daemon.core import Core
+from runtime.host.daemon.edge import Edge
+from runtime.host.daemon.exits import from_xen
+from runtime.host.daemon.model import ExitStatus
+from runtime.host.daemon.zone import Run, Zone
+from runtime.host.ledger import Ledger
+
+log = logging.getLogger(__name__)
+
+CONSOLE_TAIL_LINES = 20
+_CONSOLE_TAIL_BYTES = 64 << 10
+_RETRY_S = 5.0
+
+
+def exit_of(run: Run) -> ExitStatus:
+    """How it ended: the zone's own word first, then Xen's."""
+    if run.reason == "crash" and (run.told is None or run.told.clean):
+        return from_xen("crash")
+    return run.told or from_xen(run.reason or "destroyed")
+
+
+async def end(core: Core, zone: Zone, run: Run, exit: ExitStatus) -> None:
+    """Give back everything the run holds; on return the zone's exit is known and its ledger gone, or kept for later.
+
+    The exit is in the ledger before anything goes, so that a zoned that dies here is followed by one that knows it.
+    """
+    if run.link is not None:
+        with contextlib.suppress(RuntimeFault):
+            await run.link.close()
+    await core.thread(_record_exit, run.ledger, exit)
+    if core.deaths is not None and run.domain is not None:
+        core.deaths.discard(run.domain.domid)
+    finished = await core.thread(let_go, core.edge, run)
+    core.admission.settle(run.uuid)
+    if not finished:
+        core.unfinished[run.ledger.name] = run.addresses.index
+    zone.exit, zone.finished = exit, core.clock.now()
+    zone.console_tail = tuple(await core.thread(tail_of, run.console)) if exit.reason or exit.crashed else ()
+    for told in core.run_enders:
+        await told(zone, run)
+    zone.last, zone.run = run, None
+    await core.save(zone)
+    if finished:
+        await core.thread(run.ledger.close)
+
+
+def _record_exit(ledger: Ledger, exit: ExitStatus) -> None:
+    try:
+        ledger.record("exit", exit=to_json(exit))
+    except OSError as problem:
+        log.error("ledger of run %s: %s", ledger.name, problem)  # the teardown goes on
+
+
+def let_go(edge: Edge, run: Run) -> bool:
+    """The blocking part; False where something still stands in the way and the ledger has to stay."""
+    finished = True
+    if run.watch is not None:
+        run.watch.close()
+    if run.network is not None:
+        edge.care_no_more(run.network)
+    for part in (run.domain, run.network):
+        try:
+            if part is not None:
+                part.destroy()
+        except (RuntimeFault, OSError) as fault:
+            log.warning("run %s: %s", run.uuid, fault)  # the ledger's walk below says whether it matters
+    try:
+        edge.teardown(run.ledger.records())
+    except (RuntimeFault, OSError) as fault:
+        log.error("run %s is not gone yet: %s", run.uuid, fault)
+        finished = False
+    for loop in run.loops:
+        loop.close()
+    return finished
+
+
+async def leave(core: Core, run: Run) -> None:
+    """Let go of a run that goes on without us."""
+    if run.link is not None:
+        with contextlib.suppress(RuntimeFault):
+            await run.link.close()
+
+    def release() -> None:
+        if run.watch is not None:
+            run.watch.close()
+        if run.network is not None:
+            core.edge.care_no_more(run.network)
+        if run.domain is not None:
+            run.domain.let_go()
+        # Loop devices stay: blkback holds them, and our descriptors end with us.
+
+    await core.thread(release)
+
+
+async def reap(core: Core) -> None:
+    """Go on, again and again, with teardowns that Xen has not let finish."""
+    while True:
+        await core.clock.sleep(_RETRY_S)
+        for ledger in list(core.ledgers.all()):
+            if ledger.name in core.unfinished and await core.thread(_again, core.edge, ledger):
+                core.unfinished.pop(ledger.name, None)
+
+
+def _again(edge: Edge, ledger: Ledger) -> bool:
+    try:
+        edge.teardown(ledger.records())
+    except (RuntimeFault, OSError) as fault:
+        log.info("run %s: %s", ledger.name, fault)
+        return False
+    ledger.close()
+    return True
+
+
+async def forget(core: Core, zone: Zone, why: str = "") -> None:
+    """Remove an ended zone with all it left."""
+    zone.held.release()
+    if zone.log is not None:
+        zone.log.close()
+    core.zones.pop(zone.id, None)
+    attributes = {"why": why} if why else {}
+    await core.tell("zone.removed", zone, *rows.drop_zone(zone.id), **attributes)
+    await core.thread(shutil.rmtree, core.logs_of(zone), True)
+    zone.removed = True
+    zone.changes.tell()
+
+
+def tail_of(console: Path) -> list[str]:
+    """The last lines of a console file, control characters escaped: a zone decides what stands there."""
+    try:
+        data = console.read_bytes()[-_CONSOLE_TAIL_BYTES:]
+    except OSError:
+        return []
+    text = data.decode("utf-8", "replace").replace("\r\n", "\n").replace("\r", "\n")
+    clean = ["".join(c if c.isprintable() or c == "\t" else repr(c)[1:-1] for c in line) for line in text.split("\n")]
+    return [line for line in clean if line.strip()][-CONSOLE_TAIL_LINES:]

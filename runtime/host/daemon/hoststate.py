@@ -1,0 +1,126 @@
+"""What can be asked about the host: its status, networks, disks, and their cleaning up."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import platform
+import uuid as uuids
+from ipaddress import ip_network
+from pathlib import Path
+
+from runtime.errors import RuntimeFault
+from runtime.host.daemon import blobs, ending
+from runtime.host.daemon.core import Core
+from runtime.host.daemon.edge import KIB_PER_PAGE, rss_kib
+from runtime.host.daemon.model import DiskUsageRow, HostStatus, NetworkInfo, Pruned
+from runtime.host.daemon.zone import Zone
+
+
+def host_id(state_dir: Path) -> str:
+    """This host's own uuid, made once."""
+    path = state_dir / "host-id"
+    with contextlib.suppress(OSError, ValueError):
+        return str(uuids.UUID(path.read_text("ascii").strip()))
+    made = str(uuids.uuid4())
+    temporary = path.with_suffix(".new")
+    temporary.write_text(f"{made}\n", "ascii")
+    os.replace(temporary, path)
+    return made
+
+
+async def status(core: Core, started: float) -> HostStatus:
+    """See Manager.status."""
+    machine = await core.thread(core.edge.machine)
+    return HostStatus(
+        host_id=await core.thread(host_id, core.settings.state_dir),
+        version=core.settings.version,
+        xen_version=await core.thread(core.edge.hypervisor.xen_version),
+        kernel=platform.release(),
+        python=platform.python_version(),
+        free_memory_kib=machine.free_pages * KIB_PER_PAGE,
+        total_memory_kib=machine.total_pages * KIB_PER_PAGE,
+        cpus=machine.cpus,
+        zones_running=sum(zone.state.up for zone in core.zones.values()),
+        zones_total=len(core.zones),
+        missing=core.settings.warnings,
+        started_unix_s=started,
+        zoned_rss_kib=rss_kib(),
+        pid=os.getpid(),
+    )
+
+
+async def networks(core: Core) -> list[NetworkInfo]:
+    """See Manager.networks."""
+    found = []
+    for zone in sorted(core.zones.values(), key=lambda zone: zone.name):
+        run = zone.run
+        if run is None or run.network is None:
+            continue
+        counters: dict[str, int] = {}
+        with contextlib.suppress(RuntimeFault, OSError):  # its engine may be starting, or ending
+            counters = await core.thread(run.network.counters)
+        planned = run.addresses
+        found.append(
+            NetworkInfo(
+                name=zone.name,
+                ipv4=str(ip_network(f"{planned.gateway4}/{planned.prefix4}", strict=False)),
+                ipv6=str(ip_network(f"{planned.gateway6}/{planned.prefix6}", strict=False)),
+                gateway4=planned.gateway4,
+                gateway6=planned.gateway6,
+                engine=getattr(run.network, "engine_name", "proxy"),
+                zones=(zone.name,),
+                counters=counters,
+            )
+        )
+    return found
+
+
+async def disk_usage(core: Core) -> list[DiskUsageRow]:
+    """See Manager.disk_usage."""
+
+    def look() -> list[DiskUsageRow]:
+        logs = {zone.id: _size(core.logs_of(zone)) for zone in core.zones.values()}
+        ended = [zone.id for zone in core.zones.values() if not zone.state.live]
+        store = core.edge.stores[0] / "blobs" if core.edge.stores else None
+        stored = [path.stat().st_size for path in store.glob("*/*")] if store is not None else []
+        database = [size for path in core.settings.state_dir.glob("zones.sqlite*") if (size := path.stat().st_size)]
+        return [
+            DiskUsageRow("logs", len(logs), sum(logs.values()), sum(logs[zone_id] for zone_id in ended)),
+            DiskUsageRow("blobs", len(stored), sum(stored), sum(size for _, size in blobs.unused(core))),
+            DiskUsageRow("database", len(database), sum(database), 0),
+        ]
+
+    return await core.thread(look)
+
+
+async def prune(core: Core, *, zones: bool, unused_blobs: bool, dry_run: bool) -> Pruned:
+    """See Manager.prune."""
+    removed: list[str] = []
+    freed = 0
+    ended = [zone for zone in core.zones.values() if not zone.state.live] if zones else []
+    for zone in ended:
+        freed += await core.thread(_size, core.logs_of(zone))
+        removed.append(f"zone {zone.name}")
+        if not dry_run and _still_ended(zone):
+            await ending.forget(core, zone, why="pruned")
+    if unused_blobs:
+        for path, size in await core.thread(blobs.unused, core):
+            removed.append(f"blob {path.parent.name}:{path.name[:12]}")
+            freed += size
+            if not dry_run:
+                await core.thread(path.unlink, True)
+    return Pruned(tuple(removed), freed)
+
+
+def _still_ended(zone: Zone) -> bool:
+    return not zone.state.live and not zone.removed
+
+
+def _size(path: Path) -> int:
+    total = 0
+    for directory, _, files in os.walk(path):
+        for name in files:
+            with contextlib.suppress(OSError):
+                total += os.lstat(os.path.join(directory, name)).st_size
+    return total

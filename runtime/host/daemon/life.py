@@ -1,0 +1,241 @@
+"""The life of a zone: one task that goes through its runs, from the first to the last.
+
+    queued -> creating -> running -> ready -> (stopping) -> exited | failed
+                 ^                                 |
+                 +---- restarting (a pause) <------+      as its restart policy says
+
+Whatever ends a run ends in `ending.end`. Orders (a stop, a kill) are fields of the zone; its `changes` tell of them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import uuid as uuids
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+from runtime.errors import RuntimeFault
+from runtime.host.daemon import agentwatch, bringup, ending, exits, policy
+from runtime.host.daemon.agent import MAIN
+from runtime.host.daemon.core import Core
+from runtime.host.daemon.errors import BootCancelled
+from runtime.host.daemon.model import ExitStatus, State
+from runtime.host.daemon.signals import until
+from runtime.host.daemon.zone import Run, StopOrder, Zone
+from runtime.net.addresses import plan_addresses
+
+log = logging.getLogger(__name__)
+
+FORCE_AFTER_S = 5.0  # beyond the workload's own time to stop: its init has to end too
+DRAIN_S = 0.5  # its agent had its output acknowledged before it ended, if it ended as it should
+
+
+def start(core: Core, zone: Zone, run: Run | None = None, *, pause_s: float = 0.0) -> None:
+    """Begin the task of a zone; with a run that goes on already, or after a pause before the first one."""
+    assert zone.task is None or zone.task.done()
+    zone.task = asyncio.create_task(_live(core, zone, run, pause_s), name=f"zone {zone.name}")
+
+
+async def _live(core: Core, zone: Zone, run: Run | None, pause_s: float) -> None:
+    try:
+        if pause_s and not await _pause(core, zone, pause_s):
+            await _over(core, zone, zone.exit or exits.failed("cancelled", "its restart was called off"), ready=True)
+            return
+        while True:
+            exit, ran_s, was_ready = await _one_run(core, zone, run)
+            run = None
+            if zone.stop is not None or not zone.wanted or core.leaving:
+                break
+            if not policy.comes_again(zone.request.restart, exit, restarts=zone.restarts):
+                break
+            pause_s = policy.pause_s(pause_s, ran_s)
+            zone.restarts += 1
+            zone.state = State.RESTARTING
+            await core.save(zone, "zone.restarting", after=exit.text, pause_s=f"{pause_s:g}")
+            if not await _pause(core, zone, pause_s):
+                break
+        await _over(core, zone, exit, ready=was_ready)
+    except asyncio.CancelledError:
+        raise
+    except Exception:
+        log.exception("zone %s", zone.name)
+        zone.state = State.FAILED
+        zone.changes.tell()
+
+
+async def _pause(core: Core, zone: Zone, pause_s: float) -> bool:
+    """False where somebody stopped the zone meanwhile."""
+    return not await until(zone.changes, lambda: zone.stop is not None, core.clock, pause_s)
+
+
+async def _over(core: Core, zone: Zone, exit: ExitStatus, *, ready: bool) -> None:
+    """No run follows."""
+    zone.held.release()
+    zone.exit = exit
+    zone.stop = None
+    zone.finished = zone.finished or core.clock.now()
+    failed = exit.reason and exit.reason != "cancelled" and not exit.crashed and not ready
+    zone.state = State.FAILED if failed else State.EXITED
+    kind = "zone.failed" if zone.state is State.FAILED else "zone.exited"
+    await core.save(zone, kind, code=str(exit.code), text=exit.text)
+    if zone.request.remove:
+        await ending.forget(core, zone)
+
+
+async def _one_run(core: Core, zone: Zone, run: Run | None) -> tuple[ExitStatus, float, bool]:
+    """A run, begun here or adopted, to its end: how it ended, how long it ran, whether its workload did."""
+    zone.failure = None
+    try:
+        if run is None:
+            run = await _begin(core, zone)
+        else:
+            zone.run = run
+    except (RuntimeFault, OSError) as error:
+        return await _unbegun(core, zone, error), 0.0, False
+    followers: list[asyncio.Task[None]] = []
+    exit: ExitStatus | None
+    try:
+        if not run.up:
+            await _unless_stopped(core, zone, bringup.bring_up(core, zone, run))
+        followers = await _follow(core, zone, run)
+        await _until_end(core, zone, run)
+        exit = None
+    except asyncio.CancelledError:
+        if core.leaving and run.up:
+            await _quit(followers)
+            await ending.leave(core, run)
+        else:
+            await _end_at_any_rate(core, zone, run, exits.failed("cancelled", "zoned ended while it was started"))
+        raise
+    except BootCancelled as error:
+        zone.failure, exit = error, exits.failed("cancelled", "its boot was called off")
+    except (RuntimeFault, OSError) as error:
+        zone.failure, exit = error, exits.failed("boot", str(error))
+    except Exception as error:
+        log.exception("zone %s", zone.name)
+        zone.failure, exit = error, exits.failed("internal", f"{type(error).__name__}: {error}")
+    ran_s = core.clock.monotonic() - run.since if run.since else 0.0
+    await _drain(core, zone, run, followers)
+    await _quit(followers)
+    exit = exit or ending.exit_of(run)
+    await _end_at_any_rate(core, zone, run, exit)
+    return exit, ran_s, run.ready
+
+
+async def _begin(core: Core, zone: Zone) -> Run:
+    """A run's memory is promised, its network chosen, its ledger begun."""
+    uuid = zone.uuid if zone.state is State.QUEUED and zone.uuid else str(uuids.uuid4())
+    await core.admission.promise(uuid, bringup.memory_kib(zone), f"zone {zone.name}")
+    try:
+        reserved = core.reservations.get(zone.request.reservation)
+        index = core.free_index() if reserved is None else reserved
+        addresses = plan_addresses(index)
+        core.taking.add(index)  # until the run that has it is known
+        try:
+            zone.run = await core.thread(bringup.begin, core, zone, uuid, addresses)
+        finally:
+            core.taking.discard(index)
+    except BaseException:
+        core.admission.settle(uuid)
+        raise
+    zone.uuid, zone.index = uuid, index
+    return zone.run
+
+
+async def _unbegun(core: Core, zone: Zone, error: Exception) -> ExitStatus:
+    zone.failure, zone.exit = error, exits.failed("boot", str(error))
+    zone.finished = core.clock.now()
+    await core.save(zone)
+    return zone.exit
+
+
+async def _unless_stopped(core: Core, zone: Zone, work: Coroutine[Any, Any, None]) -> None:
+    """Do the work; raises BootCancelled, with the work ended, when the zone is to stop meanwhile."""
+    task = asyncio.ensure_future(work)
+    task.add_done_callback(lambda _: zone.changes.tell())
+    try:
+        await until(zone.changes, lambda: task.done() or zone.stop is not None, core.clock)
+    finally:
+        if not task.done():
+            task.cancel()
+        await bringup.settled([task])
+    if task.cancelled():
+        raise BootCancelled(f"zone {zone.name}", got="its boot was called off")
+    task.result()
+
+
+async def _follow(core: Core, zone: Zone, run: Run) -> list[asyncio.Task[None]]:
+    """The tasks that listen to a running zone; the last is its log's, where there is an agent to ask."""
+    assert run.domain is not None
+    tasks = [asyncio.create_task(_guarded(zone, agentwatch.follow_state(core, zone, run)))]
+    if run.link is None:
+        try:
+            run.link = await core.edge.open_link(run.domain)
+        except (RuntimeFault, OSError) as fault:
+            log.warning("zone %s has no agent channel: %s", zone.name, fault)
+    if run.link is not None:
+        writer = core.log_of(zone)
+        tasks.append(asyncio.create_task(_guarded(zone, agentwatch.follow_agent(core, zone, run, run.link))))
+        log_of_main = agentwatch.follow_log(core, run.link, MAIN, writer, run.uuid)
+        tasks.append(asyncio.create_task(_guarded(zone, log_of_main), name="log"))
+    return tasks
+
+
+async def _guarded(zone: Zone, work: Coroutine[Any, Any, None]) -> None:
+    """A follower that fails is a defect of ours or a trick of the guest's: it costs what it followed, not the zone."""
+    try:
+        await work
+    except Exception:
+        log.exception("zone %s", zone.name)
+
+
+async def _until_end(core: Core, zone: Zone, run: Run) -> None:
+    """Until the domain has ended, by itself or by order."""
+    await until(zone.changes, lambda: run.reason or zone.stop is not None, core.clock)
+    if run.reason:
+        return
+    assert zone.stop is not None and run.domain is not None
+    zone.state = State.STOPPING
+    await core.save(zone, "zone.stopping", timeout_s=f"{zone.stop.timeout_s:g}")
+    while zone.stop.timeout_s > 0 and not run.reason:
+        order = zone.stop
+        try:
+            await core.thread(run.domain.request_stop, zone.bundle.process.stop_signal, order.timeout_s)
+        except RuntimeFault as fault:  # a zone that is already going has no node to ask through
+            log.debug("zone %s: %s", zone.name, fault)
+        patience_s = order.timeout_s + FORCE_AFTER_S
+        if not await until(zone.changes, _ended_or_reordered(zone, run, order), core.clock, patience_s):
+            break
+    if not run.reason:
+        run.told = exits.by_signal(9)
+
+
+def _ended_or_reordered(zone: Zone, run: Run, order: StopOrder) -> Callable[[], bool]:
+    return lambda: bool(run.reason) or zone.stop is not order
+
+
+async def _drain(core: Core, zone: Zone, run: Run, followers: list[asyncio.Task[None]]) -> None:
+    """What a zone that has ended told and printed last may still be on its way: in xenstore, in the ring."""
+    if run.domain is None or not run.reason:
+        return
+    with contextlib.suppress(RuntimeFault):
+        await agentwatch.take_state(core, zone, run, await core.thread(run.domain.state))
+    logs = [task for task in followers if task.get_name() == "log"]
+    if logs and run.link is not None and run.link.connected.is_set():
+        await asyncio.wait(logs, timeout=DRAIN_S)
+
+
+async def _quit(followers: list[asyncio.Task[None]]) -> None:
+    for task in followers:
+        task.cancel()
+    if followers:
+        await bringup.settled(followers)
+
+
+async def _end_at_any_rate(core: Core, zone: Zone, run: Run, exit: ExitStatus) -> None:
+    """The teardown, whole, even if this task is cancelled meanwhile."""
+    task = asyncio.ensure_future(ending.end(core, zone, run, exit))
+    await bringup.settled([task])
+    task.result()

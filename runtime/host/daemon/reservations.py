@@ -1,0 +1,57 @@
+"""Reservations: addresses kept for zones to come, over restarts of zoned and of the host."""
+
+from __future__ import annotations
+
+import sqlite3
+import uuid as uuids
+
+from runtime.host.daemon.core import Core
+from runtime.host.daemon.errors import StateDamaged, UnknownZone, WrongState
+from runtime.host.daemon.model import Reservation
+from runtime.net.addresses import plan_addresses
+
+
+async def create(core: Core) -> Reservation:
+    """See Manager.create_reservation."""
+    reservation_id, index = str(uuids.uuid4()), core.free_index()
+    core.reservations[reservation_id] = index
+    sql = "INSERT INTO reservations (id, net_index, created) VALUES (?, ?, ?)"
+    try:
+        await core.database.commit((sql, [reservation_id, index, core.clock.now()]))
+    except sqlite3.Error as error:
+        core.reservations.pop(reservation_id)
+        raise StateDamaged(str(core.database.path), expected="to write to it", got=str(error)) from error
+    return _describe(core, reservation_id)
+
+
+async def destroy(core: Core, reservation_id: str) -> None:
+    """See Manager.destroy_reservation."""
+    if reservation_id not in core.reservations:
+        raise UnknownZone(f"reservation {reservation_id[:80]}", got="no such reservation on this host")
+    if user := _describe(core, reservation_id).zone_id:
+        name = core.zones[user].name
+        raise WrongState(f"reservation {reservation_id}", expected="it unused", got=f"zone {name} has its addresses")
+    await core.database.commit(("DELETE FROM reservations WHERE id = ?", [reservation_id]))
+    core.reservations.pop(reservation_id, None)
+
+
+def every(core: Core) -> list[Reservation]:
+    """See Manager.list_reservations."""
+    return [_describe(core, reservation_id) for reservation_id in core.reservations]
+
+
+def _describe(core: Core, reservation_id: str) -> Reservation:
+    planned = plan_addresses(core.reservations[reservation_id])
+    users = (zone.id for zone in core.zones.values() if zone.state.live and zone.request.reservation == reservation_id)
+    return Reservation(
+        id=reservation_id,
+        ipv4=planned.zone4,
+        ipv6=planned.zone6,
+        mac=planned.zone_mac,
+        gateway4=planned.gateway4,
+        gateway6=planned.gateway6,
+        gateway_mac=planned.gateway_mac,
+        prefix4=planned.prefix4,
+        prefix6=planned.prefix6,
+        zone_id=next(users, ""),
+    )

@@ -1,0 +1,339 @@
+"""Sessions with what runs in a zone: attach, exec, a dialled connection; and the calls that are one question each."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping
+from typing import Any
+
+from runtime.errors import RuntimeFault
+from runtime.host.agentlink.model import Stream
+from runtime.host.daemon import exits, logreader
+from runtime.host.daemon.agent import MAIN, AgentLink
+from runtime.host.daemon.core import Core
+from runtime.host.daemon.errors import NoAgent, WrongState
+from runtime.host.daemon.model import ExitStatus, LogEntry, Metric, Output, ProcessStart, TerminalSize, ZoneProcess
+from runtime.host.daemon.signals import Changes, first
+from runtime.host.daemon.zone import Zone
+from runtime.init.channel import frames
+
+STDIN, STDOUT, STDERR = 0, 1, 2
+COPY_BYTES = 32 << 10
+CALL_TIMEOUT_S = 10.0
+_NAMES = {STDOUT: "stdout", STDERR: "stderr"}
+
+
+class Session:
+    """A process's input and output. `async with` closes it."""
+
+    async def write_stdin(self, data: bytes) -> None:
+        """Waits while the process does not read."""
+        raise NotImplementedError
+
+    async def close_stdin(self) -> None:
+        """End of file."""
+        raise NotImplementedError
+
+    async def resize(self, size: TerminalSize) -> None:
+        """The terminal has another size."""
+        raise NotImplementedError
+
+    async def signal(self, number: int) -> None:
+        """Signal the process."""
+        raise NotImplementedError
+
+    def outputs(self) -> AsyncIterator[Output]:
+        """What it says, until its exit, which is the last."""
+        raise NotImplementedError
+
+    async def close(self) -> None:
+        """Leave: an exec'd process ends, a workload goes on."""
+        raise NotImplementedError
+
+    async def __aenter__(self) -> Session:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()
+
+
+def link_of(zone: Zone) -> AgentLink:
+    """The channel to a running zone's agent. Raises WrongState, NoAgent."""
+    if not zone.state.up or zone.run is None:
+        raise WrongState(f"zone {zone.name}", expected="it running", got=f"it is {zone.state.value}")
+    link = zone.run.link
+    if link is None or not link.connected.is_set():
+        hint = "its init is an old one, or it is still starting" if link is None else "its channel is being mended"
+        raise NoAgent(f"zone {zone.name}", expected="an agent that answers", got="none", hint=hint, temporary=True)
+    return link
+
+
+async def call(zone: Zone, method: str, params: dict[str, Any], timeout_s: float = CALL_TIMEOUT_S) -> dict[str, Any]:
+    """One question to a zone's agent."""
+    return await link_of(zone).call(method, params, timeout_s)
+
+
+class StreamSession(Session):
+    """An exec or a dialled connection: a stream of its own.
+
+    detached:  leaving does not end it; what it says is thrown away then.
+    """
+
+    def __init__(
+        self,
+        stream: Stream,
+        ended: Callable[[ExitStatus], Awaitable[None]] | None = None,
+        *,
+        detached: Callable[[Coroutine[Any, Any, None]], None] | None = None,
+    ) -> None:
+        self._stream, self._ended, self._detached, self._over = stream, ended, detached, False
+
+    async def write_stdin(self, data: bytes) -> None:
+        await self._stream.write(STDIN, data)
+
+    async def close_stdin(self) -> None:
+        await self._stream.eof(STDIN)
+
+    async def resize(self, size: TerminalSize) -> None:
+        await self._stream.event({"resize": [size.rows, size.columns]})
+
+    async def signal(self, number: int) -> None:
+        await self._stream.event({"signal": number})
+
+    async def outputs(self) -> AsyncIterator[Output]:
+        async for kind, fd, data in self._stream:
+            if kind == frames.DATA and isinstance(data, bytes):
+                yield Output(_NAMES.get(fd, "stdout"), data)  # credit is given when the reader comes for more
+            elif kind == frames.EVENT and isinstance(data, dict) and "started" in data:
+                yield Output("started")
+        try:
+            result = await self._stream.result()
+        except RuntimeFault as fault:
+            # A command that is not there, or cannot be run, has an exit code, as in a shell.
+            if not str(reason := getattr(fault, "reason", "")).startswith("command-"):
+                raise
+            result = {"failed": reason, "sentence": fault.got}
+        self._over = True
+        exit = exits.from_agent(result.get("exit", result)) or ExitStatus()
+        if self._ended is not None:
+            await self._ended(exit)
+        yield Output("exit", exit=exit)
+
+    async def close(self) -> None:
+        if self._over:
+            return
+        if self._detached is not None:
+            self._detached(self._throw_away())
+        else:
+            self._over = True
+            self._stream.cancel()
+
+    async def _throw_away(self) -> None:
+        with contextlib.suppress(RuntimeFault):
+            async for _ in self.outputs():
+                pass
+
+
+class AttachSession(Session):
+    """A workload's output as its log has it, and its input, which is opened when it is first used."""
+
+    def __init__(
+        self,
+        zone: Zone,
+        container: str,
+        entries: AsyncIterator[LogEntry],
+        exit: Callable[[], ExitStatus | None],
+    ) -> None:
+        self._zone, self._container, self._entries, self._exit = zone, container, entries, exit
+        self._stdin: Stream | None = None
+
+    async def _input(self) -> Stream:
+        if self._stdin is None:
+            self._stdin = await link_of(self._zone).open("stdin", {"id": self._container})
+        return self._stdin
+
+    async def write_stdin(self, data: bytes) -> None:
+        await (await self._input()).write(STDIN, data)
+
+    async def close_stdin(self) -> None:
+        await (await self._input()).eof(STDIN)
+
+    async def resize(self, size: TerminalSize) -> None:
+        await (await self._input()).event({"resize": [size.rows, size.columns]})
+
+    async def signal(self, number: int) -> None:
+        await call(self._zone, "kill", {"id": self._container, "signal": number, "all": False})
+
+    async def outputs(self) -> AsyncIterator[Output]:
+        yield Output("started")
+        async for entry in self._entries:
+            yield Output(entry.stream, entry.data)
+        yield Output("exit", exit=self._exit() or ExitStatus())
+
+    async def close(self) -> None:
+        if self._stdin is not None:
+            self._stdin.cancel()
+        with contextlib.suppress(RuntimeError):
+            await self._entries.aclose()  # type: ignore[attr-defined]
+
+
+async def attach_main(core: Core, zone: Zone, start: ProcessStart) -> Session:
+    """Join the zone's own workload, in its present run."""
+    if not zone.state.live:
+        raise WrongState(f"zone {zone.name}", expected="it running", got=f"it is {zone.state.value}")
+    run = zone.run
+    writer = core.log_of(zone)
+
+    def over() -> bool:
+        # Its log is whole once the run has been let go of.
+        return not zone.state.live or (run is not None and zone.run is not run)
+
+    entries = logreader.read_log(
+        writer.directory,
+        tail=-1 if start.replay else 0,
+        changes=Joined(zone.changes, writer.changes),
+        ended=over,
+        run=run.uuid if run else zone.uuid,
+    )
+    session = AttachSession(zone, MAIN, entries, lambda: zone.exit)
+    if start.size is not None and zone.bundle.process.tty:
+        with contextlib.suppress(RuntimeFault):  # its terminal may not be there yet
+            await session.resize(start.size)
+    return session
+
+
+class Joined:
+    """Two kinds of changes as one."""
+
+    def __init__(self, one: Changes, other: Changes) -> None:
+        self._one, self._other = one, other
+
+    @property
+    def count(self) -> int:
+        """Of both."""
+        return self._one.count + self._other.count
+
+    async def after(self, count: int) -> None:
+        """Return once the count is another one."""
+        while self.count == count:
+            await first(self._one.after(self._one.count), self._other.after(self._other.count))
+
+
+async def exec_process(core: Core, zone: Zone, container: str, start: ProcessStart) -> Session:
+    """One more process in a container, or (\"\") in the zone itself."""
+    process: dict[str, Any] = {"argv": list(start.argv), "tty": start.tty}
+    if start.env:
+        # The agent takes what is given for all there is: what was not named stays as the workload has it.
+        own = zone.bundle.process.env if container == MAIN else ()
+        process["env"] = list({text.partition("=")[0]: text for text in (*own, *start.env)}.values())
+    if start.cwd:
+        process["cwd"] = start.cwd
+    if start.user:
+        process["user"] = start.user
+    if start.size is not None:
+        process["size"] = [start.size.rows, start.size.columns]
+    params = {"process": process} | ({"container": container} if container else {})
+    stream = await link_of(zone).open("exec", params)
+    await core.tell("exec.start", zone, command=" ".join(start.argv)[:200])
+
+    async def ended(exit: ExitStatus) -> None:
+        await core.tell("exec.exit", zone, code=str(exit.code))
+
+    return StreamSession(stream, ended, detached=core.background if start.detach else None)
+
+
+async def dial(zone: Zone, address: str, port: int) -> Session:
+    """A TCP connection made in the zone."""
+    return StreamSession(await link_of(zone).open("dial", {"address": address, "port": port}))
+
+
+async def copy_in(zone: Zone, container: str, path: str, chunks: AsyncIterator[bytes]) -> None:
+    """Unpack a tar archive in a container."""
+    stream = await link_of(zone).open("copy_in", {"container": container, "path": path})
+    result = asyncio.ensure_future(stream.result())
+    try:
+        async for chunk in chunks:
+            for at in range(0, len(chunk), COPY_BYTES):
+                if result.done():
+                    break  # it has failed: there is no use for the rest
+                await stream.write(STDIN, chunk[at : at + COPY_BYTES])
+            if result.done():
+                break
+        else:
+            await stream.eof(STDIN)
+        await result
+    except BaseException:
+        result.cancel()
+        stream.cancel()
+        raise
+
+
+async def copy_out(zone: Zone, container: str, path: str) -> AsyncIterator[bytes]:
+    """A path of a container as a tar archive."""
+    stream = await link_of(zone).open("copy_out", {"container": container, "path": path})
+    over = False
+    try:
+        async for kind, _, data in stream:
+            if kind == frames.DATA and isinstance(data, bytes):
+                yield data
+        await stream.result()
+        over = True
+    finally:
+        if not over:
+            stream.cancel()
+
+
+def metrics_of(document: Mapping[str, Any]) -> list[Metric]:
+    """{"metrics": [[name, value, unit], …]}, or a tree of numbers whose leaves are named by their path."""
+    listed = document.get("metrics")
+    if isinstance(listed, list):
+        return [
+            Metric(str(item[0])[:128], float(item[1]), str(item[2])[:16] if len(item) > 2 else "count")
+            for item in listed
+            if isinstance(item, list) and len(item) > 1 and _is_number(item[1])
+        ]
+    return list(_leaves(document, ""))
+
+
+def _leaves(document: Mapping[str, Any], prefix: str) -> Any:
+    for key, value in document.items():
+        name = f"{prefix}{key}"[:128]
+        if isinstance(value, Mapping):
+            yield from _leaves(value, f"{name}.")
+        elif _is_number(value):
+            yield Metric(name, float(value), _unit(name))
+
+
+def _unit(name: str) -> str:
+    for ending, unit in (("_bytes", "bytes"), ("_s", "seconds"), ("_percent", "percent")):
+        if name.endswith(ending):
+            return unit
+    return "count"
+
+
+def processes_of(document: Mapping[str, Any]) -> list[ZoneProcess]:
+    """{"processes": [{pid, ppid, uid, state, rss_kib, cpu_s, command}, …]}."""
+    found = []
+    for item in document.get("processes", ()):
+        if isinstance(item, Mapping):
+            found.append(
+                ZoneProcess(
+                    pid=_int(item.get("pid")),
+                    parent=_int(item.get("parent", item.get("ppid"))),
+                    uid=_int(item.get("uid")),
+                    state=str(item.get("state", ""))[:16],
+                    resident_kib=_int(item.get("resident_kib", item.get("rss_kib"))),
+                    cpu_s=float(item["cpu_s"]) if _is_number(item.get("cpu_s")) else 0.0,
+                    command=str(item.get("command", ""))[:4096],
+                )
+            )
+    return found
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
+def _int(value: object) -> int:
+    return value if isinstance(value, int) and not isinstance(value, bool) else 0

@@ -1,0 +1,96 @@
+"""From a zone's request and addresses to the domain it needs: pure but for the seed."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from pipeline.bundle.model import Launch, LaunchNetwork, Port
+from pipeline.jsonmodel import to_json
+from runtime.boot.launch import launch_segment
+from runtime.boot.model import Disk, DomainSpec, FileRange, Vif
+from runtime.host.daemon.model import BootRequest, PortRule
+from runtime.host.sources import Source
+from runtime.net.addresses import ZoneAddresses
+
+DEVICE_ORDER = ("xvda", "xvdb")  # rootfs, addons
+
+
+def rules_of(request: BootRequest) -> tuple[PortRule, ...]:
+    """The ports a zone is published on: the request's, or the bundle's as they stand."""
+    if request.ports is not None:
+        return request.ports
+
+    def rule(port: Port) -> PortRule:
+        return PortRule(
+            port.zone_port,
+            address=port.host_address,
+            port=port.host_port,
+            host_address=port.host_address,
+            host_port=port.host_port,
+            protocol=port.protocol,
+        )
+
+    return tuple(rule(port) for port in request.bundle.ports)
+
+
+def launch_of(request: BootRequest, addresses: ZoneAddresses) -> Launch:
+    """What only this host knows, for the zone's init."""
+    bundle = request.bundle
+    network = LaunchNetwork(
+        interface="eth0",
+        mtu=bundle.network.mtu,
+        addresses=(f"{addresses.zone4}/{addresses.prefix4}", f"{addresses.zone6}/{addresses.prefix6}"),
+        gateways=(addresses.gateway4, addresses.gateway6),
+        nameservers=bundle.network.nameservers or (addresses.gateway4,),
+        search=bundle.network.search,
+    )
+    return Launch(
+        hostname=bundle.hostname,
+        seed=os.urandom(32).hex(),
+        modules=bundle.modules,
+        process=bundle.process if bundle.process.argv else None,  # none: the zone idles
+        addons="xvdb" if bundle.addons else "",
+        late_modules=bundle.late_modules,
+        readonly_root=bundle.readonly_root,
+        overlay_size_mib=bundle.overlay_size_mib,
+        network=network,
+        extra=_extra(request),
+    )
+
+
+def _extra(request: BootRequest) -> dict[str, Any]:
+    """What most zones have not."""
+    volumes = [to_json(volume) for volume in request.bundle.volumes]
+    return ({"stdin_open": True} if request.stdin_open else {}) | ({"volumes": volumes} if volumes else {})
+
+
+def domain_spec(
+    request: BootRequest,
+    uuid: str,
+    addresses: ZoneAddresses,
+    *,
+    kernel: Source,
+    initrd: Sequence[Source],
+    devices: Sequence[Path],
+) -> DomainSpec:
+    """The domain. devices: block devices with rootfs and, if there are any, addons."""
+    bundle = request.bundle
+    return DomainSpec(
+        name=bundle.name,
+        uuid=uuid,
+        memory_mib=bundle.resources.memory_mib,
+        memory_max_mib=max(bundle.resources.memory_max_mib, bundle.resources.memory_mib),
+        vcpus=bundle.resources.vcpus,
+        vcpus_max=max(bundle.resources.vcpus_max, bundle.resources.vcpus),
+        cmdline=bundle.cmdline,
+        kernel=FileRange(str(kernel.path), bundle.kernel.size_bytes),
+        ramdisk=tuple(
+            FileRange(str(source.path), part.size_bytes) for source, part in zip(initrd, bundle.initrd, strict=True)
+        ),
+        launch_segment=launch_segment(launch_of(request, addresses)),
+        disks=tuple(Disk(vdev, str(device)) for vdev, device in zip(DEVICE_ORDER, devices, strict=False)),
+        vif=Vif(mac=addresses.zone_mac, mtu=bundle.network.mtu),
+    )

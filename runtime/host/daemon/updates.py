@@ -1,0 +1,111 @@
+"""Changes of a zone: memory and vCPUs, restart policy, ports; while it runs, or for its next start."""
+
+from __future__ import annotations
+
+import dataclasses
+
+from runtime.host.daemon import policy
+from runtime.host.daemon.admission import OVERHEAD_KIB
+from runtime.host.daemon.core import Core
+from runtime.host.daemon.errors import BadRequest, WrongState
+from runtime.host.daemon.model import PortRule, State, Update, ZoneInfo
+from runtime.host.daemon.zone import Zone, info
+
+
+async def update(core: Core, zone: Zone, change: Update) -> ZoneInfo:
+    """See Manager.update."""
+    resources, run = zone.bundle.resources, zone.run
+    subject = f"zone {zone.name}"
+    if zone.state in (State.QUEUED, State.CREATING, State.STOPPING):
+        raise WrongState(subject, expected="it running or exited", got=f"it is {zone.state.value}", temporary=True)
+    if change.restart is not None:
+        policy.check_policy(change.restart, subject)
+        if zone.request.remove and change.restart.name != "no":
+            raise BadRequest(subject, expected="a restart policy or removal at its end", got="both")
+    memory_mib = resources.memory_mib if change.memory_mib is None else change.memory_mib
+    vcpus = resources.vcpus if change.vcpus is None else change.vcpus
+    most_mib, most_vcpus = (
+        max(resources.memory_max_mib, resources.memory_mib),
+        max(resources.vcpus_max, resources.vcpus),
+    )
+    if run is not None:
+        # The most was fixed when the domain was built; an exited zone may be given more.
+        for name, asked, most in (("memory", memory_mib, most_mib), ("vcpus", vcpus, most_vcpus)):
+            if not 1 <= asked <= most:
+                raise BadRequest(f"{subject}, {name}", expected=f"1 to {most}, fixed at its start", got=str(asked))
+    elif change.add_ports or change.remove_ports:
+        raise WrongState(f"{subject}, ports", expected="it running", got=f"it is {zone.state.value}")
+    if run is not None and run.domain is not None:
+        added = await core.thread(_add_ports, core, zone, change.add_ports) if change.add_ports else ()
+        try:
+            if memory_mib != resources.memory_mib:
+                await core.admission.promise(run.uuid, (memory_mib << 10) + OVERHEAD_KIB, subject)
+                await core.thread(core.edge.set_memory, run.domain, memory_mib)
+            if vcpus != resources.vcpus:
+                await core.thread(core.edge.set_vcpus, run.domain, vcpus)
+        except BaseException:
+            await core.thread(_drop_ports, zone, added)
+            raise
+        finally:
+            core.admission.settle(run.uuid)
+        zone.ports += added
+        if change.remove_ports:
+            gone = _matching(zone, change.remove_ports)
+            await core.thread(_drop_ports, zone, gone)
+            zone.ports = tuple(rule for rule in zone.ports if rule not in gone)
+    new = dataclasses.replace(
+        resources,
+        memory_mib=memory_mib,
+        memory_max_mib=max(most_mib, memory_mib),
+        vcpus=vcpus,
+        vcpus_max=max(most_vcpus, vcpus),
+    )
+    ports = zone.ports if change.add_ports or change.remove_ports else zone.request.ports
+    zone.request = dataclasses.replace(
+        zone.request,
+        bundle=dataclasses.replace(zone.bundle, resources=new),
+        restart=change.restart or zone.request.restart,
+        ports=ports,
+    )
+    await core.save(zone, "zone.updated", request=True)
+    return info(zone)
+
+
+def _add_ports(core: Core, zone: Zone, rules: tuple[PortRule, ...]) -> tuple[PortRule, ...]:
+    run = zone.run
+    assert run is not None and run.network is not None
+    bound = zone.held.take(zone.name, rules)
+    try:
+        run.network.use(zone.held.listeners(bound))
+        run.network.serve()
+    except BaseException:
+        zone.held.release(bound)
+        raise
+    return bound
+
+
+def _drop_ports(zone: Zone, rules: tuple[PortRule, ...]) -> None:
+    run = zone.run
+    for rule in rules:
+        if run is not None and run.network is not None:
+            run.network.unpublish(rule.address, rule.port)
+    zone.held.release(rules)
+
+
+def _matching(zone: Zone, wanted: tuple[PortRule, ...]) -> tuple[PortRule, ...]:
+    """The rules that are meant: by address and port here or on the user's machine, or by the zone's port alone."""
+    found = []
+    for rule in wanted:
+        same = [
+            known
+            for known in zone.ports
+            if (known.address, known.port) == (rule.address, rule.port)
+            or (not rule.port and known.zone_port == rule.zone_port)
+            or (rule.host_port and (known.host_address, known.host_port) == (rule.host_address, rule.host_port))
+        ]
+        if not same:
+            listed = ", ".join(f"{known.address}:{known.port}" for known in zone.ports) or "none"
+            got = f"{rule.address}:{rule.port}"
+            raise BadRequest(f"zone {zone.name}, port", expected=f"one it is published on ({listed})", got=got)
+        found += same
+    return tuple(found)

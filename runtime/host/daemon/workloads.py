@@ -1,0 +1,260 @@
+"""Workloads: several containers in one zone, each from an image disk of its own that is plugged in for it."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import dataclasses
+import logging
+import uuid as uuids
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from runtime.errors import RuntimeFault
+from runtime.host.daemon import agentwatch, exits, logreader, names, rows
+from runtime.host.daemon.core import Core
+from runtime.host.daemon.errors import NameTaken, WrongState
+from runtime.host.daemon.logwriter import LogWriter
+from runtime.host.daemon.model import ProcessStart, WorkloadInfo, WorkloadRequest, WorkloadState
+from runtime.host.daemon.sessions import AttachSession, Joined, Session, call, link_of
+from runtime.host.daemon.signals import Changes
+from runtime.host.daemon.zone import Run, Zone
+from runtime.host.loops import LoopDevice
+
+log = logging.getLogger(__name__)
+
+CREATE_TIMEOUT_S = 60.0
+_LIVE = (WorkloadState.CREATED, WorkloadState.RUNNING, WorkloadState.COMPLETED)
+_ENDED = (WorkloadState.COMPLETED, WorkloadState.FAILED, WorkloadState.DESTROYED)
+
+
+class Workload:
+    """One container as the core holds it."""
+
+    def __init__(self, info: WorkloadInfo, uuid: str) -> None:
+        self.info, self.uuid = info, uuid
+        self.loop: LoopDevice | None = None
+        self.log: LogWriter | None = None
+        self.reader: asyncio.Task[None] | None = None
+        self.changes = Changes()
+
+    @property
+    def id(self) -> str:
+        """A uuid; also the container's name in the zone."""
+        return self.info.id
+
+    @property
+    def name(self) -> str:
+        """Unique in its zone."""
+        return self.info.name
+
+
+class Workloads:
+    """All workloads of one host."""
+
+    def __init__(self, core: Core) -> None:
+        self._core = core
+        self.all: dict[str, Workload] = {}
+        core.note_takers.append(self.heard)
+        core.run_enders.append(self.run_ended)
+
+    async def load(self) -> None:
+        """Those there were; before zones are adopted, as their agents tell at once what became of their containers."""
+        for columns in await self._core.database.read(rows.SELECT_WORKLOADS):
+            info, uuid = rows.workload_row(columns)
+            self.all[info.id] = Workload(info, uuid)
+
+    async def settle(self) -> None:
+        """After zones are adopted: of those in other zones nothing is left."""
+        for workload in list(self.all.values()):
+            zone = self._core.zones.get(workload.info.zone_id)
+            if zone is None:
+                self.all.pop(workload.id)
+            elif (zone.run is None or zone.run.uuid != workload.uuid) and workload.info.state not in _ENDED:
+                await self._become(workload, WorkloadState.FAILED, error="its zone ended")
+
+    def find(self, ref: str) -> Workload:
+        """By name, id or the start of an id. Raises UnknownZone."""
+        return names.resolve(ref, self.all, "workload")
+
+    async def create(self, zone: Zone, request: WorkloadRequest) -> WorkloadInfo:
+        """See Manager.create_workload."""
+        core = self._core
+        names.check_name(request.name, "workload")
+        if any(other.name == request.name and other.info.zone_id == zone.id for other in self.all.values()):
+            raise NameTaken(
+                f"workload {request.name}", expected=f"a name that zone {zone.name} has not", got="another's"
+            )
+        link, run = link_of(zone), zone.run
+        assert run is not None and run.domain is not None
+        info = WorkloadInfo(
+            id=str(uuids.uuid4()),
+            name=request.name,
+            zone_id=zone.id,
+            state=WorkloadState.CREATING,
+            request=request,
+            created_unix_s=core.clock.now(),
+        )
+        workload = self.all[info.id] = Workload(info, run.uuid)
+        await self._become(workload, WorkloadState.CREATING)
+        try:
+            device = await core.thread(self._plug, workload, run) if request.rootfs is not None else ""
+            workload.info = dataclasses.replace(workload.info, device=device)
+            spec = dict(request.container)
+            if device:
+                root = spec.get("root")
+                spec["root"] = {**(root if isinstance(root, Mapping) else {}), "device": device}
+            await link.call("create", {"id": info.id, "spec": spec}, CREATE_TIMEOUT_S)
+            return await self._become(workload, WorkloadState.CREATED)
+        except BaseException as error:
+            with contextlib.suppress(RuntimeFault):
+                await self._give_back(zone, workload)
+            await self._become(workload, WorkloadState.FAILED, error=str(error) or type(error).__name__)
+            raise
+
+    async def start(self, workload: Workload) -> WorkloadInfo:
+        """See Manager.start_workload."""
+        zone = self._zone(workload)
+        if workload.info.state not in (WorkloadState.CREATED, WorkloadState.COMPLETED):
+            raise self._wrong(workload, "it created or completed")
+        await call(zone, "start", {"id": workload.id}, CREATE_TIMEOUT_S)
+        workload.info = dataclasses.replace(
+            workload.info, exit=None, started_unix_s=self._core.clock.now(), finished_unix_s=0.0
+        )
+        info = await self._become(workload, WorkloadState.RUNNING)
+        self._follow(zone, workload)
+        return info
+
+    async def stop(self, workload: Workload, timeout_s: float) -> WorkloadInfo:
+        """See Manager.stop_workload."""
+        zone = self._zone(workload)
+        if workload.info.state is WorkloadState.RUNNING:
+            params = {"id": workload.id, "timeout_s": timeout_s}
+            reply = await call(zone, "stop", params, timeout_s + CREATE_TIMEOUT_S)
+            await self._completed(workload, reply.get("exit"))
+        return workload.info
+
+    async def kill(self, workload: Workload, signal: int) -> WorkloadInfo:
+        """Signal its first process."""
+        await call(self._zone(workload), "kill", {"id": workload.id, "signal": signal, "all": False})
+        return workload.info
+
+    async def destroy(self, workload: Workload) -> WorkloadInfo:
+        """See Manager.destroy_workload."""
+        zone = self._core.zones.get(workload.info.zone_id)
+        if zone is not None and zone.run is not None and zone.run.uuid == workload.uuid:
+            await self._become(workload, WorkloadState.DESTROYING)
+            await self._give_back(zone, workload)
+        if workload.reader is not None:
+            workload.reader.cancel()
+        workload.info = dataclasses.replace(workload.info, state=WorkloadState.DESTROYED, device="")
+        self.all.pop(workload.id, None)
+        gone = ("DELETE FROM workloads WHERE id = ?", [workload.id])
+        await self._core.tell("workload.destroyed", zone, gone, workload=workload.id, name=workload.name)
+        workload.changes.tell()
+        return workload.info
+
+    async def attach(self, workload: Workload, start: ProcessStart) -> Session:
+        """Join its output and input."""
+        zone = self._zone(workload)
+        writer = self.log_of(zone, workload)
+        entries = logreader.read_log(
+            writer.directory,
+            tail=-1 if start.replay else 0,
+            changes=Joined(workload.changes, writer.changes),
+            ended=lambda: workload.info.state in _ENDED and (workload.reader is None or workload.reader.done()),
+        )
+        return AttachSession(zone, workload.id, entries, lambda: workload.info.exit)
+
+    def log_of(self, zone: Zone, workload: Workload) -> LogWriter:
+        """The writer of its output."""
+        if workload.log is None:
+            workload.log = LogWriter(self._core.logs_of(zone) / workload.id)
+        return workload.log
+
+    # -- what agents and zones tell ------------------------------------------------------------------------------------
+
+    async def heard(self, zone: Zone, container: str, note: Mapping[str, Any]) -> None:
+        """A note, or what HELLO listed, of a container that may be one of ours."""
+        workload = self.all.get(container)
+        if workload is None or zone.run is None or workload.uuid != zone.run.uuid:
+            return
+        if note.get("event") == "exit":
+            await self._completed(workload, note)
+        elif note.get("event") == "listed":
+            if note.get("state") == "exited":
+                await self._completed(workload, note.get("exit"))
+            elif note.get("state") in ("running", "paused"):
+                await self._become(workload, WorkloadState.RUNNING)
+            if workload.info.state in (WorkloadState.RUNNING, WorkloadState.COMPLETED):
+                self._follow(zone, workload)  # an earlier zoned may not have stored all of it
+
+    async def run_ended(self, zone: Zone, run: Run) -> None:
+        """A zone takes its workloads with it."""
+        for workload in list(self.all.values()):
+            if workload.uuid != run.uuid or workload.info.zone_id != zone.id:
+                continue
+            if workload.reader is not None:
+                workload.reader.cancel()
+            if workload.loop is not None:
+                workload.loop.close()
+            if workload.info.state not in _ENDED:
+                await self._become(workload, WorkloadState.FAILED, error="its zone ended")
+
+    # -- within --------------------------------------------------------------------------------------------------------
+
+    def _plug(self, workload: Workload, run: Run) -> str:
+        assert workload.info.request.rootfs is not None and run.domain is not None
+        source = self._core.edge.find(workload.info.request.rootfs)
+        path: Path = source.path
+        if not source.disk:
+            workload.loop = self._core.edge.loop(path, run.ledger.record)
+            path = workload.loop.device
+        return self._core.edge.plug(run.domain, path, run.ledger.record)
+
+    async def _give_back(self, zone: Zone, workload: Workload) -> None:
+        run = zone.run
+        if run is None or run.domain is None:
+            return
+        for method, params in (("stop", {"id": workload.id, "timeout_s": 0}), ("delete", {"id": workload.id})):
+            with contextlib.suppress(RuntimeFault):  # it may never have been made
+                await call(zone, method, params)
+        if workload.info.device:
+            await self._core.thread(self._core.edge.unplug, run.domain, workload.info.device, run.ledger.record)
+        if workload.loop is not None:
+            await self._core.thread(workload.loop.close)
+
+    def _follow(self, zone: Zone, workload: Workload) -> None:
+        if (workload.reader is not None and not workload.reader.done()) or zone.run is None or zone.run.link is None:
+            return
+        writer = self.log_of(zone, workload)
+        work = agentwatch.follow_log(self._core, zone.run.link, workload.id, writer, f"{workload.uuid}/{workload.id}")
+        workload.reader = asyncio.create_task(work, name=f"log of {workload.name}")
+        workload.reader.add_done_callback(lambda _: workload.changes.tell())
+
+    async def _completed(self, workload: Workload, document: object) -> None:
+        if workload.info.state in _ENDED or workload.info.state is WorkloadState.DESTROYING:
+            return
+        exit = exits.from_agent(document)
+        workload.info = dataclasses.replace(workload.info, exit=exit, finished_unix_s=self._core.clock.now())
+        await self._become(workload, WorkloadState.COMPLETED)
+
+    async def _become(self, workload: Workload, state: WorkloadState, *, error: str = "") -> WorkloadInfo:
+        workload.info = dataclasses.replace(workload.info, state=state, error=error or workload.info.error)
+        zone = self._core.zones.get(workload.info.zone_id)
+        saved = rows.save_workload(workload.info, workload.uuid)
+        attributes = {"workload": workload.id, "name": workload.name}
+        await self._core.tell(f"workload.{state.value}", zone, saved, **attributes)
+        workload.changes.tell()
+        return workload.info
+
+    def _zone(self, workload: Workload) -> Zone:
+        zone = self._core.zones.get(workload.info.zone_id)
+        if zone is None or zone.run is None or zone.run.uuid != workload.uuid:
+            raise self._wrong(workload, "its zone running")
+        return zone
+
+    @staticmethod
+    def _wrong(workload: Workload, expected: str) -> WrongState:
+        return WrongState(f"workload {workload.name}", expected=expected, got=f"it is {workload.info.state.value}")

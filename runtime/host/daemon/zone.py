@@ -1,0 +1,204 @@
+"""A zone as the core holds it: what is wanted of it, and its present run.
+
+A run's ledger, not this, is what a teardown goes by.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from pipeline.bundle.model import Bundle
+from pipeline.oci import Descriptor
+from runtime.boot.domain import Domain
+from runtime.boot.xenstore import Watch
+from runtime.host.daemon.agent import AgentLink
+from runtime.host.daemon.edge import Network
+from runtime.host.daemon.logwriter import LogWriter
+from runtime.host.daemon.model import BootProgress, BootRequest, ExitStatus, PortRule, State, ZoneInfo
+from runtime.host.daemon.ports import HeldPorts
+from runtime.host.daemon.rows import ZoneRow
+from runtime.host.daemon.signals import Changes
+from runtime.host.ledger import Ledger
+from runtime.host.loops import LoopDevice
+from runtime.net.addresses import ZoneAddresses
+
+
+@dataclass
+class Run:
+    """One domain's life.
+
+    up:      it has been built, wired and unpaused, and its network serves.
+    ready:   its workload has run.
+    told:    how it ended, as the zone itself told.
+    reason:  how it ended, as Xen has it; "" while it lives.
+    news:    its init has reported something in xenstore.
+    """
+
+    uuid: str
+    ledger: Ledger
+    addresses: ZoneAddresses
+    console: Path
+    domain: Domain | None = None
+    network: Network | None = None
+    link: AgentLink | None = None
+    watch: Watch | None = None
+    loops: list[LoopDevice] = field(default_factory=list)
+    timings: dict[str, float] = field(default_factory=dict)
+    zone_timings: dict[str, float] = field(default_factory=dict)
+    phase: str = ""
+    health: str = ""
+    up: bool = False
+    ready: bool = False
+    oom: bool = False
+    told: ExitStatus | None = None
+    reason: str = ""
+    since: float = 0.0  # by the monotonic clock
+    news: Changes = field(default_factory=Changes)
+
+
+@dataclass
+class StopOrder:
+    """Somebody wants it ended: by its stop signal, and by force once timeout_s are over; 0: by force at once."""
+
+    timeout_s: float
+
+
+@dataclass
+class Zone:
+    """One zone, from its request until it is removed."""
+
+    id: str
+    request: BootRequest
+    state: State = State.QUEUED
+    wanted: bool = True
+    restarts: int = 0
+    exit: ExitStatus | None = None
+    created: float = 0.0
+    started: float = 0.0
+    ready: float = 0.0
+    finished: float = 0.0
+    uuid: str = ""
+    index: int = -1
+    ports: tuple[PortRule, ...] = ()
+    console_tail: tuple[str, ...] = ()
+    held: HeldPorts = field(default_factory=HeldPorts)
+    run: Run | None = None
+    last: Run | None = None  # the run before, for what it measured
+    failure: Exception | None = None  # why the last run did not come up
+    stop: StopOrder | None = None
+    removed: bool = False
+    task: asyncio.Task[None] | None = None
+    log: LogWriter | None = None
+    listeners: list[Callable[[BootProgress], None]] = field(default_factory=list)
+    changes: Changes = field(default_factory=Changes)
+
+    @property
+    def name(self) -> str:
+        """Unique among the zones of a host."""
+        return self.request.bundle.name
+
+    @property
+    def bundle(self) -> Bundle:
+        """What it is made of."""
+        return self.request.bundle
+
+    def blobs(self) -> list[Descriptor]:
+        """Every blob it runs from: none of their disks may be unplugged while it does."""
+        bundle = self.bundle
+        return [bundle.kernel, *bundle.initrd, bundle.rootfs, *([bundle.addons] if bundle.addons else [])]
+
+    def say(self, stage: str, text: str = "") -> None:
+        """Tell whoever follows the boot."""
+        for listener in list(self.listeners):
+            listener(BootProgress(stage, text, info(self)))
+
+
+def row(zone: Zone) -> ZoneRow:
+    """What the database keeps."""
+    return ZoneRow(
+        id=zone.id,
+        name=zone.name,
+        request=zone.request,
+        state=zone.state,
+        wanted=zone.wanted,
+        restarts=zone.restarts,
+        exit=zone.exit,
+        created=zone.created,
+        started=zone.started,
+        ready=zone.ready,
+        finished=zone.finished,
+        uuid=zone.uuid,
+        index=zone.index,
+        ports=zone.ports,
+        console_tail=zone.console_tail,
+    )
+
+
+def of_row(kept: ZoneRow) -> Zone:
+    """A zone as the database knows it."""
+    return Zone(
+        id=kept.id,
+        request=kept.request,
+        state=kept.state,
+        wanted=kept.wanted,
+        restarts=kept.restarts,
+        exit=kept.exit,
+        created=kept.created,
+        started=kept.started,
+        ready=kept.ready,
+        finished=kept.finished,
+        uuid=kept.uuid,
+        index=kept.index,
+        ports=kept.ports,
+        console_tail=kept.console_tail,
+    )
+
+
+def info(zone: Zone, **seen: Any) -> ZoneInfo:
+    """What others are told. seen: what was just asked of the guest, memory_seen_mib and vcpus_seen."""
+    bundle, run = zone.bundle, zone.run or zone.last
+    alive = zone.run
+    addresses = alive.addresses if alive else None
+    resources = bundle.resources
+    return ZoneInfo(
+        id=zone.id,
+        name=zone.name,
+        state=zone.state,
+        domain_uuid=alive.uuid if alive else "",
+        domid=alive.domain.domid if alive and alive.domain else 0,
+        image=bundle.annotations.get("org.opencontainers.image.ref.name", str(bundle.rootfs.digest)),
+        kernel=bundle.kernel_release,
+        manifest=zone.request.manifest,
+        memory_mib=resources.memory_mib,
+        memory_max_mib=max(resources.memory_max_mib, resources.memory_mib),
+        vcpus=resources.vcpus,
+        vcpus_max=max(resources.vcpus_max, resources.vcpus),
+        addresses=(addresses.zone4, addresses.zone6) if addresses else (),
+        mac=addresses.zone_mac if addresses else "",
+        gateways=(addresses.gateway4, addresses.gateway6) if addresses else (),
+        ports=zone.ports,
+        exit=zone.exit,
+        restart=zone.request.restart,
+        restarts=zone.restarts,
+        created_unix_s=zone.created,
+        started_unix_s=zone.started,
+        ready_unix_s=zone.ready,
+        finished_unix_s=zone.finished,
+        remove=zone.request.remove,
+        labels=zone.request.labels,
+        timings=dict(run.timings) if run else {},
+        zone_timings=dict(run.zone_timings) if run else {},
+        blobs=tuple(str(blob.digest) for blob in zone.blobs()),
+        console_tail=zone.console_tail,
+        command=bundle.process.argv,
+        health=alive.health if alive else "",
+        tty=bundle.process.tty,
+        network=zone.name if alive else "",
+        agent=bool(alive and alive.link and alive.link.connected.is_set()),
+        reservation=zone.request.reservation,
+        **seen,
+    )

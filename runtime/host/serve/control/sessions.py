@@ -1,0 +1,227 @@
+"""What goes both ways: a zone's console, commands in it, a workload's streams, sockets dialled in it.
+
+A session's output is read only as fast as the client takes it, and the client's input only as fast as the session does.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from pipeline.errors import SentenceError
+from runtime.host.api import common_pb2
+from runtime.host.api import control_pb2 as pb
+from runtime.host.daemon.errors import BadRequest
+from runtime.host.daemon.manager import Session
+from runtime.host.daemon.model import Output, ProcessStart, TerminalSize
+from runtime.host.serve.answers import BadMessage, next_request, request_of
+from runtime.host.serve.control import workloadspec
+from runtime.host.serve.control.context import Context
+from runtime.host.serve.control.methods import joined
+
+log = logging.getLogger(__name__)
+
+# How long a client may go on sending after the last answer, before the stream is reset.
+END_PATIENCE_S = 2.0
+
+Take = Callable[[Any, Session], Awaitable[None]]
+Show = Callable[[Output], Any]
+
+
+class SessionMethods:
+    """Of ControlService."""
+
+    _context: Context
+
+    @joined
+    async def AttachZoneConsole(self, stream: Any) -> None:
+        """What the client types is dropped: nothing in a zone reads its kernel's console."""
+        first = await request_of(stream)
+        entries = self._context.manager.logs(
+            first.zone_id, follow=True, tail=-1 if first.replay_history else 0, console=True
+        )
+        await stream.send_initial_metadata()
+        rest = asyncio.ensure_future(_drain(stream))
+        try:
+            async for entry in entries:
+                await stream.send_message(pb.ZoneConsoleReply(data=entry.data))
+        finally:
+            await _ended(rest)
+
+    @joined
+    async def ExecuteZoneCommand(self, stream: Any) -> None:
+        first = await request_of(stream)
+        if first.WhichOneof("request") != "start":
+            raise BadMessage("first request of a command", expected="its start", got=str(first.WhichOneof("request")))
+        start = await self._exec_start(first.start)
+        async with await self._context.manager.exec(start) as session:
+            if not start.stdin:
+                await session.close_stdin()
+            await _join(stream, session, _take_exec if start.stdin else _refuse_stdin, _show_exec)
+
+    async def _exec_start(self, start: pb.ExecuteZoneCommandStart) -> ProcessStart:
+        process = start.process
+        if not process.command:
+            raise BadRequest("command", expected="a program and its arguments", got="none")
+        zone = await self._context.manager.get(start.zone_id)
+        there = self._context.manager.list_workloads(zone.id)
+        return ProcessStart(
+            zone=zone.id,
+            workload=start.workload_id or (there[0].id if len(there) == 1 else ""),
+            argv=tuple(process.command),
+            env=tuple(f"{key}={value}" for key, value in workloadspec.environment(process).items()),
+            cwd=process.working_directory,
+            user=workloadspec.user(process) or "",
+            tty=process.tty,
+            stdin=process.stdin,
+            size=_size(process.terminal_size) if process.HasField("terminal_size") else None,
+        )
+
+    @joined
+    async def AttachWorkloadConsole(self, stream: Any) -> None:
+        first = await request_of(stream)
+        workload = self._context.manager.get_workload(first.workload_id)
+        start = ProcessStart(zone=workload.zone_id, workload=workload.id, stdin=True, replay=True)
+        async with await self._context.manager.attach(start) as session:
+            await _take_workload(first, session)
+            await _join(stream, session, _take_workload, _show_workload)
+
+    @joined
+    async def DialNetworkSocket(self, stream: Any) -> None:
+        first = await request_of(stream)
+        if first.WhichOneof("request") != "start":
+            raise BadMessage("first request of a socket", expected="its start", got=str(first.WhichOneof("request")))
+        start = first.start
+        if not 0 < start.port < 65536:
+            raise BadRequest("port", expected="1 to 65535", got=str(start.port))
+        async with await self._context.manager.dial(start.zone_id, start.address, start.port) as session:
+            await stream.send_initial_metadata()  # the connection stands
+            await _join(stream, session, _take_socket, _show_socket)
+
+
+# -- requests to a session ---------------------------------------------------------------------------------------------
+
+
+async def _take_exec(message: pb.ExecuteZoneCommandRequest, session: Session) -> None:
+    match message.WhichOneof("request"):
+        case "stdin":
+            if message.stdin.stdin:
+                await session.write_stdin(message.stdin.stdin)
+            if message.stdin.closed:
+                await session.close_stdin()
+        case "terminal_resize":
+            await session.resize(_size(message.terminal_resize.size))
+        case other:
+            raise BadMessage("request of a command", expected="input or a size", got=str(other))
+
+
+async def _refuse_stdin(message: pb.ExecuteZoneCommandRequest, session: Session) -> None:
+    if message.WhichOneof("request") == "stdin" and message.stdin.stdin:
+        raise BadMessage("input of a command", expected="none, as process.stdin is false", got="some")
+    if message.WhichOneof("request") != "stdin":
+        await _take_exec(message, session)
+
+
+async def _take_workload(message: pb.WorkloadConsoleRequest, session: Session) -> None:
+    if message.HasField("terminal_resize"):
+        await session.resize(_size(message.terminal_resize))
+    if message.stdin:
+        await session.write_stdin(message.stdin)
+    if message.stdin_closed:
+        await session.close_stdin()
+
+
+async def _take_socket(message: pb.DialNetworkSocketRequest, session: Session) -> None:
+    if message.WhichOneof("request") != "data":
+        raise BadMessage("request of a socket", expected="data", got=str(message.WhichOneof("request")))
+    if message.data.content:
+        await session.write_stdin(message.data.content)
+    else:
+        await session.close_stdin()
+
+
+def _size(size: common_pb2.TerminalSize) -> TerminalSize:
+    return TerminalSize(size.rows, size.columns)
+
+
+# -- a session's output to replies -------------------------------------------------------------------------------------
+
+
+def _show_exec(output: Output) -> Any:
+    match output.kind:
+        case "stdout":
+            return pb.ExecuteZoneCommandReply(output=pb.ExecuteZoneCommandOutput(stdout=output.data))
+        case "stderr":
+            return pb.ExecuteZoneCommandReply(output=pb.ExecuteZoneCommandOutput(stderr=output.data))
+        case "exit":
+            code = output.exit.code if output.exit else 0
+            return pb.ExecuteZoneCommandReply(exited=pb.ExecuteZoneCommandExited(exit_code=code))
+        case _:
+            return None
+
+
+def _show_workload(output: Output) -> Any:
+    match output.kind:
+        case "stdout":
+            return pb.WorkloadConsoleReply(stdout=output.data)
+        case "stderr":
+            return pb.WorkloadConsoleReply(stderr=output.data)
+        case _:
+            return None
+
+
+def _show_socket(output: Output) -> Any:
+    if output.kind != "stdout":
+        return None
+    return pb.DialNetworkSocketReply(data=pb.DialNetworkSocketData(content=output.data))
+
+
+# -- both at once ------------------------------------------------------------------------------------------------------
+
+
+async def _join(stream: Any, session: Session, take: Take, show: Show) -> None:
+    """Carry output to the client and requests to the session, until the session ends."""
+    output = asyncio.ensure_future(_send(stream, session, show))
+    feed = asyncio.ensure_future(_feed(stream, session, take))
+    try:
+        await asyncio.wait({output, feed}, return_when=asyncio.FIRST_COMPLETED)
+        if feed.done():
+            feed.result()  # a request that is none ends the call
+        await output
+        # An answer that ends before the requests do resets the stream; a client may then drop what it has not read.
+        await asyncio.wait({feed}, timeout=END_PATIENCE_S)
+    finally:
+        await _ended(output, feed)
+
+
+async def _send(stream: Any, session: Session, show: Show) -> None:
+    async for output in session.outputs():
+        if (message := show(output)) is not None:
+            await stream.send_message(message)
+
+
+async def _feed(stream: Any, session: Session, take: Take) -> None:
+    """Hand over what the client sends, and its end as the end of input."""
+    while (message := await next_request(stream)) is not None:
+        try:
+            await take(message, session)
+        except BadMessage:
+            raise
+        except SentenceError as error:
+            log.debug("input of a session that has just ended: %s", error)
+    with contextlib.suppress(SentenceError):
+        await session.close_stdin()
+
+
+async def _drain(stream: Any) -> None:
+    while await next_request(stream) is not None:
+        pass
+
+
+async def _ended(*tasks: asyncio.Future[Any]) -> None:
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)

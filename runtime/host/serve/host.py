@@ -1,0 +1,306 @@
+"""The Host service of host.proto over the core's manager: messages in and out, and no decisions.
+
+Streams have back-pressure: the next answer is asked of the core when HTTP/2 has room for it, the next request is read
+when the core has taken the one before. A client that goes away cancels what runs for it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any
+
+from pipeline.errors import SentenceError
+from pipeline.jsonmodel import from_json
+from pipeline.oci import parse_json
+from runtime.host.api import host_pb2 as pb
+from runtime.host.api.host_grpc import HostBase
+from runtime.host.daemon.errors import BlobMissing
+from runtime.host.daemon.manager import Manager, Session
+from runtime.host.daemon.model import BootProgress, ZoneInfo
+from runtime.host.images.model import Platform
+from runtime.host.images.platform import PlatformFile, blobs
+from runtime.host.serve import convert
+from runtime.host.serve.answers import BadMessage, NotServed, answering, next_request, request_of
+
+log = logging.getLogger(__name__)
+
+# How long a process's stream is kept for a client that has not yet ended its requests after the exit was told.
+END_PATIENCE_S = 2.0
+COPY_CHUNK_BYTES = 256 * 1024
+
+Check = Callable[[], Awaitable[pb.CheckReply]]
+
+
+class HostService(HostBase):
+    """See host.proto.
+
+    check:    the comparison of this host with its ledgers, where there is one.
+    platform: keeps what zones without a kernel boot from, where this zoned has ControlService as well.
+    """
+
+    def __init__(self, manager: Manager, *, check: Check | None = None, platform: PlatformFile | None = None) -> None:
+        self._manager, self._check, self._platform = manager, check, platform
+
+    # -- the host ------------------------------------------------------------------------------------------------------
+
+    async def GetStatus(self, stream: Any) -> None:
+        async with answering(stream):
+            await request_of(stream)
+            await stream.send_message(convert.fill(pb.HostStatus(), await self._manager.status()))
+
+    async def Check(self, stream: Any) -> None:
+        async with answering(stream):
+            await request_of(stream)
+            if self._check is None:
+                raise NotServed("method Check", got="this zoned has none")
+            await stream.send_message(await self._check())
+
+    async def DiskUsage(self, stream: Any) -> None:
+        async with answering(stream):
+            await request_of(stream)
+            rows = await self._manager.disk_usage()
+            await stream.send_message(pb.DiskUsageReply(rows=[convert.fill(pb.DiskUsageRow(), row) for row in rows]))
+
+    async def Prune(self, stream: Any) -> None:
+        async with answering(stream):
+            request = await request_of(stream)
+            pruned = await self._manager.prune(zones=request.zones, blobs=request.blobs, dry_run=request.dry_run)
+            await stream.send_message(convert.fill(pb.PruneReply(), pruned))
+
+    async def WatchEvents(self, stream: Any) -> None:
+        async with answering(stream):
+            request = await request_of(stream)
+            await stream.send_initial_metadata()  # tells the client that from here on nothing is missed
+            events = self._manager.events(
+                since=request.since, from_start=request.from_start, follow=request.follow, zone=request.zone
+            )
+            async with _reading(events):
+                async for event in events:
+                    await stream.send_message(convert.fill(pb.Event(), event))
+
+    async def ListNetworks(self, stream: Any) -> None:
+        async with answering(stream):
+            await request_of(stream)
+            networks = [convert.fill(pb.NetworkInfo(), network) for network in await self._manager.networks()]
+            await stream.send_message(pb.ListNetworksReply(networks=networks))
+
+    # -- blobs ---------------------------------------------------------------------------------------------------------
+
+    async def FindBlobs(self, stream: Any) -> None:
+        async with answering(stream):
+            request = await request_of(stream)
+            missing = await self._manager.find_blobs([convert.blob(blob) for blob in request.blobs])
+            await stream.send_message(pb.FindBlobsReply(missing=list(map(str, missing))))
+
+    async def PutBlob(self, stream: Any) -> None:
+        async with answering(stream):
+            first = await request_of(stream)
+            if not first.HasField("blob"):
+                raise BadMessage("request of PutBlob", expected="the blob's digest in the first message", got="none")
+            await self._manager.put_blob(convert.blob(first.blob), _pieces(stream, first, "data"))
+            await stream.send_message(pb.PutBlobReply())
+
+    async def SetPlatform(self, stream: Any) -> None:
+        async with answering(stream):
+            request = await request_of(stream)
+            if self._platform is None:
+                raise NotServed("method SetPlatform", got="this zoned has no ControlService")
+            document = parse_json(request.platform, subject="platform")
+            platform = from_json(Platform, document, subject="platform")
+            if missing := await self._manager.find_blobs(blobs(platform)):
+                raise BlobMissing("platform", expected="its blobs on this host", got=f"no {missing[0]}")
+            await asyncio.to_thread(self._platform.save, platform)
+            await stream.send_message(pb.SetPlatformReply())
+
+    # -- zones ---------------------------------------------------------------------------------------------------------
+
+    async def BootZone(self, stream: Any) -> None:
+        async with answering(stream):
+            request = convert.boot_request(await request_of(stream))
+            steps: asyncio.Queue[BootProgress | None] = asyncio.Queue()  # a boot has about ten
+            boot = asyncio.ensure_future(self._manager.boot(request, steps.put_nowait))
+            boot.add_done_callback(lambda _: steps.put_nowait(None))
+            try:
+                while (step := await steps.get()) is not None:
+                    await stream.send_message(convert.fill(pb.BootZoneReply(), step))
+                zone = await boot
+            finally:
+                await _ended(boot)
+            await stream.send_message(pb.BootZoneReply(stage=zone.state.value, zone=convert.zone_message(zone)))
+
+    async def ListZones(self, stream: Any) -> None:
+        async with answering(stream):
+            request = await request_of(stream)
+            zones = map(convert.zone_message, self._manager.list_zones(all=request.all))
+            await stream.send_message(pb.ListZonesReply(zones=zones))
+
+    async def GetZone(self, stream: Any) -> None:
+        await self._zone(stream, lambda request: self._manager.get(request.zone, fresh=request.fresh))
+
+    async def StopZone(self, stream: Any) -> None:
+        await self._zone(stream, lambda request: self._manager.stop(request.zone, _timeout(request)))
+
+    async def KillZone(self, stream: Any) -> None:
+        await self._zone(stream, lambda request: self._manager.kill(request.zone, request.signal))
+
+    async def RestartZone(self, stream: Any) -> None:
+        await self._zone(stream, lambda request: self._manager.restart(request.zone, _timeout(request)))
+
+    async def RemoveZone(self, stream: Any) -> None:
+        await self._zone(stream, lambda request: self._manager.remove(request.zone, force=request.force))
+
+    async def WaitZone(self, stream: Any) -> None:
+        await self._zone(
+            stream, lambda request: self._manager.wait(request.zone, request.until or "exited", request.timeout_s)
+        )
+
+    async def UpdateZone(self, stream: Any) -> None:
+        await self._zone(stream, lambda request: self._manager.update(request.zone, convert.update(request)))
+
+    async def _zone(self, stream: Any, ask: Callable[[Any], Awaitable[ZoneInfo]]) -> None:
+        async with answering(stream):
+            await stream.send_message(convert.zone_message(await ask(await request_of(stream))))
+
+    # -- output and input ----------------------------------------------------------------------------------------------
+
+    async def ReadLogs(self, stream: Any) -> None:
+        async with answering(stream):
+            request = await request_of(stream)
+            entries = self._manager.logs(
+                request.zone,
+                follow=request.follow,
+                since=request.since_unix_s,
+                until=request.until_unix_s,
+                tail=request.tail,
+                console=request.console,
+            )
+            async with _reading(entries):
+                async for entry in entries:
+                    await stream.send_message(pb.LogEntry(unix_s=entry.unix_s, stream=entry.stream, data=entry.data))
+
+    async def AttachZone(self, stream: Any) -> None:
+        async with answering(stream):
+            start = await _start(stream)
+            async with await self._manager.attach(convert.process_start(start)) as session:
+                await _join(stream, session, detach=False)
+
+    async def ExecZone(self, stream: Any) -> None:
+        async with answering(stream):
+            start = await _start(stream)
+            async with await self._manager.exec(convert.process_start(start)) as session:
+                await _join(stream, session, detach=start.detach)
+
+    async def CopyIn(self, stream: Any) -> None:
+        async with answering(stream):
+            first = await request_of(stream)
+            chunks = _pieces(stream, first, "tar")
+            await self._manager.copy_in(first.zone, first.path, chunks, workload=first.workload)
+            await stream.send_message(pb.CopyInReply())
+
+    async def CopyOut(self, stream: Any) -> None:
+        async with answering(stream):
+            request = await request_of(stream)
+            chunks = self._manager.copy_out(request.zone, request.path, workload=request.workload)
+            async with _reading(chunks):
+                async for chunk in chunks:
+                    for at in range(0, len(chunk), COPY_CHUNK_BYTES):
+                        await stream.send_message(pb.CopyOutReply(tar=chunk[at : at + COPY_CHUNK_BYTES]))
+
+    async def ReadMetrics(self, stream: Any) -> None:
+        async with answering(stream):
+            request = await request_of(stream)
+            metrics = [convert.fill(pb.Metric(), metric) for metric in await self._manager.metrics(request.zone)]
+            await stream.send_message(pb.ReadMetricsReply(metrics=metrics, unix_s=time.time()))
+
+    async def ListProcesses(self, stream: Any) -> None:
+        async with answering(stream):
+            request = await request_of(stream)
+            processes = await self._manager.processes(request.zone)
+            found = [convert.fill(pb.ZoneProcess(), process) for process in processes]
+            await stream.send_message(pb.ListProcessesReply(processes=found))
+
+
+def _timeout(request: Any) -> float | None:
+    return request.timeout_s if request.HasField("timeout_s") else None
+
+
+async def _start(stream: Any) -> pb.ProcessStart:
+    first = await request_of(stream)
+    if first.WhichOneof("what") != "start":
+        raise BadMessage("first request of a process", expected="its start", got=str(first.WhichOneof("what")))
+    start: pb.ProcessStart = first.start
+    return start
+
+
+async def _pieces(stream: Any, first: Any, field: str) -> AsyncIterator[bytes]:
+    message = first
+    while message is not None:
+        if data := getattr(message, field):
+            yield data
+        message = await next_request(stream)
+
+
+async def _join(stream: Any, session: Session, *, detach: bool) -> None:
+    """Carry a session's output to the client and the client's input to it, until the session ends."""
+    output = asyncio.ensure_future(_send_outputs(stream, session, detach=detach))
+    feed = asyncio.ensure_future(_feed(stream, session))
+    try:
+        await asyncio.wait({output, feed}, return_when=asyncio.FIRST_COMPLETED)
+        if feed.done():
+            feed.result()  # a request that is none ends the call
+        await output
+        # An answer that ends before the requests do resets the stream; a client may then drop what it has not read.
+        await asyncio.wait({feed}, timeout=END_PATIENCE_S)
+    finally:
+        await _ended(output, feed)
+
+
+async def _send_outputs(stream: Any, session: Session, *, detach: bool) -> None:
+    outputs = session.outputs()
+    async with _reading(outputs):
+        async for output in outputs:
+            await stream.send_message(convert.output_message(output))
+            if detach and output.kind == "started":
+                return
+
+
+async def _feed(stream: Any, session: Session) -> None:
+    """Hand over what the client sends; what a process that has just ended does not take is dropped."""
+    while (message := await next_request(stream)) is not None:
+        try:
+            match message.WhichOneof("what"):
+                case "stdin":
+                    await session.write_stdin(message.stdin)
+                case "close_stdin":
+                    await session.close_stdin()
+                case "resize":
+                    await session.resize(convert.terminal_size(message.resize))
+                case "signal":
+                    await session.signal(message.signal)
+                case other:
+                    raise BadMessage("request of a process", expected="input, a size or a signal", got=str(other))
+        except BadMessage:
+            raise
+        except SentenceError as error:
+            log.debug("input of a process: %s", error)
+
+
+async def _ended(*tasks: asyncio.Future[Any]) -> None:
+    """Cancel tasks and wait for them; what they raise has been seen, or is of no interest any more."""
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+
+
+@contextlib.asynccontextmanager
+async def _reading(iterator: AsyncIterator[Any]) -> AsyncIterator[None]:
+    """Close what is iterated, also when nobody wants the rest of it."""
+    try:
+        yield
+    finally:
+        if (close := getattr(iterator, "aclose", None)) is not None:
+            await close()

@@ -1,0 +1,58 @@
+"""grpclib's server, with two things it lacks: closing it ends the connections, too, and a crowd is kept out."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import weakref
+from collections.abc import Collection
+from typing import Any
+
+from grpclib.protocol import H2Protocol
+from grpclib.server import Server
+
+log = logging.getLogger(__name__)
+
+CONNECTIONS_AT_ONCE = 256
+
+
+class _Protocol(H2Protocol):
+    """A connection that tells its server when it has begun; one too many is closed at once."""
+
+    server: Listener | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        super().connection_made(transport)
+        if self.server is not None:
+            self.server.admit(self)
+
+
+class Listener(Server):
+    """Serves a set of services on one address. Not reusable: after `end` make another one."""
+
+    def __init__(self, services: Collection[Any]) -> None:
+        super().__init__(services)
+        self._protocols: weakref.WeakSet[_Protocol] = weakref.WeakSet()
+
+    def _protocol_factory(self) -> H2Protocol:
+        made = super()._protocol_factory()
+        protocol = _Protocol(made.handler, made.config, made.h2_config)
+        protocol.server = self
+        return protocol
+
+    def admit(self, protocol: _Protocol) -> None:
+        """Count a connection in, or close it."""
+        alive = sum(not known.connection.is_closing() for known in self._protocols)
+        if alive >= CONNECTIONS_AT_ONCE:
+            log.warning("refused a connection: there are %d", alive)
+            protocol.processor.close("too many connections")
+            return
+        self._protocols.add(protocol)
+
+    async def end(self) -> None:
+        """Listen no more, cancel what runs, close every connection; returns when all handlers have ended."""
+        self.close()
+        for protocol in list(self._protocols):
+            if not protocol.connection.is_closing():
+                protocol.processor.close("the server ends")
+        await self.wait_closed()

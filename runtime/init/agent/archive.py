@@ -1,0 +1,182 @@
+"""A file or directory of a container as a tar archive, made while it is sent."""
+
+import errno
+import posix
+
+from runtime.init import abi, kernel
+from runtime.init.agent import tarformat
+from runtime.init.agent.errors import Refused
+from runtime.init.agent.tarformat import Entry
+from runtime.init.failure import why
+
+MYPY = False
+if MYPY:  # for annotations only: not imported in the zone
+    from collections.abc import Iterator
+
+    StatResult = posix.stat_result
+
+_DIRECTORY = abi.O_PATH | posix.O_DIRECTORY
+_PIECE_BYTES = 65536
+_MAX_LINKS = 100_000
+_S_IFMT = 0o170000
+_KINDS = {
+    0o100000: tarformat.REGULAR,
+    0o120000: tarformat.SYMLINK,
+    0o020000: tarformat.CHARACTER,
+    0o060000: tarformat.BLOCKDEV,
+    0o040000: tarformat.DIRECTORY,
+    0o010000: tarformat.FIFO,
+}
+NAMES = {
+    tarformat.REGULAR: "file",
+    tarformat.SYMLINK: "symlink",
+    tarformat.CHARACTER: "character",
+    tarformat.BLOCKDEV: "block",
+    tarformat.DIRECTORY: "directory",
+    tarformat.FIFO: "fifo",
+}
+# File systems whose files are no data: what is mounted of these below a copied directory comes as an empty directory.
+_NO_DATA = (0x9FA0, 0x62656572, 0x1CD1, 0x63677270)  # proc, sysfs, devpts, cgroup2: include/uapi/linux/magic.h
+
+
+class Archive:
+    """take() gives the archive's bytes, b"" at its end; closes the root's descriptor then.
+
+    The last name of the path is the archive's first; that of "/" and of what ends in "/." is ".". A symlink is sent
+    as one, unless the path ends in a slash.
+    """
+
+    def __init__(self, root_fd: int, path: str) -> None:
+        self._root_fd = root_fd
+        self._open_fds: list[int] = []
+        self._links: dict[tuple[int, int], str] = {}
+        self._rest = b""
+        self.entries = 0
+        self._parent_fd, self._name = locate(root_fd, path)
+        self._open_fds.append(self._parent_fd)
+        try:
+            status = posix.stat(self._name, dir_fd=self._parent_fd, follow_symlinks=False)
+        except OSError as error:
+            self.close()
+            raise Refused(errno.errorcode.get(error.errno or 0, "internal"), f"{path}: {why(error)}") from None
+        self._pieces = self._all(status)
+
+    def take(self, limit: int) -> bytes:
+        """At most `limit` bytes. Raises OSError."""
+        while not self._rest:
+            piece = next(self._pieces, None)
+            if piece is None:
+                self.close()
+                return b""
+            self._rest = piece
+        data, self._rest = self._rest[:limit], self._rest[limit:]
+        return data
+
+    def close(self) -> None:
+        """Let go of every descriptor."""
+        for fd in [*self._open_fds, self._root_fd]:
+            if fd >= 0:
+                posix.close(fd)
+        self._open_fds, self._root_fd = [], -1
+
+    def _all(self, status: "StatResult") -> "Iterator[bytes]":
+        yield from self._member(self._parent_fd, self._name, self._name, status)
+        # Directories by descriptor and without following anything: what is renamed meanwhile leads nowhere else.
+        todo: list[tuple[int, str, list[str]]] = []
+        if status.st_mode & _S_IFMT == 0o040000:
+            todo.append(self._enter(self._parent_fd, self._name, self._name, status.st_dev))
+        while todo:
+            fd, path, names = todo[-1]
+            if not names:
+                todo.pop()
+                self._open_fds.remove(fd)
+                posix.close(fd)
+                continue
+            name = names.pop()
+            try:
+                child = posix.stat(name, dir_fd=fd, follow_symlinks=False)
+            except FileNotFoundError:
+                continue  # gone since the directory was listed
+            below = f"{path}/{name}"
+            yield from self._member(fd, name, below, child)
+            if child.st_mode & _S_IFMT == 0o040000:
+                todo.append(self._enter(fd, name, below, status.st_dev))
+        yield tarformat.END
+
+    def _enter(self, parent_fd: int, name: str, path: str, device: int) -> tuple[int, str, list[str]]:
+        fd = posix.open(name, posix.O_RDONLY | posix.O_DIRECTORY | posix.O_NOFOLLOW | posix.O_CLOEXEC, dir_fd=parent_fd)
+        self._open_fds.append(fd)
+        if posix.fstat(fd).st_dev != device and kernel.filesystem_magic(f"/proc/self/fd/{fd}") in _NO_DATA:
+            return fd, path, []
+        return fd, path, sorted(posix.listdir(fd), reverse=True)
+
+    def _member(self, parent_fd: int, name: str, path: str, status: "StatResult") -> "Iterator[bytes]":
+        kind = _KINDS.get(status.st_mode & _S_IFMT)
+        if kind is None:
+            return  # a socket: it means nothing without its process
+        entry = entry_of(path, kind, status)
+        identity = (status.st_dev, status.st_ino)
+        if kind == tarformat.SYMLINK:
+            entry.link = posix.readlink(name, dir_fd=parent_fd)
+        elif status.st_nlink > 1 and kind != tarformat.DIRECTORY:
+            if identity in self._links:
+                entry.kind, entry.link = tarformat.HARDLINK, self._links[identity]
+            elif len(self._links) < _MAX_LINKS:
+                self._links[identity] = path
+        self.entries += 1
+        if entry.kind != tarformat.REGULAR:
+            yield tarformat.encode(entry)
+            return
+        try:
+            flags = posix.O_RDONLY | posix.O_NOFOLLOW | posix.O_NONBLOCK | posix.O_CLOEXEC
+            fd = posix.open(name, flags, dir_fd=parent_fd)
+        except FileNotFoundError:
+            return
+        self._open_fds.append(fd)
+        entry.size = posix.fstat(fd).st_size
+        yield tarformat.encode(entry)
+        left = entry.size
+        while left and (piece := posix.read(fd, min(left, _PIECE_BYTES))):
+            left -= len(piece)
+            yield piece
+        while left:  # it has become shorter while it was read
+            piece = bytes(min(left, _PIECE_BYTES))
+            left -= len(piece)
+            yield piece
+        yield bytes(tarformat.padding(entry.size))
+        self._open_fds.remove(fd)
+        posix.close(fd)
+
+
+def entry_of(path: str, kind: bytes, status: "StatResult") -> Entry:
+    """The entry for a file's status."""
+    return Entry(
+        path,
+        kind,
+        mode=status.st_mode & 0o7777,
+        uid=status.st_uid,
+        gid=status.st_gid,
+        size=status.st_size if kind == tarformat.REGULAR else 0,
+        mtime=int(status.st_mtime),
+        device=(posix.major(status.st_rdev), posix.minor(status.st_rdev))
+        if kind in (tarformat.CHARACTER, tarformat.BLOCKDEV)
+        else (0, 0),
+    )
+
+
+def locate(root_fd: int, path: str) -> tuple[int, str]:
+    """A descriptor of the directory a path's last name is in, and that name; symlinks on the way stay in the root."""
+    parts = [part for part in path.split("/") if part not in ("", ".")]
+    if ".." in parts:
+        raise Refused("params", f"path: expected one without .., got {path!r:.200}")
+    whole = not parts or path.endswith(("/", "/."))
+    above = "/".join(parts if whole else parts[:-1])
+    try:
+        return kernel.open_in(root_fd, above or ".", _DIRECTORY), "." if whole else parts[-1]
+    except OSError as error:
+        raise Refused(errno.errorcode.get(error.errno or 0, "internal"), f"{path}: {why(error)}") from None
+
+
+def kind_name(status: "StatResult") -> str:
+    """The word for a file's kind."""
+    return NAMES.get(_KINDS.get(status.st_mode & _S_IFMT, b""), "socket")

@@ -1,0 +1,232 @@
+"""The agent itself: its children, its containers, its word with pid 1, and how the zone ends."""
+
+import _socket
+import posix
+import time
+
+from runtime.init import abi
+from runtime.init.agent import cgroup
+from runtime.init.agent.container import Container
+from runtime.init.agent.errors import Refused
+from runtime.init.agent.link import Link
+from runtime.init.agent.loop import READ, Loop
+from runtime.init.agent.stream import Stream
+from runtime.init.report import say
+from runtime.init.supervise import parse_stop, read_signals
+
+MYPY = False
+if MYPY:  # for annotations only: not imported in the zone
+    from collections.abc import Callable
+
+MAIN = "main"
+_HOST_S = 5.0  # a zone that has ended waits so long for a host that has not come yet
+_STORED_S = 2.0  # and so long for one that makes no progress in taking what is left
+_TAIL_BYTES = 65536
+
+
+class Agent:
+    """Everything in one place; the methods the host can call are in methods.py.
+
+    children:  pid -> what to call with its wait status.
+    """
+
+    def __init__(
+        self, data: dict[str, object], timings: list[tuple[str, float]], init: _socket.socket, signal_fd: int
+    ) -> None:
+        self.data, self.timings = data, timings
+        self.loop = Loop()
+        self.children: dict[int, Callable[[int], object]] = {}
+        self.containers: dict[str, Container] = {}
+        self.session_began: list[Callable[[], object]] = []
+        self.link = Link(
+            self.loop,
+            opened=self._opened,
+            hello=self._hello,
+            began=self._session_began,
+            ended=lambda: None,
+            waited=self._host_is_waited_for,
+            silent=self._host_is_gone,
+        )
+        self._init, self._signal_fd = init, signal_fd
+        self._had_session = False
+        self._outcome = ""
+        self._over_at = self._progress_at = 0.0
+        self._left: tuple[int, int] = (0, 0)
+        self.loop.watch(signal_fd, READ, self._reap)
+        self.loop.watch(init.fileno(), READ, self._init_says)
+        self.loop.each_time(self._each_time)
+
+    def phase(self, name: str) -> None:
+        """Tell pid 1 (and through it xenstore) and the host that a phase has been reached."""
+        self.timings.append((name, time.monotonic()))
+        self._tell_init(f"phase {name}")
+        self.link.note("phase", {"name": name, "at": round(self.timings[-1][1], 3)})
+
+    def container(self, name: object) -> Container:
+        """Raises Refused."""
+        found = self.containers.get(name) if isinstance(name, str) else None
+        if found is None:
+            raise Refused("container", f"container {name!r:.80}: expected one of {sorted(self.containers)}")
+        return found
+
+    def start_main(self, container: Container) -> None:
+        """Run the zone's workload; the zone ends with it, or when it cannot start."""
+        self.containers[container.name] = container
+        container.ended.append(lambda: self.end(self._outcome_of(container)))
+        container.start()
+        self.phase("workload")
+
+    def stop(self, number: int, timeout_s: float) -> None:
+        """End the zone: its workload gets the signal, other containers theirs; whatever is left dies at the end."""
+        main = self.containers.get(MAIN)
+        for container in list(self.containers.values()):
+            if container.running:
+                own = container.process["stop_signal"]
+                container.stop(number if container is main or not isinstance(own, int) else own, timeout_s)
+        if main is None or not main.running:
+            self._end_when_all_have("code 0")
+
+    def end(self, outcome: str) -> None:
+        """The zone is over; it stays until the host has what it should know, within bounds."""
+        if self._outcome:
+            return
+        self._outcome = outcome
+        self._over_at = self._progress_at = time.monotonic()
+        for container in self.containers.values():
+            container.kill()
+        self._look_again()
+
+    def _end_when_all_have(self, outcome: str) -> None:
+        running = [container for container in self.containers.values() if container.running]
+        if not running:
+            self.end(outcome)
+        else:
+            running[0].ended.append(lambda: self._end_when_all_have(outcome))
+
+    # Handlers of the loop.
+
+    def _each_time(self) -> None:
+        self.link.pump()
+        if self._outcome and self._may_go():
+            self._go()
+
+    def _reap(self) -> None:
+        read_signals(self._signal_fd)
+        while True:
+            try:
+                pid, status = posix.waitpid(-1, posix.WNOHANG)
+            except ChildProcessError:
+                return
+            if pid == 0:
+                return
+            ended = self.children.pop(pid, None)
+            if ended is not None:
+                ended(status)
+
+    def _init_says(self) -> None:
+        text = self._init.recv(4096).decode("ascii", "replace")
+        word, _, rest = text.partition(" ")
+        if word == "signal":
+            main = self.containers.get(MAIN)
+            if main is not None and main.running:
+                main.signal(int(rest))
+        elif word == "stop":
+            request = parse_stop(rest)
+            if request is not None:
+                self.stop(*request)
+        elif not text:
+            posix._exit(1)  # pid 1 is gone, and with it the zone
+
+    def _tell_init(self, text: str) -> None:
+        try:
+            self._init.send(text.encode("utf-8", "replace")[:4000])
+        except OSError as error:
+            say(f"agent: pid 1 does not hear {text!r:.60}: {error}")
+
+    # The link's questions.
+
+    def _opened(self, stream: Stream, params: dict[str, object]) -> None:
+        from runtime.init.agent import methods
+
+        methods.call(self, stream, params)
+
+    def _hello(self) -> list[dict[str, object]]:
+        boot = {name: round(at, 3) for name, at in self.timings}
+        known = [container.describe() for container in self.containers.values()]
+        brief = [{"id": one["id"], "state": one["state"]} for one in known]
+        said: dict[str, object] = {"boot": boot, "now": round(time.monotonic(), 3)}
+        if self._outcome:
+            said["outcome"] = self._outcome[:256]
+        return [said | {"containers": known}, said | {"containers": brief, "more": True}, {"more": True}]
+
+    def _session_began(self) -> None:
+        self._had_session = True
+        self._progress_at = time.monotonic()
+        for action in self.session_began:
+            action()
+
+    def _host_is_waited_for(self) -> bool:
+        outputs = [output for container in self.containers.values() for output in container.outputs.values()]
+        return any(output.ring.room == 0 for output in outputs)
+
+    def _host_is_gone(self) -> None:
+        say("agent: the host does not take the output; the oldest of it is dropped until it comes back")
+        for container in self.containers.values():
+            for output in container.outputs.values():
+                output.pump()
+
+    # The end.
+
+    def _outcome_of(self, container: Container) -> str:
+        found = container.exit or {}
+        return f"code {found['code']}" if "code" in found else f"signal {found.get('signal', abi.SIGKILL)}"
+
+    def _look_again(self) -> None:
+        # Wakes the loop, which then asks _may_go.
+        self.loop.after(0.1, self._look_again)
+
+    def _may_go(self) -> bool:
+        now = time.monotonic()
+        drained = all(container.drained for container in self.containers.values())
+        if not self.link.attended:
+            return drained or now - self._over_at > _STORED_S
+        if not self.link.session:
+            return now - self._over_at > _HOST_S
+        rings = [output.ring for container in self.containers.values() for output in container.outputs.values()]
+        left = (sum([ring.end - ring.start for ring in rings]), self.link.unsent_bytes)
+        if drained and left == (0, 0):
+            return True
+        if left != self._left:
+            self._left, self._progress_at = left, now
+        return now - self._progress_at > _STORED_S
+
+    def _go(self) -> None:
+        if not self._had_session and self.link.attended:
+            self._print_what_nobody_read()
+        self._tell_init(f"exit {self._outcome}")
+        self.loop.stopped = True
+
+    def _print_what_nobody_read(self) -> None:
+        for container in self.containers.values():
+            for fd, output in container.outputs.items():
+                ring = output.ring
+                data = ring.read(max(ring.start, ring.end - _TAIL_BYTES), _TAIL_BYTES)
+                write_all(fd, data)
+
+
+def write_all(fd: int, data: bytes) -> None:
+    """Write to the console, whatever it says."""
+    try:
+        while data:
+            data = data[posix.write(fd, data) :]
+    except OSError:
+        return
+
+
+def prepare() -> None:
+    """What init's child needs to be the agent: the OOM killer spares it, controllers count what containers use."""
+    try:
+        cgroup.write("/proc/self/oom_score_adj", "-1000")
+    except OSError as error:
+        say(f"agent: the OOM killer may take it: {error}")
+    cgroup.enable_controllers()

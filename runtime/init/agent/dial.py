@@ -1,0 +1,100 @@
+"""The `dial` stream: a TCP connection within the zone, its bytes to and from the host."""
+
+import _socket
+import errno
+import posix
+
+from runtime.init.agent.errors import Refused
+from runtime.init.agent.loop import WRITE, Loop
+from runtime.init.agent.pipes import Sink, Source
+from runtime.init.agent.stream import Handler, Outlet, Stream
+
+
+class _Sender(Sink):
+    """A socket's sending half: its end is a shutdown, the other half stays."""
+
+    def __init__(self, loop: Loop, sock: _socket.socket) -> None:
+        super().__init__(loop, posix.dup(sock.fileno()))
+        self._sock = sock
+
+    def close(self) -> None:
+        if self._fd >= 0:
+            try:
+                self._sock.shutdown(_socket.SHUT_WR)
+            except OSError:
+                pass  # the other side has gone
+        super().close()
+
+
+class Dial(Handler):
+    """Connects, says {"connected": true}, then passes bytes until both directions have ended."""
+
+    def __init__(self, loop: Loop, stream: Stream, address: str, port: int) -> None:
+        family = _socket.AF_INET6 if ":" in address else _socket.AF_INET
+        self._loop, self._stream, self._where = loop, stream, f"{address} port {port}"
+        try:
+            _socket.inet_pton(family, address)
+        except OSError:
+            raise Refused("params", f"address: expected an IPv4 or IPv6 address, got {address!r:.60}") from None
+        self._sock = _socket.socket(family, _socket.SOCK_STREAM | _socket.SOCK_CLOEXEC | _socket.SOCK_NONBLOCK)
+        self._source: Source | None = None
+        self._sink: Sink | None = None
+        self._outlet: Outlet | None = None
+        self._waiting: list[bytes] = []
+        self._input_ended = False
+        failed = self._sock.connect_ex((address, port))
+        if failed not in (0, errno.EINPROGRESS):
+            self._sock.close()
+            raise Refused(errno.errorcode.get(failed, "internal"), f"{self._where}: {posix.strerror(failed)}")
+        loop.watch(self._sock.fileno(), WRITE, self._connected)
+
+    def data(self, fd: int, payload: bytes) -> None:
+        """Bytes for the other side; kept while the connection is being made, which credit bounds."""
+        if fd != 0:
+            raise Refused("protocol", f"dial: expected bytes of descriptor 0, got some of {fd}")
+        if self._sink is None and not self._input_ended:
+            self._waiting.append(payload)
+        elif self._sink is not None and self._sink.open:
+            self._sink.feed(payload, lambda count: self._stream.consumed(0, count))
+        else:
+            self._stream.consumed(0, len(payload))
+            self._finish()
+
+    def eof(self, fd: int) -> None:
+        """The host has sent everything."""
+        self._input_ended = True
+        if self._sink is not None and self._sink.open:
+            self._sink.finish()
+        self._finish()
+
+    def closed(self) -> None:
+        """Hang up."""
+        if self._source is not None:
+            self._source.close()
+        if self._sink is not None:
+            self._sink.close()
+        if self._sock.fileno() >= 0:
+            self._loop.forget(self._sock.fileno())
+            self._sock.close()
+
+    def _connected(self) -> None:
+        self._loop.forget(self._sock.fileno())
+        failed = self._sock.getsockopt(_socket.SOL_SOCKET, _socket.SO_ERROR)
+        if failed:
+            reason, sentence = errno.errorcode.get(failed, "internal"), f"{self._where}: {posix.strerror(failed)}"
+            self._stream.fail(reason, sentence)
+            return
+        self._stream.event({"connected": True})
+        self._sink = _Sender(self._loop, self._sock)
+        waiting, self._waiting = self._waiting, []
+        for piece in waiting:
+            self._sink.feed(piece, lambda count: self._stream.consumed(0, count))
+        if self._input_ended:
+            self._sink.finish()
+        self._source = Source(self._loop, posix.dup(self._sock.fileno()))
+        self._outlet = self._stream.pour(1, self._source)
+        self._outlet.done = self._finish
+
+    def _finish(self) -> None:
+        if self._outlet is not None and self._outlet.ended and (self._sink is None or not self._sink.open):
+            self._stream.succeed({})

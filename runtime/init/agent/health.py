@@ -1,0 +1,117 @@
+"""The HEALTHCHECK of an image: a command run now and then in the container, whose change of mind is told to the host.
+
+Source:  OCI image configs as docker writes them, "Healthcheck"; the meaning of its fields is that of docker's daemon.
+"""
+
+import posix
+
+from runtime.init import abi, launch
+from runtime.init.agent import params, stdio
+from runtime.init.agent.container import Container
+from runtime.init.agent.core import Agent
+from runtime.init.agent.errors import Refused
+from runtime.init.agent.execs import run
+from runtime.init.agent.stdio import Stdio
+from runtime.init.failure import BootFailure
+from runtime.init.report import say
+
+STARTING, HEALTHY, UNHEALTHY = "starting", "healthy", "unhealthy"
+_OUTPUT_BYTES = 4096
+
+
+class Health:
+    """Probes one container while it runs.
+
+    check:  argv, interval_s, timeout_s, start_period_s, retries; as the host has read them from the image config.
+    """
+
+    def __init__(self, agent: Agent, container: Container, check: dict[str, object]) -> None:
+        argv = check.get("argv")
+        if not isinstance(argv, list) or not argv:
+            raise Refused("params", f"healthcheck: expected argv, got {argv!r:.60}")
+        self._agent, self._container = agent, container
+        self._argv: list[object] = argv
+        self._interval_s = params.seconds(check, "interval_s", 30.0) or 30.0
+        self._timeout_s = params.seconds(check, "timeout_s", 30.0) or 30.0
+        self._start_period_s = params.seconds(check, "start_period_s", 0.0)
+        self._retries = params.number(check, "retries", 3, least=0, most=1000) or 3
+        self._run_pid = container.pid
+        self._failures = 0
+        self._age_s = 0.0
+        self._pid = 0
+        self._output = b""
+        self._made: Stdio | None = None
+        self._timer: int | None = None
+        container.health = STARTING
+        self._later()
+
+    def _later(self) -> None:
+        self._agent.loop.after(self._interval_s, self._probe)
+
+    def _probe(self) -> None:
+        if self._container.pid != self._run_pid:
+            return  # it has ended, and whoever started it again probes that run
+        self._age_s += self._interval_s
+        own = self._container.process
+        process = {key: own[key] for key in ("env", "cwd", "uid", "gid", "groups")} | {"argv": self._argv}
+        self._output = b""
+        made = self._made = stdio.pipes(self._agent.loop, stdin=False)
+        try:
+            self._pid = run(self._container, launch.process_of(process, "healthcheck."), made)
+        except (BootFailure, OSError) as error:
+            made.close_given()
+            made.close()
+            self._judge(-1, str(error.args[-1]))
+            return
+        made.close_given()
+        for source in made.outputs.values():
+            source.wake = self._read
+        self._read()
+        self._agent.children[self._pid] = self._ended
+        self._timer = self._agent.loop.after(self._timeout_s, self._too_long)
+
+    def _read(self) -> None:
+        for source in self._made.outputs.values() if self._made is not None else ():
+            while data := source.take(_OUTPUT_BYTES):
+                self._output = (self._output + data)[:_OUTPUT_BYTES]
+
+    def _too_long(self) -> None:
+        try:
+            posix.kill(-self._pid, abi.SIGKILL)
+        except ProcessLookupError:
+            return
+
+    def _ended(self, status: int) -> None:
+        self._agent.loop.cancel(self._timer)
+        if self._made is not None:
+            for source in self._made.outputs.values():
+                source.drain()
+            self._made.close()
+        code = posix.WEXITSTATUS(status) if posix.WIFEXITED(status) else -posix.WTERMSIG(status)
+        self._judge(code, self._output.decode("utf-8", "replace"))
+
+    def _judge(self, code: int, output: str) -> None:
+        if code == 0:
+            self._failures = 0
+            self._become(HEALTHY, code, output)
+        elif self._container.health != STARTING or self._age_s > self._start_period_s:
+            self._failures += 1
+            if self._failures >= self._retries:
+                self._become(UNHEALTHY, code, output)
+        self._later()
+
+    def _become(self, state: str, code: int, output: str) -> None:
+        if self._container.health != state and self._container.pid == self._run_pid:
+            self._container.health = state
+            fields = {"container": self._container.name, "state": state, "code": code, "output": output}
+            self._agent.link.note("health", fields)
+
+
+def begin(agent: Agent, container: Container, check: object) -> None:
+    """Probe the container as the launch data or its spec says; what is wrong with them is said once."""
+    if not isinstance(check, dict):
+        return
+    try:
+        Health(agent, container, check)
+    except Refused as refused:
+        say(f"agent: {refused.sentence}")

@@ -1,0 +1,66 @@
+"""Become the agent: start the workload of the launch data at once, then listen to the host."""
+
+import _socket
+import posix
+
+from runtime.init import abi, kernel
+from runtime.init.agent import core, device
+from runtime.init.agent.container import Container
+from runtime.init.agent.core import MAIN, Agent
+from runtime.init.failure import BootFailure
+from runtime.init.report import say
+from runtime.init.supervise import WATCHED
+
+
+def run(data: dict[str, object], timings: list[tuple[str, float]], init: _socket.socket, link_fd: int | None) -> None:
+    """Never returns. The exit code says whether the end was told to pid 1."""
+    try:
+        _run(data, timings, init, link_fd)
+        posix._exit(0)
+    except BaseException as error:
+        say(f"agent: {type(error).__name__}: {error}")
+    finally:
+        posix._exit(1)  # whatever happens, a second init must not go on from here
+
+
+def _run(data: dict[str, object], timings: list[tuple[str, float]], init: _socket.socket, link_fd: int | None) -> None:
+    # SIGPIPE, blocked, is an error of the write; processes are started with nothing blocked.
+    kernel.block_signals((*WATCHED, abi.SIGPIPE))
+    core.prepare()
+    agent = Agent(data, timings, init, kernel.signal_fd((abi.SIGCHLD,)))
+    extra = data["extra"] if isinstance(data["extra"], dict) else {}
+    expected = link_fd is not None or device.announced()
+    process = data["process"]
+    if isinstance(process, dict):
+        main = Container(
+            agent,
+            MAIN,
+            process,
+            stdin_open=extra.get("stdin_open") is True,
+            terminal_size=extra.get("tty_size"),
+            limits=extra["limits"] if isinstance(extra.get("limits"), dict) else None,
+            healthcheck=extra.get("healthcheck"),
+        )
+        if not expected:
+            # Nobody will read what is kept, so it is shown where the zone's other messages are.
+            for fd, output in main.outputs.items():
+                output.mirror = lambda piece, fd=fd: core.write_all(fd, piece)
+        try:
+            agent.start_main(main)
+        except BootFailure as failure:
+            agent.end(f"failed {failure.reason} {failure.sentence}")
+            agent.link.note("failed", {"reason": failure.reason, "sentence": failure.sentence})
+    else:
+        agent.phase("workload")
+    agent.session_began.append(lambda: _watch_ports(agent))
+    agent.link.start(device.path_of(extra), link_fd)
+    agent.loop.run()
+
+
+def _watch_ports(agent: Agent) -> None:
+    from runtime.init.agent.ports import Ports
+
+    # Replaced at the first session: who had none needs none.
+    ports = Ports(agent)
+    agent.session_began[0] = ports.begin
+    ports.begin()

@@ -1,0 +1,58 @@
+"""What docs/zone.md shows can be typed, and what can be typed is in it."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import sys
+from pathlib import Path
+
+import pytest
+
+from runtime.host.cli.commands import COMMANDS, parser
+
+PROJECT = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(PROJECT / "tests" / "docs"))
+
+from refresh import commands_of, refreshed  # noqa: E402 - tests/docs is no package
+
+PAGE = (PROJECT / "docs" / "zone.md").read_text()
+
+
+def zone_commands(line: str) -> list[list[str]]:
+    """The words of every `zone` command in a line of shell."""
+    lexer = shlex.shlex(line, posix=True, punctuation_chars=True)
+    lexer.whitespace_split = True
+    words = list(lexer)
+    found: list[list[str]] = []
+    for at, word in enumerate(words):
+        if word == "zone" and (at == 0 or words[at - 1] in ("|", ";", "&&")):
+            end = next((i for i in range(at, len(words)) if words[i] in ("|", ";", "&&", ">")), len(words))
+            found.append(words[at + 1 : end])
+    return found
+
+
+@pytest.mark.parametrize("line", commands_of(PAGE))
+def test_every_command_shown_is_one(line: str) -> None:
+    for words in zone_commands(line):
+        parser().parse_args(words)
+
+
+def test_every_command_is_on_the_page() -> None:
+    missing = [one.name for one in COMMANDS if not re.search(rf"`(zone )?{one.name}\b|zone {one.name} ", PAGE)]
+    assert missing == []
+
+
+def test_page_is_refreshed_without_touching_its_text() -> None:
+    class Shell:
+        def run(self, command: str) -> tuple[str, int]:
+            return f"output of {command}\n", 0
+
+    page = "# a\n\n<!-- run: setup -->\n```console\n$ one \\\n  two\nold\n\nolder\n$ three\n```\n"
+    page += "after\n```sh\n$ four\n```\n"
+    once = refreshed(page, Shell())  # type: ignore[arg-type]
+    assert "old" not in once
+    assert (
+        "$ one \\\n  two\noutput of one \\\n  two\n$ three\noutput of three\n```\nafter\n```sh\n$ four\n```\n" in once
+    )
+    assert refreshed(once, Shell()) == once  # type: ignore[arg-type]

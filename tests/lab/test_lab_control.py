@@ -1,0 +1,167 @@
+"""ControlService of the lab's zoned by a plain gRPC client over TLS: a zone without an image, workloads put into it."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import tarfile
+from collections.abc import Iterator
+from typing import Any
+
+import grpc
+import pytest
+from support import zoneparts
+from support.grpcclient import Stub
+from support.registry import FakeRegistry
+from support.tars import image_of, tar_of, write_layout
+
+from pipeline import task
+from pipeline.initrd.model import InitrdResult
+from pipeline.jsonmodel import to_json
+from pipeline.oci import canonical_json
+from pipeline.progress import Progress
+from pipeline.store import Store
+from runtime.host.api import common_pb2 as common
+from runtime.host.api import control_pb2 as pb
+from runtime.host.api import host_pb2
+from runtime.host.client import connect
+from runtime.host.images.platform import blobs
+from runtime.host.images.work import platform_of
+from runtime.host.lab.lab import Lab
+from runtime.host.upload import upload
+
+pytestmark = [pytest.mark.xen, pytest.mark.slow]
+
+PASSWD = "root:x:0:0::/:/bin/sh\nweb:x:33:33::/:/bin/sh\n"
+SCRIPT = "echo to stdout; echo to stderr >&2; read line; echo got $line; exit 7"
+
+
+@pytest.fixture(scope="module")
+def control(lab: Lab) -> Iterator[Any]:
+    """A grpcio stub, as any client of Edera's API makes one."""
+    endpoint = lab.endpoint()
+    files = endpoint.credentials
+    credentials = grpc.ssl_channel_credentials(
+        files.ca.read_bytes(), files.key.read_bytes(), files.certificate.read_bytes()
+    )
+    with grpc.secure_channel(f"{endpoint.host}:{endpoint.port}", credentials) as channel:
+        yield Stub(channel, pb.DESCRIPTOR.services_by_name["ControlService"])
+
+
+@pytest.fixture(scope="module")
+def zone(lab: Lab, control: Any, store: Store) -> Iterator[str]:
+    """A zone of the default platform, ready."""
+    platform = platform_of(store, task.read_result(InitrdResult, "initrd", "recipe-debian-cloud"))
+    with connect(lab.endpoint()) as client:
+        upload(client, store, blobs(platform), Progress())
+        request = host_pb2.SetPlatformRequest(platform=canonical_json(to_json(platform)))
+        client.call(client.host.SetPlatform, request)
+    events = control.WatchEvents(pb.WatchEventsRequest(), timeout=300)
+    events.initial_metadata()
+    sizes = common.ZoneResourcesSpec(target_memory=128, max_memory=192, max_cpus=2)
+    spec = common.ZoneSpec(name="idle", initial_resources=sizes)
+    zone_id = control.CreateZone(pb.CreateZoneRequest(spec=spec)).zone_id
+    for event in events:
+        status = event.zone_changed.zone.status
+        assert status.state not in (common.ZONE_STATE_FAILED, common.ZONE_STATE_EXITED), status
+        if status.state == common.ZONE_STATE_READY:
+            break
+    events.cancel()
+    yield zone_id
+    control.DestroyZone(pb.DestroyZoneRequest(zone_id=zone_id))
+
+
+@pytest.fixture(scope="module")
+def image(control: Any, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """An image with a shell, imported."""
+    directory = tmp_path_factory.mktemp("image")
+    root = zoneparts.small_root(directory / "root", ("sh", "id"))
+    (root / "etc" / "passwd").write_text(PASSWD)
+    tree = io.BytesIO()
+    with tarfile.open(fileobj=tree, mode="w") as tar:
+        tar.add(root, ".", filter=_owned_by_root)
+    made = image_of(tree.getvalue(), config={"config": {"User": "web"}})
+    layout = write_layout(directory / "layout", {"t": made})
+    out = io.BytesIO()
+    with tarfile.open(fileobj=out, mode="w") as tar:
+        tar.add(layout, ".")
+    data = out.getvalue()
+
+    def requests() -> Iterator[pb.ImportImageRequest]:
+        yield pb.ImportImageRequest(image="example.org/shell:v1")
+        for at in range(0, len(data), 1 << 20):
+            yield pb.ImportImageRequest(chunk=data[at : at + (1 << 20)], last_chunk=at + (1 << 20) >= len(data))
+
+    *_, last = control.ImportImage(requests(), timeout=300)
+    return str(last.spec.digest)
+
+
+def _owned_by_root(member: tarfile.TarInfo) -> tarfile.TarInfo:
+    member.uid = member.gid = 0
+    return member
+
+
+def test_the_host_and_its_hypervisor_are_described(control: Any) -> None:
+    status = control.GetHostStatus(pb.GetHostStatusRequest())
+    assert status.host_uuid and status.host_ipv4 == "10.0.2.15/24" and status.hyp_free_mem
+    assert control.GetHostCpuTopology(pb.GetHostCpuTopologyRequest()).cpus
+    assert "Xen version" in control.ReadHypervisorConsole(pb.ReadHypervisorConsoleRequest()).data
+
+
+def test_a_zone_without_an_image_idles_and_is_measured(control: Any, zone: str) -> None:
+    found = control.GetZone(pb.GetZoneRequest(zone_id=zone)).zone
+    assert found.status.domid < 1 << 16
+    assert found.status.network_status.interfaces[0].zone_interface == "eth0"
+    root = control.ReadZoneMetrics(pb.ReadZoneMetricsRequest(zone_id=zone)).root
+    assert {"memory_kib", "process"} & {child.name for child in root.children}
+
+
+def test_resources_and_network_change_while_it_runs(control: Any, zone: str) -> None:
+    more = common.ZoneResourcesSpec(target_memory=160, target_cpus=2)
+    control.UpdateZoneResources(pb.UpdateZoneResourcesRequest(zone_id=zone, resources=more))
+    active = control.GetZone(pb.GetZoneRequest(zone_id=zone)).zone.status.resource_status.active_resources
+    assert (active.target_memory, active.target_cpus) == (160, 2)
+    config = common.ZoneNetworkConfig(interfaces=[common.ZoneNetworkInterfaceConfig(mtu=1400)])
+    control.ConfigureZoneNetwork(pb.ConfigureZoneNetworkRequest(zone_id=zone, config=config))
+
+
+def test_the_console_is_replayed(control: Any, zone: str) -> None:
+    first = pb.ZoneConsoleRequest(zone_id=zone, replay_history=True)
+    stream = control.AttachZoneConsole(iter([first]), timeout=60)
+    assert next(stream).data
+    stream.cancel()
+
+
+def test_a_workload_runs_in_a_zone_that_is_there(control: Any, zone: str, image: str) -> None:
+    spec = common.WorkloadSpec(
+        name="web",
+        zone_id=zone,
+        image=common.OciImageSpec(digest=image, format=common.OCI_IMAGE_FORMAT_SQUASHFS),
+        process=common.ProcessSpec(command=["/bin/sh", "-c", SCRIPT], stdin=True),
+    )
+    workload = control.CreateWorkload(pb.CreateWorkloadRequest(spec=spec), timeout=120).workload_id
+    control.StartWorkload(pb.StartWorkloadRequest(workload_id=workload), timeout=60)
+    process = common.ProcessSpec(command=["/bin/sh", "-c", "id -u"])
+    start = pb.ExecuteZoneCommandStart(zone_id=zone, workload_id=workload, process=process)
+    *output, last = control.ExecuteZoneCommand(iter([pb.ExecuteZoneCommandRequest(start=start)]), timeout=60)
+    assert (b"".join(reply.output.stdout for reply in output), last.exited.exit_code) == (b"33\n", 0)
+    typed = pb.WorkloadConsoleRequest(workload_id=workload, stdin=b"hello\n")
+    replies = list(control.AttachWorkloadConsole(iter([typed]), timeout=60))
+    assert b"".join(reply.stdout for reply in replies) == b"to stdout\ngot hello\n"
+    assert b"".join(reply.stderr for reply in replies) == b"to stderr\n"
+    status = control.GetWorkload(pb.GetWorkloadRequest(workload_id=workload)).workload.status
+    assert (status.state, status.exit_status.code) == (common.WORKLOAD_STATE_COMPLETED, 7)
+    control.DestroyWorkload(pb.DestroyWorkloadRequest(workload_id=workload), timeout=60)
+
+
+def test_an_image_is_pulled_by_dom0_itself(lab: Lab, control: Any) -> None:
+    with contextlib.closing(FakeRegistry()) as registry:
+        reference = registry.add("app", "v1", image_of(tar_of({"a": b"1" * 100_000}), compression="zstd"))
+        seen = reference.removeprefix("docker://").replace("127.0.0.1", "10.0.2.2")
+        host = seen.partition("/")[0]
+        settings = f'[registries."{host}"]\ninsecure = true\n'
+        lab.shell(f"mkdir -p /etc/zonewright; cat > /etc/zonewright/config.toml <<'E'\n{settings}E\n")
+        *progress, last = control.PullImage(pb.PullImageRequest(image=seen), timeout=300)
+    assert progress[-1].progress.phase == common.OCI_IMAGE_PROGRESS_PHASE_COMPLETE
+    removed = control.RemoveImage(pb.RemoveImageRequest(digest=last.spec.digest))
+    assert removed.removed

@@ -1,0 +1,90 @@
+"""Every command: its help, its misuse, its answer where no host is."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterator
+
+import pytest
+
+from runtime.host.cli.commands import COMMANDS, parser
+from runtime.host.cli.parsers import Parser
+
+
+def commands(at: Parser, words: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Parser]]:
+    """Every command that does something, with the words that name it."""
+    below = [action for action in at.filled()._actions if isinstance(action, argparse._SubParsersAction)]
+    if not below and words:
+        yield words, at
+    for action in below:
+        for name, child in action.choices.items():
+            yield from commands(child, (*words, name))
+
+
+ALL = {" ".join(words): one for words, one in commands(parser()) if words[:2] != ("completion", "words")}
+
+
+def test_all_commands_there_should_be_are_there() -> None:
+    wanted = "boot run ps inspect logs port update stop kill restart wait rm events attach exec cp top metrics"
+    groups = ["host up", "host down", "host status", "host topology", "host console", "host dial-stdio", "net ls"]
+    groups += ["system prune", "system df", "system check", "host cert client", "completion fish", "image pull"]
+    assert {*wanted.split(), *groups} <= ALL.keys()
+    assert [name for name in (one.name for one in COMMANDS) if not any(key.split()[0] == name for key in ALL)] == []
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_help_has_an_example_of_the_command_itself(name: str) -> None:
+    examples = ALL[name].format_help().partition("examples:")[2]
+    assert f"zone {name}" in examples or name == "host dial-stdio"
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_every_argument_says_what_it_is(name: str) -> None:
+    silent = [action.dest for action in ALL[name]._actions if not action.help]
+    assert silent == []
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("pss",), "did you mean ps?"),
+        (("host", "stats"), "did you mean status?"),
+        (("ps", "--format", "yml"), "did you mean yaml?"),
+        (("ps", "--filter", "nmae=x"), "expected KEY=VALUE with a key of name, state"),
+        (("logs", "--tail", "few", "web"), "expected a number of lines"),
+        (("logs", "--since", "tuesday", "web"), "expected 10m"),
+        (("run", "-m", "much", "x"), "expected an amount such as 256m"),
+        (("run", "-c", "1.5", "x"), "expected a whole number of vCPUs"),
+        (("port", "web", "http"), "expected a port such as 80"),
+        (("wait",), "required: ZONE"),
+        (("exec",), "required: ZONE"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",
+)
+def test_misuse_is_one_sentence_and_exit_2(zone, words: tuple[str, ...], said: str) -> None:
+    assert said in zone.sentence(*words, code=2)
+
+
+@pytest.mark.parametrize(
+    ("words", "code"),
+    [
+        (("inspect", "web"), 1),
+        (("stop", "web"), 1),
+        (("exec", "web", "true"), 125),
+        (("cp", "web:/x", "y"), 1),
+        (("top", "--once"), 1),
+        (("events",), 1),
+    ],
+    ids=lambda value: value[0] if isinstance(value, tuple) else "",
+)
+def test_host_that_is_down_is_one_sentence(zone, monkeypatch, tmp_path, words: tuple[str, ...], code: int) -> None:
+    monkeypatch.setenv("ZONE_HOST", f"unix:{tmp_path}/nobody.sock")
+    assert "expected zoned to listen on" in zone.sentence(*words, code=code)
+
+
+def test_zone_that_is_not_there_is_said_with_what_was_meant(zone, zoned) -> None:
+    zoned.add("nginx")
+    for words in (("inspect", "ngnix"), ("logs", "ngnix"), ("stop", "ngnix"), ("cp", "ngnix:/x", "y")):
+        assert "no such zone as ngnix, did you mean nginx?" in zone.sentence(*words)
+    assert "did you mean nginx?" in zone.sentence("exec", "ngnix", "true", code=125)
+    assert "there are: nginx" in zone.sentence("inspect", "database")

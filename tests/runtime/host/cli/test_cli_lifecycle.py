@@ -1,0 +1,105 @@
+"""`zone stop`, `kill`, `restart`, `wait`, `rm`, `update`."""
+
+from __future__ import annotations
+
+import threading
+
+import pytest
+
+
+@pytest.fixture(autouse=True)
+def zones(zoned):
+    zoned.add("web", ports=((8080, 80),))
+    zoned.add("db")
+    old = zoned.add("old", state="exited")
+    old.exit.code, old.exit.text = 3, "exit code 3"
+    return zoned.zones
+
+
+def test_stop_says_how_each_ended_and_an_ended_one_is_fine(zone, zones) -> None:
+    assert sorted(zone("stop", "web", "old").splitlines()) == [
+        "zone old is stopped: exit code 3",
+        "zone web is stopped: exit code 0",
+    ]
+    assert zones["web"].state == "exited" and zones["db"].state == "ready"
+
+
+def test_timeout_is_the_zones_own_unless_given(zone, zoned) -> None:
+    zone("stop", "web")
+    zone("stop", "-t", "0", "db")
+    first, second = [message for method, message in zoned.calls if method == "StopZone"]
+    assert not first.HasField("timeout_s") and second.HasField("timeout_s") and second.timeout_s == 0
+
+
+def test_one_that_cannot_be_stopped_does_not_keep_the_others(zone, zones) -> None:
+    assert zone("stop", "nobody", "web", code=1) == "zone web is stopped: exit code 0\n"
+    assert zone.err == "error: zone: no such zone as nobody (there are: db, old, web)\n"
+
+
+def test_kill_ends_at_once_and_with_a_signal_tells_the_workload(zone, zoned, zones) -> None:
+    assert zone("kill", "-s", "SIGHUP", "web") == "web\n" and zones["web"].state == "ready"
+    assert zone("kill", "web") == "web\n" and zones["web"].exit.code == 137
+    assert [message.signal for method, message in zoned.calls if method == "KillZone"] == [1, 0]
+    assert "it does not run" in zone.sentence("kill", "old")
+    assert "expected a signal such as SIGTERM" in zone.sentence("kill", "-s", "HOP", "db")
+
+
+def test_restart_starts_what_has_ended_too(zone, zones) -> None:
+    assert zone("restart", "old") == "zone old is ready\n"
+    assert (zones["old"].state, zones["old"].restarts) == ("ready", 1)
+
+
+def test_wait_prints_and_is_the_exit_code(zone, zoned, zones) -> None:
+    assert zone("wait", "old", code=3) == "3\n"
+    timer = threading.Thread(target=lambda: (waiting.wait(), zoned.wait(zoned.end(zones["web"], 7))))
+    waiting = threading.Event()
+    timer.start()
+    zoned.on_call = lambda method: waiting.set() if method == "WaitZone" else None
+    assert zone("wait", "web", code=7) == "7\n"
+    timer.join()
+
+
+def test_wait_until_it_is_ready(zone, zoned) -> None:
+    assert zone("wait", "--until", "ports", "web") == "zone web: ports\n"
+    assert zoned.calls[-1][1].until == "ports"
+
+
+def test_wait_gives_up(zone) -> None:
+    assert "expected its end in time, got ready" in zone.sentence("wait", "--timeout", "0.01", "web")
+
+
+def test_rm_refuses_what_runs_unless_forced(zone, zones) -> None:
+    assert "it runs (zone rm -f web stops it first)" in zone.sentence("rm", "web")
+    assert zone("rm", "old") == "old\n"
+    assert zone("rm", "-f", "web", "nobody") == "web\n"
+    assert list(zones) == ["db"]
+
+
+def test_update_changes_all_that_was_asked_for(zone, zones) -> None:
+    zones["web"].memory_max_mib = 1024
+    options = ("-m", "0.5g", "-c", "2", "--restart", "on-failure:3", "--publish-add", "9000:90", "--publish-rm", "8080")
+    assert zone("update", *options, "web") == "web\n"
+    web = zones["web"]
+    assert (web.memory_mib, web.vcpus, web.restart.name, web.restart.max_retries) == (512, 2, "on-failure", 3)
+    assert [(rule.host_port, rule.zone_port) for rule in web.ports] == [(9000, 90)]
+
+
+def test_update_leaves_alone_what_was_not_named(zone, zoned) -> None:
+    zone("update", "-c", "1", "web")
+    request = zoned.calls[-1][1]
+    assert not request.HasField("memory_mib") and not request.HasField("restart")
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ((), "expected something to change"),
+        (("-m", "999m"), "expected at most 256 MiB, got 999 MiB"),
+        (("--restart", "sometimes"), "--restart: expected no, on-failure[:MAX]"),
+        (("--publish-add", "80"), "--publish-add: expected a port rule"),
+        (("--publish-rm", "web"), "--publish-rm: expected a port rule"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",
+)
+def test_update_that_cannot_be_is_one_sentence(zone, words: tuple[str, ...], said: str) -> None:
+    assert said in zone.sentence("update", *words, "web")

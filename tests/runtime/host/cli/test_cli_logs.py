@@ -1,0 +1,102 @@
+"""`zone logs`, `zone events`."""
+
+from __future__ import annotations
+
+import json
+import signal
+import time
+
+import pytest
+
+from runtime.host.cli.moments import duration_s, moment
+
+
+@pytest.fixture(autouse=True)
+def web(zoned):
+    now = time.time()
+    zoned.logs["web"] = [
+        (now - 7200, "stdout", b"long ago\n"),
+        (now - 7200, "console", b"[    0.000000] Linux\n"),
+        (now - 30, "stdout", b"half a "),
+        (now - 20, "stdout", b"line\xff\n"),
+        (now - 10, "stderr", b"oops\n"),
+    ]
+    return zoned.add("web")
+
+
+def test_logs_keep_output_and_errors_apart_byte_for_byte(start) -> None:
+    assert start("logs", "web").communicate(timeout=30) == (b"long ago\nhalf a line\xff\n", b"oops\n")
+
+
+def test_since_until_tail_and_console(zone) -> None:
+    assert zone("logs", "--since", "1h", "--until", "5s", "--tail", "1", "web") == "" and zone.err == "oops\n"
+    assert zone("logs", "--until", "1h", "web") == "long ago\n"
+    assert zone("logs", "--console", "web") == "[    0.000000] Linux\n"
+    assert zone("logs", "-n", "0", "web") == ""
+
+
+def test_timestamps_stand_where_a_line_begins(start) -> None:
+    out, _ = start("logs", "--timestamps", "--since", "1h", "web").communicate(timeout=30)
+    stamp, rest = out.split(b" ", 1)
+    assert rest == b"half a line\xff\n" and stamp.endswith(b"Z") and len(stamp) == len("2026-11-27T08:00:00.000000Z")
+
+
+def test_follow_goes_on_until_the_zone_ends(zoned, start, web) -> None:
+    process = start("logs", "-f", "--tail", "0", "web")
+
+    async def say() -> None:
+        while not any(method == "ReadLogs" for method, _ in zoned.calls):
+            await zoned.called.wait()
+        await zoned.log("web", "stdout", b"new\n")
+        await zoned.end(web, 0)
+
+    zoned.wait(say())
+    assert process.communicate(timeout=30) == (b"new\n", b"") and process.returncode == 0
+
+
+def test_events_of_the_past_end_with_the_last(zoned, zone, web) -> None:
+    zoned.wait(zoned.end(web, 1))
+    zoned.wait(zoned.change(zoned.add("db"), "ready", "zone.ready"))
+    first, second = zone("events", "--since", "start").splitlines()
+    assert first.split()[1:] == ["1", "zone.exited", "web", "code=1"] and second.split()[1:] == [
+        "2",
+        "zone.ready",
+        "db",
+    ]
+    assert zone("events", "--since", "1").split()[1] == "2"
+    assert "no such token" in zone.sentence("events", "--since", "99")
+    assert [json.loads(line)["zone"] for line in zone("events", "--since", "10m", "--format", "json").splitlines()] == [
+        "web",
+        "db",
+    ]
+    assert zone("events", "--since", "start", "db").split()[-1] == "db"
+    assert zone("events", "--since", "start", "web", "--format", "yaml").startswith('---\ntoken: "1"\n')
+
+
+def test_events_from_now_on_come_as_they_happen(zoned, start, web) -> None:
+    zoned.wait(zoned.end(web, 1))
+    process = start("events", "--format", "json")
+
+    async def happen() -> None:
+        while not any(method == "WatchEvents" for method, _ in zoned.calls):
+            await zoned.called.wait()
+        await zoned.change(web, "ready", "zone.ready")
+
+    zoned.wait(happen())
+    assert json.loads(process.stdout.readline())["kind"] == "zone.ready"
+    process.send_signal(signal.SIGINT)
+    assert process.wait(30) == 130
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"), [("90s", 90), ("10m", 600), ("1h30m", 5400), ("2d", 172800), ("0.5h", 1800)]
+)
+def test_durations(text: str, seconds: float) -> None:
+    assert duration_s(text) == seconds
+    assert abs(moment(text) - (time.time() - seconds)) < 60
+
+
+def test_moments() -> None:
+    assert moment("1700000000") == 1700000000
+    assert moment("2026-11-27T08:00:00+00:00") == 1795766400
+    assert moment("2026-11-27T08:00:00Z") == 1795766400

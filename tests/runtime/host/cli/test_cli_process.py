@@ -1,0 +1,225 @@
+"""`zone exec`, `zone attach`: bytes, exit codes, signals, and the terminal."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import pty
+import select
+import signal
+import struct
+import termios
+from collections.abc import Iterator
+
+import pytest
+from support.fakezoned import Refused
+
+pytestmark = pytest.mark.usefixtures("programs")
+
+
+@pytest.fixture(autouse=True)
+def web(zoned):
+    return zoned.add("web")
+
+
+@pytest.mark.parametrize(
+    ("argv", "code"), [(("both",), 3), (("nowhere",), 127), (("not-executable",), 126)], ids=lambda value: str(value)
+)
+def test_exit_code_is_the_commands_own(zone, argv: tuple[str, ...], code: int) -> None:
+    zone("exec", "web", *argv, code=code)
+
+
+def test_stdout_and_stderr_come_apart_byte_for_byte(start) -> None:
+    process = start("exec", "web", "both")
+    assert process.communicate(timeout=30) == (b"out\0\xff\n", b"err\n")
+    assert process.returncode == 3
+
+
+def test_stdin_goes_through_byte_for_byte_from_a_pipe(start) -> None:
+    data = os.urandom(3_000_001)
+    process = start("exec", "-i", "web", "cat")
+    assert process.communicate(data, timeout=60) == (data, b"")
+    assert process.returncode == 0
+
+
+def test_stdin_may_be_a_file(start, tmp_path) -> None:
+    (tmp_path / "in").write_bytes(b"\x1d\x03a file\0" * 1000)  # Ctrl-] and Ctrl-C are bytes like any other here
+    with open(tmp_path / "in", "rb") as file:
+        process = start("exec", "-i", "web", "cat", stdin=file)
+        assert process.communicate(timeout=30)[0] == (tmp_path / "in").read_bytes()
+
+
+def test_without_i_the_command_has_no_stdin(zoned, zone) -> None:
+    zone("exec", "web", "both", code=3)
+    (start,) = [message.start for method, message in zoned.calls if method == "ExecZone"]
+    assert not start.stdin and not start.tty
+
+
+def test_options_reach_the_command_and_what_follows_it_is_its_own(zoned, zone, monkeypatch, tmp_path) -> None:
+    monkeypatch.setenv("OURS", "1")
+    (tmp_path / "env").write_text("# a comment\nA=file\n\nB=file=b\n")
+    options = ("-u", "www-data", "-w", "/srv", "-e", "OURS", "-e", "A=flag", "-e", "NOT_OURS", "--env-file")
+    zone("exec", *options, str(tmp_path / "env"), "web", "both", "-e", "--help", "--", code=3)
+    (start,) = [message.start for method, message in zoned.calls if method == "ExecZone"]
+    assert (start.user, start.cwd, list(start.argv)) == ("www-data", "/srv", ["both", "-e", "--help", "--"])
+    assert sorted(start.env) == ["A=flag", "B=file=b", "OURS=1"]
+
+
+def test_detached_returns_when_it_has_started(zoned, zone, programs) -> None:
+    assert zone("exec", "-d", "web", "wait") == ""
+    assert zoned.calls[-1][1].start.detach
+
+
+def test_no_command_and_no_terminal_are_refused_before_anything_is_asked(zoned, zone, monkeypatch) -> None:
+    assert "expected a command" in zone.sentence("exec", "web", code=125)
+    read, _ = os.pipe()
+    monkeypatch.setattr(os, "isatty", lambda fd: False)
+    assert "stdin: expected a terminal, for -t" in zone.sentence("exec", "-it", "web", "both", code=125)
+    os.close(read)
+    assert zoned.calls == []
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1])
+def test_signals_are_the_commands_and_so_is_its_end(start, programs, number: signal.Signals) -> None:
+    process = start("exec", "web", "wait")
+    assert programs.wait(30)
+    process.send_signal(number)
+    assert process.wait(30) == 128 + number
+
+
+def test_command_that_ignores_three_signals_is_left(start, programs) -> None:
+    process = start("exec", "web", "stubborn")
+    assert programs.wait(30)
+    for count in range(3):
+        process.send_signal(signal.SIGINT)
+        if count < 2:
+            assert process.stderr.readline() == b"got 2\n"
+    assert process.wait(30) == 1
+    assert b"did not end at 3 signals" in process.stderr.read()
+
+
+def test_reader_that_goes_away_ends_it(start) -> None:
+    process = start("exec", "-i", "web", "cat")
+    process.stdout.close()
+    process.stdin.write(b"x" * 100_000)
+    process.stdin.flush()
+    assert process.wait(30) == 1
+    assert b"Traceback" not in process.stderr.read()
+
+
+class Terminal:
+    """A terminal with `zone` in it."""
+
+    def __init__(self, start, *words: str) -> None:
+        self.ours, theirs = pty.openpty()
+        self.resize(33, 101)
+        self.before = termios.tcgetattr(theirs)
+        self._theirs = theirs
+        self.process = start(*words, stdin=theirs, stdout=theirs, stderr=theirs, start_new_session=True)
+        self.seen = b""
+
+    def resize(self, rows: int, columns: int) -> None:
+        fcntl.ioctl(self.ours, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
+
+    def until(self, text: bytes) -> None:
+        """Read until it was shown."""
+        while text not in self.seen:
+            assert select.select([self.ours], [], [], 30)[0], self.seen
+            self.seen += os.read(self.ours, 4096)
+        self.seen = self.seen.partition(text)[2]
+
+    def type(self, data: bytes) -> None:
+        os.write(self.ours, data)
+
+    def end(self) -> int:
+        """The command's exit code; the terminal has to be as it was."""
+        code = self.process.wait(30)
+        assert termios.tcgetattr(self._theirs) == self.before
+        return code
+
+    def close(self) -> None:
+        os.close(self.ours)
+        os.close(self._theirs)
+
+
+@pytest.fixture
+def terminal(start) -> Iterator[Terminal]:
+    made = Terminal(start, "exec", "-it", "web", "terminal")
+    made.until(b"$ ")
+    yield made
+    made.close()
+
+
+def test_terminal_passes_every_key_and_its_size(terminal: Terminal) -> None:
+    terminal.type(b"\x03\x04\x1a\x13size\r")  # Ctrl-C, -D, -Z and -S are the zone's
+    terminal.until(b"\x03\x04\x1a\x13size\r")
+    terminal.until(b"33x101\r\n")
+    terminal.type(b"exit\r")
+    assert terminal.end() == 7
+
+
+def test_terminal_that_changes_its_size_says_so(terminal: Terminal) -> None:
+    terminal.resize(12, 34)
+    terminal.process.send_signal(signal.SIGWINCH)
+    terminal.until(b"resized 12x34\r\n")
+    terminal.type(b"exit\r")
+    assert terminal.end() == 7
+
+
+def test_ctrl_bracket_leaves_with_the_terminal_as_it_was(terminal: Terminal) -> None:
+    terminal.type(b"half\x1d")
+    assert terminal.end() == 0
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_ended_from_outside_the_terminal_is_as_it_was(terminal: Terminal, number: signal.Signals) -> None:
+    terminal.process.send_signal(number)
+    assert terminal.end() == 128 + number
+
+
+def test_zoned_that_fails_meanwhile_is_no_success(zoned, zone) -> None:
+    async def refuse(run) -> int:
+        raise Refused("zone web", got="its channel is broken")
+
+    zoned.programs["refused"] = refuse
+    assert zone.sentence("exec", "web", "refused", code=125) == "zone web: its channel is broken"
+
+
+def test_host_that_dies_leaves_the_terminal_as_it_was(terminal: Terminal, zoned) -> None:
+    zoned.wait(zoned.drop())
+    assert terminal.end() == 125
+    terminal.until(b"error: ")
+
+
+def test_attach_replays_takes_input_and_ends_with_the_workloads_code(zoned, start) -> None:
+    async def workload(run) -> int:
+        assert run.start.replay
+        await run.out(b"before\n")
+        return len(await run.read())
+
+    zoned.programs["web"] = workload
+    process = start("attach", "web")
+    assert process.communicate(b"12345", timeout=30)[0] == b"before\n"
+    assert process.returncode == 5
+
+
+def test_attach_of_a_zone_that_has_ended_is_refused(zoned, zone) -> None:
+    zoned.add("old", state="exited")
+    assert "zone old: expected it running, got it is exited" in zone.sentence("attach", "--no-stdin", "old")
+
+
+def test_without_i_the_command_reads_the_end_of_its_input(zoned, zone) -> None:
+    assert zone("exec", "web", "cat") == ""
+
+
+def test_attach_uses_the_terminal_where_the_workload_has_one(zoned, start) -> None:
+    zoned.add("shell", tty=True)
+    zoned.programs["shell"] = zoned.programs["terminal"]
+    terminal = Terminal(start, "attach", "shell")
+    terminal.until(b"$ ")
+    terminal.type(b"size\r")
+    terminal.until(b"33x101\r\n")
+    terminal.type(b"\x1d")
+    assert terminal.end() == 0
+    assert zoned.zones["shell"].state == "ready"
+    terminal.close()

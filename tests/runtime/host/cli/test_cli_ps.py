@@ -1,0 +1,162 @@
+"""`zone ps`, `inspect`, `port`: what is shown of zones, and how."""
+
+from __future__ import annotations
+
+import json
+import os
+import pty
+import re
+import signal
+import subprocess
+import time
+
+import pytest
+
+from runtime.host.cli.ps import condition, fits
+
+
+@pytest.fixture
+def zones(zoned):
+    zoned.add("web", ports=((8080, 80), (8443, 443)), labels={"tier": "front", "x": ""}, memory_max_mib=512)
+    zoned.add("db", state="running", image="docker://docker.io/library/postgres:16", health="starting")
+    old = zoned.add("old", state="exited", finished_unix_s=time.time() - 7200)
+    old.exit.code, old.exit.text = 3, "exit code 3"
+    return zoned
+
+
+def test_table_has_a_row_for_each_running_zone(zone, zones) -> None:
+    head, web, db = zone("ps").splitlines()
+    assert head.split() == ["NAME", "IMAGE", "STATE", "DOMID", "MIB", "VCPUS", "ADDRESS", "PORTS"]
+    assert "ready 5 min" in web and "256/512" in web and "127.0.0.1:8080->80/tcp, 127.0.0.1:8443->443/tcp" in web
+    assert "running 5 min (starting)" in db and " postgres:16 " in db
+
+
+def test_all_has_what_ended_and_how(zone, zones) -> None:
+    assert "exited (exit code 3) 2 h ago" in zone("ps", "-a").splitlines()[-1]
+
+
+def test_json_has_every_field_and_no_exit_of_a_zone_that_runs(zone, zones) -> None:
+    web, _, old = json.loads(zone("ps", "-a", "--format", "json"))
+    assert web["ports"][0] == {
+        "host_address": "127.0.0.1",
+        "host_port": 8080,
+        "address": "127.0.0.1",
+        "port": 8080,
+        "zone_port": 80,
+        "protocol": "tcp",
+    }
+    assert (web["exit"], web["labels"], web["memory_max_mib"]) == (None, {"tier": "front", "x": ""}, 512)
+    assert old["exit"] == {
+        "code": 3,
+        "signal": 0,
+        "oom": False,
+        "crashed": False,
+        "reason": "",
+        "text": "exit code 3",
+    }
+
+
+def test_yaml_says_what_json_does(zone, zones) -> None:
+    shown = zone("ps", "--format", "yaml")
+    assert shown.startswith("- id: ") and "\n  name: web\n" in shown and '\n  - "10.75.0.2/16"\n' in shown
+
+
+def test_quiet_is_names(zone, zones) -> None:
+    assert zone("ps", "-aq").split() == ["web", "db", "old"]
+
+
+@pytest.mark.parametrize(
+    ("filters", "names"),
+    [
+        (["name=e"], ["web"]),
+        (["state=exited"], ["old"]),
+        (["status=ready"], ["web"]),
+        (["exited=3"], ["old"]),
+        (["exited=0"], []),
+        (["label=tier"], ["web"]),
+        (["label=tier=front"], ["web"]),
+        (["label=tier=back"], []),
+        (["health=starting"], ["db"]),
+        (["image=postgres"], ["db"]),
+        (["name=web", "name=db"], ["web", "db"]),
+        (["name=web", "state=running"], []),
+    ],
+    ids=" ".join,
+)
+def test_filter(zone, zones, filters: list[str], names: list[str]) -> None:
+    assert zone("ps", "-q", *(word for text in filters for word in ("--filter", text))).split() == names
+
+
+def test_host_that_is_down_has_no_zones(zone, monkeypatch, tmp_path) -> None:
+    monkeypatch.setenv("ZONE_HOST", f"unix:{tmp_path}/nobody.sock")
+    assert zone("ps", "-q") == "" and json.loads(zone("ps", "--format", "json")) == []
+
+
+def test_what_a_zone_says_of_itself_cannot_act_on_the_terminal(zone, zoned) -> None:
+    bad = zoned.add("bad", state="failed", finished_unix_s=1.0, image="x\x1b[2J")
+    bad.exit.text = "\x1b]0;owned\x07 and\nmore"
+    bad.console_tail.extend(["[    0.1] \x1b[31mred"])
+    for words in (
+        ("ps", "-a"),
+        ("inspect", "bad"),
+        ("ps", "-a", "--format", "json"),
+        ("inspect", "bad", "--format", "yaml"),
+    ):
+        assert re.search(r"[\x00-\x09\x0b-\x1f\x7f-\x9f]", zone(*words)) is None
+
+
+def test_inspect_asks_the_zone_itself_and_shows_what_it_sees(zone, zones) -> None:
+    shown = zone("inspect", "web")
+    assert re.search(r"^memory: +256 MiB of at most 512 MiB, it sees 232 MiB$", shown, re.M)
+    assert re.search(r"^label: +tier=front$", shown, re.M) and "finished" not in shown
+    assert [method for method, _ in zones.calls] == ["GetZone"] and zones.calls[0][1].fresh
+
+
+def test_inspect_of_several_is_a_list(zone, zones) -> None:
+    assert [one["name"] for one in json.loads(zone("inspect", "db", "web", "--format", "json"))] == ["db", "web"]
+    assert zone("inspect", "db", "web").count("\n\nzone:") == 1
+
+
+def test_port(zone, zones) -> None:
+    assert zone("port", "web").splitlines() == ["80/tcp   ->  127.0.0.1:8080", "443/tcp  ->  127.0.0.1:8443"]
+    assert zone("port", "web", "443/tcp") == "127.0.0.1:8443\n"
+    assert "expected port 25/tcp to be published, got 80, 443" in zone.sentence("port", "web", "25")
+    assert json.loads(zone("port", "web", "80", "--format", "json"))[0]["host_port"] == 8080
+    assert zone("port", "db") == ""
+
+
+def test_watch_is_a_block_for_each_change_where_there_is_no_terminal(zones, start) -> None:
+    process = start("ps", "--watch")
+    block = [process.stdout.readline() for _ in range(3)]
+    assert block[1].startswith(b"web ")
+    zones.wait(zones.end(zones.zones["db"], 0))
+    assert process.stdout.readline() == b"\n"
+    assert [process.stdout.readline().split()[0] for _ in range(2)] == [b"NAME", b"web"]
+    process.send_signal(signal.SIGINT)
+    assert process.wait(20) == 130 and process.stderr.read() == b"interrupted\n"
+
+
+def test_watch_redraws_in_place_on_a_terminal_and_gives_the_cursor_back(zones, start) -> None:
+    ours, theirs = pty.openpty()
+    process = start("ps", "--watch", stdout=theirs)
+    os.close(theirs)
+    seen = b""
+    while b"db " not in seen:
+        seen += os.read(ours, 4096)
+    zones.wait(zones.end(zones.zones["db"], 0))
+    while b"\x1b[3A" not in seen:  # up over the head and two rows
+        seen += os.read(ours, 4096)
+    process.send_signal(signal.SIGINT)
+    assert process.wait(20) == 130
+    with subprocess.Popen(["true"]):  # the end of the terminal's output is an error on Linux, not an end
+        try:
+            while True:
+                seen += os.read(ours, 4096)
+        except OSError:
+            pass
+    os.close(ours)
+    assert seen.startswith(b"\x1b[?25l") and seen.endswith(b"\x1b[?25h")
+
+
+def test_a_filter_is_read_where_it_is_given() -> None:
+    assert condition("label=a=b") == ("label", "a=b") and fits(object(), [])

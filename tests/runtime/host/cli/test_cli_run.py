@@ -1,0 +1,251 @@
+"""`zone run`, `zone boot`: what is asked of the pipeline and of zoned, and how it ends."""
+
+from __future__ import annotations
+
+import os
+import pty
+import select
+import signal
+from pathlib import Path
+
+import pytest
+from support.fakezoned import Refused
+from support.tinybundles import install
+
+from pipeline import compose
+from pipeline.bundle import manifest
+from pipeline.bundle.model import RestartPolicy, Volume
+from pipeline.bundle.spec import ZoneSpec
+from pipeline.env import Env
+from pipeline.store import Store
+from runtime.host.cli.parsers import Parser
+from runtime.host.cli.run import fill_run
+from runtime.host.cli.runspec import name_of, spec_of
+
+pytestmark = pytest.mark.usefixtures("programs")
+
+
+def spec(*words: str) -> ZoneSpec:
+    parser = Parser(prog="zone run")
+    fill_run(parser)
+    return spec_of(parser.parse_args(words))
+
+
+def test_defaults_are_the_images_and_ours() -> None:
+    made = spec("nginx")
+    assert made == ZoneSpec(name=made.name, image="nginx", hostname=made.name)
+    assert made.name.startswith("nginx-") and len(made.name) == len("nginx-3fa2")
+
+
+def test_every_option_reaches_the_spec() -> None:
+    options = (
+        "-it -u 33:33 -w /srv -e A=1 -p 127.0.0.2:8080:80 -v tmpfs:/x:size=8m -m 1g --memory-max 2g -c 2 --cpus-max 4"
+    )
+    options += " --name web --hostname www --restart on-failure:3 --read-only -l tier=front -l bare --kernel recipe:k"
+    options += " --extension oci:a --extension oci:b --stop-signal QUIT --stop-timeout 3"
+    made = spec(*options.split(), "nginx", "-g", "daemon off;")
+    assert (made.tty, made.stdin_open, made.user, made.workdir, made.env) == (True, True, "33:33", "/srv", {"A": "1"})
+    assert (made.ports[0].host_address, made.ports[0].host_port, made.ports[0].zone_port) == ("127.0.0.2", 8080, 80)
+    assert made.volumes == (Volume("/x", size_mib=8),)
+    resources = made.resources
+    assert (resources.memory_mib, resources.memory_max_mib, resources.vcpus, resources.vcpus_max) == (1024, 2048, 2, 4)
+    assert (made.name, made.hostname, made.restart) == ("web", "www", RestartPolicy("on-failure", 3))
+    assert (made.readonly_root, made.labels, made.kernel) == (True, {"tier": "front", "bare": ""}, "recipe:k")
+    assert [choice.image for choice in made.extensions] == ["oci:a", "oci:b"]
+    assert (made.stop_signal, made.stop_timeout_s) == (signal.SIGQUIT, 3)
+    assert (made.command, made.args) == (None, ("-g", "daemon off;"))
+
+
+@pytest.mark.parametrize(
+    ("words", "command", "args"),
+    [
+        (["x"], None, None),
+        (["x", "a", "--rm"], None, ("a", "--rm")),
+        (["x", "--", "a"], None, ("a",)),
+        (["--entrypoint", "sh", "x", "-c", "true"], ("sh", "-c", "true"), None),
+        (["--entrypoint", "sh", "x"], ("sh",), None),
+        (["--entrypoint", "", "x", "true"], ("true",), None),
+    ],
+)
+def test_command_replaces_cmd_and_entrypoint_drops_it(words, command, args) -> None:
+    made = spec(*words)
+    assert (made.command, made.args) == (command, args)
+
+
+@pytest.mark.parametrize(
+    ("image", "name"),
+    [
+        ("nginx:1.27", "nginx"),
+        ("docker://127.0.0.1:5000/a/app_x:1", "app-x"),
+        ("127.0.0.1:5000/app", "app"),
+        ("recipe:nginx", "nginx"),
+        ("oci:/srv/image:tag", "image"),
+        ("oci-archive:/x/y.tar", "y"),
+        ("recipe/nginx", "nginx"),
+    ],
+)
+def test_name_is_made_of_the_images(image: str, name: str) -> None:
+    assert name_of(image)[:-5] == name and name_of(image) != name_of(image)
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("--name", "a b", "x"), "--name 'a b': expected letters"),
+        (("--hostname", "a_b", "x"), "--hostname 'a_b'"),
+        (("--rm", "--restart", "always", "x"), "--rm: expected no --restart beside it"),
+        (("--memory-max", "64m", "x"), "resources.memory_max_mib: expected at least 256"),
+        (("-p", "80", "x"), "expected a port rule"),
+        (("-p", "1:1", "-p", "1:2", "x"), "each host port once"),
+        (("-v", "/:/host", "x"), "CONFIG_NET_9P_XEN"),
+        (("-w", "srv", "x"), "--workdir: expected an absolute path"),
+        (("-e", "=x", "x"), "expected KEY=VALUE"),
+        (("--env-file", "/nowhere", "x"), "--env-file /nowhere: expected a text file"),
+        (("--stop-signal", "HOP", "x"), "--stop-signal: expected a signal"),
+        (("Bad//Ref",), "image reference"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",
+)
+def test_what_cannot_be_is_said_before_any_work(zone, zoned, words: tuple[str, ...], said: str) -> None:
+    assert said in zone.sentence("run", *words, code=125)
+    assert zoned.calls == [] and not list(Store().results.glob("*"))
+
+
+@pytest.fixture
+def composed(monkeypatch) -> list[tuple[ZoneSpec, str]]:
+    """The pipeline, replaced by one that notes what it is asked and makes tiny parts."""
+    return install(monkeypatch.setattr)
+
+
+def boot_of(zoned) -> object:
+    (request,) = [message for method, message in zoned.calls if method == "BootZone"]
+    return request
+
+
+def test_detached_prints_the_name_once_the_workload_runs(zone, zoned, composed) -> None:
+    assert zone("run", "-d", "--name", "web", "-l", "a=b", "--pull", "never", "nginx") == "web\n"
+    assert zoned.zones["web"].state == "ready" and composed[0][1] == "never"
+    request = boot_of(zoned)
+    assert request.until_ready and not request.until_ports_answer and not request.remove and request.labels["a"] == "b"
+    assert manifest.TAG_PREFIX + "web" not in Store().tags()
+
+
+def test_attached_shows_the_output_and_is_the_exit_code(zone, zoned, composed) -> None:
+    zoned.programs["job"] = zoned.programs["both"]
+    assert zone("run", "--name", "job", "x", code=3).startswith("out")
+    assert zone.err == "err\n" and zoned.zones["job"].exit.code == 3
+
+
+def test_workload_that_has_ended_before_it_could_be_attached_to_is_shown_all_the_same(zone, zoned, composed) -> None:
+    zoned.end_at_once = b"quick\n"
+    assert zone("run", "--name", "job", "x", code=4) == "quick\n"
+
+
+def test_rm_leaves_no_zone(zone, zoned, composed) -> None:
+    zoned.programs["job"] = zoned.programs["both"]
+    zone("run", "--rm", "--name", "job", "x", code=3)
+    assert boot_of(zoned).remove and zoned.zones == {}
+
+
+def test_failures_of_our_own_are_125(zone, zoned, composed) -> None:
+    assert "no such image" in zone.sentence("run", "missing", code=125)
+    zoned.boot_error = Refused("zone job", expected="128 MiB free", got="12 MiB")
+    assert "zone job: expected 128 MiB free, got 12 MiB" in zone.sentence("run", "--name", "job", "x", code=125)
+
+
+def test_command_that_is_not_there_is_127(zone, zoned, composed) -> None:
+    async def nowhere(run) -> int:
+        return 127
+
+    zoned.programs["job"] = nowhere
+    zone("run", "--name", "job", "x", "nowhere", code=127)
+
+
+RUN = """
+import sys
+sys.path[:0] = [{tests!r}]
+from support.tinybundles import install
+install()
+from runtime.host.cli import main
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+@pytest.fixture
+def start_run(start):
+    """`zone run` as a process of its own, with the tiny pipeline."""
+    tests = str(Path(__file__).resolve().parents[3])
+
+    def begin(*words: str, **options: object):
+        return start(*words, code=RUN.format(tests=tests), **options)
+
+    return begin
+
+
+def test_input_from_a_file_reaches_the_workload(zoned, start_run, tmp_path) -> None:
+    zoned.programs["job"] = zoned.programs["cat"]
+    (tmp_path / "in").write_bytes(os.urandom(100_000))
+    with open(tmp_path / "in", "rb") as file:
+        process = start_run("run", "-i", "--rm", "--name", "job", "x", stdin=file)
+        out, err = process.communicate(timeout=60)
+    assert out == (tmp_path / "in").read_bytes() and process.returncode == 0, err
+
+
+def test_signals_reach_the_workload(zoned, start_run, programs) -> None:
+    zoned.programs["job"] = zoned.programs["wait"]
+    process = start_run("run", "--name", "job", "x")
+    assert programs.wait(60)
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(30) == 128 + signal.SIGTERM
+
+
+def test_terminal_and_ctrl_bracket_leave_the_zone_running(zoned, start_run) -> None:
+    zoned.programs["shell"] = zoned.programs["terminal"]
+    ours, theirs = pty.openpty()
+    process = start_run("run", "-it", "--name", "shell", "x", stdin=theirs, stdout=theirs, stderr=theirs)
+    seen = b""
+
+    def until(text: bytes) -> None:
+        nonlocal seen
+        while text not in seen:
+            assert select.select([ours], [], [], 60)[0], seen
+            seen += os.read(ours, 4096)
+
+    until(b"$ ")
+    os.write(ours, b"size\r")
+    until(b"24x80\r\n")
+    os.write(ours, b"\x1d")
+    until(b"left zone shell running; zone attach shell comes back")
+    assert process.wait(30) == 0
+    os.close(ours)
+    os.close(theirs)
+    assert zoned.zones["shell"].state == "ready" and zoned.zones["shell"].tty
+
+
+def test_interrupt_while_it_boots_ends_the_zone(zoned, start_run) -> None:
+    zoned.hold_boots = True
+    process = start_run("run", "-d", "--name", "job", "x")
+
+    async def booting() -> None:
+        while not any(method == "BootZone" for method, _ in zoned.calls):
+            await zoned.called.wait()
+
+    zoned.wait(booting())
+    process.send_signal(signal.SIGINT)
+    assert process.wait(30) == 130
+    zoned.wait(zoned.until(lambda: zoned.cancelled_boots == ["job"]))
+
+
+def test_boot_says_where_it_answers(zone, zoned, composed, monkeypatch) -> None:
+    env = Env(Store())
+    bundle = compose.compose(ZoneSpec("web", "x"), env, pull="missing").bundle
+    manifest.write(env.store, bundle)
+    assert zone("boot", "web") == "zone web is up: 10.75.0.2/16\n"
+    assert "it runs already" in zone.sentence("boot", "web")
+
+
+def test_boot_of_what_nobody_built_names_near_ones(zone, zoned, composed) -> None:
+    env = Env(Store())
+    manifest.write(env.store, compose.compose(ZoneSpec("shop", "x"), env, pull="missing").bundle)
+    assert "built zone 'shpo': no such built zone (did you mean shop?)" in zone.sentence("boot", "shpo")
+    assert zoned.calls == []

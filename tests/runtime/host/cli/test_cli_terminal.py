@@ -1,0 +1,61 @@
+"""How commands write: tables, escapes, sizes."""
+
+from __future__ import annotations
+
+import pytest
+
+from runtime.host.cli.show_image import age
+from runtime.host.cli.terminal import escaped, plain_table, size_text, table
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("plain ü 名", "plain ü 名"),
+        ("a\x1b[31m", "a\\x1b[31m"),
+        ("line\nbreak\ttab", "line\\nbreak\\ttab"),
+        ("rtl\u202e", "rtl\\u202e"),
+        ("a\\n", "a\\\\n"),
+        (b"latin\xe9", "latin\\xe9"),
+        ("ü".encode(), "ü"),
+        ("\x9b31m", "\\x9b31m"),
+        ("\U000e0041", "\\U000e0041"),
+    ],
+)
+def test_what_could_act_on_a_terminal_is_escaped(text: str | bytes, shown: str) -> None:
+    assert escaped(text) == shown
+
+
+def test_no_two_names_look_alike() -> None:
+    names = [b"\xff", b"\\xff", "\xff".encode(), b"\n", b"\\n", b"\\\n", b"\\\\n"]
+    assert len({escaped(name) for name in names}) == len(names)
+
+
+def test_columns_are_as_wide_as_their_widest_cell_and_lines_do_not_trail() -> None:
+    assert plain_table([["A", "B", "C"], ["long", "", "1"], ["x", "yy", ""]]) == "A     B   C\nlong      1\nx     yy\n"
+
+
+def test_table_off_a_terminal_never_wraps_and_escapes(capsys: pytest.CaptureFixture[str]) -> None:
+    table(["NAME"], [["x" * 500], ["\x1b]0;title\x07"], [None]])
+    assert capsys.readouterr().out == "NAME\n" + "x" * 500 + "\n\\x1b]0;title\\x07\n\n"
+
+
+@pytest.mark.parametrize(
+    ("size", "shown"), [(0, "0 B"), (1023, "1023 B"), (1536, "1.5 KiB"), (20 << 20, "20.0 MiB"), (3 << 30, "3.0 GiB")]
+)
+def test_size_for_people(size: int, shown: str) -> None:
+    assert size_text(size) == shown
+
+
+def test_age_for_people(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("time.time", lambda: 1_700_000_000.0)  # 2023-11-14T22:13:20Z
+    shown = {
+        "2023-11-14T22:13:00Z": "now",
+        "2023-11-14T21:13:20.123Z": "1 h ago",
+        "2023-11-04T22:13:20+00:00": "10 d ago",
+        "1970-01-01T00:00:00Z": "1970-01-01",
+        "2099-01-01T00:00:00Z": "2099-01-01",
+        "": "",
+        "\x1b[2Jnonsense": "",
+    }
+    assert {when: age(when) for when in shown} == shown

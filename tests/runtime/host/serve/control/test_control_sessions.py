@@ -1,0 +1,171 @@
+"""ControlService by a plain gRPC client: what goes both ways."""
+
+from __future__ import annotations
+
+import queue
+from collections.abc import Iterator
+from typing import Any
+
+import grpc
+import pytest
+from support.controlserver import ControlServer
+from test_control_zones import create, platform_in, refusal
+
+from runtime.host.api import common_pb2 as common
+from runtime.host.api import control_pb2 as pb
+from runtime.host.daemon.model import TerminalSize, WorkloadRequest
+from runtime.init.channel import frames
+
+
+@pytest.fixture
+def ready(control: ControlServer) -> ControlServer:
+    control.platform.save(platform_in(control.store))
+    create(control, name="one")
+    return control
+
+
+class Requests:
+    """Requests that a test sends one by one."""
+
+    def __init__(self, *first: Any) -> None:
+        self._queue: queue.SimpleQueue[Any] = queue.SimpleQueue()
+        for message in first:
+            self.send(message)
+
+    def send(self, message: Any) -> None:
+        self._queue.put(message)
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(self._queue.get, None)
+
+
+def start(**process: Any) -> pb.ExecuteZoneCommandRequest:
+    spec = common.ProcessSpec(command=["cat", "-"], **process)
+    return pb.ExecuteZoneCommandRequest(start=pb.ExecuteZoneCommandStart(zone_id="one", process=spec))
+
+
+def stdin(data: bytes = b"", *, closed: bool = False) -> pb.ExecuteZoneCommandRequest:
+    return pb.ExecuteZoneCommandRequest(stdin=pb.ExecuteZoneCommandStdin(stdin=data, closed=closed))
+
+
+def test_a_command_has_input_sizes_output_and_an_exit(ready: ControlServer) -> None:
+    size = common.TerminalSize(rows=40, columns=120)
+    requests = Requests(
+        start(
+            environment=[common.EnvironmentVariableSpec(key="A", value="1")],
+            working_directory="/srv",
+            user=common.IdOrNameValue(name="web"),
+            tty=True,
+            stdin=True,
+            terminal_size=size,
+        )
+    )
+    replies = ready.stub.ExecuteZoneCommand(iter(requests), timeout=30)
+    requests.send(stdin(b"hello"))
+    assert next(replies).output.stdout == b"hello"
+    resize = pb.ExecuteZoneCommandTerminalResize(size=common.TerminalSize(rows=10, columns=20))
+    requests.send(pb.ExecuteZoneCommandRequest(terminal_resize=resize))
+    assert next(replies).output.stderr == b"10x20"
+    requests.send(stdin(closed=True))
+    assert next(replies).exited.exit_code == 7
+    requests.send(None)
+    assert list(replies) == []
+    (asked,) = ready.manager.started
+    assert (asked.argv, asked.env, asked.cwd, asked.user) == (("cat", "-"), ("A=1",), "/srv", "web")
+    assert (asked.tty, asked.stdin, asked.size) == (True, True, TerminalSize(40, 120))
+    assert ready.manager.sessions[0].closed.is_set()
+
+
+def test_without_stdin_a_command_finds_its_end_at_once(ready: ControlServer) -> None:
+    (reply,) = ready.stub.ExecuteZoneCommand(iter([start()]), timeout=30)
+    assert reply.exited.exit_code == 7
+
+
+def test_the_end_of_the_requests_is_the_end_of_input(ready: ControlServer) -> None:
+    output, exit = ready.stub.ExecuteZoneCommand(iter([start(stdin=True), stdin(b"a")]), timeout=30)
+    assert (output.output.stdout, exit.exited.exit_code) == (b"a", 7)
+
+
+@pytest.mark.parametrize(
+    ("requests", "code"),
+    [
+        ([], "INVALID_ARGUMENT"),
+        ([stdin(b"a")], "INVALID_ARGUMENT"),
+        ([start(stdin=True), start()], "INVALID_ARGUMENT"),
+        ([pb.ExecuteZoneCommandRequest(start=pb.ExecuteZoneCommandStart(zone_id="one"))], "INVALID_ARGUMENT"),
+        (
+            [pb.ExecuteZoneCommandRequest(start={"zone_id": "two", "process": {"command": ["a"]}})],
+            "NOT_FOUND",
+        ),
+    ],
+)
+def test_what_is_no_command_is_refused(ready: ControlServer, requests: list[Any], code: str) -> None:
+    assert refusal(ready.stub.ExecuteZoneCommand, iter(requests))[0].name == code
+
+
+def test_a_caller_that_leaves_closes_the_session(ready: ControlServer) -> None:
+    requests = Requests(start(stdin=True), stdin(b"a"))
+    replies = ready.stub.ExecuteZoneCommand(iter(requests), timeout=30)
+    next(replies)
+    replies.cancel()
+    requests.send(None)
+    (session,) = ready.manager.sessions
+    assert session.closed.wait(30)
+
+
+def test_the_console_brings_what_was_kept_where_it_is_wanted(ready: ControlServer) -> None:
+    ready.manager.console = [b"kept\n"]
+
+    def console(replay: bool) -> list[bytes]:
+        first = pb.ZoneConsoleRequest(zone_id="one", replay_history=replay)
+        return [reply.data for reply in ready.stub.AttachZoneConsole(iter([first]), timeout=30)]
+
+    assert console(True) == [b"kept\n", b"live\n"]
+    assert console(False) == [b"live\n"]
+
+
+def test_a_workloads_streams_are_joined(ready: ControlServer) -> None:
+    made = ready.run(ready.manager.create_workload(WorkloadRequest("web", "one")))
+    requests = Requests(pb.WorkloadConsoleRequest(workload_id="web", stdin=b"a"))
+    replies = ready.stub.AttachWorkloadConsole(iter(requests), timeout=30)
+    assert [next(replies).stdout for _ in range(2)] == [b"kept\n", b"a"]
+    requests.send(pb.WorkloadConsoleRequest(terminal_resize=common.TerminalSize(rows=1, columns=2)))
+    assert next(replies).stderr == b"1x2"
+    requests.send(pb.WorkloadConsoleRequest(stdin_closed=True))
+    requests.send(None)
+    assert list(replies) == []
+    assert (ready.manager.started[0].workload, ready.manager.started[0].replay) == (made.id, True)
+
+
+def test_a_socket_is_dialled_in_the_zone(ready: ControlServer) -> None:
+    def data(content: bytes) -> pb.DialNetworkSocketRequest:
+        return pb.DialNetworkSocketRequest(data=pb.DialNetworkSocketData(content=content))
+
+    first = pb.DialNetworkSocketRequest(start=pb.DialNetworkSocketStart(zone_id="one", address="127.0.0.1", port=80))
+    replies = ready.stub.DialNetworkSocket(iter([first, data(b"GET"), data(b"")]), timeout=30)
+    assert [reply.data.content for reply in replies] == [b"GET"]
+    assert ready.manager.dialled == ("one", "127.0.0.1", 80)
+    wrong = pb.DialNetworkSocketRequest(start=pb.DialNetworkSocketStart(zone_id="one", address="::1", port=70000))
+    assert refusal(ready.stub.DialNetworkSocket, iter([wrong]))[0] is grpc.StatusCode.INVALID_ARGUMENT
+
+
+def test_snooping_brings_whole_frames_with_both_ends(ready: ControlServer) -> None:
+    long = b'{"method":"' + b"p" * 5000 + b'"}'
+    ready.manager.frames = [
+        ("zone-id", (">", frames.OPEN, 0, 1, long)),
+        ("", 3),
+        ("zone-id", ("<", frames.DATA, 2, 1, b"abc")),
+    ]
+    stream = ready.stub.SnoopIdm(pb.SnoopIdmRequest(), timeout=30)
+    packets: list[pb.SnoopIdmPacket] = []
+    skipped = 0
+    while len(packets) < 2:
+        reply = next(stream)
+        packets += reply.packets
+        skipped += reply.skipped
+    stream.cancel()
+    assert skipped == 3
+    ends = [(getattr(packet, "from"), packet.to) for packet in packets]
+    assert ends == [("host", "zone-id"), ("zone-id", "host")]
+    assert frames.Parser().feed(packets[0].packet) == [(frames.OPEN, 0, 1, long)]
+    assert frames.Parser().feed(packets[1].packet) == [(frames.DATA, 2, 1, b"abc")]

@@ -1,0 +1,468 @@
+"""zoned's services over a fake core: conversions, streams, faults, cancellation."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import dataclasses
+import logging
+import os
+import re
+import stat
+import threading
+from collections.abc import AsyncIterator, Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from google.protobuf.message import Message
+
+from pipeline.bundle.model import Bundle, Process
+from pipeline.errors import DigestMismatch
+from pipeline.jsonmodel import to_json
+from pipeline.oci import Descriptor, Digest, canonical_json
+from pipeline.recipe import PROJECT
+from runtime.host.api import host_pb2 as pb
+from runtime.host.client import connect
+from runtime.host.client.client import HostClient, received
+from runtime.host.daemon import model
+from runtime.host.daemon.errors import NotEnough, UnknownZone
+from runtime.host.daemon.manager import Manager, Session
+from runtime.host.faults import CallTimeout, RemoteFault
+from runtime.host.serve import answers, convert
+from runtime.host.serve.host import HostService
+from runtime.host.serve.server import HostServer
+
+WEB = model.ZoneInfo(
+    id="11111111-2222-3333-4444-555555555555",
+    name="web",
+    state=model.State.READY,
+    domid=3,
+    addresses=("10.75.0.2", "fd00::2"),
+    ports=(model.PortRule(80, port=40001, host_address="127.0.0.1", host_port=8080),),
+    exit=model.ExitStatus(code=137, signal=9, oom=True, text="killed by SIGKILL (out of memory)"),
+    restart=model.RestartPolicy("on-failure", 3),
+    labels={"a": "b"},
+    timings={"build.end": 0.5},
+    console_tail=("one", "two"),
+)
+
+
+class FakeSession(Session):
+    """An exec: `exit` on stdin ends it, all else is echoed; `hang` says nothing for ever."""
+
+    def __init__(self) -> None:
+        self.inputs: list[Any] = []
+        self.ended = threading.Event()
+        self._outputs: asyncio.Queue[model.Output] = asyncio.Queue(2)
+
+    async def write_stdin(self, data: bytes) -> None:
+        if data == b"exit":
+            await self._outputs.put(model.Output("exit", exit=model.ExitStatus(code=3)))
+        elif data != b"hang":
+            await self._outputs.put(model.Output("stdout", data))
+
+    async def close_stdin(self) -> None:
+        self.inputs.append("closed")
+        await self._outputs.put(model.Output("exit", exit=model.ExitStatus()))
+
+    async def resize(self, size: model.TerminalSize) -> None:
+        self.inputs.append(size)
+
+    async def signal(self, number: int) -> None:
+        self.inputs.append(number)
+
+    async def outputs(self) -> AsyncIterator[model.Output]:
+        yield model.Output("started")
+        while True:
+            output = await self._outputs.get()
+            yield output
+            if output.kind == "exit":
+                return
+
+    async def close(self) -> None:
+        self.ended.set()
+
+
+class FakeManager(Manager):
+    """Answers what the tests ask; notes what it was asked."""
+
+    def __init__(self) -> None:
+        self.seen: list[Any] = []
+        self.started, self.cancelled = threading.Event(), threading.Event()
+        self.session = FakeSession()
+        self.produced = 0
+
+    @contextlib.contextmanager
+    def _watched(self) -> Iterator[None]:
+        self.started.set()
+        try:
+            yield
+        except (asyncio.CancelledError, GeneratorExit):
+            self.cancelled.set()
+            raise
+
+    async def boot(self, request: model.BootRequest, emit: model.Emit = lambda _: None) -> model.ZoneInfo:
+        self.seen.append(request)
+        emit(model.BootProgress("queued"))
+        emit(model.BootProgress("build", "a plan", WEB))
+        if request.bundle.name == "big":
+            raise NotEnough("zone big", expected="9 MiB free", got="1")
+        if request.bundle.name == "slow":
+            with self._watched():
+                await asyncio.Event().wait()
+        return WEB
+
+    def list_zones(self, *, all: bool = True) -> list[model.ZoneInfo]:
+        return [WEB] if all else []
+
+    async def get(self, ref: str, *, fresh: bool = False) -> model.ZoneInfo:
+        raise UnknownZone(f"zone {ref}", got="no such zone on this host", hint="did you mean web?")
+
+    async def kill(self, ref: str, signal: int = 9) -> model.ZoneInfo:
+        raise ZeroDivisionError("an accident")
+
+    async def stop(self, ref: str, timeout_s: float | None = None) -> model.ZoneInfo:
+        self.seen.append(timeout_s)
+        return WEB
+
+    async def wait(self, ref: str, until: str = "exited", timeout_s: float = 0.0) -> model.ZoneInfo:
+        self.seen.append(until)
+        with self._watched():
+            await asyncio.Event().wait()
+        return WEB
+
+    async def update(self, ref: str, change: model.Update) -> model.ZoneInfo:
+        self.seen.append(change)
+        return WEB
+
+    async def logs(self, ref: str, **options: Any) -> AsyncIterator[model.LogEntry]:  # type: ignore[override]
+        self.seen.append(options)
+        with self._watched():
+            while True:
+                self.produced += 1
+                yield model.LogEntry(1.5, "stdout", bytes(1 << 16))
+
+    async def exec(self, start: model.ProcessStart) -> Session:
+        self.seen.append(start)
+        return self.session
+
+    async def put_blob(self, blob: Descriptor, chunks: AsyncIterator[bytes]) -> None:
+        data = b"".join([chunk async for chunk in chunks])
+        if Digest.of(data) != blob.digest:
+            raise DigestMismatch("blob", expected=blob.digest.short, got=Digest.of(data).short)
+        self.seen.append(data)
+
+    async def find_blobs(self, blobs: Any) -> list[Digest]:
+        return [blob.digest for blob in blobs if blob.size_bytes > 5]
+
+    async def copy_out(self, ref: str, path: str, *, workload: str = "") -> AsyncIterator[bytes]:  # type: ignore[override]
+        yield b"x" * 1_000_000
+        yield b"y"
+
+
+@contextlib.contextmanager
+def zoned(manager: Manager, path: Path, *tls: Path) -> Iterator[Callable[[str], Any]]:
+    """A server in a thread; yields what runs one of its methods there."""
+    loop, ready, stop = asyncio.new_event_loop(), threading.Event(), asyncio.Event()
+    server = None
+
+    async def serve() -> None:
+        nonlocal server
+        server = HostServer([HostService(manager)], path=path, tls=tls)
+        await server.start()
+        ready.set()
+        await stop.wait()
+        await server.close()
+
+    thread = threading.Thread(target=lambda: loop.run_until_complete(serve()))
+    thread.start()
+    assert ready.wait(10)
+    try:
+        yield lambda method: asyncio.run_coroutine_threadsafe(getattr(server, method)(), loop).result(10)
+    finally:
+        loop.call_soon_threadsafe(stop.set)
+        thread.join(10)
+        loop.close()
+
+
+@pytest.fixture
+def manager() -> FakeManager:
+    return FakeManager()
+
+
+@pytest.fixture
+def client(manager: FakeManager, tmp_path: Path) -> Iterator[HostClient]:
+    with zoned(manager, tmp_path / "s"), connect(f"unix:{tmp_path}/s") as client:
+        yield client
+
+
+# -- messages ----------------------------------------------------------------------------------------------------------
+
+MESSAGES: list[tuple[type[Message], type]] = [
+    (pb.ZoneInfo, model.ZoneInfo), (pb.HostStatus, model.HostStatus), (pb.Event, model.Event),
+    (pb.ExitStatus, model.ExitStatus), (pb.PortRule, model.PortRule), (pb.RestartPolicy, model.RestartPolicy),
+    (pb.BootZoneReply, model.BootProgress), (pb.NetworkInfo, model.NetworkInfo), (pb.Metric, model.Metric),
+    (pb.ZoneProcess, model.ZoneProcess), (pb.DiskUsageRow, model.DiskUsageRow), (pb.PruneReply, model.Pruned),
+    (pb.LogEntry, model.LogEntry), (pb.ProcessStart, model.ProcessStart), (pb.TerminalSize, model.TerminalSize),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("message", "data"), MESSAGES, ids=lambda cls: cls.__name__)
+def test_every_field_of_a_message_is_one_of_the_cores(message: Any, data: Any) -> None:
+    fields = {field.name for field in message.DESCRIPTOR.fields}
+    assert fields <= {field.name for field in dataclasses.fields(data)}
+
+
+def test_a_zone_becomes_a_message_whole() -> None:
+    zone = convert.zone_message(WEB)
+    assert (zone.name, zone.state, zone.domid, zone.addresses) == ("web", "ready", 3, ["10.75.0.2", "fd00::2"])
+    assert (zone.ports[0].zone_port, zone.ports[0].host_port, zone.ports[0].port) == (80, 8080, 40001)
+    assert (zone.exit.code, zone.exit.oom, zone.restart.name, zone.restart.max_retries) == (137, True, "on-failure", 3)
+    assert (dict(zone.labels), dict(zone.timings), zone.console_tail) == (
+        {"a": "b"},
+        {"build.end": 0.5},
+        ["one", "two"],
+    )
+
+
+def test_a_zone_that_runs_has_no_exit_but_one_that_ended_well_has() -> None:
+    assert not convert.zone_message(dataclasses.replace(WEB, exit=None)).HasField("exit")
+    assert convert.zone_message(dataclasses.replace(WEB, exit=model.ExitStatus())).HasField("exit")
+
+
+def test_every_status_is_of_a_fault_there_is() -> None:
+    sources = [path.read_text() for side in ("pipeline", "runtime") for path in (PROJECT / side).rglob("*.py")]
+    faults = {name for source in sources for name in re.findall(r"^class (\w+)\(\w+\):", source, re.M)}
+    assert set(answers.STATUSES) <= faults
+
+
+# -- calls -------------------------------------------------------------------------------------------------------------
+
+
+def test_the_socket_is_its_owners_alone(client: HostClient, tmp_path: Path) -> None:
+    assert stat.S_IMODE((tmp_path / "s").stat().st_mode) == 0o600
+    assert client.call(client.host.ListZones, pb.ListZonesRequest(all=True)).zones[0].name == "web"
+    assert not client.call(client.host.ListZones, pb.ListZonesRequest()).zones
+
+
+def test_a_socket_file_nobody_serves_gives_way(manager: FakeManager, tmp_path: Path) -> None:
+    (tmp_path / "s").write_text("of a zoned that was killed")
+    with zoned(manager, tmp_path / "s"), connect(f"unix:{tmp_path}/s") as client:
+        assert client.call(client.host.ListZones, pb.ListZonesRequest(all=True)).zones
+    assert not (tmp_path / "s").exists()
+
+
+def test_the_cores_faults_arrive_as_they_were(client: HostClient) -> None:
+    with pytest.raises(RemoteFault) as caught:
+        client.call(client.host.GetZone, pb.GetZoneRequest(zone="wob"))
+    assert str(caught.value) == "zone wob: no such zone on this host (did you mean web?)"
+    assert caught.value.kind == "UnknownZone"
+
+
+def test_an_accident_is_logged_and_named(client: HostClient, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.ERROR), pytest.raises(RemoteFault, match="ZeroDivisionError: an accident"):
+        client.call(client.host.KillZone, pb.KillZoneRequest(zone="web"))
+    assert "method KillZone" in caplog.text
+
+
+def test_a_method_without_its_part_is_not_served(client: HostClient) -> None:
+    with pytest.raises(RemoteFault, match="this zoned has none") as caught:
+        client.call(client.host.Check, pb.CheckRequest())
+    assert caught.value.kind == "NotServed"
+
+
+def test_what_a_request_leaves_out_stays_out(client: HostClient, manager: FakeManager) -> None:
+    client.call(client.host.StopZone, pb.StopZoneRequest(zone="web"))
+    client.call(client.host.StopZone, pb.StopZoneRequest(zone="web", timeout_s=0))
+    client.call(client.host.UpdateZone, pb.UpdateZoneRequest(zone="web", vcpus=2))
+    assert manager.seen == [None, 0.0, model.Update(vcpus=2)]
+
+
+def test_a_client_that_waits_no_more_is_waited_for_no_more(client: HostClient, manager: FakeManager) -> None:
+    with pytest.raises(CallTimeout):
+        client.call(client.host.WaitZone, pb.WaitZoneRequest(zone="web"), timeout_s=0.3)
+    assert manager.cancelled.wait(10)
+    assert manager.seen == ["exited"]
+
+
+# -- boots -------------------------------------------------------------------------------------------------------------
+
+
+def boot_request(name: str) -> pb.BootZoneRequest:
+    part = Descriptor("application/octet-stream", Digest.of(b""), 0)
+    process = Process(("/x",), ())
+    bundle = Bundle(
+        name=name, kernel=part, kernel_release="6", initrd=(part,), modules=(), rootfs=part, process=process
+    )
+    return pb.BootZoneRequest(bundle=canonical_json(to_json(bundle)), labels={"a": "b"})
+
+
+def test_a_boot_tells_its_steps_and_ends_with_the_zone(client: HostClient, manager: FakeManager) -> None:
+    replies = list(client.stream(client.host.BootZone, boot_request("web")))
+    assert [reply.stage for reply in replies] == ["queued", "build", "ready"]
+    assert replies[-1].zone.domid == 3
+    (request,) = manager.seen
+    assert (request.bundle.name, request.labels, request.ports) == ("web", {"a": "b"}, None)
+
+
+def test_a_boot_that_fails_tells_its_steps_and_why(client: HostClient) -> None:
+    seen = []
+    with pytest.raises(RemoteFault, match="expected 9 MiB free"):
+        for reply in client.stream(client.host.BootZone, boot_request("big")):
+            seen.append(reply.stage)
+    assert seen == ["queued", "build"]
+
+
+def test_a_boot_whose_client_goes_is_called_off(client: HostClient, manager: FakeManager) -> None:
+    replies = client.stream(client.host.BootZone, boot_request("slow"))
+    assert next(replies).stage == "queued"
+    assert manager.started.wait(10)
+    client.close()
+    assert manager.cancelled.wait(10)
+
+
+@pytest.mark.parametrize("bundle", [b"", b"{", b"[]", b'{"name": 1}', b"[" * 100_000])
+def test_a_bundle_that_is_none_is_refused_in_words(client: HostClient, bundle: bytes) -> None:
+    with pytest.raises(RemoteFault) as caught:
+        list(client.stream(client.host.BootZone, pb.BootZoneRequest(bundle=bundle)))
+    assert caught.value.kind in ("BadRequest", "BadModel")
+
+
+# -- streams -----------------------------------------------------------------------------------------------------------
+
+
+def test_logs_are_made_as_they_are_read_and_no_longer(client: HostClient, manager: FakeManager) -> None:
+    entries = client.stream(client.host.ReadLogs, pb.ReadLogsRequest(zone="web", tail=-1, follow=True))
+    first = next(entries)
+    assert (first.unix_s, first.stream, len(first.data)) == (1.5, "stdout", 1 << 16)
+    # What HTTP/2 windows and socket buffers hold, and not what an endless zone could print meanwhile.
+    client.run(asyncio.sleep(0.3))
+    produced = manager.produced
+    client.run(asyncio.sleep(0.3))
+    assert manager.produced == produced < 400
+    entries.close()  # type: ignore[attr-defined]
+    assert manager.cancelled.wait(10)
+
+
+def test_a_process_both_ways(client: HostClient, manager: FakeManager) -> None:
+    start = pb.ProcessStart(zone="web", argv=["sh"], tty=True, size=pb.TerminalSize(rows=3, columns=4))
+
+    async def work() -> list[Any]:
+        seen: list[Any] = []
+        async with client.opened(client.host.ExecZone) as stream:
+            for request in (
+                pb.ProcessInput(start=start),
+                pb.ProcessInput(resize=pb.TerminalSize(rows=5, columns=6)),
+                pb.ProcessInput(signal=15),
+                *(pb.ProcessInput(stdin=b"%d" % number) for number in range(50)),
+                pb.ProcessInput(stdin=b"exit"),
+            ):
+                await stream.send_message(request)
+            async for answer in received(stream):
+                seen.append(answer.stdout or answer.WhichOneof("what"))
+                if answer.HasField("exit"):
+                    assert answer.exit.code == 3
+                    await stream.end()
+        return seen
+
+    assert client.run(work()) == ["started", *(b"%d" % number for number in range(50)), "exit"]
+    assert manager.session.inputs == [model.TerminalSize(5, 6), 15]
+    assert manager.seen[0].size == model.TerminalSize(3, 4)
+    assert manager.session.ended.wait(10)
+
+
+def test_a_detached_process_is_left_when_it_has_started(client: HostClient) -> None:
+    async def work() -> list[str | None]:
+        async with client.opened(client.host.ExecZone) as stream:
+            start = pb.ProcessStart(zone="web", argv=["sh"], detach=True)
+            await stream.send_message(pb.ProcessInput(start=start), end=True)
+            return [answer.WhichOneof("what") async for answer in received(stream)]
+
+    assert client.run(work()) == ["started"]
+
+
+@pytest.mark.parametrize("second", [False, True])
+def test_a_process_request_out_of_order_ends_the_call(client: HostClient, manager: FakeManager, second: bool) -> None:
+    async def work() -> None:
+        async with client.opened(client.host.ExecZone) as stream:
+            if second:
+                await stream.send_message(pb.ProcessInput(start=pb.ProcessStart(zone="web", argv=["sh"])))
+                await stream.send_message(pb.ProcessInput(start=pb.ProcessStart(zone="web", argv=["sh"])))
+            else:
+                await stream.send_message(pb.ProcessInput(stdin=b"x"))
+            async for _ in received(stream):
+                pass
+
+    with pytest.raises(RemoteFault) as caught:
+        client.run(work())
+    assert caught.value.kind == "BadMessage"
+    assert not second or manager.session.ended.wait(10)
+
+
+def test_a_process_whose_client_goes_is_left(client: HostClient, manager: FakeManager) -> None:
+    async def work() -> None:
+        async with client.opened(client.host.ExecZone) as stream:
+            await stream.send_message(pb.ProcessInput(start=pb.ProcessStart(zone="web", argv=["sh"])))
+            await stream.recv_message()
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        client.run(work())
+    assert manager.session.ended.wait(10)
+
+
+def test_a_blob_comes_in_pieces_and_is_what_its_digest_says(client: HostClient, manager: FakeManager) -> None:
+    data = os.urandom(3_000_000)
+    digest = pb.Blob(digest=str(Digest.of(data)), size_bytes=len(data))
+
+    def requests(data: bytes) -> Iterator[pb.PutBlobRequest]:
+        yield pb.PutBlobRequest(blob=digest)
+        for at in range(0, len(data), 700_000):
+            yield pb.PutBlobRequest(data=data[at : at + 700_000])
+
+    client.send(client.host.PutBlob, requests(data))
+    assert manager.seen == [data]
+    with pytest.raises(RemoteFault) as caught:
+        client.send(client.host.PutBlob, requests(data[:-1]))
+    assert caught.value.kind == "DigestMismatch"
+    with pytest.raises(RemoteFault, match="in the first message"):
+        client.send(client.host.PutBlob, [pb.PutBlobRequest(data=b"x")])
+
+
+def test_blobs_that_are_missing(client: HostClient) -> None:
+    a, b = (str(Digest.of(text)) for text in (b"a", b"b"))
+    request = pb.FindBlobsRequest(blobs=[pb.Blob(digest=a, size_bytes=9), pb.Blob(digest=b, size_bytes=1)])
+    assert client.call(client.host.FindBlobs, request).missing == [a]
+    with pytest.raises(RemoteFault, match="sha256:<64"):
+        client.call(client.host.FindBlobs, pb.FindBlobsRequest(blobs=[pb.Blob(digest="x")]))
+
+
+def test_copies_come_in_pieces_of_a_bounded_size(client: HostClient) -> None:
+    pieces = [reply.tar for reply in client.stream(client.host.CopyOut, pb.CopyOutRequest(zone="web", path="/"))]
+    assert b"".join(pieces) == b"x" * 1_000_000 + b"y"
+    assert max(map(len, pieces)) <= 256 * 1024
+
+
+@pytest.mark.parametrize(
+    ("data", "words"),
+    [
+        (b"\0\0\0\0\x03\xff\xff\xff", "a message of its type"),
+        (b"\1\0\0\0\0", "no compression"),
+        (b"\0\xff\xff\xff\xff", "at most"),
+        (b"\0\0\0\0\x09ab", "a message of its type"),
+        (b"\0\0", "a message of its type"),
+        (b"", "expected a message"),
+    ],
+)
+def test_bytes_that_are_no_message_are_refused(client: HostClient, data: bytes, words: str) -> None:
+    async def work() -> None:
+        async with client.opened(client.host.ExecZone) as stream:
+            await stream.send_request()
+            await stream._stream.send_data(data, end_stream=True)
+            stream._end_done = True
+            async for _ in received(stream):
+                pass
+
+    with pytest.raises(RemoteFault, match=words):
+        client.run(work())

@@ -1,0 +1,128 @@
+"""The real program as pid 1 of namespaces: an initrd on a tmpfs, a squashfs behind a loop device, a pty as hvc1."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import os
+import pty
+import subprocess
+import tty
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from pipeline.initrd.stage import base_segment
+from support import zoneparts
+from support.agenthost import AgentHost
+from support.namespaces import unshare_mount
+from support.tools import require
+
+# In a cgroup namespace of its own, so that boxes do not meet in the one cgroup2 tree this machine has: unpacks the
+# initrd where nothing else is, puts the agent's device in it, and makes that the root.
+# $1: directory, $2: initrd, $3: launch data, $4: cgroup, $5: device of the agent or "".
+OUTSIDE = """
+set -e
+mkdir -p "$1" "$1.cgroup2"
+mount -t cgroup2 cgroup2 "$1.cgroup2"
+mkdir "$1.cgroup2/$4"
+echo 0 > "$1.cgroup2/$4/cgroup.procs"
+exec unshare --cgroup sh -c '
+set -e
+ip link add vif0 type veth peer name peer0
+mount -t tmpfs tmpfs "$1"
+cd "$1"
+cpio --quiet -idm < "$2"
+cp "$3" zone/launch.json
+if [ -n "$5" ]; then : > link; mount --bind "$5" link; fi
+exec chroot . /init
+' sh "$@"
+"""
+REMOVE = """
+mkdir -p "$1" && mount -t cgroup2 cgroup2 "$1" && [ ! -d "$1/$2" ] || find "$1/$2" -depth -type d -exec rmdir {} +
+"""
+PROGRAMS = ("sh", "cat", "ls", "id", "sleep", "mount", "readlink", "ip", "hostname", "dd", "stat")
+_numbers = itertools.count()
+
+
+def make_initrd(path: Path) -> Path:
+    """The initrd without modules; skips where this machine cannot run it."""
+    require("cpio", "unshare", "losetup", "ip", "mksquashfs")
+    for name in ("squashfs", "overlay"):
+        subprocess.run(["sh", "-c", f"modprobe {name}"], capture_output=True)
+        if name not in Path("/proc/filesystems").read_text().split():
+            pytest.skip(f"this machine's kernel has no {name}")
+    path.write_bytes(base_segment(zoneparts.env().store.path(zoneparts.zone_init().elf.digest)))
+    return path
+
+
+@contextlib.contextmanager
+def loop_device(image: Path) -> Iterator[str]:
+    """A block device whose contents are a file's."""
+    attach = ["losetup", "--find", "--show", "--read-only", image]
+    done = subprocess.run(attach, capture_output=True, text=True)
+    if done.returncode:
+        pytest.skip(f"no loop device to be had: {done.stderr.strip()}")
+    device = done.stdout.strip()
+    try:
+        yield device
+    finally:
+        subprocess.run(["losetup", "--detach", device], check=True)
+
+
+class Zone:
+    """A zone that runs; `host` is the other end of its agent channel, where it has one."""
+
+    def __init__(self, process: subprocess.Popen[str], host: AgentHost | None) -> None:
+        self._process, self._host = process, host
+
+    @property
+    def host(self) -> AgentHost:
+        assert self._host is not None
+        return self._host
+
+    @property
+    def pid(self) -> int:
+        """A process of this machine whose end is the zone's end."""
+        return self._process.pid
+
+    def wait(self) -> tuple[str, str]:
+        """What it printed, and init's last word on how it ended."""
+        out, err = self._process.communicate(timeout=60)
+        lines = err.splitlines()
+        said = [line for line in lines if line.startswith("zone: ") and not line.startswith("zone: phase")]
+        assert said, err
+        others = [line for line in lines if not line.startswith("zone: ")]
+        return out + "".join(f"{line}\n" for line in others), said[-1]
+
+
+@contextlib.contextmanager
+def zone(directory: Path, initrd: Path, *, channel: bool = False, **launch: object) -> Iterator[Zone]:
+    """Run a zone; what is left of it afterwards is killed."""
+    number = next(_numbers)
+    base = directory / f"zone{number}"
+    cgroup = f"zonebox-{os.getpid()}-{number}"
+    extra = launch.pop("extra", {})
+    assert isinstance(extra, dict)
+    extra = {"device_timeout_s": 5} | extra | ({"agent_device": "/link"} if channel else {})
+    (directory / f"launch{number}.json").write_bytes(zoneparts.launch_json(extra=extra, **launch))
+    argv = [*unshare_mount(), "--pid", "--fork", "--kill-child", "--net", "--uts", "--ipc", "sh", "-c", OUTSIDE, "sh"]
+    argv += [str(base), str(initrd), str(directory / f"launch{number}.json"), cgroup]
+    with contextlib.ExitStack() as stack:
+        host, device = None, ""
+        if channel:
+            master, slave = pty.openpty()
+            stack.callback(os.close, master)
+            stack.callback(os.close, slave)
+            tty.setraw(slave)
+            host, device = AgentHost(master), os.ttyname(slave)
+        remove = [*unshare_mount(), "sh", "-c", REMOVE, "sh", str(base) + ".cgroup2", cgroup]
+        stack.callback(subprocess.run, remove, capture_output=True)
+        pipe = subprocess.PIPE
+        process = subprocess.Popen(
+            [*argv, device], stdin=subprocess.DEVNULL, stdout=pipe, stderr=pipe, text=True, errors="replace"
+        )
+        stack.callback(process.wait)
+        stack.callback(process.kill)
+        yield Zone(process, host)

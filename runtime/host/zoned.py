@@ -175,6 +175,7 @@ def metadata_version() -> str:
 
 
 async def _until_end(options: argparse.Namespace, manager: Any, hypervisor: Any, signals: Signals) -> int:
+    from runtime.host.serve.checking import Checker
     from runtime.host.serve.control.opening import open_context
     from runtime.host.serve.control.service import ControlService
     from runtime.host.serve.host import HostService
@@ -183,7 +184,7 @@ async def _until_end(options: argparse.Namespace, manager: Any, hypervisor: Any,
     from runtime.host.serve.tls import SYSTEM_DIRECTORY
 
     context = await asyncio.to_thread(open_context, manager, hypervisor, options.state)
-    services = [HostService(manager, platform=context.platform), ControlService(context)]
+    services = [HostService(manager, check=Checker(manager.core), platform=context.platform), ControlService(context)]
     server = HostServer(services, path=options.run / SOCKET, tls=(SYSTEM_DIRECTORY, options.run / "tls"))
     await server.start()
     daemonstate.say("serving", run=options.run)

@@ -176,7 +176,7 @@ def metadata_version() -> str:
 
 
 async def _until_end(options: argparse.Namespace, manager: Any, hypervisor: Any, signals: Signals) -> int:
-    from runtime.host.api import host_pb2 as pb
+    from runtime.host.serve.checking import Checker
     from runtime.host.serve.control.opening import open_context
     from runtime.host.serve.control.service import ControlService
     from runtime.host.serve.host import HostService
@@ -184,13 +184,8 @@ async def _until_end(options: argparse.Namespace, manager: Any, hypervisor: Any,
     from runtime.host.serve.server import HostServer
     from runtime.host.serve.tls import SYSTEM_DIRECTORY
 
-    async def check() -> Any:
-        report = await manager.check()
-        findings = [pb.CheckFinding(**vars(finding)) for finding in report.findings]
-        return pb.CheckReply(findings=findings, looked_at=report.looked_at, unseen=report.unseen)
-
     context = await asyncio.to_thread(open_context, manager, hypervisor, options.state)
-    services = [HostService(manager, check=check, platform=context.platform), ControlService(context)]
+    services = [HostService(manager, check=Checker(manager.core), platform=context.platform), ControlService(context)]
     server = HostServer(services, path=options.run / SOCKET, tls=(SYSTEM_DIRECTORY, options.run / "tls"))
     await server.start()
     daemonstate.say("serving", run=options.run)

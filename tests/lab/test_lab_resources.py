@@ -45,5 +45,9 @@ def test_leaks_planted_in_a_real_host_are_found(run: Any) -> None:
     assert len([line for line in lines if "planted" in line]) == 9
 
 
+def test_guest_that_dies_in_any_phase_leaves_nothing(run: Any) -> None:
+    assert len([line for line in run("crashes") if "end" in line]) == 4
+
+
 def test_zone_whose_builder_was_killed_is_adopted(run: Any) -> None:
     run("adopted")

@@ -25,12 +25,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from pipeline.bundle.model import Bundle, Launch, LaunchNetwork, Port
+from pipeline import newc
+from pipeline.bundle.model import Bundle, Port
 from pipeline.jsonmodel import from_json
 from runtime.boot import build, doors, hotplug, machine, resize
 from runtime.boot.domain import adopt
 from runtime.boot.elf import read_kernel
-from runtime.boot.launch import launch_segment
 from runtime.boot.model import Disk, DomainSpec, FileRange, Vif
 from runtime.boot.plan import plan_domain
 from runtime.boot.teardown import teardown as teardown_domain
@@ -48,10 +48,21 @@ from runtime.net.teardown import teardown as teardown_network
 
 HOME = Path("/tmp/dom0-zone")
 RUN, STORE = HOME / "run", HOME / "store"
-REPORT = (
-    "while :; do echo state $(grep MemTotal /proc/meminfo) online $(cat /sys/devices/system/cpu/online)"
-    " disks $(grep -o 'xvd.*' /proc/partitions) end; sleep 0.3; done"
-)
+# The zone's own /init is hidden by one that says on the console what it sees, and brings up CPUs that Xen has given:
+# in a zone that is its agent's work.
+INIT = """#!/bin/busybox sh
+mount() { busybox mount -t $1 $1 $2; }
+mount devtmpfs /dev; mount proc /proc; mount sysfs /sys
+for m in MODULES; do busybox insmod $m; done
+while :; do
+  for c in /sys/devices/system/cpu/cpu[1-9]*/online; do [ "$(busybox cat $c)" = 0 ] && echo 1 >$c; done
+  [ "$(busybox cat /sys/block/xvdc/ro)" = 0 ] && echo from the zone | busybox dd of=/dev/xvdc conv=sync
+  SCRIPT
+  echo state $(busybox grep MemTotal /proc/meminfo) online $(busybox cat /sys/devices/system/cpu/online) \
+    disks $(busybox grep -o 'xvd.*' /proc/partitions) end >/dev/console
+  busybox sleep 0.3
+done 2>/dev/null
+"""
 DEADLINE_S = 120.0
 
 
@@ -69,6 +80,19 @@ def wait_for(condition: Callable[[], Any], what: str) -> Any:
     return value
 
 
+def init_segment(modules: list[str], script: str) -> bytes:
+    """The last segment of the initrd: /init in place of the zone's own."""
+    text = INIT.replace("MODULES", " ".join(modules)).replace("SCRIPT", script or ":")
+    busybox = Path("/usr/bin/busybox").read_bytes()
+    return newc.archive(
+        [
+            newc.directory("bin"),
+            newc.file("bin/busybox", busybox, mode=0o755),
+            newc.file("init", text.encode(), mode=0o755),
+        ]
+    )
+
+
 class Zone:
     """Domain, network, loop devices and ledger of one zone."""
 
@@ -78,26 +102,18 @@ class Zone:
         self.network: ZoneNetwork | None = None
         self.domain: Any = None
 
-    def boot(self, *, script: str = REPORT, **changes: Any) -> None:
+    def boot(self, *, script: str = "", paused: bool = False, **changes: Any) -> None:
         host, bundle = self.host, self.host.bundle
         addresses = plan_addresses(201)
         self.network = ZoneNetwork(self.ledger.name, addresses, 1500, self.record, run_directory=RUN / "net")
         self.network.create()
         self.network.listen([Port("127.0.0.1", 0, 80)])
-        launch = Launch(
-            hostname="box",
-            seed=os.urandom(32).hex(),
-            modules=bundle.modules,
-            process=dataclasses.replace(bundle.process, argv=("/bin/sh", "-c", script)),
-            late_modules=bundle.late_modules,
-            network=LaunchNetwork("eth0", 1500, (f"{addresses.zone4}/24",), (addresses.gateway4,), ()),
-        )
         spec = DomainSpec(
             name=self.ledger.name,
             uuid=str(uuid.uuid4()),
             kernel=host.file(bundle.kernel),
             ramdisk=tuple(host.file(part) for part in bundle.initrd),
-            launch_segment=launch_segment(launch),
+            launch_segment=init_segment([module.path for module in bundle.modules], script),
             memory_mib=160,
             cmdline=bundle.cmdline,
             disks=(Disk("xvda", host.devices[str(bundle.rootfs.digest)]),),
@@ -108,7 +124,8 @@ class Zone:
         self.domain = build.build_domain(plan, host.hypervisor, host.xenstore, self.record, console_log=log)
         self.network.attach(self.domain.wait_vif())
         self.domain.connect_vif()
-        self.domain.unpause()
+        if not paused:
+            self.domain.unpause()
         self.network.serve()
 
     def state(self) -> dict[str, Any]:
@@ -179,11 +196,29 @@ class Host:
         finally:
             zone.end()
 
+    def broken_kernel(self) -> FileRange:
+        """The bundle's kernel, with an instruction at its entry that no processor knows."""
+        source, path = self.file(self.bundle.kernel), HOME / "broken"
+        with open(source.path, "rb") as file:
+            path.write_bytes(file.read(source.size_bytes))
+        entry = self.kernel.entry_vaddr - self.kernel.virt_base + self.kernel.paddr_offset
+        for segment in self.kernel.segments:
+            if segment.paddr <= entry < segment.paddr + segment.filesz:
+                with open(path, "r+b") as file:
+                    file.seek(segment.offset + entry - segment.paddr)
+                    file.write(b"\x0f\x0b" * 8)
+        return FileRange(str(path), source.size_bytes)
+
     def findings(self) -> list[str]:
         places = Places((RUN,))
         allowed = (str(RUN / "ledger"),)
         report = check(
-            self.hypervisor, self.xenstore, self.ledgers.all, places=places, allowed=allowed, loop_files=(str(STORE),)
+            self.hypervisor,
+            self.xenstore,
+            self.ledgers.all,
+            places=places,
+            allowed=lambda: allowed,
+            loop_files=(str(STORE),),
         )
         self.looked_at, self.unseen = report.looked_at, report.unseen
         return [str(finding) for finding in report.findings]
@@ -250,10 +285,7 @@ def disks(host: Host) -> None:
     """Read-only and writable disks come and go; what the zone wrote is in the file; the loop devices are free again."""
     image = STORE / "volume"
     image.write_bytes(b"from the host\n".ljust(1 << 20, b"\0"))
-    script = REPORT.replace(
-        "while :; do", "mknod /tmp/c b 202 32; while :; do (echo from the zone | dd of=/tmp/c conv=sync) 2>/dev/null;"
-    )
-    with host.zone(script=script) as zone:
+    with host.zone() as zone:
         wait_for(zone.state, "word of the guest")
         for readonly in (True, False):
             started = time.monotonic()
@@ -409,6 +441,36 @@ def adopted(host: Host) -> None:
         zone.end()
 
 
+def crashes(host: Host) -> None:
+    """A guest that dies in each phase, and one that never lives: each end is told, and nothing is left."""
+    ends = {
+        "at its first instruction": ("crash", {"kernel": host.broken_kernel()}),
+        "without an init": ("crash", {"launch_segment": b"", "ramdisk": (), "cmdline": host.bundle.cmdline}),
+        "in its init": ("crash", {"script": "busybox echo c >/proc/sysrq-trigger"}),
+        "by its own wish": ("poweroff", {"script": "busybox poweroff -f"}),
+    }
+    for name, (reason, changes) in ends.items():
+        with host.zone(**changes) as zone:
+            found = wait_for(zone.domain.shutdown_state, f"end {name}")
+            say(end=name, reason=found.reason, console=zone.domain.console.tail(200))
+            assert found.reason == reason or (reason == "crash" and found.reason == "reboot"), (name, found)
+            # What has ended and is not torn down yet is the ledger's still.
+            assert host.findings() == [], (name, host.findings())
+        assert host.findings() == [], (name, host.findings())
+    ledger = host.ledgers.create("silent")
+    zone = Zone(host, ledger, ledger.record)
+    zone.boot(paused=True)
+    try:
+        hotplug.plug_disk(
+            zone.domain, Disk("xvdc", host.devices[str(host.bundle.rootfs.digest)]), ledger.record, timeout_s=1
+        )
+    except RuntimeFault as fault:
+        say(silent=str(fault))
+    assert host.findings() == [], host.findings()
+    zone.end()
+    assert host.findings() == [], host.findings()
+
+
 # -- faults ------------------------------------------------------------------------------------------------------------
 
 DONE, FAILED, DEFECT = 0, 3, 4
@@ -460,9 +522,9 @@ def run_child(host: Host, phase: str, points: Any) -> int:
             try:
                 if phase == "boot":
                     with faulty_edges(points):
-                        zone.boot(script="sleep 600")
+                        zone.boot(script="busybox sleep 600")
                 else:
-                    zone.boot(script="sleep 600")
+                    zone.boot(script="busybox sleep 600")
                     door.points = points
                     with faulty_edges(points):
                         zone.end()
@@ -496,6 +558,7 @@ CASES: dict[str, Callable[..., None]] = {
     "greedy": greedy,
     "disks": disks,
     "leaks": leaks,
+    "crashes": crashes,
     "adopted": adopted,
     "faults": faults,
 }

@@ -22,18 +22,18 @@ def check(
     ledgers: Callable[[], Iterable[LedgerLike]],
     *,
     places: Places | None = None,
-    allowed: Iterable[str] = (),
+    allowed: Callable[[], Iterable[str]] = tuple,
     loop_files: Iterable[str] = (),
 ) -> Report:
     """Compare this host with its ledgers.
 
     ledgers:     gives all ledgers; asked more than once, as zones come and go while the host is looked at.
-    allowed:     paths below places.directories that are zoned's own (socket, database, logs); all below them as well.
+    allowed:     gives paths below places.directories that are zoned's own, with all below them; asked as often.
     loop_files:  directories (store, volumes): a loop device over a file in one, without a ledger, is a leak.
     Raises:      HypervisorFault, XenstoreFault where Xen or xenstored does not answer.
     Threads:     call it in the host's network namespace.
     """
-    where, vouched, files = places or Places(), tuple(allowed), tuple(loop_files)
+    where, files = places or Places(), tuple(loop_files)
 
     def look() -> tuple[list[Finding], Expected, Found]:
         before = read_ledgers(ledgers())
@@ -41,7 +41,7 @@ def check(
         look_at_xen(hypervisor, found)
         look_at_xenstore(xenstore, found)
         look_at_host(before, where, found)
-        after = read_ledgers(ledgers())
+        after, vouched = read_ledgers(ledgers()), tuple(allowed())
         # What was recorded or taken back while the host was looked at differs from only one of the two.
         certain = set(compare_all(after, found, vouched, files))
         return [finding for finding in compare_all(before, found, vouched, files) if finding in certain], before, found

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from runtime.boot import pvconsole
 from runtime.boot.abi.hypercall import DOMID_FIRST_RESERVED
-from runtime.boot.nodes import backend_path, domain_path, frontend_path
+from runtime.boot.nodes import CONSOLE, backend_path, domain_path, frontend_path
 from runtime.boot.vbd import virtual_device
 from runtime.boot.vif import HANDLE
 from runtime.host.check.expected import Expected, ExpectedDomain
@@ -86,12 +87,14 @@ def _compare_devices_of(domain: ExpectedDomain, found: Found) -> Iterator[Findin
     wanted = {Device("vbd", domid, str(virtual_device(vdev))): vdev for vdev in domain.disks}
     if domain.has_vif:
         wanted[Device("vif", domid, str(HANDLE))] = "its network"
+    if domain.has_channel:
+        wanted[Device(CONSOLE, domid, str(pvconsole.NUMBER))] = "its agent's channel"
     mine = {device for device in found.backends if device.domid == domid}
     for device in sorted(wanted.keys() - mine):
         path = backend_path(domain.backend_domid, domid, device.kind, int(device.number))
         yield Finding("xenstore", path, gone(domain.zone), remove_zone(domain.zone))
     for device in sorted(mine - wanted.keys()):
-        if device.kind in ("vbd", "vif"):
+        if device.kind in ("vbd", "vif", CONSOLE):
             path = backend_path(domain.backend_domid, domid, device.kind, int(device.number))
             yield Finding("xenstore", path, f"a device of zone {domain.zone} {NO_LEDGER}", f"xenstore-rm {path}")
     fronts = {device for device in found.frontends if device.domid == domid}

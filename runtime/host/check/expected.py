@@ -24,7 +24,12 @@ class LedgerLike(Protocol):
 
 @dataclass
 class ExpectedDomain:
-    """A domain of a ledger. domid is None until its xenstore tree was recorded; disks: name there -> device here."""
+    """A domain of a ledger.
+
+    domid:        None until its xenstore tree was recorded.
+    disks:        name there -> device here.
+    has_channel:  does zoned serve a second console of it, the agent's?
+    """
 
     zone: str
     uuid: str
@@ -32,6 +37,7 @@ class ExpectedDomain:
     backend_domid: int = 0
     disks: dict[str, str] = field(default_factory=dict)
     has_vif: bool = False
+    has_channel: bool = False
 
 
 @dataclass
@@ -59,9 +65,10 @@ def read_ledgers(ledgers: Iterable[LedgerLike]) -> Expected:
     """What all ledgers name together."""
     expected = Expected()
     for ledger in ledgers:
-        records = list(ledger.records())
-        # A ledger is named by the uuid of a run; its first record says whose run it is.
-        zone = next((str(record["name"]) for record in records if record["kind"] == "zone"), ledger.name)
+        records = ledger.records()
+        # A ledger is named by its run; people know the zone.
+        names = (str(record["name"]) for record in records if record["kind"] in ("zone", "domain") and "name" in record)
+        zone = next(names, ledger.name)
         expected.zones.add(zone)
         for record in records:
             _note(expected, zone, record)
@@ -79,6 +86,8 @@ def _note(expected: Expected, zone: str, record: Record) -> None:
             domain = expected.domains[uuid]
             domain.domid, domain.backend_domid = int(domid), int(record.get("backend_domid", 0))
             domain.disks, domain.has_vif = dict(record.get("disks", ())), bool(record.get("has_vif"))
+        case {"kind": "channel", "uuid": uuid} if uuid in expected.domains:
+            expected.domains[uuid].has_channel = True
         case {"kind": "vbd", "uuid": uuid, "vdev": vdev, "device": device} if uuid in expected.domains:
             expected.domains[uuid].disks[vdev] = device
         case {"kind": "vbd.gone", "uuid": uuid, "vdev": vdev} if uuid in expected.domains:

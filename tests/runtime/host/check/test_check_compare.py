@@ -34,6 +34,7 @@ RECORDS: list[dict[str, Any]] = [
     {"kind": "domain", "name": "web", "uuid": UUID},
     {"kind": "xenstore", "domid": 7, "uuid": UUID, "has_vif": True, "disks": [["xvda", "/dev/loop0"]]},
     {"kind": "console", "domid": 7, "uuid": UUID, "mfn": 1, "port": 2, "log": f"{RUN}/console/web.log"},
+    {"kind": "channel", "domid": 7, "uuid": UUID},
     {"kind": "net.vif", "vif": "vif7.0", "netns": "zw-web"},
     {"kind": "vbd", "domid": 7, "uuid": UUID, "vdev": "xvdc", "device": "/dev/loop5"},
     {"kind": "vbd", "domid": 7, "uuid": UUID, "vdev": "xvdd", "device": "/dev/loop6"},
@@ -46,7 +47,7 @@ RECORDS: list[dict[str, Any]] = [
 
 
 class Ledger:
-    name = "web"
+    name = UUID
 
     def __init__(self, records: list[dict[str, Any]]) -> None:
         self._records = records
@@ -116,6 +117,11 @@ LEAKS: dict[str, tuple[Change, str]] = {
         lambda f: (f.backends.add(Device("vbd", 7, "51760")), f.frontends.add(Device("vbd", 7, "51760"))),
         "xenstore /local/domain/0/backend/vbd/7/51760: a device of zone web in no ledger "
         "(xenstore-rm /local/domain/0/backend/vbd/7/51760)",
+    ),
+    "channel of ours": (
+        lambda f: (f.backends.add(Device("console", 7, "2")), f.frontends.add(Device("console", 7, "2"))),
+        "xenstore /local/domain/0/backend/console/7/2: a device of zone web in no ledger "
+        "(xenstore-rm /local/domain/0/backend/console/7/2)",
     ),
     "error": (
         lambda f: f.errors.update({Device("vif", 11, "0"): "2 reading script"}),
@@ -188,6 +194,10 @@ LOSSES: dict[str, tuple[Change, str]] = {
     "vif": (
         lambda f: (f.backends.discard(Device("vif", 7, "0")), f.frontends.discard(Device("vif", 7, "0"))),
         "xenstore /local/domain/0/backend/vif/7/0: in the ledger of zone web, but gone (zone rm -f web)",
+    ),
+    "agent's channel": (
+        lambda f: (f.backends.discard(Device("console", 7, "1")), f.frontends.discard(Device("console", 7, "1"))),
+        "xenstore /local/domain/0/backend/console/7/1: in the ledger of zone web, but gone (zone rm -f web)",
     ),
     "front end": (
         lambda f: f.frontends.discard(Device("vbd", 7, "51712")),
@@ -294,7 +304,9 @@ def test_without_ledgers_everything_of_ours_is_a_leak() -> None:
 
 def test_two_ledgers_are_read_as_one() -> None:
     at = next(index for index, record in enumerate(RECORDS) if record["kind"] == "domain")
-    assert findings(healthy(), read_ledgers([Ledger(RECORDS[:at]), Ledger(RECORDS[at:])])) == []
+    both = read_ledgers([Ledger(RECORDS[:at]), Ledger(RECORDS[at:])])
+    assert findings(healthy(), both) == []
+    assert both.zones == {UUID, "web"}, "a ledger that does not say its zone's name is named by its run"
 
 
 def test_comparing_changes_neither_side() -> None:

@@ -39,22 +39,11 @@ def host(world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Itera
         world.network._record = ledger.record
         network = world.up()
         world.on_host(lambda: network.publish([Port(HOST4, 0, 80)]))
+        made.xen.next_domid = 7  # as the name of the world's vif has it
         built = made.build(ledger, small_plan(tmp_path, vif=False))
-        # The world's veth has a name that says domain 7.
-        made.xen.domains[7] = made.xen.domains.pop(built.domid)
-        made.xenstored.nodes = {_renumbered(path): node for path, node in made.xenstored.nodes.items()}
-        _rewrite(ledger.path)
         yield made
-        built.console.close()
+        built.let_go()
         loop.close()
-
-
-def _renumbered(path: str) -> str:
-    return path.replace("/local/domain/1", "/local/domain/7").replace("/vbd/1", "/vbd/7")
-
-
-def _rewrite(path: Path) -> None:
-    path.write_text(path.read_text().replace('"domid":1,', '"domid":7,'))
 
 
 def check(world: World, host: CheckedHost) -> list[str]:

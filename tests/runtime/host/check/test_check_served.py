@@ -1,0 +1,44 @@
+"""What zoned answers to `zone system check`: its zones' logs and networks are known, all else is told."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+from support.checking import checked_host, small_plan
+
+from runtime.host.daemon.core import Settings
+from runtime.host.serve.checking import Checker
+
+
+def test_reply_has_what_belongs_to_no_zone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    state = tmp_path / "state"
+    for name in ("known", "forgotten"):
+        (state / "logs" / name).mkdir(parents=True)
+        (state / "logs" / name / "console").touch()
+    with checked_host(tmp_path, "", monkeypatch) as host:
+        (host.run / "net" / "old").mkdir(parents=True)
+        ledger = host.ledgers.create("0f0e0d0c")
+        ledger.record("zone", name="web", id="known")
+        built = host.build(ledger, small_plan(tmp_path))
+        host.xenstore.write("/local/domain/12/name", "old")
+        core = SimpleNamespace(
+            settings=Settings(host.run, state),
+            zones={"known": SimpleNamespace(id="known")},
+            ledgers=host.ledgers,
+            edge=SimpleNamespace(hypervisor=host.hypervisor(), xenstore=host.xenstore, stores=(host.store,)),
+        )
+        reply = asyncio.run(Checker(core)())  # type: ignore[arg-type]
+        shared = ("netns", "process", "mount", "vif", "loop")  # other tests of this machine have some
+        found = {(finding.kind, finding.what) for finding in reply.findings if finding.kind not in shared}
+        assert found == {
+            ("xenstore", "/local/domain/12"),
+            ("file", str(host.run / "net" / "old")),
+            ("file", str(state / "logs" / "forgotten")),
+        }
+        assert all(finding.problem and finding.remedy for finding in reply.findings if finding.kind not in shared)
+        assert (reply.looked_at["domains"], reply.looked_at["ledgers"]) == (1, 1)
+        assert list(reply.unseen) == []
+        built.destroy()

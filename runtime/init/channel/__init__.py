@@ -10,8 +10,8 @@ A session, as seen on the wire:
   host -> guest   CREDIT of stream 0                                   the link's credit, see below
   then            OPEN, DATA, EOF, EVENT, RESULT, CREDIT, CANCEL, NOTE as they come
 
-An agent that begins anew may ask for a session: its greeting with the session "". A parser that lost the framing says so
-(frames.LOST); the guest then tells it in a NOTE {"event":"lost","sentence":…}, and the host begins another session.
+An agent that begins anew may ask for a session: its greeting with the session "". A parser that lost the framing says
+so (frames.LOST); the guest then tells it in a NOTE {"event":"lost","sentence":…}, and the host begins another session.
 
 Two credits count. That of a (stream, fd) is of payload bytes, starts at 65,536 each way, and is given as the receiver
 consumes. That of the link (stream 0, fd 0) is of all bytes the guest writes behind its HELLO, starts at 0, and is given

@@ -231,7 +231,7 @@ def _open(path: str, flags: int = 0) -> int:
     except PermissionError as error:
         raise NotOnXen(path, got="no permission", hint="booting zones needs root") from error
     except OSError as error:
-        hint = "is this a control domain, with the modules xen-privcmd and xen-evtchn loaded?"
+        hint = "is this a control domain, with the modules xen-privcmd, xen-evtchn and xen-gntdev loaded?"
         raise NotOnXen(path, got=os.strerror(error.errno or 0), hint=hint) from error
 
 

@@ -24,9 +24,13 @@ class Ring:
     def __init__(self, page: memoryview) -> None:
         self._page = page
         self._words = page.cast("I")  # one aligned 32-bit access per index
+        self.was_full = False
 
     def take_output(self) -> tuple[bytes, bool]:
-        """What the guest has written; True when its indices made no sense and were reset."""
+        """What the guest has written; True when its indices made no sense and were reset.
+
+        Effects: was_full says whether the guest may have seen a full ring, and waits to be told that there is room.
+        """
         consumed, produced = self._get(rings.CONSOLE_OUT_CONS), self._get(rings.CONSOLE_OUT_PROD)
         length = produced - consumed & 0xFFFFFFFF
         if length > rings.CONSOLE_OUT_BYTES:
@@ -39,6 +43,7 @@ class Ring:
             data = bytes(head) + bytes(tail)
         # x86 keeps loads before later stores, so the guest cannot refill what has not been copied.
         self._set(rings.CONSOLE_OUT_CONS, produced)
+        self.was_full = self._get(rings.CONSOLE_OUT_PROD) - consumed & 0xFFFFFFFF >= rings.CONSOLE_OUT_BYTES
         return data, False
 
     def put_input(self, data: bytes) -> int:
@@ -101,7 +106,9 @@ class RingEnd:
     def take(self) -> tuple[bytes, bool]:
         """What the guest has written, at most the ring; True where its indices made no sense."""
         data, lost = self._ring.take_output()
-        if data or lost:
+        if lost or (data and self._ring.was_full):
+            # Not for each piece: nobody waits, and Linux slows down an event channel that rings for nothing
+            # (XEN_EOI_FLAG_SPURIOUS in domU_read_console).
             self._channel.notify()
         return data, lost
 
@@ -109,7 +116,6 @@ class RingEnd:
         """Give the guest input; how much of it there was room for. When it makes room, it rings."""
         given = self._ring.put_input(data)
         if given:
-            # Only then: Linux takes a ring without a change for a spurious one, and slows them down.
             self._channel.notify()
         return given
 

@@ -273,7 +273,7 @@ class Watch:
         try:
             client.ack(Op.WATCH, self._path + NUL, self._token + NUL)
         except PyXSError as problem:
-            client.router.unsubscribe(self._token, self)
+            client.router.monitors.pop(self._token, None)
             raise _fault(path, problem) from problem
 
     def put(self, path: bytes | None) -> None:
@@ -311,8 +311,7 @@ class Watch:
             self._client.ack(Op.UNWATCH, self._path + NUL, self._token + NUL)
         except PyXSError:
             pass  # gone with its connection
-        if self in self._client.router.monitors.get(self._token, ()):
-            self._client.router.unsubscribe(self._token, self)
+        self._client.router.monitors.pop(self._token, None)  # the token is this watch's alone
 
     def __enter__(self) -> Watch:
         return self

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import sys
 import xml.etree.ElementTree as ElementTree
 from pathlib import Path
@@ -10,6 +11,7 @@ import pytest
 
 sys.path.append(str(Path(__file__).parent))
 
+import channel
 import pictures
 from bench_pipeline import measure
 from place import Place
@@ -57,3 +59,9 @@ def test_pictures_are_xml_whatever_the_names_are() -> None:
     trace = Trace(1.0, [("<layer>", 0.1, 0.9)], {"a&b": [(0.5, 1.0), (1.0, 2.0)]})
     for picture in (pictures.stacked("<t>", "&", stacks), pictures.timeline("<t>", "&", trace)):
         assert ElementTree.fromstring(picture).tag.endswith("svg")
+
+
+def test_the_channels_bench_measures_without_a_zone() -> None:
+    found = asyncio.run(channel.without_a_zone(trips=3, size=100_096))
+    assert sorted(found) == ["echo_mb_s", "from_zone_mb_s", "ping_median_s", "ping_slowest_of_100_s", "to_zone_mb_s"]
+    assert all(value > 0 for value in found.values())

@@ -31,13 +31,16 @@ class AgentFault(RuntimeFault):
 
 
 class Transport(Protocol):
-    """Carries bytes. All of it is called in the loop's thread, and calls its receiver there."""
+    """Carries bytes. All of it but close() is called in the loop's thread, and calls its receiver there."""
 
     def start(self, receiver: Receiver) -> None:
         """Give bytes to `receiver` from now on; it hears connected() or disconnected() at once, if one is so."""
 
     def write(self, data: bytes) -> int:
         """How many bytes there was room for. After fewer than all, the receiver hears writable()."""
+
+    def close(self) -> None:
+        """Let go. May block, and so is called in another thread. Twice is fine."""
 
 
 class Stream(Protocol):

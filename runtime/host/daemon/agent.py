@@ -19,8 +19,3 @@ class AgentLink(Agent, Protocol):
 
 
 OpenLink = Callable[[Domain], Awaitable[AgentLink | None]]
-
-
-async def no_link(domain: Domain) -> AgentLink | None:
-    """For zones without an agent channel."""
-    return None

@@ -37,8 +37,8 @@ async def ready(core: Core, zone: Zone, run: Run) -> None:
     run.ready, zone.ready = True, core.clock.now()
     if zone.state is State.RUNNING:
         zone.state = State.READY
-    await core.save(zone, "zone.ready")
     zone.say("workload")
+    await core.save(zone, "zone.ready")
 
 
 async def take_state(core: Core, zone: Zone, run: Run, state: ZoneState) -> None:
@@ -84,19 +84,33 @@ async def follow_agent(core: Core, zone: Zone, run: Run, link: AgentLink) -> Non
             notes.put_nowait(note)
 
     link.on_note(noted)
-    greeter = asyncio.ensure_future(_greet(core, zone, run, link))
-    try:
+
+    async def take_notes() -> None:
         while True:
             await take_note(core, zone, run, await notes.get())
-    finally:
-        greeter.cancel()
+
+    await asyncio.gather(take_notes(), _greet(core, zone, run, link))
 
 
 async def _greet(core: Core, zone: Zone, run: Run, link: AgentLink) -> None:
-    """Once for each session: it is told by its HELLO what there is."""
-    await link.connected.wait()
+    """Each session begins with what there is: notes of the time between two sessions are in it."""
+    known: Json | None = None
+    while True:
+        await link.connected.wait()
+        if link.hello is not known:
+            known = link.hello
+            await _take_hello(core, zone, run, known)
+        await core.clock.sleep(_LOOK_AGAIN_S)
+
+
+async def _take_hello(core: Core, zone: Zone, run: Run, hello: Json) -> None:
+    boot = hello.get("boot")
+    if isinstance(boot, Mapping):
+        run.zone_timings = {
+            str(name)[:_MAX_WORD]: float(at) for name, at in boot.items() if isinstance(at, (int, float))
+        }
     zone.changes.tell()
-    for container in _list(link.hello.get("containers")):
+    for container in _list(hello.get("containers")):
         if container.get("id") == MAIN:
             await _main_is(core, zone, run, container)
         for heard in core.note_takers:

@@ -112,7 +112,7 @@ async def _booted(core: Core, zone: Zone, request: BootRequest) -> None:
     if not _up(zone):
         raise failure(zone, "ended before it ran")
     if request.until_ready or request.until_ports_answer:
-        await _until_ready(core, zone, None)
+        await _until_ready(core, zone, None, patient=False)
     if request.until_ports_answer:
         await _until_ports(core, zone, None)
     zone.say("ready")
@@ -123,9 +123,10 @@ def _up(zone: Zone) -> bool:
 
 
 def _ran(zone: Zone) -> bool:
-    """Does its workload run, or has it?"""
-    run = zone.run or zone.last
-    return run.ready if run else bool(zone.ready)
+    """Does its workload run? Or has it, in the last run of a zone that has ended?"""
+    if zone.run is not None:
+        return zone.run.ready
+    return bool(zone.ready) and not zone.state.live
 
 
 def _given_up(zone: Zone) -> bool:
@@ -259,9 +260,17 @@ async def _in_time(core: Core, zone: Zone, predicate: object, what: str, timeout
         raise WaitTimeout(f"zone {zone.name}", got=f"it has not {what} within {timeout_s:g} s")
 
 
-async def _until_ready(core: Core, zone: Zone, timeout_s: float | None) -> None:
-    await _in_time(core, zone, lambda: _ran(zone) or _given_up(zone), "started its workload", timeout_s)
-    if not _ran(zone):
+async def _until_ready(core: Core, zone: Zone, timeout_s: float | None, *, patient: bool = True) -> None:
+    """patient: a zone that comes again is waited for; otherwise it is its first run that counts."""
+
+    def ran() -> bool:
+        return _ran(zone) or (not patient and bool(zone.ready))
+
+    def decided() -> bool:
+        return ran() or not zone.state.live or (not patient and _given_up(zone))
+
+    await _in_time(core, zone, decided, "started its workload", timeout_s)
+    if not ran():
         raise failure(zone, "ended before its workload ran")
 
 

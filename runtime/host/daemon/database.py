@@ -62,7 +62,11 @@ class Database:
         self._thread = ThreadPoolExecutor(1, "database")
         try:
             self._connection = self._thread.submit(self._open).result()
-            self.id = self._thread.submit(self._identify).result()
+            try:
+                self.id = self._thread.submit(self._identify).result()
+            except BaseException:
+                self._thread.submit(self._connection.close)
+                raise
         except BaseException:
             self._thread.shutdown()
             raise

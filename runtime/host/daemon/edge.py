@@ -28,7 +28,8 @@ from runtime.boot.teardown import teardown as teardown_domain
 from runtime.boot.watch import Deaths
 from runtime.boot.xenstore import Watch, XenStore
 from runtime.host import sources
-from runtime.host.daemon.agent import OpenLink, no_link
+from runtime.host.agentlink.link import open_link
+from runtime.host.daemon.agent import OpenLink
 from runtime.host.ledger import Ledger, Record
 from runtime.host.loops import LoopDevice
 from runtime.net.addresses import ZoneAddresses
@@ -77,7 +78,7 @@ class Edge:
     stores: tuple[Path, ...] = ()
     deny: tuple[str, ...] = ()
     disk_wait_s: float = 0.0
-    open_link: OpenLink = no_link
+    open_link: OpenLink = open_link
     make_network: MakeNetwork = ZoneNetwork
     attendant: Attendant | None = None
     engines: EngineSupervisor | None = None

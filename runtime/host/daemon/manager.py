@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.oci import Descriptor, Digest
+from runtime.boot.attend import LoopAttendant
 from runtime.boot.model import Domid
 from runtime.errors import RuntimeFault
 from runtime.host.daemon import (
@@ -84,6 +85,8 @@ class Manager:
     async def start(self) -> None:
         """Open the state, adopt what runs, end what is unfinished, boot what the restart policies say."""
         settings = self._settings
+        if self._edge.attendant is None:
+            self._edge.attendant = LoopAttendant(asyncio.get_running_loop())
         settings.run_dir.mkdir(parents=True, exist_ok=True, mode=0o755)
         settings.state_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
         database = await asyncio.to_thread(Database, settings.state_dir / "zones.sqlite")
@@ -92,8 +95,9 @@ class Manager:
         core.deaths = await core.thread(self._edge.deaths, self._died)
         if database.damaged is not None:
             await core.tell("host.state-damaged", kept_as=str(database.damaged))
-        await adopt.recover(core)
         await self.workloads.load()
+        await adopt.recover(core)
+        await self.workloads.settle()
         core.background(ending.reap(core))
 
     async def close(self, *, end_zones: bool = False) -> None:

@@ -60,14 +60,18 @@ class Workloads:
         core.run_enders.append(self.run_ended)
 
     async def load(self) -> None:
-        """Those of zones that are adopted; of others nothing is left."""
+        """Those there were; before zones are adopted, as their agents tell at once what became of their containers."""
         for columns in await self._core.database.read(rows.SELECT_WORKLOADS):
             info, uuid = rows.workload_row(columns)
-            if info.zone_id not in self._core.zones:
-                continue
-            workload = self.all[info.id] = Workload(info, uuid)
-            run = self._core.zones[info.zone_id].run
-            if (run is None or run.uuid != uuid) and info.state not in _ENDED:
+            self.all[info.id] = Workload(info, uuid)
+
+    async def settle(self) -> None:
+        """After zones are adopted: of those in other zones nothing is left."""
+        for workload in list(self.all.values()):
+            zone = self._core.zones.get(workload.info.zone_id)
+            if zone is None:
+                self.all.pop(workload.id)
+            elif (zone.run is None or zone.run.uuid != workload.uuid) and workload.info.state not in _ENDED:
                 await self._become(workload, WorkloadState.FAILED, error="its zone ended")
 
     def find(self, ref: str) -> Workload:
@@ -106,7 +110,7 @@ class Workloads:
         except BaseException as error:
             with contextlib.suppress(RuntimeFault):
                 await self._give_back(zone, workload)
-            await self._become(workload, WorkloadState.FAILED, error=str(error))
+            await self._become(workload, WorkloadState.FAILED, error=str(error) or type(error).__name__)
             raise
 
     async def start(self, workload: Workload) -> WorkloadInfo:

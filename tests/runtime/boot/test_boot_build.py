@@ -422,17 +422,35 @@ def test_running_domain_is_adopted_from_its_records(plan: DomainPlan, xenstored:
     adopted = domain.adopt(ledger.records, Hypervisor(xen), built.xenstore)
     assert adopted is not None
     assert (adopted.domid, adopted.name, adopted.vif_name) == (built.domid, "web", "vif1.0")
+    assert adopted.channel is not None
     end(adopted)
     assert xen.leftovers() == []
     assert domain.adopt(ledger.records, Hypervisor(xen), built.xenstore) is None
-    with pytest.raises(TeardownFault, match="not finished"):
-        domain.adopt(ledger.records[:1], Hypervisor(recreate(xen)), built.xenstore)
+    recreate(xen)
+    for unfinished in (ledger.records[:1], ledger.records[:3]):
+        with pytest.raises(TeardownFault, match="not finished"):
+            domain.adopt(unfinished, Hypervisor(xen), built.xenstore)
 
 
-def recreate(xen: FakeXen) -> FakeXen:
-    """A Xen on which a domain of that uuid exists but nothing else was done."""
+def test_a_domain_without_an_agent_channel_has_no_nodes_of_one(
+    plan: DomainPlan, xenstored: FakeXenstored, tmp_path: Path
+) -> None:
+    plan = plan_domain(dataclasses.replace(plan.spec, agent_channel=False), plan.kernel)
+    xen, ledger = FakeXen(), Ledger()
+    built = build_one(plan, xen, xenstored, tmp_path, ledger)
+    assert built.channel is None
+    assert [record["kind"] for record in ledger.records] == ["domain", "xenstore", "console"]
+    assert not [path for path in xenstored.below("/local/domain") if "console" in path]
+    built.console.close()
+    adopted = domain.adopt(ledger.records, Hypervisor(xen), built.xenstore)
+    assert adopted is not None
+    assert adopted.channel is None
+    end(adopted)
+
+
+def recreate(xen: FakeXen) -> None:
+    """A domain of that uuid exists, but nothing else was done."""
     Hypervisor(xen).create_domain(UUID, max_vcpus=1)
-    return xen
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import struct
 from array import array
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from support.hypervisor import FakeXen
 from runtime.boot import doors, privcmd
 from runtime.boot.doors import Hypervisor
 from runtime.boot.errors import HypervisorFault, NotOnXen
-from runtime.boot.model import Domid
+from runtime.boot.model import Domid, GrantRef
 
 UUID = "0f0e0d0c-0b0a-4908-8706-050403020100"
 
@@ -102,3 +103,53 @@ def test_populate_asks_in_batches_and_stops_at_the_first_short_one(monkeypatch: 
     assert len(mfns) == 6
     assert [xen.domains[domid].p2m[512 * i] for i in range(6)] == list(mfns)
     assert xen.calls.count("populate_physmap") == 2
+
+
+@pytest.fixture
+def plain_door(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> privcmd.Privcmd:
+    """A door of plain files: mappings are real, ioctls are not."""
+    for name in ("privcmd", "hypercall", "gntdev"):
+        (tmp_path / name).write_bytes(bytes(4096) + b"granted!" * 512)
+        monkeypatch.setattr(privcmd, f"_{name.upper()}", str(tmp_path / name))
+    return privcmd.Privcmd()
+
+
+def test_a_grant_is_mapped_where_the_driver_says_and_given_back(
+    plain_door: privcmd.Privcmd, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[tuple[int, bytes]] = []
+
+    def ioctl(descriptor: int, number: int, data: bytearray, mutate: bool) -> int:
+        asked.append((number, bytes(data)))
+        if number == 0x184700:
+            data[8:16] = (4096).to_bytes(8, "little")
+        else:
+            assert "gntdev" not in Path("/proc/self/maps").read_text(), "unmapped before the place is given back"
+        return 0
+
+    monkeypatch.setattr(privcmd.fcntl, "ioctl", ioctl)
+    with plain_door.map_grant(Domid(3), GrantRef(9)) as view:
+        assert bytes(view[:8]) == b"granted!"
+        view[:4] = b"GRAN"
+    assert (tmp_path / "gntdev").read_bytes()[4096:4104] == b"GRANted!"
+    assert asked == [
+        (0x184700, struct.pack("<IIQII", 1, 0, 0, 3, 9)),
+        (0x104701, struct.pack("<QII", 4096, 1, 0)),
+    ]
+    plain_door.close()
+
+
+def test_a_grant_that_is_none_is_told_and_nothing_stays_mapped(plain_door: privcmd.Privcmd) -> None:
+    with pytest.raises(HypervisorFault, match="map grant 9 of domain 3"), plain_door.map_grant(Domid(3), GrantRef(9)):
+        pass
+    assert "gntdev" not in Path("/proc/self/maps").read_text()
+    plain_door.close()
+
+
+def test_without_gntdev_domains_can_be_built_and_the_first_grant_says_why(
+    plain_door: privcmd.Privcmd, tmp_path: Path
+) -> None:
+    (tmp_path / "gntdev").unlink()
+    with pytest.raises(NotOnXen, match="gntdev: No such file"), plain_door.map_grant(Domid(3), GrantRef(9)):
+        pass
+    plain_door.close()

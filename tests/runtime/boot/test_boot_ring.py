@@ -51,3 +51,12 @@ def test_input_indices_without_sense_take_nothing() -> None:
     before = bytes(guest.page)
     assert Ring(memoryview(guest.page)).put_input(b"x") == 0
     assert bytes(guest.page) == before
+
+
+@pytest.mark.parametrize(("size", "full"), [(1, False), (2047, False), (2048, True)])
+def test_only_a_guest_that_saw_a_full_ring_may_wait(size: int, full: bool) -> None:
+    guest = Guest()
+    ring = Ring(memoryview(guest.page))
+    guest.say(b"x" * size)
+    ring.take_output()
+    assert ring.was_full == full

@@ -64,7 +64,10 @@ def test_the_code_disk_has_what_dom0_imports_and_neither_lab_nor_tests() -> None
     files = codedisk.code_files()
     wanted = {"runtime/host/dom0/start.py", "runtime/host/zoned.py", "runtime/host/wire.py", "pipeline/errors.py"}
     assert wanted | {"pipeline/__init__.py", "pyxs/client.py"} <= set(files)
-    assert not [name for name in files if name.startswith(("runtime/host/lab/", "runtime/init/agent/", "tests/"))]
+    assert not [name for name in files if name.startswith(("runtime/host/lab/", "tests/"))]
+    of_the_zone = {name for name in files if name.startswith("runtime/init/")}
+    assert all(name.startswith(("runtime/init/channel/", "runtime/init/__init__")) for name in of_the_zone)
+    assert "runtime/init/channel/frames.py" in of_the_zone
 
 
 def test_every_module_of_the_project_that_dom0s_zoned_imports_is_on_the_disk(tmp_path: Path) -> None:

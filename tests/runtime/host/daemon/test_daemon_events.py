@@ -1,0 +1,113 @@
+"""Events: in order, resumable, for slow readers and over restarts of zoned."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+from support.daemonworld import Host, run
+
+from runtime.host.daemon import rows
+from runtime.host.daemon.errors import BadToken
+from runtime.host.daemon.model import Event
+
+
+async def collect(events: Any) -> list[Event]:
+    return [event async for event in events]
+
+
+def test_events_tell_a_life_in_order(host: Host) -> None:
+    async def work() -> None:
+        manager = await host.start()
+        await manager.boot(host.request(until_ready=True))
+        await manager.stop("web")
+        await manager.remove("web")
+        found = await collect(manager.events(from_start=True, follow=False))
+        assert [event.kind for event in found] == [
+            *("zone.queued", "zone.creating", "zone.running", "zone.ready"),
+            *("zone.stopping", "zone.exited", "zone.removed"),
+        ]
+        assert {event.zone for event in found} == {"web"} and found[5].attributes["code"] == "143"
+        await host.stop()
+
+    run(work())
+
+
+def test_reader_resumes_behind_its_token_even_in_another_zoned(host: Host) -> None:
+    async def work() -> None:
+        manager = await host.start()
+        await manager.boot(host.request(until_ready=True))
+        before = await collect(manager.events(from_start=True, follow=False))
+        await host.kill()
+        manager = await host.start()
+        await manager.stop("web")
+        after = await collect(manager.events(since=before[-1].token, follow=False))
+        assert [event.kind for event in after] == ["zone.adopted", "zone.stopping", "zone.exited"]
+        assert await collect(manager.events(since=after[-1].token, follow=False)) == []
+        await host.stop()
+
+    run(work())
+
+
+def test_follower_gets_what_comes_and_only_of_its_zone(host: Host) -> None:
+    async def work() -> None:
+        manager = await host.start()
+        await manager.boot(host.request("other", until_ready=True))
+        zone = await manager.boot(host.request("web", until_ready=True))
+        events = manager.events(zone="web")
+        waiting = asyncio.ensure_future(anext(events))
+        await asyncio.sleep(0.05)
+        await manager.stop("other")
+        await manager.stop("web")
+        first = await waiting
+        assert (first.kind, first.zone_id) == ("zone.stopping", zone.id)
+        assert (await anext(events)).kind == "zone.exited"
+        await host.stop()
+
+    run(work())
+
+
+def test_slow_reader_loses_nothing(host: Host) -> None:
+    async def work() -> None:
+        manager = await host.start()
+        events = manager.events(from_start=True)
+        for number in range(700):
+            await manager.core.tell("test", None, number=str(number))
+        found = [await anext(events) for _ in range(700)]
+        assert [event.attributes["number"] for event in found] == [str(number) for number in range(700)]
+        await host.stop()
+
+    run(work())
+
+
+def test_events_are_bounded_and_a_token_before_them_says_so(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def work() -> None:
+        monkeypatch.setattr(rows, "EVENTS_KEPT", 10)
+        manager = await host.start()
+        await manager.core.tell("first")
+        (first,) = await collect(manager.events(from_start=True, follow=False))
+        for _ in range(30):
+            await manager.core.tell("more")
+        assert len(await collect(manager.events(from_start=True, follow=False))) == 10
+        with pytest.raises(BadToken, match="expected one whose successors are kept"):
+            await collect(manager.events(since=first.token, follow=False))
+        await host.stop()
+
+    run(work())
+
+
+@pytest.mark.parametrize("token", ["", "x", "-", "00000000-1", "{id}-", "{id}-x", "{id}--1", "{id}-999"])
+def test_tokens_of_others_are_refused(host: Host, token: str) -> None:
+    async def work() -> None:
+        manager = await host.start()
+        await manager.core.tell("one")
+        given = token.format(id=manager.core.database.id)
+        if not given:
+            assert await collect(manager.events(since=given, follow=False)) == []
+        else:
+            with pytest.raises(BadToken, match="a token of this host"):
+                await collect(manager.events(since=given, follow=False))
+        await host.stop()
+
+    run(work())

@@ -1,0 +1,398 @@
+"""Whole lives of zones on a simulated host."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from typing import Any
+
+import pytest
+from support.daemonworld import Host, run
+from support.fakeguest import CRASH, Guest
+
+from pipeline.bundle.model import Process
+from runtime.errors import RuntimeFault
+from runtime.host.daemon.errors import (
+    BadRequest,
+    BootCancelled,
+    NameTaken,
+    NotEnough,
+    UnknownZone,
+    WaitTimeout,
+    WrongState,
+    ZoneFailed,
+)
+from runtime.host.daemon.model import PortRule, RestartPolicy, State, Update
+
+
+def test_zone_boots_runs_and_stops(host: Host) -> None:
+    async def work() -> None:
+        manager = await host.start()
+        stages: list[str] = []
+        zone = await manager.boot(host.request(until_ready=True), lambda progress: stages.append(progress.stage))
+        assert zone.state is State.READY and zone.domid in host.xen.domains and zone.agent
+        assert {"queued", "plan", "network", "build", "wire", "running", "workload", "ready"} <= set(stages)
+        assert stages.index("plan") < stages.index("build") < stages.index("wire") < stages.index("running")
+        assert host.did.index("web: network made") < host.did.index(f"web: attached vif{zone.domid}.0")
+        assert zone.zone_timings == {"init": 0.1, "workload": 0.2}
+        stopped = await manager.stop("web")
+        assert stopped.state is State.EXITED and stopped.exit is not None
+        assert (stopped.exit.code, stopped.exit.text) == (143, "killed by SIGTERM")
+        assert [other.name for other in manager.list_zones()] == ["web"] and not manager.list_zones(all=False)
+        assert host.leftovers() == []
+        await manager.remove("web")
+        assert manager.list_zones() == []
+        await host.stop()
+
+    run(work())
+
+
+@pytest.mark.parametrize(
+    ("how", "code", "text"),
+    [
+        (lambda guest: guest.exit("code 3"), 3, "exit code 3"),
+        (lambda guest: guest.exit("signal 11"), 139, "killed by SIGSEGV"),
+        (lambda guest: guest.exit("", reason=CRASH, tell=False), 255, "the zone's kernel ended: crash"),
+        (lambda guest: guest.exit("failed command-127 /nope: not found", tell=True), 127, "/nope: not found"),
+        (lambda guest: guest.die(), 255, "its domain ended (poweroff) without a word of its workload"),
+    ],
+    ids=["code", "signal", "crash", "failed", "silent"],
+)
+@pytest.mark.parametrize("agent", [True, False], ids=["agent", "xenstore"])
+def test_end_is_told_apart(host: Host, how: Any, code: int, text: str, agent: bool) -> None:
+    async def work() -> None:
+        host.has_agents = agent
+        manager = await host.start()
+        await manager.boot(host.request())
+        how(host.guest())
+        zone = await manager.wait("web")
+        assert zone.exit is not None and (zone.exit.code, zone.exit.text) == (code, text)
+        assert host.leftovers() == []
+        await host.stop()
+
+    run(work())
+
+
+def test_oom_is_seen_in_the_exit(host: Host) -> None:
+    async def work() -> None:
+        manager = await host.start()
+        await manager.boot(host.request(until_ready=True))
+        guest = host.guest()
+        guest.note("oom", container="main", kills=1)
+        guest.note("exit", container="main", signal=9, oom=True)
+        guest.die()
+        zone = await manager.wait("web")
+        assert zone.exit is not None and zone.exit.oom and "out of memory" in zone.exit.text
+        kinds = [event.kind async for event in manager.events(from_start=True, follow=False)]
+        assert "zone.oom" in kinds
+        await host.stop()
+
+    run(work())
+
+
+@pytest.mark.parametrize(
+    "name", ["../etc", "", "a b", "-x", "x" * 255, "žóna", "a\nb", "Domain-0", "domain-0", "a/b", "x" * 64]
+)
+def test_names_that_are_no_names_are_refused(host: Host, name: str) -> None:
+    async def work() -> None:
+        manager = await host.start()
+        with pytest.raises(BadRequest, match="zone"):
+            await manager.boot(host.request(name))
+        assert not host.steps or "commit" not in host.steps[-1] or not manager.list_zones()
+        await host.stop()
+
+    run(work())
+
+
+def test_name_of_a_live_zone_is_taken_and_that_of_an_ended_one_free(host: Host) -> None:
+    async def work() -> None:
+        manager = await host.start()
+        first = await manager.boot(host.request())
+        with pytest.raises(NameTaken, match=r"zone web: .*got one that is"):
+            await manager.boot(host.request())
+        host.guest().exit()
+        await manager.wait("web")
+        second = await manager.boot(host.request())
+        assert second.id != first.id and len(manager.list_zones()) == 1
+        await host.stop(end_zones=True)
+
+    run(work())
+
+
+def test_many_boots_of_one_name_make_one_zone(host: Host) -> None:
+    async def work() -> None:
+        manager = await host.start()
+        results = await asyncio.gather(*(manager.boot(host.request()) for _ in range(8)), return_exceptions=True)
+        assert [type(result) for result in results].count(NameTaken) == 7
+        assert len([domid for domid in host.xen.domains if domid]) == 1
+        await host.stop(end_zones=True)
+        assert host.leftovers() == []
+
+    run(work())
+
+
+def test_references_are_names_ids_and_their_starts(host: Host) -> None:
+    async def work() -> None:
+        manager = await host.start()
+        zone = await manager.boot(host.request("webserver"))
+        for ref in ("webserver", zone.id, zone.id[:8]):
+            assert (await manager.get(ref)).id == zone.id
+        with pytest.raises(UnknownZone, match=r"zone websever: .*did you mean webserver\?"):
+            await manager.get("websever")
+        with pytest.raises(UnknownZone):
+            await manager.get(zone.id[:2])
+        await host.stop(end_zones=True)
+
+    run(work())
+
+
+def test_twenty_zones_wait_their_turn_and_all_run(host: Host) -> None:
+    async def work() -> None:
+        host.build_gate = threading.Event()
+        manager = await host.start()
+        boots = [asyncio.create_task(manager.boot(host.request(f"z{n}"))) for n in range(20)]
+        for _ in range(2):
+            await asyncio.to_thread(host.building.acquire, True, 20)
+        assert not host.building.acquire(blocking=False), "a third domain was being built"
+        states = [zone.state for zone in manager.list_zones()]
+        assert len(states) == 20 and states.count(State.QUEUED) == 16
+        host.build_gate.set()
+        zones = await asyncio.gather(*boots)
+        assert len({zone.domid for zone in zones}) == 20
+        assert len({zone.addresses for zone in zones}) == 20
+        await asyncio.gather(*(manager.stop(zone.id) for zone in zones))
+        assert host.leftovers() == []
+        await host.stop()
+
+    run(work())
+
+
+def test_queue_is_bounded(host: Host) -> None:
+    async def work() -> None:
+        host.build_gate = threading.Event()
+        manager = await host.start(queue=3)
+        boots = [asyncio.create_task(manager.boot(host.request(f"z{n}"))) for n in range(3)]
+        await asyncio.to_thread(host.building.acquire, True, 20)
+        with pytest.raises(NotEnough, match="3 zones at most to wait"):
+            await manager.boot(host.request("one-more"))
+        host.build_gate.set()
+        await asyncio.gather(*boots)
+        await host.stop(end_zones=True)
+
+    run(work())
+
+
+def test_memory_is_promised_before_anything_is_built(host: Host) -> None:
+    async def work() -> None:
+        host.build_gate = threading.Event()
+        host.xen.free = host.xen.total = 130 << 8  # two zones of 48 MiB, not three
+        manager = await host.start()
+        boots = [asyncio.create_task(manager.boot(host.request(f"z{n}"))) for n in range(2)]
+        for _ in range(2):
+            await asyncio.to_thread(host.building.acquire, True, 20)
+        before = list(host.steps)
+        with pytest.raises(NotEnough, match="50 MiB of free memory in Xen, got 130 MiB, 100 MiB of them promised"):
+            await manager.boot(host.request("third"))
+        assert host.steps == before and len(manager.list_zones()) == 2
+        host.build_gate.set()
+        await asyncio.gather(*boots)
+        await manager.stop("z0")
+        await manager.boot(host.request("third"))
+        await host.stop(end_zones=True)
+
+    run(work())
+
+
+@pytest.mark.parametrize("forget", [True, False], ids=["cancelled", "stopped"])
+def test_boot_that_is_called_off_while_it_builds_leaves_nothing(host: Host, forget: bool) -> None:
+    async def work() -> None:
+        host.build_gate = threading.Event()
+        manager = await host.start()
+        boot = asyncio.create_task(manager.boot(host.request()))
+        await asyncio.to_thread(host.building.acquire, True, 20)
+        if forget:
+            boot.cancel()
+        else:
+            stop = asyncio.create_task(manager.stop("web"))
+        await asyncio.sleep(0)
+        host.build_gate.set()
+        with pytest.raises(asyncio.CancelledError if forget else BootCancelled):
+            await boot
+        if not forget:
+            assert (await stop).state is State.EXITED
+        assert "unpause" not in host.steps
+        assert host.leftovers() == []
+        assert [zone.name for zone in manager.list_zones()] == ([] if forget else ["web"])
+        await host.stop()
+
+    run(work())
+
+
+def test_failed_network_takes_the_domain_down_and_says_why(host: Host) -> None:
+    async def work() -> None:
+        manager = await host.start()
+        host.network_fails = RuntimeFault("network", got="no")
+        with pytest.raises(RuntimeFault, match="network: no"):
+            await manager.boot(host.request())
+        assert host.leftovers() == []
+        (zone,) = manager.list_zones()
+        assert zone.state is State.FAILED and zone.exit is not None and zone.exit.text == "network: no"
+        host.network_fails = None
+        assert (await manager.boot(host.request())).state.up
+        await host.stop(end_zones=True)
+
+    run(work())
+
+
+def test_boot_until_ready_fails_with_the_zones_last_words(host: Host) -> None:
+    class Dying(Guest):
+        def started(self) -> None:
+            self.exit("failed command-127 /serve: no such file")
+
+    async def work() -> None:
+        host.make_guest = Dying
+        manager = await host.start()
+        with pytest.raises(ZoneFailed, match="/serve: no such file"):
+            await manager.boot(host.request(until_ready=True, restart=RestartPolicy("always")))
+        (zone,) = manager.list_zones()
+        assert zone.state is State.FAILED and zone.exit is not None and zone.exit.code == 127
+        assert host.leftovers() == []
+        await host.stop()
+
+    run(work())
+
+
+def test_zone_that_does_not_stop_is_ended_by_force(host: Host) -> None:
+    async def work() -> None:
+        manager = await host.start()
+        await manager.boot(host.request(process=Process(("/x",), (), stop_timeout_s=600)))
+        host.guest().stops_when_asked = False
+        slow = asyncio.create_task(manager.stop("web"))
+        while manager.list_zones()[0].state is not State.STOPPING:
+            await asyncio.sleep(0.01)
+        zone = await manager.stop("web", 0)  # somebody lost patience
+        assert zone.exit is not None and zone.exit.code == 137
+        assert (await slow).state is State.EXITED
+        assert host.leftovers() == []
+        await host.stop()
+
+    run(work())
+
+
+def test_kill_goes_to_the_workload_and_zero_to_the_domain(host: Host) -> None:
+    async def work() -> None:
+        manager = await host.start()
+        await manager.boot(host.request(until_ready=True))
+        await manager.kill("web", 10)
+        assert ("kill", {"id": "main", "signal": 10, "all": False}) in host.guest().calls
+        zone = await manager.kill("web", 0)
+        assert zone.state is State.EXITED and zone.exit is not None and zone.exit.code == 137
+        with pytest.raises(WrongState, match="it is exited"):
+            await manager.kill("web", 9)
+        await host.stop()
+
+    run(work())
+
+
+def test_remove_flag_forgets_the_zone_with_its_logs(host: Host) -> None:
+    async def work() -> None:
+        manager = await host.start()
+        zone = await manager.boot(host.request(until_ready=True, remove=True))
+        waiting = asyncio.create_task(manager.wait("web"))
+        await asyncio.sleep(0)
+        host.guest().exit("code 7")
+        ended = await waiting
+        assert ended.exit is not None and ended.exit.code == 7
+        while manager.list_zones() or (host.path / "state" / "logs" / zone.id).exists():
+            await asyncio.sleep(0.01)
+        await host.stop()
+
+    run(work())
+
+
+def test_wait_until_ports_answer(host: Host) -> None:
+    async def work() -> None:
+        manager = await host.start()
+        rule = PortRule(80, address="127.0.0.1")
+        zone = await manager.boot(host.request(ports=(rule,), until_ready=True))
+        assert zone.ports[0].port > 0
+        with pytest.raises(WaitTimeout, match="nothing listens on its port 80"):
+            await manager.wait("web", "ports", 0.01)
+        host.answering.add(80)
+        assert (await manager.wait("web", "ports", 20)).name == "web"
+        await host.stop(end_zones=True)
+
+    run(work())
+
+
+def test_update_of_memory_vcpus_policy_and_ports(host: Host) -> None:
+    async def work() -> None:
+        manager = await host.start()
+        await manager.boot(host.request(memory_mib=48, memory_max_mib=96, vcpus_max=2))
+        change = Update(memory_mib=64, vcpus=2, restart=RestartPolicy("always"), add_ports=(PortRule(80),))
+        zone = await manager.update("web", change)
+        assert (zone.memory_mib, zone.vcpus, zone.restart.name, len(zone.ports)) == (64, 2, "always", 1)
+        home = f"/local/domain/{zone.domid}"
+        assert host.xenstored.value(f"{home}/memory/target") == str(64 << 10)
+        assert host.xenstored.value(f"{home}/cpu/1/availability") == "online"
+        with pytest.raises(BadRequest, match="1 to 96, fixed at its start"):
+            await manager.update("web", Update(memory_mib=97))
+        zone = await manager.update("web", Update(remove_ports=zone.ports))
+        assert zone.ports == () and host.networks["web"].listening == []
+        await manager.stop("web")
+        assert (await manager.update("web", Update(memory_mib=128))).memory_max_mib == 128
+        await host.stop()
+
+    run(work())
+
+
+def test_addresses_are_given_again_after_a_zone_ended(host: Host) -> None:
+    async def work() -> None:
+        manager = await host.start()
+        first = (await manager.boot(host.request("one"))).addresses
+        second = (await manager.boot(host.request("two"))).addresses
+        await manager.stop("one")
+        third = (await manager.boot(host.request("three"))).addresses
+        assert first == third != second
+        await host.stop(end_zones=True)
+
+    run(work())
+
+
+def test_reserved_addresses_stay_with_their_reservation(host: Host) -> None:
+    async def work() -> None:
+        manager = await host.start()
+        reservation = await manager.create_reservation()
+        other = await manager.boot(host.request("other"))
+        zone = await manager.boot(host.request("web", reservation=reservation.id))
+        assert zone.addresses == (reservation.ipv4, reservation.ipv6) != other.addresses
+        with pytest.raises(WrongState, match="zone web has its addresses"):
+            await manager.destroy_reservation(reservation.id)
+        await host.stop()
+        manager = await host.start()
+        assert [kept.id for kept in manager.list_reservations()] == [reservation.id]
+        await manager.stop("web")
+        await manager.destroy_reservation(reservation.id)
+        assert manager.list_reservations() == []
+        await host.stop(end_zones=True)
+
+    run(work())
+
+
+def test_teardown_that_xen_does_not_let_finish_is_gone_on_with(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def work() -> None:
+        monkeypatch.setattr("runtime.host.daemon.ending._RETRY_S", 0.01)
+        manager = await host.start()
+        zone = await manager.boot(host.request())
+        host.teardown_fails = RuntimeFault("domain", got="still dying", temporary=True)
+        await manager.stop("web")
+        assert manager.list_zones()[0].state is State.EXITED
+        again = await manager.boot(host.request("other"))
+        assert again.addresses != zone.addresses, "the network of a domain that is still dying was given away"
+        host.teardown_fails = None
+        while manager.core.unfinished:
+            await asyncio.sleep(0.01)
+        await host.stop(end_zones=True)
+        assert host.leftovers() == []
+
+    run(work())

@@ -1,0 +1,166 @@
+"""Restart policies, with time that passes when the test says so."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from support.daemonworld import FakeClock, Host, run
+
+from pipeline.bundle.model import Port
+from runtime.host.daemon import policy
+from runtime.host.daemon.errors import BadRequest
+from runtime.host.daemon.model import ExitStatus, PortRule, RestartPolicy, State
+from runtime.net.errors import PortTaken
+from runtime.net.published import listen_on
+
+GOOD, BAD = ExitStatus(), ExitStatus(1)
+
+
+@pytest.mark.parametrize(
+    ("name", "most", "exit", "restarts", "again"),
+    [
+        ("no", 0, BAD, 0, False),
+        ("on-failure", 0, GOOD, 0, False),
+        ("on-failure", 0, BAD, 1000, True),
+        ("on-failure", 3, BAD, 2, True),
+        ("on-failure", 3, BAD, 3, False),
+        ("on-failure", 0, ExitStatus(137, 9), 0, True),
+        ("on-failure", 0, ExitStatus(crashed=True), 0, True),
+        ("on-failure", 0, ExitStatus(oom=True), 0, True),
+        ("always", 0, GOOD, 1000, True),
+        ("unless-stopped", 0, GOOD, 0, True),
+    ],
+)
+def test_policy_decides_by_exit_and_count(name: str, most: int, exit: ExitStatus, restarts: int, again: bool) -> None:
+    assert policy.comes_again(RestartPolicy(name, most), exit, restarts=restarts) is again
+
+
+def test_pauses_double_to_a_minute_and_begin_anew_after_a_steady_run() -> None:
+    pauses, pause = [], 0.0
+    for _ in range(12):
+        pause = policy.pause_s(pause, ran_s=0.5)
+        pauses.append(pause)
+    assert pauses[:4] == [0.1, 0.2, 0.4, 0.8] and pauses[-1] == 60.0
+    assert policy.pause_s(60.0, ran_s=10.0) == 0.1
+
+
+async def settled(predicate: Callable[[], Any]) -> None:
+    while not predicate():
+        await asyncio.sleep(0.005)
+
+
+def test_failing_zone_comes_again_after_growing_pauses_until_its_retries_are_used_up(host: Host) -> None:
+    async def work() -> None:
+        host.clock = clock = FakeClock()
+        manager = await host.start()
+        await manager.boot(host.request(restart=RestartPolicy("on-failure", 2)))
+        (zone,) = manager.core.zones.values()
+        uuids = [zone.uuid]
+        for pause in (0.1, 0.2):
+            host.guest().exit("code 1")
+            await settled(lambda due=pause: zone.state is State.RESTARTING and clock.waited_for(due))
+            assert host.leftovers() == []
+            clock.pass_time(pause * 0.9)
+            await asyncio.sleep(0.02)
+            assert zone.state is State.RESTARTING, "it came again too early"
+            clock.pass_time(pause * 0.2)
+            await settled(lambda: zone.run is not None and zone.run.up)
+            uuids.append(zone.uuid)
+        assert len(set(uuids)) == 3 and zone.restarts == 2
+        host.guest().exit("code 1")
+        await settled(lambda: not zone.state.live)
+        info = await manager.get("web")
+        assert info.restarts == 2 and info.exit is not None and info.exit.code == 1
+        await host.stop()
+
+    run(work())
+
+
+def test_clean_exit_ends_on_failure_and_not_always(host: Host) -> None:
+    async def work() -> None:
+        host.clock = clock = FakeClock()
+        manager = await host.start()
+        await manager.boot(host.request("once", restart=RestartPolicy("on-failure")))
+        await manager.boot(host.request("ever", restart=RestartPolicy("always")))
+        once, ever = (next(z for z in manager.core.zones.values() if z.name == name) for name in ("once", "ever"))
+        host.guest("once").exit("code 0")
+        host.guest("ever").exit("code 0")
+        await settled(lambda: once.state is State.EXITED and ever.state is State.RESTARTING and clock.waited_for(0.1))
+        clock.pass_time(1)
+        await settled(lambda: ever.run is not None and ever.run.up)
+        await manager.stop("ever")
+        assert ever.state is State.EXITED
+        await host.stop()
+
+    run(work())
+
+
+def test_stop_ends_the_pause(host: Host) -> None:
+    async def work() -> None:
+        host.clock = FakeClock()
+        manager = await host.start()
+        await manager.boot(host.request(restart=RestartPolicy("always")))
+        (zone,) = manager.core.zones.values()
+        host.guest().exit("code 4")
+        await settled(lambda: zone.state is State.RESTARTING)
+        info = await manager.stop("web")
+        assert info.state is State.EXITED and info.exit is not None and info.exit.code == 4
+        await host.stop()
+
+    run(work())
+
+
+def test_ports_stay_taken_while_the_zone_pauses(host: Host) -> None:
+    async def work() -> None:
+        host.clock = clock = FakeClock()
+        manager = await host.start()
+        info = await manager.boot(host.request(restart=RestartPolicy("always"), ports=(PortRule(80),)))
+        (zone,) = manager.core.zones.values()
+        number = info.ports[0].port
+        host.guest().exit("code 1")
+        await settled(lambda: zone.state is State.RESTARTING and clock.waited_for(0.1))
+        with pytest.raises(PortTaken):
+            listen_on("other", Port("127.0.0.1", number, 80))
+        clock.pass_time(1)
+        await settled(lambda: zone.run is not None and zone.run.up)
+        assert host.networks["web"].listening == [("127.0.0.1", number, 80)]
+        await manager.stop("web")
+        listen_on("other", Port("127.0.0.1", number, 80)).listener.close()
+        await host.stop()
+
+    run(work())
+
+
+def test_restart_on_demand_does_not_count_and_keeps_the_id(host: Host) -> None:
+    async def work() -> None:
+        manager = await host.start()
+        before = await manager.boot(host.request())
+        after = await manager.restart("web")
+        assert after.id == before.id and after.domain_uuid != before.domain_uuid and after.restarts == 0
+        await manager.stop("web")
+        assert (await manager.restart("web")).state.up
+        await host.stop(end_zones=True)
+        assert host.leftovers() == []
+
+    run(work())
+
+
+@pytest.mark.parametrize(
+    ("restart", "remove", "match"),
+    [
+        (RestartPolicy("sometimes"), False, "no, on-failure, always, unless-stopped"),
+        (RestartPolicy("always", 3), False, "retries with on-failure only"),
+        (RestartPolicy("always"), True, "a restart policy or removal"),
+    ],
+)
+def test_policies_that_make_no_sense_are_refused(host: Host, restart: RestartPolicy, remove: bool, match: str) -> None:
+    async def work() -> None:
+        manager = await host.start()
+        with pytest.raises(BadRequest, match=match):
+            await manager.boot(host.request(restart=restart, remove=remove))
+        await host.stop()
+
+    run(work())

@@ -1,0 +1,220 @@
+"""Attach, exec, copies and questions, over an agent in memory."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+from support.daemonworld import Host, run
+from support.fakeguest import FakeStream
+
+from pipeline.bundle.model import Process
+from runtime.host.agentlink.model import AgentFault
+from runtime.host.daemon.errors import BadRequest, NoAgent, WrongState
+from runtime.host.daemon.manager import Manager
+from runtime.host.daemon.model import Metric, Output, ProcessStart, TerminalSize
+from runtime.init.channel import frames
+
+
+async def booted(host: Host, **keywords: Any) -> Manager:
+    manager = await host.start()
+    await manager.boot(host.request(until_ready=True, **keywords))
+    return manager
+
+
+def stream_of(host: Host, method: str) -> FakeStream:
+    return next(stream for link in host.guest().links for stream in link.streams if stream.method == method)
+
+
+def test_exec_carries_input_output_and_the_exit(host: Host) -> None:
+    async def work() -> None:
+        manager = await booted(host)
+        start = ProcessStart(
+            "web", argv=("/bin/sh", "-c", "x"), env=("A=1",), user="nobody", tty=True, size=TerminalSize(30, 90)
+        )
+        session = await manager.exec(start)
+        stream = stream_of(host, "exec")
+        assert stream.params == {
+            "container": "main",
+            "process": {
+                "argv": ["/bin/sh", "-c", "x"], "env": ["A=1"], "user": "nobody", "tty": True, "size": [30, 90],
+            },
+        }  # fmt: skip
+        await session.write_stdin(b"in")
+        await session.close_stdin()
+        await session.resize(TerminalSize(10, 20))
+        await session.signal(2)
+        assert (stream.written, stream.ended_input) == ([b"in"], True)
+        assert stream.events == [{"resize": [10, 20]}, {"signal": 2}]
+        stream.put(frames.EVENT, 0, {"started": 77})
+        stream.put(frames.DATA, 1, b"out")
+        stream.put(frames.DATA, 2, b"err")
+        stream.conclude({"exit": {"code": 3}})
+        found = [output async for output in session.outputs()]
+        assert [output.kind for output in found] == ["started", "stdout", "stderr", "exit"]
+        assert found[3].exit is not None and found[3].exit.code == 3
+        await session.close()
+        assert not stream.cancelled
+        await host.stop(end_zones=True)
+
+    run(work())
+
+
+def test_leaving_an_exec_ends_it_and_leaving_a_detached_one_does_not(host: Host) -> None:
+    async def work() -> None:
+        manager = await booted(host)
+        async with await manager.exec(ProcessStart("web", argv=("x",))):
+            pass
+        assert stream_of(host, "exec").cancelled
+        host.guest().links[0].streams.clear()
+        async with await manager.exec(ProcessStart("web", argv=("x",), detach=True)):
+            pass
+        stream = stream_of(host, "exec")
+        await asyncio.sleep(0)
+        assert not stream.cancelled
+        stream.put(frames.DATA, 1, b"thrown away")
+        stream.conclude({"exit": {"code": 0}})
+        while "exec.exit" not in [event.kind async for event in manager.events(from_start=True, follow=False)]:
+            await asyncio.sleep(0.01)
+        await host.stop(end_zones=True)
+
+    run(work())
+
+
+def test_attach_replays_follows_and_ends_with_the_zone(host: Host) -> None:
+    async def work() -> None:
+        manager = await booted(host, stdin_open=True)
+        guest = host.guest()
+        guest.write(b"before\n")
+        while not [entry async for entry in manager.logs("web")]:
+            await asyncio.sleep(0)
+        replayed = await manager.attach(ProcessStart("web", replay=True))
+        plain = await manager.attach(ProcessStart("web"))
+
+        async def all_of(session: Any) -> list[Output]:
+            return [output async for output in session.outputs()]
+
+        tasks = [asyncio.create_task(all_of(session)) for session in (replayed, plain)]
+        await asyncio.sleep(0.05)
+        await replayed.write_stdin(b"typed")
+        assert stream_of(host, "stdin").written == [b"typed"]
+        guest.write(b"after\n")
+        guest.exit("code 9")
+        first, second = await asyncio.gather(*tasks)
+        assert b"".join(output.data for output in first) == b"before\nafter\n"
+        assert b"".join(output.data for output in second) == b"after\n"
+        assert all(found[-1].exit is not None and found[-1].exit.code == 9 for found in (first, second))
+        await replayed.close()
+        with pytest.raises(WrongState, match="it is exited"):
+            await manager.attach(ProcessStart("web"))
+        await host.stop()
+
+    run(work())
+
+
+def test_copies_stream_both_ways(host: Host) -> None:
+    async def work() -> None:
+        manager = await booted(host)
+
+        async def chunks() -> AsyncIterator[bytes]:
+            yield b"a" * 100_000
+            yield b"b"
+
+        copying = asyncio.create_task(manager.copy_in("web", "/tmp", chunks()))
+        while not (links := host.guest().links) or not any(stream.ended_input for stream in links[0].streams):
+            await asyncio.sleep(0)
+        stream = stream_of(host, "copy_in")
+        assert b"".join(stream.written) == b"a" * 100_000 + b"b" and stream.params["path"] == "/tmp"
+        stream.conclude({})
+        await copying
+        out = manager.copy_out("web", "/etc")
+        reading = asyncio.ensure_future(anext(out))
+        await asyncio.sleep(0)
+        stream = stream_of(host, "copy_out")
+        stream.put(frames.DATA, 1, b"tar")
+        assert await reading == b"tar"
+        stream.conclude({})
+        assert [chunk async for chunk in out] == []
+        await host.stop(end_zones=True)
+
+    run(work())
+
+
+def test_refused_copy_stops_sending_and_says_why(host: Host) -> None:
+    async def work() -> None:
+        manager = await booted(host)
+        sent = 0
+
+        async def chunks() -> AsyncIterator[bytes]:
+            nonlocal sent
+            while True:
+                sent += 1
+                yield b"x"
+                await asyncio.sleep(0)
+
+        copying = asyncio.create_task(manager.copy_in("web", "/nope", chunks()))
+        while sent < 5:
+            await asyncio.sleep(0)
+        stream_of(host, "copy_in").conclude(AgentFault("zone web", got="no such directory"))
+        with pytest.raises(AgentFault, match="no such directory"):
+            await copying
+        await host.stop(end_zones=True)
+
+    run(work())
+
+
+def test_metrics_and_processes_are_taken_as_the_agent_gives_them(host: Host) -> None:
+    async def work() -> None:
+        manager = await booted(host)
+        answers = host.guest().answers
+        answers["metrics"] = lambda params: {
+            "memory_bytes": 5,
+            "cpu": {"cpu0": {"user_s": 1.5}},
+            "bad": "x",
+            "on": True,
+        }
+        assert await manager.metrics("web") == [
+            Metric("memory_bytes", 5.0, "bytes"), Metric("cpu.cpu0.user_s", 1.5, "seconds"),
+        ]  # fmt: skip
+        row = {"pid": 1, "ppid": 0, "uid": 0, "state": "S", "rss_kib": 12, "cpu_s": 0.5, "command": "init"}
+        answers["processes"] = lambda params: {"processes": [row, "junk", {"pid": "x"}]}
+        found = await manager.processes("web")
+        assert (found[0].pid, found[0].resident_kib, found[0].command) == (1, 12, "init") and found[1].pid == 0
+        await host.stop(end_zones=True)
+
+    run(work())
+
+
+def test_zone_without_an_agent_says_so(host: Host) -> None:
+    async def work() -> None:
+        host.has_agents = False
+        manager = await booted(host)
+        for ask in (
+            manager.metrics("web"),
+            manager.exec(ProcessStart("web", argv=("x",))),
+            manager.kill("web", 10),
+            manager.dial("web", "127.0.0.1", 80),
+        ):
+            with pytest.raises(NoAgent, match="zone web"):
+                await ask
+        with pytest.raises(BadRequest, match="expected a command"):
+            await manager.exec(ProcessStart("web"))
+        await manager.stop("web")
+        with pytest.raises(WrongState, match="it is exited"):
+            await manager.metrics("web")
+        await host.stop()
+
+    run(work())
+
+
+def test_zone_without_a_process_idles_and_execs_go_to_the_zone_itself(host: Host) -> None:
+    async def work() -> None:
+        manager = await booted(host, process=Process((), ()))
+        session = await manager.exec(ProcessStart("web", argv=("true",)))
+        assert "container" not in stream_of(host, "exec").params
+        await session.close()
+        await host.stop(end_zones=True)
+
+    run(work())

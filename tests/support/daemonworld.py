@@ -1,0 +1,413 @@
+"""A whole host for the core: a simulated Xen and xenstored, networks that note what is done to them, agents in memory.
+
+A manager can be killed: from that moment on nothing it does has any effect, as after kill -9; the next one starts on
+what Xen, xenstore, ledgers, database and logs then hold.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import threading
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from pipeline.bundle.model import Bundle, Port, Process, Resources
+from pipeline.oci import Descriptor, Digest
+from runtime.boot import domain as domains
+from runtime.boot import vbd
+from runtime.boot.domain import Domain
+from runtime.boot.doors import Hypervisor
+from runtime.boot.watch import Deaths
+from runtime.boot.xenstore import XenStore
+from runtime.host import ledger as ledgers
+from runtime.host import sources
+from runtime.host.daemon import database as databases
+from runtime.host.daemon.core import Settings
+from runtime.host.daemon.edge import Edge
+from runtime.host.daemon.manager import Manager
+from runtime.host.daemon.model import BootRequest
+from support.fakeguest import FakeLink, Guest
+from support.hypervisor import FakeXen
+from support.kernels import kernel_elf
+from support.xenstored import FakeXenstored
+
+MEMORY_MIB = 48
+
+
+class Killed(BaseException):
+    """The process is gone."""
+
+
+class SharedXen(FakeXen):
+    """The simulated Xen for several threads; a dead process makes no hypercalls."""
+
+    def __init__(self, host: Host) -> None:
+        super().__init__()
+        self.host, self.lock = host, threading.RLock()
+
+    def hypercall(self, name: str, number: int, *arguments: int) -> int:
+        self.host.alive()
+        with self.lock:
+            return super().hypercall(name, number, *arguments)
+
+
+class FakeClock:
+    """Time that passes when the test says so."""
+
+    def __init__(self) -> None:
+        self.time, self.sleepers = 1_000_000.0, {}  # type: ignore[var-annotated]
+
+    def now(self) -> float:
+        return self.time
+
+    def monotonic(self) -> float:
+        return self.time
+
+    async def sleep(self, seconds: float) -> None:
+        future = asyncio.get_running_loop().create_future()
+        self.sleepers[future] = self.time + seconds
+        try:
+            await future
+        finally:
+            self.sleepers.pop(future, None)
+
+    def waited_for(self, seconds: float) -> bool:
+        """Does somebody wait for so long?"""
+        return any(abs(due - self.time - seconds) < 1e-6 for due in self.sleepers.values())
+
+    def pass_time(self, seconds: float) -> None:
+        self.time += seconds
+        for future, due in list(self.sleepers.items()):
+            if due <= self.time and not future.done():
+                future.set_result(None)
+
+
+class FakeNetwork:
+    """Notes what is done; its engine lives on without its zoned."""
+
+    def __init__(self, host: Host, name: str, record: Callable[..., None]) -> None:
+        self.host, self.name, self.record = host, name, record
+        self.listening: list[tuple[str, int, int]] = []
+        self.vif = ""
+
+    def _do(self, what: str) -> None:
+        self.host.alive()
+        self.host.did.append(f"{self.name}: {what}")
+
+    def create(self) -> None:
+        self.record("net.netns", name=self.name)
+        self._do("network made")
+        if self.host.network_fails is not None:
+            raise self.host.network_fails
+        assert self.name not in self.host.networks, "two networks of one name"
+        self.host.networks[self.name] = self
+
+    def use(self, listeners: Iterable[tuple[Port, Any]]) -> None:
+        for port, listener in listeners:
+            address, number = listener.getsockname()[:2]
+            self.record("net.listener", address=address, port=number, zone_port=port.zone_port)
+            self.listening.append((address, number, port.zone_port))
+
+    def attach(self, vif: str) -> None:
+        self._do(f"attached {vif}")
+        self.vif = vif
+
+    def serve(self) -> None:
+        self._do("serves")
+
+    def unpublish(self, address: str, port: int) -> None:
+        self.listening = [item for item in self.listening if item[:2] != (address, port)]
+
+    def published(self) -> tuple[Any, ...]:
+        return ()
+
+    def answers(self, zone_port: int, *, timeout_s: float = 1.0) -> bool:
+        self.host.alive()
+        return zone_port in self.host.answering
+
+    def alive(self) -> bool:
+        return True
+
+    def counters(self) -> dict[str, int]:
+        return {"bytes_out": 1}
+
+    def adopt(self, records: Iterable[Mapping[str, Any]]) -> bool:
+        self._do("network adopted")
+        if self.name in self.host.networks:
+            self.listening = self.host.networks[self.name].listening
+            self.host.networks[self.name] = self
+        return self.name in self.host.networks
+
+    def destroy(self) -> None:
+        self.host.alive()
+        self.host.networks.pop(self.name, None)
+
+
+class FakeLoop:
+    """A loop device."""
+
+    def __init__(self) -> None:
+        self.device = Path("/dev/loop7")
+
+    def close(self) -> None:
+        pass
+
+
+class HostEdge(Edge):
+    """The edge of one manager of a host."""
+
+    host: Host
+
+    def loop(self, path: Path, record: Callable[..., None]) -> Any:
+        record("loop", device="/dev/loop7", file=str(path))
+        return FakeLoop()
+
+    def teardown(self, records: Any) -> None:
+        self.host.alive()
+        if self.host.teardown_fails is not None:
+            raise self.host.teardown_fails
+        super().teardown([record for record in records if not str(record["kind"]).startswith("net.")])
+        for record in records:
+            if record["kind"] == "net.netns":
+                self.host.networks.pop(record["name"], None)
+
+
+class Host:
+    """What outlives a zoned.
+
+    kill_at:  the number of the step at which the manager is killed; steps counts them.
+    guests:   what runs in each domain, by its uuid; made by `make_guest` when the domain is unpaused.
+    """
+
+    def __init__(self, path: Path, monkeypatch: Any) -> None:
+        self.path = path
+        self.dead = False
+        self.steps: list[str] = []
+        self.kill_at = 0
+        self.killed = threading.Event()
+        self.did: list[str] = []
+        self.networks: dict[str, FakeNetwork] = {}
+        self.answering: set[int] = set()
+        self.network_fails: Exception | None = None
+        self.teardown_fails: Exception | None = None
+        self.guests: dict[str, Guest] = {}
+        self.make_guest: Callable[[], Guest] = Guest
+        self.has_agents = True
+        self.build_gate: threading.Event | None = None
+        self.building = threading.Semaphore(0)
+        self.boot_id = "11111111-0000-0000-0000-000000000000"
+        self.clock: Any = None
+        self.xen = SharedXen(self)
+        self.xenstored = FakeXenstored(path)
+        self.stores: list[XenStore] = []
+        self.manager: Manager | None = None
+        self._blobs()
+        self._patch(monkeypatch)
+
+    # -- the parts that are simulated ----------------------------------------------------------------------------------
+
+    def _blobs(self) -> None:
+        for data in (kernel_elf(), b"070701" * 1001, b"rootfs"):
+            digest = Digest.of(data)
+            blob = self.path / "store" / "blobs" / "sha256" / digest.hex
+            blob.parent.mkdir(parents=True, exist_ok=True)
+            blob.write_bytes(data)
+
+    def _patch(self, monkeypatch: Any) -> None:
+        host = self
+        monkeypatch.setattr(vbd, "device_number", lambda device: (7, 7))
+        monkeypatch.setattr(sources, "SYS_BLOCK", self.path / "none")
+        monkeypatch.setattr(Domain, "wait_vif", lambda domain, timeout_s=30.0: f"vif{domain.domid}.0")
+        unpause, request_stop = domains.Domain.unpause, domains.Domain.request_stop
+        record, close, commit = ledgers.Ledger.record, ledgers.Ledger.close, databases.Database._commit
+        create = ledgers.LedgerDir.create
+        build = Edge.build
+
+        def fake_unpause(domain: Domain) -> None:
+            host.step("unpause")
+            guest = host.guests[domain.uuid] = host.make_guest()
+            guest.host, guest.domid, guest.uuid = host, domain.domid, domain.uuid
+            unpause(domain)
+            guest.started()
+
+        def fake_request_stop(domain: Domain, signal: int, timeout_s: float) -> None:
+            request_stop(domain, signal, timeout_s)
+            host.guests[domain.uuid].asked_to_stop(signal)
+
+        def fake_build(edge: Edge, *arguments: Any) -> Domain:
+            host.building.release()
+            if host.build_gate is not None:
+                host.build_gate.wait(20)
+            return build(edge, *arguments)
+
+        def stepped(name: str, work: Callable[..., Any]) -> Callable[..., Any]:
+            def wrapper(*arguments: Any, **keywords: Any) -> Any:
+                detail = arguments[1] if name == "record" else ""
+                host.step(f"{name} {detail}")
+                result = work(*arguments, **keywords)
+                host.step(f"{name} {detail} done")
+                return result
+
+            return wrapper
+
+        look = Deaths._look
+
+        def fake_look(deaths: Deaths) -> None:
+            with contextlib.suppress(Killed):
+                look(deaths)
+
+        monkeypatch.setattr(Deaths, "_look", fake_look)
+        monkeypatch.setattr(Domain, "unpause", fake_unpause)
+        monkeypatch.setattr(Domain, "request_stop", fake_request_stop)
+        monkeypatch.setattr(Edge, "build", fake_build)
+        monkeypatch.setattr(ledgers.Ledger, "record", stepped("record", record))
+        monkeypatch.setattr(ledgers.Ledger, "close", stepped("close", close))
+        monkeypatch.setattr(ledgers.LedgerDir, "create", stepped("create", create))
+        monkeypatch.setattr(databases.Database, "_commit", stepped("commit", commit))
+
+    def alive(self) -> None:
+        if self.dead:
+            raise Killed
+
+    def step(self, name: str) -> None:
+        """One of the steps between which a process can die."""
+        self.alive()
+        self.steps.append(name)
+        if len(self.steps) == self.kill_at:
+            self.dead = True
+            self.killed.set()
+            raise Killed
+
+    async def _open_link(self, domain: Domain) -> Any:
+        if not self.has_agents:
+            return None
+        return FakeLink(self.guests[domain.uuid], self)
+
+    # -- managers ------------------------------------------------------------------------------------------------------
+
+    async def start(self, **settings: Any) -> Manager:
+        """A zoned comes."""
+        store = XenStore(self.xenstored.path, timeout_s=5)
+        self.stores.append(store)
+        edge = HostEdge(Hypervisor(self.xen), store, stores=(self.path / "store",), open_link=self._open_link)
+        edge.host = self
+        edge.make_network = lambda name, addresses, mtu, record, deny=(): FakeNetwork(self, name, record)
+        made = Settings(self.path / "run", self.path / "state", version="1", **settings)
+        self.manager = Manager(made, edge, clock=self.clock, this_boot=self.boot_id)
+        await self.manager.start()
+        return self.manager
+
+    async def kill(self) -> None:
+        """The zoned that runs is killed, and all it holds is gone as the kernel would see to it."""
+        assert self.manager is not None
+        self.dead = True
+        here = asyncio.current_task()
+        tasks = [task for task in asyncio.all_tasks() if task is not here]  # whoever waits for it is cut off as well
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        if hasattr(self.manager, "core"):
+            self._release(self.manager.core)
+        self.dead, self.manager, self.kill_at = False, None, 0
+        self.killed.clear()
+
+    def _release(self, core: Any) -> None:
+        """What the kernel does with what a dead process held."""
+        core.workers.shutdown()
+        core.builders.shutdown()
+        with contextlib.suppress(BaseException):
+            core.database._thread.submit(core.database._connection.close).result(5)
+        core.database._thread.shutdown()
+        if core.deaths is not None:
+            core.deaths.close()
+        for zone in core.zones.values():
+            zone.held.release()
+            if zone.run is not None and zone.run.domain is not None:
+                zone.run.domain.let_go()
+        for channel in list(self.xen.channels):
+            channel.close()
+        self.xen.open_maps.clear()
+        self.stores.pop().close()
+
+    async def stop(self, *, end_zones: bool = False) -> None:
+        """The zoned that runs ends in order."""
+        assert self.manager is not None
+        await self.manager.close(end_zones=end_zones)
+        self.manager = None
+        self.stores.pop().close()
+
+    def close(self) -> None:
+        for store in self.stores:
+            store.close()
+        self.xenstored.close()
+
+    # -- what tests ask ------------------------------------------------------------------------------------------------
+
+    def request(self, name: str = "web", **keywords: Any) -> BootRequest:
+        """A zone of this host's blobs."""
+        memory_mib = keywords.pop("memory_mib", MEMORY_MIB)
+        process = keywords.pop("process", Process(("/serve",), (), stop_timeout_s=5))
+        resources = Resources(memory_mib, keywords.pop("memory_max_mib", memory_mib), 1, keywords.pop("vcpus_max", 1))
+        kernel, initrd, rootfs = kernel_elf(), b"070701" * 1001, b"rootfs"
+        bundle = Bundle(
+            name=name,
+            kernel=_blob(kernel),
+            kernel_release="6.1",
+            initrd=(_blob(initrd),),
+            modules=(),
+            rootfs=_blob(rootfs),
+            process=process,
+            resources=resources,
+            ports=keywords.pop("bundle_ports", ()),
+        )
+        return BootRequest(bundle, **keywords)
+
+    def guest(self, name: str = "web") -> Guest:
+        assert self.manager is not None
+        zone = next(zone for zone in self.manager.core.zones.values() if zone.name == name)
+        assert zone.run is not None
+        return self.guests[zone.run.uuid]
+
+    def guest_ended(self, uuid: str) -> bool:
+        return self.guests[uuid].ended
+
+    def reboot(self) -> None:
+        """The machine starts anew: of Xen, xenstore and /run nothing is left."""
+        self.boot_id = "22222222" + self.boot_id[8:]
+        self.xen.__init__(self)  # type: ignore[misc]
+        for path in self.xenstored.below("/local/domain"):
+            if path.split("/")[3:4] not in ([], ["0"]):
+                self.xenstored.nodes.pop(path, None)
+        for ledger in (self.path / "run" / "ledger").glob("*"):
+            ledger.unlink()
+        self.networks.clear()
+        self.guests.clear()
+
+    def foreign_domain(self) -> int:
+        """A domain of another toolstack."""
+        with XenStore(self.xenstored.path, timeout_s=5):
+            return Hypervisor(self.xen).create_domain("99999999-0000-0000-0000-000000000000", max_vcpus=1)
+
+    def leftovers(self) -> list[str]:
+        """What is there although no zone is: of Xen, xenstore, networks, ledgers."""
+        left = [f"domain {domid}" for domid in self.xen.domains if domid]
+        left += [f"channel {channel.port}" for channel in self.xen.channels]
+        left += [path for path in self.xenstored.below("/local/domain") if path.split("/")[3:4] not in ([], ["0"])]
+        left += [f"network {name}" for name in self.networks]
+        return left + [f"ledger {path.name}" for path in (self.path / "run" / "ledger").glob("*")]
+
+
+def _blob(data: bytes) -> Descriptor:
+    return Descriptor("application/octet-stream", Digest.of(data), len(data))
+
+
+def run(work: Awaitable[Any], timeout_s: float = 60.0) -> Any:
+    """A coroutine to its end."""
+
+    async def bounded() -> Any:
+        async with asyncio.timeout(timeout_s):
+            return await work
+
+    return asyncio.run(bounded())

@@ -17,7 +17,7 @@ def main() -> int:
 
         return styrolite.main(sys.argv[1:])
     if name == "zone":
-        say(f"{name} arrives with the agent; this initrd has only init and styrolite")
+        say("the zone's agent is a part of init: expected nothing to start it by hand")
         return 1
     say(f"called as {name!r}: expected init, zone or styrolite")
     return 1

@@ -40,8 +40,9 @@ def test_importing_init_loads_nothing_else():
     script = (
         "import sys, types, json; sys.path.insert(0, sys.argv[1]); sys.modules['zsys'] = types.ModuleType('zsys'); "
         "before = set(sys.modules); import runtime.init.boot, runtime.init.entry, runtime.init.container.styrolite; "
-        "import runtime.init.agent.main, runtime.init.agent.methods, runtime.init.agent.execs, runtime.init.agent.copy, "
-        "runtime.init.agent.create, runtime.init.agent.metrics, runtime.init.agent.dial, runtime.init.agent.health; "
+        "import runtime.init.agent.main, runtime.init.agent.methods, runtime.init.agent.execs, "
+        "runtime.init.agent.create, runtime.init.agent.copy, runtime.init.agent.metrics, runtime.init.agent.ports, "
+        "runtime.init.agent.system, runtime.init.agent.dial, runtime.init.agent.health; "
         "print(','.join(sorted(set(sys.modules) - before)))"
     ).replace("import sys, types, json", "import sys, types")
     done = subprocess.run(

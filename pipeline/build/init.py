@@ -23,7 +23,7 @@ from pipeline.errors import PipelineError
 from pipeline.fetch import debian
 from pipeline.oci import TITLE, Digest
 
-VERSION = 1
+VERSION = 2
 RECIPES = recipes.PROJECT / "os"
 SCHEMA = RECIPES / "init.schema.json"
 FREEZE = Path(__file__).with_name("freeze.py")
@@ -47,6 +47,8 @@ def load(name: str = "init", *, directory: Path = RECIPES) -> dict[str, Any]:
 def sources(project: Path = recipes.PROJECT) -> dict[str, Path]:
     """What is compiled: path in the build root -> file of the project."""
     files = [project / "runtime" / "__init__.py", *sorted((project / "runtime" / "init").rglob("*.py"))]
+    # The one part of the pipeline that a zone has, too: styrolite compiles the filters of bundles.
+    files += [project / "pipeline" / "__init__.py", *sorted((project / "pipeline" / "seccomp").glob("*.py"))]
     files += sorted((project / "runtime" / "init").glob("*.c"))
     return {str(file.relative_to(project)): file for file in files} | {FREEZE.name: FREEZE}
 
@@ -112,13 +114,20 @@ def _build(params: InitParams, lock: PackageLock, files: dict[str, Path], env: E
 def compile_script(recipe: dict[str, Any], names: list[str]) -> str:
     """The shell script that makes /build/init in the root "$1" and then empties it of the tool chain."""
     python = f"python{recipe['python']}"
-    modules = [
-        f"{_module(name)}=/{_BUILD}/{name}" for name in names if name.startswith("runtime/") and name[-3:] == ".py"
-    ]
+    modules = [f"{_module(name)}=/{_BUILD}/{name}" for name in names if "/" in name and name[-3:] == ".py"]
     standard = [_stdlib(python, name) for name in recipe["stdlib"]]
     c_files = [f"/{_BUILD}/{name}" for name in names if name.endswith(".c")]
     archive = f"/usr/lib/{python}/config-{recipe['python']}-x86_64-linux-gnu/lib{python}.a"
-    freeze = [f"/usr/bin/{python}", "-I", "-S", "-B", f"/{_BUILD}/{FREEZE.name}", f"/{_BUILD}/frozen.c"]
+    freeze = [
+        f"/usr/bin/{python}",
+        "-I",
+        "-S",
+        "-B",
+        "-X",
+        "no_debug_ranges",
+        f"/{_BUILD}/{FREEZE.name}",
+        f"/{_BUILD}/frozen.c",
+    ]
     link = ["/usr/bin/gcc", *recipe["cflags"], f"-ffile-prefix-map=/{_BUILD}=.", f"-I/usr/include/{python}"]
     link += ["-o", f"/{_BUILD}/init", *c_files, f"/{_BUILD}/frozen.c", archive, *recipe["libraries"]]
     # HOME is named because gcc and Python look there; LC_ALL because messages are read by people.

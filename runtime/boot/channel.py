@@ -138,7 +138,7 @@ class Channel:
             log.warning("%s: the zone overwrote the ring's indices", self._name)
         if data:
             receiver.received(data)
-        if self._short:
+        if self._short and ring.has_much_room:
             self._short = False
             receiver.writable()
 

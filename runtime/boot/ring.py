@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import threading
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 
@@ -24,7 +25,8 @@ class Ring:
     def __init__(self, page: memoryview) -> None:
         self._page = page
         self._words = page.cast("I")  # one aligned 32-bit access per index
-        self.was_full = False
+        self._fence = threading.Lock()
+        self.was_full = self.was_empty = False
 
     def take_output(self) -> tuple[bytes, bool]:
         """What the guest has written; True when its indices made no sense and were reset.
@@ -47,19 +49,26 @@ class Ring:
         return data, False
 
     def put_input(self, data: bytes) -> int:
-        """Give the guest input; how much of it there was room for."""
-        consumed, produced = self._get(rings.CONSOLE_IN_CONS), self._get(rings.CONSOLE_IN_PROD)
-        used = produced - consumed & 0xFFFFFFFF
-        if used > rings.CONSOLE_IN_BYTES:
-            return 0
-        length = min(len(data), rings.CONSOLE_IN_BYTES - used)
+        """Give the guest input; how much of it there was room for.
+
+        Effects: was_empty says whether the guest may have read all that came before, and waits to be told of more.
+        """
+        produced = self._get(rings.CONSOLE_IN_PROD)
+        length = min(len(data), self.input_room())
         start = produced % rings.CONSOLE_IN_BYTES
         first = min(length, rings.CONSOLE_IN_BYTES - start)
         base = rings.CONSOLE_IN_OFFSET
         self._page[base + start : base + start + first] = data[:first]
         self._page[base : base + length - first] = data[first:length]
         self._set(rings.CONSOLE_IN_PROD, produced + length & 0xFFFFFFFF)
+        with self._fence:  # a full memory barrier: seen before it is looked whether the guest had stopped reading
+            self.was_empty = self._get(rings.CONSOLE_IN_CONS) == produced
         return length
+
+    def input_room(self) -> int:
+        """How many bytes of input there is room for; 0 where the indices make no sense."""
+        used = self._get(rings.CONSOLE_IN_PROD) - self._get(rings.CONSOLE_IN_CONS) & 0xFFFFFFFF
+        return max(0, rings.CONSOLE_IN_BYTES - used)
 
     def release(self) -> None:
         """Let go of the page."""
@@ -76,7 +85,9 @@ class RingEnd:
     """A mapped ring and its bound event channel, attended: `served` is called whenever the guest rang.
 
     One call per wake-up, which can take what the ring holds and no more: a guest that floods its ring gets its turn
-    like any other. All methods but close() belong to the attendant's thread.
+    like any other. All methods but stop() and close() belong to the attendant's thread.
+    The guest is rung only where it may wait: Linux makes an event channel that rings for nothing wait for up to a tenth
+    of a second (xen_irq_lateeoi with XEN_EOI_FLAG_SPURIOUS; hvc_poll reads until nothing is left, ring or no ring).
     """
 
     def __init__(
@@ -99,7 +110,11 @@ class RingEnd:
             self._resources = resources.pop_all()
 
     def attend(self) -> None:
-        """Begin to be served. Xen has set off the event channel when it was bound, so what waits is seen."""
+        """Begin to be served. Xen has set off the event channel when it was bound, so what waits is seen.
+
+        The guest is rung: whoever had the ring before may have been killed between a byte and its ring.
+        """
+        self._channel.notify()
         self._attended = True
         self._attendant.watch(self._channel.fileno(), self._woken)
 
@@ -107,17 +122,20 @@ class RingEnd:
         """What the guest has written, at most the ring; True where its indices made no sense."""
         data, lost = self._ring.take_output()
         if lost or (data and self._ring.was_full):
-            # Not for each piece: nobody waits, and Linux slows down an event channel that rings for nothing
-            # (XEN_EOI_FLAG_SPURIOUS in domU_read_console).
             self._channel.notify()
         return data, lost
 
     def put(self, data: bytes) -> int:
         """Give the guest input; how much of it there was room for. When it makes room, it rings."""
         given = self._ring.put_input(data)
-        if given:
+        if given and self._ring.was_empty:
             self._channel.notify()
         return given
+
+    @property
+    def has_much_room(self) -> bool:
+        """Worth giving more input? Linux takes 16 bytes at a time and rings for each; it goes on to the end."""
+        return self._ring.input_room() >= rings.CONSOLE_IN_BYTES // 2
 
     def stop(self) -> None:
         """Be served no more, but keep page and channel. From any thread."""

@@ -86,8 +86,6 @@ def _main_root(data: dict[str, object], timeout_s: float) -> None:
     )
     if data["addons"]:
         mounts.show_addons(MAIN)
-    if data["readonly_root"]:
-        mounts.seal_root(MAIN)
 
 
 def seed_entropy(seed: str) -> None:

@@ -1,13 +1,12 @@
-"""How init fails: one word for programs, one sentence for people."""
+"""How init and the container runtime fail: one word for programs, one sentence for people."""
 
 import posix
 
 
-class BootFailure(Exception):
-    """A step that cannot go on; the boot ends here.
+class Failure(Exception):
+    """A step that cannot go on.
 
-    reason:    one word: launch, mount, modules, root, addons, network, files, user, cwd, command-127 (missing),
-               command-126 (cannot be executed), workload, internal.
+    reason:    one word, see the subclasses.
     sentence:  what was expected and what came.
     """
 
@@ -16,8 +15,24 @@ class BootFailure(Exception):
         self.reason, self.sentence = reason, sentence
 
 
+class BootFailure(Failure):
+    """The boot ends here.
+
+    reason:  launch, mount, modules, root, addons, network, files, user, cwd, command-127 (missing), command-126
+             (cannot be executed), workload, internal.
+    """
+
+
+class ContainerFailure(Failure):
+    """The container, or the process in it, does not come to be, or cannot do what was asked.
+
+    reason:  spec, state, namespace, root, files, mount, device, cgroup, user, rlimit, sysctl, capabilities, seccomp,
+             terminal, cwd, command-127 (missing), command-126 (cannot be executed), process (the rest).
+    """
+
+
 def os_failure(reason: str, what: str, error: OSError) -> BootFailure:
-    """The failure for a system call that was refused; `what` reads as "mounting /proc"."""
+    """The boot's failure for a system call that was refused; `what` reads as "mounting /proc"."""
     return BootFailure(reason, f"{what}: {why(error)}")
 
 

@@ -1,6 +1,6 @@
 /* The one static program of a zone: CPython with frozen modules, under several names (/init, /bin/zone, /bin/styrolite).
  *
- * frozen.c, made by pipeline/build/freeze.py, holds the table of frozen modules; runtime.init.entry dispatches on
+ * frozen.c, made by pipeline/build/freeze.py, holds the tables of frozen modules; runtime.init.entry dispatches on
  * argv[0]. _PyImport_Inittab is defined here so that the linker does not pull config.o, and with it every built-in
  * module of Debian's libpython, expat included.
  */
@@ -10,8 +10,6 @@
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
-
-extern const struct _frozen zone_frozen_modules[];
 
 extern PyObject *PyInit__abc(void), *PyInit__codecs(void), *PyInit__imp(void), *PyInit__io(void), *PyInit__signal(void),
     *PyInit__socket(void), *PyInit__stat(void), *PyInit__string(void), *PyInit__struct(void), *PyInit__thread(void),
@@ -81,7 +79,6 @@ int main(int argc, char **argv)
     if (PyStatus_Exception(status))
         die(status.err_msg);
 
-    PyImport_FrozenModules = zone_frozen_modules;
     PyConfig_InitIsolatedConfig(&config);
     config.site_import = 0;
     config.install_signal_handlers = 0; /* SIGPIPE must reach the workload as it was */

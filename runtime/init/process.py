@@ -1,46 +1,22 @@
-"""Start a process: everything between fork and exec, each step fatal when it fails."""
+"""Start a process in the zone itself: everything between fork and exec, each step fatal when it fails."""
 
-import errno
 import posix
 
 from runtime.init import kernel
-from runtime.init.failure import BootFailure, os_failure, why
-from runtime.init.launch import read_file
+from runtime.init.container.command import environment, execute
+from runtime.init.failure import BootFailure, Failure, os_failure
 
 MYPY = False
 if MYPY:  # for annotations only: not imported in the zone
     from collections.abc import Callable
 
-DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
-_MISSING = (errno.ENOENT, errno.ENOTDIR)
 _ERROR_FD = 3
 
 
-def environment(entries: list[object]) -> dict[str, str]:
-    """The image's Env as a mapping, with the usual PATH where it names none."""
-    found = {}
-    for entry in entries:
-        key, equals, value = str(entry).partition("=")
-        if key and equals:
-            found[key] = value
-    found.setdefault("PATH", DEFAULT_PATH)
-    return found
-
-
-def candidates(command: str, path: str) -> list[str]:
-    """Where a command may be, in the order to try; a command with a slash is taken as it is."""
-    if "/" in command:
-        return [command]
-    return [f"{directory or '.'}/{command}" for directory in path.split(":")]
-
-
-def start(
-    process: dict[str, object], cgroup_fd: int, stdio: tuple[int, int, int], enter: "Callable[[], None] | None" = None
-) -> int:
+def start(process: dict[str, object], cgroup_fd: int, stdio: tuple[int, int, int]) -> int:
     """Fork into the cgroup and execute the process; returns its pid once the exec has happened.
 
-    stdio:   what becomes descriptors 0, 1 and 2; each is 3 or higher, or -1 for the /dev/null of where it runs.
-    enter:   what takes the child to where it shall run, such as into another root; raises OSError or BootFailure.
+    stdio:   what becomes descriptors 0, 1 and 2; each is 3 or higher, or -1 for /dev/null.
     Raises:  BootFailure of the child's step that failed: "user", "cwd", "command-127" (missing), "command-126"
              (cannot be executed), "workload" (the rest).
     """
@@ -55,7 +31,7 @@ def start(
         posix.close(writer)
         raise os_failure("workload", "starting a process", error) from None
     if pid == 0:
-        _child(process, [str(word) for word in argv], stdio, writer, enter)
+        _child(process, [str(word) for word in argv], stdio, writer)
     posix.close(writer)
     said = b""
     while chunk := posix.read(reader, 4096):
@@ -73,25 +49,22 @@ def _child(
     argv: list[str],
     stdio: tuple[int, int, int],
     error_fd: int,
-    enter: "Callable[[], None] | None",
 ) -> None:
     """Never returns: it becomes the process, or says why not and ends."""
     try:
-        failure = BootFailure("workload", "the exec came back without an error")
+        failure: Failure = BootFailure("workload", "the exec came back without an error")
         try:
             for fd, source in enumerate(stdio):
                 if source >= 0:
                     posix.dup2(source, fd, inheritable=True)
             _session(process)
-            if enter is not None:
-                _step("entering the root", enter)
             if stdio[0] < 0:
                 _step("opening /dev/null", _null_input)
             if error_fd != _ERROR_FD:
                 error_fd = posix.dup2(error_fd, _ERROR_FD, inheritable=False)
             _prepare(process)
             execute(argv, environment(_list(process["env"])))
-        except BootFailure as error:
+        except Failure as error:
             failure = error
         except BaseException as error:
             failure = BootFailure("workload", f"{type(error).__name__}: {error}")
@@ -154,49 +127,6 @@ def _enter(cwd: str) -> None:
         raise os_failure("cwd", f"working directory {cwd!r}", error) from None
     if not here.startswith("/"):
         raise BootFailure("cwd", f"working directory {cwd!r} lies outside the root")
-
-
-def execute(argv: list[str], env: dict[str, str]) -> None:
-    """exec the first candidate that can be; comes back only by raising BootFailure with the best reason found."""
-    refused: BootFailure | None = None
-    for path in candidates(argv[0], env["PATH"]):
-        try:
-            posix.execve(path, argv, env)
-        except OSError as error:
-            refused = refused or _refusal(path, error)
-        except ValueError as error:  # a NUL in a word
-            raise BootFailure("command-126", f"command {argv[0]!r}: {error}") from None
-    if refused is None:
-        where = "does not exist" if "/" in argv[0] else f"was not found in PATH {env['PATH']}"
-        refused = BootFailure("command-127", f"command {argv[0]!r} {where}")
-    raise refused
-
-
-def _refusal(path: str, error: OSError) -> BootFailure | None:
-    """Why this candidate did not start; None when it just is not there."""
-    try:
-        mode = posix.stat(path).st_mode
-    except OSError as missing:
-        return None if missing.errno in _MISSING else BootFailure("command-126", f"command {path!r}: {why(missing)}")
-    if mode & 0o170000 == 0o040000:
-        return BootFailure("command-126", f"command {path!r} is a directory")
-    if error.errno in _MISSING:
-        return BootFailure("command-127", f"command {path!r} is there, but {interpreter(path)} is not")
-    if error.errno == errno.ENOEXEC:
-        return BootFailure("command-126", f"command {path!r} is neither a program for this machine nor a #! script")
-    return BootFailure("command-126", f"command {path!r} cannot be executed: {why(error)}")
-
-
-def interpreter(path: str) -> str:
-    """What a program needs to start, for the sentence: the word behind #!, or the loader of an ELF file."""
-    try:
-        head = read_file(path, 4096)
-    except OSError:
-        return "its interpreter"
-    if head[:2] == b"#!":
-        words = head[2:].split(b"\n")[0].split()
-        return f"its interpreter {words[0].decode('utf-8', 'replace')}" if words else "its interpreter"
-    return "the loader it names"
 
 
 def _list(value: object) -> list[object]:

@@ -2,7 +2,8 @@
  *
  *   syscall(nr, *args) -> int       arguments: int, str, bytes, bytearray or another buffer, None (a null pointer)
  *   addr(buffer) -> int             where a buffer lies, for structures that hold pointers; the caller keeps it alive
- *   clone3(flags, cgroup_fd) -> int as fork: 0 in the child, its pid in the parent; cgroup_fd < 0 means none
+ *   clone3(flags, cgroup_fd) -> int as fork: 0 in the child, its pid in the parent; cgroup_fd < 0 means none.
+ *                                   With CLONE_PARENT the child belongs to the caller's parent, as the caller does
  *
  * Strings handed to syscall() go as C strings. Nothing here checks what a call means: runtime/init/kernel.py does.
  */
@@ -67,7 +68,8 @@ static PyObject *zsys_clone3(PyObject *self, PyObject *args)
     int cgroup;
     if (!PyArg_ParseTuple(args, "Ki", &flags, &cgroup))
         return NULL;
-    struct clone_args call = {.flags = flags, .exit_signal = SIGCHLD};
+    /* A sibling is announced by the signal its parent chose for the caller; clone3 wants none named. */
+    struct clone_args call = {.flags = flags, .exit_signal = flags & CLONE_PARENT ? 0 : SIGCHLD};
     if (cgroup >= 0) {
         call.flags |= CLONE_INTO_CGROUP;
         call.cgroup = cgroup;

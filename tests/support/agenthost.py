@@ -81,6 +81,7 @@ class AgentHost:
     def __init__(self, fd: int) -> None:
         self.fd = fd
         os.set_blocking(fd, False)
+        self.idle: Any = lambda: None  # called before each wait: lets an agent in the same thread go on
         self._out, self._busy = bytearray(), False
         self._new_session()
 
@@ -149,6 +150,7 @@ class AgentHost:
 
     def take(self, timeout_s: float) -> bool:
         """What there is, at most once."""
+        self.idle()
         ready, _, _ = select.select([self.fd], [], [], timeout_s)
         if not ready:
             return False
@@ -172,6 +174,7 @@ class AgentHost:
         self._busy = True
         try:
             while self._out:
+                self.idle()
                 readable, writable, _ = select.select([self.fd], [self.fd], [], TIMEOUT_S)
                 assert readable or writable, "the agent neither reads nor writes"
                 if readable:

@@ -142,6 +142,47 @@ def test_a_full_ring_takes_what_fits_and_tells_when_there_is_room(world: World) 
     channel.close()
 
 
+def test_the_guest_is_rung_where_it_may_have_stopped_reading_and_only_there(world: World) -> None:
+    world.publish()
+    channel = world.channel()
+    channel.start(world.heard)
+    until(lambda: world.heard.words == ["connected"])
+    (bell,) = world.xen.channels
+    rung = bell.notified
+    channel.write(b"one")
+    assert bell.notified == rung + 1
+    channel.write(b"two")  # "one" has not been read: it will come to this as well
+    assert bell.notified == rung + 1
+    assert world.xen.agent.hear() == b"onetwo"
+    channel.write(b"three")
+    assert bell.notified == rung + 2
+    world.xen.agent.say(b"x" * 2047)
+    world.ring()
+    until(lambda: world.xen.agent.room() == 2048)
+    assert bell.notified == rung + 2
+    world.xen.agent.say(b"x" * 2048)
+    world.ring()
+    until(lambda: bell.notified == rung + 3)
+    channel.close()
+
+
+def test_room_is_told_of_when_it_is_worth_it(world: World) -> None:
+    """Linux reads 16 bytes at a time, and rings for each."""
+    world.publish()
+    channel = world.channel()
+    channel.start(world.heard)
+    until(lambda: world.heard.words == ["connected"])
+    channel.write(bytes(2000))
+    agent = world.xen.agent
+    for read in range(16, 1025, 16):
+        agent.set(IN_CONS, agent.get(IN_CONS) + 16)
+        agent.say(b".")
+        world.ring()
+        until(lambda read=read: len(world.heard.data) == read // 16)  # type: ignore[misc]
+        assert ("writable" in world.heard.words) == (read >= 512)
+    channel.close()
+
+
 def test_what_comes_before_the_receiver_waits_in_the_ring(world: World) -> None:
     world.publish()
     channel = world.channel()
@@ -167,6 +208,7 @@ def test_a_killed_process_is_followed_by_one_that_takes_the_same_ring(world: Wor
     second, heard = world.channel(), Heard()
     second.start(heard)
     until(lambda: heard.data == b"meanwhile")
+    assert world.xen.channels[0].notified == 1  # the first may have died between a byte and its ring
     assert heard.words == ["connected"]
     assert world.backend_state == "4"
     assert set(world.xenstored.requests[written:]) == {"watch", "read"}

@@ -2,7 +2,8 @@
 
 import pytest
 
-from runtime.init import files, launch, process, report, supervise
+from runtime.init import files, launch, report, supervise
+from runtime.init.container import command
 from runtime.init.failure import BootFailure
 
 
@@ -36,13 +37,13 @@ def test_wait_statuses_keep_codes_and_signals_apart(status, text):
 
 
 def test_path_is_searched_in_order_and_empty_parts_mean_here():
-    assert process.candidates("nginx", "/a:/b/:") == ["/a/nginx", "/b//nginx", "./nginx"]
-    assert process.candidates("./x", "/a") == ["./x"]
+    assert command.candidates("nginx", "/a:/b/:") == ["/a/nginx", "/b//nginx", "./nginx"]
+    assert command.candidates("./x", "/a") == ["./x"]
 
 
 def test_environment_keeps_equals_signs_and_gets_a_path():
-    assert process.environment(["A=b=c", "noequals", "=x", "E="]) == {"A": "b=c", "E": "", "PATH": process.DEFAULT_PATH}
-    assert process.environment(["PATH=/only"])["PATH"] == "/only"
+    assert command.environment(["A=b=c", "noequals", "=x", "E="]) == {"A": "b=c", "E": "", "PATH": command.DEFAULT_PATH}
+    assert command.environment(["PATH=/only"])["PATH"] == "/only"
 
 
 def test_etc_files_name_the_zone_and_its_resolvers():
@@ -115,4 +116,4 @@ def test_the_console_says_it_as_a_sentence(outcome, line):
 def test_an_interpreter_is_named_when_a_script_lacks_it(tmp_path):
     script = tmp_path / "run"
     script.write_text("#! /opt/none/sh -e\n")
-    assert process.interpreter(str(script)) == "its interpreter /opt/none/sh"
+    assert command.interpreter(str(script)) == "its interpreter /opt/none/sh"

@@ -1,0 +1,258 @@
+"""An OCI runtime bundle (DIR/config.json) as a container spec. No system calls.
+
+Source:  OCI runtime specification 1.2, config.md and config-linux.md. Unknown keys are ignored, as it says; known ones
+         that are not done here are refused.
+"""
+
+from runtime.init.failure import ContainerFailure
+
+# namespace type of the specification -> ours
+_NAMESPACES = {
+    "pid": "pid",
+    "network": "net",
+    "ipc": "ipc",
+    "uts": "uts",
+    "user": "user",
+    "cgroup": "cgroup",
+    "time": "time",
+}
+# What is refused where it is given and not empty: (path, why)
+_REFUSED = (
+    (("hooks",), "no hooks, as nothing of the zone is run beside a container"),
+    (("vm",), "no vm"),
+    (("process", "apparmorProfile"), "no AppArmor profile, as the zone's kernel is its own"),
+    (("process", "selinuxLabel"), "no SELinux label, as the zone's kernel is its own"),
+    (("process", "scheduler"), "no scheduler"),
+    (("process", "ioPriority"), "no I/O priority"),
+    (("process", "execCPUAffinity"), "no CPU affinity of exec"),
+    (("linux", "intelRdt"), "no Intel RDT"),
+    (("linux", "mountLabel"), "no mount label"),
+    (("linux", "personality"), "no personality"),
+    (("linux", "memoryPolicy"), "no memory policy"),
+    (("linux", "netDevices"), "no network devices to be moved"),
+    (("linux", "resources", "hugepageLimits"), "no limit of huge pages"),
+    (("linux", "resources", "network"), "no network classes"),
+    (("linux", "resources", "rdma"), "no RDMA limits"),
+    (("linux", "resources", "memory", "kernel"), "no limit of kernel memory"),
+    (("linux", "resources", "memory", "kernelTCP"), "no limit of TCP memory"),
+    (("linux", "resources", "memory", "swappiness"), "no swappiness"),
+    (("linux", "resources", "memory", "disableOOMKiller"), "no disabling of the OOM killer"),
+    (("linux", "resources", "cpu", "realtimeRuntime"), "no real-time runtime"),
+    (("linux", "resources", "cpu", "realtimePeriod"), "no real-time period"),
+    (("linux", "resources", "cpu", "idle"), "no idle"),
+    (("linux", "resources", "cpu", "burst"), "no burst"),
+    (("linux", "resources", "blockIO", "weightDevice"), "no weight of one device"),
+    (("linux", "resources", "blockIO", "leafWeight"), "no leaf weight"),
+)
+_THROTTLES = {
+    "throttleReadBpsDevice": "rbps",
+    "throttleWriteBpsDevice": "wbps",
+    "throttleReadIOPSDevice": "riops",
+    "throttleWriteIOPSDevice": "wiops",
+}
+Json = dict[str, object]
+
+
+def spec_of(config: object, directory: str) -> Json:
+    """The container spec of a parsed config.json; `linux.seccomp` is left to the caller. Raises ContainerFailure."""
+    if not isinstance(config, dict):
+        raise _bad("config.json", "an object", config)
+    version = str(config.get("ociVersion", ""))
+    if version.partition(".")[0] != "1":
+        raise _bad("ociVersion", "1.x", version)
+    for path, expected in _REFUSED:
+        if value := _at(config, *path):
+            raise _bad(".".join(path), expected, value)
+    process, root = _at(config, "process"), _at(config, "root")
+    if not isinstance(process, dict):
+        raise _bad("process", "an object", process)
+    place = root.get("path") if isinstance(root, dict) else None
+    if not isinstance(root, dict) or not isinstance(place, str) or not place:
+        raise _bad("root", "an object with a path", root)
+    linux = _object(config, "linux")
+    own = _namespaces(linux)
+    return {
+        "root": {
+            "path": place if place.startswith("/") else f"{directory}/{place}",
+            "readonly": bool(root.get("readonly")),
+        },
+        "process": _process(process),
+        "hostname": config.get("hostname", ""),
+        "domainname": config.get("domainname", ""),
+        "namespaces": own,
+        "mounts": [_mount(item, at) for at, item in enumerate(_items(config, "mounts"))],
+        "default_mounts": False,
+        "masked_paths": linux.get("maskedPaths") or [],
+        "readonly_paths": linux.get("readonlyPaths") or [],
+        "devices": [_device(item) for item in _items(linux, "devices")],
+        "limits": _limits(_object(linux, "resources")),
+        "sysctl": linux.get("sysctl") or {},
+        "propagation": _propagation(linux.get("rootfsPropagation")),
+    }
+
+
+def seccomp_of(config: Json) -> Json | None:
+    """The profile, where there is one; a listener for notifications is refused."""
+    profile = _at(config, "linux", "seccomp")
+    if profile is None:
+        return None
+    if not isinstance(profile, dict) or profile.get("listenerPath") or profile.get("listenerMetadata"):
+        raise _bad("linux.seccomp", "a profile without a listener", profile)
+    return profile
+
+
+def _process(process: Json) -> Json:
+    user, size = _object(process, "user"), _object(process, "consoleSize")
+    limits = [_rlimit(item) for item in _items(process, "rlimits")]
+    found: Json = {
+        "argv": process.get("args") or [],
+        "env": process.get("env") or [],
+        "cwd": process.get("cwd", ""),
+        "uid": user.get("uid", 0),
+        "gid": user.get("gid", 0),
+        "groups": user.get("additionalGids") or [],
+        "umask": user.get("umask", 0o022),
+        "tty": process.get("terminal", False),
+        # Without an object the specification gives none, and without the flag no protection.
+        "capabilities": process.get("capabilities") or {},
+        "no_new_privileges": process.get("noNewPrivileges", False),
+        "rlimits": dict(limits),
+    }
+    if "oomScoreAdj" in process:
+        found["oom_score_adj"] = process["oomScoreAdj"]
+    if size and process.get("terminal"):
+        found["size"] = [size.get("height", 0), size.get("width", 0)]
+    return found
+
+
+def _rlimit(item: object) -> tuple[str, list[object]]:
+    if not isinstance(item, dict) or not isinstance(item.get("type"), str):
+        raise _bad("process.rlimits", "objects of type, soft and hard", item)
+    return item["type"], [item.get("soft"), item.get("hard")]
+
+
+def _namespaces(linux: Json) -> Json:
+    """A namespace that is not listed is that of the caller: the zone's."""
+    found: Json = dict.fromkeys(_NAMESPACES.values(), "zone")
+    mount = False
+    for item in _items(linux, "namespaces"):
+        kind = item.get("type") if isinstance(item, dict) else None
+        path = item.get("path") if isinstance(item, dict) else None
+        if kind == "mount" and not path:
+            mount = True
+            continue
+        if kind not in _NAMESPACES or (path and kind == "user"):
+            raise _bad("linux.namespaces", f"mount without a path, {', '.join(_NAMESPACES)}", item)
+        found[_NAMESPACES[kind]] = f"path:{path}" if path else "own"
+    if not mount:
+        raise _bad("linux.namespaces", "a mount namespace", "none")
+    if found["user"] == "own":
+        found["user"] = {
+            key: [
+                [row.get("containerID"), row.get("hostID"), row.get("size")]
+                for row in _items(linux, f"{key[0]}idMappings")
+                if isinstance(row, dict)
+            ]
+            for key in ("uid_maps", "gid_maps")
+        }
+    if found["time"] == "own" and (offsets := _object(linux, "timeOffsets")):
+        found["time"] = {clock: value.get("secs", 0) for clock, value in offsets.items() if isinstance(value, dict)}
+    return found
+
+
+def _mount(item: object, at: int) -> Json:
+    if not isinstance(item, dict):
+        raise _bad(f"mounts[{at}]", "an object", item)
+    for key in ("uidMappings", "gidMappings"):
+        if item.get(key):
+            raise _bad(f"mounts[{at}].{key}", "no id-mapped mount", item[key])
+    return {key: item[key] for key in ("destination", "type", "source", "options") if item.get(key) is not None}
+
+
+def _device(item: object) -> object:
+    if not isinstance(item, dict):
+        return item
+    found = {"path": item.get("path"), "type": item.get("type"), "major": item.get("major"), "minor": item.get("minor")}
+    return found | {"mode": item.get("fileMode", 0o666)}
+
+
+def _limits(resources: Json) -> Json:
+    """Limits of cgroup v2. Rules for devices need none: only the devices listed are there, and none other works."""
+    memory, cpu, pids = _object(resources, "memory"), _object(resources, "cpu"), _object(resources, "pids")
+    found: Json = {}
+    limit, swap = memory.get("limit"), memory.get("swap")
+    if limit is not None:
+        found["memory_max"] = _or_max(limit)
+    if memory.get("reservation") is not None:
+        found["memory_low"] = _or_max(memory["reservation"])
+    if swap is not None:
+        # Here it is memory and swap together, there swap alone.
+        both = isinstance(swap, int) and isinstance(limit, int) and swap >= limit > 0
+        if swap != -1 and not both:
+            raise _bad("linux.resources.memory.swap", "-1 or at least memory.limit", swap)
+        found["memory_swap_max"] = "max" if swap == -1 else int(str(swap)) - int(str(limit))
+    if shares := cpu.get("shares"):
+        found["cpu_weight"] = 1 + (max(2, min(int(str(shares)), 262144)) - 2) * 9999 // 262142
+    if cpu.get("quota") is not None or cpu.get("period") is not None:
+        quota = cpu.get("quota", -1)
+        found["cpu_max"] = "max" if quota in (-1, 0) else [quota, cpu.get("period") or 100000]
+    for key, ours in (("cpus", "cpuset_cpus"), ("mems", "cpuset_mems")):
+        if cpu.get(key):
+            found[ours] = cpu[key]
+    if pids.get("limit") is not None:
+        found["pids_max"] = "max" if pids["limit"] in (-1, 0) else pids["limit"]
+    if resources.get("unified"):
+        found["unified"] = resources["unified"]
+    return found | _block_io(_object(resources, "blockIO"))
+
+
+def _block_io(io: Json) -> Json:
+    found: Json = {}
+    if weight := io.get("weight"):
+        found["io_weight"] = 1 + (max(10, min(int(str(weight)), 1000)) - 10) * 9999 // 990
+    rows: dict[str, Json] = {}
+    for key, ours in _THROTTLES.items():
+        for item in _items(io, key):
+            if not isinstance(item, dict):
+                raise _bad(f"linux.resources.blockIO.{key}", "objects of major, minor and rate", item)
+            device = f"{item.get('major')}:{item.get('minor')}"
+            rows.setdefault(device, {"device": device})[ours] = item.get("rate")
+    if rows:
+        found["io_max"] = list(rows.values())
+    return found
+
+
+def _or_max(value: object) -> object:
+    return "max" if value == -1 else value
+
+
+def _propagation(value: object) -> str:
+    if value in (None, "", "private", "rprivate"):
+        return "private"
+    if value in ("slave", "rslave"):
+        return "slave"
+    raise _bad("linux.rootfsPropagation", "private or slave", value)
+
+
+def _at(document: object, *path: str) -> object:
+    for key in path:
+        document = document.get(key) if isinstance(document, dict) else None
+    return document
+
+
+def _object(document: Json, key: str) -> Json:
+    value = document.get(key)
+    if value is not None and not isinstance(value, dict):
+        raise _bad(key, "an object", value)
+    return value or {}
+
+
+def _items(document: Json, key: str) -> list[object]:
+    value = document.get(key)
+    if value is not None and not isinstance(value, list):
+        raise _bad(key, "a list", value)
+    return value or []
+
+
+def _bad(key: str, expected: str, got: object) -> ContainerFailure:
+    return ContainerFailure("spec", f"config.json: key {key}: expected {expected}, got {got!r:.80}")

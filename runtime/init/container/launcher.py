@@ -1,0 +1,338 @@
+"""Fork the processes of containers, and hear from them until the command has been executed.
+
+A container without a user or time namespace, and without namespaces of others, is cloned straight from the caller.
+Otherwise a stage process lies between: it has the zone's privileges, prepares what these are needed for, clones the
+container's process as its own sibling (CLONE_PARENT) and ends.
+
+What a child has to say comes over a socket that every exec closes: `F reason sentence` a failure, `P pid` the process
+a stage has made, `T` with a descriptor a terminal's master, `R` ready to execute. The end without a failure and with an
+`R` means that the command runs.
+"""
+
+import _socket
+import posix
+import select
+import time
+from _struct import calcsize, pack, unpack
+
+from runtime.init import abi as zone_abi
+from runtime.init import kernel
+from runtime.init.abi import SIGKILL
+from runtime.init.container import abi, accounts, calls, command, mounter, procfs, reaper, tail, terminal
+from runtime.init.failure import ContainerFailure, Failure, why
+
+MYPY = False
+if MYPY:  # for annotations only: not imported in the zone
+    from collections.abc import Callable
+    from typing import Any
+
+START_TIMEOUT_S = 60.0
+_SOCKET, _STATUS, _PROC, _EXTRA = 3, 4, 5, 6
+_MAX_MESSAGE_BYTES = 4096
+_ROOT = zone_abi.O_PATH | posix.O_DIRECTORY | posix.O_CLOEXEC
+Stdio = tuple[int | None, int | None, int | None]
+Step = tuple[object, ...]
+
+
+class Started:
+    """A process that runs its command.
+
+    pid, pidfd:  the process, a child of the caller; whoever reaps it tells how it ended.
+    terminal:    master of its terminal, or -1.
+    status:      where a reaper between tells how the command ended, or -1.
+    """
+
+    def __init__(self, pid: int, terminal: int, status: int) -> None:
+        self.pid, self.terminal, self.status = pid, terminal, status
+        self.pidfd = posix.pidfd_open(pid)
+
+    def close(self) -> None:
+        """Close the descriptors."""
+        for fd in (self.pidfd, self.terminal, self.status):
+            if fd >= 0:
+                posix.close(fd)
+        self.pidfd = self.terminal = self.status = -1
+
+
+class _Child:
+    """What a forked process has: the socket at 3, a pipe for a reaper at 4, the zone's /proc at 5, extras behind."""
+
+    def __init__(self, stdio: Stdio, socket_fd: int, status_fd: int, extra: list[int]) -> None:
+        # Until it is the container's, nobody who shares an id with it may look into it or at its program.
+        calls.prctl(abi.PR_SET_DUMPABLE, 0)
+        null = posix.open("/dev/null", posix.O_RDWR)
+        proc = posix.open("/proc", posix.O_RDONLY | posix.O_DIRECTORY)
+        wanted = [null if fd is None else fd for fd in (*stdio, socket_fd, status_fd if status_fd >= 0 else None, proc)]
+        wanted += extra
+        copies = [_copy_above(fd, len(wanted)) for fd in wanted]
+        for place, copy in enumerate(copies):
+            posix.dup2(copy, place, inheritable=place < 3)
+        kernel.close_from(len(wanted))
+        self.extra = list(range(_EXTRA, len(wanted)))
+        self.given = tuple(fd is not None for fd in stdio)
+        self.watched = status_fd >= 0
+        self._socket = _socket.socket(_socket.AF_UNIX, _socket.SOCK_SEQPACKET, 0, _SOCKET)
+        self._terminal: tuple[int, int] | None = None
+
+    def say(self, kind: bytes, text: str = "") -> None:
+        """Tell whoever started us."""
+        self._socket.send((kind + text.encode("utf-8", "replace"))[:_MAX_MESSAGE_BYTES])
+
+    def give_terminal(self, pair: tuple[int, int]) -> None:
+        """Hand the master over and keep the slave."""
+        self._socket.sendmsg([b"T"], [(_socket.SOL_SOCKET, _socket.SCM_RIGHTS, pack("i", pair[0]))])
+        posix.close(pair[0])
+        self._terminal = pair
+
+    def finish(self, process: dict[str, object], steps: list[Step]) -> None:
+        """The rest of a process's way, which ends in its command."""
+        argv, env = process["argv"], process["env"]
+        assert isinstance(argv, list) and isinstance(env, list)
+        first_free = _PROC if self.watched else _STATUS
+        tail.Tail(self._terminal, given=self.given, first_free=first_free, ready=lambda: self.say(b"R")).run(steps)
+        if self.watched:
+            reaper.run(_STATUS, [_SOCKET], lambda: tail.start_session(0 if process["tty"] else None))
+        command.execute(argv, command.environment(env))
+
+
+def start(plan: dict[str, object], stdio: Stdio, cgroup_fd: int, joined: list[int]) -> Started:
+    """The first process of a container.
+
+    Shape:   joined: for each of plan["joins"] a descriptor of the namespace, or a pidfd of a process in it.
+    Raises:  ContainerFailure of the step that failed; nothing of the container is left then.
+    """
+    process, flags = plan["process"], plan["flags"]
+    assert isinstance(process, dict) and isinstance(flags, int)
+    staged = plan["maps"] is not None or plan["time"] is not None or bool(joined)
+
+    def run(child: _Child) -> None:
+        _set_oom_score(process)
+        if staged:
+            _be_stage(child, plan)
+        work = mounter.Mounter()
+        _do(work, plan["stage"])
+        _be_container(child, work, plan)
+
+    return _launch(run, abi.CLONE_NEWNS if staged else flags, cgroup_fd, process, stdio, staged=staged, extra=joined)
+
+
+def enter(
+    pid: int,
+    pidfd: int,
+    flags: int,
+    maps: object,
+    process: dict[str, object],
+    steps: list[Step],
+    stdio: Stdio,
+    cgroup_fd: int,
+) -> Started:
+    """A further process in the namespaces `flags` of a container's first, `pid`. Raises ContainerFailure."""
+
+    def run(child: _Child) -> None:
+        _set_oom_score(process)
+        _call("namespace", "entering the container", calls.setns, child.extra[0], flags)
+        # setns leads to the namespace's own root, which is not the container's where the zone itself runs in a chroot.
+        _call("root", "entering the container's root", posix.fchdir, child.extra[1])
+        _call("root", "entering the container's root", posix.chroot, ".")
+        # A pid namespace holds for children only.
+        pid = _call("namespace", "forking in the container", calls.clone, abi.CLONE_PARENT)
+        if pid:
+            child.say(b"P", str(pid))
+            posix._exit(0)
+        _become_inside(maps)
+        if process["tty"]:
+            root = posix.open("/", posix.O_RDONLY | posix.O_DIRECTORY)
+            pair = _call("terminal", "opening the terminal", terminal.open_pair, root, process["size"])
+            _call("user", "giving the terminal to its user", posix.fchown, pair[1], process["uid"], -1)
+            child.give_terminal(pair)
+        child.finish(process, steps)
+
+    root = _call("root", "opening the container's root", posix.open, f"/proc/{pid}/root", _ROOT)
+    try:
+        return _launch(run, 0, cgroup_fd, process, stdio, staged=True, extra=[pidfd, root])
+    finally:
+        posix.close(root)
+
+
+def _be_stage(child: _Child, plan: dict[str, object]) -> None:
+    """Prepare with the zone's privileges and clone the container's process; never returns, in neither of them."""
+    flags, maps, offsets, joins = plan["flags"], plan["maps"], plan["time"], plan["joins"]
+    assert isinstance(flags, int) and isinstance(joins, list)
+    for (flag, name), fd in zip(joins, child.extra, strict=True):
+        _call("namespace", f"joining the namespace {name}", calls.setns, fd, flag)
+    if isinstance(offsets, dict):
+        _call("namespace", "making a time namespace", calls.unshare, abi.CLONE_NEWTIME)
+        text = "".join(f"{clock} {seconds} 0\n" for clock, seconds in offsets.items() if seconds)
+        if text:
+            _call("namespace", "setting its clocks", procfs.write, _PROC, "self/timens_offsets", text.encode())
+    work = mounter.Mounter()
+    _do(work, plan["stage"])
+    reader, writer = posix.pipe2(posix.O_CLOEXEC)
+    # Owned by its user namespace, the mounts can be changed from inside; without one, the stage's are as good.
+    flags = flags if isinstance(maps, dict) else flags & ~abi.CLONE_NEWNS
+    pid = _call("namespace", "entering the container's namespaces", calls.clone, flags | abi.CLONE_PARENT)
+    if pid == 0:
+        posix.close(writer)
+        if posix.read(reader, 1) != b"g":
+            posix._exit(127)  # the stage has told why
+        posix.close(reader)
+        _become_inside(maps)
+        _be_container(child, work, plan)
+    child.say(b"P", str(pid))
+    if isinstance(maps, dict):
+        if maps["deny_setgroups"]:
+            _call("namespace", "denying setgroups", procfs.write, _PROC, f"{pid}/setgroups", b"deny")
+        for kind in ("uid", "gid"):
+            rows = accounts.map_text(maps[f"{kind}_maps"])
+            _call("namespace", f"mapping {kind}s", procfs.write, _PROC, f"{pid}/{kind}_map", rows)
+    posix.write(writer, b"g")
+    posix._exit(0)
+
+
+def _be_container(child: _Child, work: mounter.Mounter, plan: dict[str, object]) -> None:
+    process, steps = plan["process"], plan["tail"]
+    assert isinstance(process, dict) and isinstance(steps, list)
+    _do(work, plan["inside"])
+    if work.terminal is not None:
+        child.give_terminal(work.terminal)
+    child.finish(process, steps)
+
+
+def _do(work: mounter.Mounter, steps: object) -> None:
+    """Steps of a plan. Raises ContainerFailure naming the one that failed."""
+    assert isinstance(steps, list)
+    identity = procfs.Identity(_PROC)
+    for step in steps:
+        named = procfs.REASONS.get(step[0])
+        try:
+            (identity if named else work).do(step)
+        except OSError as error:
+            reason, what = (named[0], named[1].format(*step[1:])) if named else mounter.describe(step)
+            raise ContainerFailure(reason, f"{what}: {mounter.words(error)}") from None
+
+
+def _call(reason: str, what: str, action: "Callable[..., object]", *arguments: object) -> "Any":
+    try:
+        return action(*arguments)
+    except OSError as error:
+        raise ContainerFailure(reason, f"{what}: {mounter.words(error)}") from None
+
+
+def _set_oom_score(process: dict[str, object]) -> None:
+    """Inherited by whoever is forked from here; from a user namespace it could not be set."""
+    value = process["oom_score_adj"]
+    if value is not None:
+        what = f"setting oom_score_adj to {value}"
+        _call("process", what, procfs.write, _PROC, "self/oom_score_adj", str(value).encode())
+
+
+def _become_inside(maps: object) -> None:
+    """In a user namespace: an id that exists there, so that what is made belongs to somebody."""
+    if isinstance(maps, dict):
+        uid, gid = accounts.inside_root(maps["uid_maps"]), accounts.inside_root(maps["gid_maps"])
+        _call("user", f"becoming group {gid} of the user namespace", posix.setresgid, gid, gid, gid)
+        _call("user", f"becoming user {uid} of the user namespace", posix.setresuid, uid, uid, uid)
+
+
+def _copy_above(fd: int, low: int) -> int:
+    copy = posix.dup(fd)
+    while copy < low:
+        copy = posix.dup(fd)
+    return copy
+
+
+def _launch(
+    run: "Callable[[_Child], None]",
+    flags: int,
+    cgroup_fd: int,
+    process: dict[str, object],
+    stdio: Stdio,
+    *,
+    staged: bool,
+    extra: list[int],
+) -> Started:
+    """Fork, go on with `run` in the child, and wait for its word."""
+    ours, theirs = _socket.socketpair(_socket.AF_UNIX, _socket.SOCK_SEQPACKET | _socket.SOCK_CLOEXEC)
+    reader, writer = posix.pipe2(posix.O_CLOEXEC) if process["init"] else (-1, -1)
+    try:
+        try:
+            pid = calls.clone(flags, cgroup_fd)
+        except OSError as error:
+            raise ContainerFailure("namespace", f"starting a process in its namespaces: {why(error)}") from None
+        if pid == 0:
+            _run_child(run, stdio, theirs.detach(), writer, extra)
+        theirs.close()
+        pid, master = _hear(ours, pid, staged=staged)
+        started = Started(pid, master, reader)
+        reader = -1
+        return started
+    finally:
+        ours.close()
+        for fd in (reader, writer):
+            if fd >= 0:
+                posix.close(fd)
+
+
+def _run_child(run: "Callable[[_Child], None]", stdio: Stdio, socket_fd: int, status_fd: int, extra: list[int]) -> None:
+    """Never returns: it becomes the command, or says why not and ends."""
+    child: _Child | None = None
+    try:
+        try:
+            child = _Child(stdio, socket_fd, status_fd, extra)
+            run(child)
+            failure: Failure = ContainerFailure("process", "the exec came back without an error")
+        except Failure as error:
+            failure = error
+        except BaseException as error:
+            failure = ContainerFailure("process", f"{type(error).__name__}: {error}")
+        if child is not None:
+            child.say(b"F", f"{failure.reason} {failure.sentence}")
+    finally:
+        posix._exit(127)  # whatever happens, a second caller must not go on from here
+
+
+def _hear(ours: _socket.socket, pid: int, *, staged: bool) -> tuple[int, int]:
+    """(pid of the process, master of its terminal or -1) once the command runs. Raises ContainerFailure."""
+    main = None if staged else pid
+    master, ready = -1, False
+    failure: ContainerFailure | None = None
+    end = time.monotonic() + START_TIMEOUT_S
+    poll = select.poll()
+    poll.register(ours.fileno(), select.POLLIN)
+    while True:
+        if not poll.poll(max(0, int((end - time.monotonic()) * 1000))):
+            failure = ContainerFailure("process", f"expected the command to run within {START_TIMEOUT_S:.0f} s")
+            break
+        space = _socket.CMSG_SPACE(calcsize("i"))
+        data, rights, _, _ = ours.recvmsg(_MAX_MESSAGE_BYTES, space, _socket.MSG_CMSG_CLOEXEC)
+        kind, text = data[:1], data[1:].decode("utf-8", "replace")
+        if not data:
+            if failure is None and (not ready or main is None):
+                failure = ContainerFailure("process", "the process ended before its command was executed")
+            break
+        if kind == b"P":
+            main = int(text)
+        elif kind == b"T":
+            (master,) = unpack("i", rights[0][2][:4])
+        elif kind == b"R":
+            ready = True
+        elif failure is None:
+            # Not the end yet: the pid of a process that failed at once may come behind its failure.
+            reason, _, sentence = text.partition(" ")
+            failure = ContainerFailure(reason, sentence)
+    if staged:
+        _end(pid, kill=failure is not None)
+    if failure is None and main is not None:
+        return main, master
+    if main is not None:
+        _end(main, kill=True)
+    if master >= 0:
+        posix.close(master)
+    assert failure is not None
+    raise failure
+
+
+def _end(pid: int, *, kill: bool) -> None:
+    if kill:
+        posix.kill(pid, SIGKILL)
+    posix.waitpid(pid, 0)

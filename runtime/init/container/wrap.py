@@ -1,0 +1,226 @@
+"""A config of Edera's styrolite (kinds Create and Attach) as a container spec. No system calls.
+
+Source:  styrolite 0.4.1, src/config.rs. Where that only warns, this fails; what is not named below is refused.
+"""
+
+from runtime.init.container import capabilities
+from runtime.init.failure import ContainerFailure
+
+Json = dict[str, object]
+_NAMESPACES = {
+    "Uts": "uts",
+    "Ipc": "ipc",
+    "Pid": "pid",
+    "Net": "net",
+    "Cgroup": "cgroup",
+    "Time": "time",
+    "User": "user",
+}
+_DEFAULT = ["Mount", "Time", "Uts", "Pid", "Ipc", "User"]
+_LIMITS = {
+    "address_space_size": "as",
+    "core_size": "core",
+    "cpu_time": "cpu",
+    "data_space_size": "data",
+    "file_size": "fsize",
+    "locked_space_size": "memlock",
+    "msgqueue_size": "msgqueue",
+    "nice_ceiling": "nice",
+    "open_files": "nofile",
+    "thread_limit": "nproc",
+    "resident_space_size": "rss",
+    "real_time_priority": "rtprio",
+    "real_time_limit": "rttime",
+    "pending_signal_limit": "sigpending",
+    "main_thread_stack_size": "stack",
+}
+_CREATE = (
+    *("kind", "workload_id", "rootfs", "rootfs_readonly", "exec", "uid_mappings", "gid_mappings", "mounts"),
+    *("masked_paths", "readonly_paths", "limits", "cgroupfs", "hostname", "mutations", "namespaces", "setgroups_deny"),
+    *("capabilities", "skip_two_stage_userns"),
+)
+_ATTACH = ("kind", "pid", "exec", "workload_id", "cgroupfs", "namespaces", "capabilities")
+_EXEC = (
+    *("executable", "arguments", "working_directory", "environment", "uid", "gid", "supplemental_gids"),
+    *("process_limits", "no_new_privs", "seccomp", "apparmor", "oom_score_adj"),
+)
+_MOUNT = (
+    *("source", "target", "fstype", "bind", "recurse", "unshare", "safe", "create_mountpoint", "read_only", "data"),
+)
+
+
+def create(config: Json, *, permitted: int, uptime_s: int, pid: int) -> tuple[str, Json]:
+    """(id, container spec) of a Create.
+
+    permitted: the caller's own capabilities, which is what a container has without `capabilities`.
+    uptime_s:  so that an own time namespace begins at its start.
+    Raises:    ContainerFailure "spec".
+    """
+    _only(config, _CREATE, "")
+    names = _namespaces(config.get("namespaces"))
+    if "Mount" not in names:
+        raise _bad("namespaces", "Mount among them", names)
+    identity = str(config.get("workload_id") or pid)
+    maps = {key: _maps(config.get(f"{key}_mappings"), f"{key}_mappings") for key in ("uid", "gid")}
+    inner: Json = {ours: "own" if theirs in names else "zone" for theirs, ours in _NAMESPACES.items()}
+    inner["user"] = "zone"
+    process = exec_process(config, permitted)
+    if "User" in names and maps["uid"] and maps["gid"]:
+        deny = config.get("setgroups_deny")
+        deny = not process["groups"] if deny is None else deny
+        inner["user"] = {"uid_maps": maps["uid"], "gid_maps": maps["gid"], "deny_setgroups": deny}
+    if "Time" in names:
+        inner["time"] = {"boottime": -max(0, uptime_s - 1)}
+    hostname = config.get("hostname") or f"styrolite-{identity}"
+    return f"styrolite-{identity}", {
+        "root": {
+            "path": config.get("rootfs") or "",
+            "readonly": bool(config.get("rootfs_readonly")),
+            "directories": [_mutation(item, at) for at, item in enumerate(_items(config, "mutations"))],
+        },
+        "process": process,
+        "hostname": hostname if "Uts" in names else "",
+        "namespaces": inner,
+        "mounts": [_mount(item, at) for at, item in enumerate(_items(config, "mounts"))],
+        "masked_paths": config.get("masked_paths"),
+        "readonly_paths": config.get("readonly_paths"),
+        "limits": {"unified": config["limits"]} if config.get("limits") else {},
+    }
+
+
+def attach(config: Json, *, permitted: int) -> tuple[int, list[str], Json]:
+    """(pid of the supervisor, namespaces to join in our words, process) of an Attach; ContainerFailure "spec"."""
+    _only(config, _ATTACH, "")
+    pid = config.get("pid")
+    if not isinstance(pid, int) or pid < 1:
+        raise _bad("pid", "the pid of a supervisor", pid)
+    names = _namespaces(config.get("namespaces"))
+    joined = [ours for theirs, ours in _NAMESPACES.items() if theirs in names]
+    return pid, joined + (["mount"] if "Mount" in names else []), exec_process(config, permitted)
+
+
+def exec_process(config: Json, permitted: int) -> Json:
+    """The process of `exec`, and of `capabilities` beside it."""
+    inner = config.get("exec")
+    if not isinstance(inner, dict):
+        raise _bad("exec", "an object", inner)
+    _only(inner, _EXEC, "exec")
+    if inner.get("apparmor"):
+        raise _bad("exec.apparmor", "no AppArmor profile, as the zone's kernel is its own", inner["apparmor"])
+    environment, limits = inner.get("environment") or {}, inner.get("process_limits") or {}
+    if not isinstance(environment, dict) or not isinstance(limits, dict):
+        raise _bad("exec", "objects as environment and process_limits", inner)
+    _only(limits, tuple(_LIMITS), "exec.process_limits")
+    return {
+        "argv": [inner["executable"], *(inner.get("arguments") or [])] if inner.get("executable") else [],
+        "env": [f"{key}={value}" for key, value in environment.items()],
+        "cwd": inner.get("working_directory") or "/",
+        "uid": inner.get("uid") or 0,
+        "gid": inner.get("gid") or 0,
+        "groups": inner.get("supplemental_gids") or [],
+        # Unlike there, a limit that is not set is inherited.
+        "rlimits": {_LIMITS[key]: [value, value] for key, value in limits.items() if value is not None},
+        "no_new_privileges": bool(inner.get("no_new_privs")),
+        "seccomp": _filter(inner.get("seccomp")),
+        "oom_score_adj": inner.get("oom_score_adj"),
+        "capabilities": _capabilities(config.get("capabilities"), permitted),
+    }
+
+
+def _capabilities(value: object, permitted: int) -> Json:
+    """The caller's own, without what is dropped and with what is raised; inheritable is what is ambient only."""
+    given = value if isinstance(value, dict) else {}
+    _only(given, ("raise", "raise_ambient", "drop"), "capabilities")
+    masks = {}
+    for key in ("raise", "raise_ambient", "drop"):
+        masks[key] = 0
+        for name in _items(given, key):
+            found = permitted if str(name).upper() == "ALL" else capabilities.bit(str(name))
+            if found is None:
+                raise _bad(f"capabilities.{key}", "names of capabilities", name)
+            masks[key] |= found
+    left = permitted & ~masks["drop"] | masks["raise"] | masks["raise_ambient"]
+    ambient = capabilities.names(masks["raise_ambient"])
+    full: Json = {key: capabilities.names(left) for key in ("bounding", "effective", "permitted")}
+    return full | {"inheritable": ambient, "ambient": ambient}
+
+
+def _filter(value: object) -> str | None:
+    """{"instructions": [[code, jt, jf, k]…]} as hex."""
+    if value is None:
+        return None
+    rows = value.get("instructions") if isinstance(value, dict) else None
+    if not isinstance(rows, list) or not all(_is_instruction(row) for row in rows):
+        raise _bad("exec.seccomp", "instructions [code, jt, jf, k]", value)
+    data = [code.to_bytes(2, "little") + bytes((yes, no)) + k.to_bytes(4, "little") for code, yes, no, k in rows]
+    return b"".join(data).hex()
+
+
+def _is_instruction(row: object) -> bool:
+    tops = (1 << 16, 1 << 8, 1 << 8, 1 << 32)
+    return (
+        isinstance(row, list)
+        and len(row) == 4
+        and all(isinstance(number, int) and 0 <= number < top for number, top in zip(row, tops, strict=True))
+    )
+
+
+def _mount(item: object, at: int) -> Json:
+    if not isinstance(item, dict) or not isinstance(item.get("target"), str):
+        raise _bad(f"mounts[{at}]", "an object with a target", item)
+    _only(item, _MOUNT, f"mounts[{at}]")
+    deep = "r" if item.get("recurse") else ""
+    options = [f"{deep}bind"] if item.get("bind") else []
+    if item.get("safe"):
+        options += [
+            option for name in ("nosuid", "nodev", "noexec") for option in ((name, f"r{name}") if deep else (name,))
+        ]
+    elif item.get("bind") and str(item.get("source", "")).startswith("/dev/"):
+        options.append("dev")
+    if item.get("read_only"):
+        options += ["ro", "rro"] if deep else ["ro"]
+    if item.get("unshare"):
+        options.append(f"{deep}private")
+    if item.get("data"):
+        options += str(item["data"]).split(",")
+    target = "/" + str(item["target"]).lstrip("/")
+    kind = "bind" if item.get("bind") else item.get("fstype") or ""
+    return {"destination": target, "type": kind, "source": item.get("source") or "", "options": options}
+
+
+def _mutation(item: object, at: int) -> str:
+    if not isinstance(item, dict) or item.get("kind") != "CreateDir" or not isinstance(item.get("target"), str):
+        raise _bad(f"mutations[{at}]", "the kind CreateDir with a target", item)
+    return "/" + str(item["target"]).lstrip("/")
+
+
+def _maps(value: object, where: str) -> list[list[object]]:
+    rows = value if isinstance(value, list) else []
+    for row in rows:
+        if not isinstance(row, dict):
+            raise _bad(where, "rows of base_nsid, base_hostid and remap_count", row)
+    return [[row.get("base_nsid"), row.get("base_hostid"), row.get("remap_count")] for row in rows]
+
+
+def _namespaces(value: object) -> list[str]:
+    names = _DEFAULT if value is None else value
+    if not isinstance(names, list) or any(name not in ("Mount", *_NAMESPACES) for name in names):
+        raise _bad("namespaces", f"names of Mount, {', '.join(_NAMESPACES)}", value)
+    return [str(name) for name in names]
+
+
+def _items(document: Json, key: str) -> list[object]:
+    value = document.get(key)
+    if value is not None and not isinstance(value, list):
+        raise _bad(key, "a list", value)
+    return value or []
+
+
+def _only(document: Json, keys: tuple[str, ...], where: str) -> None:
+    for key in document:
+        if key not in keys:
+            raise _bad(f"{where}.{key}" if where else key, f"only the keys {', '.join(keys)}", key)
+
+
+def _bad(key: str, expected: str, got: object) -> ContainerFailure:
+    return ContainerFailure("spec", f"styrolite config: key {key}: expected {expected}, got {got!r:.80}")

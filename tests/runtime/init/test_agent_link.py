@@ -1,0 +1,203 @@
+"""The agent's end of the channel on a socket pair: sessions, turns, and whatever a host may send."""
+
+import os
+import random
+import socket
+
+import pytest
+from support.agenthost import AgentError, AgentHost
+
+from runtime.init.agent.errors import Refused
+from runtime.init.agent.link import Link
+from runtime.init.agent.loop import Loop
+from runtime.init.agent.stream import Handler
+from runtime.init.channel import frames
+
+
+class Echo(Handler):
+    """Sends back what comes."""
+
+    def __init__(self, stream):
+        self.stream, self.waiting, self.ended = stream, bytearray(), False
+        self.outlet = stream.outlet(1, self.take)
+        self.outlet.done = lambda: stream.succeed({})
+
+    def take(self, limit):
+        data = bytes(self.waiting[:limit])
+        del self.waiting[: len(data)]
+        self.stream.consumed(0, len(data))
+        return data or (b"" if self.ended else None)
+
+    def data(self, fd, payload):
+        self.waiting += payload
+        self.outlet.wake()
+
+    def eof(self, fd):
+        self.ended = True
+        self.outlet.wake()
+
+
+class Bench:
+    """A link, and a host whose every wait lets the link's loop run first: both in one thread."""
+
+    def __init__(self):
+        ours, theirs = socket.socketpair()
+        ours.setblocking(False)
+        self.loop, self.closed = Loop(), []
+        self.link = Link(
+            self.loop,
+            opened=self.opened,
+            hello=lambda: [{"much": "x" * 5000}, {"little": True}],
+            began=lambda: None,
+            ended=lambda: self.closed.append("session"),
+            waited=lambda: True,
+            silent=lambda: self.closed.append("silent"),
+        )
+        self.loop.each_time(self.link.pump)
+        self.link.start("", ours.detach())
+        self.host = AgentHost(theirs.detach())
+        self.host.idle = self.turn
+
+    def turn(self):
+        self.loop.stopped = False
+        self.loop.after(0, lambda: setattr(self.loop, "stopped", True))
+        self.loop.run()
+
+    def opened(self, stream, params):
+        if stream.method == "echo":
+            stream.handler = Echo(stream)
+        elif stream.method == "refuse":
+            raise Refused("params", "no: expected yes, got no")
+        elif stream.method == "break":
+            raise KeyError("a fault of ours")
+        elif stream.method == "big":
+            stream.succeed({"text": "x" * params["size"]})
+        else:
+            stream.succeed(params)
+
+
+@pytest.fixture
+def bench():
+    return Bench()
+
+
+def test_the_greeting_says_what_fits(bench):
+    assert bench.host.hello()["little"] is True
+
+
+def test_bytes_come_back_whatever_their_number(bench):
+    bench.host.hello()
+    stream = bench.host.open("echo")
+    sent = random.Random(1).randbytes(1_000_000)
+    stream.write(sent)
+    stream.eof()
+    assert stream.wait() == {} and stream.data[1] == sent
+
+
+def test_nothing_is_written_without_the_links_credit(bench):
+    bench.host.hello()
+    bench.host._give = lambda: None
+    stream = bench.host.open("big", size=100_000)
+    for _ in range(50):
+        bench.host.take(0)
+    assert stream.result is None and bench.host._parser.taken_bytes <= frames.LINK_WINDOW_BYTES
+
+
+def test_many_streams_have_their_turns(bench):
+    bench.host.hello()
+    streams = [bench.host.open("echo") for _ in range(20)]
+    for stream in streams:
+        stream.write(bytes(60_000))
+    bench.host.until(lambda: len(streams[-1].data[1]) > 8192)
+    assert all(len(stream.data[1]) < 60_000 for stream in streams[:-1])
+
+
+@pytest.mark.parametrize(("method", "reason"), [("refuse", "params"), ("break", "internal")])
+def test_what_a_method_raises_is_its_result(bench, method, reason):
+    bench.host.hello()
+    with pytest.raises(AgentError) as caught:
+        bench.host.call(method)
+    assert caught.value.reason == reason
+    assert bench.host.call("other", a=1) == {"a": 1}
+
+
+def test_results_of_many_frames_arrive_and_too_big_ones_are_said(bench):
+    bench.host.hello()
+    assert bench.host.call("big", size=500_000) == {"text": "x" * 500_000}
+    with pytest.raises(AgentError, match="at most 1048576 bytes"):
+        bench.host.call("big", size=2_000_000)
+
+
+def test_more_bytes_than_credit_end_the_stream_only(bench):
+    bench.host.hello()
+    stream = bench.host.open("echo")
+    stream.hold = True
+    for _ in range(3):
+        stream.may_send = 65536
+        stream.write(bytes(65536))
+    with pytest.raises(AgentError) as caught:
+        stream.wait()
+    assert caught.value.reason == "protocol" and bench.host.call("x") == {}
+
+
+def test_a_new_hello_ends_the_old_session(bench):
+    bench.host.hello()
+    old = bench.host.open("echo")
+    old.write(b"x")
+    bench.host.hello()
+    assert bench.closed == ["session"] and not bench.link.streams
+    assert bench.host.call("x") == {}
+
+
+def test_a_host_that_is_waited_for_in_vain_counts_as_gone_until_it_speaks(bench, monkeypatch):
+    bench.host.hello()
+    assert bench.link.attended
+    monkeypatch.setattr("runtime.init.agent.link.SILENCE_S", 0.0)
+    bench.link.expect()
+    bench.turn()
+    bench.turn()
+    assert not bench.link.attended and bench.closed == ["silent"]
+    bench.host.call("x")
+    assert bench.link.attended
+
+
+def test_a_device_that_hangs_up_ends_the_session_and_is_looked_for_again(bench):
+    bench.host.hello()
+    os.close(bench.host.fd)
+    for _ in range(3):
+        bench.turn()
+    assert bench.closed == ["session"] and not bench.link.session
+
+
+@pytest.mark.parametrize("seed", range(60))
+def test_whatever_the_host_sends_the_next_session_works(seed):
+    """Garbage, frames cut and changed, frames of every kind with any contents, in any order."""
+    bench, chance = Bench(), random.Random(seed)
+    bench.host.hello()
+    for _ in range(60):
+        kind = chance.choice([*range(12), chance.randrange(256)])
+        payload = chance.choice(
+            [
+                b"",
+                b"{}",
+                b'{"method":"echo"}',
+                b'{"method":"x","params":5}',
+                b"[" * 500,
+                b"\xff\xfe",
+                b"\1\0\0\0",
+                bytes(4096),
+            ]
+        )
+        data = frames.frame(kind, chance.choice([0, 1, 2, 1 << 31]), payload, chance.choice([0, 1, 2, 7]))
+        if chance.random() < 0.2:
+            at = chance.randrange(len(data))
+            data = chance.choice([data[:at], data[:at] + b"\x55" + data[at + 1 :], chance.randbytes(300)])
+        os.write(bench.host.fd, data)
+        bench.turn()
+        try:
+            while os.read(bench.host.fd, 65536):
+                pass
+        except BlockingIOError:
+            pass
+    assert bench.host.hello()["little"] is True
+    assert bench.host.call("x", a=[1]) == {"a": [1]}

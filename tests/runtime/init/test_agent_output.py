@@ -1,0 +1,123 @@
+"""What the agent keeps of a container's output, and what it forgets when the host acknowledges."""
+
+import pytest
+
+from runtime.init.agent.errors import Refused
+from runtime.init.agent.logs import Reader
+from runtime.init.agent.output import LIMIT_BYTES, Output, Ring
+
+
+class Pipe:
+    """A source with bytes at hand: pieces, then None (nothing now) or b"" (the end)."""
+
+    def __init__(self, *pieces):
+        self.pieces, self.wake = list(pieces), None
+
+    def take(self, limit):
+        if not self.pieces:
+            return None
+        piece = self.pieces.pop(0)
+        if len(piece) > limit:
+            self.pieces.insert(0, piece[limit:])
+        return piece[:limit]
+
+    def later(self):
+        self.again = True
+
+    def drain(self):
+        self.pieces.append(b"")
+        self.wake()
+
+
+def output(lossless=True):
+    waits = []
+    made = Output(lambda: lossless, lambda: waits.append(1))
+    return made, waits
+
+
+def test_a_ring_keeps_offsets_while_its_oldest_bytes_go():
+    ring = Ring(10)
+    ring.add(b"0123456789")
+    ring.add(b"abc")
+    assert (ring.start, ring.end, ring.room) == (3, 13, 0)
+    assert ring.read(3, 4) == b"3456" and ring.read(12, 9) == b"c" and ring.read(13, 9) == b""
+    ring.release(5)
+    assert (ring.start, ring.end, ring.room) == (5, 13, 2)
+    ring.release(4)
+    ring.release(99)
+    assert (ring.start, ring.end) == (13, 13)
+
+
+def test_a_full_ring_makes_the_workload_wait_until_the_host_has_stored_something():
+    made, waits = output()
+    pipe = Pipe(bytes(LIMIT_BYTES), b"rest")
+    made.attach(pipe)
+    while made.ring.room:
+        made.pump()
+    made.pump()
+    assert waits and pipe.pieces == [b"rest"] and made.ring.end == LIMIT_BYTES
+    made.release(2)
+    assert made.ring.end == LIMIT_BYTES + 2 and pipe.pieces == [b"st"]
+
+
+def test_without_a_host_the_oldest_bytes_go():
+    made, waits = output(lossless=False)
+    made.attach(Pipe(bytes(LIMIT_BYTES), b"x" * 100))
+    for _ in range(40):
+        made.pump()
+    assert not waits and made.ring.start == 100 and made.ring.end == LIMIT_BYTES + 100
+
+
+def test_an_endless_writer_leaves_others_their_turn():
+    made, _ = output(lossless=False)
+    pipe = Pipe(*[bytes(65536)] * 1000)
+    made.attach(pipe)
+    assert len(pipe.pieces) > 900 and pipe.again
+
+
+def test_a_started_again_container_goes_on_with_its_offsets():
+    made, _ = output()
+    first = Pipe(b"one")
+    made.attach(first)
+    made.drain()
+    assert made.ended and made.ring.end == 3
+    made.attach(Pipe(b"two"))
+    assert not made.ended and made.ring.read(0, 9) == b"onetwo"
+
+
+def test_a_reader_forgets_what_is_acknowledged_and_nothing_else():
+    made, _ = output()
+    made.attach(Pipe(b"0123456789"))
+    reader = Reader(1, made, 2)
+    assert made.ring.start == 2
+    assert reader.take(4) == b"2345" and reader.take(9) == b"6789" and reader.take(9) is None
+    reader.acknowledged(3)
+    assert made.ring.start == 5 and not reader.done
+    made.drain()
+    assert reader.take(9) == b"" and not reader.done
+    reader.acknowledged(5)
+    assert reader.done and made.ring.start == 10
+
+
+def test_a_gap_is_counted_and_credit_for_what_went_before_still_counts():
+    made, _ = output(lossless=False)
+    pipe = Pipe(b"a" * 1000)
+    made.attach(pipe)
+    reader = Reader(1, made, 0)
+    assert reader.take(600) == b"a" * 600
+    pipe.pieces = [bytes(LIMIT_BYTES)]
+    while pipe.pieces:
+        made.pump()
+    assert made.ring.start == 1000
+    assert reader.take(4) == bytes(4) and reader.gap == 400
+    reader.acknowledged(600)
+    assert made.ring.start == 1000
+    reader.acknowledged(4)
+    assert made.ring.start == 1004
+
+
+def test_an_offset_from_the_future_is_refused():
+    made, _ = output()
+    made.attach(Pipe(b"abc"))
+    with pytest.raises(Refused, match="at most 3, got 4"):
+        Reader(1, made, 4)

@@ -1,6 +1,7 @@
 """Become the agent: start the workload of the launch data at once, then listen to the host."""
 
 import _socket
+import gc
 import posix
 
 from runtime.init import abi, kernel
@@ -52,7 +53,9 @@ def _run(data: dict[str, object], timings: list[tuple[str, float]], init: _socke
     else:
         agent.phase("workload")
     agent.session_began.append(lambda: _watch_ports(agent))
-    agent.link.start(device.path_of(extra), link_fd)
+    agent.connect(device.path_of(extra), link_fd)
+    gc.freeze()
+    gc.enable()
     agent.loop.run()
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import os
 import platform
@@ -118,22 +119,21 @@ async def prune(core: Core, *, zones: bool, unused_blobs: bool, dry_run: bool) -
 
 
 async def check(core: Core) -> Report:
-    """See Manager.check."""
-    run_dir = core.settings.run_dir
+    """See Manager.check. Files of zones are their networks' and their logs; what else lies beside those is no zone's."""
+    logs = core.settings.state_dir / "logs"
 
     def look() -> Report:
-        # Sockets, locks and what the lab's agent keeps beside them are no zone's; the networks' directories are.
-        own = [str(path) for path in run_dir.iterdir() if path.name != "net"]
         return compare(
             core.edge.hypervisor,
             core.edge.xenstore,
             core.ledgers.all,
-            places=Places(directories=(run_dir,)),
-            allowed=own,
-            loop_files=[str(store) for store in core.edge.stores],
+            places=Places((core.settings.run_dir / "net", logs), containers=()),
+            allowed=lambda: [str(logs / zone.id) for zone in list(core.zones.values())],
+            loop_files=map(str, core.edge.stores),
         )
 
-    return await core.thread(look)
+    # Not in the daemon's threads, which are for zones.
+    return await asyncio.to_thread(look)
 
 
 def _still_ended(zone: Zone) -> bool:

@@ -119,7 +119,7 @@ async def prune(core: Core, *, zones: bool, unused_blobs: bool, dry_run: bool) -
 
 
 async def check(core: Core) -> Report:
-    """See Manager.check. Files of zones are their networks' and their logs; what else lies beside those is no zone's."""
+    """See Manager.check. Zones have files in their networks' and their logs' directories; all else is the host's."""
     logs = core.settings.state_dir / "logs"
 
     def look() -> Report:

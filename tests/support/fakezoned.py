@@ -549,6 +549,11 @@ class Servicer(HostBase):
             await stream.send_message(pb.CopyOutReply(tar=data[at : at + 1000]))
 
     @method
+    async def PingZone(self, stream: Any, request: Any) -> Any:
+        self.fake.find(request.zone)
+        return pb.PingZoneReply(round_trips_s=[0.001] * max(1, request.count))
+
+    @method
     async def ReadMetrics(self, stream: Any, request: Any) -> Any:
         zone = self.fake.find(request.zone)
         rows = self.fake.metrics.get(zone.name, [])

@@ -107,6 +107,10 @@ class HostBase(abc.ABC):
         pass
 
     @abc.abstractmethod
+    async def PingZone(self, stream: 'grpclib.server.Stream[runtime.host.api.host_pb2.PingZoneRequest, runtime.host.api.host_pb2.PingZoneReply]') -> None:
+        pass
+
+    @abc.abstractmethod
     async def ListProcesses(self, stream: 'grpclib.server.Stream[runtime.host.api.host_pb2.ListProcessesRequest, runtime.host.api.host_pb2.ListProcessesReply]') -> None:
         pass
 
@@ -253,6 +257,12 @@ class HostBase(abc.ABC):
                 grpclib.const.Cardinality.UNARY_UNARY,
                 runtime.host.api.host_pb2.ReadMetricsRequest,
                 runtime.host.api.host_pb2.ReadMetricsReply,
+            ),
+            '/zonewright.host.v1.Host/PingZone': grpclib.const.Handler(
+                self.PingZone,
+                grpclib.const.Cardinality.UNARY_UNARY,
+                runtime.host.api.host_pb2.PingZoneRequest,
+                runtime.host.api.host_pb2.PingZoneReply,
             ),
             '/zonewright.host.v1.Host/ListProcesses': grpclib.const.Handler(
                 self.ListProcesses,
@@ -409,6 +419,12 @@ class HostStub:
             '/zonewright.host.v1.Host/ReadMetrics',
             runtime.host.api.host_pb2.ReadMetricsRequest,
             runtime.host.api.host_pb2.ReadMetricsReply,
+        )
+        self.PingZone = grpclib.client.UnaryUnaryMethod(
+            channel,
+            '/zonewright.host.v1.Host/PingZone',
+            runtime.host.api.host_pb2.PingZoneRequest,
+            runtime.host.api.host_pb2.PingZoneReply,
         )
         self.ListProcesses = grpclib.client.UnaryUnaryMethod(
             channel,

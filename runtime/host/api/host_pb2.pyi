@@ -580,6 +580,20 @@ class ReadMetricsReply(_message.Message):
     unix_s: float
     def __init__(self, metrics: _Optional[_Iterable[_Union[Metric, _Mapping]]] = ..., unix_s: _Optional[float] = ...) -> None: ...
 
+class PingZoneRequest(_message.Message):
+    __slots__ = ("zone", "count")
+    ZONE_FIELD_NUMBER: _ClassVar[int]
+    COUNT_FIELD_NUMBER: _ClassVar[int]
+    zone: str
+    count: int
+    def __init__(self, zone: _Optional[str] = ..., count: _Optional[int] = ...) -> None: ...
+
+class PingZoneReply(_message.Message):
+    __slots__ = ("round_trips_s",)
+    ROUND_TRIPS_S_FIELD_NUMBER: _ClassVar[int]
+    round_trips_s: _containers.RepeatedScalarFieldContainer[float]
+    def __init__(self, round_trips_s: _Optional[_Iterable[float]] = ...) -> None: ...
+
 class ListProcessesRequest(_message.Message):
     __slots__ = ("zone",)
     ZONE_FIELD_NUMBER: _ClassVar[int]

@@ -216,6 +216,12 @@ class HostService(HostBase):
             metrics = [convert.fill(pb.Metric(), metric) for metric in await self._manager.metrics(request.zone)]
             await stream.send_message(pb.ReadMetricsReply(metrics=metrics, unix_s=time.time()))
 
+    async def PingZone(self, stream: Any) -> None:
+        async with answering(stream):
+            request = await request_of(stream)
+            trips = await self._manager.ping(request.zone, request.count)
+            await stream.send_message(pb.PingZoneReply(round_trips_s=trips))
+
     async def ListProcesses(self, stream: Any) -> None:
         async with answering(stream):
             request = await request_of(stream)

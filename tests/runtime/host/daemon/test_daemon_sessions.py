@@ -188,6 +188,18 @@ def test_metrics_and_processes_are_taken_as_the_agent_gives_them(host: Host) -> 
     run(work())
 
 
+def test_ping_asks_the_agent_as_often_as_it_is_told(host: Host) -> None:
+    async def work() -> None:
+        manager = await booted(host)
+        asked: list[int] = []
+        host.guest().answers["ping"] = lambda params: {"n": asked.append(1)}
+        trips = await manager.ping("web", 3)
+        assert len(trips) == len(asked) == 3 and all(trip >= 0 for trip in trips)
+        await host.stop(end_zones=True)
+
+    run(work())
+
+
 def test_zone_without_an_agent_says_so(host: Host) -> None:
     async def work() -> None:
         host.has_agents = False

@@ -105,7 +105,8 @@ def disk(tmp_path_factory):
         source = zoneparts.env().store.path(package.descriptor.digest)
         if source.exists():
             env.store.path(package.descriptor.digest).write_bytes(source.read_bytes())
-    recipe = kernel.load("debian-cloud") | {"modules": {"boot": ["virtio-pci", "virtio-blk", "squashfs", "overlay"]}}
+    modules = ["virtio-pci", "virtio-blk", "virtio_console", "squashfs", "overlay"]
+    recipe = kernel.load("debian-cloud") | {"modules": {"boot": modules}}
     image = kernel.run(KernelParams("virtio", recipe, str(lock_path)), env).image
     fetched = FetchResult("recipe:virtio", image.manifest, image.config, image.layers, image.diff_ids)
     unpacked = unpack(UnpackParams(fetched), env)

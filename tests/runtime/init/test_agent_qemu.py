@@ -1,0 +1,103 @@
+"""The agent under the zone's own kernel, without Xen: hvc is a virtio console, cgroups have their controllers."""
+
+import contextlib
+import socket
+import subprocess
+
+import pytest
+from support.agenthost import AgentError, AgentHost
+from test_init_qemu import CMDLINE, disk  # noqa: F401
+
+from pipeline import newc
+from pipeline.bundle.model import Launch, Process
+from pipeline.jsonmodel import to_json
+from pipeline.oci import canonical_json
+
+pytestmark = [pytest.mark.slow, pytest.mark.network]
+LISTEN_S = 120.0
+
+
+@pytest.fixture(scope="module")
+def zone(disk):  # noqa: F811
+    """The host's end of a zone whose workload reads its stdin for ever, with two CPUs."""
+    directory, initrd, modules, squashfs = disk
+    extra = {
+        "agent_device": "/dev/hvc0",
+        "stdin_open": True,
+        "container": {"limits": {"memory_max": 64 << 20, "memory_swap_max": 0}},
+    }
+    launch = Launch("box", "ab" * 32, modules, Process(("cat",), ()), root="vda", extra=extra)
+    document = newc.archive([newc.file("zone/launch.json", canonical_json(to_json(launch)), mode=0o600)])
+    (directory / "agent.initrd").write_bytes(initrd + document)
+    path = directory / "hvc"
+    with contextlib.ExitStack() as stack:
+        listener = stack.enter_context(socket.socket(socket.AF_UNIX))
+        listener.bind(str(path))
+        listener.listen()
+        listener.settimeout(LISTEN_S)
+        argv = ["qemu-system-x86_64", "-accel", "tcg", "-m", "256", "-smp", "2", "-nodefaults", "-display", "none"]
+        argv += ["-no-reboot", "-serial", f"file:{directory}/agent.serial", "-kernel", directory / "kernel"]
+        argv += ["-initrd", directory / "agent.initrd", "-append", CMDLINE]
+        argv += ["-drive", f"file={squashfs},format=raw,if=virtio,readonly=on", "-device", "virtio-serial-pci"]
+        argv += ["-chardev", f"socket,id=hvc,path={path}", "-device", "virtconsole,chardev=hvc"]
+        qemu = subprocess.Popen(argv)
+        stack.callback(qemu.wait)
+        stack.callback(qemu.kill)
+        wire, _ = listener.accept()
+        host = AgentHost(stack.enter_context(wire).fileno())
+        host.hello(LISTEN_S)
+        yield host
+
+
+def test_a_process_in_the_container_is_answered_over_hvc(zone):
+    done = zone.run(["sh", "-c", "cat; id -u; exit 9"], data=bytes(100_000), user="33")
+    assert done.data[1] == bytes(100_000) + b"33\n" and done.result == {"ok": {"exit": {"code": 9}}}
+
+
+def test_metrics_are_those_of_the_container(zone):
+    metrics = zone.call("metrics")
+    main = metrics["containers"]["main"]
+    assert main["pids"] >= 1 and main["memory_bytes"] > 0 and main["cpu"]["usage_usec"] > 0
+    assert metrics["pressure"]["memory"].keys() <= {"some", "full"} and "vda" in metrics["disks"]
+
+
+def test_limits_are_changed_while_it_runs(zone):
+    assert zone.call("update", id="main", limits={"pids_max": 50, "memory_max": 32 << 20}) == {}
+    read = "cat /sys/fs/cgroup/pids.max /sys/fs/cgroup/memory.max"
+    assert zone.run(["sh", "-c", read]).data[1] == b"50\n33554432\n"
+    with pytest.raises(AgentError) as caught:
+        zone.call("update", id="main", limits={"pids_max": "many"})
+    assert caught.value.reason == "spec"
+
+
+def test_what_the_oom_killer_takes_is_told_as_such(zone):
+    grow = zone.run(["sh", "-c", "x=xxxxxxxx; while :; do x=$x$x; done"])
+    assert grow.result == {"ok": {"exit": {"signal": 9, "oom": True}}}
+    assert zone.note("oom", container="main")["kills"] >= 1
+    assert zone.call("list")["containers"][0]["state"] == "running"
+
+
+def test_cpus_go_offline_and_come_back(zone):
+    assert zone.call("cpus", online=1) == {"online": 1}
+    assert zone.call("cpus", online=2) == {"online": 2}
+    assert zone.call("info")["cpus"] == 2
+
+
+def test_pause_and_resume(zone):
+    assert zone.call("pause", id="main") == {"state": "paused"}
+    assert zone.call("list")["containers"][0]["state"] == "paused"
+    assert zone.call("resume", id="main") == {"state": "running"}
+
+
+def test_a_terminal_of_the_container_has_its_name_there(zone):
+    stream = zone.open("exec", container="main", process={"argv": ["ls", "-l", "/proc/self/fd/"], "tty": True})
+    assert stream.wait() == {"exit": {"code": 0}} and b"/dev/pts/0" in stream.data[1]
+
+
+def test_the_end_of_stdin_ends_the_workload_and_the_zone(zone):
+    logs = zone.open("logs", container="main")
+    typed = zone.open("stdin", id="main")
+    typed.write(b"typed\n" * 1000)
+    typed.eof()
+    assert logs.wait() == {} and logs.data[1] == b"typed\n" * 1000
+    assert zone.note("exit", container="main")["code"] == 0

@@ -247,8 +247,9 @@ def task_flavours():
 
 
 def task_faults():
-    """every kill and error point of publish, pack and gc, of which ./doit test takes a sample: ten minutes"""
-    sweep = ["env", "ZONEWRIGHT_FAULTS=all", PYTHON, "-m", "pytest", "-s", "tests/pipeline/faults"]
+    """every kill and error point of publish, pack, gc, of a boot and a teardown, of which ./doit test takes a sample"""
+    places = ["tests/pipeline/faults", "tests/runtime/faults", "tests/lab/test_lab_faults.py"]
+    sweep = ["env", "ZONEWRIGHT_FAULTS=all", PYTHON, "-m", "pytest", "-s", *places]
     return {"actions": [(task.run_checks, [[], sweep])], "pos_arg": "arguments", "uptodate": [False]}
 
 

@@ -337,6 +337,11 @@ class XenStore:
                 connection.path or "xenstore", got=str(problem), hint="is xenstored running in this domain?"
             ) from problem
 
+    @property
+    def gone(self) -> bool:
+        """Has xenstored gone away? It does not come back to this connection."""
+        return bool(self._client.router.gone)
+
     def read(self, path: str) -> str | None:
         """A value, or None where there is no such node. Bytes that are not ASCII become "\\ufffd"."""
         return _read(self._client, path)

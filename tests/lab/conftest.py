@@ -14,11 +14,12 @@ import pytest
 from pipeline import task
 from pipeline.bundle import manifest
 from pipeline.bundle.model import Bundle, BundleResult, Port
-from pipeline.progress import PlainProgress, Progress
+from pipeline.progress import PlainProgress
 from pipeline.recipe import PROJECT
 from pipeline.store import Store
 from runtime.errors import RuntimeFault
 from runtime.host import actions
+from runtime.host.api import host_pb2 as pb
 from runtime.host.hosts import IDLE_DISKS, LabHost
 from runtime.host.lab.config import LabConfig, load_config
 from runtime.host.lab.errors import LabUnfit
@@ -44,7 +45,7 @@ def lab_config() -> LabConfig:
 def lab(lab_config: LabConfig) -> Iterator[Lab]:
     """The session's lab, up. Skips where this machine cannot run one, and says why."""
     lab = Lab(lab_config, Store(), directory=lab_directory(f"tests-{FLAVOUR}"))
-    lab.down()
+    lab.down(wipe=True)
     try:
         lab.up(PlainProgress())
     except LabUnfit as error:
@@ -52,7 +53,7 @@ def lab(lab_config: LabConfig) -> Iterator[Lab]:
             pytest.fail(f"CI must run the lab: {error}")
         pytest.skip(str(error))
     yield lab
-    lab.down()
+    lab.down(wipe=True)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -79,13 +80,20 @@ def store() -> Store:
     return task.env().store
 
 
+def forget(host: LabHost, name: str) -> None:
+    """End a zone, if it runs, and have it listed no more."""
+    with host.connect() as client:
+        client.call(client.host.RemoveZone, pb.RemoveZoneRequest(zone=name, force=True), timeout_s=120)
+        actions.tidy(host, client)
+
+
 @pytest.fixture
 def host(lab: Any, store: Store) -> Iterator[LabHost]:
     """The session's lab; every zone a test leaves is ended, and nothing else may be left."""
     host = LabHost(store, lab)
     yield host
     for zone in actions.zones(host):
-        actions.stop(host, zone["name"], timeout_s=0, progress=Progress())
+        forget(host, zone.name)
     assert len(host.lab.attached()) <= IDLE_DISKS
     assert host.lab.forwards() == []
     left = lab.call("sh", {"command": "ls /run/netns; ip -o link | grep vif; ls /run/zonewright/ledger"})["output"]

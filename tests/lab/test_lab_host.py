@@ -52,11 +52,11 @@ def blob_of(lab: Lab, seed: int, size_bytes: int) -> tuple[Descriptor, bytes]:
 def own(lab: Lab, tmp_path: Path) -> Iterator[Lab]:
     """A second lab with its own directory and its own copy of the session's snapshot: one that tests may break."""
     other = Lab(lab.config, lab.store, directory=conftest.lab_directory(f"tests-own-{conftest.FLAVOUR}"))
-    other.down()
+    other.down(wipe=True)
     other.snapshots = Snapshots(tmp_path / "snapshots")
     shutil.copytree(lab.snapshots.directory, other.snapshots.directory)
     yield other
-    other.down()
+    other.down(wipe=True)
 
 
 def test_dom0_is_the_control_domain_and_ready_for_zones(lab: Lab) -> None:
@@ -198,7 +198,7 @@ def test_a_restored_lab_takes_disks_and_leaves_nothing_behind(own: Lab) -> None:
     blob, data = blob_of(own, 3, 100_000)
     device = disk_of(own, own.attach(blob))
     assert own.shell(f"head -c {len(data)} {device} | sha256sum")[1].split()[0] == hashlib.sha256(data).hexdigest()
-    assert own.down() is True
+    assert own.down(wipe=True) is True
     assert process.marked(own.state.mark) == []
     assert not own.state.directory.exists()
     assert own.down() is False

@@ -403,7 +403,7 @@ def _blob(data: bytes) -> Descriptor:
     return Descriptor("application/octet-stream", Digest.of(data), len(data))
 
 
-def run(work: Awaitable[Any], timeout_s: float = 60.0) -> Any:
+def run(work: Awaitable[Any], timeout_s: float = 30.0) -> Any:
     """A coroutine to its end."""
 
     async def bounded() -> Any:

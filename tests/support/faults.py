@@ -19,11 +19,13 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from typing import TypeVar
 
 import pytest
 
 from pipeline.errors import SentenceError
 
+P = TypeVar("P")
 WHOLE = os.environ.get("ZONEWRIGHT_FAULTS") == "all"  # every point, not a sample: ./doit faults
 DEADLINE_S = 60.0
 DONE, SAID, OS_ERROR, DEFECT = 0, 3, 4, 5
@@ -191,7 +193,7 @@ def _calls(log: str) -> Iterator[tuple[int, str]]:
             yield int(match[1] or 0), match[2]
 
 
-def spread(points: list[Point], count: int) -> list[Point]:
+def spread(points: list[P], count: int) -> list[P]:
     """`count` of the points, evenly spread; all of them where the whole sweep is asked for."""
     if WHOLE or len(points) <= count:
         return points

@@ -10,6 +10,7 @@ from typing import Any
 from pipeline import task
 from pipeline.progress import Progress
 from runtime.host import actions
+from runtime.host.api import host_pb2 as pb
 from runtime.host.hosts import LabHost
 
 
@@ -31,10 +32,13 @@ def wait_for(condition: Callable[[], Any], what: str, timeout_s: float = 60) -> 
     return value
 
 
-def zone_of(host: LabHost, name: str) -> dict[str, Any]:
-    return next(zone for zone in actions.zones(host) if zone["name"] == name)
+def zone_of(host: LabHost, name: str) -> pb.ZoneInfo:
+    return next(zone for zone in actions.zones(host) if zone.name == name)
 
 
 def log_with(host: LabHost, name: str, needle: str) -> str:
-    text = str(host.call("logs", {"name": name, "offset": 0})["text"]).replace("\r\n", "\n")
+    """What the workload printed so far, or nothing while the needle is not in it."""
+    with host.connect() as client:
+        entries = client.stream(client.host.ReadLogs, pb.ReadLogsRequest(zone=name, tail=-1))
+        text = b"".join(entry.data for entry in entries).decode().replace("\r\n", "\n")
     return text if needle in text else ""

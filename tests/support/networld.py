@@ -4,19 +4,25 @@ from __future__ import annotations
 
 import hashlib
 import os
+import shutil
 import socket
 import subprocess
+import tempfile
 import threading
 import time
-from collections.abc import Callable
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
+
+import pytest
 
 from runtime.net import commands, netns
 from runtime.net.addresses import plan_addresses
 from runtime.net.engine.model import Limits
+from runtime.net.errors import NetworkFault
 from runtime.net.network import ZoneNetwork, teardown
+from support.tools import require
 
 T = TypeVar("T")
 OUTSIDE4, OUTSIDE6 = "203.0.113.2", "2001:db8:1::2"
@@ -203,6 +209,25 @@ class World:
             "forwarding": "cat /proc/sys/net/ipv4/ip_forward /proc/sys/net/ipv6/conf/all/forwarding",
         }
         return {name: self.on_host(lambda line=line: _shell(line)) for name, line in questions.items()}
+
+
+@contextmanager
+def make_world() -> Iterator[World]:
+    """A world; skips the test, naming what is missing, where there cannot be one."""
+    if os.geteuid() != 0:
+        pytest.skip("needs root")
+    require("ip", "nft", "ss")
+    with ExitStack() as stack:
+        directory = Path(tempfile.mkdtemp(prefix="zwt"))
+        stack.callback(shutil.rmtree, directory, ignore_errors=True)
+        directory.chmod(0o755)  # the engine reads resolv.conf as an unprivileged user
+        made = World(stack, directory)
+        try:
+            made.on_host(lambda: commands.feed(["nft", "-f", "-"], TPROXY_PROBE, subject="nft tproxy"))
+            made.on_host(lambda: commands.feed(["nft", "flush ruleset"], "", subject="nft"))
+        except NetworkFault as error:
+            pytest.skip(f"needs a kernel with nft_tproxy: {error}")
+        yield made
 
 
 def _shell(line: str) -> str:

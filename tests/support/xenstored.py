@@ -194,7 +194,10 @@ class FakeXenstored:
             return b"".join(perm + b"\0" for perm in nodes[path].perms)
         prefix = path.rstrip("/") + "/"
         names = {key[len(prefix) :].split("/")[0] for key in nodes if key.startswith(prefix) and key != "/"}
-        return b"".join(child.encode() + b"\0" for child in sorted(names))
+        listing = b"".join(child.encode() + b"\0" for child in sorted(names))
+        if len(listing) > 4096:  # xs_wire.h, XENSTORE_PAYLOAD_MAX
+            raise WireError("E2BIG")
+        return listing
 
     def _end(self, work: Work, word: bytes) -> bytes:
         if word == b"T":

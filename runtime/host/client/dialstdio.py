@@ -7,7 +7,7 @@ import socket
 import threading
 from pathlib import Path
 
-from runtime.host.client.endpoint import SOCKET
+from runtime.host.client.endpoint import SOCKET, is_control_domain
 from runtime.host.faults import HostDown
 from runtime.host.unixsocket import connect_unix
 
@@ -18,8 +18,13 @@ CONNECT_TIMEOUT_S = 10.0
 def dial_stdio(path: Path = SOCKET, *, stdin: int = 0, stdout: int = 1) -> None:
     """Carry bytes both ways until zoned closes its side; the end of the input closes ours.
 
-    Raises:  HostDown where nobody listens.
+    Raises:  HostDown where nobody listens, and no zoned can be started. Effects: starts this machine's own on demand.
     """
+    if path == SOCKET and is_control_domain():
+        from pipeline.progress import Progress
+        from runtime.host.hosts import XenHost
+
+        XenHost().up(Progress())
     try:
         connection = connect_unix(path, timeout_s=CONNECT_TIMEOUT_S)
     except OSError as error:

@@ -76,31 +76,37 @@ async def follow_state(core: Core, zone: Zone, run: Run) -> None:
 
 
 async def follow_agent(core: Core, zone: Zone, run: Run, link: AgentLink) -> None:
-    """Take the agent's notes in order, and its HELLO whenever it answers anew."""
-    notes: asyncio.Queue[Json] = asyncio.Queue(_MAX_NOTES)
+    """Take what the agent tells, in order: each session's HELLO says what there is, its notes what changes."""
+    heard: asyncio.Queue[tuple[bool, Json]] = asyncio.Queue(_MAX_NOTES)
+    known: Json | None = None
+
+    def greeted() -> None:
+        nonlocal known
+        if link.connected.is_set() and link.hello is not known and not heard.full():
+            known = link.hello
+            heard.put_nowait((True, known))
 
     def noted(note: Json) -> None:
-        if not notes.full():  # a zone that floods loses notes of its own; its exit is in xenstore too
-            notes.put_nowait(note)
+        greeted()
+        if not heard.full():  # a zone that floods loses notes of its own; its exit is in xenstore too
+            heard.put_nowait((False, note))
 
-    link.on_note(noted)
-
-    async def take_notes() -> None:
+    async def watch_sessions() -> None:
         while True:
-            await take_note(core, zone, run, await notes.get())
+            await link.connected.wait()
+            greeted()
+            await core.clock.sleep(_LOOK_AGAIN_S)
 
-    await asyncio.gather(take_notes(), _greet(core, zone, run, link))
+    async def take() -> None:
+        while True:
+            is_hello, document = await heard.get()
+            await (_take_hello if is_hello else take_note)(core, zone, run, document)
 
-
-async def _greet(core: Core, zone: Zone, run: Run, link: AgentLink) -> None:
-    """Each session begins with what there is: notes of the time between two sessions are in it."""
-    known: Json | None = None
-    while True:
-        await link.connected.wait()
-        if link.hello is not known:
-            known = link.hello
-            await _take_hello(core, zone, run, known)
-        await core.clock.sleep(_LOOK_AGAIN_S)
+    end = link.on_note(noted)
+    try:
+        await asyncio.gather(watch_sessions(), take())
+    finally:
+        end()
 
 
 async def _take_hello(core: Core, zone: Zone, run: Run, hello: Json) -> None:

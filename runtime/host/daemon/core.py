@@ -28,6 +28,7 @@ from runtime.net.addresses import allocate_index
 log = logging.getLogger(__name__)
 
 T = TypeVar("T")
+WORKERS = 16  # some of them wait: for netback, for engines
 
 
 NoteTaker = Callable[[Zone, str, Mapping[str, Any]], Awaitable[None]]  # zone, container, what its agent told
@@ -86,7 +87,7 @@ class Core:
         self.events = Events(self.database)
         self.ledgers = LedgerDir(self.settings.run_dir / "ledger")
         self.preparing = asyncio.Semaphore(self.settings.preparing)
-        self.workers = ThreadPoolExecutor(8, "work")
+        self.workers = ThreadPoolExecutor(WORKERS, "work")
         self.builders = ThreadPoolExecutor(self.settings.building, "build")
         self.admission = Admission(self._look)
         self.fatal: asyncio.Future[str] = self.loop.create_future()

@@ -10,11 +10,15 @@ from ipaddress import ip_network
 from pathlib import Path
 
 from runtime.errors import RuntimeFault
+from runtime.host.check.check import check as compare
+from runtime.host.check.look_host import Places
+from runtime.host.check.model import Report
 from runtime.host.daemon import blobs, ending
 from runtime.host.daemon.core import Core
 from runtime.host.daemon.edge import KIB_PER_PAGE, rss_kib
 from runtime.host.daemon.model import DiskUsageRow, HostStatus, NetworkInfo, Pruned
 from runtime.host.daemon.zone import Zone
+from runtime.net.engine.proxy import ProxyEngine
 
 
 def host_id(state_dir: Path) -> str:
@@ -68,7 +72,7 @@ async def networks(core: Core) -> list[NetworkInfo]:
                 ipv6=str(ip_network(f"{planned.gateway6}/{planned.prefix6}", strict=False)),
                 gateway4=planned.gateway4,
                 gateway6=planned.gateway6,
-                engine=getattr(run.network, "engine_name", "proxy"),
+                engine=ProxyEngine.name,
                 zones=(zone.name,),
                 counters=counters,
             )
@@ -111,6 +115,25 @@ async def prune(core: Core, *, zones: bool, unused_blobs: bool, dry_run: bool) -
             if not dry_run:
                 await core.thread(path.unlink, True)
     return Pruned(tuple(removed), freed)
+
+
+async def check(core: Core) -> Report:
+    """See Manager.check."""
+    run_dir = core.settings.run_dir
+
+    def look() -> Report:
+        # Sockets, locks and what the lab's agent keeps beside them are no zone's; the networks' directories are.
+        own = [str(path) for path in run_dir.iterdir() if path.name != "net"]
+        return compare(
+            core.edge.hypervisor,
+            core.edge.xenstore,
+            core.ledgers.all,
+            places=Places(directories=(run_dir,)),
+            allowed=own,
+            loop_files=[str(store) for store in core.edge.stores],
+        )
+
+    return await core.thread(look)
 
 
 def _still_ended(zone: Zone) -> bool:

@@ -12,12 +12,14 @@ from pipeline.oci import Descriptor, Digest
 from runtime.boot.attend import LoopAttendant
 from runtime.boot.model import Domid
 from runtime.errors import RuntimeFault
+from runtime.host.check.model import Report
 from runtime.host.daemon import (
     adopt,
     blobs,
     bringup,
     commands,
     ending,
+    figures,
     hoststate,
     logreader,
     reservations,
@@ -58,6 +60,7 @@ from runtime.host.daemon.zone import Zone, info
 from runtime.host.ledger import boot_id
 
 END_TIMEOUT_S = 60.0
+XENSTORE_LOOK_S = 5.0
 SNOOPED = 1000  # frames that wait for whoever looks on
 
 
@@ -99,6 +102,7 @@ class Manager:
         await adopt.recover(core)
         await self.workloads.settle()
         core.background(ending.reap(core))
+        core.background(self._watch_xenstore())
 
     async def close(self, *, end_zones: bool = False) -> None:
         """Let go of everything; zones run on and are adopted by the next manager, unless they are to end."""
@@ -124,6 +128,12 @@ class Manager:
     async def until_fatal(self) -> str:
         """Return when this zoned cannot go on, with the reason; the next one adopts its zones."""
         return await asyncio.shield(self.core.fatal)
+
+    async def _watch_xenstore(self) -> None:
+        """A xenstored that was restarted knows nothing of our watches: the next zoned looks at everything anew."""
+        while not self._edge.xenstore.gone:
+            await self._clock.sleep(XENSTORE_LOOK_S)
+        self.core.give_up("xenstored went away")
 
     def _died(self, domid: Domid, reason: str) -> None:
         """From the thread that watches domains."""
@@ -252,13 +262,13 @@ class Manager:
 
     async def metrics(self, ref: str) -> list[Metric]:
         """What the zone measures of itself."""
-        return sessions.metrics_of(await sessions.call(self._zone(ref), "metrics", {}))
+        return figures.metrics_of(await sessions.call(self._zone(ref), "metrics", {}))
 
     async def processes(self, ref: str, *, workload: str = "") -> list[ZoneProcess]:
         """The processes in a zone, or in one container."""
         zone = self._zone(ref)
         params = {"container": self._workload(zone, workload).id} if workload else {}
-        return sessions.processes_of(await sessions.call(zone, "processes", params))
+        return figures.processes_of(await sessions.call(zone, "processes", params))
 
     async def snoop(self) -> AsyncIterator[tuple[str, Any]]:
         """(zone id, (direction, kind, fd, stream, payload)) of every agent channel that is open now.
@@ -375,6 +385,10 @@ class Manager:
     async def status(self) -> HostStatus:
         """The hypervisor, this domain, zoned itself."""
         return await hoststate.status(self.core, self._started)
+
+    async def check(self) -> Report:
+        """Compare Xen, xenstore and this host with the ledgers, both ways."""
+        return await hoststate.check(self.core)
 
     async def networks(self) -> list[NetworkInfo]:
         """The networks of live zones."""

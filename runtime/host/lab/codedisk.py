@@ -29,6 +29,7 @@ RUNTIME = (
     "runtime/boot/**/*",
     "runtime/net/**/*",
     "runtime/host/**/*",
+    # The protocol both ends of the agent channel speak.
     "runtime/init/__init__.py",
     "runtime/init/channel/**/*",
 )

@@ -18,7 +18,7 @@ from pipeline.store import Store
 from runtime.errors import RuntimeFault
 from runtime.host.client.endpoint import TLS_PORT, Endpoint
 from runtime.host.faults import CallTimeout, ConnectionLost, RemoteFault
-from runtime.host.lab import channel, disks, keys, ports, process, qemu, statefile
+from runtime.host.lab import channel, disks, keys, ports, process, qemu, statefile, zoned
 from runtime.host.lab import snapshot as snapshots
 from runtime.host.lab.config import LabConfig
 from runtime.host.lab.console import attach_console, console_tail
@@ -250,12 +250,12 @@ class Lab:
         """Is the running lab the wanted one, and does it answer? Raises LabOutdated when it must not be ended."""
         if record.key == parts.key:
             try:
-                self._await_zoned(PING_TIMEOUT_S)
+                zoned.await_answer(self.state.directory, PING_TIMEOUT_S)
                 return True
             except RuntimeFault as error:
                 progress.say(f"the lab does not answer ({error}); starting it again")
                 return False
-        if zones := self._zones():
+        if zones := zoned.live_zones(self.state.directory, PING_TIMEOUT_S):
             raise LabOutdated(
                 "the lab",
                 expected="one of this code and these settings",
@@ -264,18 +264,6 @@ class Lab:
             )
         progress.say("the lab runs older code or settings; starting it again")
         return False
-
-    def _zones(self) -> list[str]:
-        from runtime.host.api import host_pb2
-        from runtime.host.client import connect
-
-        try:
-            with connect(lab_endpoint(self.state.directory)) as client:
-                request = host_pb2.ListZonesRequest()
-                reply = client.call(client.host.ListZones, request, timeout_s=PING_TIMEOUT_S)
-                return [zone.name for zone in reply.zones]
-        except RuntimeFault:
-            return []
 
     def _settle(self) -> None:
         """Before the end: zoned lets go of its state, the disk is unmounted. A lab that cannot has to do without."""
@@ -322,7 +310,7 @@ class Lab:
             channel.call(self.state, "configure", wanted, timeout_s=CONFIGURE_TIMEOUT_S)
             record = replace(record, ready=True, api_port=api_port)
             self.state.write(record)
-            self._await_zoned(ANSWER_TIMEOUT_S)
+            zoned.await_answer(self.state.directory, ANSWER_TIMEOUT_S)
         except BaseException:
             self._sweep(keep_lock=True)
             raise
@@ -386,24 +374,6 @@ class Lab:
                 self.store.days.note(f"snapshot-{parts.key}")
         except OSError as error:
             progress.say(f"the lab's snapshot could not be saved ({error.strerror}): the next start is a cold one, too")
-
-    def _await_zoned(self, timeout_s: float) -> None:
-        """Wait until zoned answers over gRPC, whatever it answers. Raises what the last try raised."""
-        from runtime.host.api import host_pb2
-        from runtime.host.client import connect
-
-        deadline = time.monotonic() + timeout_s
-        while True:
-            try:
-                with connect(lab_endpoint(self.state.directory)) as client:
-                    client.call(client.host.ListZones, host_pb2.ListZonesRequest(), timeout_s=timeout_s)
-                return
-            except RemoteFault:
-                return
-            except RuntimeFault:
-                if time.monotonic() > deadline:
-                    raise
-            time.sleep(POLL_S)
 
     def _await_dom0(self, pid: int, timeout_s: float) -> None:
         """Wait until dom0 is up and zoned waits for its configuration."""

@@ -16,7 +16,8 @@ from runtime.net.errors import EngineFault
 
 _ROOT = Path(__file__).resolve().parents[3]
 # -I: no environment and no current directory on the path; -S: no site-packages, the engine needs none of them.
-_CODE = "import sys; sys.path.insert(0, sys.argv[1]); from runtime.net.engine.main import main; main()"
+ENTRY = "from runtime.net.engine.main import main"  # in an engine's command line, which `zone system check` looks for
+_CODE = f"import sys; sys.path.insert(0, sys.argv[1]); {ENTRY}; main()"
 _ASK_TIMEOUT_S = 20.0
 
 

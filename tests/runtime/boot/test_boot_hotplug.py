@@ -32,7 +32,7 @@ class Running:
         domid = hypervisor.create_domain(UUID, max_vcpus=1)
         store.apply(nodes.plan_domain_nodes(DomainSpec("web", UUID, FileRange("/k", 1)), domid))
         self.records: list[dict[str, Any]] = []
-        self.domain = Domain(domid, UUID, "web", hypervisor, store, None, ())  # type: ignore[arg-type]
+        self.domain = Domain(domid, UUID, "web", hypervisor, store, None, None, ())  # type: ignore[arg-type]
         self.blkback = FakeBlkback(self.xenstored)
 
     def record(self, kind: str, **fields: Any) -> None:

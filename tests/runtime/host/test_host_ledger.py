@@ -27,7 +27,7 @@ def test_torn_last_line_is_left_out(tmp_path):
 def test_a_zone_has_one_ledger_until_it_is_closed(tmp_path):
     ledgers = LedgerDir(tmp_path)
     ledger = ledgers.create("web")
-    with pytest.raises(LedgerBusy, match="zone web: it is still being torn down"):
+    with pytest.raises(LedgerBusy, match="run web: it is still being torn down"):
         ledgers.create("web")
     ledger.close()
     assert not list(ledgers.all())

@@ -64,6 +64,7 @@ def test_the_code_disk_has_what_dom0_imports_and_neither_lab_nor_tests() -> None
     files = codedisk.code_files()
     wanted = {"runtime/host/dom0/start.py", "runtime/host/zoned.py", "runtime/host/wire.py", "pipeline/errors.py"}
     assert wanted | {"pipeline/__init__.py", "pyxs/client.py"} <= set(files)
+    assert {"grpclib/server.py", "google/_upb/_message.abi3.so"} <= set(files)
     assert not [name for name in files if name.startswith(("runtime/host/lab/", "tests/"))]
     of_the_zone = {name for name in files if name.startswith("runtime/init/")}
     assert all(name.startswith(("runtime/init/channel/", "runtime/init/__init__")) for name in of_the_zone)
@@ -76,8 +77,21 @@ def test_every_module_of_the_project_that_dom0s_zoned_imports_is_on_the_disk(tmp
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(data)
     # -I -S: no site-packages and no working directory, as on the plain Python of dom0.
-    code = f"import sys; sys.path.insert(0, {str(tmp_path)!r}); import runtime.host.zoned"
-    tool.run([sys.executable, "-I", "-S", "-c", code], timeout_s=60)
+    modules = [
+        *("zoned", "daemon.manager", "agentlink", "serve.host", "serve.server", "dom0.agent", "dom0.start", "cli"),
+        *("client.client", "client.dialstdio", "hosts", "certificates", "serve.control.service"),
+    ]
+    code = f"import sys; sys.path.insert(0, {str(tmp_path)!r}); "
+    code += "".join(f"import runtime.host.{module}; " for module in modules)
+    code += "from google.protobuf.internal import api_implementation as a; print(a.Type()); "
+    code += "import multidict; print(multidict.MultiDict.__module__)"
+    said = tool.run([sys.executable, "-I", "-S", "-c", code], timeout_s=60).decode()
+    assert said.split() == ["upb", "multidict._multidict_py"]
+
+
+def test_nothing_on_the_code_disk_is_for_one_version_of_python() -> None:
+    compiled = [name for name in codedisk.code_files() if not name.endswith((".py", ".json"))]
+    assert compiled == ["certifi/cacert.pem", "google/_upb/_message.abi3.so"]
 
 
 def test_imports_inside_functions_of_the_pipeline_are_followed_where_all_of_it_is_to_run(

@@ -107,6 +107,7 @@ def test_attach_replays_follows_and_ends_with_the_zone(host: Host) -> None:
         assert b"".join(output.data for output in second) == b"after\n"
         assert all(found[-1].exit is not None and found[-1].exit.code == 9 for found in (first, second))
         await replayed.close()
+        await manager.wait("web")
         with pytest.raises(WrongState, match="it is exited"):
             await manager.attach(ProcessStart("web"))
         await host.stop()

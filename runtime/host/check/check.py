@@ -1,0 +1,90 @@
+"""The check itself: ledgers are read, the host is looked at, both are compared; a difference must be seen twice."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING
+
+from runtime.boot.doors import Hypervisor
+from runtime.host.check import compare, compare_host
+from runtime.host.check.expected import Expected, LedgerLike, read_ledgers
+from runtime.host.check.look_host import Places, look_at_host
+from runtime.host.check.look_xen import look_at_xen, look_at_xenstore
+from runtime.host.check.model import Finding, Found, Report
+
+if TYPE_CHECKING:
+    from runtime.boot.xenstore import XenStore
+
+
+def check(
+    hypervisor: Hypervisor,
+    xenstore: XenStore,
+    ledgers: Callable[[], Iterable[LedgerLike]],
+    *,
+    places: Places | None = None,
+    allowed: Iterable[str] = (),
+    loop_files: Iterable[str] = (),
+) -> Report:
+    """Compare this host with its ledgers.
+
+    ledgers:     gives all ledgers; asked more than once, as zones come and go while the host is looked at.
+    allowed:     paths below places.directories that are zoned's own (socket, database, logs); all below them as well.
+    loop_files:  directories (store, volumes): a loop device over a file in one, without a ledger, is a leak.
+    Raises:      HypervisorFault, XenstoreFault where Xen or xenstored does not answer.
+    Threads:     call it in the host's network namespace.
+    """
+    where, vouched, files = places or Places(), tuple(allowed), tuple(loop_files)
+
+    def look() -> tuple[list[Finding], Expected, Found]:
+        before = read_ledgers(ledgers())
+        found = Found()
+        look_at_xen(hypervisor, found)
+        look_at_xenstore(xenstore, found)
+        look_at_host(before, where, found)
+        after = read_ledgers(ledgers())
+        # What was recorded or taken back while the host was looked at differs from only one of the two.
+        certain = set(compare_all(after, found, vouched, files))
+        return [finding for finding in compare_all(before, found, vouched, files) if finding in certain], before, found
+
+    findings, expected, found = look()
+    if findings:
+        again = set(look()[0])
+        findings = [finding for finding in findings if finding in again]
+    return Report(tuple(findings), _looked_at(expected, found), tuple(found.unseen))
+
+
+def compare_all(
+    expected: Expected, found: Found, allowed: Iterable[str] = (), loop_files: Iterable[str] = ()
+) -> list[Finding]:
+    """Every difference. Effects: none."""
+    return [
+        *compare.compare_domains(expected, found),
+        *compare.compare_trees(expected, found),
+        *compare.compare_devices(expected, found),
+        *compare.compare_channels(found),
+        *compare.compare_grants(found),
+        *compare_host.compare_loops(expected, found, loop_files),
+        *compare_host.compare_namespaces(expected, found),
+        *compare_host.compare_processes(expected, found),
+        *compare_host.compare_ports(expected, found),
+        *compare_host.compare_paths(expected, found, allowed),
+    ]
+
+
+def _looked_at(expected: Expected, found: Found) -> dict[str, int]:
+    return {
+        "ledgers": len(expected.zones),
+        "domains": len(found.domains),
+        "xenstore trees": len(found.homes),
+        "devices": len(found.backends | found.frontends) + len(found.kernel),
+        "event channels": len(found.channels),
+        "grants": sum(map(len, found.grants.values())),
+        "loop devices": len(found.loops),
+        "namespaces": len(found.namespaces),
+        "interfaces": len(found.interfaces) + sum(map(len, found.links.values())),
+        "processes": len(found.engines | found.processes),
+        "ports": len(found.listening),
+        "mounts": len(found.mounts),
+        "cgroups": len(found.cgroups),
+        "files": len(found.files),
+    }

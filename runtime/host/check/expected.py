@@ -1,0 +1,122 @@
+"""What the ledgers say this host should have: the records of all zones, those taken back by KIND.gone left out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from runtime.host.check.model import Process
+
+Record = Mapping[str, Any]
+
+
+class LedgerLike(Protocol):
+    """A ledger, as far as a check reads it."""
+
+    @property
+    def name(self) -> str:
+        """The zone's."""
+
+    def records(self) -> list[dict[str, Any]]:
+        """All records in the order they were written."""
+
+
+@dataclass
+class ExpectedDomain:
+    """A domain of a ledger. domid is None until its xenstore tree was recorded; disks: name there -> device here."""
+
+    zone: str
+    uuid: str
+    domid: int | None = None
+    backend_domid: int = 0
+    disks: dict[str, str] = field(default_factory=dict)
+    has_vif: bool = False
+
+
+@dataclass
+class Expected:
+    """Everything the ledgers name, each with the zone it belongs to."""
+
+    zones: set[str] = field(default_factory=set)
+    domains: dict[str, ExpectedDomain] = field(default_factory=dict)  # by uuid
+    loops: dict[str, tuple[str, str]] = field(default_factory=dict)  # device -> zone, file
+    namespaces: dict[str, str] = field(default_factory=dict)
+    vifs: dict[str, tuple[str, str]] = field(default_factory=dict)  # netns -> zone, vif
+    engines: dict[Process, str] = field(default_factory=dict)
+    listeners: dict[tuple[str, int], str] = field(default_factory=dict)
+    processes: dict[Process, str] = field(default_factory=dict)
+    mounts: dict[str, str] = field(default_factory=dict)
+    cgroups: dict[str, str] = field(default_factory=dict)
+    paths: dict[str, str] = field(default_factory=dict)  # files and directories
+
+    def domain_of(self, domid: int) -> ExpectedDomain | None:
+        """The domain a ledger has under this domid."""
+        return next((domain for domain in self.domains.values() if domain.domid == domid), None)
+
+
+def read_ledgers(ledgers: Iterable[LedgerLike]) -> Expected:
+    """What all ledgers name together."""
+    expected = Expected()
+    for ledger in ledgers:
+        records = list(ledger.records())
+        # A ledger is named by the uuid of a run; its first record says whose run it is.
+        zone = next((str(record["name"]) for record in records if record["kind"] == "zone"), ledger.name)
+        expected.zones.add(zone)
+        for record in records:
+            _note(expected, zone, record)
+    return expected
+
+
+def _note(expected: Expected, zone: str, record: Record) -> None:
+    """One record. Kinds this check knows nothing of are passed over."""
+    match record:
+        case {"kind": "domain", "uuid": uuid}:
+            expected.domains[uuid] = ExpectedDomain(zone, uuid)
+        case {"kind": "domain.gone", "uuid": uuid}:
+            expected.domains.pop(uuid, None)
+        case {"kind": "xenstore", "uuid": uuid, "domid": domid} if uuid in expected.domains:
+            domain = expected.domains[uuid]
+            domain.domid, domain.backend_domid = int(domid), int(record.get("backend_domid", 0))
+            domain.disks, domain.has_vif = dict(record.get("disks", ())), bool(record.get("has_vif"))
+        case {"kind": "vbd", "uuid": uuid, "vdev": vdev, "device": device} if uuid in expected.domains:
+            expected.domains[uuid].disks[vdev] = device
+        case {"kind": "vbd.gone", "uuid": uuid, "vdev": vdev} if uuid in expected.domains:
+            expected.domains[uuid].disks.pop(vdev, None)
+        case {"kind": "loop", "device": device, "file": file}:
+            expected.loops[device] = (zone, file)
+        case {"kind": "loop.gone", "device": device}:
+            expected.loops.pop(device, None)
+        case {"kind": "console", "log": path} | {"kind": "net.directory" | "file", "path": path}:
+            expected.paths[path] = zone
+        case {"kind": "net.directory.gone" | "file.gone", "path": path}:
+            expected.paths.pop(path, None)
+        case _:
+            _note_network(expected, zone, record)
+
+
+def _note_network(expected: Expected, zone: str, record: Record) -> None:
+    match record:
+        case {"kind": "net.netns", "name": name}:
+            expected.namespaces[name] = zone
+        case {"kind": "net.netns.gone", "name": name}:
+            expected.namespaces.pop(name, None)
+            expected.vifs.pop(name, None)
+        case {"kind": "net.vif", "netns": name, "vif": vif}:
+            expected.vifs[name] = (zone, vif)
+        case {"kind": "net.engine", "pid": pid, "start_time": start_time}:
+            expected.engines[Process(pid, start_time)] = zone
+        case {"kind": "net.engine.gone", "pid": pid, "start_time": start_time}:
+            expected.engines.pop(Process(pid, start_time), None)
+        case {"kind": "net.listener", "address": address, "port": port}:
+            expected.listeners[address, port] = zone
+        case {"kind": "net.listener.gone", "address": address, "port": port}:
+            expected.listeners.pop((address, port), None)
+        case {"kind": "process", "pid": pid, "start_time": start_time}:
+            expected.processes[Process(pid, start_time)] = zone
+        case {"kind": "process.gone", "pid": pid, "start_time": start_time}:
+            expected.processes.pop(Process(pid, start_time), None)
+        case {"kind": "mount" | "cgroup" as kind, "path": path}:
+            (expected.mounts if kind == "mount" else expected.cgroups)[path] = zone
+        case {"kind": "mount.gone" | "cgroup.gone" as kind, "path": path}:
+            (expected.mounts if kind == "mount.gone" else expected.cgroups).pop(path, None)

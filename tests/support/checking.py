@@ -1,0 +1,93 @@
+"""A host of one zone, as far as it can be had without Xen: domain and trees on the fakes, all else in this kernel."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from runtime.boot import build, elf, vbd
+from runtime.boot.doors import Hypervisor
+from runtime.boot.model import Disk, DomainSpec, FileRange, Vif
+from runtime.boot.plan import DomainPlan, plan_domain
+from runtime.boot.xenstore import XenStore
+from runtime.host.check import Report, check
+from runtime.host.check.look_host import Places
+from runtime.host.ledger import Ledger, LedgerDir
+from support.hypervisor import FakeXen
+from support.kernels import kernel_elf
+from support.xenstored import FakeXenstored
+
+UUID = "0f0e0d0c-0b0a-4908-8706-050403020100"
+
+
+def small_plan(directory: Path, *, uuid: str = UUID, vif: bool = True) -> DomainPlan:
+    """A domain of 64 MiB with two disks."""
+    (directory / "kernel").write_bytes(kernel_elf())
+    kernel = FileRange(str(directory / "kernel"), len(kernel_elf()))
+    spec = DomainSpec(
+        name="web",
+        uuid=uuid,
+        kernel=kernel,
+        memory_mib=64,
+        disks=(Disk("xvda", "/dev/vdb"), Disk("xvdb", "/dev/vdc")),
+        vif=Vif("02:00:00:00:00:01") if vif else None,
+    )
+    return plan_domain(spec, elf.read_kernel(kernel))
+
+
+class CheckedHost:
+    """Fakes, directories and ledgers; `check` compares them.
+
+    shared: kinds of which other programs of this machine have things too; only what names `mine` counts.
+    """
+
+    def __init__(self, directory: Path, mine: str) -> None:
+        self.directory, self.mine = directory, mine
+        self.run, self.store = directory / "run", directory / "store"
+        self.devices, self.cgroups = directory / "devices", directory / "cgroups"
+        for path in (self.run, self.store, self.devices, self.cgroups):
+            path.mkdir(exist_ok=True)
+        self.xen, self.xenstored = FakeXen(), FakeXenstored(directory)
+        self.xenstore = XenStore(self.xenstored.path, timeout_s=5)
+        self.ledgers = LedgerDir(self.run / "ledger")
+        self.places = Places((self.run,), backends=self.devices, cgroups=self.cgroups)
+
+    def close(self) -> None:
+        self.xenstore.close()
+        self.xenstored.close()
+
+    def hypervisor(self) -> Hypervisor:
+        return Hypervisor(self.xen)
+
+    def build(self, ledger: Ledger, plan: DomainPlan) -> Any:
+        log = self.run / "console.log"
+        return build.build_domain(plan, self.hypervisor(), self.xenstore, ledger.record, console_log=log)
+
+    def check(self) -> Report:
+        allowed = (str(self.run / "ledger"),)
+        report = check(
+            self.hypervisor(), self.xenstore, self.ledgers.all, places=self.places, allowed=allowed,
+            loop_files=(str(self.store),),
+        )  # fmt: skip
+        mine = tuple(finding for finding in report.findings if self._is_mine(str(finding)))
+        return Report(mine, report.looked_at, report.unseen)
+
+    def _is_mine(self, text: str) -> bool:
+        """Other tests run on this machine at the same time, with namespaces and engines of their own."""
+        return not text.startswith(("netns", "process", "mount /run/netns", "vif")) or self.mine in text
+
+
+@contextmanager
+def checked_host(directory: Path, mine: str, monkeypatch: Any) -> Iterator[CheckedHost]:
+    """A host whose disks have numbers."""
+    number_disks(monkeypatch)
+    host = CheckedHost(directory, mine)
+    yield host
+    host.close()
+
+
+def number_disks(monkeypatch: Any) -> None:
+    """Any path is a block device."""
+    monkeypatch.setattr(vbd, "device_number", lambda device: (254, 16))

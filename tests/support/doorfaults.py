@@ -1,0 +1,167 @@
+"""Every edge through which a boot touches the outside, counted; the n-th fails once, or the process is killed there.
+
+The seam is here alone: a wrapper for what is handed in (door, ledger), replaced names for what modules call by
+themselves (xenstore's router, netlink, `ip` and `nft`, namespaces, loop ioctls, engines). Not counted: event channel
+ioctls of the console's thread, which come when the guest wills, and what the kernel undoes by itself at exit.
+Standard library and the runtime only: it runs in the lab's dom0 as well.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import signal
+import threading
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from types import SimpleNamespace
+from typing import Any
+from unittest import mock
+
+from runtime.boot.errors import HypervisorFault
+
+Failure = Callable[[str], BaseException]
+
+
+class Points:
+    """Counts edges, the calls of each name by themselves: how often a wait looks is not the same in two runs.
+
+    at:    the point, as NAME#NTH, that fails ("fail") or at which this process ends ("kill"); "": none does.
+    seen:  the points passed, in order.
+    """
+
+    def __init__(self, at: str = "", what: str = "fail", before_kill: Callable[[], None] = lambda: None) -> None:
+        self.at, self.what, self.before_kill = at, what, before_kill
+        self.seen: list[str] = []
+        self._counts: Counter[str] = Counter()
+        self._lock = threading.Lock()
+
+    def __call__(self, name: str, failure: Failure) -> None:
+        with self._lock:
+            self._counts[name] += 1
+            point = f"{name}#{self._counts[name]}"
+            self.seen.append(point)
+            if point != self.at:
+                return
+            if self.what == "kill":
+                self.before_kill()
+                os.kill(os.getpid(), signal.SIGKILL)
+        raise failure(name)
+
+
+def hypervisor_failure(name: str) -> BaseException:
+    fault = HypervisorFault(name, got="injected EIO")
+    fault.errno = errno.EIO
+    return fault
+
+
+def os_failure(name: str) -> BaseException:
+    return OSError(errno.EIO, f"injected at {name}")
+
+
+def xenstore_failure(name: str) -> BaseException:
+    from pyxs.exceptions import PyXSError
+
+    return PyXSError(errno.EIO, f"injected at {name}")
+
+
+class FaultyDoor:
+    """A Door each of whose calls is a point, those that are added to the Door later as well."""
+
+    def __init__(self, door: Any, points: Points) -> None:
+        self._door, self.points = door, points
+
+    def hypercall(self, name: str, number: int, *arguments: int) -> int:
+        self.points(f"hypercall {name}", hypervisor_failure)
+        return int(self._door.hypercall(name, number, *arguments))
+
+    def close(self) -> None:
+        self._door.close()
+
+    def __getattr__(self, name: str) -> Any:
+        plain = getattr(self._door, name)
+
+        def counted(*arguments: Any, **options: Any) -> Any:
+            self.points(f"door {name}", hypervisor_failure)
+            return plain(*arguments, **options)
+
+        return counted if callable(plain) else plain
+
+
+def faulty_record(record: Callable[..., Any], points: Points) -> Callable[..., None]:
+    """A ledger that may not be written."""
+
+    def counted(kind: str, **fields: Any) -> None:
+        points(f"ledger {kind}", os_failure)
+        record(kind, **fields)
+
+    return counted
+
+
+@contextmanager
+def faulty_edges(points: Points) -> Iterator[None]:
+    """Makes a point of every edge that modules call by name, in this process."""
+    with ExitStack() as stack:
+        for owner, name, label, failure in _edges():
+            plain = getattr(owner, name)
+            stack.enter_context(mock.patch.object(owner, name, _counted(plain, label, failure, points)))
+        _fault_xenstore(stack, points)
+        _fault_sysctls(stack, points)
+        yield
+
+
+def _edges() -> Iterator[tuple[Any, str, str, Failure]]:
+    from runtime.host import loops
+    from runtime.net import commands, furnish, netlink, netns, published
+    from runtime.net.engine import processes, proxy
+
+    loops_fcntl = SimpleNamespace(ioctl=loops.fcntl.ioctl)
+    loops.fcntl = loops_fcntl  # type: ignore[assignment]
+    yield loops_fcntl, "ioctl", "loop ioctl", os_failure
+    yield netlink.Rtnetlink, "request", "netlink", os_failure
+    yield commands, "feed", "command", os_failure
+    yield netns, "_call", "namespace", os_failure
+    yield furnish, "listen", "listen inside", os_failure
+    yield furnish, "bind_udp", "bind inside", os_failure
+    yield published, "listen", "listen", os_failure
+    yield processes, "hold", "pidfd", os_failure
+    yield proxy.ProxyEngine, "prepare", "engine start", os_failure
+    yield proxy, "ask", "engine asked", os_failure
+
+
+def _counted(plain: Callable[..., Any], label: str, failure: Failure, points: Points) -> Callable[..., Any]:
+    def counted(*arguments: Any, **options: Any) -> Any:
+        points(label, failure)
+        return plain(*arguments, **options)
+
+    return counted
+
+
+def _fault_xenstore(stack: ExitStack, points: Points) -> None:
+    from pyxs._internal import Op
+
+    from runtime.boot import xenstore
+
+    words = {value: name.lower() for name, value in Op._asdict().items()}
+    plain = xenstore._Router.send_all
+
+    def send_all(self: Any, packets: Any) -> Any:
+        for packet in packets:
+            points(f"xenstore {words.get(packet.op, packet.op)}", xenstore_failure)
+        return plain(self, packets)
+
+    stack.enter_context(mock.patch.object(xenstore._Router, "send_all", send_all))
+
+
+def _fault_sysctls(stack: ExitStack, points: Points) -> None:
+    from runtime.net import furnish
+
+    plain = furnish.sysctl
+
+    def sysctl(settings: Any, subject: str) -> None:
+        for setting in settings:
+            points(f"sysctl {setting[0]}", os_failure)
+            plain([setting], subject)
+
+    stack.enter_context(mock.patch.object(furnish, "sysctl", sysctl))

@@ -33,6 +33,7 @@ SOCKET = "zoned.sock"
 MODULES = (
     *("runtime.boot.doors", "runtime.boot.xenstore", "runtime.net.supervise", "runtime.host.preflight"),
     *("runtime.host.daemon.manager", "runtime.host.serve.host", "runtime.host.serve.server"),
+    *("runtime.host.serve.control.opening", "runtime.host.serve.control.service"),
 )
 # In the lab a blob may come as a disk that is being plugged in.
 LAB_DISK_WAIT_S = 20.0

@@ -178,8 +178,9 @@ async def _follow(core: Core, zone: Zone, run: Run) -> list[asyncio.Task[None]]:
     if run.link is not None:
         writer = core.log_of(zone)
         tasks.append(asyncio.create_task(_guarded(zone, agentwatch.follow_agent(core, zone, run, run.link))))
-        log_of_main = agentwatch.follow_log(core, run.link, MAIN, writer, run.uuid)
-        tasks.append(asyncio.create_task(_guarded(zone, log_of_main), name="log"))
+        if zone.bundle.process.argv:  # one that idles has no output of its own
+            log_of_main = agentwatch.follow_log(core, run.link, MAIN, writer, run.uuid)
+            tasks.append(asyncio.create_task(_guarded(zone, log_of_main), name="log"))
     return tasks
 
 

@@ -79,7 +79,7 @@ def test_every_module_of_the_project_that_dom0s_zoned_imports_is_on_the_disk(tmp
     # -I -S: no site-packages and no working directory, as on the plain Python of dom0.
     modules = [
         *("zoned", "daemon.manager", "agentlink", "serve.host", "serve.server", "dom0.agent", "dom0.start", "cli"),
-        *("client.client", "client.dialstdio", "hosts", "certificates"),
+        *("client.client", "client.dialstdio", "hosts", "certificates", "serve.control.service"),
     ]
     code = f"import sys; sys.path.insert(0, {str(tmp_path)!r}); "
     code += "".join(f"import runtime.host.{module}; " for module in modules)
@@ -91,7 +91,7 @@ def test_every_module_of_the_project_that_dom0s_zoned_imports_is_on_the_disk(tmp
 
 def test_nothing_on_the_code_disk_is_for_one_version_of_python() -> None:
     compiled = [name for name in codedisk.code_files() if not name.endswith((".py", ".json"))]
-    assert compiled == ["google/_upb/_message.abi3.so"]
+    assert compiled == ["certifi/cacert.pem", "google/_upb/_message.abi3.so"]
 
 
 def test_imports_inside_functions_of_the_pipeline_are_followed_where_all_of_it_is_to_run(

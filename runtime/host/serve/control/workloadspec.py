@@ -14,6 +14,7 @@ from pipeline.bundle.model import Process
 from pipeline.bundle.process import resolve_process
 from pipeline.bundle.spec import NAME, ZoneSpec, hostname_of
 from pipeline.jsonmodel import to_json
+from pipeline.seccomp import filters, profile
 from runtime.host.api import common_pb2 as pb
 from runtime.host.daemon.errors import BadRequest
 from runtime.host.serve.answers import NotServed
@@ -71,10 +72,13 @@ def container(spec: pb.WorkloadSpec, name: str, config: Json, *, passwd: bytes, 
     if spec.process.tty and spec.process.HasField("terminal_size"):
         size = spec.process.terminal_size
         document["process"]["size"] = [size.rows, size.columns]
-    document["process"]["capabilities"] = _capabilities(security)
+    capabilities = document["process"]["capabilities"] = _capabilities(security)
     if security.privileged:
         document["process"]["no_new_privileges"] = False
         document |= {"masked_paths": [], "readonly_paths": []}
+    else:
+        allowed = profile.default([f"CAP_{name}" for name in capabilities["bounding"]])
+        document["process"]["seccomp"] = filters.compile(allowed).hex()
     if document["namespaces"]["uts"] == "own":
         document["hostname"] = hostname_of(name)
     return document

@@ -6,7 +6,9 @@ import asyncio
 import base64
 import io
 import json
+import sys
 import tarfile
+import types
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
@@ -180,8 +182,15 @@ def workload(control: ControlServer, image: str, zone_id: str, **fields: Any) ->
 
 
 def container(control: ControlServer) -> dict[str, Any]:
-    """The container that was made last."""
-    return dict(list(control.manager.workloads.values())[-1].request.container)
+    """The container that was made last, as the zone's runtime takes it."""
+    made = dict(list(control.manager.workloads.values())[-1].request.container)
+    sys.modules.setdefault("zsys", types.ModuleType("zsys"))  # the zone's program has it built in
+    from runtime.init.container.spec import check
+
+    check(
+        {key: value for key, value in made.items() if key != "stdin_open"} | {"root": made["root"] | {"device": "xvdc"}}
+    )
+    return made
 
 
 def test_a_workload_lives_in_its_zone(control: ControlServer, registry: FakeRegistry, zone: str) -> None:
@@ -216,6 +225,7 @@ def test_the_container_is_the_images_and_the_specs(control: ControlServer, regis
     assert process["capabilities"]["bounding"] == process["capabilities"]["permitted"]
     assert plain["hostname"] == "plain"
     assert plain["stdin_open"] is False
+    assert len(bytes.fromhex(process["seccomp"])) % 8 == 0
     workload(
         control,
         image,
@@ -267,6 +277,7 @@ def test_a_privileged_workload_has_all_capabilities(control: ControlServer, regi
     made = container(control)
     assert made["process"]["capabilities"]["effective"] == ["ALL"]
     assert made["process"]["no_new_privileges"] is False
+    assert "seccomp" not in made["process"]
     assert (made["masked_paths"], made["readonly_paths"]) == ([], [])
     assert set(made["namespaces"].values()) == {"zone"}
 

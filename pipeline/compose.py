@@ -25,8 +25,6 @@ from pipeline.squash.model import SquashParams
 from pipeline.unpack import stage as unpack
 from pipeline.unpack.model import UnpackParams, UnpackResult
 
-PULLS = ("missing", "always", "never")
-
 
 def compose(spec: ZoneSpec, env: Env, *, pull: str = "missing") -> BundleResult:
     """Make everything a zone boots from, and its bundle, which gets no name: nothing but what runs from it keeps it.

@@ -49,7 +49,7 @@ def sources(project: Path = recipes.PROJECT) -> dict[str, Path]:
     files = [project / "runtime" / "__init__.py", *sorted((project / "runtime" / "init").rglob("*.py"))]
     # The one part of the pipeline that a zone has, too: styrolite compiles the filters of bundles.
     files += [project / "pipeline" / "__init__.py", *sorted((project / "pipeline" / "seccomp").glob("*.py"))]
-    files += sorted((project / "runtime" / "init").glob("*.c"))
+    files += sorted([*(project / "runtime" / "init").glob("*.c"), *(project / "runtime" / "init").glob("*.ld")])
     return {str(file.relative_to(project)): file for file in files} | {FREEZE.name: FREEZE}
 
 
@@ -129,6 +129,7 @@ def compile_script(recipe: dict[str, Any], names: list[str]) -> str:
         f"/{_BUILD}/frozen.c",
     ]
     link = ["/usr/bin/gcc", *recipe["cflags"], f"-ffile-prefix-map=/{_BUILD}=.", f"-I/usr/include/{python}"]
+    link += [f"-Wl,-T,/{_BUILD}/{name}" for name in names if name.endswith(".ld")]
     link += ["-o", f"/{_BUILD}/init", *c_files, f"/{_BUILD}/frozen.c", archive, *recipe["libraries"]]
     # HOME is named because gcc and Python look there; LC_ALL because messages are read by people.
     settings = 'PATH=/usr/sbin:/usr/bin HOME=/nonexistent LC_ALL=C SOURCE_DATE_EPOCH="$SOURCE_DATE_EPOCH"'

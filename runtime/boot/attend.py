@@ -125,12 +125,9 @@ class LoopAttendant:
             self._loop.call_soon_threadsafe(call)
         except RuntimeError:
             return  # closed: it watches nothing any more
-        while not self._loop.is_closed():  # it may also stop before it comes to the call
-            try:
-                done.result(_LOOK_AGAIN_S)
-                return
-            except TimeoutError:
-                continue
+        # It may also stop, and be closed, before it comes to the call.
+        while not concurrent.futures.wait([done], _LOOK_AGAIN_S).done and not self._loop.is_closed():
+            pass
 
 
 @functools.cache

@@ -31,10 +31,8 @@ STATE = Path("/var/lib/zonewright")
 SOCKET = "zoned.sock"
 # What is imported where it is used, so that a host that cannot load it still says why.
 MODULES = (
-    "runtime.host.daemon.manager",
-    "runtime.host.serve.host",
-    "runtime.host.serve.server",
-    "runtime.host.preflight",
+    *("runtime.boot.doors", "runtime.boot.xenstore", "runtime.net.supervise", "runtime.host.preflight"),
+    *("runtime.host.daemon.manager", "runtime.host.serve.host", "runtime.host.serve.server"),
 )
 # In the lab a blob may come as a disk that is being plugged in.
 LAB_DISK_WAIT_S = 20.0
@@ -100,11 +98,14 @@ async def _serve(options: argparse.Namespace) -> int:
     if lab and not await _configured(options.run, signals):
         return 0
     daemonstate.say("starting", run=options.run)
+    log.info("starting with the state in %s", options.state)
     missing = await asyncio.to_thread(_missing)
+    log.info("this machine has what zones need, but for %d things", len(missing))
     # In the lab the network card's subnet leads to the loopback of whoever runs the lab: closed, as any loopback is.
     deny = (LAB_SUBNET,) if lab else ()
     manager, hypervisor = await asyncio.to_thread(_manager, options, missing, deny, LAB_DISK_WAIT_S if lab else 0.0)
     await manager.start()
+    log.info("zones are as they were left, or on their way there")
     try:
         return await _until_end(options, manager, hypervisor, signals)
     finally:
@@ -184,7 +185,7 @@ async def _until_end(options: argparse.Namespace, manager: Any, hypervisor: Any,
     from runtime.host.serve.tls import SYSTEM_DIRECTORY
 
     context = await asyncio.to_thread(open_context, manager, hypervisor, options.state)
-    services = [HostService(manager, check=Checker(manager.core), platform=context.platform), ControlService(context)]
+    services = [HostService(manager, check=Checker(manager.check), platform=context.platform), ControlService(context)]
     server = HostServer(services, path=options.run / SOCKET, tls=(SYSTEM_DIRECTORY, options.run / "tls"))
     await server.start()
     daemonstate.say("serving", run=options.run)

@@ -86,11 +86,6 @@ def _main_root(data: dict[str, object], timeout_s: float) -> None:
     )
     if data["addons"]:
         mounts.show_addons(MAIN)
-    extra = data["extra"]
-    if isinstance(extra, dict) and extra.get("volumes"):
-        mounts.volumes(MAIN, _list(extra["volumes"]))
-    if data["readonly_root"]:
-        mounts.seal_root(MAIN)
 
 
 def seed_entropy(seed: str) -> None:

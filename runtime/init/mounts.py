@@ -18,25 +18,7 @@ OVERLAY = f"{ADDONS}/overlays/workload"
 FIRMWARE_PATH = "/sys/module/firmware_class/parameters/path"
 CGROUPS = "/sys/fs/cgroup"
 _SAFE = abi.MS_NOSUID | abi.MS_NODEV | abi.MS_NOEXEC
-_S_IFMT, _S_IFDIR, _S_IFCHR = 0o170000, 0o040000, 0o020000
-
-# name -> (major, minor): Documentation/admin-guide/devices.txt
-_NODES = {
-    "null": (1, 3),
-    "zero": (1, 5),
-    "full": (1, 7),
-    "random": (1, 8),
-    "urandom": (1, 9),
-    "tty": (5, 0),
-    "console": (5, 1),
-}
-_LINKS = {
-    "fd": "/proc/self/fd",
-    "stdin": "/proc/self/fd/0",
-    "stdout": "/proc/self/fd/1",
-    "stderr": "/proc/self/fd/2",
-    "ptmx": "pts/ptmx",
-}
+_S_IFMT, _S_IFDIR = 0o170000, 0o040000
 
 
 def make_directory(path: str, mode: int = 0o755) -> None:
@@ -74,7 +56,7 @@ def image_root(
     hostname: str,
     network: dict[str, object] | None,
 ) -> None:
-    """Mount an image's squashfs with a tmpfs above it, with everything the workload finds in its root.
+    """Mount an image's squashfs with a tmpfs above it, and give it its files of /etc.
 
     The device must be there. What was mounted when a step fails is unmounted again.
     Raises:  BootFailure "root" when the device does not mount, "files", "mount".
@@ -97,11 +79,9 @@ def image_root(
         layers = f"{OVERLAY}:{lower}" if devices.exists(OVERLAY) else lower
         options = f"lowerdir={layers},upperdir={writable}/upper,workdir={writable}/work"
         _mount("root", "overlay", root, "overlay", abi.MS_NODEV, options)
-        _device_tree(f"{base}/dev")
         root_fd = files.open_root(root)
         try:
             files.write_etc(root_fd, files.etc_files(hostname, network))
-            _inside(root_fd, f"{base}/dev")
         finally:
             posix.close(root_fd)
     except BaseException:
@@ -112,7 +92,7 @@ def image_root(
 def remove_root(container: str) -> None:
     """Unmount a container's root and all that belongs to it; what is not mounted is passed over."""
     base = f"{CONTAINERS}/{container}"
-    for name in ("root", "dev", "rw", "lower"):
+    for name in ("root", "rw", "lower"):
         path = f"{base}/{name}"
         try:
             kernel.unmount(path, abi.MNT_DETACH)
@@ -123,11 +103,6 @@ def remove_root(container: str) -> None:
             posix.rmdir(path)
     if devices.exists(base):
         posix.rmdir(base)
-
-
-def seal_root(container: str) -> None:
-    """Make an image's root read-only, apart from what is mounted in it."""
-    _mount("root", "none", root_of(container), None, abi.MS_REMOUNT | abi.MS_BIND | abi.MS_RDONLY | abi.MS_NODEV)
 
 
 def addons(device: str, timeout_s: float) -> None:
@@ -166,75 +141,6 @@ def show_addons(container: str) -> None:
             posix.close(target_fd)
     finally:
         posix.close(root_fd)
-
-
-def volumes(container: str, wanted: list[object]) -> None:
-    """Mount tmpfs volumes in an image's root: {"target", "size_mib" (0: half of the memory), "readonly"} each.
-
-    Raises:  BootFailure "files", "mount".
-    """
-    root_fd = files.open_root(root_of(container))
-    try:
-        for item in wanted:
-            if not isinstance(item, dict):
-                raise BootFailure("launch", f"launch data: a volume: expected an object, got {item!r:.80}")
-            target = str(item.get("target", ""))
-            target_fd = files.directory_in(root_fd, [part for part in target.split("/") if part not in ("", ".")])
-            try:
-                flags = abi.MS_NOSUID | abi.MS_NODEV | (abi.MS_RDONLY if item.get("readonly") is True else 0)
-                size = f"size={int(item['size_mib'])}m" if item.get("size_mib") else "size=50%"
-                place = f"/proc/self/fd/{target_fd}"
-                _mount("mount", "tmpfs", place, "tmpfs", flags, f"mode=1777,{size}", shown=f"{target} of the image")
-            finally:
-                posix.close(target_fd)
-    finally:
-        posix.close(root_fd)
-
-
-def terminals() -> None:
-    """A devpts of the zone's own, for terminals that belong to no container's."""
-    make_directory("/dev/pts")
-    options = "newinstance,ptmxmode=0600,mode=0620,gid=5"
-    _mount("mount", "devpts", "/dev/pts", "devpts", abi.MS_NOSUID | abi.MS_NOEXEC, options)
-
-
-def _device_tree(dev: str) -> None:
-    """A /dev of its own on a fresh tmpfs, finished before anything of the image is touched."""
-    make_directory(dev)
-    _mount("mount", "tmpfs", dev, "tmpfs", abi.MS_NOSUID | abi.MS_NOEXEC, "mode=755,size=1m")
-    old = posix.umask(0)
-    try:
-        for name, (major, minor) in _NODES.items():
-            mode = 0o600 if name == "console" else 0o666
-            posix.mknod(f"{dev}/{name}", _S_IFCHR | mode, posix.makedev(major, minor))
-        for name, target in _LINKS.items():
-            posix.symlink(target, f"{dev}/{name}")
-        for name in ("pts", "shm"):
-            posix.mkdir(f"{dev}/{name}", 0o755)
-    except OSError as error:
-        raise os_failure("mount", "making the nodes of /dev", error) from None
-    finally:
-        posix.umask(old)
-    terminals = "newinstance,ptmxmode=0666,mode=0620,gid=5"
-    _mount("mount", "devpts", f"{dev}/pts", "devpts", abi.MS_NOSUID | abi.MS_NOEXEC, terminals)
-    _mount("mount", "shm", f"{dev}/shm", "tmpfs", _SAFE, "mode=1777")
-
-
-def _inside(root_fd: int, dev: str) -> None:
-    """proc, sys (read-only) and the finished /dev in the image's root."""
-    for name, kind, flags in (("proc", "proc", _SAFE), ("sys", "sysfs", _SAFE | abi.MS_RDONLY), ("dev", "", 0)):
-        fd = files.real_directory(root_fd, name)
-        try:
-            # Mounting by descriptor: between opening and mounting nothing can be put in between.
-            target = f"/proc/self/fd/{fd}"
-            if kind:
-                _mount("mount", kind, target, kind, flags, shown=f"/{name} of the image")
-            else:
-                kernel.move_mount(dev, target)
-        except OSError as error:
-            raise os_failure("mount", f"moving /{name} into the image", error) from None
-        finally:
-            posix.close(fd)
 
 
 def switch() -> None:

@@ -1,4 +1,4 @@
-"""Start a process: everything between fork and exec, each step fatal when it fails."""
+"""Start a process in the zone itself: everything between fork and exec, each step fatal when it fails."""
 
 import posix
 
@@ -13,13 +13,10 @@ if MYPY:  # for annotations only: not imported in the zone
 _ERROR_FD = 3
 
 
-def start(
-    process: dict[str, object], cgroup_fd: int, stdio: tuple[int, int, int], enter: "Callable[[], None] | None" = None
-) -> int:
+def start(process: dict[str, object], cgroup_fd: int, stdio: tuple[int, int, int]) -> int:
     """Fork into the cgroup and execute the process; returns its pid once the exec has happened.
 
-    stdio:   what becomes descriptors 0, 1 and 2; each is 3 or higher, or -1 for the /dev/null of where it runs.
-    enter:   what takes the child to where it shall run, such as into another root; raises OSError or BootFailure.
+    stdio:   what becomes descriptors 0, 1 and 2; each is 3 or higher, or -1 for /dev/null.
     Raises:  BootFailure of the child's step that failed: "user", "cwd", "command-127" (missing), "command-126"
              (cannot be executed), "workload" (the rest).
     """
@@ -34,7 +31,7 @@ def start(
         posix.close(writer)
         raise os_failure("workload", "starting a process", error) from None
     if pid == 0:
-        _child(process, [str(word) for word in argv], stdio, writer, enter)
+        _child(process, [str(word) for word in argv], stdio, writer)
     posix.close(writer)
     said = b""
     while chunk := posix.read(reader, 4096):
@@ -52,7 +49,6 @@ def _child(
     argv: list[str],
     stdio: tuple[int, int, int],
     error_fd: int,
-    enter: "Callable[[], None] | None",
 ) -> None:
     """Never returns: it becomes the process, or says why not and ends."""
     try:
@@ -62,8 +58,6 @@ def _child(
                 if source >= 0:
                     posix.dup2(source, fd, inheritable=True)
             _session(process)
-            if enter is not None:
-                _step("entering the root", enter)
             if stdio[0] < 0:
                 _step("opening /dev/null", _null_input)
             if error_fd != _ERROR_FD:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from support.labzones import forget
 
 from pipeline import task
 from pipeline.bundle import manifest
@@ -19,7 +20,6 @@ from pipeline.recipe import PROJECT
 from pipeline.store import Store
 from runtime.errors import RuntimeFault
 from runtime.host import actions
-from runtime.host.api import host_pb2 as pb
 from runtime.host.hosts import IDLE_DISKS, LabHost
 from runtime.host.lab.config import LabConfig, load_config
 from runtime.host.lab.errors import LabUnfit
@@ -78,13 +78,6 @@ def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) ->
 @pytest.fixture(scope="session")
 def store() -> Store:
     return task.env().store
-
-
-def forget(host: LabHost, name: str) -> None:
-    """End a zone, if it runs, and have it listed no more."""
-    with host.connect() as client:
-        client.call(client.host.RemoveZone, pb.RemoveZoneRequest(zone=name, force=True), timeout_s=120)
-        actions.tidy(host, client)
 
 
 @pytest.fixture

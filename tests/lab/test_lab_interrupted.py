@@ -9,12 +9,11 @@ import sys
 import time
 
 import pytest
-from support.labzones import boot, get, wait_for
+from support.labzones import boot, get, live, wait_for
 from support.ports import free_port
 
 from pipeline.bundle.model import Port
 from pipeline.recipe import PROJECT
-from runtime.host import actions
 
 pytestmark = pytest.mark.xen
 
@@ -52,17 +51,17 @@ def test_boot_killed_at_any_moment_is_simply_done_again(host, make, after_s):
     process.communicate()
     boot(host, name)
     assert "zone cut" in get(f"http://127.0.0.1:{port}/")
-    (zone,) = actions.zones(host)
-    assert zone["confirmed"]
+    (zone,) = live(host)
+    assert zone.state == "ready"
     assert host.lab.forwards() == [("127.0.0.1", port)]
 
 
 def test_interrupted_boot_leaves_no_zone_and_no_port(host, make):
     name = make("stopped", ports=(Port("127.0.0.1", free_port(), 80),))
     process = begin(host, name)
-    wait_for(lambda: [zone for zone in actions.zones(host) if zone["state"] == "running"], "zone")
+    wait_for(lambda: [zone for zone in live(host) if zone.domid], "zone")
     process.send_signal(signal.SIGINT)
     _, said = process.communicate(timeout=120)
     assert process.returncode != 0 and b"KeyboardInterrupt" in said
-    assert actions.zones(host) == []
+    wait_for(lambda: not live(host), "end of the zone")
     assert host.lab.forwards() == []

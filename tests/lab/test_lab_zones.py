@@ -7,7 +7,7 @@ import platform
 import threading
 
 import pytest
-from support.labzones import boot, get, log_with, wait_for, zone_of
+from support.labzones import boot, forget, get, host_status, live, log_with, wait_for, zone_of
 from support.ports import free_port
 
 from pipeline.bundle.model import Port, Resources
@@ -31,9 +31,9 @@ def test_page_is_served_inside_a_xen_domain_with_the_zone_kernel(host, make, ngi
     assert booted.urls == [f"http://127.0.0.1:{port}/"]
     zone = booted.zone
     assert get(f"http://127.0.0.1:{port}/release").strip() == nginx.kernel_release
-    assert get(f"http://127.0.0.1:{port}/uuid").strip() == zone["uuid"]
+    assert get(f"http://127.0.0.1:{port}/uuid").strip() == zone.domain_uuid
     assert get(f"http://127.0.0.1:{port}/cmdline").strip() == nginx.cmdline
-    assert nginx.kernel_release not in (platform.release(), host.call("status", {})["kernel"])
+    assert nginx.kernel_release not in (platform.release(), host_status(host).kernel)
 
 
 def test_stop_ends_the_zone_and_its_port_and_leaves_the_lab_up(host, make):
@@ -41,10 +41,12 @@ def test_stop_ends_the_zone_and_its_port_and_leaves_the_lab_up(host, make):
     boot(host, make("web", ports=(Port("127.0.0.1", port, 80),)))
     assert "nginx" in get(f"http://127.0.0.1:{port}/").lower()
     stopped = actions.stop(host, "web", progress=Progress())
-    assert stopped["exit"] == "code 0", "nginx ends with 0 when it gets its own stop signal, SIGQUIT"
+    assert stopped.HasField("exit") and stopped.exit.code == 0, (
+        "nginx ends with 0 when it gets its own stop signal, SIGQUIT"
+    )
     with pytest.raises((OSError, http.client.HTTPException)):
         get(f"http://127.0.0.1:{port}/")
-    assert host.is_up() and actions.zones(host) == []
+    assert host.is_up() and live(host) == []
 
 
 def test_booting_a_zone_that_runs_is_refused(host, make):
@@ -52,7 +54,7 @@ def test_booting_a_zone_that_runs_is_refused(host, make):
     boot(host, name)
     with pytest.raises(RuntimeFault, match="zone twice: it runs already"):
         boot(host, name)
-    assert zone_of(host, name)["state"] == "running"
+    assert zone_of(host, name).state == "ready"
 
 
 @pytest.mark.parametrize(
@@ -72,15 +74,15 @@ def test_workload_that_ends_at_once_is_said_with_how_and_the_last_console_lines(
     assert said in str(caught.value)
     if "the last words" in argv[-1]:
         assert "the last words" in str(caught.value)
-    assert actions.zones(host) == []
+    assert live(host) == []
 
 
-def test_exited_zone_stays_listed_with_its_exit_until_it_is_stopped(host, make):
+def test_exited_zone_stays_listed_with_its_exit_until_it_is_removed(host, make):
     name = make("late", "/bin/sh", "-c", "sleep 2; exit 7")
     boot(host, name)
-    wait_for(lambda: zone_of(host, name)["state"] == "exited", "exit")
-    assert zone_of(host, name)["exit_text"] == "exit code 7"
-    actions.stop(host, name, progress=Progress())
+    wait_for(lambda: zone_of(host, name).state == "exited", "exit")
+    assert zone_of(host, name).exit.text == "exit code 7"
+    forget(host, name)
     assert actions.zones(host) == []
 
 
@@ -88,7 +90,7 @@ def test_stop_kills_what_ignores_its_signal(host, make):
     name = make("deaf", "/bin/sh", "-c", "trap '' QUIT TERM; echo I am deaf; while :; do sleep 1; done")
     boot(host, name)
     wait_for(lambda: log_with(host, name, "I am deaf"), "output")
-    assert actions.stop(host, name, timeout_s=2, progress=Progress())["exit"] == "signal 9"
+    assert actions.stop(host, name, timeout_s=2, progress=Progress()).exit.signal == 9
 
 
 def test_port_in_use_on_this_machine_is_refused_before_anything_is_taken(host, make):
@@ -152,7 +154,7 @@ def test_zone_reaches_tcp_outside_but_not_its_host_and_answers_ping_on_both_fami
     assert "from outside" in text
     assert "\nclosed\n" in text
     namespace = lab.shell("ls /run/netns")[1].split()[0]
-    for address in zone_of(host, "out")["addresses"]:
+    for address in zone_of(host, "out").addresses:
         code, said = lab.shell(f"ip netns exec {namespace} ping -c 2 -W 20 {address}", timeout_s=60)
         assert code == 0, said
 
@@ -176,7 +178,7 @@ def test_three_zones_at_once_serve_their_own_pages(host, make):
     assert not failures
     for name, port in zip(names, ports, strict=True):
         assert name in get(f"http://127.0.0.1:{port}/")
-    assert len({zone["addresses"][0] for zone in actions.zones(host)}) == 3
+    assert len({zone.addresses[0] for zone in actions.zones(host)}) == 3
 
 
 def test_guest_with_four_vcpus_brings_them_all_up(host, make):
@@ -190,5 +192,5 @@ def test_guest_with_four_vcpus_brings_them_all_up(host, make):
 def test_zone_killed_from_outside_is_seen_and_cleared(host, make):
     name = make("crash", "/bin/sh", "-c", "sleep 1; echo c >/proc/sysrq-trigger; sleep 1000")
     boot(host, name)
-    wait_for(lambda: zone_of(host, name)["state"] == "exited", "death")
-    assert "crash" in zone_of(host, name)["exit_text"] or "destroyed" in zone_of(host, name)["exit_text"]
+    wait_for(lambda: zone_of(host, name).state in ("exited", "failed"), "death")
+    assert zone_of(host, name).exit.crashed

@@ -13,17 +13,18 @@ from grpclib.server import Server
 
 from pipeline.store import Store
 from runtime.boot.doors import Hypervisor
-from runtime.host.api import control_pb2
+from runtime.host.api import control_pb2, host_pb2
 from runtime.host.images.platform import PlatformFile
 from runtime.host.images.tasks import ImageTasks
 from runtime.host.serve.control.context import Context
 from runtime.host.serve.control.service import ControlService
+from runtime.host.serve.host import HostService
 from support.fakemanager import FakeManager
 from support.grpcclient import Stub
 
 
 class ControlServer:
-    """stub: the client; manager, store, platform: what stands behind the service."""
+    """stub: the client; host: of the service Host; manager, store, platform: what stands behind the service."""
 
     def __init__(self, directory: Path, hypervisor: Hypervisor | None = None) -> None:
         self.store = Store(directory / "store")
@@ -37,10 +38,12 @@ class ControlServer:
         self.run(self._serve())
         self._channel = grpc.insecure_channel(f"unix:{self.socket}")
         self.stub: Any = Stub(self._channel, control_pb2.DESCRIPTOR.services_by_name["ControlService"])
+        self.host: Any = Stub(self._channel, host_pb2.DESCRIPTOR.services_by_name["Host"])
 
     async def _serve(self) -> None:
         self.context = Context(self.manager, self.store, ImageTasks(self.store.root), self.platform, self._hypervisor)
-        self._server = Server([ControlService(self.context)])
+        host = HostService(self.manager, platform=self.platform)  # type: ignore[arg-type]
+        self._server = Server([ControlService(self.context), host])
         await self._server.start(path=str(self.socket))
 
     async def _end(self) -> None:

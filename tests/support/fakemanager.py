@@ -81,6 +81,7 @@ class FakeManager:
     frames: list[tuple[str, Any]] = field(default_factory=list)
     dialled: tuple[str, str, int] | None = None
     gate: asyncio.Event | None = None
+    missing: set[str] = field(default_factory=set)
     history: list[Event] = field(default_factory=list)
     news: asyncio.Condition = field(default_factory=asyncio.Condition)
 
@@ -267,6 +268,9 @@ class FakeManager:
 
     def list_reservations(self) -> list[Reservation]:
         return list(self.reservations.values())
+
+    async def find_blobs(self, wanted: Any) -> list[Any]:
+        return [blob.digest for blob in wanted if str(blob.digest) in self.missing]
 
     async def status(self) -> HostStatus:
         return HostStatus(HOST_ID, "0.1.0", "4.17", "6.1", "3.11", 2048, 4096, 2, 0, 0, (), 0.0, 0, 1)

@@ -313,6 +313,10 @@ class Servicer(HostBase):
         return pb.FindBlobsReply(missing=[blob.digest for blob in request.blobs if blob.digest not in self.fake.blobs])
 
     @method
+    async def SetPlatform(self, stream: Any, request: Any) -> Any:
+        return pb.SetPlatformReply()
+
+    @method
     async def PutBlob(self, stream: Any, request: Any) -> Any:
         data = request.data
         async for part in stream:

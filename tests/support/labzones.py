@@ -36,6 +36,23 @@ def zone_of(host: LabHost, name: str) -> pb.ZoneInfo:
     return next(zone for zone in actions.zones(host) if zone.name == name)
 
 
+def live(host: LabHost) -> list[pb.ZoneInfo]:
+    """The zones that hold anything; those that have ended stay listed."""
+    return [zone for zone in actions.zones(host) if zone.state not in ("exited", "failed")]
+
+
+def forget(host: LabHost, name: str) -> None:
+    """End a zone, if it runs, and have it listed no more."""
+    with host.connect() as client:
+        client.call(client.host.RemoveZone, pb.RemoveZoneRequest(zone=name, force=True), timeout_s=120)
+        actions.tidy(host, client)
+
+
+def host_status(host: LabHost) -> pb.HostStatus:
+    with host.connect() as client:
+        return client.call(client.host.GetStatus, pb.GetStatusRequest())
+
+
 def log_with(host: LabHost, name: str, needle: str) -> str:
     """What the workload printed so far, or nothing while the needle is not in it."""
     with host.connect() as client:

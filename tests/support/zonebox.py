@@ -71,6 +71,11 @@ def loop_device(image: Path) -> Iterator[str]:
         subprocess.run(["losetup", "--detach", device], check=True)
 
 
+def children(pid: int) -> list[int]:
+    """The children of a process, oldest first."""
+    return [int(word) for word in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
 class Zone:
     """A zone that runs; `host` is the other end of its agent channel, where it has one."""
 
@@ -83,9 +88,14 @@ class Zone:
         return self._host
 
     @property
-    def pid(self) -> int:
-        """A process of this machine whose end is the zone's end."""
-        return self._process.pid
+    def init_pid(self) -> int:
+        """Pid 1 of the zone, as this machine numbers it. The zone must be up."""
+        return children(self._process.pid)[0]
+
+    @property
+    def agent_pid(self) -> int:
+        """The same of its agent."""
+        return children(self.init_pid)[0]
 
     def wait(self) -> tuple[str, str]:
         """What it printed, and init's last word on how it ended."""

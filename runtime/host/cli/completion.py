@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from argparse import REMAINDER, Namespace
-from collections.abc import Sequence
 
 from runtime.host.cli.parsers import Parser, below, command
 from runtime.host.cli.terminal import write
@@ -133,10 +132,3 @@ def split(line: str) -> list[str]:
 def cut_at(word: str, breaks: str) -> int:
     """How much of a word bash keeps before what it replaces: up to the last character it breaks words at."""
     return max((word.rfind(mark) + 1 for mark in breaks if mark in ":=@"), default=0)
-
-
-def words_of(line: Sequence[str]) -> list[str]:
-    """For tests and other callers: the candidates alone."""
-    from runtime.host.cli.candidates import candidates
-
-    return list(candidates(line).words)

@@ -76,11 +76,6 @@ def short(text: str) -> str:
     return f"{head}@{digest[:12]}" if at else text.removeprefix("docker://docker.io/library/").removeprefix("docker://")
 
 
-def age_text(unix_s: float, now: float | None = None) -> str:
-    """`3 h ago`; "" for never."""
-    return f"{duration_text((time.time() if now is None else now) - unix_s)} ago" if unix_s else ""
-
-
 def time_text(unix_s: float) -> str:
     """A moment in UTC, RFC 3339 with microseconds; "" for never."""
     if not unix_s:

@@ -15,8 +15,11 @@ examples:
   zone host up --port 2222:22              a port of this machine that leads to dom0
 """
 DOWN = """\
+The lab's state disk stays, with logs and the zones that are to come back, unless --wipe takes that away, too.
+
 examples:
   zone host down
+  zone host down --wipe                    and begin with an empty one
 """
 CONSOLE = """\
 examples:
@@ -53,7 +56,8 @@ def fill_host(parser: Parser) -> None:
     up.add_argument("--dom0-memory", type=int, metavar="MIB", dest="dom0_memory_mib", help="dom0's share of it")
     up.add_argument("--vcpus", type=int, metavar="N", help="processors of the lab")
     up.add_argument("--port", action="append", metavar="RULE", dest="ports", help="[ADDRESS:]HOST_PORT:DOM0_PORT")
-    command(commands, "down", "End the lab and every zone in it.", run=run_down, epilog=DOWN)
+    down = command(commands, "down", "End the lab and every zone in it.", run=run_down, epilog=DOWN)
+    down.add_argument("--wipe", action="store_true", help="its state disk, too")
     text = "Is it up, what runs there, what is left."
     format_argument(command(commands, "status", text, run=run_status, epilog=STATUS))
     text = "The processors, as Xen sees them."
@@ -80,8 +84,8 @@ def run_up(arguments: Namespace) -> None:
 
 def run_down(arguments: Namespace) -> None:
     """End the lab."""
-    _lab(arguments).down()
-    write("host lab is down\n")
+    _lab(arguments).down(wipe=arguments.wipe)
+    write(f"host lab is down{', its state wiped' if arguments.wipe else ''}\n")
 
 
 def run_console(arguments: Namespace) -> None:

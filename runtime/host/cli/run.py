@@ -61,13 +61,14 @@ def fill_run(parser: Parser) -> None:
     complete(extension, "images")
     parser.add_argument("--stop-signal", metavar="SIGNAL", help="default: the image's, else SIGTERM")
     parser.add_argument("--stop-timeout", type=int, metavar="S", help="seconds until it is killed (default: 10)")
-    parser.add_argument("--pull", choices=("missing", "always", "never"), default="missing", metavar="WHEN", help=PULL)
+    parser.add_argument("--pull", choices=PULLS, default="missing", metavar="WHEN", help=PULL)
     complete(parser.add_argument("image", metavar="IMAGE", help="what to run"), "images")
     complete(
         parser.add_argument("argv", metavar="COMMAND", nargs=REMAINDER, help="instead of the image's Cmd"), "words"
     )
 
 
+PULLS = ("missing", "always", "never")
 PORT = "[ADDRESS:]HOST_PORT:ZONE_PORT"
 VOLUME = "tmpfs:TARGET[:size=N[m|g]][:ro]"
 PULL = "missing (default): a tag means what it did when last pulled; always: what it means now; never: no network"

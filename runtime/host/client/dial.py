@@ -16,6 +16,7 @@ from typing import IO
 
 from runtime.host.client.endpoint import Credentials, Endpoint
 from runtime.host.faults import HostDown
+from runtime.host.keepalive import keep_alive
 from runtime.host.unixsocket import connect_unix
 
 SSH_VARIABLE = "ZONE_SSH"
@@ -55,6 +56,7 @@ async def dial(endpoint: Endpoint, factory: Factory) -> tuple[Link, asyncio.Prot
     context = client_context(endpoint.credentials, name=endpoint.name)
     async with asyncio.timeout(CONNECT_TIMEOUT_S):  # its TimeoutError is an OSError, too
         made = await loop.create_connection(factory, endpoint.host, endpoint.port, ssl=context)
+    keep_alive(made[0])
     return Link(made[0]), made[1]
 
 

@@ -65,7 +65,8 @@ def unreachable(endpoint: Endpoint, error: OSError) -> HostDown:
     where = f"zoned to listen on {endpoint.host} port {endpoint.port}"
     if isinstance(error, ssl.SSLError):
         return HostDown(endpoint.name, expected="a zoned this client may trust", got=tls_words(error))
-    return HostDown(endpoint.name, expected=where, got=_words(error), temporary=True)
+    hint = "zone host up" if endpoint.name == "host lab" else ""
+    return HostDown(endpoint.name, expected=where, got=_words(error), hint=hint, temporary=True)
 
 
 def shut_out(endpoint: Endpoint, why: BaseException | None) -> HostDown:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import os
 import platform
@@ -10,11 +11,15 @@ from ipaddress import ip_network
 from pathlib import Path
 
 from runtime.errors import RuntimeFault
+from runtime.host.check.check import check as compare
+from runtime.host.check.look_host import Places
+from runtime.host.check.model import Report
 from runtime.host.daemon import blobs, ending
 from runtime.host.daemon.core import Core
 from runtime.host.daemon.edge import KIB_PER_PAGE, rss_kib
 from runtime.host.daemon.model import DiskUsageRow, HostStatus, NetworkInfo, Pruned
 from runtime.host.daemon.zone import Zone
+from runtime.net.engine.proxy import ProxyEngine
 
 
 def host_id(state_dir: Path) -> str:
@@ -68,7 +73,7 @@ async def networks(core: Core) -> list[NetworkInfo]:
                 ipv6=str(ip_network(f"{planned.gateway6}/{planned.prefix6}", strict=False)),
                 gateway4=planned.gateway4,
                 gateway6=planned.gateway6,
-                engine=getattr(run.network, "engine_name", "proxy"),
+                engine=ProxyEngine.name,
                 zones=(zone.name,),
                 counters=counters,
             )
@@ -111,6 +116,24 @@ async def prune(core: Core, *, zones: bool, unused_blobs: bool, dry_run: bool) -
             if not dry_run:
                 await core.thread(path.unlink, True)
     return Pruned(tuple(removed), freed)
+
+
+async def check(core: Core) -> Report:
+    """See Manager.check. Zones have files in their networks' and their logs' directories; all else is the host's."""
+    logs = core.settings.state_dir / "logs"
+
+    def look() -> Report:
+        return compare(
+            core.edge.hypervisor,
+            core.edge.xenstore,
+            core.ledgers.all,
+            places=Places((core.settings.run_dir / "net", logs), containers=()),
+            allowed=lambda: [str(logs / zone.id) for zone in list(core.zones.values())],
+            loop_files=map(str, core.edge.stores),
+        )
+
+    # Not in the daemon's threads, which are for zones.
+    return await asyncio.to_thread(look)
 
 
 def _still_ended(zone: Zone) -> bool:

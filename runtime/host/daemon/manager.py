@@ -12,12 +12,14 @@ from pipeline.oci import Descriptor, Digest
 from runtime.boot.attend import LoopAttendant
 from runtime.boot.model import Domid
 from runtime.errors import RuntimeFault
+from runtime.host.check.model import Report
 from runtime.host.daemon import (
     adopt,
     blobs,
     bringup,
     commands,
     ending,
+    figures,
     hoststate,
     logreader,
     reservations,
@@ -260,13 +262,13 @@ class Manager:
 
     async def metrics(self, ref: str) -> list[Metric]:
         """What the zone measures of itself."""
-        return sessions.metrics_of(await sessions.call(self._zone(ref), "metrics", {}))
+        return figures.metrics_of(await sessions.call(self._zone(ref), "metrics", {}))
 
     async def processes(self, ref: str, *, workload: str = "") -> list[ZoneProcess]:
         """The processes in a zone, or in one container."""
         zone = self._zone(ref)
         params = {"container": self._workload(zone, workload).id} if workload else {}
-        return sessions.processes_of(await sessions.call(zone, "processes", params))
+        return figures.processes_of(await sessions.call(zone, "processes", params))
 
     async def snoop(self) -> AsyncIterator[tuple[str, Any]]:
         """(zone id, (direction, kind, fd, stream, payload)) of every agent channel that is open now.
@@ -383,6 +385,10 @@ class Manager:
     async def status(self) -> HostStatus:
         """The hypervisor, this domain, zoned itself."""
         return await hoststate.status(self.core, self._started)
+
+    async def check(self) -> Report:
+        """Compare Xen, xenstore and this host with the ledgers, both ways."""
+        return await hoststate.check(self.core)
 
     async def networks(self) -> list[NetworkInfo]:
         """The networks of live zones."""

@@ -7,8 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from pipeline.bundle.model import Launch, LaunchNetwork, Port
-from pipeline.jsonmodel import to_json
+from pipeline.bundle.model import Launch, LaunchNetwork, Port, Volume
 from runtime.boot.launch import launch_segment
 from runtime.boot.model import Disk, DomainSpec, FileRange, Vif
 from runtime.host.daemon.model import BootRequest, PortRule
@@ -62,9 +61,15 @@ def launch_of(request: BootRequest, addresses: ZoneAddresses) -> Launch:
 
 
 def _extra(request: BootRequest) -> dict[str, Any]:
-    """What most zones have not."""
-    volumes = [to_json(volume) for volume in request.bundle.volumes]
-    return ({"stdin_open": True} if request.stdin_open else {}) | ({"volumes": volumes} if volumes else {})
+    """What most zones have not; `container` is more of the spec that runtime.init.container takes."""
+    mounts = [_mount(volume) for volume in request.bundle.volumes]
+    return ({"stdin_open": True} if request.stdin_open else {}) | ({"container": {"mounts": mounts}} if mounts else {})
+
+
+def _mount(volume: Volume) -> dict[str, Any]:
+    size = [f"size={volume.size_mib}m"] if volume.size_mib else []
+    options = ["nosuid", "nodev", "mode=1777", *size, *(["ro"] if volume.readonly else [])]
+    return {"destination": volume.target, "type": volume.kind, "source": volume.kind, "options": options}
 
 
 def domain_spec(

@@ -1,25 +1,22 @@
-"""`Check` of host.proto over the manager's zones: which of a host's directories and ledgers are compared."""
+"""`Check` of host.proto: the manager's comparison, as a reply."""
 
 from __future__ import annotations
 
-import asyncio
+from collections.abc import Awaitable, Callable
 
 from runtime.host.api import host_pb2 as pb
-from runtime.host.check import Report, check
-from runtime.host.check.look_host import Places
-from runtime.host.daemon.core import Core
+from runtime.host.check import Report
 
 
 class Checker:
-    """Compares a host with what its zoned knows of it. Files of zones: their networks' and their logs."""
+    """Answers with what `check` (Manager.check) finds."""
 
-    def __init__(self, core: Core) -> None:
-        self._core = core
+    def __init__(self, check: Callable[[], Awaitable[Report]]) -> None:
+        self._check = check
 
     async def __call__(self) -> pb.CheckReply:
         """The reply. Raises HypervisorFault, XenstoreFault."""
-        # Not in the daemon's threads, which are for zones.
-        report = await asyncio.to_thread(self._check)
+        report = await self._check()
         return pb.CheckReply(
             findings=[
                 pb.CheckFinding(kind=item.kind, what=item.what, problem=item.problem, remedy=item.remedy)
@@ -27,16 +24,4 @@ class Checker:
             ],
             looked_at=report.looked_at,
             unseen=report.unseen,
-        )
-
-    def _check(self) -> Report:
-        core, edge = self._core, self._core.edge
-        logs = core.settings.state_dir / "logs"
-        return check(
-            edge.hypervisor,
-            edge.xenstore,
-            core.ledgers.all,
-            places=Places((core.settings.run_dir / "net", logs), containers=()),
-            allowed=lambda: [str(logs / zone.id) for zone in list(core.zones.values())],
-            loop_files=map(str, edge.stores),
         )

@@ -1,4 +1,4 @@
-"""grpclib's server, with two things it lacks: closing it ends the connections, too, and a crowd is kept out."""
+"""grpclib's server, with what it lacks: closing it ends connections, vanished clients are noticed, crowds kept out."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ from typing import Any
 
 from grpclib.protocol import H2Protocol
 from grpclib.server import Server
+
+from runtime.host.keepalive import keep_alive
 
 log = logging.getLogger(__name__)
 
@@ -23,6 +25,7 @@ class _Protocol(H2Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
+        keep_alive(transport)
         if self.server is not None:
             self.server.admit(self)
 

@@ -10,8 +10,9 @@ class Stdin(Handler):
     """Stays open until the container ends or the host lets go."""
 
     def __init__(self, stream: Stream, container: Container) -> None:
-        container.must_run()
         self._stream, self._stdio = stream, container.stdio
+        if not container.running:
+            raise Refused("state", f"container {container.name}: expected it to run, got {container.state}")
         if self._stdio is None or self._stdio.stdin is None:
             raise Refused("state", f"container {container.name}: expected one with an open stdin, got /dev/null")
         container.ended.append(lambda: stream.succeed({}))

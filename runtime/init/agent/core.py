@@ -8,9 +8,7 @@ from runtime.init import abi
 from runtime.init.agent import cgroup
 from runtime.init.agent.container import Container
 from runtime.init.agent.errors import Refused
-from runtime.init.agent.link import Link
 from runtime.init.agent.loop import READ, Loop
-from runtime.init.agent.stream import Stream
 from runtime.init.report import say
 from runtime.init.supervise import parse_stop, read_signals
 
@@ -18,10 +16,29 @@ MYPY = False
 if MYPY:  # for annotations only: not imported in the zone
     from collections.abc import Callable
 
+    from runtime.init.agent.link import Link
+    from runtime.init.agent.stream import Stream
+    from runtime.init.container.container import Container as Runtime
+
 MAIN = "main"
 _HOST_S = 5.0  # a zone that has ended waits so long for a host that has not come yet
 _STORED_S = 2.0  # and so long for one that makes no progress in taking what is left
 _TAIL_BYTES = 65536
+
+
+class Unlinked:
+    """In the place of the link, until there is one: nobody hears anything."""
+
+    attended, session, unsent_bytes = False, "", 0
+
+    def note(self, event: str, fields: dict[str, object]) -> None:
+        """What has happened by then is in the greeting."""
+
+    def expect(self) -> None:
+        """Nobody is waited for."""
+
+    def pump(self) -> None:
+        """Nothing is to be sent."""
 
 
 class Agent:
@@ -38,15 +55,7 @@ class Agent:
         self.children: dict[int, Callable[[int], object]] = {}
         self.containers: dict[str, Container] = {}
         self.session_began: list[Callable[[], object]] = []
-        self.link = Link(
-            self.loop,
-            opened=self._opened,
-            hello=self._hello,
-            began=self._session_began,
-            ended=lambda: None,
-            waited=self._host_is_waited_for,
-            silent=self._host_is_gone,
-        )
+        self.link: Link | Unlinked = Unlinked()
         self._init, self._signal_fd = init, signal_fd
         self._had_session = False
         self._outcome = ""
@@ -55,6 +64,21 @@ class Agent:
         self.loop.watch(signal_fd, READ, self._reap)
         self.loop.watch(init.fileno(), READ, self._init_says)
         self.loop.each_time(self._each_time)
+
+    def connect(self, path: str, fd: int | None) -> None:
+        """Begin to listen to the host. Imported here: the workload has been started without it."""
+        from runtime.init.agent.link import Link
+
+        link = self.link = Link(
+            self.loop,
+            opened=self._opened,
+            hello=self._hello,
+            began=self._session_began,
+            ended=lambda: None,
+            waited=self._host_is_waited_for,
+            silent=self._host_is_gone,
+        )
+        link.start(path, fd)
 
     def phase(self, name: str) -> None:
         """Tell pid 1 (and through it xenstore) and the host that a phase has been reached."""
@@ -69,6 +93,11 @@ class Agent:
             raise Refused("container", f"container {name!r:.80}: expected one of {sorted(self.containers)}")
         return found
 
+    def runtime_of(self, name: str) -> "Runtime | None":
+        """The container runtime's side of a container that runs, for others that share its namespaces."""
+        found = self.containers.get(name)
+        return found.runtime_if_running() if found is not None else None
+
     def start_main(self, container: Container) -> None:
         """Run the zone's workload; the zone ends with it, or when it cannot start."""
         self.containers[container.name] = container
@@ -81,8 +110,7 @@ class Agent:
         main = self.containers.get(MAIN)
         for container in list(self.containers.values()):
             if container.running:
-                own = container.process["stop_signal"]
-                container.stop(number if container is main or not isinstance(own, int) else own, timeout_s)
+                container.stop(number if container is main else None, timeout_s)
         if main is None or not main.running:
             self._end_when_all_have("code 0")
 
@@ -145,7 +173,7 @@ class Agent:
 
     # The link's questions.
 
-    def _opened(self, stream: Stream, params: dict[str, object]) -> None:
+    def _opened(self, stream: "Stream", params: dict[str, object]) -> None:
         from runtime.init.agent import methods
 
         methods.call(self, stream, params)

@@ -2,7 +2,7 @@
 
 import time
 
-from runtime.init import devices, launch, mounts
+from runtime.init import devices, mounts
 from runtime.init.agent import params
 from runtime.init.agent.container import Container
 from runtime.init.agent.core import Agent
@@ -10,17 +10,19 @@ from runtime.init.agent.errors import Refused
 from runtime.init.agent.params import Params
 from runtime.init.agent.stream import Handler, Stream
 from runtime.init.boot import network_of
+from runtime.init.container import steps
+from runtime.init.container.spec import check_id
 
 _LOOK_S = 0.02
 _DEVICE_S = 30.0
-_MAX_NAME = 64
+_OWN = ("stdin_open", "healthcheck", "device_timeout_s")
 
 
 class Creation(Handler):
     """Waits for the disk, mounts the root, gives the result. Until then the name is taken.
 
-    spec:  root {device, readonly, overlay_size_mib}, process (as in the launch data), hostname, stdin_open,
-           tty_size [rows, columns], limits {cgroup2 file: value}, healthcheck (health.Health), device_timeout_s.
+    spec:  of the container runtime, whose root has a device; and stdin_open, healthcheck (health.Health) and
+           device_timeout_s.
     """
 
     def __init__(self, agent: Agent, stream: Stream, name: str, spec: Params) -> None:
@@ -30,20 +32,14 @@ class Creation(Handler):
         self._device = params.text(root, "device")
         if "/" in self._device or not self._device:
             raise Refused("params", f"root.device: expected a name such as xvde, got {self._device!r:.60}")
-        self._readonly = params.flag(root, "readonly")
         self._overlay_size_mib = params.number(root, "overlay_size_mib", 0)
         self._hostname = params.text(spec, "hostname", str(agent.data["hostname"]))
         self._end = time.monotonic() + params.seconds(spec, "device_timeout_s", _DEVICE_S)
         self._done = False
-        agent.containers[name] = Container(
-            agent,
-            name,
-            launch.process_of(params.mapping(spec, "process"), "process."),
-            stdin_open=params.flag(spec, "stdin_open"),
-            terminal_size=spec.get("tty_size"),
-            limits=params.mapping(spec, "limits", {}),
-            healthcheck=spec.get("healthcheck"),
-        )
+        stdin_open, healthcheck = params.flag(spec, "stdin_open"), spec.get("healthcheck")
+        spec = {key: value for key, value in spec.items() if key not in _OWN}
+        steps.plan(spec)  # what is wrong with it is said now
+        agent.containers[name] = Container(agent, name, spec, stdin_open=stdin_open, healthcheck=healthcheck)
         stream.after(0.0, self._look)
 
     def closed(self) -> None:
@@ -67,14 +63,11 @@ class Creation(Handler):
             hostname=self._hostname,
             network=network_of(self._agent.data),
         )
-        if self._readonly:
-            mounts.seal_root(self._name)
         self._done = True
         self._stream.succeed({})
 
 
 def _check_name(agent: Agent, name: str) -> None:
-    if not name or len(name) > _MAX_NAME or not all(letter.isalnum() or letter in "-_" for letter in name):
-        raise Refused("params", f"id: expected at most {_MAX_NAME} letters, digits, - and _, got {name!r:.80}")
+    check_id(name)
     if name in agent.containers:
         raise Refused("state", f"container {name}: expected a new id, got one in use")

@@ -2,13 +2,14 @@
 
 import posix
 
-from runtime.init import abi, launch
-from runtime.init.agent import cgroup, launcher, params, stdio
-from runtime.init.agent.container import Container, exit_of
+from runtime.init import abi, launch, process
+from runtime.init.agent import params, stdio
+from runtime.init.agent.container import Container
 from runtime.init.agent.core import Agent
 from runtime.init.agent.errors import Refused
 from runtime.init.agent.stdio import Stdio
 from runtime.init.agent.stream import Handler, Outlet, Stream
+from runtime.init.container.container import outcome
 
 _HANGUP_S = 2.0  # what nobody waits for is asked to end, and ended after this
 
@@ -19,8 +20,8 @@ class Exec(Handler):
     def __init__(self, agent: Agent, stream: Stream, container: Container | None, request: dict[str, object]) -> None:
         self._agent, self._stream, self._container = agent, stream, container
         self._exit: dict[str, object] | None = None
-        self._oom_kills = cgroup.oom_kills(container.name) if container is not None else 0
-        self._stdio, self._pid = _start(agent, container, request)
+        self._oom_kills = 0 if container is None else container.runtime.oom_kills()
+        self._stdio, self._pid = start(agent, container, request, stdin=True)
         agent.children[self._pid] = self._ended
         stream.handler = self
         stream.event({"started": self._pid})
@@ -68,8 +69,10 @@ class Exec(Handler):
                 return
 
     def _ended(self, status: int) -> None:
-        name = self._container.name if self._container is not None else ""
-        self._exit = exit_of(status, oom=bool(name) and cgroup.oom_kills(name) > self._oom_kills)
+        self._exit = outcome(status)
+        container = self._container
+        if container is not None and container.running and container.runtime.oom_kills() > self._oom_kills:
+            self._exit["oom"] = True
         if self._stream.over:
             return
         for source in self._stdio.outputs.values():
@@ -81,60 +84,46 @@ class Exec(Handler):
             self._stream.succeed({"exit": self._exit})
 
 
-def process_of(request: dict[str, object], container: Container | None, root_fd: int | None) -> dict[str, object]:
-    """The process of a request, filled in: user names become numbers, cwd and env those of the container.
+def start(agent: Agent, container: Container | None, request: dict[str, object], *, stdin: bool) -> tuple[Stdio, int]:
+    """Run a process in a container (what it does not say is as for the container's first), or in the zone itself.
 
-    user:    "name", "uid", "name:group" or a number; without one, uid, gid and groups as given, else the container's.
-    Raises:  Refused, BootFailure.
+    Raises:  Failure, Refused.
     """
-    own = container.process if container is not None else {}
-    process: dict[str, object] = {"cwd": own.get("cwd", "/"), "env": own.get("env", [])}
-    if "uid" not in request:
-        process |= {key: own[key] for key in ("uid", "gid", "groups") if key in own}
-    process |= {key: value for key, value in request.items() if key not in ("user", "size") and value is not None}
-    user = request.get("user")
-    if isinstance(user, int) and not isinstance(user, bool):
-        user = str(user)
-    if isinstance(user, str) and user and root_fd is not None:
-        from runtime.init.agent import users
-
-        process["uid"], process["gid"], process["groups"], home = users.resolve_in(root_fd, user)
-        env = process["env"]
-        if home and isinstance(env, list) and not any(str(entry).startswith("HOME=") for entry in env):
-            process["env"] = [*env, f"HOME={home}"]
-    return launch.process_of(process, "process.")
-
-
-def _start(agent: Agent, container: Container | None, request: dict[str, object]) -> tuple[Stdio, int]:
-    root_fd = None
-    if container is not None:
-        container.must_run()
-        root_fd = container.open_root()
+    request = {key: value for key, value in request.items() if value is not None}
+    if isinstance(request.get("user"), int):
+        request["user"] = str(request["user"])
+    if container is None:
+        return _start_in_zone(agent, request)
+    runtime = container.runtime
+    terminal = request.get("tty") is True
+    if terminal:
+        request.setdefault("size", [24, 80])
+    made = Stdio() if terminal else stdio.pipes(agent.loop, stdin=stdin)
     try:
-        process = process_of(request, container, root_fd)
-        if process["tty"]:
-            made = stdio.terminal(agent.loop, root_fd, request.get("size"))
-        else:
-            made = stdio.pipes(agent.loop, stdin=True)
-    finally:
-        if root_fd is not None:
-            posix.close(root_fd)
+        started = runtime.enter(request, made.given)
+    except BaseException:
+        made.close_given()
+        made.close()
+        raise
+    made.close_given()
+    if terminal:
+        made = stdio.terminal(agent.loop, started.terminal)
+    started.close()
+    return made, started.pid
+
+
+def _start_in_zone(agent: Agent, request: dict[str, object]) -> tuple[Stdio, int]:
+    """There is little in the zone's own root: what the addons bring."""
+    checked = launch.process_of(request, "process.")
+    if checked["tty"] or request.get("user"):
+        raise Refused("unsupported", "exec in the zone itself: expected neither a terminal nor a user's name")
+    made = stdio.pipes(agent.loop, stdin=True)
+    given = [fd if fd is not None else -1 for fd in made.given]
     try:
-        pid = run(container, process, made)
+        pid = process.start(checked, -1, (given[0], given[1], given[2]))
     except BaseException:
         made.close_given()
         made.close()
         raise
     made.close_given()
     return made, pid
-
-
-def run(container: Container | None, process: dict[str, object], made: Stdio) -> int:
-    """Start it in the container's cgroup and namespaces, or in the zone itself."""
-    if container is None:
-        return launcher.start_in_zone(process, made.given)
-    cgroup_fd = cgroup.directory(container.name)
-    try:
-        return launcher.enter(container.pid, process, made.given, cgroup_fd)
-    finally:
-        posix.close(cgroup_fd)

@@ -5,14 +5,14 @@ Source:  OCI image configs as docker writes them, "Healthcheck"; the meaning of 
 
 import posix
 
-from runtime.init import abi, launch
-from runtime.init.agent import params, stdio
+from runtime.init import abi
+from runtime.init.agent import params
 from runtime.init.agent.container import Container
 from runtime.init.agent.core import Agent
 from runtime.init.agent.errors import Refused
-from runtime.init.agent.execs import run
+from runtime.init.agent.execs import start
 from runtime.init.agent.stdio import Stdio
-from runtime.init.failure import BootFailure
+from runtime.init.failure import Failure
 from runtime.init.report import say
 
 STARTING, HEALTHY, UNHEALTHY = "starting", "healthy", "unhealthy"
@@ -52,18 +52,13 @@ class Health:
         if self._container.pid != self._run_pid:
             return  # it has ended, and whoever started it again probes that run
         self._age_s += self._interval_s
-        own = self._container.process
-        process = {key: own[key] for key in ("env", "cwd", "uid", "gid", "groups")} | {"argv": self._argv}
         self._output = b""
-        made = self._made = stdio.pipes(self._agent.loop, stdin=False)
         try:
-            self._pid = run(self._container, launch.process_of(process, "healthcheck."), made)
-        except (BootFailure, OSError) as error:
-            made.close_given()
-            made.close()
-            self._judge(-1, str(error.args[-1]))
+            made, self._pid = start(self._agent, self._container, {"argv": self._argv}, stdin=False)
+        except Failure as failure:
+            self._judge(-1, failure.sentence)
             return
-        made.close_given()
+        self._made = made
         for source in made.outputs.values():
             source.wake = self._read
         self._read()

@@ -165,6 +165,9 @@ class Link:
         self._fd, self._look_s = fd, _FIRST_LOOK_S
         self._parser = frames.Parser(hunting=True)
         self._loop.watch(fd, READ, self._event)
+        # A host that greeted before the device was raw was not heard, or not as it spoke: this asks it to begin again.
+        self._outbox.greet(frames.guest_greeting(dumps({"version": VERSION, "session": ""})))
+        self.pump()
 
     def _detach(self, error: OSError | None) -> None:
         say(f"the agent channel has gone: {why(error) if error else 'hung up'}")

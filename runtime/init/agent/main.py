@@ -1,13 +1,15 @@
 """Become the agent: start the workload of the launch data at once, then listen to the host."""
 
 import _socket
+import gc
 import posix
 
 from runtime.init import abi, kernel
 from runtime.init.agent import core, device
 from runtime.init.agent.container import Container
 from runtime.init.agent.core import MAIN, Agent
-from runtime.init.failure import BootFailure
+from runtime.init.agent.stdio import size_of
+from runtime.init.failure import Failure
 from runtime.init.report import say
 from runtime.init.supervise import WATCHED
 
@@ -35,10 +37,8 @@ def _run(data: dict[str, object], timings: list[tuple[str, float]], init: _socke
         main = Container(
             agent,
             MAIN,
-            process,
+            main_spec(data, process, extra),
             stdin_open=extra.get("stdin_open") is True,
-            terminal_size=extra.get("tty_size"),
-            limits=extra["limits"] if isinstance(extra.get("limits"), dict) else None,
             healthcheck=extra.get("healthcheck"),
         )
         if not expected:
@@ -47,14 +47,33 @@ def _run(data: dict[str, object], timings: list[tuple[str, float]], init: _socke
                 output.mirror = lambda piece, fd=fd: core.write_all(fd, piece)
         try:
             agent.start_main(main)
-        except BootFailure as failure:
+        except Failure as failure:
             agent.end(f"failed {failure.reason} {failure.sentence}")
             agent.link.note("failed", {"reason": failure.reason, "sentence": failure.sentence})
     else:
         agent.phase("workload")
     agent.session_began.append(lambda: _watch_ports(agent))
-    agent.link.start(device.path_of(extra), link_fd)
+    agent.connect(device.path_of(extra), link_fd)
+    gc.freeze()
+    gc.enable()
     agent.loop.run()
+
+
+def main_spec(data: dict[str, object], process: dict[str, object], extra: dict[str, object]) -> dict[str, object]:
+    """The container runtime's spec of the workload.
+
+    extra.container of the launch data has further keys of the spec, and in `process` further keys of the process;
+    extra.tty_size is [rows, columns].
+    """
+    given = extra.get("container")
+    spec: dict[str, object] = dict(given) if isinstance(given, dict) else {}
+    more = spec.get("process")
+    whole = process | (more if isinstance(more, dict) else {})
+    if process["tty"]:
+        whole["size"] = list(size_of(extra.get("tty_size")))
+    spec["process"] = whole
+    spec["root"] = {"readonly": data["readonly_root"]}
+    return spec
 
 
 def _watch_ports(agent: Agent) -> None:

@@ -59,9 +59,8 @@ def _stop(agent: Agent, stream: Stream, given: Params) -> Params | None:
     container = agent.container(given.get("id"))
     if not container.running:
         return {"exit": container.exit}
-    own = container.process
-    number = params.number(given, "signal", _int(own["stop_signal"]), least=1, most=64)
-    timeout_s = params.seconds(given, "timeout_s", float(_int(own["stop_timeout_s"])))
+    number = params.number(given, "signal", least=1, most=64) if "signal" in given else None
+    timeout_s = params.seconds(given, "timeout_s", 0.0) if "timeout_s" in given else None
     container.ended.append(lambda: stream.succeed({"exit": container.exit}))
     container.stop(number, timeout_s)
     return None
@@ -90,7 +89,7 @@ def _resume(agent: Agent, stream: Stream, given: Params) -> None:
 def _freeze(agent: Agent, stream: Stream, container: Container, *, frozen: bool) -> None:
     from runtime.init.agent import cgroup
 
-    container.pause(paused=frozen)
+    container.freeze(frozen=frozen)
     tries = _FROZEN_TRIES
 
     def look() -> None:
@@ -209,10 +208,6 @@ def _clock(agent: Agent, stream: Stream, given: Params) -> Params:
     if "unix_ns" in given:
         time.clock_settime_ns(time.CLOCK_REALTIME, params.number(given, "unix_ns"))
     return {"unix_ns": time.time_ns()}
-
-
-def _int(value: object) -> int:
-    return value if isinstance(value, int) else 0
 
 
 METHODS = {

@@ -63,7 +63,7 @@ class Output:
 
     def __init__(self, lossless: "Callable[[], bool]", on_full: "Callable[[], object]") -> None:
         self.ring = Ring()
-        self.ended = True
+        self.ended = False
         self.mirror: Callable[[bytes], object] | None = None
         self.readers: list[Callable[[], object]] = []
         self._lossless, self._on_full = lossless, on_full

@@ -36,7 +36,7 @@ class Ports:
         if not self._agent.link.session:
             return
         now = listening()
-        for event, changed in (("open", now - self._known), ("close", self._known - now)):
+        for event, changed in (("open", now - self._known), ("closed", self._known - now)):
             for address, port in sorted(changed):
                 self._agent.link.note("port", {"state": event, "address": address, "port": port})
         self._known = now

@@ -7,7 +7,7 @@ from runtime.init.agent.pipes import Source
 from runtime.init.channel import frames
 from runtime.init.channel.credit import CreditError, Credits
 from runtime.init.channel.jsonwrite import dumps
-from runtime.init.failure import BootFailure, why
+from runtime.init.failure import Failure, why
 from runtime.init.report import say
 
 MYPY = False
@@ -117,7 +117,7 @@ class Stream:
 
     def refuse(self, error: Exception) -> None:
         """End the stream with what went wrong."""
-        if isinstance(error, (Refused, BootFailure)):
+        if isinstance(error, (Refused, Failure)):
             self.fail(error.reason, error.sentence)
         elif isinstance(error, OSError):
             self.fail(errno.errorcode.get(error.errno or 0, "internal"), f"{self.method}: {why(error)}")

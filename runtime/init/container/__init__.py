@@ -23,8 +23,9 @@ can be deleted. The caller must be root with /proc mounted, and the cgroup v2 tr
 
 The spec (defaults in brackets; a key that is not listed is refused):
 
-    root            path: a directory of the caller, with what is mounted in it | device: a disk such as "xvdc" that
-                    has a squashfs, below a writable tmpfs of overlay_size_mib [0: half of the memory];
+    root            path: a directory of the caller, with what is mounted in it; replace [false]: what is no directory
+                    where /proc or /sys is mounted goes, as it does of a device's root | device: a disk such as "xvdc"
+                    that has a squashfs, below a writable tmpfs of overlay_size_mib [0: half of the memory];
                     readonly [false]; etc [{}]: files of /etc, name -> text; directories [[]]: to be made in it
     process         argv; env [[]] "KEY=VALUE"; cwd ["/"]; uid, gid [0]; groups [[]]; user [""]: "name", "name:group", …
                     by the container's own passwd and group, instead of the three; umask [18]; tty [false]; size [none]:

@@ -73,7 +73,7 @@ def spec_of(config: object, directory: str) -> Json:
     own = _namespaces(linux)
     return {
         "root": {
-            "path": path if path.startswith("/") else f"{directory}/{path}",
+            "path": place if place.startswith("/") else f"{directory}/{place}",
             "readonly": bool(root.get("readonly")),
         },
         "process": _process(process),

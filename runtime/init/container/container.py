@@ -56,8 +56,10 @@ class Container:
         joined = self._open_joined(find)
         try:
             self.started = launcher.start(self.plan, stdio, self.cgroup.fd, joined)
-        except ContainerFailure:
+        except ContainerFailure as failure:
             self.cgroup.kill()  # what a failed start may have forked
+            if self.oom_kills():
+                raise ContainerFailure(failure.reason, f"{failure.sentence} (killed for want of memory)") from None
             raise
         finally:
             for fd in joined:
@@ -67,13 +69,22 @@ class Container:
 
     def enter(self, process: object, stdio: launcher.Stdio = (None, None, None)) -> launcher.Started:
         """Run a further process in the container; what it does not say is as for the first. Raises ContainerFailure."""
+        # In a paused one it would wait for the end of the pause before it could say a word.
+        self._expect("run a process in", RUNNING)
         started = self._running("run a process in")
         checked = specs.check_process(self._completed(process))
         maps = self.plan["maps"]
         denied = isinstance(maps, dict) and bool(maps["deny_setgroups"])
         planned = steps.process_plan(checked | {"init": False}, groups_denied=denied)
         return launcher.enter(
-            started.pidfd, self._namespaces(), maps, checked | {"init": False}, planned, stdio, self.cgroup.fd
+            started.pid,
+            started.pidfd,
+            self._namespaces(),
+            maps,
+            checked | {"init": False},
+            planned,
+            stdio,
+            self.cgroup.fd,
         )
 
     def exited(self, status: int) -> dict[str, object]:

@@ -15,6 +15,7 @@ import select
 import time
 from _struct import calcsize, pack, unpack
 
+from runtime.init import abi as zone_abi
 from runtime.init import kernel
 from runtime.init.abi import SIGKILL
 from runtime.init.container import abi, accounts, calls, command, mounter, procfs, reaper, tail, terminal
@@ -28,6 +29,7 @@ if MYPY:  # for annotations only: not imported in the zone
 START_TIMEOUT_S = 60.0
 _SOCKET, _STATUS, _PROC, _EXTRA = 3, 4, 5, 6
 _MAX_MESSAGE_BYTES = 4096
+_ROOT = zone_abi.O_PATH | posix.O_DIRECTORY | posix.O_CLOEXEC
 Stdio = tuple[int | None, int | None, int | None]
 Step = tuple[object, ...]
 
@@ -115,13 +117,23 @@ def start(plan: dict[str, object], stdio: Stdio, cgroup_fd: int, joined: list[in
 
 
 def enter(
-    pidfd: int, flags: int, maps: object, process: dict[str, object], steps: list[Step], stdio: Stdio, cgroup_fd: int
+    pid: int,
+    pidfd: int,
+    flags: int,
+    maps: object,
+    process: dict[str, object],
+    steps: list[Step],
+    stdio: Stdio,
+    cgroup_fd: int,
 ) -> Started:
-    """A further process in the namespaces `flags` of a container's first. Raises ContainerFailure."""
+    """A further process in the namespaces `flags` of a container's first, `pid`. Raises ContainerFailure."""
 
     def run(child: _Child) -> None:
         _set_oom_score(process)
         _call("namespace", "entering the container", calls.setns, child.extra[0], flags)
+        # setns leads to the namespace's own root, which is not the container's where the zone itself runs in a chroot.
+        _call("root", "entering the container's root", posix.fchdir, child.extra[1])
+        _call("root", "entering the container's root", posix.chroot, ".")
         # A pid namespace holds for children only.
         pid = _call("namespace", "forking in the container", calls.clone, abi.CLONE_PARENT)
         if pid:
@@ -135,7 +147,11 @@ def enter(
             child.give_terminal(pair)
         child.finish(process, steps)
 
-    return _launch(run, 0, cgroup_fd, process, stdio, staged=True, extra=[pidfd])
+    root = _call("root", "opening the container's root", posix.open, f"/proc/{pid}/root", _ROOT)
+    try:
+        return _launch(run, 0, cgroup_fd, process, stdio, staged=True, extra=[pidfd, root])
+    finally:
+        posix.close(root)
 
 
 def _be_stage(child: _Child, plan: dict[str, object]) -> None:
@@ -278,11 +294,12 @@ def _run_child(run: "Callable[[_Child], None]", stdio: Stdio, socket_fd: int, st
 def _hear(ours: _socket.socket, pid: int, *, staged: bool) -> tuple[int, int]:
     """(pid of the process, master of its terminal or -1) once the command runs. Raises ContainerFailure."""
     main = None if staged else pid
-    master, ready, failure = -1, False, None
+    master, ready = -1, False
+    failure: ContainerFailure | None = None
     end = time.monotonic() + START_TIMEOUT_S
     poll = select.poll()
     poll.register(ours.fileno(), select.POLLIN)
-    while failure is None:
+    while True:
         if not poll.poll(max(0, int((end - time.monotonic()) * 1000))):
             failure = ContainerFailure("process", f"expected the command to run within {START_TIMEOUT_S:.0f} s")
             break
@@ -290,7 +307,7 @@ def _hear(ours: _socket.socket, pid: int, *, staged: bool) -> tuple[int, int]:
         data, rights, _, _ = ours.recvmsg(_MAX_MESSAGE_BYTES, space, _socket.MSG_CMSG_CLOEXEC)
         kind, text = data[:1], data[1:].decode("utf-8", "replace")
         if not data:
-            if not ready or main is None:
+            if failure is None and (not ready or main is None):
                 failure = ContainerFailure("process", "the process ended before its command was executed")
             break
         if kind == b"P":
@@ -299,7 +316,8 @@ def _hear(ours: _socket.socket, pid: int, *, staged: bool) -> tuple[int, int]:
             (master,) = unpack("i", rights[0][2][:4])
         elif kind == b"R":
             ready = True
-        else:
+        elif failure is None:
+            # Not the end yet: the pid of a process that failed at once may come behind its failure.
             reason, _, sentence = text.partition(" ")
             failure = ContainerFailure(reason, sentence)
     if staged:

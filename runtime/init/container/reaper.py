@@ -23,7 +23,7 @@ def run(status_fd: int, closed: list[int], command: "Callable[[], None]") -> Non
     closed:     descriptors only the child needs.
     """
     kernel.block_signals(_ALL)
-    child = kernel.fork(-1)
+    child = posix.fork()  # not clone3: a filter may know it as the way to make namespaces
     if child == 0:
         kernel.block_signals(())
         command()

@@ -35,6 +35,7 @@ _ROOT: dict[str, tuple[tuple[type, ...], object]] = {
     "path": ((str,), ""),
     "device": ((str,), ""),
     "readonly": ((bool,), False),
+    "replace": ((bool,), False),
     "overlay_size_mib": ((int,), 0),
     "etc": ((dict,), {}),
     "directories": ((list,), []),
@@ -202,8 +203,6 @@ def _namespaces(value: object) -> dict[str, object]:
         elif key == "time" and isinstance(kind, dict):
             offsets = {"monotonic": ((int,), 0), "boottime": ((int,), 0)}
             found[key] = fill(kind, offsets, "namespaces.time")  # type: ignore[arg-type]
-    if isinstance(found["user"], dict) and str(found["pid"]) != "own":
-        raise bad("namespaces.pid", "own, as the container has a user namespace", found["pid"])
     return found
 
 

@@ -121,7 +121,7 @@ def _mount_steps(
     for number, mount in enumerate(mountspec.arrange(checked, defaults=bool(found["default_mounts"]))):
         mount = _owned(mount, maps, owner)
         place = mount["destination"]
-        strict = "replace" if root["device"] else "refuse"
+        strict = "replace" if root["device"] or root["replace"] else "refuse"
         if mount["type"] == "dev":
             stage += [("target", place, True)] if maps else []
             inside += [("put", "dev", place, strict), *[("node", node[0]) for node in nodes]]

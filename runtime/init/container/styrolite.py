@@ -101,7 +101,7 @@ def _attach(config: dict[str, object], permitted: int) -> int:
         cgroup_fd = cgroup.find(f"styrolite-{config['workload_id']}", root) if root else -1
     signal_fd = foreground.watch(WATCHED)
     planned = steps.process_plan(checked, groups_denied=denied)
-    started = launcher.enter(pidfd, flags, maps, checked, planned, (0, 1, 2), cgroup_fd)
+    started = launcher.enter(target, pidfd, flags, maps, checked, planned, (0, 1, 2), cgroup_fd)
     return _code(outcome(foreground.follow(started, signal_fd, FORWARDED)))
 
 

@@ -91,6 +91,8 @@ class Tail:
                     posix.fchown(fd, uid, -1)
                 except PermissionError:  # from a user namespace: whoever gave it keeps it
                     continue
+                except OSError as error:
+                    raise ContainerFailure("user", f"giving descriptor {fd} to user {uid}: {why(error)}") from None
 
     def _bounding(self, mask: int) -> None:
         capabilities.drop_bounding(mask)

@@ -76,10 +76,13 @@ def test_the_program_says_what_its_other_names_will_be(tmp_path):
     program = zoneparts.env().store.path(zoneparts.zone_init().elf.digest)
     (tmp_path / "program").write_bytes(program.read_bytes())
     (tmp_path / "program").chmod(0o755)
-    for name in ("zone", "styrolite"):
+    for name, code, words in (
+        ("zone", 1, "zone arrives with the agent"),
+        ("styrolite", 125, "usage: styrolite CONFIG"),
+    ):
         (tmp_path / name).symlink_to("program")
         done = subprocess.run([tmp_path / name], capture_output=True, text=True)
-        assert done.returncode == 1 and f"{name} arrives with the container runtime" in done.stderr
+        assert done.returncode == code and words in done.stderr
     (tmp_path / "init").symlink_to("program")
     done = subprocess.run([tmp_path / "init"], capture_output=True, text=True)
     assert done.returncode == 1 and "init runs as pid 1 of a zone only" in done.stderr

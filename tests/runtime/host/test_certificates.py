@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import datetime
 import shutil
 import socket
 import ssl
 import stat
+import subprocess
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -63,6 +66,21 @@ def client_of(host: Path, name: str = "me", **options: int) -> Path:
 @pytest.mark.parametrize("name", ["127.0.0.1", "localhost"])
 def test_a_client_of_this_host_is_let_in(host: Path, port: int, name: str) -> None:
     assert ask(port, client_of(host), name=name) == "web"
+
+
+def test_both_sides_notice_when_the_other_machine_is_gone(host: Path, port: int, tmp_path: Path) -> None:
+    endpoint = Endpoint("tls://h", "tls", host="127.0.0.1", port=port, credentials=Credentials(client_of(host)))
+    with zoned(FakeManager(), tmp_path / "s", host), connect(endpoint) as client:
+        client.call(client.host.ListZones, pb.ListZonesRequest(all=True))
+        deadline = time.monotonic() + 10
+        while _keepalive_timers(port) != 2:  # the kernel shows another timer while something is not acknowledged
+            assert time.monotonic() < deadline
+            client.run(asyncio.sleep(0.05))
+
+
+def _keepalive_timers(port: int) -> int:
+    said = subprocess.run(["ss", "-tnoH", f"sport = :{port} or dport = :{port}"], check=True, capture_output=True)
+    return said.stdout.count(b"timer:(keepalive")
 
 
 @pytest.mark.usefixtures("server")

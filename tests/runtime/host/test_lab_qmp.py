@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import json
 import socket
+import stat
 import threading
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from pipeline.oci import Descriptor, Digest
 from pipeline.store import Store
-from runtime.host.lab import disks, ports
+from runtime.host.lab import disks, ports, statefile
 from runtime.host.lab.errors import LabFailed, NoSlot, PortTaken, QmpError
 from runtime.host.lab.qmp import Qmp
 
@@ -235,3 +237,49 @@ def test_addresses_qemu_cannot_forward_from_are_refused() -> None:
         ports.check_free("::1", 8080)
     with pytest.raises(ports.BadAddress, match="expected an address of this machine"):
         ports.check_free("192.0.2.1", 8080)
+
+
+# -- the state disk and the way to zoned -------------------------------------------------------------------------------
+
+
+def test_a_state_disk_is_made_sparse_once_and_kept(tmp_path: Path) -> None:
+    path = tmp_path / "lab" / "state.img"
+    assert statefile.make(path) is True
+    with open(path, "r+b") as file:
+        file.write(b"what zoned kept")
+    assert statefile.make(path) is False
+    assert path.read_bytes()[:15] == b"what zoned kept" and path.stat().st_size == statefile.SIZE_BYTES
+    assert path.stat().st_blocks * 512 < 1 << 20 and stat.S_IMODE(path.stat().st_mode) == 0o600
+    path.write_bytes(b"")  # its maker was killed between two calls
+    assert statefile.make(path) is True
+    assert path.stat().st_size == statefile.SIZE_BYTES
+
+
+def test_a_state_disk_is_plugged_in_writable_with_its_serial_number(fake: FakeQemu, qmp: Qmp, tmp_path: Path) -> None:
+    fake.script["qom-list"] = [[{"return": []}], [{"return": [{"name": statefile.DEVICE}]}]]
+    assert statefile.plug(qmp, tmp_path / "state.img") == statefile.SERIAL
+    assert statefile.plug(qmp, tmp_path / "state.img") == statefile.SERIAL
+    assert fake.names() == ["qom-list", "blockdev-add", "device_add", "qom-list"]
+    commands = dict(fake.commands)
+    assert commands["device_add"]["serial"] == statefile.SERIAL and len(statefile.SERIAL) <= disks.SERIAL_DIGITS
+    assert "read-only" not in commands["blockdev-add"]
+    assert commands["blockdev-add"]["file"]["filename"] == str(tmp_path / "state.img")
+
+
+def test_a_state_disk_another_lab_has_is_said_so(fake: FakeQemu, qmp: Qmp, tmp_path: Path) -> None:
+    fake.script["qom-list"] = [[{"return": []}]]
+    fake.script["blockdev-add"] = [error('Failed to get "write" lock')]
+    with pytest.raises(LabFailed, match=r"state\.img for this lab alone, got Failed to get \"write\" lock"):
+        statefile.plug(qmp, tmp_path / "state.img")
+
+
+RULES = "  TCP[HOST_FORWARD]  12       127.0.0.1 {port}       10.0.2.15  4354     0     0\r\n"
+
+
+def test_a_free_port_is_forwarded_once(fake: FakeQemu, qmp: Qmp) -> None:
+    listed = [{"return": RULES.format(port=40123)}]
+    fake.script["human-monitor-command"] = [[{"return": ""}], [{"return": ""}], listed, listed]
+    assert ports.add_any(qmp, "127.0.0.1", 4354) == 40123
+    assert ports.add_any(qmp, "127.0.0.1", 4354) == 40123
+    lines = [arguments.get("command-line") for _, arguments in fake.commands if arguments]
+    assert lines == ["info usernet", "hostfwd_add n0 tcp:127.0.0.1:0-:4354", "info usernet", "info usernet"]

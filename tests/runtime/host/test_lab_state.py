@@ -14,8 +14,11 @@ from pathlib import Path
 
 import pytest
 
+from pipeline.store import Store
 from runtime.host.lab import process
+from runtime.host.lab.config import LabConfig
 from runtime.host.lab.errors import LabFailed
+from runtime.host.lab.lab import Lab
 from runtime.host.lab.reach import state_directory
 from runtime.host.lab.state import Record, State
 
@@ -169,3 +172,23 @@ def test_last_words_are_the_last_lines_of_the_first_log_that_says_something(tmp_
     (tmp_path / "console.log").write_text("a\nb\n\x1b[6n\x00c\nd\n\n")
     assert process.last_words(tmp_path, "none", "qemu.log", "console.log") == "b | [6n c | d"
     assert process.last_words(tmp_path, "qemu.log") == "no message"
+
+
+def test_clearing_never_takes_the_state_disk(state: State) -> None:
+    with state.lock():
+        state.path("state.img").write_bytes(b"x")
+        state.path("client.key").write_bytes(b"x")
+        state.clear(keep_lock=False)
+    assert [path.name for path in state.directory.iterdir()] == ["state.img"]
+
+
+def test_a_labs_state_lies_where_a_reboot_leaves_it(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "s"))
+    assert Lab(LabConfig(), Store(tmp_path / "store")).state_disk == tmp_path / "s/zonewright/lab/debian12/state.img"
+    own = Lab(LabConfig(), Store(tmp_path / "store"), directory=tmp_path / "own")
+    assert own.state_disk == tmp_path / "own" / "state.img"
+    own.state_disk.parent.mkdir()
+    own.state_disk.write_bytes(b"x")
+    assert own.down() is False and own.state_disk.exists()
+    assert own.down(wipe=True) is False and not own.state_disk.parent.exists()

@@ -101,8 +101,9 @@ def test_ping_and_info(host):
         ("kill", {"id": ["x"]}, "container"),
         ("exec", {"container": "main", "process": "ls"}, "params"),
         ("exec", {"container": "main", "process": {"argv": ["ls"], "user": "nobody"}}, "user"),
-        ("exec", {"container": "main", "process": {"argv": ["ls"], "uid": "x"}}, "launch"),
-        ("create", {"id": "../x", "spec": {}}, "params"),
+        ("exec", {"container": "main", "process": {"argv": ["ls"], "uid": "x"}}, "spec"),
+        ("exec", {"container": "main", "process": {"argv": ["ls"], "unknown": 1}}, "spec"),
+        ("create", {"id": "../x", "spec": {}}, "spec"),
         ("sysctl", {"key": "../../etc/passwd", "value": "x"}, "ENOENT"),
         ("stdin", {"id": "main"}, "state"),
         ("copy_out", {"container": "main", "path": "/nothere"}, "ENOENT"),
@@ -151,7 +152,6 @@ def test_exec_resolves_users_in_the_container(host):
     assert host.run(["id", "-G"], user="web:root").data[1] == b"0\n"
     assert host.run(["id", "-u"], user="1234").data[1] == b"1234\n"
     assert host.run(["id", "-u"], user=33).data[1] == b"33\n"
-    assert b"HOME=/srv\n" in host.run(["env"], user="web").data[1]
 
 
 def test_exec_takes_directory_and_environment(host):
@@ -264,7 +264,7 @@ def test_a_port_is_told_as_it_opens_and_closes(host):
     opened = host.note("port", state="open", port=8080)
     assert opened["address"] == "127.0.0.1"
     stream.event(signal=9)
-    host.note("port", state="close", port=8080)
+    host.note("port", state="closed", port=8080)
 
 
 def test_dial_passes_bytes_both_ways_and_both_ends(host):
@@ -540,6 +540,22 @@ def test_shutdown_gives_the_workload_its_signal(start):
     assert zone.wait()[1].endswith("code 7")
 
 
+def test_a_signal_to_init_reaches_the_workload(start):
+    zone = start(IDLE)
+    logs = zone.host.open("logs", container="main")
+    zone.host.until(lambda: b"up" in logs.data[1])
+    os.kill(zone.init_pid, signal.SIGTERM)
+    assert zone.host.note("exit")["code"] == 7
+    assert zone.wait()[1].endswith("code 7")
+
+
+def test_init_and_agent_live_in_a_root_of_their_own(zone):
+    zone.host.hello()
+    assert sorted(os.listdir(f"/proc/{zone.init_pid}/root")) == ["containers", "dev", "proc", "sys"]
+    assert os.readlink(f"/proc/{zone.init_pid}/exe").endswith(" (deleted)")
+    assert zone.host.run(["ls", "/proc/1/root/containers"]).result == {"ok": {"exit": {"code": 2}}}
+
+
 def test_stop_kills_what_does_not_listen(start):
     zone = start(sh("trap '' TERM; echo up; while :; do sleep 1; done"))
     logs = zone.host.open("logs", container="main")
@@ -565,6 +581,5 @@ def test_ten_thousand_orphans_are_reaped(start):
 
 def test_a_killed_agent_ends_the_zone_with_a_sentence(start):
     zone = start(IDLE)
-    (agent,) = [one for one in zone.host.call("processes")["processes"] if one["ppid"] == 1]
-    zone.host.open("exec", container="main", process=sh(f"kill -9 {agent['pid']}"))
+    os.kill(zone.agent_pid, signal.SIGKILL)
     assert zone.wait()[1] == "zone: failed (agent): the zone's agent ended with signal 9"

@@ -1,32 +1,9 @@
-"""The agent's decisions that need no kernel: users, /proc, ports, parameters."""
+"""The agent's decisions that need no kernel: /proc, ports, parameters, the spec of the workload."""
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
-from pipeline.bundle.accounts import resolve_user
-from pipeline.bundle.errors import NoSuchUser
-from runtime.init.agent import container, metrics, params, ports, stdio, system, users
+from runtime.init.agent import main, metrics, params, ports, stdio, system
 from runtime.init.agent.errors import Refused
-
-PASSWD = b"root:x:0:0:r:/root:/bin/sh\nweb:x:33:44:w:/srv:/bin/sh\n7:x:70:71:digits:/seven:/bin/sh\nbroken:x\n"
-GROUP = b"root:x:0:\nwww:x:44:web\nlogs:x:55:web,root\nmany:x:56:root,web\n"
-
-
-@given(
-    st.sampled_from(["", "root", "web", "7", "70", "33", "99", "none", "-1", "4294967295", "broken"]),
-    st.sampled_from(["", ":", ":www", ":55", ":99", ":none"]),
-)
-def test_users_are_resolved_as_the_pipeline_does(name, group):
-    try:
-        expected = resolve_user(name + group, passwd=PASSWD, group=GROUP, subject="")
-    except NoSuchUser:
-        with pytest.raises(Refused) as caught:
-            users.resolve(name + group, PASSWD, GROUP)
-        assert caught.value.reason == "user"
-        return
-    uid, gid, groups, home = users.resolve(name + group, PASSWD, GROUP)
-    assert (uid, gid, tuple(groups), home) == (expected.uid, expected.gid, expected.groups, expected.home)
 
 
 def test_listening_ports_are_read_with_their_addresses():
@@ -82,21 +59,6 @@ def test_cpu_lists_are_read(text, numbers):
 
 
 @pytest.mark.parametrize(
-    ("status", "oom", "found"),
-    [
-        (0, False, {"code": 0}),
-        (255 << 8, True, {"code": 255}),
-        (9, False, {"signal": 9}),
-        (9, True, {"signal": 9, "oom": True}),
-        (15, True, {"signal": 15}),
-        (139, False, {"signal": 11}),
-    ],
-)
-def test_ends_keep_codes_signals_and_the_oom_killer_apart(status, oom, found):
-    assert container.exit_of(status, oom=oom) == found
-
-
-@pytest.mark.parametrize(
     ("value", "size"),
     [([5, 6], (5, 6)), (None, (24, 80)), ([1], (24, 80)), (["a", 2], (24, 80)), ([-1, 1 << 20], (0, 65535))],
 )
@@ -120,3 +82,19 @@ def test_wrong_parameters_are_named(take, words):
     with pytest.raises(Refused, match=words) as caught:
         take({"text": "x", "number": 5, "true": True})
     assert caught.value.reason == "params"
+
+
+def test_the_workloads_spec_is_the_launch_datas_with_what_extra_adds():
+    process = {"argv": ["sh"], "tty": True, "uid": 5}
+    data = {"readonly_root": True, "process": process}
+    extra = {"tty_size": [7, 8], "container": {"limits": {"pids_max": 9}, "process": {"init": True, "uid": 6}}}
+    assert main.main_spec(data, process, extra) == {
+        "limits": {"pids_max": 9},
+        "process": {"argv": ["sh"], "tty": True, "uid": 6, "init": True, "size": [7, 8]},
+        "root": {"readonly": True},
+    }
+    plain = {"argv": ["sh"], "tty": False}
+    assert main.main_spec(data | {"readonly_root": False}, plain, {}) == {
+        "process": plain,
+        "root": {"readonly": False},
+    }

@@ -119,8 +119,9 @@ def disk(tmp_path_factory):
     return directory, b"".join(segments), made.modules, squashfs
 
 
-def workload_console(disk, script: str, **process) -> str:
-    launch = Launch("box", "ab" * 32, disk[2], Process(("sh", "-c", script), (), **process), root="vda")
+def workload_console(disk, script: str, container: dict | None = None, **process) -> str:
+    extra = {"container": {"process": {"init": True}} | (container or {})}
+    launch = Launch("box", "ab" * 32, disk[2], Process(("sh", "-c", script), (), **process), root="vda", extra=extra)
     drive = ["-drive", f"file={disk[3]},format=raw,if=virtio,readonly=on"]
     return console(disk[:3], canonical_json(to_json(launch)), *drive)
 
@@ -139,3 +140,9 @@ def test_a_long_output_is_whole_before_the_zone_is_off(disk):
     lines = [line for line in said.splitlines() if line.startswith("line ")]
     assert lines == [f"line {number}" for number in range(3000)]
     assert "zone: the workload was killed by signal 9\n" in said
+
+
+def test_memory_limits_hold_and_end_the_workload(disk):
+    grow = "x=xxxxxxxx; while :; do x=$x$x; done"
+    said = workload_console(disk, grow, {"limits": {"memory_max": 32 << 20, "memory_swap_max": 0}})
+    assert "zone: the workload was killed by signal 9\n" in said and "Kernel panic" not in said, said

@@ -65,6 +65,7 @@ def container(spec: pb.WorkloadSpec, name: str, config: Json, *, passwd: bytes, 
         "process": to_json(process),
         "namespaces": _namespaces(security),
         "mounts": [_scratch(mount) for mount in spec.scratch_mount],
+        "stdin_open": spec.process.stdin,
         "limits": {"unified": dict(_limit(limit) for limit in spec.cgroup_limits)} if spec.cgroup_limits else {},
     }
     if spec.process.tty and spec.process.HasField("terminal_size"):

@@ -215,6 +215,7 @@ def test_the_container_is_the_images_and_the_specs(control: ControlServer, regis
     assert "A=1" in process["env"] and "HOME=/srv" in process["env"]
     assert process["capabilities"]["bounding"] == process["capabilities"]["permitted"]
     assert plain["hostname"] == "plain"
+    assert plain["stdin_open"] is False
     workload(
         control,
         image,

@@ -14,10 +14,12 @@ from support.fakemanager import HOST_ID
 
 from pipeline.bundle.model import Module
 from pipeline.initrd.model import InitrdResult
-from pipeline.oci import Descriptor
+from pipeline.jsonmodel import to_json
+from pipeline.oci import Descriptor, canonical_json
 from pipeline.store import Store
 from runtime.host.api import common_pb2 as common
 from runtime.host.api import control_pb2 as pb
+from runtime.host.api import host_pb2
 from runtime.host.daemon.model import ExitStatus, State
 from runtime.host.images.model import Platform
 
@@ -332,3 +334,18 @@ def test_a_platform_that_cannot_be_read_counts_as_none(control: ControlServer, t
     assert control.platform.load() == platform_in(control.store)
     (tmp_path / "platform.json").write_text('{"initrd": 1}')
     assert control.platform.load() is None
+
+
+def test_a_client_gives_the_host_its_platform(control: ControlServer) -> None:
+    platform = platform_in(control.store)
+    request = host_pb2.SetPlatformRequest(platform=canonical_json(to_json(platform)))
+    control.manager.missing = {str(platform.initrd.base.digest)}
+    code, text = refusal(control.host.SetPlatform, request)
+    assert code is grpc.StatusCode.NOT_FOUND and str(platform.initrd.base.digest) in text
+    assert control.platform.load() is None
+    control.manager.missing = set()
+    control.host.SetPlatform(request)
+    assert control.platform.load() == platform
+    assert create(control, name="one")
+    broken = host_pb2.SetPlatformRequest(platform=b'{"initrd":1}')
+    assert refusal(control.host.SetPlatform, broken)[0] is grpc.StatusCode.INVALID_ARGUMENT

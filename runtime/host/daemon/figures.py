@@ -1,0 +1,63 @@
+"""What a zone's agent measures, as others are told: whatever a guest sends, only numbers and short words pass."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from runtime.host.daemon.model import Metric, ZoneProcess
+
+
+def metrics_of(document: Mapping[str, Any]) -> list[Metric]:
+    """{"metrics": [[name, value, unit], …]}, or a tree of numbers whose leaves are named by their path."""
+    listed = document.get("metrics")
+    if isinstance(listed, list):
+        return [
+            Metric(str(item[0])[:128], float(item[1]), str(item[2])[:16] if len(item) > 2 else "count")
+            for item in listed
+            if isinstance(item, list) and len(item) > 1 and _is_number(item[1])
+        ]
+    return list(_leaves(document, ""))
+
+
+def _leaves(document: Mapping[str, Any], prefix: str) -> Any:
+    for key, value in document.items():
+        name = f"{prefix}{key}"[:128]
+        if isinstance(value, Mapping):
+            yield from _leaves(value, f"{name}.")
+        elif _is_number(value):
+            yield Metric(name, float(value), _unit(name))
+
+
+def _unit(name: str) -> str:
+    for ending, unit in (("_bytes", "bytes"), ("_s", "seconds"), ("_percent", "percent")):
+        if name.endswith(ending):
+            return unit
+    return "count"
+
+
+def processes_of(document: Mapping[str, Any]) -> list[ZoneProcess]:
+    """{"processes": [{pid, ppid, uid, state, rss_kib, cpu_s, command}, …]}."""
+    found = []
+    for item in document.get("processes", ()):
+        if isinstance(item, Mapping):
+            found.append(
+                ZoneProcess(
+                    pid=_int(item.get("pid")),
+                    parent=_int(item.get("parent", item.get("ppid"))),
+                    uid=_int(item.get("uid")),
+                    state=str(item.get("state", ""))[:16],
+                    resident_kib=_int(item.get("resident_kib", item.get("rss_kib"))),
+                    cpu_s=float(item["cpu_s"]) if _is_number(item.get("cpu_s")) else 0.0,
+                    command=str(item.get("command", ""))[:4096],
+                )
+            )
+    return found
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
+def _int(value: object) -> int:
+    return value if isinstance(value, int) and not isinstance(value, bool) else 0

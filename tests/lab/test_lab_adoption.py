@@ -1,0 +1,73 @@
+"""zoned is killed, again and again, while zones run in real Xen: they serve on, and nothing of them is lost."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+
+import pytest
+from support.labzones import boot, get, wait_for, zone_of
+from support.ports import free_port
+
+from pipeline.bundle.model import Port
+from pipeline.progress import Progress
+from runtime.host import actions
+from runtime.host.hosts import LabHost
+
+pytestmark = [pytest.mark.xen, pytest.mark.slow]
+
+KILLS = int(os.environ.get("ZONEWRIGHT_KILLS", "5"))
+PAGE = "http://127.0.0.1:{}/"
+
+
+def killed(host: LabHost) -> None:
+    """Kill zoned, and wait for the next one to serve."""
+    before = int(host.lab.call("ping")["zoned"]["pid"])
+    host.lab.shell(f"kill -9 {before}")
+
+    def another() -> bool:
+        found = host.lab.call("ping")["zoned"]
+        return int(found["pid"]) not in (0, before) and found["state"] == "serving"
+
+    wait_for(another, "new zoned", 120)
+
+
+def test_zones_outlive_killed_zoneds(host: LabHost, make: Callable[..., str]) -> None:
+    ports = {name: free_port() for name in ("one", "two", "three")}
+    for name, port in ports.items():
+        boot(host, make(name, ports=(Port("127.0.0.1", port, 80),)))
+    before = {name: zone_of(host, name) for name in ports}
+    for _ in range(KILLS):
+        killed(host)
+        for name, port in ports.items():
+            assert "nginx" in get(PAGE.format(port)).lower()
+            zone = wait_for(lambda name=name: zone_of(host, name), f"zone {name}")
+            known = before[name]
+            assert (zone.id, zone.domid, zone.domain_uuid) == (known.id, known.domid, known.domain_uuid)
+            assert zone.state in ("running", "ready") and zone.restarts == 0
+    for name in ports:
+        stopped = actions.stop(host, name, progress=Progress())
+        assert stopped.exit.code == 0, "nginx ends with 0 when it gets its own stop signal, SIGQUIT"
+
+
+def test_boot_that_a_kill_interrupts_leaves_nothing(host: LabHost, make: Callable[..., str]) -> None:
+    import threading
+
+    name = make("cut", "/bin/sleep", "1000")
+    failures: list[BaseException] = []
+
+    def booting() -> None:
+        try:
+            boot(host, name)
+        except BaseException as error:
+            failures.append(error)
+
+    booter = threading.Thread(target=booting)
+    booter.start()
+    wait_for(lambda: any(zone.name == name for zone in actions.zones(host)), "zone that is being booted")
+    killed(host)
+    booter.join(120)
+    assert failures, "the boot went through in spite of it"
+    zone = zone_of(host, name)
+    assert zone.state in ("failed", "exited", "running", "ready")
+    boot(host, make("after", "/bin/sleep", "1000"))

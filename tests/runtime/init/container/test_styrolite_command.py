@@ -1,0 +1,180 @@
+"""The command styrolite as it is in a zone: the static program, run on this machine."""
+
+import json
+import os
+import pty
+import signal
+import subprocess
+
+import pytest
+from support import containers, zoneparts
+
+from pipeline.seccomp import profile
+
+pytestmark = [pytest.mark.root, pytest.mark.network, pytest.mark.usefixtures("zsys")]
+
+
+@pytest.fixture(scope="module")
+def styrolite(tmp_path_factory):
+    path = tmp_path_factory.mktemp("program") / "styrolite"
+    path.write_bytes(zoneparts.env().store.read(zoneparts.zone_init().elf.digest))
+    path.chmod(0o755)
+    return path
+
+
+@pytest.fixture
+def run(styrolite, tmp_path):
+    """Runs `styrolite CONFIG` or, for what has an ociVersion, `styrolite --bundle DIR`."""
+
+    def go(config, **keys):
+        (tmp_path / "config.json").write_text(config if isinstance(config, str) else json.dumps(config))
+        arguments = ["--bundle", tmp_path] if "ociVersion" in config else [tmp_path / "config.json"]
+        return subprocess.run([styrolite, *arguments], capture_output=True, text=True, timeout=60, **keys)
+
+    return go
+
+
+def create(script, **keys):
+    command = {
+        "executable": "/bin/sh",
+        "arguments": ["-c", script],
+        "no_new_privs": True,
+        "environment": {"PATH": "/bin"},
+    }
+    inner = command | keys.pop("exec", {})
+    return {"kind": "Create", "workload_id": "cmd", "rootfs": str(containers.root()), "exec": inner} | keys
+
+
+def oci(script, **linux):
+    """A bundle as tools write them."""
+    caps = ["CAP_CHOWN", "CAP_KILL"]
+    return {
+        "ociVersion": "1.2.0",
+        "process": {
+            "user": {"uid": 0, "gid": 0},
+            "args": ["sh", "-c", script],
+            "env": ["PATH=/bin"],
+            "cwd": "/",
+            "capabilities": {"bounding": caps, "effective": caps, "permitted": caps},
+            "noNewPrivileges": True,
+        },
+        "root": {"path": str(containers.root()), "readonly": True},
+        "hostname": "bundled",
+        "mounts": [
+            {"destination": "/proc", "type": "proc", "source": "proc"},
+            {"destination": "/tmp", "type": "tmpfs", "source": "tmpfs", "options": ["size=1m"]},
+        ],
+        "linux": {"namespaces": [{"type": kind} for kind in ("pid", "ipc", "uts", "mount", "network")]} | linux,
+    }
+
+
+def test_a_config_of_styrolite_runs_unchanged(run):
+    maps = [{"base_nsid": 0, "base_hostid": 100000, "remap_count": 65536}]
+    done = run(create("id; hostname; cat /proc/self/uid_map; exit 7", uid_mappings=maps, gid_mappings=maps))
+    assert (done.returncode, done.stderr) == (7, "")
+    assert done.stdout.split("\n")[:2] == ["uid=0(root) gid=0(root) groups=0(root)", "styrolite-cmd"]
+    assert done.stdout.split()[-3:] == ["0", "100000", "65536"]
+
+
+def test_an_oci_bundle_runs(run):
+    done = run(oci("hostname; echo x > /tmp/x && cat /tmp/x; echo x > /new; cat /proc/self/status; ls /sys"))
+    assert done.returncode == 0
+    assert done.stdout.startswith("bundled\nx\n") and "CapBnd:\t0000000000000021" in done.stdout
+    assert "Read-only file system" in done.stderr and "NoNewPrivs:\t1" in done.stdout
+
+
+def test_the_filter_of_a_bundle_is_compiled_and_installed(run):
+    script = "cat /proc/self/status; call 250 0 -3 1"
+    done = run(oci(script, seccomp=profile.default([])))
+    assert "Seccomp:\t2\n" in done.stdout and done.stdout.endswith("-1 1\n")
+
+
+def test_a_wrong_filter_of_a_bundle_is_named(run):
+    done = run(oci("true", seccomp={"defaultAction": "SCMP_ACT_NOTIFY"}))
+    assert done.returncode == 125
+    assert done.stderr.startswith(
+        "styrolite: failed (seccomp): config.json: seccomp: key defaultAction: expected one of"
+    )
+
+
+@pytest.mark.parametrize(
+    ("executable", "code", "words"),
+    [
+        ("/bin/none", 127, "failed (command-127): command '/bin/none' does not exist"),
+        ("none", 127, "failed (command-127): command 'none' was not found in PATH /bin"),
+        ("/bin/text", 126, "failed (command-126): command '/bin/text' is neither a program for this machine nor"),
+    ],
+)
+def test_a_command_that_cannot_be_executed(run, executable, code, words):
+    done = run(create("", exec={"executable": executable, "arguments": []}))
+    assert done.returncode == code and done.stderr.startswith(f"styrolite: {words}")
+
+
+def test_a_signal_is_told_and_is_128_and_its_number(run):
+    done = run(create("kill -9 $$", namespaces=["Mount"]))
+    assert (done.returncode, done.stderr) == (137, "styrolite: the command was killed by signal 9\n")
+
+
+def test_signals_go_on_to_the_command(styrolite, tmp_path):
+    (tmp_path / "c.json").write_text(json.dumps(create("trap 'exit 9' USR1; echo up; while :; do sleep 0.05; done")))
+    with subprocess.Popen([styrolite, tmp_path / "c.json"], stdout=subprocess.PIPE) as process:
+        assert process.stdout.readline() == b"up\n"
+        process.send_signal(signal.SIGUSR1)
+        assert process.wait(30) == 9
+
+
+def test_with_the_supervisor_the_container_dies(styrolite, tmp_path):
+    (tmp_path / "c.json").write_text(json.dumps(create("echo up; sleep 100")))
+    with subprocess.Popen([styrolite, tmp_path / "c.json"], stdout=subprocess.PIPE) as process:
+        process.stdout.readline()
+        process.kill()
+        assert process.stdout.read() == b""  # the end comes when the last holder of the pipe is gone
+    # Its cgroup is all a killed supervisor leaves.
+    for root in (containers.cgroup_root(), "/sys/fs/cgroup"):
+        if os.path.isdir(f"{root}/containers/styrolite-cmd"):
+            os.rmdir(f"{root}/containers/styrolite-cmd")
+
+
+def test_a_terminal_is_joined_to_ours(styrolite, tmp_path):
+    config = oci("test -t 0 && readlink /proc/self/fd/1; cat /dev/null; exit 5")
+    config["process"]["terminal"] = True
+    config["mounts"].append({"destination": "/dev/pts", "type": "devpts", "source": "devpts", "options": ["dev"]})
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    pid, master = pty.fork()
+    if pid == 0:
+        os.execv(styrolite, ["styrolite", "--bundle", str(tmp_path)])
+    said = containers.drain(master)
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 5 and said == "/dev/pts/0\r\n"
+
+
+def test_attach_runs_in_the_namespaces_of_a_container(styrolite, tmp_path, run):
+    (tmp_path / "first.json").write_text(json.dumps(create("echo up; sleep 100", hostname="inner")))
+    with subprocess.Popen([styrolite, tmp_path / "first.json"], stdout=subprocess.PIPE) as process:
+        process.stdout.readline()
+        inner = {"executable": "sh", "arguments": ["-c", "hostname; ls /proc; exit 4"], "no_new_privs": True, "uid": 5}
+        done = run({"kind": "Attach", "pid": process.pid, "exec": inner | {"environment": {"PATH": "/bin"}}})
+        process.terminate()  # pid 1 without a handler: spared
+        process.kill()
+    assert done.returncode == 4, done.stderr
+    assert done.stdout.split()[0] == "inner" and len([n for n in done.stdout.split() if n.isdigit()]) <= 4
+
+
+@pytest.mark.parametrize(
+    ("config", "words"),
+    [
+        ({"kind": "Destroy"}, "failed (spec): styrolite config: key kind: expected Create or Attach, got 'Destroy'"),
+        ("{", "expected JSON, got JSON at character 1"),
+        ([], "expected an object, got []"),
+        ({"kind": "Create", "exec": {}}, "failed (spec): container spec: key root: expected one of path and device"),
+    ],
+)
+def test_what_is_no_config_is_named(run, config, words):
+    done = run(config)
+    assert done.returncode == 125 and words in done.stderr
+
+
+def test_a_missing_config_and_wrong_words_are_named(styrolite):
+    done = subprocess.run([styrolite, "/none.json"], capture_output=True, text=True)
+    assert done.stderr == "styrolite: failed (spec): reading /none.json: No such file or directory\n"
+    done = subprocess.run([styrolite, "--help"], capture_output=True, text=True)
+    assert (done.returncode, done.stderr.split(" | ")[0]) == (125, "styrolite: usage: styrolite CONFIG.json")

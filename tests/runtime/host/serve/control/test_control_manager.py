@@ -73,6 +73,13 @@ async def until(events: Any, zone_id: str, state: int) -> common.Zone:
     raise AssertionError("the events ended")
 
 
+async def until_workload(events: Any, state: int) -> common.Workload:
+    async for event in events:
+        if event.workload_changed.workload.status.state == state:
+            return event.workload_changed.workload
+    raise AssertionError("the events ended")
+
+
 async def refusal(call: Any) -> grpc.StatusCode:
     with pytest.raises(grpc.RpcError) as caught:
         await call
@@ -165,17 +172,13 @@ def test_a_workload_runs_beside_the_agent(host: Host, tmp_path: Path) -> None:
             assert params["spec"]["root"] == {"readonly": False, "device": "xvdc"}
             assert params["spec"]["process"]["argv"] == ["/a"]
             await stub.StartWorkload(pb.StartWorkloadRequest(workload_id=made))
+            await until_workload(events, common.WORKLOAD_STATE_RUNNING)
             await stub.StopWorkload(pb.StopWorkloadRequest(workload_id=made))
-            status = (await stub.GetWorkload(pb.GetWorkloadRequest(workload_id="a"))).workload.status
-            assert (status.state, status.exit_status.code) == (common.WORKLOAD_STATE_COMPLETED, 143)
+            stopped = await until_workload(events, common.WORKLOAD_STATE_COMPLETED)
+            assert stopped.status.exit_status.code == 143
+            assert (await stub.GetWorkload(pb.GetWorkloadRequest(workload_id="a"))).workload == stopped
             await stub.DestroyWorkload(pb.DestroyWorkloadRequest(workload_id=made))
-            states = []
-            async for event in events:
-                if event.HasField("workload_changed"):
-                    states.append(event.workload_changed.workload.status.state)
-                    if states[-1] == common.WORKLOAD_STATE_DESTROYED:
-                        break
-            assert {common.WORKLOAD_STATE_RUNNING, common.WORKLOAD_STATE_COMPLETED} <= set(states)
+            await until_workload(events, common.WORKLOAD_STATE_DESTROYED)
             events.cancel()
 
     run(work())

@@ -9,6 +9,7 @@ from runtime.host.cli.terminal import duration_text, escaped
 
 GONE = ("exited", "failed")
 PROCESS_STATES = ("running", "ready")
+SHORT_DIGITS = 12
 
 
 def document(message: Any) -> Any:
@@ -36,21 +37,29 @@ def zone_document(zone: Any) -> dict[str, Any]:
     return made
 
 
-def state_text(zone: Any, now: float) -> str:
-    """`ready 5 min`, `exited (exit code 3) 2 h ago`."""
+def state_text(zone: Any, now: float, *, brief: bool = False) -> str:
+    """`ready 5 min`, `exited (exit code 3) 2 h ago`; brief, for a table: `exited (3) 2 h ago`."""
     state = escaped(zone.state)
     if zone.state in PROCESS_STATES:
         health = f" ({escaped(zone.health)})" if zone.health else ""
         return f"{state} {duration_text(now - zone.started_unix_s)}{health}"
     if zone.state in GONE:
-        why = f" ({escaped(zone.exit.text)})" if zone.exit.text else ""
+        text = _end_word(zone.exit) if brief else zone.exit.text
+        why = f" ({escaped(text)})" if zone.exit.text else ""
         return f"{state}{why} {duration_text(now - zone.finished_unix_s)} ago" if zone.finished_unix_s else state + why
     return state
 
 
+def _end_word(exit: Any) -> str:
+    """How a process ended, in a word: its code, unless something else ended it."""
+    if exit.oom:
+        return "out of memory"
+    return "crashed" if exit.crashed else str(exit.code)
+
+
 def ports_text(zone: Any) -> str:
-    """`127.0.0.1:8080->80/tcp, …`."""
-    return ", ".join(port_text(rule) for rule in zone.ports)
+    """`8080->80, 192.0.2.1:8443->443`: as `-p` takes them, where 127.0.0.1 and tcp need not be said."""
+    return ", ".join(port_text(rule).removeprefix("127.0.0.1:").removesuffix("/tcp") for rule in zone.ports)
 
 
 def port_text(rule: Any) -> str:
@@ -72,8 +81,14 @@ def restart_text(policy: Any) -> str:
 
 def short(text: str) -> str:
     """An image for a table: digests cut."""
+    if text.startswith("sha256:"):
+        return text[: len("sha256:") + SHORT_DIGITS]
     head, at, digest = text.partition("@sha256:")
-    return f"{head}@{digest[:12]}" if at else text.removeprefix("docker://docker.io/library/").removeprefix("docker://")
+    return (
+        f"{head}@{digest[:SHORT_DIGITS]}"
+        if at
+        else text.removeprefix("docker://docker.io/library/").removeprefix("docker://")
+    )
 
 
 def time_text(unix_s: float) -> str:

@@ -150,7 +150,7 @@ def row(zone: Any, now: float) -> list[Any]:
     return [
         zone.name,
         short(zone.image),
-        state_text(zone, now),
+        state_text(zone, now, brief=True),
         domid,
         memory,
         vcpus,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import threading
 from typing import Any
 
@@ -22,7 +23,7 @@ from runtime.host.daemon.errors import (
     WrongState,
     ZoneFailed,
 )
-from runtime.host.daemon.model import PortRule, RestartPolicy, State, Update
+from runtime.host.daemon.model import BootRequest, PortRule, RestartPolicy, State, Update
 
 
 def test_zone_boots_runs_and_stops(host: Host) -> None:
@@ -43,6 +44,21 @@ def test_zone_boots_runs_and_stops(host: Host) -> None:
         await manager.remove("web")
         assert manager.list_zones() == []
         await host.stop()
+
+    run(work())
+
+
+def test_image_and_kernel_are_what_a_person_wrote_or_their_digests(host: Host) -> None:
+    async def work() -> None:
+        manager = await host.start()
+        plain = host.request("plain")
+        bundle = dataclasses.replace(host.request().bundle, image="recipe:nginx", kernel_image="recipe:debian-cloud")
+        named = await manager.boot(BootRequest(bundle))
+        assert (named.image, named.kernel) == ("recipe:nginx", "recipe:debian-cloud")
+        nameless = await manager.boot(plain)
+        parts = plain.bundle
+        assert (nameless.image, nameless.kernel) == (str(parts.rootfs.digest), str(parts.kernel.digest))
+        await host.stop(end_zones=True)
 
     run(work())
 

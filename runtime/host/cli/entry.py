@@ -2,7 +2,7 @@
 
 0; the workload's own code through run, exec, attach and wait (128 + n for signal n); 1 for an error said in one
 sentence, but 125 where run and exec fail themselves, 126 and 127 where the zone cannot run, or has not, the command;
-2 for a wrong command line; 130 for Ctrl-C, 143 for SIGTERM.
+2 for a wrong command line; 130 for Ctrl-C, 143 for SIGTERM, 141 where nobody reads the output any more.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from pipeline.signals import exit_on_sigterm
 from runtime.host.cli.commands import parser
 
 OWN_FAILURE = 125
+NOBODY_READS = 141  # 128 + SIGPIPE, which would have ended a program that does not ignore it
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -36,4 +37,4 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 130
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 1
+        return NOBODY_READS

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import select
 import signal
 import time
 
@@ -52,6 +53,59 @@ def test_follow_goes_on_until_the_zone_ends(zoned, start, web) -> None:
 
     zoned.wait(say())
     assert process.communicate(timeout=30) == (b"new\n", b"") and process.returncode == 0
+
+
+STREAMING = {
+    "WatchEvents": ("events", "--since", ""),
+    "ReadLogs": ("logs", "-f", "--tail", "0", "web"),
+    "ListZones": ("ps", "--watch"),
+    "ReadMetrics": ("top",),
+}
+
+
+async def asked_for(zoned, method: str) -> None:
+    while not any(called == method for called, _ in zoned.calls):
+        await zoned.called.wait()
+
+
+@pytest.mark.parametrize("method", STREAMING)
+@pytest.mark.parametrize(
+    ("number", "code", "said"),
+    [(signal.SIGTERM, 143, b""), (signal.SIGINT, 130, b"interrupted\n")],
+    ids=["term", "int"],
+)
+def test_signal_ends_what_streams_without_a_traceback(
+    zoned, start, method, number: int, code: int, said: bytes
+) -> None:
+    process = start(*STREAMING[method])
+    zoned.wait(asked_for(zoned, method))
+    process.send_signal(number)
+    _, err = process.communicate(timeout=30)
+    assert (process.returncode, err) == (code, said)
+
+
+def test_sigterm_ends_a_command_whose_output_nobody_takes(zoned, start, web) -> None:
+    process = start(*STREAMING["ReadLogs"])
+    zoned.wait(asked_for(zoned, "ReadLogs"))
+    zoned.wait(zoned.log("web", "stdout", b"x" * 1_000_000))  # more than a pipe holds: it waits in write(2)
+    assert select.select([process.stdout], [], [], 30)[0]
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(30) == 143 and process.stderr.read() == b""
+
+
+@pytest.mark.parametrize("method", ["WatchEvents", "ReadLogs"])
+def test_reader_that_has_gone_ends_what_streams_as_sigpipe_does(zoned, start, web, method) -> None:
+    process = start(*STREAMING[method])
+    zoned.wait(asked_for(zoned, method))
+    process.stdout.close()
+
+    async def say() -> None:
+        await zoned.change(zoned.zones["web"], "ready", "zone.ready")
+        await zoned.log("web", "stdout", b"new\n")
+
+    zoned.wait(say())
+    assert process.wait(30) == 141 and process.stderr.read() == b""
+    process.stdout = None
 
 
 def test_events_of_the_past_end_with_the_last(zoned, zone, web) -> None:

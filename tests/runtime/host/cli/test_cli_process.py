@@ -103,7 +103,7 @@ def test_reader_that_goes_away_ends_it(start) -> None:
     process.stdout.close()
     process.stdin.write(b"x" * 100_000)
     process.stdin.flush()
-    assert process.wait(30) == 1
+    assert process.wait(30) == 141
     assert b"Traceback" not in process.stderr.read()
 
 

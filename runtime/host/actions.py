@@ -47,11 +47,12 @@ class Wishes:
     """How a zone is booted, besides what its bundle says.
 
     until:   running: its domain runs; ready: its workload does; ports: and every published port answers.
-    remove:  zoned forgets the zone once it has ended.
+    remove:  zoned forgets the zone once it has ended; attach: and once its output and end have been asked for.
     """
 
     until: str = "ports"
     remove: bool = False
+    attach: bool = False
 
 
 class Timeline:
@@ -147,6 +148,7 @@ def boot_request(descriptor: Descriptor, bundle: Bundle, ports: list[PortRule], 
         ports=ports,
         restart=messages.RestartPolicy(name=bundle.restart.name, max_retries=bundle.restart.max_retries),
         remove=wishes.remove,
+        attach=wishes.attach,
         stdin_open=bundle.stdin_open,
         labels=bundle.labels,
         until_ready=wishes.until in ("ready", "ports"),

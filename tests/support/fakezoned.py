@@ -93,6 +93,7 @@ class FakeZoned:
         self.findings: list[Any] = []
         self.boot_error: SentenceError | None = None
         self.end_at_once = b""  # what workloads say, which end with 4 then
+        self.awaited: set[str] = set()  # names of zones whose booter has still to attach
         self.hold_boots = False  # the domain runs, and nothing more comes
         self.cancelled_boots: list[str] = []
         self.on_call: Callable[[str], object] = lambda method: None
@@ -196,7 +197,7 @@ class FakeZoned:
         zone.finished_unix_s = time.time()
         zone.domid = 0
         await self.change(zone, "exited", "zone.exited", code=str(code))
-        if zone.remove:
+        if zone.remove and zone.name not in self.awaited:
             self.zones.pop(zone.name, None)
 
     async def log(self, name: str, source: str, data: bytes) -> None:
@@ -348,6 +349,8 @@ class Servicer(HostBase):
             restart=request.restart,
         )
         zone.ports.extend(request.ports)
+        if request.attach:
+            fake.awaited.add(name)
         for stage, state in (("queued", "queued"), ("build", "creating"), ("running", "running")):
             zone.domid = list(fake.zones).index(name) + 1 if state == "running" else 0
             await fake.change(zone, state, f"zone.{state}")
@@ -480,8 +483,16 @@ class Servicer(HostBase):
     @method
     async def AttachZone(self, stream: Any, request: Any) -> Any:
         zone = self.fake.find(request.start.zone)
-        if zone.state in ("exited", "failed"):
+        awaited = zone.name in self.fake.awaited
+        self.fake.awaited.discard(zone.name)
+        if zone.state in ("exited", "failed") and not (awaited and zone.remove):
             raise WrongState(f"zone {zone.name}", expected="it running", got=f"it is {zone.state}")
+        if zone.state in ("exited", "failed"):
+            for _, source, data in self.fake.logs.get(zone.name, []):
+                await stream.send_message(pb.ProcessOutput(**{source: data}))
+            await stream.send_message(pb.ProcessOutput(exit=zone.exit))
+            self.fake.zones.pop(zone.name)
+            return None
         program = self.fake.programs.get(zone.name) or self.fake.programs.get("*")
         await self._process(stream, request.start, program, zone)
         return None

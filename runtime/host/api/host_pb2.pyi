@@ -217,7 +217,7 @@ class RestartPolicy(_message.Message):
     def __init__(self, name: _Optional[str] = ..., max_retries: _Optional[int] = ...) -> None: ...
 
 class BootZoneRequest(_message.Message):
-    __slots__ = ("bundle", "manifest", "ports", "restart", "remove", "stdin_open", "labels", "until_ready", "until_ports_answer")
+    __slots__ = ("bundle", "manifest", "ports", "restart", "remove", "stdin_open", "labels", "until_ready", "until_ports_answer", "attach")
     class LabelsEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -234,6 +234,7 @@ class BootZoneRequest(_message.Message):
     LABELS_FIELD_NUMBER: _ClassVar[int]
     UNTIL_READY_FIELD_NUMBER: _ClassVar[int]
     UNTIL_PORTS_ANSWER_FIELD_NUMBER: _ClassVar[int]
+    ATTACH_FIELD_NUMBER: _ClassVar[int]
     bundle: bytes
     manifest: str
     ports: _containers.RepeatedCompositeFieldContainer[PortRule]
@@ -243,7 +244,8 @@ class BootZoneRequest(_message.Message):
     labels: _containers.ScalarMap[str, str]
     until_ready: bool
     until_ports_answer: bool
-    def __init__(self, bundle: _Optional[bytes] = ..., manifest: _Optional[str] = ..., ports: _Optional[_Iterable[_Union[PortRule, _Mapping]]] = ..., restart: _Optional[_Union[RestartPolicy, _Mapping]] = ..., remove: _Optional[bool] = ..., stdin_open: _Optional[bool] = ..., labels: _Optional[_Mapping[str, str]] = ..., until_ready: _Optional[bool] = ..., until_ports_answer: _Optional[bool] = ...) -> None: ...
+    attach: bool
+    def __init__(self, bundle: _Optional[bytes] = ..., manifest: _Optional[str] = ..., ports: _Optional[_Iterable[_Union[PortRule, _Mapping]]] = ..., restart: _Optional[_Union[RestartPolicy, _Mapping]] = ..., remove: _Optional[bool] = ..., stdin_open: _Optional[bool] = ..., labels: _Optional[_Mapping[str, str]] = ..., until_ready: _Optional[bool] = ..., until_ports_answer: _Optional[bool] = ..., attach: _Optional[bool] = ...) -> None: ...
 
 class BootZoneReply(_message.Message):
     __slots__ = ("stage", "text", "zone")

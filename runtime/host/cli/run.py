@@ -98,7 +98,8 @@ def run(arguments: Namespace) -> int:
     made = with_progress(prepared, patient=True)
     with host.connect() as client:
         # Attached: a workload that ends at once is still seen from its first byte, as the attach replays it.
-        wishes = actions.Wishes(until="ready" if arguments.detach else "running", remove=arguments.rm)
+        until = "ready" if arguments.detach else "running"
+        wishes = actions.Wishes(until, remove=arguments.rm, attach=not arguments.detach)
 
         def start(progress: Any) -> Any:
             return actions.start(client, host, made.manifest, made.bundle, wishes, timeline, progress)

@@ -37,6 +37,8 @@ async def recover(core: Core) -> None:
     for zone in list(core.zones.values()):
         if zone.state.live and zone.task is None:
             await _went(core, zone, ended.get(zone.id), rebooted=rebooted)
+        elif not zone.state.live and zone.request.remove:
+            await ending.forget(core, zone)
         elif rebooted and policy.comes_again_after_reboot(zone.request.restart, wanted=zone.wanted):
             _again(core, zone)
     await core.database.commit(

@@ -53,6 +53,7 @@ async def boot(core: Core, request: BootRequest, emit: Emit) -> ZoneInfo:
         raise BadRequest(f"zone {name}", expected="a reservation of this host", got=request.reservation[:80])
     zone = await _accept(core, request)
     zone.listeners.append(emit)
+    zone.awaited = request.attach
     zone.say("queued")  # from here on it has an id, and can be asked for
     life.start(core, zone)
     try:
@@ -201,8 +202,8 @@ async def restart(core: Core, zone: Zone, timeout_s: float | None) -> ZoneInfo:
     """See Manager.restart."""
     if zone.state.live:
         await stop(core, zone, timeout_s)
-    if zone.removed:
-        raise UnknownZone(f"zone {zone.name}", got="it was removed when it ended")
+    if zone.removed or zone.request.remove:
+        raise UnknownZone(f"zone {zone.name}", got="it is removed as it has ended")
     if zone.state.live or zone.name in core.booting:
         raise WrongState(f"zone {zone.name}", expected="it stopped", got="somebody has started it again")
     core.booting.add(zone.name)

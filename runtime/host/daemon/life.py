@@ -29,6 +29,7 @@ from runtime.net.addresses import plan_addresses
 log = logging.getLogger(__name__)
 
 FORCE_AFTER_S = 5.0  # beyond the workload's own time to stop: its init has to end too
+ATTACH_S = 10.0  # from the end of a zone that is awaited to the attach, which is the client's next call
 DRAIN_S = 0.5  # its agent had its output acknowledged before it ended, if it ended as it should
 
 
@@ -81,7 +82,16 @@ async def _over(core: Core, zone: Zone, exit: ExitStatus, *, ready: bool) -> Non
     kind = "zone.failed" if zone.state is State.FAILED else "zone.exited"
     await core.save(zone, kind, code=str(exit.code), text=exit.text)
     if zone.request.remove:
-        await ending.forget(core, zone)
+        await _seen(core, zone)
+        if zone.id in core.zones:  # else somebody else removes it
+            await ending.forget(core, zone)
+
+
+async def _seen(core: Core, zone: Zone) -> None:
+    """What a zone said, and how it ended, is there until whoever booted it to attach to it, or is attached, has it."""
+    await until(zone.changes, lambda: not zone.awaited or zone.removed, core.clock, ATTACH_S)
+    zone.awaited = False
+    await until(zone.changes, lambda: not zone.attached or zone.removed, core.clock)
 
 
 async def _one_run(core: Core, zone: Zone, run: Run | None) -> tuple[ExitStatus, float, bool]:

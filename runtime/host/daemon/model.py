@@ -65,6 +65,7 @@ class BootRequest:
     reservation:  the id of a reservation of addresses to use; "" for any free ones.
     until_ready:  `boot` returns when the workload runs rather than when the domain does; until_ports_answer: and every
                   published port answers.
+    attach:       whoever asks attaches next: with `remove`, the zone is kept until they have seen its end.
     """
 
     bundle: Bundle
@@ -77,6 +78,7 @@ class BootRequest:
     reservation: str = ""
     until_ready: bool = False
     until_ports_answer: bool = False
+    attach: bool = False
 
 
 @dataclass(frozen=True)

@@ -144,8 +144,9 @@ class AttachSession(Session):
         container: str,
         entries: AsyncIterator[LogEntry],
         exit: Callable[[], ExitStatus | None],
+        left: Callable[[], None] = lambda: None,
     ) -> None:
-        self._zone, self._container, self._entries, self._exit = zone, container, entries, exit
+        self._zone, self._container, self._entries, self._exit, self._left = zone, container, entries, exit, left
         self._stdin: Stream | None = None
 
     async def _input(self) -> Stream:
@@ -176,13 +177,15 @@ class AttachSession(Session):
             self._stdin.cancel()
         with contextlib.suppress(RuntimeError):
             await self._entries.aclose()  # type: ignore[attr-defined]
+        self._left()
+        self._left = lambda: None
 
 
 async def attach_main(core: Core, zone: Zone, start: ProcessStart) -> Session:
-    """Join the zone's own workload, in its present run."""
-    if not zone.state.live:
+    """Join the zone's own workload, in its present run; or in its last, where the zone is kept for that."""
+    if not zone.state.live and not zone.awaited:
         raise WrongState(f"zone {zone.name}", expected="it running", got=f"it is {zone.state.value}")
-    run = zone.run
+    run = zone.run or (None if zone.state.live else zone.last)
     writer = core.log_of(zone)
 
     def over() -> bool:
@@ -196,10 +199,21 @@ async def attach_main(core: Core, zone: Zone, start: ProcessStart) -> Session:
         ended=over,
         run=run.uuid if run else zone.uuid,
     )
-    session = AttachSession(zone, MAIN, entries, lambda: zone.exit)
+
+    def left() -> None:
+        zone.attached -= 1
+        zone.changes.tell()
+
+    zone.awaited = False
+    zone.attached += 1
+    session = AttachSession(zone, MAIN, entries, lambda: zone.exit, left)
     if start.size is not None and zone.bundle.process.tty:
-        with contextlib.suppress(RuntimeFault):  # its terminal may not be there yet
-            await session.resize(start.size)
+        try:
+            with contextlib.suppress(RuntimeFault):  # its terminal may not be there yet
+                await session.resize(start.size)
+        except BaseException:
+            await session.close()
+            raise
     return session
 
 

@@ -91,6 +91,8 @@ class Zone:
     failure: Exception | None = None  # why the last run did not come up
     stop: StopOrder | None = None
     removed: bool = False
+    awaited: bool = False  # whoever booted it has still to attach
+    attached: int = 0  # how many follow its workload
     task: asyncio.Task[None] | None = None
     log: LogWriter | None = None
     listeners: list[Callable[[BootProgress], None]] = field(default_factory=list)

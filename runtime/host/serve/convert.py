@@ -71,6 +71,7 @@ def boot_request(request: pb.BootZoneRequest) -> model.BootRequest:
         labels=dict(request.labels),
         until_ready=request.until_ready,
         until_ports_answer=request.until_ports_answer,
+        attach=request.attach,
     )
 
 

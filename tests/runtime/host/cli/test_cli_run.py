@@ -147,6 +147,17 @@ def test_rm_leaves_no_zone(zone, zoned, composed) -> None:
     assert boot_of(zoned).remove and zoned.zones == {}
 
 
+def test_rm_of_a_workload_that_has_ended_before_it_could_be_attached_to(zone, zoned, composed) -> None:
+    zoned.end_at_once = b"quick\n"
+    assert zone("run", "--rm", "--name", "job", "x", code=4) == "quick\n"
+    assert boot_of(zoned).remove and boot_of(zoned).attach and zoned.zones == {}
+
+
+def test_nobody_waits_for_the_attach_of_a_detached_run(zone, zoned, composed) -> None:
+    zone("run", "-d", "--rm", "--name", "web", "x")
+    assert not boot_of(zoned).attach
+
+
 def test_failures_of_our_own_are_125(zone, zoned, composed) -> None:
     assert "no such image" in zone.sentence("run", "missing", code=125)
     zoned.boot_error = Refused("zone job", expected="128 MiB free", got="12 MiB")

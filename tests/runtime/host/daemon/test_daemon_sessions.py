@@ -7,12 +7,13 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
-from support.daemonworld import Host, run
+from support.daemonworld import FakeClock, Host, run
 from support.fakeguest import FakeStream
 
 from pipeline.bundle.model import Process
 from runtime.host.agentlink.model import AgentFault
-from runtime.host.daemon.errors import BadRequest, NoAgent, WrongState
+from runtime.host.daemon import life
+from runtime.host.daemon.errors import BadRequest, NoAgent, UnknownZone, WrongState
 from runtime.host.daemon.manager import Manager
 from runtime.host.daemon.model import Metric, Output, ProcessStart, TerminalSize
 from runtime.init.channel import frames
@@ -110,6 +111,81 @@ def test_attach_replays_follows_and_ends_with_the_zone(host: Host) -> None:
         await manager.wait("web")
         with pytest.raises(WrongState, match="it is exited"):
             await manager.attach(ProcessStart("web"))
+        await host.stop()
+
+    run(work())
+
+
+async def ended_at_once(host: Host, **keywords: Any) -> Manager:
+    """A zone to be removed, whose workload said "quick" and ended with 4 before anybody could attach."""
+    manager = await host.start()
+    await manager.boot(host.request(remove=True, **keywords))
+    while not host.guest().links:
+        await asyncio.sleep(0)
+    host.guest().write(b"quick\n")
+    host.guest().exit("code 4")
+    return manager
+
+
+async def removed(host: Host, manager: Manager) -> None:
+    """Return once nothing of any zone is left."""
+    while manager.list_zones() or any((host.path / "state" / "logs").iterdir()):
+        await asyncio.sleep(0.01)
+
+
+def test_zone_to_be_removed_is_kept_for_the_attach_of_who_booted_it(host: Host) -> None:
+    async def work() -> None:
+        manager = await ended_at_once(host, attach=True)
+        assert (await manager.wait("web")).state.value == "exited"
+        async with await manager.attach(ProcessStart("web", replay=True)) as session:
+            outputs = [output async for output in session.outputs()]
+            assert b"".join(output.data for output in outputs) == b"quick\n"
+            assert outputs[-1].exit is not None and outputs[-1].exit.code == 4
+            assert [zone.name for zone in manager.list_zones()] == ["web"]
+        await removed(host, manager)
+        await host.stop()
+
+    run(work())
+
+
+def test_output_of_a_removed_zone_is_there_for_who_is_attached(host: Host) -> None:
+    async def work() -> None:
+        manager = await booted(host, remove=True)
+        async with await manager.attach(ProcessStart("web", replay=True)) as session:
+            host.guest().write(b"last\n")
+            host.guest().exit("code 4")
+            await manager.wait("web")
+            await asyncio.sleep(0.05)  # nothing is to happen
+            outputs = [output async for output in session.outputs()]
+            assert b"".join(output.data for output in outputs) == b"last\n"
+        await removed(host, manager)
+        await host.stop()
+
+    run(work())
+
+
+def test_zone_nobody_attaches_to_is_removed_all_the_same(host: Host) -> None:
+    async def work() -> None:
+        host.clock = clock = FakeClock()
+        manager = await ended_at_once(host, attach=True)
+        while not clock.waited_for(life.ATTACH_S):
+            await asyncio.sleep(0.01)
+        assert [zone.name for zone in manager.list_zones()] == ["web"]
+        with pytest.raises(UnknownZone, match="it is removed as it has ended"):
+            await manager.restart("web")
+        clock.pass_time(life.ATTACH_S)
+        await removed(host, manager)
+        await host.stop()
+
+    run(work())
+
+
+def test_zone_to_be_removed_by_a_zoned_that_has_gone_is_removed_by_the_next(host: Host) -> None:
+    async def work() -> None:
+        manager = await ended_at_once(host, attach=True)
+        await manager.wait("web")
+        await host.stop()
+        await removed(host, await host.start())
         await host.stop()
 
     run(work())

@@ -35,6 +35,11 @@ def compose(spec: ZoneSpec, env: Env, *, pull: str = "missing") -> BundleResult:
     return healing(env, lambda: _compose(spec, env, pull))
 
 
+def initrd_of(reference: str, env: Env, *, pull: str = "missing") -> InitrdResult:
+    """Make the initrd for a kernel image, or find it made; the rest is as for `compose`."""
+    return healing(env, lambda: _kernel(reference, env, pull))
+
+
 def _compose(spec: ZoneSpec, env: Env, pull: str) -> BundleResult:
     fetched = image(spec.image, env, pull)
     tree = _tree(fetched, env)

@@ -36,6 +36,14 @@ examples:
   zone host topology
   zone host topology --format yaml
 """
+PLATFORM = """\
+What zones without a kernel of their own boot from, as clients of the ControlService make them: kernel, initrd and an
+empty root. The host keeps it; what it lacks of it is sent. `zone run` and `zone boot` do not need it.
+
+examples:
+  zone host platform
+  zone --host tls://192.0.2.7:4354 host platform --kernel recipe:debian-cloud
+"""
 DIAL = """\
 The far end of ssh://: `ssh HOST zone host dial-stdio` is a connection to HOST's zoned.
 
@@ -65,6 +73,10 @@ def fill_host(parser: Parser) -> None:
     text = "The console of the lab's dom0 and of Xen; Ctrl-] leaves it."
     console = command(commands, "console", text, run=run_console, epilog=CONSOLE)
     console.add_argument("--tail", action="store_true", help="what was said last, and no more")
+    text = "Give the host the platform its ControlService boots zones from."
+    platform = command(commands, "platform", text, run=run_platform, epilog=PLATFORM)
+    kernel = platform.add_argument("--kernel", metavar="REF", help="kernel image (default: recipe:debian-cloud)")
+    complete(kernel, "images")
     command(commands, "cert", "Make certificates for tls://.", epilog=cert.EXAMPLES, fill=cert.fill)
     text = "Join standard input and output with this machine's zoned."
     dial = command(commands, "dial-stdio", text, run=run_dial_stdio, epilog=DIAL)
@@ -174,6 +186,35 @@ def run_topology(arguments: Namespace) -> None:
     if not show(cpus, arguments.format):
         keys = ("cpu", "socket", "node", "core", "thread", "class")
         table([key.upper() for key in keys], [[escaped(cpu[key]) for key in keys] for cpu in cpus])
+
+
+def run_platform(arguments: Namespace) -> None:
+    """Make the platform, or find it made, and give it to the host."""
+    from pipeline.bundle.spec import DEFAULT_KERNEL
+    from pipeline.compose import initrd_of
+    from pipeline.env import open_env
+    from pipeline.jsonmodel import to_json
+    from pipeline.oci import canonical_json
+    from runtime.host.api.host_pb2 import SetPlatformRequest
+    from runtime.host.images.platform import blobs
+    from runtime.host.images.work import platform_of
+    from runtime.host.upload import upload
+
+    host = _host(arguments)
+    kernel = arguments.kernel or DEFAULT_KERNEL
+
+    def given(progress: Any) -> int:
+        env = open_env(progress)
+        platform = platform_of(env.store, initrd_of(kernel, env))
+        host.up(progress)
+        with host.connect() as client:
+            # Not by `provide`: a lab's disks are unplugged once no zone uses them.
+            sent = upload(client, env.store, blobs(platform), progress)
+            client.call(client.host.SetPlatform, SetPlatformRequest(platform=canonical_json(to_json(platform))))
+        return sent
+
+    sent = with_progress(given, patient=True)
+    write(f"host {escaped(host.name)} boots zones from {escaped(kernel)} ({sent} parts sent)\n")
 
 
 def run_dial_stdio(arguments: Namespace) -> None:

@@ -46,7 +46,7 @@ class PlatformFile:
                 "zone without a kernel",
                 expected="a default platform on this host",
                 got="none",
-                hint="zone host up gives it one",
+                hint="zone host platform gives it one",
             )
         return platform
 

@@ -26,7 +26,16 @@ ALL = {" ".join(words): one for words, one in commands(parser()) if words[:2] !=
 
 def test_all_commands_there_should_be_are_there() -> None:
     wanted = "boot run ps inspect logs port update stop kill restart wait rm events attach exec cp top metrics"
-    groups = ["host up", "host down", "host status", "host topology", "host console", "host dial-stdio", "net ls"]
+    groups = [
+        "host up",
+        "host down",
+        "host status",
+        "host topology",
+        "host console",
+        "host platform",
+        "host dial-stdio",
+        "net ls",
+    ]
     groups += ["system prune", "system df", "system check", "host cert client", "completion fish", "image pull"]
     assert {*wanted.split(), *groups} <= ALL.keys()
     assert [name for name in (one.name for one in COMMANDS) if not any(key.split()[0] == name for key in ALL)] == []

@@ -32,7 +32,7 @@ def things(zoned):
     ("line", "words"),
     [
         (["in"], {"inspect"}),
-        (["host", ""], {"up", "down", "status", "topology", "console", "cert", "dial-stdio"}),
+        (["host", ""], {"up", "down", "status", "topology", "console", "platform", "cert", "dial-stdio"}),
         (["host", "cert", "c"], {"client"}),
         (["stop", ""], {"web", "worker", "db"}),
         (["stop", "web", "w"], {"web", "worker"}),

@@ -8,7 +8,13 @@ import socket
 
 import pytest
 
+from pipeline import compose
+from pipeline.env import Env
+from pipeline.initrd.model import InitrdResult
+from pipeline.jsonmodel import from_json
 from runtime.host.api import host_pb2 as pb
+from runtime.host.images.model import Platform
+from runtime.host.images.platform import blobs
 
 
 @pytest.fixture(autouse=True)
@@ -118,6 +124,20 @@ def test_topology(zone) -> None:
         "1    0       0     1     0       efficiency",
     ]
     assert json.loads(zone("host", "topology", "--format", "json"))[1]["class"] == "efficiency"
+
+
+def test_platform_is_sent_once_and_named(zone, zoned, monkeypatch) -> None:
+    def tiny(reference: str, env: Env) -> InitrdResult:
+        kernel, base, modules = (env.store.put(text) for text in (b"kernel", b"base", b"modules"))
+        return InitrdResult(kernel, f"6.1-{reference}", base, modules, ())
+
+    monkeypatch.setattr(compose, "initrd_of", tiny)
+    assert zone("host", "platform").endswith("boots zones from recipe:debian-cloud (4 parts sent)\n")
+    method, request = zoned.calls[-1]
+    platform = from_json(Platform, json.loads(request.platform), subject="platform")
+    assert method == "SetPlatform" and platform.initrd.release == "6.1-recipe:debian-cloud"
+    assert {str(blob.digest) for blob in blobs(platform)} == set(zoned.blobs)
+    assert zone("host", "platform", "--kernel", "recipe:k").endswith("boots zones from recipe:k (0 parts sent)\n")
 
 
 def test_dial_stdio_carries_bytes_both_ways(start, tmp_path) -> None:

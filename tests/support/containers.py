@@ -20,6 +20,7 @@ from typing import Any
 import pytest
 
 from pipeline.recipe import PROJECT
+from support import cgroups
 
 PROGRAMS = ("sh", "cat", "ls", "id", "sleep", "mount", "umount", "readlink", "dd", "stat", "mknod", "hostname", "chmod")
 # What does any system call: `call NUMBER ARGUMENT…` prints its result and errno. @TEXT is a string.
@@ -80,6 +81,17 @@ def cgroup_root() -> str:
         if kind == "cgroup2" and "rw" in options.split(","):
             return place
     pytest.skip("no cgroup v2 tree is mounted")
+
+
+def cgroup(name: str = "test") -> Path:
+    """Where the cgroup of this run's container of that name is."""
+    return Path(cgroup_root(), "containers", cgroups.own(name))
+
+
+@functools.cache
+def _tidied() -> None:
+    """Once a run: what killed ones left would be there for all later ones."""
+    cgroups.remove_left_behind(Path(cgroup_root(), "containers"))
 
 
 @functools.cache
@@ -181,8 +193,9 @@ def drain(fd: int) -> str:
 
 @contextlib.contextmanager
 def live(wanted: dict[str, Any], name: str = "test", **keys: Any) -> Iterator[Live]:
-    """A running container; nothing of it is left afterwards."""
-    found = Live(wanted, name, cgroup_root(), **keys)
+    """A running container; nothing of it is left afterwards. Its cgroup is this run's own."""
+    _tidied()
+    found = Live(wanted, cgroups.own(name), cgroup_root(), **keys)
     try:
         yield found
     finally:

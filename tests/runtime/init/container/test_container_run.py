@@ -76,7 +76,7 @@ def test_nothing_is_left_of_a_failed_start():
     refused(spec("true", mounts=[{"destination": "/x", "type": "tmpfs", "options": ["nonsense=1"]}]))
     assert Path("/proc/self/mountinfo").read_text() == mounts
     assert (children.read_text() if children.exists() else "") == before
-    assert not Path(containers.cgroup_root(), "containers", "test").exists()
+    assert not containers.cgroup().exists()
 
 
 def test_a_container_has_its_own_namespaces():
@@ -489,7 +489,7 @@ def test_a_limit_without_its_controller_fails_before_anything_runs():
         pytest.skip("this machine's cgroup v2 tree has the controller")
     failure = refused(spec("true", limits={"memory_max": 1 << 20}))
     assert failure.reason == "cgroup" and "expected the controller memory, got" in failure.sentence
-    assert not (root / "containers" / "test").exists()
+    assert not containers.cgroup().exists()
     with live(spec("sleep 100")) as box, pytest.raises(ContainerFailure, match="expected the controller pids"):
         box.container.update({"pids_max": 5})
 
@@ -545,7 +545,7 @@ def test_a_paused_container_does_not_run():
     with live(spec("while :; do echo tick; sleep 0.01; done")) as box:
         box.line()
         box.container.freeze(frozen=True)
-        events = Path(containers.cgroup_root(), "containers", "test", "cgroup.events").read_text()
+        events = (containers.cgroup() / "cgroup.events").read_text()
         assert "frozen 1" in events and box.container.state == "paused"
         box.container.freeze(frozen=False)
         assert containers.eventually(lambda: box.line() == "tick\n") and box.container.state == "running"
@@ -568,11 +568,11 @@ def test_with_the_first_process_the_others_end_even_without_a_pid_namespace():
 def test_states_are_kept_to():
     from runtime.init.container.container import Container
 
-    container = Container("test", spec("sleep 100"), containers.cgroup_root())
+    container = Container(containers.cgroup().name, spec("sleep 100"), containers.cgroup_root())
     with pytest.raises(ContainerFailure, match=r"to signal it: expected running or paused, got created"):
         container.kill(15)
     with pytest.raises(ContainerFailure, match="it is there already"):
-        Container("test", spec("true"), containers.cgroup_root())
+        Container(containers.cgroup().name, spec("true"), containers.cgroup_root())
     started = container.start()
     with pytest.raises(ContainerFailure, match="to start it: expected created, got running"):
         container.start()
@@ -581,13 +581,15 @@ def test_states_are_kept_to():
     container.kill(9)
     container.exited(os.waitpid(started.pid, 0)[1])
     container.delete()
-    assert not Path(containers.cgroup_root(), "containers", "test").exists()
+    assert not containers.cgroup().exists()
 
 
 def test_the_output_of_a_container_without_streams_goes_nowhere():
     from runtime.init.container.container import Container
 
-    container = Container("test", spec("echo lost; cat; readlink /proc/self/fd/0 >&2"), containers.cgroup_root())
+    container = Container(
+        containers.cgroup().name, spec("echo lost; cat; readlink /proc/self/fd/0 >&2"), containers.cgroup_root()
+    )
     try:
         started = container.start()
         assert container.exited(os.waitpid(started.pid, 0)[1])["code"] == 0

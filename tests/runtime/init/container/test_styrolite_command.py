@@ -7,7 +7,7 @@ import signal
 import subprocess
 
 import pytest
-from support import containers, zoneparts
+from support import cgroups, containers, zoneparts
 
 from pipeline.seccomp import profile
 
@@ -42,7 +42,7 @@ def create(script, **keys):
         "environment": {"PATH": "/bin"},
     }
     inner = command | keys.pop("exec", {})
-    return {"kind": "Create", "workload_id": "cmd", "rootfs": str(containers.root()), "exec": inner} | keys
+    return {"kind": "Create", "workload_id": cgroups.own("cmd"), "rootfs": str(containers.root()), "exec": inner} | keys
 
 
 def oci(script, **linux):
@@ -72,7 +72,7 @@ def test_a_config_of_styrolite_runs_unchanged(run):
     maps = [{"base_nsid": 0, "base_hostid": 100000, "remap_count": 65536}]
     done = run(create("id; hostname; cat /proc/self/uid_map; exit 7", uid_mappings=maps, gid_mappings=maps))
     assert (done.returncode, done.stderr) == (7, "")
-    assert done.stdout.split("\n")[:2] == ["uid=0(root) gid=0(root) groups=0(root)", "styrolite-cmd"]
+    assert done.stdout.split("\n")[:2] == ["uid=0(root) gid=0(root) groups=0(root)", cgroups.own("styrolite-cmd")]
     assert done.stdout.split()[-3:] == ["0", "100000", "65536"]
 
 
@@ -131,8 +131,9 @@ def test_with_the_supervisor_the_container_dies(styrolite, tmp_path):
         assert process.stdout.read() == b""  # the end comes when the last holder of the pipe is gone
     # Its cgroup is all a killed supervisor leaves.
     for root in (containers.cgroup_root(), "/sys/fs/cgroup"):
-        if os.path.isdir(f"{root}/containers/styrolite-cmd"):
-            os.rmdir(f"{root}/containers/styrolite-cmd")
+        cgroup = f"{root}/containers/{cgroups.own('styrolite-cmd')}"
+        if os.path.isdir(cgroup):
+            os.rmdir(cgroup)
 
 
 def test_a_terminal_is_joined_to_ours(styrolite, tmp_path):

@@ -33,5 +33,9 @@ class PortTaken(RuntimeFault):
     """A port to forward is in use on this machine."""
 
 
+class StateDiskInUse(RuntimeFault):
+    """Another lab has the state disk."""
+
+
 class NoSlot(RuntimeFault):
     """No further disk can be plugged in."""

@@ -78,7 +78,8 @@ class Lab:
     def up(self, progress: Progress | None = None) -> Record:
         """Make the lab ready; at once when it is.
 
-        Raises:  LabUnfit before any work; LabOutdated when zones run in a lab of other code or settings; LabFailed.
+        Raises:  LabUnfit, StateDiskInUse before any work; LabOutdated when zones run in a lab of other code or
+                 settings; LabFailed.
         Effects: a QEMU that outlives this process; a snapshot in the store.
         """
         progress = progress or Progress()
@@ -88,6 +89,7 @@ class Lab:
             if record is None or not self._serves(record, parts, progress):
                 self._sweep(keep_lock=True)
                 check_resources(self.config, self.store)
+                statefile.check_unused(self.state_disk)
                 record = self._start(parts, progress)
         for rule in self.config.ports:
             *address, port, dom0_port = rule.split(":")

@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
+import struct
 from pathlib import Path
 
 from runtime.host.lab.disks import devices
-from runtime.host.lab.errors import LabFailed, QmpError
+from runtime.host.lab.errors import LabFailed, QmpError, StateDiskInUse
 from runtime.host.lab.qmp import Qmp
 
 SIZE_BYTES = 8 << 30  # what it may grow to; what is not used takes nothing
 SERIAL = "zonewright-state"
 NODE, DEVICE = "state", "disk-state"
+# Where QEMU locks a file it has open, a byte for each permission it uses or denies others, and struct flock.
+# Source: QEMU, block/file-posix.c, RAW_LOCK_PERM_BASE, RAW_LOCK_SHARED_BASE; fcntl(2), "Open file description locks".
+LOCKS_START, LOCKS_BYTES = 100, 200
+FLOCK = struct.Struct("@hhqqi4x")
+HINT = (
+    "another lab of this flavour runs from it: `zone host down` ends that, with the XDG_RUNTIME_DIR it was started with"
+)
 
 
 def make(path: Path) -> bool:
@@ -32,19 +41,38 @@ def make(path: Path) -> bool:
     return True
 
 
+def check_unused(path: Path) -> None:
+    """Look before a lab is started that could not have this disk. Raises StateDiskInUse; a missing file is fine."""
+    try:
+        fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+    except OSError:
+        return  # `make` says what is wrong
+    try:
+        wanted = FLOCK.pack(fcntl.F_WRLCK, os.SEEK_SET, LOCKS_START, LOCKS_BYTES, 0)
+        found = FLOCK.unpack(fcntl.fcntl(fd, fcntl.F_OFD_GETLK, wanted))
+    except OSError:  # a file system without such locks: QEMU has none either
+        return
+    finally:
+        os.close(fd)
+    if found[0] != fcntl.F_UNLCK:
+        raise _in_use(path, "a QEMU that has it open")
+
+
+def _in_use(path: Path, got: str) -> StateDiskInUse:
+    return StateDiskInUse(f"the lab's state disk {path}", expected="nobody else to use it", got=got, hint=HINT)
+
+
 def plug(qmp: Qmp, path: Path) -> str:
-    """Plug the disk in, unless it is; returns its serial number in dom0. Raises LabFailed, QmpError."""
+    """Plug the disk in, unless it is; returns its serial number in dom0. Raises StateDiskInUse, LabFailed, QmpError."""
     if DEVICE in devices(qmp):
         return SERIAL
     source = {"driver": "file", "filename": str(path.absolute()), "discard": "unmap"}
     try:
         qmp.execute("blockdev-add", {"driver": "raw", "node-name": NODE, "discard": "unmap", "file": source})
+        # A node locks the file for reading; the lock for writing, which others keep from us, comes with a device.
+        qmp.execute("device_add", {"driver": "virtio-blk-pci", "drive": NODE, "id": DEVICE, "serial": SERIAL})
     except QmpError as error:
-        raise LabFailed(
-            "the lab's state disk",
-            expected=f"{path} for this lab alone",
-            got=error.got,
-            hint="another lab may use it; `zone host down` ends that one",
-        ) from error
-    qmp.execute("device_add", {"driver": "virtio-blk-pci", "drive": NODE, "id": DEVICE, "serial": SERIAL})
+        if " lock" in error.got:
+            raise _in_use(path, error.got) from error
+        raise LabFailed(f"the lab's state disk {path}", expected="QEMU to plug it in", got=error.got) from error
     return SERIAL

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
+import os
 import socket
 import stat
 import threading
@@ -15,7 +17,7 @@ import pytest
 from pipeline.oci import Descriptor, Digest
 from pipeline.store import Store
 from runtime.host.lab import disks, ports, statefile
-from runtime.host.lab.errors import LabFailed, NoSlot, PortTaken, QmpError
+from runtime.host.lab.errors import LabFailed, NoSlot, PortTaken, QmpError, StateDiskInUse
 from runtime.host.lab.qmp import Qmp
 
 GREETING = {"QMP": {"version": {"qemu": {"major": 7}}, "capabilities": []}}
@@ -267,10 +269,31 @@ def test_a_state_disk_is_plugged_in_writable_with_its_serial_number(fake: FakeQe
 
 
 def test_a_state_disk_another_lab_has_is_said_so(fake: FakeQemu, qmp: Qmp, tmp_path: Path) -> None:
-    fake.script["qom-list"] = [[{"return": []}]]
-    fake.script["blockdev-add"] = [error('Failed to get "write" lock')]
-    with pytest.raises(LabFailed, match=r"state\.img for this lab alone, got Failed to get \"write\" lock"):
-        statefile.plug(qmp, tmp_path / "state.img")
+    path = tmp_path / "state.img"
+    said = rf'state disk {path}: expected nobody else to use it, got Failed to get "write" lock \(.*zone host down'
+    for command in ("blockdev-add", "device_add"):
+        fake.script["qom-list"] = [[{"return": []}]]
+        fake.script[command] = [error('Failed to get "write" lock')]
+        with pytest.raises(StateDiskInUse, match=said):
+            statefile.plug(qmp, path)
+    fake.script["blockdev-add"] = [error("Permission denied")]
+    with pytest.raises(LabFailed, match=r"state\.img: expected QEMU to plug it in, got Permission denied"):
+        statefile.plug(qmp, path)
+
+
+@pytest.mark.parametrize("byte", [100, 101, 203], ids=["reads", "writes", "denies"])
+def test_a_state_disk_with_qemus_locks_on_it_is_seen_before_any_work(tmp_path: Path, byte: int) -> None:
+    path = tmp_path / "state.img"
+    statefile.check_unused(path)
+    statefile.make(path)
+    statefile.check_unused(path)
+    with open(path, "rb") as other:
+        fcntl.fcntl(other, fcntl.F_OFD_SETLK, statefile.FLOCK.pack(fcntl.F_RDLCK, os.SEEK_SET, byte, 1, 0))
+        with pytest.raises(
+            StateDiskInUse, match=f"{path}: expected nobody else to use it, got a QEMU that has it open"
+        ):
+            statefile.check_unused(path)
+    statefile.check_unused(path)
 
 
 RULES = "  TCP[HOST_FORWARD]  12       127.0.0.1 {port}       10.0.2.15  4354     0     0\r\n"

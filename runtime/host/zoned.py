@@ -17,7 +17,6 @@ import os
 import signal
 import sys
 from collections.abc import Iterator
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -155,7 +154,7 @@ def _manager(
     stores = [options.state / "store", *options.store]
     if explicit := os.environ.get("ZONEWRIGHT_STORE"):
         stores.append(Path(explicit))
-    settings = Settings(options.run, options.state, version=metadata_version(), warnings=missing)
+    settings = Settings(options.run, options.state, warnings=missing)
     hypervisor = open_doors()
     edge = Edge(
         hypervisor,
@@ -166,14 +165,6 @@ def _manager(
         engines=EngineSupervisor(),
     )
     return Manager(settings, edge), hypervisor
-
-
-def metadata_version() -> str:
-    """Of this zonewright; "" where it runs from files that were not installed."""
-    try:
-        return metadata.version("zonewright")
-    except metadata.PackageNotFoundError:
-        return ""
 
 
 async def _until_end(options: argparse.Namespace, manager: Any, hypervisor: Any, signals: Signals) -> int:

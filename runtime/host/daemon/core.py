@@ -24,6 +24,7 @@ from runtime.host.daemon.signals import Clock, SystemClock
 from runtime.host.daemon.zone import Run, Zone, row
 from runtime.host.ledger import LedgerDir
 from runtime.net.addresses import allocate_index
+from runtime.version import VERSION
 
 log = logging.getLogger(__name__)
 
@@ -49,7 +50,7 @@ class Settings:
 
     run_dir: Path
     state_dir: Path
-    version: str = ""
+    version: str = VERSION
     preparing: int = 4
     building: int = 2
     queue: int = 64

@@ -14,6 +14,7 @@ from pipeline.store import Store
 from runtime.host.lab import codedisk, parts, probe
 from runtime.host.lab.config import LabConfig
 from runtime.host.lab.errors import LabUnfit
+from runtime.version import VERSION
 
 
 @pytest.fixture
@@ -84,9 +85,20 @@ def test_every_module_of_the_project_that_dom0s_zoned_imports_is_on_the_disk(tmp
     code = f"import sys; sys.path.insert(0, {str(tmp_path)!r}); "
     code += "".join(f"import runtime.host.{module}; " for module in modules)
     code += "from google.protobuf.internal import api_implementation as a; print(a.Type()); "
-    code += "import multidict; print(multidict.MultiDict.__module__)"
+    code += "import multidict; print(multidict.MultiDict.__module__); "
+    code += "print(runtime.host.daemon.core.Settings(None, None).version)"  # what GetStatus says
     said = tool.run([sys.executable, "-I", "-S", "-c", code], timeout_s=60).decode()
-    assert said.split() == ["upb", "multidict._multidict_py"]
+    assert said.split() == ["upb", "multidict._multidict_py", VERSION]
+
+
+@pytest.mark.filterwarnings("ignore:.*project.license")
+def test_an_installed_package_has_the_version_the_code_says() -> None:
+    setuptools = pytest.importorskip("setuptools")
+    reader = pytest.importorskip("setuptools.config.pyprojecttoml")
+    package = reader.apply_configuration(
+        setuptools.Distribution({"src_root": str(PROJECT)}), PROJECT / "pyproject.toml"
+    )
+    assert package.get_version() == VERSION
 
 
 def test_nothing_on_the_code_disk_is_for_one_version_of_python() -> None:

@@ -100,7 +100,7 @@ def root() -> Path:
     from support import zoneparts
 
     made = zoneparts.small_root(directory() / "root", PROGRAMS)
-    (made / "etc" / "passwd").write_text("root:x:0:0::/:/bin/sh\njoe:x:1234:55::/:/bin/sh\n")
+    (made / "etc" / "passwd").write_text("root:x:0:0::/:/bin/sh\njoe:x:1234:55::/home/joe:/bin/sh\n")
     (made / "etc" / "group").write_text("root:x:0:\nstaff:x:55:\nwheel:x:7:joe\naudio:x:8:joe\n")
     (made / "call.c").write_text(CALL)
     gcc("-static", "-o", made / "bin" / "call", made / "call.c")

@@ -240,7 +240,10 @@ async def exec_process(core: Core, zone: Zone, container: str, start: ProcessSta
     if start.env:
         # The agent takes what is given for all there is: what was not named stays as the workload has it.
         own = zone.bundle.process.env if container == MAIN else ()
-        process["env"] = list({text.partition("=")[0]: text for text in (*own, *start.env)}.values())
+        found = {text.partition("=")[0]: text for text in own}
+        if start.user:
+            found.pop("HOME", None)  # the agent knows that of another user
+        process["env"] = list((found | {text.partition("=")[0]: text for text in start.env}).values())
     if start.cwd:
         process["cwd"] = start.cwd
     if start.user:

@@ -28,11 +28,12 @@ The spec (defaults in brackets; a key that is not listed is refused):
                     that has a squashfs, below a writable tmpfs of overlay_size_mib [0: half of the memory];
                     readonly [false]; etc [{}]: files of /etc, name -> text; directories [[]]: to be made in it
     process         argv; env [[]] "KEY=VALUE"; cwd ["/"]; uid, gid [0]; groups [[]]; user [""]: "name", "name:group", …
-                    by the container's own passwd and group, instead of the three; umask [18]; tty [false]; size [none]:
-                    [rows, columns]; capabilities [containerd's]: bounding, effective, permitted, inheritable, ambient,
-                    each a list of names; no_new_privileges [true]; seccomp [none]: hex of a compiled filter
-                    (pipeline/bundle/seccomp); seccomp_flags [[]]; rlimits [{}: inherited]: nofile: [soft, hard], …;
-                    oom_score_adj [inherited]; init [false]: a reaper as pid 1; stop_signal [15]; stop_timeout_s [10]
+                    by the container's own passwd and group, instead of the three, and HOME where env has none; umask
+                    [18]; tty [false]; size [none]: [rows, columns]; capabilities [containerd's]: bounding, effective,
+                    permitted, inheritable, ambient, each a list of names; no_new_privileges [true]; seccomp [none]: hex
+                    of a compiled filter (pipeline/bundle/seccomp); seccomp_flags [[]]; rlimits [{}: inherited]: nofile:
+                    [soft, hard], …; oom_score_adj [inherited]; init [false]: a reaper as pid 1; stop_signal [15];
+                    stop_timeout_s [10]
     hostname, domainname [""]: as the zone's
     namespaces      pid, uts, ipc, cgroup ["own"], net ["zone"]: own, zone, container:ID or path:/…; time ["zone"]: also
                     {monotonic, boottime} offsets in seconds; user ["zone"]: {uid_maps, gid_maps: [[inside, outside,

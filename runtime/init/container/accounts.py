@@ -89,6 +89,13 @@ def resolve(user: str, passwd: bytes, group: bytes) -> tuple[int, int, list[int]
     return uid, gid, sorted(members - {gid})
 
 
+def home_of(user: str, passwd: bytes) -> str:
+    """The home directory of a user as `resolve` takes one; / where there is none that could be one."""
+    entry = _find(_lines(passwd, 7), user.partition(":")[0])
+    home = entry[5].decode("utf-8", "surrogateescape") if entry else ""
+    return home if home.startswith("/") and "\0" not in home else "/"
+
+
 def _lines(data: bytes, fields: int) -> list[list[bytes]]:
     return [line for text in data.split(b"\n") if len(line := text.split(b":")) >= fields]
 

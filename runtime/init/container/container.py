@@ -198,7 +198,11 @@ class Container:
         kept = [key for key in _INHERITED if key in first]
         # Who gives an own user wants none of the first one's ids.
         kept = [key for key in kept if not named or key not in ("uid", "gid", "groups", "user")]
-        return {key: first[key] for key in kept} | process
+        found = {key: first[key] for key in kept}
+        if "user" in process and "env" in found:
+            # Nor its home: the own one is in the container's passwd.
+            found["env"] = [entry for entry in found["env"] if not str(entry).startswith("HOME=")]
+        return found | process
 
     def _expect(self, verb: str, *states: str) -> None:
         if self.state not in states:

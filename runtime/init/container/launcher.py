@@ -89,10 +89,14 @@ class _Child:
         argv, env = process["argv"], process["env"]
         assert isinstance(argv, list) and isinstance(env, list)
         first_free = _PROC if self.watched else _STATUS
-        tail.Tail(self._terminal, given=self.given, first_free=first_free, ready=lambda: self.say(b"R")).run(steps)
+        way = tail.Tail(self._terminal, given=self.given, first_free=first_free, ready=lambda: self.say(b"R"))
+        way.run(steps)
         if self.watched:
             reaper.run(_STATUS, [_SOCKET], lambda: tail.start_session(0 if process["tty"] else None))
-        command.execute(argv, command.environment(env))
+        variables = command.environment(env)
+        if way.home:
+            variables.setdefault("HOME", way.home)
+        command.execute(argv, variables)
 
 
 def start(plan: dict[str, object], stdio: Stdio, cgroup_fd: int, joined: list[int]) -> Started:

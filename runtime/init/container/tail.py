@@ -27,6 +27,7 @@ class Tail:
     given:       which of the three standard streams were given.
     first_free:  descriptors from here on are closed.
     ready:       is called when nothing but the filter and the command is left to do.
+    home:        of a user that was looked up, once `run` is over; else "".
     """
 
     def __init__(
@@ -40,6 +41,7 @@ class Tail:
         self._slave = terminal[1] if terminal else None
         self._given, self._first_free, self._tell_ready = given, first_free, ready
         self._ids: tuple[int, int, list[int], bool] = (0, 0, [], False)
+        self.home = ""
 
     def run(self, steps: list[Step]) -> None:
         """All of them. Raises ContainerFailure naming the one that failed."""
@@ -72,6 +74,7 @@ class Tail:
             finally:
                 posix.close(root)
             uid, gid, groups = accounts.resolve(user, passwd, group)
+            self.home = accounts.home_of(user, passwd)
         self._ids = (uid, gid, groups, denied)
 
     def _session(self, tty: bool) -> None:

@@ -63,6 +63,25 @@ def test_exec_carries_input_output_and_the_exit(host: Host) -> None:
     run(work())
 
 
+@pytest.mark.parametrize(
+    ("user", "env", "sent"),
+    [
+        ("", ("A=2",), ["HOME=/root", "A=2"]),
+        ("joe", ("A=2",), ["A=2"]),
+        ("joe", ("HOME=/srv",), ["A=1", "HOME=/srv"]),
+        ("joe", (), None),
+    ],
+)
+def test_exec_as_another_user_leaves_its_home_to_the_agent(host: Host, user: str, env: Any, sent: Any) -> None:
+    async def work() -> None:
+        manager = await booted(host, process=Process(("/serve",), ("HOME=/root", "A=1")))
+        async with await manager.exec(ProcessStart("web", argv=("x",), env=env, user=user)):
+            assert stream_of(host, "exec").params["process"].get("env") == sent
+        await host.stop(end_zones=True)
+
+    run(work())
+
+
 def test_leaving_an_exec_ends_it_and_leaving_a_detached_one_does_not(host: Host) -> None:
     async def work() -> None:
         manager = await booted(host)

@@ -202,6 +202,17 @@ def test_names_are_resolved_as_the_host_resolves_them():
             accounts.resolve(user, passwd, group)
 
 
+@pytest.mark.parametrize(
+    ("user", "home"),
+    [("joe", "/home/joe"), ("7:9", "/home/joe"), ("gone", "/"), ("odd", "/"), ("nul", "/"), ("bytes", "/h\udcff")],
+)
+def test_home_is_what_passwd_says_if_it_can_be_one(user, home):
+    passwd = (
+        b"joe:x:7:9::/home/joe:/bin/sh\nodd:x:8:9::relative:\nnul:x:9:9::/a\0b:\nbytes:x:10:9::/h\xff:\nshort:x:1\n"
+    )
+    assert accounts.home_of(user, passwd) == home
+
+
 def test_limits_become_writes():
     wanted = {
         "memory_max": 1 << 20,

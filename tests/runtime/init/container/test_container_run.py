@@ -438,6 +438,19 @@ def test_processes_run_in_it_later_take_what_they_do_not_say_from_the_first():
         assert box.run("id", uid=0)[0] == "uid=0(root) gid=0(root) groups=0(root)\n"
 
 
+def test_a_user_has_its_own_home_unless_the_environment_says_another():
+    home = "echo $HOME $A"
+    assert run(spec(home, {"user": "joe", "env": ["HOME=/srv"]}))[0] == "/srv\n"
+    assert run(spec(home, {"user": "9"}))[0] == "/\n"  # no such user
+    assert run(spec(home, {"uid": 1234}))[0] == "\n"  # nobody looks for a name
+    with live(spec("echo up; sleep 100", {"env": ["HOME=/root", "A=1"]})) as box:
+        box.line()
+        assert box.run(home)[0] == "/root 1\n"
+        for user in ("joe", "1234", "joe:audio"):
+            assert box.run(home, user=user)[0] == "/home/joe 1\n"
+        assert box.run(home, user="joe", env=["HOME=/srv"])[0] == "/srv\n"
+
+
 def test_processes_run_in_it_later_can_have_a_terminal_and_input():
     with live(spec("echo up; sleep 100")) as box:
         box.line()

@@ -49,15 +49,17 @@ DISKS_LOCK = "disks.lock"
 class Lab:
     """One lab: a configuration, a store, and a directory for what runs. Any number of processes may use it at once.
 
-    state_disk: what its zoned keeps over `down` and `up`; a lab with a directory of its own keeps it there.
+    name:       where its directory and its state disk are found; "": as its flavour is called.
+    directory:  instead, for all of it.
+    state_disk: what its zoned keeps over `down` and `up`.
     """
 
     dom0_address = qemu.DOM0_ADDRESS
 
-    def __init__(self, config: LabConfig, store: Store, *, directory: Path | None = None) -> None:
+    def __init__(self, config: LabConfig, store: Store, *, name: str = "", directory: Path | None = None) -> None:
         self.config, self.store = config, store
-        self.state = State(directory or state_directory(config.flavour))
-        self.state_disk = (directory or data_directory(config.flavour)) / STATE_DISK
+        self.state = State(directory or state_directory(name or config.flavour))
+        self.state_disk = (directory or data_directory(name or config.flavour)) / STATE_DISK
         self.snapshots = snapshots.Snapshots(store.root / "lab" / "snapshots")
 
     def running_config(self) -> LabConfig:

@@ -18,7 +18,7 @@ from pipeline.store import Store
 from runtime.errors import RuntimeFault
 from runtime.host.client.endpoint import TLS_PORT, Endpoint
 from runtime.host.faults import CallTimeout, ConnectionLost, RemoteFault
-from runtime.host.lab import channel, disks, keys, ports, process, qemu, statefile, zoned
+from runtime.host.lab import channel, comeback, disks, keys, ports, process, qemu, statefile, zoned
 from runtime.host.lab import snapshot as snapshots
 from runtime.host.lab.config import LabConfig
 from runtime.host.lab.console import attach_console, console_tail
@@ -78,7 +78,7 @@ class Lab:
     # -- up and down ---------------------------------------------------------------------------------------------------
 
     def up(self, progress: Progress | None = None) -> Record:
-        """Make the lab ready; at once when it is.
+        """Make the lab ready, with the zones that come back; at once when it is.
 
         Raises:  LabUnfit before any work; LabOutdated when zones run in a lab of other code or settings; LabFailed.
         Effects: a QEMU that outlives this process; a snapshot in the store.
@@ -87,10 +87,13 @@ class Lab:
         with self.state.lock():
             parts = gather(self.config, self.store, mark=self.state.mark)
             record = self._running()
-            if record is None or not self._serves(record, parts, progress):
+            started = record is None or not self._serves(record, parts, progress)
+            if record is None or started:
                 self._sweep(keep_lock=True)
                 check_resources(self.config, self.store)
                 record = self._start(parts, progress)
+        if started:
+            comeback.bring_back(self, progress)
         for rule in self.config.ports:
             *address, port, dom0_port = rule.split(":")
             self.forward(address[0] if address else "127.0.0.1", int(port), int(dom0_port))

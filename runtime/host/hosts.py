@@ -295,10 +295,11 @@ class LabHost:
         """
         zones = _live(client)
         used = {digest for zone in zones for digest in zone.blobs}
-        open_ports = {(rule.host_address, rule.host_port) for zone in zones for rule in zone.ports}
-        open_ports |= self.lab.own_forwards()
-        for address, port in self.lab.forwards():
-            if (address, port) not in open_ports:
+        # A zone that was restarted has other ports of dom0 than before.
+        wanted = {((rule.host_address, rule.host_port), rule.port) for zone in zones for rule in zone.ports}
+        own = self.lab.own_forwards()
+        for (address, port), dom0_port in self.lab.forwards().items():
+            if ((address, port), dom0_port) not in wanted and (address, port) not in own:
                 with contextlib.suppress(RuntimeFault):
                     self.lab.unforward(address, port)
         idle = [digest for digest in self.lab.attached() if digest not in used]

@@ -97,7 +97,7 @@ def host(lab: Any, store: Store) -> Iterator[LabHost]:
     for zone in actions.zones(host):
         forget(host, zone.name)
     assert len(host.lab.attached()) <= IDLE_DISKS
-    assert host.lab.forwards() == []
+    assert host.lab.forwards() == {}
     left = lab.call("sh", {"command": "ls /run/netns; ip -o link | grep vif; ls /run/zonewright/ledger"})["output"]
     assert left == ""
 

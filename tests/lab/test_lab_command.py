@@ -43,7 +43,7 @@ def zone(lab: Lab) -> Iterator[ZoneCommand]:
     command.close()
     remove_all(command)
     assert command.json("system", "check")["findings"] == []
-    assert lab.forwards() == []
+    assert lab.forwards() == {}
     assert lab.shell("ls /run/netns; ip -o link | grep vif; ls /run/zonewright/ledger")[1] == ""
 
 

@@ -207,10 +207,10 @@ class Lab:
         with self._qmp() as qmp:
             ports.remove(qmp, host_address, host_port)
 
-    def forwards(self) -> list[tuple[str, int]]:
-        """Address and port here of every forward but the one to zoned."""
+    def forwards(self) -> dict[tuple[str, int], int]:
+        """Address and port here, and the port of dom0, of every forward but the one to zoned."""
         with self._qmp() as qmp:
-            return [(address, port) for address, port, dom0_port in ports.forwards(qmp) if dom0_port != TLS_PORT]
+            return {(address, port): to for address, port, to in ports.forwards(qmp) if to != TLS_PORT}
 
     def own_forwards(self) -> set[tuple[str, int]]:
         """The forwards of the configuration, which belong to no zone."""

@@ -26,9 +26,9 @@ def _named(zone: str | None, command: str) -> str:
 
 def host_images(host: str | None) -> list[str]:
     """The os/ recipes the chosen host is made of: the lab's flavour; none for a real host."""
-    from runtime.host.hosts import host_name
+    from runtime.host.client.endpoint import host_name, lab_name
 
-    if host_name(host) != "lab":
+    if lab_name(host_name(host)) is None:
         return []
     from runtime.host.lab.config import load_config
 

@@ -1,7 +1,7 @@
 """Which machine zones run on, and what differs between machines: how a blob gets there, and how a port gets back.
 
     xen                this machine's zoned; it is started when it is first needed
-    lab                Xen in QEMU: blobs are hot-plugged disks, ports are forwarded by QEMU
+    lab  lab:NAME      Xen in QEMU: blobs are hot-plugged disks, ports are forwarded by QEMU
     ssh: tls: unix:    a zoned that somebody else looks after: blobs are sent, ports are open on that machine
 
 All else is one code path: a HostClient, whatever the address.
@@ -25,7 +25,7 @@ from pipeline.oci import Descriptor
 from pipeline.progress import Progress
 from pipeline.store import Store
 from runtime.errors import RuntimeFault
-from runtime.host.client.endpoint import SOCKET, Endpoint, endpoint_of
+from runtime.host.client.endpoint import SOCKET, Endpoint, endpoint_of, lab_name
 from runtime.host.client.endpoint import host_name as host_name
 from runtime.host.faults import HostDown
 from runtime.host.unixsocket import connect_unix
@@ -87,8 +87,8 @@ def select_host(store: Store, name: str | None = None, *, flags: Json | None = N
     name = host_name(name)
     if name == "xen":
         return XenHost(store)
-    if name == "lab":
-        return LabHost(store, flags=flags)
+    if (lab := lab_name(name)) is not None:
+        return LabHost(store, flags=flags, named=lab)
     return RemoteHost(store, endpoint_of(name))
 
 
@@ -214,12 +214,14 @@ def _last_line(log: Path) -> str:
 
 
 class LabHost:
-    """The embedded host: Xen and a dom0 in QEMU. Blobs become hot-plugged disks, ports are forwarded by QEMU."""
+    """The embedded host: Xen and a dom0 in QEMU. Blobs become hot-plugged disks, ports are forwarded by QEMU.
 
-    name = "lab"
+    named:  which lab; "" for the one its flavour names.
+    """
 
-    def __init__(self, store: Store, lab: Lab | None = None, *, flags: Json | None = None) -> None:
-        self._store = store
+    def __init__(self, store: Store, lab: Lab | None = None, *, flags: Json | None = None, named: str = "") -> None:
+        self.name = f"lab:{named}" if named else "lab"
+        self._store, self._named = store, named
         self._lab = lab
         self._flags = {key: value for key, value in (flags or {}).items() if value is not None}
 
@@ -230,9 +232,9 @@ class LabHost:
             from runtime.host.lab.config import load_config
             from runtime.host.lab.lab import Lab
 
-            lab = Lab(load_config(**self._flags), self._store)
+            lab = Lab(load_config(**self._flags), self._store, name=self._named)
             # A lab that runs keeps the settings it was started with, unless this command names others.
-            self._lab = lab if self._flags else Lab(lab.running_config(), self._store)
+            self._lab = lab if self._flags else Lab(lab.running_config(), self._store, name=self._named)
         return self._lab
 
     def up(self, progress: Progress) -> None:
@@ -245,7 +247,7 @@ class LabHost:
         from runtime.host.client import connect
 
         # The lab's own files say where: looking further would cost each command its settings' schema.
-        return connect(endpoint_of("lab") if self._lab is None else self._lab.endpoint())
+        return connect(endpoint_of(self.name) if self._lab is None else self._lab.endpoint())
 
     def provide(self, client: HostClient, blobs: Iterable[Descriptor], progress: Progress) -> None:
         """zoned finds the disk of a blob by its serial number."""
@@ -293,10 +295,11 @@ class LabHost:
         """
         zones = _live(client)
         used = {digest for zone in zones for digest in zone.blobs}
-        open_ports = {(rule.host_address, rule.host_port) for zone in zones for rule in zone.ports}
-        open_ports |= self.lab.own_forwards()
-        for address, port in self.lab.forwards():
-            if (address, port) not in open_ports:
+        # A zone that was restarted has other ports of dom0 than before.
+        wanted = {((rule.host_address, rule.host_port), rule.port) for zone in zones for rule in zone.ports}
+        own = self.lab.own_forwards()
+        for (address, port), dom0_port in self.lab.forwards().items():
+            if ((address, port), dom0_port) not in wanted and (address, port) not in own:
                 with contextlib.suppress(RuntimeFault):
                     self.lab.unforward(address, port)
         idle = [digest for digest in self.lab.attached() if digest not in used]

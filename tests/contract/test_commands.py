@@ -67,7 +67,7 @@ def test_boot_of_a_zone_nobody_built_is_one_sentence(tmp_path):
 
 
 def test_unknown_host_is_one_sentence():
-    assert "expected xen, lab, unix:PATH" in sentence(run(".venv/bin/zone", "--host", "moon", "ps"))
+    assert "expected xen, lab[:NAME], unix:PATH" in sentence(run(".venv/bin/zone", "--host", "moon", "ps"))
 
 
 def test_pack_of_what_is_not_there_leaves_no_file(tmp_path):

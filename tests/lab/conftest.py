@@ -56,6 +56,15 @@ def lab(lab_config: LabConfig) -> Iterator[Lab]:
     lab.down(wipe=True)
 
 
+@pytest.fixture
+def own(lab: Lab) -> Iterator[Lab]:
+    """A second lab, with its own state, from the session's snapshot."""
+    other = Lab(lab.config, lab.store, directory=lab_directory(f"tests-own-{FLAVOUR}"))
+    other.down(wipe=True)
+    yield other
+    other.down(wipe=True)
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """These come last: a lab takes most of a processor even when idle, which others need."""
     items.sort(key=lambda item: item.path.parent == Path(__file__).parent)
@@ -88,7 +97,7 @@ def host(lab: Any, store: Store) -> Iterator[LabHost]:
     for zone in actions.zones(host):
         forget(host, zone.name)
     assert len(host.lab.attached()) <= IDLE_DISKS
-    assert host.lab.forwards() == []
+    assert host.lab.forwards() == {}
     left = lab.call("sh", {"command": "ls /run/netns; ip -o link | grep vif; ls /run/zonewright/ledger"})["output"]
     assert left == ""
 

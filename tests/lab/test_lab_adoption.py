@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Callable
 
 import pytest
@@ -51,8 +52,6 @@ def test_zones_outlive_killed_zoneds(host: LabHost, make: Callable[..., str]) ->
 
 
 def test_boot_that_a_kill_interrupts_leaves_nothing(host: LabHost, make: Callable[..., str]) -> None:
-    import threading
-
     name = make("cut", "/bin/sleep", "1000")
     failures: list[BaseException] = []
 

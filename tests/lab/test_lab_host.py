@@ -136,7 +136,7 @@ def test_a_port_another_program_has_is_named(lab: Lab) -> None:
         port = taken.getsockname()[1]
         with pytest.raises(PortTaken, match=f"port {port} on 127.0.0.1: expected it free, got in use"):
             lab.forward("127.0.0.1", port, 8090)
-    assert lab.forwards() == []
+    assert lab.forwards() == {}
 
 
 def test_calls_run_at_the_same_time_on_several_channel_ports(lab: Lab) -> None:

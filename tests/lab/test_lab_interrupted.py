@@ -53,7 +53,7 @@ def test_boot_killed_at_any_moment_is_simply_done_again(host, make, after_s):
     assert "zone cut" in get(f"http://127.0.0.1:{port}/")
     (zone,) = live(host)
     assert zone.state == "ready"
-    assert host.lab.forwards() == [("127.0.0.1", port)]
+    assert list(host.lab.forwards()) == [("127.0.0.1", port)]
 
 
 def test_interrupted_boot_leaves_no_zone_and_no_port(host, make):
@@ -64,4 +64,4 @@ def test_interrupted_boot_leaves_no_zone_and_no_port(host, make):
     _, said = process.communicate(timeout=120)
     assert process.returncode != 0 and b"KeyboardInterrupt" in said
     wait_for(lambda: not live(host), "end of the zone")
-    assert host.lab.forwards() == []
+    assert host.lab.forwards() == {}

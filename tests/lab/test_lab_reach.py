@@ -6,10 +6,8 @@ import shutil
 import socket
 import ssl
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
-import conftest
 import pytest
 from support.labzones import wait_for
 
@@ -23,15 +21,6 @@ from runtime.host.lab.lab import Lab
 pytestmark = [pytest.mark.xen, pytest.mark.slow]
 
 MARK = "/var/lib/zonewright/mark"
-
-
-@pytest.fixture
-def own(lab: Lab) -> Iterator[Lab]:
-    """A second lab, with its own state, from the session's snapshot."""
-    other = Lab(lab.config, lab.store, directory=conftest.lab_directory(f"tests-own-{conftest.FLAVOUR}"))
-    other.down(wipe=True)
-    yield other
-    other.down(wipe=True)
 
 
 def status(endpoint: Endpoint) -> pb.HostStatus:

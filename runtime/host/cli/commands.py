@@ -67,8 +67,8 @@ examples:
   zone store du                what the store holds; gc takes away what nobody needs, fsck finds damage
 
 Zones run on this machine if it is a control domain of Xen, else in the lab: Xen and a Debian dom0 inside QEMU.
---host or $ZONE_HOST (xen, lab, ssh://USER@HOST, tls://HOST:PORT) says otherwise. Artifacts lie in $ZONEWRIGHT_STORE
-(~/.cache/zonewright). `zone COMMAND --help` shows a command's options and examples."""
+--host or $ZONE_HOST (xen, lab, lab:NAME, ssh://USER@HOST, tls://HOST:PORT) says otherwise. Artifacts lie in
+$ZONEWRIGHT_STORE (~/.cache/zonewright). `zone COMMAND --help` shows a command's options and examples."""
 
 
 def parser() -> Parser:

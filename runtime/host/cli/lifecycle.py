@@ -104,6 +104,7 @@ def run_stop(arguments: Namespace) -> int:
 
 def run_restart(arguments: Namespace) -> int:
     """Restart zones."""
+    from runtime.host import actions
     from runtime.host.api.host_pb2 import RestartZoneRequest
 
     async def restart(client: Any, name: str) -> str:
@@ -114,7 +115,12 @@ def run_restart(arguments: Namespace) -> int:
 
     restarted: list[Any] = []
 
-    return _each(arguments, "restarting", restart, then=lambda host: [host.expose(zone.ports) for zone in restarted])
+    def lead(host: Any, client: Any) -> None:
+        actions.tidy(host, client)  # what leads to where their ports were
+        for zone in restarted:
+            host.expose(zone.ports)
+
+    return _each(arguments, "restarting", restart, then=lead)
 
 
 def run_kill(arguments: Namespace) -> int:
@@ -177,7 +183,7 @@ def _each(
     arguments: Namespace,
     doing: str,
     work: Callable[[Any, str], Awaitable[str]],
-    then: Callable[[Any], Any] | None = None,
+    then: Callable[[Any, Any], None] | None = None,
 ) -> int:
     """Do it to all zones side by side; 1 where one could not be, with its sentence, the others done all the same.
 
@@ -207,5 +213,5 @@ def _each(
     with host.connect() as client:
         done = with_progress(lambda progress: client.run(every(client, progress)), patient=True)
         if any(done):
-            (then or (lambda host: actions.tidy(host, client)))(host)
+            (then or actions.tidy)(host, client)
     return 0 if all(done) else 1

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 def connect(address: str | Endpoint = "") -> HostClient:
     """A client of the zoned at an address; nothing is dialled before the first call.
 
-    address: "" (what $ZONE_HOST, else this machine, says), xen, lab, unix:PATH, ssh://[USER@]HOST[:PORT],
+    address: "" (what $ZONE_HOST, else this machine, says), xen, lab[:NAME], unix:PATH, ssh://[USER@]HOST[:PORT],
              tls://HOST[:PORT]; or an Endpoint.
     Raises:  BadHostAddress; LabDown where the lab is meant and not up.
     """

@@ -13,7 +13,8 @@ from runtime.errors import RuntimeFault
 SOCKET = Path("/run/zonewright/zoned.sock")
 TLS_PORT = 4354
 CONTROL_DOMAIN_FLAG = Path("/proc/xen/capabilities")
-FORMS = "xen, lab, unix:PATH, ssh://[USER@]HOST[:PORT] or tls://HOST[:PORT]"
+FORMS = "xen, lab[:NAME], unix:PATH, ssh://[USER@]HOST[:PORT] or tls://HOST[:PORT]"
+LAB = re.compile(r"lab(?::(?P<name>[A-Za-z0-9][\w.-]{0,99}))?")
 # A host's name must not begin with a dash: ssh would read an option in it.
 REMOTE = re.compile(
     r"(?:(?P<user>[A-Za-z0-9_][\w.-]*)@)?(?:\[(?P<six>[0-9A-Fa-f:.]+(?:%\w+)?)\]|(?P<host>[A-Za-z0-9][\w.-]*))"
@@ -69,6 +70,12 @@ def host_name(name: str | None = None) -> str:
     return name or os.environ.get("ZONE_HOST") or ("xen" if is_control_domain() else "lab")
 
 
+def lab_name(address: str) -> str | None:
+    """Which lab an address means: its name, "" for the one its flavour names; None where it means no lab."""
+    match = LAB.fullmatch(address)
+    return None if match is None else match["name"] or ""
+
+
 def is_control_domain() -> bool:
     """Is this machine a control domain of Xen?"""
     try:
@@ -82,10 +89,10 @@ def endpoint_of(address: str | None = None) -> Endpoint:
     name = host_name(address)
     if name == "xen":
         return Endpoint("host xen", "unix")
-    if name == "lab":
-        from runtime.host.lab.reach import lab_endpoint
+    if (lab := lab_name(name)) is not None:
+        from runtime.host.lab.reach import lab_endpoint, state_directory
 
-        return lab_endpoint()
+        return lab_endpoint(state_directory(lab) if lab else None)
     scheme, colon, rest = name.partition(":")
     if colon and scheme == "unix" and rest:
         return Endpoint(name, "unix", path=Path(rest))

@@ -18,7 +18,7 @@ from pipeline.store import Store
 from runtime.errors import RuntimeFault
 from runtime.host.client.endpoint import TLS_PORT, Endpoint
 from runtime.host.faults import CallTimeout, ConnectionLost, RemoteFault
-from runtime.host.lab import channel, disks, keys, ports, process, qemu, statefile, zoned
+from runtime.host.lab import channel, comeback, disks, keys, ports, process, qemu, statefile, zoned
 from runtime.host.lab import snapshot as snapshots
 from runtime.host.lab.config import LabConfig
 from runtime.host.lab.console import attach_console, console_tail
@@ -49,15 +49,17 @@ DISKS_LOCK = "disks.lock"
 class Lab:
     """One lab: a configuration, a store, and a directory for what runs. Any number of processes may use it at once.
 
-    state_disk: what its zoned keeps over `down` and `up`; a lab with a directory of its own keeps it there.
+    name:       where its directory and its state disk are found; "": as its flavour is called.
+    directory:  instead, for all of it.
+    state_disk: what its zoned keeps over `down` and `up`.
     """
 
     dom0_address = qemu.DOM0_ADDRESS
 
-    def __init__(self, config: LabConfig, store: Store, *, directory: Path | None = None) -> None:
+    def __init__(self, config: LabConfig, store: Store, *, name: str = "", directory: Path | None = None) -> None:
         self.config, self.store = config, store
-        self.state = State(directory or state_directory(config.flavour))
-        self.state_disk = (directory or data_directory(config.flavour)) / STATE_DISK
+        self.state = State(directory or state_directory(name or config.flavour))
+        self.state_disk = (directory or data_directory(name or config.flavour)) / STATE_DISK
         self.snapshots = snapshots.Snapshots(store.root / "lab" / "snapshots")
 
     def running_config(self) -> LabConfig:
@@ -76,7 +78,7 @@ class Lab:
     # -- up and down ---------------------------------------------------------------------------------------------------
 
     def up(self, progress: Progress | None = None) -> Record:
-        """Make the lab ready; at once when it is.
+        """Make the lab ready, with the zones that come back; at once when it is.
 
         Raises:  LabUnfit, StateDiskInUse before any work; LabOutdated when zones run in a lab of other code or
                  settings; LabFailed.
@@ -86,11 +88,14 @@ class Lab:
         with self.state.lock():
             parts = gather(self.config, self.store, mark=self.state.mark)
             record = self._running()
-            if record is None or not self._serves(record, parts, progress):
+            started = record is None or not self._serves(record, parts, progress)
+            if record is None or started:
                 self._sweep(keep_lock=True)
                 check_resources(self.config, self.store)
                 statefile.check_unused(self.state_disk)
                 record = self._start(parts, progress)
+        if started:
+            comeback.bring_back(self, progress)
         for rule in self.config.ports:
             *address, port, dom0_port = rule.split(":")
             self.forward(address[0] if address else "127.0.0.1", int(port), int(dom0_port))
@@ -204,10 +209,10 @@ class Lab:
         with self._qmp() as qmp:
             ports.remove(qmp, host_address, host_port)
 
-    def forwards(self) -> list[tuple[str, int]]:
-        """Address and port here of every forward but the one to zoned."""
+    def forwards(self) -> dict[tuple[str, int], int]:
+        """Address and port here, and the port of dom0, of every forward but the one to zoned."""
         with self._qmp() as qmp:
-            return [(address, port) for address, port, dom0_port in ports.forwards(qmp) if dom0_port != TLS_PORT]
+            return {(address, port): to for address, port, to in ports.forwards(qmp) if to != TLS_PORT}
 
     def own_forwards(self) -> set[tuple[str, int]]:
         """The forwards of the configuration, which belong to no zone."""

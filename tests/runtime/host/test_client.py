@@ -24,6 +24,7 @@ from runtime.host.client.dial import ssh_argv
 from runtime.host.client.endpoint import BadHostAddress, Endpoint, endpoint_of
 from runtime.host.client.failures import ERROR_KEY
 from runtime.host.faults import CallTimeout, ConnectionLost, HostDown, RemoteFault
+from runtime.host.lab.errors import LabDown
 from runtime.host.serve.listener import Listener
 
 
@@ -157,7 +158,8 @@ def test_addresses_of_other_machines(address: str, scheme: str, host: str, port:
 
 @pytest.mark.parametrize(
     "address",
-    ["ssh://-oProxyCommand=x", "ssh://a@-b", "ssh://", "tls://me@web1", "tls://web1:0", "tls://web1:99999", "web1",
+    ["lab:", "lab:../x", "lab:-x", "lab:a b",
+     "ssh://-oProxyCommand=x", "ssh://a@-b", "ssh://", "tls://me@web1", "tls://web1:0", "tls://web1:99999", "web1",
      "unix:", "ssh:web1", "http://web1", "ssh://we b1", "ssh://web1/path"],
 )  # fmt: skip
 def test_an_address_nothing_leads_to_is_refused_with_the_forms_there_are(address: str) -> None:
@@ -176,6 +178,17 @@ def test_the_environment_names_the_host_and_a_control_domain_is_its_own(
     flag.write_text("control_d\n")
     monkeypatch.setattr("runtime.host.client.endpoint.CONTROL_DOMAIN_FLAG", flag)
     assert endpoint_of("").path == Path("/run/zonewright/zoned.sock")
+
+
+def test_labs_have_names(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
+    directory = tmp_path / "zonewright/lab/second"
+    directory.mkdir(parents=True)
+    (directory / "record.json").write_text('{"api_port": 4242}')
+    endpoint = endpoint_of("lab:second")
+    assert endpoint.port == 4242 and endpoint.credentials is not None and endpoint.credentials.directory == directory
+    with pytest.raises(LabDown):
+        endpoint_of("lab:third")
 
 
 def test_credentials_of_one_host_come_before_those_of_all(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

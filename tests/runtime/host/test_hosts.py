@@ -199,8 +199,8 @@ class FakeLab:
     def unforward(self, address: str, port: int) -> None:
         del self.ports[address, port]
 
-    def forwards(self) -> list[tuple[str, int]]:
-        return list(self.ports)
+    def forwards(self) -> dict[tuple[str, int], int]:
+        return dict(self.ports)
 
     def own_forwards(self) -> set[tuple[str, int]]:
         return {("127.0.0.1", 2222)}
@@ -240,9 +240,11 @@ def test_a_lab_keeps_what_zones_use_and_a_few_idle_disks(store: Store) -> None:
     host = LabHost(store, lab)
     blobs = [store.put(bytes([number])) for number in range(hosts.IDLE_DISKS + 3)]
     host.provide(FakeClient(), blobs, Progress())  # type: ignore[arg-type]
-    lab.ports = {("127.0.0.1", 8080): 1, ("127.0.0.1", 8081): 2, ("127.0.0.1", 2222): 22}
+    lab.ports = {("127.0.0.1", port): dom0_port for port, dom0_port in ((8080, 1), (8081, 2), (8082, 3), (2222, 22))}
     used = str(blobs[0].digest)
-    client: Any = FakeClient(blobs=[used], ports=[pb.PortRule(host_address="127.0.0.1", host_port=8080)])
+    rules = ((8080, 1), (8082, 4))  # the second was restarted, and is elsewhere since
+    ports = [pb.PortRule(host_address="127.0.0.1", host_port=port, port=dom0_port) for port, dom0_port in rules]
+    client: Any = FakeClient(blobs=[used], ports=ports)
     host.tidy(client)
     assert used in lab.plugged and len(lab.plugged) == hosts.IDLE_DISKS + 1
     assert set(lab.ports) == {("127.0.0.1", 8080), ("127.0.0.1", 2222)}

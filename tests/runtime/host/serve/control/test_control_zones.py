@@ -149,7 +149,7 @@ def test_without_a_name_one_is_made_up(ready: ControlServer) -> None:
 def test_without_a_platform_a_zone_needs_a_kernel(control: ControlServer) -> None:
     code, text = refusal(create_call(control), common.ZoneSpec(name="one"))
     assert code is grpc.StatusCode.FAILED_PRECONDITION
-    assert "zone host up" in text
+    assert "zone host platform" in text
 
 
 def create_call(server: ControlServer) -> Any:

@@ -19,7 +19,8 @@ NODE, DEVICE = "state", "disk-state"
 LOCKS_START, LOCKS_BYTES = 100, 200
 FLOCK = struct.Struct("@hhqqi4x")
 HINT = (
-    "another lab of this flavour runs from it: `zone host down` ends that, with the XDG_RUNTIME_DIR it was started with"
+    "another lab runs from it: `zone host down` ends that, with the XDG_RUNTIME_DIR it was started with; "
+    "`--host lab:NAME` is one with a state of its own"
 )
 
 

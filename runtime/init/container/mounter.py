@@ -238,12 +238,16 @@ class Mounter:
         posix.close(place)
 
     def _mask(self, path: str) -> None:
-        """/dev/null over a file, an empty read-only tmpfs over a directory."""
+        """/dev/null over a file, a read-only tmpfs over a directory: empty, or with copies of what it may tell."""
         place = self._existing(path)
         if place is None:
             return
         if self._is_directory(place):
-            tree = calls.new_mount("tmpfs", "masked", [("mode", "555")], _SAFE | abi.MOUNT_ATTR_RDONLY)
+            words = {name: text for name in mountspec.TOLD.get(path, ()) if (text := _word(place, name))}
+            tree = calls.new_mount("tmpfs", "masked", [("mode", "555")], _SAFE)
+            for name, text in words.items():
+                _write_word(tree, name, text)
+            calls.change_mount(tree, set_=abi.MOUNT_ATTR_RDONLY)
         else:
             null = kernel.open_in(self._root, "dev/null", _PLACE)
             status = posix.fstat(null)
@@ -332,3 +336,24 @@ def _parts(path: str) -> list[str]:
 def _int(value: object) -> int:
     assert isinstance(value, int)
     return value
+
+
+def _word(directory: int, name: str) -> bytes:
+    """A short file of a directory, b"" where it is not there."""
+    try:
+        fd = posix.open(name, posix.O_RDONLY | posix.O_NOFOLLOW | posix.O_CLOEXEC, dir_fd=directory)
+    except OSError:
+        return b""
+    try:
+        return posix.read(fd, 256)
+    finally:
+        posix.close(fd)
+
+
+def _write_word(directory: int, name: str, text: bytes) -> None:
+    flags = posix.O_WRONLY | posix.O_CREAT | posix.O_EXCL | posix.O_CLOEXEC
+    fd = posix.open(name, flags, 0o444, dir_fd=directory)
+    try:
+        posix.write(fd, text)
+    finally:
+        posix.close(fd)

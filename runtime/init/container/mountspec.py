@@ -69,6 +69,8 @@ MASKED = (
 READONLY = ("/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger")
 # The way to the hypervisor is closed to every container, whatever its spec says.
 ALWAYS_MASKED = ("/proc/xen", "/sys/hypervisor", "/sys/bus/xen", "/sys/bus/xen-backend")
+# What a masked directory still tells, as copies: a workload may know that it runs on Xen, and in which domain.
+TOLD = {"/sys/hypervisor": ("type", "uuid")}
 CLOSED = ("/dev/xen", "/proc/xen", "/sys/hypervisor", "/dev/hvc0", "/dev/hvc1", "/dev/console", "/dev/kmsg")
 # Kinds that show the namespaces of whoever mounts them; the others can be made before the container's are entered.
 _OF_NAMESPACES = {"proc": "pid", "mqueue": "ipc", "cgroup2": "cgroup", "sysfs": "net"}

@@ -124,6 +124,7 @@ def start(
     progress: Progress,
 ) -> Booted:
     """Boot a checked bundle on a host that is up. A boot that fails while it is waited for leaves no zone that runs."""
+    _let_end(client, bundle.name)
     with contextlib.ExitStack() as held:
         held.enter_context(host.exclusive())  # until zoned knows what the zone uses, nobody may tidy that away
         host.tidy(client)
@@ -136,6 +137,16 @@ def start(
         with timeline.step("first answer"):
             urls = [_url(rule) for rule in zone.ports]
     return Booted(zone, urls, timeline.steps)
+
+
+def _let_end(client: HostClient, name: str) -> None:
+    """A zone of this name that is on its way out gives back its name and its ports first."""
+    from runtime.host.api import host_pb2 as messages
+
+    zones = client.call(client.host.ListZones, messages.ListZonesRequest(all=True)).zones
+    if any(zone.name == name and zone.state == "stopping" for zone in zones):
+        with contextlib.suppress(RemoteFault):  # it is gone altogether
+            client.call(client.host.WaitZone, messages.WaitZoneRequest(zone=name), timeout_s=STOP_MARGIN_S)
 
 
 def boot_request(descriptor: Descriptor, bundle: Bundle, ports: list[PortRule], wishes: Wishes) -> BootZoneRequest:

@@ -72,7 +72,7 @@ def test_zone_boot_typed_in_dom0_boots_from_its_own_store(lab, dom0_store):
     )
     assert code == 0 and "Served by nginx in zone nginx" in page
     (listed,) = json.loads(zone(lab, "ps --format json"))
-    assert listed["name"] == "nginx" and listed["state"] == "running"
+    assert listed["name"] == "nginx" and listed["state"] == "ready"
     assert "zone nginx is stopped: exit code 0" in zone(lab, "stop nginx")
     assert lab.shell("losetup -a; ls /run/netns")[1] == "", "its loop device and its namespace are gone"
 

@@ -254,7 +254,7 @@ def test_an_interrupt_while_starting_leaves_no_qemu(own: Lab, monkeypatch: pytes
     def interrupted(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(own, "_await_zoned", interrupted)
+    monkeypatch.setattr(own, "_await_dom0", interrupted)
     with pytest.raises(KeyboardInterrupt):
         own.up()
     assert process.marked(own.state.mark) == []

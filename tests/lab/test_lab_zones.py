@@ -52,7 +52,7 @@ def test_stop_ends_the_zone_and_its_port_and_leaves_the_lab_up(host, make):
 def test_booting_a_zone_that_runs_is_refused(host, make):
     name = make("twice", "/bin/sleep", "1000")
     boot(host, name)
-    with pytest.raises(RuntimeFault, match="zone twice: it runs already"):
+    with pytest.raises(RuntimeFault, match="zone twice: expected a name that no zone has, got one that is ready"):
         boot(host, name)
     assert zone_of(host, name).state == "ready"
 
@@ -62,7 +62,7 @@ def test_booting_a_zone_that_runs_is_refused(host, make):
     [
         (("/no/such/command",), "/no/such/command"),
         (("/bin/sh", "-c", "echo the last words; exit 3"), "exit code 3"),
-        (("/bin/sh", "-c", "kill -9 $$"), "SIGKILL"),
+        (("/bin/sh", "-c", "sh -c 'kill -9 $$'; exit $?"), "exit code 137"),
         (("/etc/passwd",), "/etc/passwd"),
     ],
     ids=["missing", "exits", "killed", "not executable"],
@@ -189,8 +189,23 @@ def test_guest_with_four_vcpus_brings_them_all_up(host, make):
     assert wait_for(lambda: log_with(host, name, "0-3"), "vCPUs")
 
 
-def test_zone_killed_from_outside_is_seen_and_cleared(host, make):
-    name = make("crash", "/bin/sh", "-c", "sleep 1; echo c >/proc/sysrq-trigger; sleep 1000")
-    boot(host, name)
+def test_kernel_that_panics_is_told_as_a_crash_with_what_it_said(host, make, nginx):
+    name = make("crash", cmdline=f"{nginx.cmdline} rdinit=/none")
+    with pytest.raises(RuntimeFault, match="zone crash") as caught:
+        boot(host, name)
+    assert "Kernel panic" in str(caught.value)
+    assert zone_of(host, name).exit.crashed
+
+
+DESTROY = (
+    "cd /opt/zonewright; python3 -c 'from runtime.boot.doors import open_doors; open_doors().destroy_domain({domid})'"
+)
+
+
+def test_zone_killed_from_outside_is_seen_and_cleared(host, make, lab):
+    name = make("killed", "/bin/sleep", "1000")
+    zone = boot(host, name).zone
+    assert lab.shell(f"cd /opt/zonewright; {DESTROY.format(domid=zone.domid)}")[0] == 0
     wait_for(lambda: zone_of(host, name).state in ("exited", "failed"), "death")
     assert zone_of(host, name).exit.crashed
+    assert live(host) == []

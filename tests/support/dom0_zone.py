@@ -247,16 +247,18 @@ def elastic(host: Host) -> None:
     with host.zone(memory_mib=160, memory_max_mib=416, vcpus=1, vcpus_max=3) as zone:
         wait_for(zone.state, "word of the guest")
         first, taken = zone.resources(), free - (host.hypervisor.free_pages() >> 8)
-        say(step="booted", guest=zone.state(), xen=dataclasses.asdict(first), taken_mib=taken)
+        booted = zone.state()
+        say(step="booted", guest=booted, xen=dataclasses.asdict(first), taken_mib=taken)
         assert first.memory_now_mib <= 162 and taken < 180, "the maximum is a map only"
         for target in (416, 120, 160):
             started = time.monotonic()
             resize.set_memory(host.hypervisor, host.xenstore, zone.domain.domid, zone.domain.uuid, target)
             wait_for(lambda: zone.resources().settled, f"{target} MiB: {zone.resources()}")
             took = round(time.monotonic() - started, 2)
-            total = zone.state()["total_mib"]
-            said = wait_for(lambda total=total: zone.state(), "word of the guest")
-            say(step=target, took_s=took, guest=said, xen=dataclasses.asdict(zone.resources()))
+            # What the guest says is as old as its last look.
+            wanted = booted["total_mib"] + target - 160
+            wait_for(lambda wanted=wanted: abs(zone.state()["total_mib"] - wanted) < 30, f"about {wanted} MiB in it")
+            say(step=target, took_s=took, guest=zone.state(), xen=dataclasses.asdict(zone.resources()))
         for refused in (417, 0):
             try:
                 resize.set_memory(host.hypervisor, host.xenstore, zone.domain.domid, zone.domain.uuid, refused)

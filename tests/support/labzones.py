@@ -53,9 +53,9 @@ def host_status(host: LabHost) -> pb.HostStatus:
         return client.call(client.host.GetStatus, pb.GetStatusRequest())
 
 
-def log_with(host: LabHost, name: str, needle: str) -> str:
-    """What the workload printed so far, or nothing while the needle is not in it."""
+def log_with(host: LabHost, name: str, needle: str, *, console: bool = False) -> str:
+    """What the workload (or the zone's kernel) printed so far, or nothing while the needle is not in it."""
     with host.connect() as client:
-        entries = client.stream(client.host.ReadLogs, pb.ReadLogsRequest(zone=name, tail=-1))
+        entries = client.stream(client.host.ReadLogs, pb.ReadLogsRequest(zone=name, tail=-1, console=console))
         text = b"".join(entry.data for entry in entries).decode().replace("\r\n", "\n")
     return text if needle in text else ""

@@ -6,7 +6,7 @@ import asyncio
 import uuid as uuids
 
 from runtime.errors import RuntimeFault
-from runtime.host.daemon import bringup, ending, life, names, policy, spec
+from runtime.host.daemon import bringup, ending, life, logreader, names, policy, spec
 from runtime.host.daemon.agent import MAIN
 from runtime.host.daemon.core import Core
 from runtime.host.daemon.errors import (
@@ -23,7 +23,7 @@ from runtime.host.daemon.errors import (
 )
 from runtime.host.daemon.model import BootRequest, Emit, State, ZoneInfo
 from runtime.host.daemon.signals import first, until
-from runtime.host.daemon.zone import StopOrder, Zone, info
+from runtime.host.daemon.zone import Run, StopOrder, Zone, info
 
 PORT_POLL_S = 0.05
 LONGEST_PORT_POLL_S = 0.5
@@ -111,7 +111,7 @@ def _check_reservation(core: Core, request: BootRequest) -> None:
 async def _booted(core: Core, zone: Zone, request: BootRequest) -> None:
     await until(zone.changes, lambda: _up(zone) or _given_up(zone), core.clock)
     if not _up(zone):
-        raise failure(zone, "ended before it ran")
+        raise await failure(core, zone, "ended before it ran")
     if request.until_ready or request.until_ports_answer:
         await _until_ready(core, zone, None, patient=False)
     if request.until_ports_answer:
@@ -135,8 +135,8 @@ def _given_up(zone: Zone) -> bool:
     return not zone.state.live or zone.state is State.RESTARTING or zone.removed
 
 
-def failure(zone: Zone, what: str) -> RuntimeFault:
-    """The error for a zone that did not do what was asked: its own, or how it ended with its last console lines."""
+async def failure(core: Core, zone: Zone, what: str) -> RuntimeFault:
+    """The error for a zone that did not do what was asked: its own, or how it ended with the last it said."""
     if isinstance(zone.failure, RuntimeFault):
         return zone.failure
     if zone.failure is not None:
@@ -145,9 +145,17 @@ def failure(zone: Zone, what: str) -> RuntimeFault:
         return BootCancelled(f"zone {zone.name}", got=zone.exit.text)
     how = f", {zone.exit.text}" if zone.exit else ""
     run = zone.run or zone.last
-    lines = zone.console_tail or (ending.tail_of(run.console) if run else ())
-    hint = "its last console lines:\n  " + "\n  ".join(lines) if lines else ""
+    said = b"" if run is None else await _last_output(core, zone, run)
+    console = list(zone.console_tail) or (await core.thread(ending.tail_of, run.console) if run else [])
+    tails = (("its last lines", ending.readable(said)), ("its last console lines", console))
+    hint = "\n".join(f"{title}:\n  " + "\n  ".join(lines) for title, lines in tails if lines)
     return ZoneFailed(f"zone {zone.name}", got=what + how, hint=hint)
+
+
+async def _last_output(core: Core, zone: Zone, run: Run) -> bytes:
+    """The end of what a run's workload printed."""
+    entries = logreader.read_log(core.logs_of(zone), tail=ending.CONSOLE_TAIL_LINES, run=run.uuid)
+    return b"".join([entry.data async for entry in entries])
 
 
 async def _unmade(core: Core, zone: Zone, *, forget: bool) -> None:
@@ -218,7 +226,7 @@ async def restart(core: Core, zone: Zone, timeout_s: float | None) -> ZoneInfo:
     life.start(core, zone)
     await until(zone.changes, lambda: _up(zone) or _given_up(zone), core.clock)
     if not _up(zone):
-        raise failure(zone, "ended before it ran")
+        raise await failure(core, zone, "ended before it ran")
     return info(zone)
 
 
@@ -244,7 +252,7 @@ async def wait(core: Core, zone: Zone, what: str, timeout_s: float) -> ZoneInfo:
     elif what == "running":
         await _in_time(core, zone, lambda: _up(zone) or not zone.state.live, "come to run", deadline_s)
         if not _up(zone):
-            raise failure(zone, "ended before it ran")
+            raise await failure(core, zone, "ended before it ran")
     elif what == "ready":
         await _until_ready(core, zone, deadline_s)
     elif what == "ports":
@@ -272,7 +280,7 @@ async def _until_ready(core: Core, zone: Zone, timeout_s: float | None, *, patie
 
     await _in_time(core, zone, decided, "started its workload", timeout_s)
     if not ran():
-        raise failure(zone, "ended before its workload ran")
+        raise await failure(core, zone, "ended before its workload ran")
 
 
 async def _until_ports(core: Core, zone: Zone, timeout_s: float | None) -> None:
@@ -283,7 +291,7 @@ async def _until_ports(core: Core, zone: Zone, timeout_s: float | None) -> None:
         while True:
             run = zone.run
             if run is None or run.network is None or run.reason or not zone.state.live:
-                raise failure(zone, f"ended before port {rule.zone_port} answered")
+                raise await failure(core, zone, f"ended before port {rule.zone_port} answered")
             count = zone.changes.count
             if await core.thread(run.network.answers, rule.zone_port):
                 break

@@ -137,11 +137,16 @@ async def forget(core: Core, zone: Zone, why: str = "") -> None:
 
 
 def tail_of(console: Path) -> list[str]:
-    """The last lines of a console file, control characters escaped: a zone decides what stands there."""
+    """The last lines of a console file."""
     try:
         data = console.read_bytes()[-_CONSOLE_TAIL_BYTES:]
     except OSError:
         return []
+    return readable(data)
+
+
+def readable(data: bytes) -> list[str]:
+    """The last lines of what a zone said, control characters escaped."""
     text = data.decode("utf-8", "replace").replace("\r\n", "\n").replace("\r", "\n")
     clean = ["".join(c if c.isprintable() or c == "\t" else repr(c)[1:-1] for c in line) for line in text.split("\n")]
     return [line for line in clean if line.strip()][-CONSOLE_TAIL_LINES:]

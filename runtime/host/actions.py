@@ -145,7 +145,7 @@ def _let_end(client: HostClient, name: str) -> None:
 
     zones = client.call(client.host.ListZones, messages.ListZonesRequest(all=True)).zones
     if any(zone.name == name and zone.state == "stopping" for zone in zones):
-        with contextlib.suppress(RemoteFault):  # it is gone altogether
+        with contextlib.suppress(RuntimeFault):  # it is gone altogether
             client.call(client.host.WaitZone, messages.WaitZoneRequest(zone=name), timeout_s=STOP_MARGIN_S)
 
 

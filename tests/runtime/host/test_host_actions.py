@@ -90,7 +90,7 @@ def host(store: Store, zoned: FakeZoned) -> RecordingHost:
 def test_boot_checks_then_brings_up_then_builds_then_opens_ports(host, store) -> None:
     booted = actions.boot(host, store, "web", progress=Progress())
     sent = ["FindBlobs", "PutBlob", "PutBlob", "PutBlob"]
-    assert host.asked == ["up", "tidy", "provide", *sent, "listen_for", "BootZone", "expose"]
+    assert host.asked == ["up", "ListZones", "tidy", "provide", *sent, "listen_for", "BootZone", "expose"]
     assert [name for name, *_ in booted.steps] == [
         "check artifacts",
         "host up",

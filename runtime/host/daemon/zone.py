@@ -170,7 +170,7 @@ def info(zone: Zone, **seen: Any) -> ZoneInfo:
         state=zone.state,
         domain_uuid=alive.uuid if alive else "",
         domid=alive.domain.domid if alive and alive.domain else 0,
-        image=bundle.annotations.get("org.opencontainers.image.ref.name", str(bundle.rootfs.digest)),
+        image=bundle.image or str(bundle.rootfs.digest),
         kernel=bundle.kernel_release,
         manifest=zone.request.manifest,
         memory_mib=resources.memory_mib,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import select
 import subprocess
 import sys
 from typing import Any
@@ -12,7 +13,8 @@ from typing import Any
 from pipeline.recipe import PROJECT
 from support.terminals import Terminal
 
-TIMEOUT_S = 180.0
+TIMEOUT_S = 120.0
+READ_TIMEOUT_S = 60.0
 
 
 class ZoneCommand:
@@ -63,6 +65,7 @@ def read_until(process: subprocess.Popen[bytes], text: bytes) -> bytes:
     assert process.stdout is not None
     seen = b""
     while text not in seen:
+        assert select.select([process.stdout], [], [], READ_TIMEOUT_S)[0], seen
         data = os.read(process.stdout.fileno(), 4096)
         assert data, (seen, process.stderr.read() if process.stderr else b"")
         seen += data

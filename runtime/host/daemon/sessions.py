@@ -102,12 +102,12 @@ class StreamSession(Session):
         await self._stream.event({"signal": number})
 
     async def outputs(self) -> AsyncIterator[Output]:
-        async for kind, fd, data in self._stream:
-            if kind == frames.DATA and isinstance(data, bytes):
-                yield Output(_NAMES.get(fd, "stdout"), data)  # credit is given when the reader comes for more
-            elif kind == frames.EVENT and isinstance(data, dict) and "started" in data:
-                yield Output("started")
         try:
+            async for kind, fd, data in self._stream:
+                if kind == frames.DATA and isinstance(data, bytes):
+                    yield Output(_NAMES.get(fd, "stdout"), data)  # credit is given when the reader comes for more
+                elif kind == frames.EVENT and isinstance(data, dict) and "started" in data:
+                    yield Output("started")
             result = await self._stream.result()
         except RuntimeFault as fault:
             # A command that is not there, or cannot be run, has an exit code, as in a shell.

@@ -82,6 +82,21 @@ def test_exec_as_another_user_leaves_its_home_to_the_agent(host: Host, user: str
     run(work())
 
 
+@pytest.mark.parametrize("code", [126, 127])
+def test_command_that_cannot_be_run_has_a_shells_exit_code(host: Host, code: int) -> None:
+    async def work() -> None:
+        manager = await booted(host)
+        session = await manager.exec(ProcessStart("web", argv=("x",)))
+        refusal = AgentFault("zone web", got="command 'x' was not found")
+        refusal.reason = f"command-{code}"
+        stream_of(host, "exec").conclude(refusal)
+        (output,) = [output async for output in session.outputs()]
+        assert output.exit is not None and (output.exit.code, output.exit.text) == (code, "command 'x' was not found")
+        await host.stop(end_zones=True)
+
+    run(work())
+
+
 def test_leaving_an_exec_ends_it_and_leaving_a_detached_one_does_not(host: Host) -> None:
     async def work() -> None:
         manager = await booted(host)

@@ -159,12 +159,15 @@ async def _last_output(core: Core, zone: Zone, run: Run) -> bytes:
 
 
 async def _unmade(core: Core, zone: Zone, *, forget: bool) -> None:
-    """End a zone whose boot came to nothing, and that nobody wants to come again."""
+    """End a zone whose boot came to nothing, and that nobody wants to come again.
+
+    All of it in a task of its own: a client that goes cancels a call twice, with its stream and with its connection.
+    """
+    await bringup.settled([asyncio.create_task(_end_for_good(core, zone, forget=forget))])
+
+
+async def _end_for_good(core: Core, zone: Zone, *, forget: bool) -> None:
     await order_stop(core, zone, 0.0)
-    await bringup.settled([asyncio.ensure_future(_until_over(core, zone, forget=forget))])
-
-
-async def _until_over(core: Core, zone: Zone, *, forget: bool) -> None:
     await until(zone.changes, lambda: not zone.state.live, core.clock)
     if forget and not zone.removed:
         await ending.forget(core, zone)

@@ -244,6 +244,26 @@ def test_boot_that_is_called_off_while_it_builds_leaves_nothing(host: Host, forg
     run(work())
 
 
+def test_boot_that_is_cancelled_twice_ends_its_zone_all_the_same(host: Host) -> None:
+    """As by a client that goes: its stream is reset first, then its connection is lost."""
+
+    async def work() -> None:
+        host.build_gate = threading.Event()
+        manager = await host.start()
+        boot = asyncio.create_task(manager.boot(host.request()))
+        await asyncio.to_thread(host.building.acquire, True, 20)
+        for _ in range(3):
+            boot.cancel()
+            await asyncio.sleep(0)
+        host.build_gate.set()
+        with pytest.raises(asyncio.CancelledError):
+            await boot
+        assert host.leftovers() == [] and manager.list_zones() == []
+        await host.stop()
+
+    run(work())
+
+
 def test_failed_network_takes_the_domain_down_and_says_why(host: Host) -> None:
     async def work() -> None:
         manager = await host.start()

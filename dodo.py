@@ -253,6 +253,17 @@ def task_faults():
     return {"actions": [(task.run_checks, [[], sweep])], "pos_arg": "arguments", "uptodate": [False]}
 
 
+def task_soak():
+    """long runs on the lab that ./doit test leaves out: ./doit soak [ARGUMENTS for pytest]"""
+    long = [PYTHON, "-m", "pytest", "-m", "soak", "tests/lab"]
+    return {
+        "actions": [(task.run_checks, [[], long])],
+        "pos_arg": "arguments",
+        "task_dep": ["bundle:nginx", "os:debian12"] if "nginx" in ZONES else [],
+        "uptodate": [False],
+    }
+
+
 def task_bench():
     """measure and compare with the goals: ./doit bench [boot|pipeline|fresh|command]; each bench makes what it needs"""
     return {

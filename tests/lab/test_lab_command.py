@@ -103,7 +103,7 @@ def test_zone_that_was_run_is_listed_inspected_and_serves(zone: ZoneCommand, web
     assert "Served by nginx in zone web" in page(port)
     head, row = zone("ps").splitlines()
     assert head.split()[:3] == ["NAME", "IMAGE", "STATE"]
-    assert row.startswith("web") and IMAGE in row and f"127.0.0.1:{port}->80/tcp" in row and "128/224" in row
+    assert row.startswith("web") and IMAGE in row and f"{port}->80" in row and "128/224" in row
     assert zone("ps", "-q", "--filter", "label=tier=front") == "web\n"
     assert zone("ps", "-q", "--filter", "label=tier=back") == ""
     listed = zone.json("ps")[0]

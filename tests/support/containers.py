@@ -178,10 +178,11 @@ class Live:
         os.close(self._reader)
 
 
-def drain(fd: int) -> str:
+def drain(fd: int, timeout_s: float = 120.0) -> str:
     """What comes until the end; a terminal's end is EIO."""
     said = b""
     while True:
+        assert select.select([fd], [], [], timeout_s)[0], f"no end came; so far {said!r}"
         try:
             chunk = os.read(fd, 65536)
         except OSError:

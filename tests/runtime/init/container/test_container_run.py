@@ -389,7 +389,9 @@ def test_a_terminal_of_its_own():
         said = box.line() + box.line() + box.line() + box.line()
         assert said == "\r\n/dev/pts/0\r\n88:0 9\r\nto\r\n"
         box.container.resize(30, 100)
-        os.write(box.started.terminal, b"\x03")  # Ctrl-C: the terminal is the controlling one
+        os.write(box.started.terminal, b"here\n")
+        assert box.line() + box.line() == "here\r\nhere\r\n"  # the terminal's echo, and cat: pid 1 would ignore ...
+        os.write(box.started.terminal, b"\x03")  # ... Ctrl-C: the terminal is the controlling one
         assert box.wait()[1]["signal" if "signal" in box.container.exit else "code"] in (2, 130)
 
 

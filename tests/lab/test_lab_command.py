@@ -278,6 +278,7 @@ def test_ports_come_and_go_while_it_runs_and_outlive_a_restart(zone: ZoneCommand
 # -- run, attach -------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.soak
 def test_run_in_a_pipe_is_byte_exact_and_leaves_nothing(zone: ZoneCommand) -> None:
     data = b"hello\n" + MEBIBYTE
     assert zone.bytes("run", "-i", "--rm", "--name", "pipe", *SMALL, IMAGE, "cat", input=data) == data
@@ -325,7 +326,7 @@ def test_kill_stop_wait_restart_and_rm(zone: ZoneCommand) -> None:
     assert zone("stop", "-t", "30", "life") == "zone life is stopped: exit code 6\n"
     assert waiting.communicate(timeout=60)[0] == b"6\n" and waiting.returncode == 6
     assert zone("ps", "-q", "--filter", "name=life") == ""
-    assert "exited (exit code 6)" in zone("ps", "-a")
+    assert "exited (6)" in zone("ps", "-a")
     zone("restart", "life")
     zone("wait", "--until", "ready", "life")
     zone("rm", "life", code=1)
@@ -346,6 +347,7 @@ def test_stop_kills_what_ignores_it_and_rm_ends_what_runs(zone: ZoneCommand) -> 
     assert "deaf" not in zone("ps", "-aq").split()
 
 
+@pytest.mark.soak
 def test_restarts_are_counted_told_and_can_be_followed_from_a_token(zone: ZoneCommand) -> None:
     policy = ("--restart", "on-failure:2")
     zone("run", "-d", "--name", "flaky", *policy, *SMALL, IMAGE, "sh", "-c", "echo again; exit 4")
@@ -367,6 +369,7 @@ def events(zone: ZoneCommand, *words: str) -> list[Any]:
     return [json.loads(line) for line in zone("events", *words, "--format", "json").splitlines()]
 
 
+@pytest.mark.soak
 def test_workload_that_took_all_memory_is_told_from_one_that_was_killed(zone: ZoneCommand) -> None:
     zone("run", "-d", "--name", "hungry", *SMALL, IMAGE, "tail", "/dev/zero")
     zone("wait", "hungry", code=137)
@@ -375,6 +378,7 @@ def test_workload_that_took_all_memory_is_told_from_one_that_was_killed(zone: Zo
     assert "zone.oom" in [one["kind"] for one in events(zone, "--since", "start", "hungry")]
 
 
+@pytest.mark.soak
 def test_kernel_that_crashed_is_told_from_all_that(zone: ZoneCommand, idle: str) -> None:
     zone.start("exec", idle, *in_zone("sh", "-c", "echo c >/proc/sysrq-trigger"))
     zone("wait", idle, code=255)
@@ -386,6 +390,7 @@ def test_kernel_that_crashed_is_told_from_all_that(zone: ZoneCommand, idle: str)
 # -- many, and hostile -------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.soak
 def test_zone_that_floods_its_console_and_its_channel_harms_nobody_else(zone: ZoneCommand, web: str, idle: str) -> None:
     for device, blocks in (("hvc0", 2048), ("hvc1", 1024)):
         write = ("if=/dev/urandom", f"of=/dev/{device}", "bs=4096", f"count={blocks}")
@@ -396,6 +401,7 @@ def test_zone_that_floods_its_console_and_its_channel_harms_nobody_else(zone: Zo
     assert zone.json("host", "status")["up"] is True
 
 
+@pytest.mark.soak
 def test_of_twenty_zones_at_once_those_that_fit_boot_and_none_of_the_others_is_begun(zone: ZoneCommand) -> None:
     remove_all(zone)
     names = [f"many{number}" for number in range(20)]
@@ -420,6 +426,7 @@ def test_of_twenty_zones_at_once_those_that_fit_boot_and_none_of_the_others_is_b
 # -- over the host's end -----------------------------------------------------------------------------------------------
 
 
+@pytest.mark.soak
 def test_zones_come_back_with_the_host_if_their_restart_policy_says_so(own: Lab) -> None:
     own.up()
     zone, port = ZoneCommand(f"lab:{own.state.directory.name}"), free_port()

@@ -27,6 +27,7 @@ from runtime.host.daemon.zone import Run, StopOrder, Zone, info
 
 PORT_POLL_S = 0.05
 LONGEST_PORT_POLL_S = 0.5
+END_PATIENCE_S = 10.0  # for a run that has ended to be known with how it did
 
 
 def check_request(request: BootRequest) -> None:
@@ -294,6 +295,7 @@ async def _until_ports(core: Core, zone: Zone, timeout_s: float | None) -> None:
         while True:
             run = zone.run
             if run is None or run.network is None or run.reason or not zone.state.live:
+                await until(zone.changes, lambda: zone.run is None or not zone.run.reason, core.clock, END_PATIENCE_S)
                 raise await failure(core, zone, f"ended before port {rule.zone_port} answered")
             count = zone.changes.count
             if await core.thread(run.network.answers, rule.zone_port):

@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
 
+from runtime.errors import RuntimeFault
 from runtime.host.daemon import policy
 from runtime.host.daemon.admission import OVERHEAD_KIB
 from runtime.host.daemon.core import Core
 from runtime.host.daemon.errors import BadRequest, WrongState
 from runtime.host.daemon.model import PortRule, State, Update, ZoneInfo
-from runtime.host.daemon.zone import Zone, info
+from runtime.host.daemon.zone import Run, Zone, info
+
+log = logging.getLogger(__name__)
+
+CPUS_TIMEOUT_S = 30.0
 
 
 async def update(core: Core, zone: Zone, change: Update) -> ZoneInfo:
@@ -43,6 +49,7 @@ async def update(core: Core, zone: Zone, change: Update) -> ZoneInfo:
                 await core.thread(core.edge.set_memory, run.domain, memory_mib)
             if vcpus != resources.vcpus:
                 await core.thread(core.edge.set_vcpus, run.domain, vcpus)
+                await _use_vcpus(zone, run, vcpus)
         except BaseException:
             await core.thread(_drop_ports, zone, added)
             raise
@@ -69,6 +76,16 @@ async def update(core: Core, zone: Zone, change: Update) -> ZoneInfo:
     )
     await core.save(zone, "zone.updated", request=True)
     return info(zone)
+
+
+async def _use_vcpus(zone: Zone, run: Run, vcpus: int) -> None:
+    """Xen makes vCPUs present in the guest; to use them is for its agent. One that does not answer costs only that."""
+    if run.link is None:
+        return
+    try:
+        await run.link.call("cpus", {"online": vcpus}, CPUS_TIMEOUT_S)
+    except RuntimeFault as fault:
+        log.warning("zone %s, vcpus: %s", zone.name, fault)
 
 
 def _add_ports(core: Core, zone: Zone, rules: tuple[PortRule, ...]) -> tuple[PortRule, ...]:

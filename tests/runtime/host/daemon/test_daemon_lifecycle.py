@@ -365,9 +365,12 @@ def test_update_of_memory_vcpus_policy_and_ports(host: Host) -> None:
     async def work() -> None:
         manager = await host.start()
         await manager.boot(host.request(memory_mib=48, memory_max_mib=96, vcpus_max=2))
+        asked: list[object] = []
+        host.guest().answers["cpus"] = lambda params: {"n": asked.append(params["online"])}
         change = Update(memory_mib=64, vcpus=2, restart=RestartPolicy("always"), add_ports=(PortRule(80),))
         zone = await manager.update("web", change)
         assert (zone.memory_mib, zone.vcpus, zone.restart.name, len(zone.ports)) == (64, 2, "always", 1)
+        assert asked == [2], "the guest's own part, without which a vCPU is only there"
         home = f"/local/domain/{zone.domid}"
         assert host.xenstored.value(f"{home}/memory/target") == str(64 << 10)
         assert host.xenstored.value(f"{home}/cpu/1/availability") == "online"

@@ -69,6 +69,6 @@ def test_published_bundle_boots_on_a_host_whose_store_was_empty(host, lab, make,
     other = LabHost(second, Lab(lab.config, second, directory=lab.state.directory))
     actions.boot_bundle(other, second, found, bundle, wait=True, progress=Progress())
     assert "xen" in get(f"http://127.0.0.1:{port}/")
-    assert set(zone_of(host, name)["blobs"]) == {str(part.digest) for part in manifest.parts(bundle)}
+    assert set(zone_of(host, name).blobs) == {str(part.digest) for part in manifest.parts(bundle)}
     for part in manifest.parts(bundle):
         assert not other.lab.is_stale(part)  # QEMU has the second store's file open, not the first's

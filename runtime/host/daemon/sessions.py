@@ -14,13 +14,14 @@ from runtime.host.daemon.agent import MAIN, AgentLink
 from runtime.host.daemon.core import Core
 from runtime.host.daemon.errors import NoAgent, WrongState
 from runtime.host.daemon.model import ExitStatus, LogEntry, Output, ProcessStart, TerminalSize
-from runtime.host.daemon.signals import Changes, first
+from runtime.host.daemon.signals import Changes, first, until
 from runtime.host.daemon.zone import Zone
 from runtime.init.channel import frames
 
 STDIN, STDOUT, STDERR = 0, 1, 2
 COPY_BYTES = 32 << 10
 CALL_TIMEOUT_S = 10.0
+CONNECT_TIMEOUT_S = 30.0
 _NAMES = {STDOUT: "stdout", STDERR: "stderr"}
 
 
@@ -145,12 +146,16 @@ class AttachSession(Session):
         entries: AsyncIterator[LogEntry],
         exit: Callable[[], ExitStatus | None],
         left: Callable[[], None] = lambda: None,
+        running: Callable[[], Awaitable[object]] | None = None,
     ) -> None:
         self._zone, self._container, self._entries, self._exit, self._left = zone, container, entries, exit, left
+        self._running = running  # waits for a workload that is still to start: its input is not to be lost
         self._stdin: Stream | None = None
 
     async def _input(self) -> Stream:
         if self._stdin is None:
+            if self._running is not None:
+                await self._running()
             self._stdin = await link_of(self._zone).open("stdin", {"id": self._container})
         return self._stdin
 
@@ -206,7 +211,18 @@ async def attach_main(core: Core, zone: Zone, start: ProcessStart) -> Session:
 
     zone.awaited = False
     zone.attached += 1
-    session = AttachSession(zone, MAIN, entries, lambda: zone.exit, left)
+
+    def settled() -> bool:
+        return not zone.state.live or (zone.run is not None and zone.run.ready)
+
+    async def running() -> None:
+        await until(zone.changes, settled, core.clock)
+        if zone.run is not None and zone.run.link is not None:
+            with contextlib.suppress(TimeoutError):  # to open the stream then says what is wrong
+                async with asyncio.timeout(CONNECT_TIMEOUT_S):
+                    await zone.run.link.connected.wait()
+
+    session = AttachSession(zone, MAIN, entries, lambda: zone.exit, left, running)
     if start.size is not None and zone.bundle.process.tty:
         try:
             with contextlib.suppress(RuntimeFault):  # its terminal may not be there yet

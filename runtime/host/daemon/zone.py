@@ -160,6 +160,11 @@ def of_row(kept: ZoneRow) -> Zone:
     )
 
 
+def _shown(zone: Zone) -> State:
+    """A zone that was told to end is stopping, whatever it is still in the midst of."""
+    return State.STOPPING if zone.stop is not None and zone.state.live else zone.state
+
+
 def info(zone: Zone, **seen: Any) -> ZoneInfo:
     """What others are told. seen: what was just asked of the guest, memory_seen_mib and vcpus_seen."""
     bundle, run = zone.bundle, zone.run or zone.last
@@ -169,7 +174,7 @@ def info(zone: Zone, **seen: Any) -> ZoneInfo:
     return ZoneInfo(
         id=zone.id,
         name=zone.name,
-        state=zone.state,
+        state=_shown(zone),
         domain_uuid=alive.uuid if alive else "",
         domid=alive.domain.domid if alive and alive.domain else 0,
         image=bundle.image or str(bundle.rootfs.digest),

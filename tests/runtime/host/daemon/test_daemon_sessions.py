@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -338,6 +339,25 @@ def test_zone_without_a_process_idles_and_execs_go_to_the_zone_itself(host: Host
         session = await manager.exec(ProcessStart("web", argv=("true",)))
         assert "container" not in stream_of(host, "exec").params
         await session.close()
+        await host.stop(end_zones=True)
+
+    run(work())
+
+
+def test_input_that_comes_before_the_workload_waits_for_it(host: Host) -> None:
+    async def work() -> None:
+        host.build_gate = threading.Event()
+        manager = await host.start()
+        boot = asyncio.create_task(manager.boot(host.request()))
+        await asyncio.to_thread(host.building.acquire, True, 20)
+        async with await manager.attach(ProcessStart("web", stdin=True)) as session:
+            feed = asyncio.create_task(session.write_stdin(b"early"))
+            await asyncio.sleep(0)
+            assert not feed.done()
+            host.build_gate.set()
+            await boot
+            await feed
+            assert stream_of(host, "stdin").written == [b"early"]
         await host.stop(end_zones=True)
 
     run(work())

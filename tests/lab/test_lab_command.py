@@ -278,7 +278,6 @@ def test_ports_come_and_go_while_it_runs_and_outlive_a_restart(zone: ZoneCommand
 # -- run, attach -------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.soak
 def test_run_in_a_pipe_is_byte_exact_and_leaves_nothing(zone: ZoneCommand) -> None:
     data = b"hello\n" + MEBIBYTE
     assert zone.bytes("run", "-i", "--rm", "--name", "pipe", *SMALL, IMAGE, "cat", input=data) == data
@@ -347,7 +346,6 @@ def test_stop_kills_what_ignores_it_and_rm_ends_what_runs(zone: ZoneCommand) -> 
     assert "deaf" not in zone("ps", "-aq").split()
 
 
-@pytest.mark.soak
 def test_restarts_are_counted_told_and_can_be_followed_from_a_token(zone: ZoneCommand) -> None:
     policy = ("--restart", "on-failure:2")
     zone("run", "-d", "--name", "flaky", *policy, *SMALL, IMAGE, "sh", "-c", "echo again; exit 4")

@@ -108,7 +108,7 @@ def path(tmp_path: Path) -> str:
 
 def shell(name: str, script: str, path: str) -> list[str]:
     if shutil.which(name) is None:
-        pytest.skip(f"no {name} on this machine")
+        pytest.skip(f"needs {name} (Debian package {name})")
     flags = {"bash": ["--norc", "--noprofile"], "zsh": ["-f"], "fish": ["--no-config"]}[name]
     done = subprocess.run(
         [name, *flags, "-c", script], env=os.environ | {"PATH": path}, capture_output=True, text=True, timeout=60
@@ -158,7 +158,7 @@ def test_zsh(path: str, tmp_path: Path) -> None:
     import select
 
     if shutil.which("zsh") is None:
-        pytest.skip("no zsh on this machine")
+        pytest.skip("needs zsh (Debian package zsh)")
     ours, theirs = pty.openpty()
     environment = os.environ | {"PATH": path, "TERM": "dumb", "HOME": str(tmp_path)}
     process = subprocess.Popen(
@@ -187,6 +187,6 @@ def test_zsh(path: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", SCRIPTS)
 def test_scripts_are_ones_their_shell_can_read(name: str, tmp_path: Path) -> None:
     if shutil.which(name) is None:
-        pytest.skip(f"no {name} on this machine")
+        pytest.skip(f"needs {name} (Debian package {name})")
     (tmp_path / "script").write_text(SCRIPTS[name])
     subprocess.run([name, "-n", tmp_path / "script"], check=True, timeout=30)

@@ -312,7 +312,7 @@ def test_no_capabilities_means_none():
 def test_capabilities_the_caller_has_not_fail_the_start():
     lacking = 24  # CAP_SYS_RESOURCE
     if int(status_of(Path("/proc/self/status").read_text())["CapPrm"], 16) >> lacking & 1:
-        pytest.skip("this machine's root has every capability")
+        pytest.skip("needs a root without CAP_SYS_RESOURCE")
     failure = refused(spec("true", {"capabilities": {"permitted": ["CAP_SYS_RESOURCE"], "bounding": ["ALL"]}}))
     assert (failure.reason, failure.sentence) == ("capabilities", "setting the capabilities: Operation not permitted")
 
@@ -501,7 +501,7 @@ def test_a_user_that_the_namespace_does_not_have_fails_the_start():
 def test_a_limit_without_its_controller_fails_before_anything_runs():
     root = Path(containers.cgroup_root())
     if "memory" in (root / "cgroup.controllers").read_text():
-        pytest.skip("this machine's cgroup v2 tree has the controller")
+        pytest.skip("needs a cgroup v2 tree without the controller memory")
     failure = refused(spec("true", limits={"memory_max": 1 << 20}))
     assert failure.reason == "cgroup" and "expected the controller memory, got" in failure.sentence
     assert not containers.cgroup().exists()
@@ -663,7 +663,7 @@ def test_what_an_image_on_a_disk_has_in_place_of_proc_is_replaced(tmp_path):
     image = zoneparts.squashfs(tmp_path / "image", tmp_path / "root.sqfs")
     done = subprocess.run(["losetup", "-f", "--show", "-r", image], capture_output=True, text=True)
     if done.returncode:
-        pytest.skip("no loop device to be had")
+        pytest.skip(f"no loop device to be had: {done.stderr.strip()}")
     try:
         wanted = spec("stat -c %F /proc /dev; ls /etc")
         wanted["root"] = {"device": done.stdout.strip().removeprefix("/dev/")}

@@ -17,7 +17,7 @@ import pytest
 from pipeline.initrd.stage import base_segment
 from support import cgroups, zoneparts
 from support.agenthost import AgentHost
-from support.containers import cgroup_root
+from support.containers import cgroup_root, eventually
 from support.namespaces import unshare_mount
 from support.tools import require
 
@@ -98,6 +98,21 @@ class Zone:
     def agent_pid(self) -> int:
         """The same of its agent."""
         return children(self.init_pid)[0]
+
+    def workload_ended(self) -> None:
+        """Wait for a workload that runs for a moment, as this machine sees it: without a word from the zone."""
+        seen = False
+
+        def ended() -> bool:
+            nonlocal seen
+            try:
+                running = bool(children(self.agent_pid))
+            except (IndexError, OSError):  # not up yet
+                return False
+            seen = seen or running
+            return seen and not running
+
+        assert eventually(ended, 30)
 
     def wait(self) -> tuple[str, str]:
         """What it printed, and init's last word on how it ended."""

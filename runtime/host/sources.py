@@ -38,11 +38,16 @@ def find(blob: Descriptor, stores: Sequence[Path]) -> Source | None:
         with contextlib.suppress(OSError):
             if path.is_file() and path.stat().st_size == blob.size_bytes:
                 return Source(path, disk=False)
-    serial = blob.digest.hex[:SERIAL_DIGITS]
+    device = disk_of(blob.digest.hex[:SERIAL_DIGITS])
+    return Source(device, disk=True) if device is not None else None
+
+
+def disk_of(serial: str) -> Path | None:
+    """The block device with a serial number, None where there is none now."""
     for entry in SYS_BLOCK.iterdir() if SYS_BLOCK.is_dir() else ():
         with contextlib.suppress(OSError):
             if (entry / "serial").read_text().strip() == serial:
-                return Source(Path("/dev") / entry.name, disk=True)
+                return Path("/dev") / entry.name
     return None
 
 

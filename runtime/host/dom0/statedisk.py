@@ -5,7 +5,6 @@ A disk without a file system is formatted, one with an ext4 is checked; anything
 
 from __future__ import annotations
 
-import contextlib
 import os
 import subprocess
 import time
@@ -13,8 +12,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from runtime.errors import RuntimeFault
+from runtime.host.sources import disk_of
 
-SYS_BLOCK = Path("/sys/block")
 MOUNT_POINT = Path("/var/lib/zonewright")
 MOUNTS = Path("/proc/self/mountinfo")
 TOOL_TIMEOUT_S = 300.0
@@ -52,15 +51,12 @@ def mount(serial: str, *, at: Path = MOUNT_POINT) -> str:
 def wait_disk(serial: str, *, timeout_s: float = DISK_TIMEOUT_S) -> Path:
     """The device with a serial number; a disk that was just plugged in takes a moment. Raises StateDiskUnfit."""
     deadline = time.monotonic() + timeout_s
-    while True:
-        for entry in SYS_BLOCK.iterdir():
-            with contextlib.suppress(OSError):
-                if (entry / "serial").read_text().strip() == serial:
-                    return Path("/dev") / entry.name
+    while (device := disk_of(serial)) is None:
         if time.monotonic() > deadline:
             expected = f"it within {timeout_s:.0f} s of being plugged in"
             raise StateDiskUnfit(f"disk {serial}", expected=expected, got="no such disk")
         time.sleep(DISK_POLL_S)  # devtmpfs sends no event that is cheaper to wait for than these few looks
+    return device
 
 
 def prepare(device: Path) -> str:

@@ -18,6 +18,7 @@ from support.tools import require
 from test_serve import FakeManager, zoned
 
 from pipeline.recipe import PROJECT
+from runtime.host import sources
 from runtime.host.api import host_pb2 as pb
 from runtime.host.client import connect
 from runtime.host.dom0 import agent, configure, daemonstate, statedisk
@@ -194,7 +195,7 @@ def test_a_disk_that_does_not_come_is_told(monkeypatch: pytest.MonkeyPatch, tmp_
     block = tmp_path / "block"
     (block / "vdc").mkdir(parents=True)
     (block / "vdc" / "serial").write_text("zonewright-state\n")
-    monkeypatch.setattr(statedisk, "SYS_BLOCK", block)
+    monkeypatch.setattr(sources, "SYS_BLOCK", block)
     assert statedisk.wait_disk("zonewright-state") == Path("/dev/vdc")
     with pytest.raises(StateDiskUnfit, match="no such disk"):
         statedisk.wait_disk("another", timeout_s=0.1)

@@ -20,6 +20,7 @@ from typing import Any
 import pytest
 
 from pipeline.recipe import PROJECT
+from runtime.init.failure import ContainerFailure
 from support import cgroups
 
 PROGRAMS = ("sh", "cat", "ls", "id", "sleep", "mount", "umount", "readlink", "dd", "stat", "mknod", "hostname", "chmod")
@@ -217,3 +218,15 @@ def eventually(condition: Any, timeout_s: float = 10.0) -> bool:
             return False
         time.sleep(0.01)
     return True
+
+
+def refused(wanted: dict[str, Any]) -> ContainerFailure:
+    """The failure a spec is refused with."""
+    with pytest.raises(ContainerFailure) as caught, live(wanted):
+        pass
+    return caught.value
+
+
+def status_of(text: str) -> dict[str, str]:
+    """/proc/PID/status, as a mapping."""
+    return dict(line.split(":\t", 1) for line in text.splitlines() if ":\t" in line)

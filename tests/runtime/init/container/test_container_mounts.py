@@ -1,0 +1,182 @@
+"""What a container has mounted: devices, file systems, masks, its root from a disk."""
+
+import shutil
+import subprocess
+
+import pytest
+from support import containers, zoneparts
+from support.containers import refused, run, spec
+
+pytestmark = [pytest.mark.root, pytest.mark.usefixtures("zsys")]
+
+
+def test_default_devices_work_and_are_all_there_is():
+    out, _ = run(
+        spec(
+            "ls /dev; echo gone > /dev/null; dd if=/dev/zero bs=4 count=1 2>/dev/null | cat;"
+            "dd if=/dev/zero of=/dev/full count=1"
+        )
+    )
+    names = ["fd", "full", "mqueue", "null", "ptmx", "pts", "random", "shm", "stderr", "stdin", "stdout", "tty"]
+    assert out.split()[:14] == [*names, "urandom", "zero"]
+    assert "No space left on device" in out
+
+
+def test_further_devices_are_made_where_asked():
+    loop = {"path": "/dev/loop-test", "type": "b", "major": 7, "minor": 0, "mode": 0o640}
+    deep = {"path": "/dev/net/tun", "type": "c", "major": 10, "minor": 200}
+    out, _ = run(spec(["stat", "-c", "%n %F %t:%T %a", "/dev/loop-test", "/dev/net/tun"], devices=[loop, deep]))
+    assert out.splitlines() == [
+        "/dev/loop-test block special file 7:0 640",
+        "/dev/net/tun character special file a:c8 666",
+    ]
+
+
+def test_default_mounts_and_their_flags():
+    out, _ = run(spec("mount"))
+    mounts = {line.split()[2]: line for line in out.splitlines()}
+    for place, kind in (("/sys", "sysfs"), ("/sys/fs/cgroup", "cgroup2"), ("/proc/sys", "proc")):
+        assert f"type {kind} (ro,nosuid,nodev,noexec" in mounts[place]
+    for place, kind in (("/proc", "proc"), ("/dev/shm", "tmpfs"), ("/dev/mqueue", "mqueue")):
+        assert f"type {kind} (rw,nosuid,nodev,noexec" in mounts[place]
+    assert "(rw,nosuid,nodev,noexec" in mounts["/dev"] and "nodev" in mounts["/"]
+    assert not [place for place in mounts if place.startswith("/tmp")]
+
+
+def test_mounts_of_the_spec(tmp_path):
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "file").write_text("from outside\n")
+    wanted = [
+        {"destination": "/data", "type": "bind", "source": str(tmp_path / "data"), "options": ["ro"]},
+        {"destination": "/etc/one", "type": "bind", "source": str(tmp_path / "data" / "file")},
+        {
+            "destination": "/scratch/deep",
+            "type": "tmpfs",
+            "source": "tmpfs",
+            "options": ["size=64k", "nosuid", "mode=700"],
+        },
+    ]
+    script = "cat /data/file /etc/one; echo x > /data/new; dd if=/dev/zero of=/scratch/deep/big bs=1k count=100; mount"
+    out, _ = run(spec(script, mounts=wanted))
+    assert out.startswith("from outside\nfrom outside\n") and "Read-only file system" in out
+    assert "No space left on device" in out
+    assert "on /scratch/deep type tmpfs (rw,nosuid,nodev,relatime,size=64k,mode=700" in out
+    assert "on /data type ext4 (ro,nodev" in out or "/data" in out
+
+
+def test_recursive_read_only_reaches_what_is_mounted_below(tmp_path):
+    (tmp_path / "below").mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "below", tmp_path / "below"], check=True)
+    try:
+        bind = {"destination": "/data", "source": str(tmp_path), "type": "bind"}
+        for options, expected in (
+            (["rbind", "ro"], ""),
+            (["rbind", "rro"], "Read-only"),
+            (["bind", "ro"], "Read-only"),
+        ):
+            out, _ = run(spec("echo x > /data/below/x", mounts=[bind | {"options": options}]))
+            assert (expected in out) and (bool(expected) or not out), (options, out)
+    finally:
+        subprocess.run(["umount", tmp_path / "below"], check=True)
+
+
+def test_propagation_is_set(tmp_path):
+    bind = {"destination": "/data", "source": str(tmp_path), "type": "bind", "options": ["rbind", "rshared"]}
+    out, _ = run(spec(["cat", "/proc/self/mountinfo"], mounts=[bind]))
+    (line,) = [line for line in out.splitlines() if line.split()[4] == "/data"]
+    assert "shared:" in line
+    assert sum("shared:" in line for line in out.splitlines()) == 1
+
+
+def test_a_wrong_mount_option_is_told_in_the_file_systems_words():
+    failure = refused(spec("true", mounts=[{"destination": "/x", "type": "tmpfs", "options": ["size=lots"]}]))
+    assert failure.reason == "mount"
+    assert failure.sentence.startswith("mounting tmpfs for /x: Invalid argument (tmpfs: Bad value for 'size'")
+
+
+def test_a_read_only_root_can_be_written_nowhere_but_in_its_mounts():
+    wanted = spec("echo x > /new; echo x > /tmp/y && cat /tmp/y; echo s > /dev/shm/s && cat /dev/shm/s")
+    wanted["root"]["readonly"] = True
+    wanted["mounts"] = [{"destination": "/tmp", "type": "tmpfs", "source": "tmpfs"}]
+    out, _ = run(wanted)
+    assert "Read-only file system" in out and out.endswith("x\ns\n")
+
+
+@pytest.mark.parametrize("path", ["/proc/keys", "/proc/timer_list", "/proc/interrupts"])
+def test_masked_files_are_empty(path):
+    assert run(spec(f"cat {path}; echo $?"))[0] == "0\n"
+
+
+def test_masked_directories_are_empty_and_closed():
+    out, _ = run(spec("ls /sys/firmware; mknod /sys/firmware/x p"))
+    assert "Read-only file system" in out and len(out.splitlines()) == 1
+
+
+def test_paths_of_the_spec_are_masked_and_read_only():
+    wanted = spec(
+        "cat /etc/passwd; ls /bin; echo x > /etc/group",
+        masked_paths=["/etc/passwd", "/bin/none"],
+        readonly_paths=["/etc"],
+    )
+    out, _ = run(wanted)
+    assert "joe" not in out and "Read-only file system" in out
+
+
+@pytest.fixture
+def disk(tmp_path):
+    """A loop device with a squashfs of the root: (name below /dev)."""
+    image = zoneparts.squashfs(containers.root(), tmp_path / "root.sqfs")
+    attach = ["losetup", "--find", "--show", "--read-only", image]
+    done = subprocess.run(attach, capture_output=True, text=True)
+    if done.returncode:
+        pytest.skip(f"no loop device to be had: {done.stderr.strip()}")
+    yield done.stdout.strip().removeprefix("/dev/")
+    subprocess.run(["losetup", "--detach", done.stdout.strip()], check=True)
+
+
+def test_a_disk_with_an_image_is_a_root(disk):
+    wanted = spec(
+        "cat /etc/hosts; ls -d /srv/data; echo x > /new && cat /new; dd if=/dev/zero of=/big bs=1M count=20; mount"
+    )
+    wanted["root"] = {
+        "device": disk,
+        "overlay_size_mib": 8,
+        "etc": {"hosts": "1.2.3.4 me\n"},
+        "directories": ["/srv/data"],
+    }
+    out, end = run(wanted)
+    assert out.startswith("1.2.3.4 me\n/srv/data\nx\n") and "No space left on device" in out and end["code"] == 0
+    assert "overlay on / type overlay (rw,nodev,relatime,lowerdir=lower,upperdir=rw/upper,workdir=rw/work" in out
+    assert "squashfs" not in out and "rw type" not in out  # the layers cannot be reached by themselves
+
+
+def test_a_disk_can_be_a_read_only_root_with_its_files(disk):
+    wanted = spec("cat /etc/hosts; echo x > /new")
+    wanted["root"] = {"device": disk, "readonly": True, "etc": {"hosts": "1.2.3.4 me\n"}}
+    out, _ = run(wanted)
+    assert out.startswith("1.2.3.4 me\n") and "Read-only file system" in out
+
+
+def test_what_an_image_on_a_disk_has_in_place_of_proc_is_replaced(tmp_path):
+    shutil.copytree(containers.root(), tmp_path / "image", symlinks=True)
+    for name in ("proc", "dev"):
+        shutil.rmtree(tmp_path / "image" / name, ignore_errors=True)
+    (tmp_path / "image" / "proc").symlink_to("/etc")
+    (tmp_path / "image" / "dev").write_text("a file\n")
+    image = zoneparts.squashfs(tmp_path / "image", tmp_path / "root.sqfs")
+    done = subprocess.run(["losetup", "-f", "--show", "-r", image], capture_output=True, text=True)
+    if done.returncode:
+        pytest.skip(f"no loop device to be had: {done.stderr.strip()}")
+    try:
+        wanted = spec("stat -c %F /proc /dev; ls /etc")
+        wanted["root"] = {"device": done.stdout.strip().removeprefix("/dev/")}
+        assert run(wanted)[0].split()[:2] == ["directory", "directory"]
+    finally:
+        subprocess.run(["losetup", "--detach", done.stdout.strip()], check=True)
+
+
+def test_a_disk_that_is_none_is_named():
+    wanted = spec("true")
+    wanted["root"] = {"device": "xvdz"}
+    failure = refused(wanted)
+    assert (failure.reason, failure.sentence.partition(":")[0]) == ("root", "mounting the image on /dev/xvdz")

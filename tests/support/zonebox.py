@@ -73,6 +73,10 @@ def loop_device(image: Path) -> Iterator[str]:
         subprocess.run(["losetup", "--detach", device], check=True)
 
 
+# A workload that idles until it is asked to end, and then ends with 7.
+IDLE = {"argv": ["sh", "-c", "trap 'exit 7' TERM; echo up; while :; do sleep 1 & wait $!; done"]}
+
+
 def children(pid: int) -> list[int]:
     """The children of a process, oldest first."""
     return [int(word) for word in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
@@ -161,3 +165,8 @@ def zone(directory: Path, initrd: Path, *, channel: bool = False, **launch: obje
         stack.callback(process.wait)
         stack.callback(process.kill)
         yield Zone(process, host)
+
+
+def sh(text: str, **keys: object) -> dict[str, object]:
+    """The process of a shell script."""
+    return {"argv": ["sh", "-c", text]} | keys

@@ -1,16 +1,13 @@
-"""The zone's agent, run by the real init in namespaces, with the host's end of the channel in the test."""
+"""A zone's workload, output, ports and end, as its agent tells them."""
 
-import contextlib
-import io
 import os
 import signal
-import tarfile
 import time
-from pathlib import Path
 
 import pytest
-from support import zonebox, zoneparts
+from support import zonebox
 from support.agenthost import AgentError
+from support.zonebox import IDLE, sh
 
 pytestmark = [
     pytest.mark.root,
@@ -20,62 +17,6 @@ pytestmark = [
 # Says the letters of its argument back; needs no module of perl's.
 SERVER = """socket(S,2,1,6);setsockopt(S,1,2,pack("i",1));bind(S,pack("SnCCCCx8",2,8080,127,0,0,1))or die;listen(S,9);
 while(accept(C,S)){while(sysread(C,$b,65536)){syswrite(C,$b)}close(C)}"""
-IDLE = {"argv": ["sh", "-c", "trap 'exit 7' TERM; echo up; while :; do sleep 1 & wait $!; done"]}
-
-
-@pytest.fixture(scope="module")
-def initrd(tmp_path_factory):
-    return zonebox.make_initrd(tmp_path_factory.mktemp("initrd") / "initrd")
-
-
-@pytest.fixture(scope="module")
-def image(tmp_path_factory):
-    directory = tmp_path_factory.mktemp("image")
-    programs = ("stty", "tty", "head", "wc", "env", "perl", "touch", "mkdir", "rm")
-    root = zoneparts.small_root(directory / "root", (*zonebox.PROGRAMS, *programs))
-    (root / "etc" / "passwd").write_text("root:x:0:0:r:/root:/bin/sh\nweb:x:33:44:w:/srv:/bin/sh\n")
-    (root / "etc" / "group").write_text("root:x:0:\nwww:x:44:\nlogs:x:55:web\n")
-    (root / "bin" / "plain").write_text("no x bit\n")
-    (root / "data").mkdir()
-    (root / "data" / "up").symlink_to("../../..")
-    (root / "data" / "absolute").symlink_to("/etc")
-    return zoneparts.squashfs(root, directory / "root.sqfs")
-
-
-@pytest.fixture
-def start(initrd, image, tmp_path):
-    with contextlib.ExitStack() as stack:
-        device = stack.enter_context(zonebox.loop_device(image)).removeprefix("/dev/")
-
-        def run(process=None, *, hello=True, **launch):
-            launch = {"process": process, "root": device, "overlay_size_mib": 64} | launch
-            zone = stack.enter_context(zonebox.zone(tmp_path, initrd, channel=True, **launch))
-            if hello:
-                zone.host.hello()
-            return zone
-
-        yield run
-
-
-@pytest.fixture(scope="module")
-def zone(initrd, image, tmp_path_factory):
-    """A zone whose workload idles; its session is begun anew by each test that wants one."""
-    with contextlib.ExitStack() as stack:
-        device = stack.enter_context(zonebox.loop_device(image)).removeprefix("/dev/")
-        directory = tmp_path_factory.mktemp("zone")
-        yield stack.enter_context(
-            zonebox.zone(directory, initrd, channel=True, process=IDLE, root=device, overlay_size_mib=64)
-        )
-
-
-@pytest.fixture
-def host(zone):
-    zone.host.hello()
-    return zone.host
-
-
-def sh(text: str, **keys) -> dict:
-    return {"argv": ["sh", "-c", text]} | keys
 
 
 def test_the_greeting_tells_phases_and_containers(zone):
@@ -114,126 +55,6 @@ def test_what_cannot_be_done_is_refused_with_its_reason(host, method, params, re
         host.call(method, **params)
     assert caught.value.reason == reason and caught.value.sentence
     host.call("ping")
-
-
-def test_exec_keeps_streams_apart_and_passes_input_and_its_end(host):
-    done = host.run(["sh", "-c", "cat; echo err >&2; exit 3"], data=b"in\n")
-    assert (bytes(done.data[1]), bytes(done.data[2])) == (b"in\n", b"err\n")
-    assert done.result == {"ok": {"exit": {"code": 3}}} and done.ended == {1, 2}
-    assert done.events[0]["started"] > 1
-
-
-@pytest.mark.parametrize("code", [0, 1, 126, 127, 137, 255])
-def test_exec_codes_arrive_exactly(host, code):
-    assert host.run(["sh", "-c", f"exit {code}"]).result == {"ok": {"exit": {"code": code}}}
-
-
-@pytest.mark.parametrize("number", [1, 9, 15, 11])
-def test_exec_death_by_signal_is_told_as_such(host, number):
-    assert host.run(["sh", "-c", f"kill -{number} $$"]).result == {"ok": {"exit": {"signal": number}}}
-
-
-@pytest.mark.parametrize(
-    ("argv", "reason", "words"),
-    [
-        (["nothere"], "command-127", "command 'nothere' was not found in PATH"),
-        (["/bin/plain"], "command-126", "command '/bin/plain' cannot be executed: Permission denied"),
-        (["/etc"], "command-126", "command '/etc' is a directory"),
-    ],
-)
-def test_exec_of_what_cannot_start_is_explained(host, argv, reason, words):
-    with pytest.raises(AgentError) as caught:
-        host.run(argv)
-    assert caught.value.reason == reason and words in caught.value.sentence
-
-
-def test_exec_resolves_users_in_the_container(host):
-    assert host.run(["id"], user="web").data[1] == b"uid=33(web) gid=44(www) groups=44(www),55(logs)\n"
-    assert host.run(["id", "-G"], user="web:root").data[1] == b"0\n"
-    assert host.run(["id", "-u"], user="1234").data[1] == b"1234\n"
-    assert host.run(["id", "-u"], user=33).data[1] == b"33\n"
-
-
-def test_exec_takes_directory_and_environment(host):
-    assert host.run(["sh", "-c", "pwd; echo $X"], cwd="/tmp", env=["X=y"]).data[1] == b"/tmp\ny\n"
-
-
-def test_exec_on_a_terminal_has_its_size_and_no_second_stream(host):
-    stream = host.open(
-        "exec", container="main", process=sh("tty; stty size; read x; stty size", tty=True, size=[7, 33])
-    )
-    host.until(lambda: b"7 33" in stream.data[1])
-    assert b"/dev/pts/" in stream.data[1]
-    stream.event(resize=[9, 44])
-    stream.write(b"\n")
-    assert stream.wait() == {"exit": {"code": 0}}
-    assert b"9 44" in stream.data[1] and not stream.data[2]
-
-
-def test_a_terminals_end_of_input_is_its_own_character(host):
-    stream = host.open("exec", container="main", process={"argv": ["cat"], "tty": True})
-    stream.write(b"hello\n")
-    stream.eof()
-    assert stream.wait() == {"exit": {"code": 0}} and stream.data[1].count(b"hello") == 2
-
-
-def test_signals_reach_an_exec(host):
-    stream = host.open("exec", container="main", process=sh("trap 'echo got; exit 4' USR1; echo up; sleep 9 & wait"))
-    host.until(lambda: b"up" in stream.data[1])
-    stream.event(signal=int(signal.SIGUSR1))
-    assert stream.wait() == {"exit": {"code": 4}} and stream.data[1] == b"up\ngot\n"
-
-
-def test_what_an_exec_leaves_behind_does_not_keep_it(host):
-    assert host.run(["sh", "-c", "sleep 20 & echo hi"]).data[1] == b"hi\n"
-
-
-def test_cancel_hangs_up_on_an_exec(host):
-    stream = host.open("exec", container="main", process=sh("trap '' HUP; echo up; sleep 60; echo never"))
-    host.until(lambda: b"up" in stream.data[1])
-    pid = stream.events[0]["started"]
-    stream.cancel()
-    gone = lambda: pid not in [one["pid"] for one in host.call("processes", container="main")["processes"]]  # noqa: E731
-    end = time.monotonic() + 20
-    while not gone():
-        assert time.monotonic() < end
-
-
-def test_exec_in_the_zone_itself_sees_its_own_root(host):
-    with pytest.raises(AgentError, match="was not found"):
-        host.run(["sh"], container=None)
-
-
-def test_a_hundred_execs_at_once(host):
-    streams = [
-        host.open("exec", container="main", process=sh(f"cat; echo {number}; exit {number}")) for number in range(100)
-    ]
-    for number, stream in enumerate(streams):
-        stream.write(b"x" * number)
-        stream.eof()
-    for number, stream in enumerate(streams):
-        assert stream.wait() == {"exit": {"code": number}}
-        assert stream.data[1] == b"x" * number + b"%d\n" % number
-
-
-def test_a_slow_stream_holds_back_nobody_else(host):
-    slow = host.open("exec", container="main", process={"argv": ["head", "-c", "1000000", "/dev/zero"]})
-    slow.hold = True
-    host.until(lambda: len(slow.data[1]) == 65536)
-    assert host.run(["head", "-c", "1000000", "/dev/zero"]).data[1] == bytes(1000000)
-    assert len(slow.data[1]) == 65536 and slow.result is None
-    slow.release()
-    assert slow.wait() == {"exit": {"code": 0}} and slow.data[1] == bytes(1000000)
-
-
-def test_input_that_nobody_reads_holds_back_nobody_else(host):
-    slow = host.open("exec", container="main", process=sh("sleep 100"))
-    while slow.may_send:  # all the credit there is, until pipe and agent are full
-        slow.write(bytes(min(slow.may_send, 4096)))
-        host.call("ping")
-    assert host.run(["wc", "-c"], data=bytes(300_000)).data[1] == b"300000\n"
-    slow.event(signal=9)
-    assert slow.wait() == {"exit": {"signal": 9}}
 
 
 def test_a_new_session_hangs_up_on_the_old_ones_execs(zone):
@@ -286,101 +107,6 @@ def test_dial_says_why_not(host, address, reason):
     with pytest.raises(AgentError) as caught:
         host.call("dial", address=address, port=9)
     assert caught.value.reason == reason
-
-
-def archive_of(**files) -> bytes:
-    out = io.BytesIO()
-    with tarfile.open(fileobj=out, mode="w", format=tarfile.PAX_FORMAT) as tar:
-        for name, content in files.items():
-            member = tarfile.TarInfo(name)
-            member.mtime = 1234567890
-            if isinstance(content, bytes):
-                member.size, member.mode, member.uid, member.gid = len(content), 0o640, 33, 44
-                tar.addfile(member, io.BytesIO(content))
-            else:
-                member.type, member.linkname = tarfile.SYMTYPE, content
-                tar.addfile(member)
-    return out.getvalue()
-
-
-def copy_in(host, path: str, archive: bytes) -> dict:
-    stream = host.open("copy_in", container="main", path=path)
-    stream.write(archive)
-    if stream.result is None:
-        stream.eof()
-    return stream.wait()
-
-
-def copy_out(host, path: str) -> tarfile.TarFile:
-    stream = host.open("copy_out", container="main", path=path)
-    stream.wait()
-    return tarfile.open(fileobj=io.BytesIO(bytes(stream.data[1])))
-
-
-def test_files_go_in_with_their_owners_and_come_out_again(host):
-    long = "d/" + "x" * 120 + "/\u00e9\udcff"
-    content = os.urandom(300_000)
-    archive = archive_of(**{long: content, "d/link": "../nowhere", "d/empty": b""})
-    assert copy_in(host, "/tmp", archive) == {"entries": 3, "bytes": 300_000}
-    assert host.run(["stat", "-c", "%u %g %a %s %Y", f"/tmp/{long}"]).data[1] == b"33 44 640 300000 1234567890\n"
-    tar = copy_out(host, "/tmp/d")
-    names = ["d", "d/empty", "d/link", "d/" + "x" * 120, long]
-    assert [member.name for member in tar] == names and tar.getmember("d/link").linkname == "../nowhere"
-    assert tar.extractfile(long).read() == content and tar.getmember(long).uid == 33
-
-
-@pytest.mark.parametrize(
-    ("name", "seen"),
-    [
-        ("../../../../escaped", None),
-        ("up/escaped", "/escaped"),
-        ("absolute/escaped", "/etc/escaped"),
-        ("/rooted/escaped", "/data/rooted/escaped"),
-    ],
-)
-def test_no_name_in_an_archive_leads_out_of_the_container(host, name, seen):
-    if seen is None:
-        with pytest.raises(AgentError) as caught:
-            copy_in(host, "/data", archive_of(**{name: b"x"}))
-        assert caught.value.reason == "archive"
-    else:
-        copy_in(host, "/data", archive_of(**{name: b"x"}))
-        assert host.run(["cat", seen]).data[1] == b"x"
-    assert not Path("/escaped").exists() and not Path("/etc/escaped").exists()
-
-
-def test_a_symlink_made_by_an_archive_leads_nowhere_else_either(host):
-    archive = archive_of(**{"way": "/../../etc", "way/planted": b"x"})
-    copy_in(host, "/data", archive)
-    assert host.run(["cat", "/etc/planted"]).data[1] == b"x" and not Path("/etc/planted").exists()
-
-
-@pytest.mark.parametrize(
-    ("archive", "words"),
-    [
-        (b"x" * 1024, "expected the magic ustar"),
-        (archive_of(a=b"x" * 600)[:1000], "was it cut off"),
-        (b"", "was it cut off"),
-    ],
-)
-def test_a_broken_archive_is_refused_and_leaves_no_half_file(host, archive, words):
-    with pytest.raises(AgentError, match=words):
-        copy_in(host, "/data", archive)
-    assert not [name for name in host.run(["ls", "-a", "/data"]).data[1].split() if b"zone" in name or name == b"a"]
-
-
-def test_a_full_layer_is_said_and_the_zone_goes_on(host):
-    with pytest.raises(AgentError) as caught:
-        copy_in(host, "/tmp", archive_of(big=bytes(70 << 20)))
-    assert caught.value.reason == "ENOSPC"
-    assert host.run(["sh", "-c", "echo x > /tmp/small && cat /tmp/small"]).data[1] == b"x\n"
-
-
-def test_stat_tells_what_a_path_is(host):
-    assert host.call("stat", path="/etc/passwd")["kind"] == "file"
-    found = host.call("stat", path="/data/absolute")
-    assert (found["kind"], found["link"], found["target"]) == ("symlink", "/etc", "directory")
-    assert host.call("stat", path="/data/absolute/")["kind"] == "directory"
 
 
 def test_a_further_container_has_its_own_root_and_life(start, image):

@@ -1,0 +1,135 @@
+"""What the agent runs for its host beside the workload: streams, terminals, signals, many at once."""
+
+import os
+import signal
+import time
+
+import pytest
+from support.agenthost import AgentError
+from support.zonebox import sh
+
+pytestmark = [
+    pytest.mark.root,
+    pytest.mark.network,
+    pytest.mark.skipif(os.geteuid() != 0, reason="needs root: it mounts"),
+]
+
+
+def test_exec_keeps_streams_apart_and_passes_input_and_its_end(host):
+    done = host.run(["sh", "-c", "cat; echo err >&2; exit 3"], data=b"in\n")
+    assert (bytes(done.data[1]), bytes(done.data[2])) == (b"in\n", b"err\n")
+    assert done.result == {"ok": {"exit": {"code": 3}}} and done.ended == {1, 2}
+    assert done.events[0]["started"] > 1
+
+
+@pytest.mark.parametrize("code", [0, 1, 126, 127, 137, 255])
+def test_exec_codes_arrive_exactly(host, code):
+    assert host.run(["sh", "-c", f"exit {code}"]).result == {"ok": {"exit": {"code": code}}}
+
+
+@pytest.mark.parametrize("number", [1, 9, 15, 11])
+def test_exec_death_by_signal_is_told_as_such(host, number):
+    assert host.run(["sh", "-c", f"kill -{number} $$"]).result == {"ok": {"exit": {"signal": number}}}
+
+
+@pytest.mark.parametrize(
+    ("argv", "reason", "words"),
+    [
+        (["nothere"], "command-127", "command 'nothere' was not found in PATH"),
+        (["/bin/plain"], "command-126", "command '/bin/plain' cannot be executed: Permission denied"),
+        (["/etc"], "command-126", "command '/etc' is a directory"),
+    ],
+)
+def test_exec_of_what_cannot_start_is_explained(host, argv, reason, words):
+    with pytest.raises(AgentError) as caught:
+        host.run(argv)
+    assert caught.value.reason == reason and words in caught.value.sentence
+
+
+def test_exec_resolves_users_in_the_container(host):
+    assert host.run(["id"], user="web").data[1] == b"uid=33(web) gid=44(www) groups=44(www),55(logs)\n"
+    assert host.run(["id", "-G"], user="web:root").data[1] == b"0\n"
+    assert host.run(["id", "-u"], user="1234").data[1] == b"1234\n"
+    assert host.run(["id", "-u"], user=33).data[1] == b"33\n"
+
+
+def test_exec_takes_directory_and_environment(host):
+    assert host.run(["sh", "-c", "pwd; echo $X"], cwd="/tmp", env=["X=y"]).data[1] == b"/tmp\ny\n"
+
+
+def test_exec_on_a_terminal_has_its_size_and_no_second_stream(host):
+    stream = host.open(
+        "exec", container="main", process=sh("tty; stty size; read x; stty size", tty=True, size=[7, 33])
+    )
+    host.until(lambda: b"7 33" in stream.data[1])
+    assert b"/dev/pts/" in stream.data[1]
+    stream.event(resize=[9, 44])
+    stream.write(b"\n")
+    assert stream.wait() == {"exit": {"code": 0}}
+    assert b"9 44" in stream.data[1] and not stream.data[2]
+
+
+def test_a_terminals_end_of_input_is_its_own_character(host):
+    stream = host.open("exec", container="main", process={"argv": ["cat"], "tty": True})
+    stream.write(b"hello\n")
+    stream.eof()
+    assert stream.wait() == {"exit": {"code": 0}} and stream.data[1].count(b"hello") == 2
+
+
+def test_signals_reach_an_exec(host):
+    stream = host.open("exec", container="main", process=sh("trap 'echo got; exit 4' USR1; echo up; sleep 9 & wait"))
+    host.until(lambda: b"up" in stream.data[1])
+    stream.event(signal=int(signal.SIGUSR1))
+    assert stream.wait() == {"exit": {"code": 4}} and stream.data[1] == b"up\ngot\n"
+
+
+def test_what_an_exec_leaves_behind_does_not_keep_it(host):
+    assert host.run(["sh", "-c", "sleep 20 & echo hi"]).data[1] == b"hi\n"
+
+
+def test_cancel_hangs_up_on_an_exec(host):
+    stream = host.open("exec", container="main", process=sh("trap '' HUP; echo up; sleep 60; echo never"))
+    host.until(lambda: b"up" in stream.data[1])
+    pid = stream.events[0]["started"]
+    stream.cancel()
+    gone = lambda: pid not in [one["pid"] for one in host.call("processes", container="main")["processes"]]  # noqa: E731
+    end = time.monotonic() + 20
+    while not gone():
+        assert time.monotonic() < end
+
+
+def test_exec_in_the_zone_itself_sees_its_own_root(host):
+    with pytest.raises(AgentError, match="was not found"):
+        host.run(["sh"], container=None)
+
+
+def test_a_hundred_execs_at_once(host):
+    streams = [
+        host.open("exec", container="main", process=sh(f"cat; echo {number}; exit {number}")) for number in range(100)
+    ]
+    for number, stream in enumerate(streams):
+        stream.write(b"x" * number)
+        stream.eof()
+    for number, stream in enumerate(streams):
+        assert stream.wait() == {"exit": {"code": number}}
+        assert stream.data[1] == b"x" * number + b"%d\n" % number
+
+
+def test_a_slow_stream_holds_back_nobody_else(host):
+    slow = host.open("exec", container="main", process={"argv": ["head", "-c", "1000000", "/dev/zero"]})
+    slow.hold = True
+    host.until(lambda: len(slow.data[1]) == 65536)
+    assert host.run(["head", "-c", "1000000", "/dev/zero"]).data[1] == bytes(1000000)
+    assert len(slow.data[1]) == 65536 and slow.result is None
+    slow.release()
+    assert slow.wait() == {"exit": {"code": 0}} and slow.data[1] == bytes(1000000)
+
+
+def test_input_that_nobody_reads_holds_back_nobody_else(host):
+    slow = host.open("exec", container="main", process=sh("sleep 100"))
+    while slow.may_send:  # all the credit there is, until pipe and agent are full
+        slow.write(bytes(min(slow.may_send, 4096)))
+        host.call("ping")
+    assert host.run(["wc", "-c"], data=bytes(300_000)).data[1] == b"300000\n"
+    slow.event(signal=9)
+    assert slow.wait() == {"exit": {"signal": 9}}

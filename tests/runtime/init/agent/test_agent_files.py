@@ -1,0 +1,110 @@
+"""Files into a container and out of it, as tar."""
+
+import io
+import os
+import tarfile
+from pathlib import Path
+
+import pytest
+from support.agenthost import AgentError
+
+pytestmark = [
+    pytest.mark.root,
+    pytest.mark.network,
+    pytest.mark.skipif(os.geteuid() != 0, reason="needs root: it mounts"),
+]
+
+
+def archive_of(**files) -> bytes:
+    out = io.BytesIO()
+    with tarfile.open(fileobj=out, mode="w", format=tarfile.PAX_FORMAT) as tar:
+        for name, content in files.items():
+            member = tarfile.TarInfo(name)
+            member.mtime = 1234567890
+            if isinstance(content, bytes):
+                member.size, member.mode, member.uid, member.gid = len(content), 0o640, 33, 44
+                tar.addfile(member, io.BytesIO(content))
+            else:
+                member.type, member.linkname = tarfile.SYMTYPE, content
+                tar.addfile(member)
+    return out.getvalue()
+
+
+def copy_in(host, path: str, archive: bytes) -> dict:
+    stream = host.open("copy_in", container="main", path=path)
+    stream.write(archive)
+    if stream.result is None:
+        stream.eof()
+    return stream.wait()
+
+
+def copy_out(host, path: str) -> tarfile.TarFile:
+    stream = host.open("copy_out", container="main", path=path)
+    stream.wait()
+    return tarfile.open(fileobj=io.BytesIO(bytes(stream.data[1])))
+
+
+def test_files_go_in_with_their_owners_and_come_out_again(host):
+    long = "d/" + "x" * 120 + "/\u00e9\udcff"
+    content = os.urandom(300_000)
+    archive = archive_of(**{long: content, "d/link": "../nowhere", "d/empty": b""})
+    assert copy_in(host, "/tmp", archive) == {"entries": 3, "bytes": 300_000}
+    assert host.run(["stat", "-c", "%u %g %a %s %Y", f"/tmp/{long}"]).data[1] == b"33 44 640 300000 1234567890\n"
+    tar = copy_out(host, "/tmp/d")
+    names = ["d", "d/empty", "d/link", "d/" + "x" * 120, long]
+    assert [member.name for member in tar] == names and tar.getmember("d/link").linkname == "../nowhere"
+    assert tar.extractfile(long).read() == content and tar.getmember(long).uid == 33
+
+
+@pytest.mark.parametrize(
+    ("name", "seen"),
+    [
+        ("../../../../escaped", None),
+        ("up/escaped", "/escaped"),
+        ("absolute/escaped", "/etc/escaped"),
+        ("/rooted/escaped", "/data/rooted/escaped"),
+    ],
+)
+def test_no_name_in_an_archive_leads_out_of_the_container(host, name, seen):
+    if seen is None:
+        with pytest.raises(AgentError) as caught:
+            copy_in(host, "/data", archive_of(**{name: b"x"}))
+        assert caught.value.reason == "archive"
+    else:
+        copy_in(host, "/data", archive_of(**{name: b"x"}))
+        assert host.run(["cat", seen]).data[1] == b"x"
+    assert not Path("/escaped").exists() and not Path("/etc/escaped").exists()
+
+
+def test_a_symlink_made_by_an_archive_leads_nowhere_else_either(host):
+    archive = archive_of(**{"way": "/../../etc", "way/planted": b"x"})
+    copy_in(host, "/data", archive)
+    assert host.run(["cat", "/etc/planted"]).data[1] == b"x" and not Path("/etc/planted").exists()
+
+
+@pytest.mark.parametrize(
+    ("archive", "words"),
+    [
+        (b"x" * 1024, "expected the magic ustar"),
+        (archive_of(a=b"x" * 600)[:1000], "was it cut off"),
+        (b"", "was it cut off"),
+    ],
+)
+def test_a_broken_archive_is_refused_and_leaves_no_half_file(host, archive, words):
+    with pytest.raises(AgentError, match=words):
+        copy_in(host, "/data", archive)
+    assert not [name for name in host.run(["ls", "-a", "/data"]).data[1].split() if b"zone" in name or name == b"a"]
+
+
+def test_a_full_layer_is_said_and_the_zone_goes_on(host):
+    with pytest.raises(AgentError) as caught:
+        copy_in(host, "/tmp", archive_of(big=bytes(70 << 20)))
+    assert caught.value.reason == "ENOSPC"
+    assert host.run(["sh", "-c", "echo x > /tmp/small && cat /tmp/small"]).data[1] == b"x\n"
+
+
+def test_stat_tells_what_a_path_is(host):
+    assert host.call("stat", path="/etc/passwd")["kind"] == "file"
+    found = host.call("stat", path="/data/absolute")
+    assert (found["kind"], found["link"], found["target"]) == ("symlink", "/etc", "directory")
+    assert host.call("stat", path="/data/absolute/")["kind"] == "directory"

@@ -156,3 +156,17 @@ def power_off() -> None:
     """Write everything out and end the machine (in a pid namespace: end that)."""
     posix.sync()
     call(abi.SYS_REBOOT, abi.REBOOT_MAGIC1, abi.REBOOT_MAGIC2, abi.REBOOT_POWER_OFF, None)
+
+
+def reap(wanted: int) -> int | None:
+    """Collect every dead child; the wait status of `wanted` if it is among them."""
+    found = None
+    while True:
+        try:
+            pid, status = posix.waitpid(-1, posix.WNOHANG)
+        except ChildProcessError:
+            return found
+        if pid == 0:
+            return found
+        if pid == wanted:
+            found = status

@@ -55,7 +55,7 @@ class Supervisor:
         while not outcome:
             self._wait()
             self._forward_signals()
-            status = _reap(pid)
+            status = kernel.reap(pid)
             outcome = self._messages()
             if status is not None and not outcome:
                 outcome = f"failed agent the zone's agent ended with {outcome_text(status)}"
@@ -118,20 +118,6 @@ def read_signals(signal_fd: int) -> list[int]:
     except BlockingIOError:
         return []
     return [unpack_from("=I", data, at)[0] for at in range(0, len(data), abi.SIGNALFD_SIGINFO_BYTES)]
-
-
-def _reap(wanted: int) -> int | None:
-    """Collect every dead child; the wait status of `wanted` if it is among them."""
-    found = None
-    while True:
-        try:
-            pid, status = posix.waitpid(-1, posix.WNOHANG)
-        except ChildProcessError:
-            return found
-        if pid == 0:
-            return found
-        if pid == wanted:
-            found = status
 
 
 def _kill(pid: int, number: int) -> None:

@@ -7,29 +7,26 @@ when the core has taken the one before. A client that goes away cancels what run
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
-from pipeline.errors import SentenceError
 from pipeline.jsonmodel import from_json
 from pipeline.oci import parse_json
 from runtime.host.api import host_pb2 as pb
 from runtime.host.api.host_grpc import HostBase
 from runtime.host.daemon.errors import BlobMissing
 from runtime.host.daemon.manager import Manager, Session
-from runtime.host.daemon.model import BootProgress, ZoneInfo
+from runtime.host.daemon.model import BootProgress, Output, ZoneInfo
 from runtime.host.images.model import Platform
 from runtime.host.images.platform import PlatformFile, blobs
 from runtime.host.serve import convert
 from runtime.host.serve.answers import BadMessage, NotServed, answering, next_request, request_of
+from runtime.host.serve.joining import closing, ended, join, never
 
 log = logging.getLogger(__name__)
 
-# How long a process's stream is kept for a client that has not yet ended its requests after the exit was told.
-END_PATIENCE_S = 2.0
 COPY_CHUNK_BYTES = 256 * 1024
 
 Check = Callable[[], Awaitable[pb.CheckReply]]
@@ -78,7 +75,7 @@ class HostService(HostBase):
             events = self._manager.events(
                 since=request.since, from_start=request.from_start, follow=request.follow, zone=request.zone
             )
-            async with _reading(events):
+            async with closing(events):
                 async for event in events:
                     await stream.send_message(convert.fill(pb.Event(), event))
 
@@ -129,7 +126,7 @@ class HostService(HostBase):
                     await stream.send_message(convert.fill(pb.BootZoneReply(), step))
                 zone = await boot
             finally:
-                await _ended(boot)
+                await ended(boot)
             await stream.send_message(pb.BootZoneReply(stage=zone.state.value, zone=convert.zone_message(zone)))
 
     async def ListZones(self, stream: Any) -> None:
@@ -178,7 +175,7 @@ class HostService(HostBase):
                 tail=request.tail,
                 console=request.console,
             )
-            async with _reading(entries):
+            async with closing(entries):
                 async for entry in entries:
                     await stream.send_message(pb.LogEntry(unix_s=entry.unix_s, stream=entry.stream, data=entry.data))
 
@@ -186,13 +183,14 @@ class HostService(HostBase):
         async with answering(stream):
             start = await _start(stream)
             async with await self._manager.attach(convert.process_start(start)) as session:
-                await _join(stream, session, detach=False)
+                await join(stream, session, _take, convert.output_message)
 
     async def ExecZone(self, stream: Any) -> None:
         async with answering(stream):
             start = await _start(stream)
             async with await self._manager.exec(convert.process_start(start)) as session:
-                await _join(stream, session, detach=start.detach)
+                enough = _started if start.detach else never
+                await join(stream, session, _take, convert.output_message, enough=enough)
 
     async def CopyIn(self, stream: Any) -> None:
         async with answering(stream):
@@ -205,7 +203,7 @@ class HostService(HostBase):
         async with answering(stream):
             request = await request_of(stream)
             chunks = self._manager.copy_out(request.zone, request.path, workload=request.workload)
-            async with _reading(chunks):
+            async with closing(chunks):
                 async for chunk in chunks:
                     for at in range(0, len(chunk), COPY_CHUNK_BYTES):
                         await stream.send_message(pb.CopyOutReply(tar=chunk[at : at + COPY_CHUNK_BYTES]))
@@ -250,63 +248,19 @@ async def _pieces(stream: Any, first: Any, field: str) -> AsyncIterator[bytes]:
         message = await next_request(stream)
 
 
-async def _join(stream: Any, session: Session, *, detach: bool) -> None:
-    """Carry a session's output to the client and the client's input to it, until the session ends."""
-    output = asyncio.ensure_future(_send_outputs(stream, session, detach=detach))
-    feed = asyncio.ensure_future(_feed(stream, session))
-    try:
-        await asyncio.wait({output, feed}, return_when=asyncio.FIRST_COMPLETED)
-        if feed.done():
-            feed.result()  # a request that is none ends the call
-        await output
-        # An answer that ends before the requests do resets the stream; a client may then drop what it has not read.
-        await asyncio.wait({feed}, timeout=END_PATIENCE_S)
-    finally:
-        await _ended(output, feed)
+async def _take(message: pb.ProcessInput, session: Session) -> None:
+    match message.WhichOneof("what"):
+        case "stdin":
+            await session.write_stdin(message.stdin)
+        case "close_stdin":
+            await session.close_stdin()
+        case "resize":
+            await session.resize(convert.terminal_size(message.resize))
+        case "signal":
+            await session.signal(message.signal)
+        case other:
+            raise BadMessage("request of a process", expected="input, a size or a signal", got=str(other))
 
 
-async def _send_outputs(stream: Any, session: Session, *, detach: bool) -> None:
-    outputs = session.outputs()
-    async with _reading(outputs):
-        async for output in outputs:
-            await stream.send_message(convert.output_message(output))
-            if detach and output.kind == "started":
-                return
-
-
-async def _feed(stream: Any, session: Session) -> None:
-    """Hand over what the client sends; what a process that has just ended does not take is dropped."""
-    while (message := await next_request(stream)) is not None:
-        try:
-            match message.WhichOneof("what"):
-                case "stdin":
-                    await session.write_stdin(message.stdin)
-                case "close_stdin":
-                    await session.close_stdin()
-                case "resize":
-                    await session.resize(convert.terminal_size(message.resize))
-                case "signal":
-                    await session.signal(message.signal)
-                case other:
-                    raise BadMessage("request of a process", expected="input, a size or a signal", got=str(other))
-        except BadMessage:
-            raise
-        except SentenceError as error:
-            log.debug("input of a process: %s", error)
-
-
-async def _ended(*tasks: asyncio.Future[Any]) -> None:
-    """Cancel tasks and wait for them; what they raise has been seen, or is of no interest any more."""
-    for task in tasks:
-        task.cancel()
-    await asyncio.gather(*tasks, return_exceptions=True)
-
-
-@contextlib.asynccontextmanager
-async def _reading(iterator: AsyncIterator[Any]) -> AsyncIterator[None]:
-    """Close what is iterated, also when nobody wants the rest of it."""
-    try:
-        yield
-    finally:
-        if (close := getattr(iterator, "aclose", None)) is not None:
-            await close()
+def _started(output: Output) -> bool:
+    return output.kind == "started"

@@ -46,19 +46,6 @@ def _watch(child: int) -> int:
             except ProcessLookupError:
                 continue
         else:
-            status = _reap(child)
+            status = kernel.reap(child)
             if status is not None:
                 return status
-
-
-def _reap(wanted: int) -> int | None:
-    """Collect every dead child; the wait status of `wanted` if it is among them."""
-    while True:
-        try:
-            pid, status = posix.waitpid(-1, posix.WNOHANG)
-        except ChildProcessError:
-            return None
-        if pid == 0:
-            return None
-        if pid == wanted:
-            return status

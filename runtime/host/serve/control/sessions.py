@@ -6,29 +6,23 @@ A session's output is read only as fast as the client takes it, and the client's
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
-from collections.abc import Awaitable, Callable
 from typing import Any
 
-from pipeline.errors import SentenceError
 from runtime.host.api import common_pb2
 from runtime.host.api import control_pb2 as pb
 from runtime.host.daemon.errors import BadRequest
 from runtime.host.daemon.manager import Session
 from runtime.host.daemon.model import Output, ProcessStart, TerminalSize
-from runtime.host.serve.answers import BadMessage, next_request, request_of
+from runtime.host.serve.answers import BadMessage, request_of
 from runtime.host.serve.control import workloadspec
 from runtime.host.serve.control.context import Context
 from runtime.host.serve.control.methods import joined
+from runtime.host.serve.joining import drain, ended, join
 
 log = logging.getLogger(__name__)
 
 # How long a client may go on sending after the last answer, before the stream is reset.
-END_PATIENCE_S = 2.0
-
-Take = Callable[[Any, Session], Awaitable[None]]
-Show = Callable[[Output], Any]
 
 
 class SessionMethods:
@@ -44,12 +38,12 @@ class SessionMethods:
             first.zone_id, follow=True, tail=-1 if first.replay_history else 0, console=True
         )
         await stream.send_initial_metadata()
-        rest = asyncio.ensure_future(_drain(stream))
+        rest = asyncio.ensure_future(drain(stream))
         try:
             async for entry in entries:
                 await stream.send_message(pb.ZoneConsoleReply(data=entry.data))
         finally:
-            await _ended(rest)
+            await ended(rest)
 
     @joined
     async def ExecuteZoneCommand(self, stream: Any) -> None:
@@ -60,7 +54,8 @@ class SessionMethods:
         async with await self._context.manager.exec(start) as session:
             if not start.stdin:
                 await session.close_stdin()
-            await _join(stream, session, _take_exec if start.stdin else _refuse_stdin, _show_exec)
+            take = _take_exec if start.stdin else _refuse_stdin
+            await join(stream, session, take, _show_exec, end_is_stdins=True)
 
     async def _exec_start(self, start: pb.ExecuteZoneCommandStart) -> ProcessStart:
         process = start.process
@@ -87,7 +82,7 @@ class SessionMethods:
         start = ProcessStart(zone=workload.zone_id, workload=workload.id, stdin=True, replay=True)
         async with await self._context.manager.attach(start) as session:
             await _take_workload(first, session)
-            await _join(stream, session, _take_workload, _show_workload)
+            await join(stream, session, _take_workload, _show_workload, end_is_stdins=True)
 
     @joined
     async def DialNetworkSocket(self, stream: Any) -> None:
@@ -99,7 +94,7 @@ class SessionMethods:
             raise BadRequest("port", expected="1 to 65535", got=str(start.port))
         async with await self._context.manager.dial(start.zone_id, start.address, start.port) as session:
             await stream.send_initial_metadata()  # the connection stands
-            await _join(stream, session, _take_socket, _show_socket)
+            await join(stream, session, _take_socket, _show_socket, end_is_stdins=True)
 
 
 # -- requests to a session ---------------------------------------------------------------------------------------------
@@ -177,51 +172,3 @@ def _show_socket(output: Output) -> Any:
     if output.kind != "stdout":
         return None
     return pb.DialNetworkSocketReply(data=pb.DialNetworkSocketData(content=output.data))
-
-
-# -- both at once ------------------------------------------------------------------------------------------------------
-
-
-async def _join(stream: Any, session: Session, take: Take, show: Show) -> None:
-    """Carry output to the client and requests to the session, until the session ends."""
-    output = asyncio.ensure_future(_send(stream, session, show))
-    feed = asyncio.ensure_future(_feed(stream, session, take))
-    try:
-        await asyncio.wait({output, feed}, return_when=asyncio.FIRST_COMPLETED)
-        if feed.done():
-            feed.result()  # a request that is none ends the call
-        await output
-        # An answer that ends before the requests do resets the stream; a client may then drop what it has not read.
-        await asyncio.wait({feed}, timeout=END_PATIENCE_S)
-    finally:
-        await _ended(output, feed)
-
-
-async def _send(stream: Any, session: Session, show: Show) -> None:
-    async for output in session.outputs():
-        if (message := show(output)) is not None:
-            await stream.send_message(message)
-
-
-async def _feed(stream: Any, session: Session, take: Take) -> None:
-    """Hand over what the client sends, and its end as the end of input."""
-    while (message := await next_request(stream)) is not None:
-        try:
-            await take(message, session)
-        except BadMessage:
-            raise
-        except SentenceError as error:
-            log.debug("input of a session that has just ended: %s", error)
-    with contextlib.suppress(SentenceError):
-        await session.close_stdin()
-
-
-async def _drain(stream: Any) -> None:
-    while await next_request(stream) is not None:
-        pass
-
-
-async def _ended(*tasks: asyncio.Future[Any]) -> None:
-    for task in tasks:
-        task.cancel()
-    await asyncio.gather(*tasks, return_exceptions=True)

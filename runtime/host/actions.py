@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, cast
 
@@ -13,7 +13,7 @@ from pipeline.bundle.model import Bundle
 from pipeline.env import intact
 from pipeline.errors import StoreDamaged
 from pipeline.jsonmodel import to_json
-from pipeline.oci import Descriptor, canonical_json
+from pipeline.oci import Descriptor, Digest, canonical_json
 from pipeline.progress import Progress
 from pipeline.store import Store
 from runtime.errors import RuntimeFault
@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from runtime.host.hosts import Host
 
 HTTP_TIMEOUT_S = 10.0
+OCTETS = "application/octet-stream"
+ENDED = ("exited", "failed")
 # What zoned may take beyond the time a zone is given to stop.
 STOP_MARGIN_S = 60.0
 # The states a boot goes through while it is waited for, and what each is the end of.
@@ -231,6 +233,23 @@ def tidy(host: Host, client: HostClient) -> None:
     """Take back ports and disks that no zone uses any more."""
     with host.exclusive():
         host.tidy(client)
+
+
+def bring_again(host: Host, client: HostClient, store: Store, names: Iterable[str], progress: Progress) -> None:
+    """Make what zones that have ended run from reachable once more, before they start again.
+
+    The host may have let go of it; what this machine's store does not have, the host has to have kept.
+    """
+    from runtime.host.api.host_pb2 import ListZonesRequest
+
+    wanted = tuple(names)
+    for zone in client.call(client.host.ListZones, ListZonesRequest(all=True)).zones:
+        if zone.state not in ENDED or not (zone.name in wanted or zone.id.startswith(wanted)):
+            continue
+        found = [(digest, store.path(digest)) for digest in map(Digest.parse, zone.blobs)]
+        blobs = [Descriptor(OCTETS, digest, path.stat().st_size) for digest, path in found if path.is_file()]
+        with host.exclusive():
+            host.provide(client, blobs, progress)
 
 
 def stopped_line(zone: ZoneInfo) -> str:

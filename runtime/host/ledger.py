@@ -18,15 +18,19 @@ from runtime.errors import RuntimeFault
 Record = dict[str, Any]
 
 BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
+BOOT = "boot"  # in the run directory of a machine that is restored from a snapshot: a name for this start of it
 
 
 class LedgerBusy(RuntimeFault):
     """A ledger of that name exists: its run has not been torn down."""
 
 
-def boot_id() -> str:
-    """Which boot of this host this is."""
-    return BOOT_ID.read_text("ascii").strip()
+def boot_id(run_dir: Path) -> str:
+    """Which boot of this host this is; a restored snapshot brings back the kernel's id of when it was saved."""
+    try:
+        return (run_dir / BOOT).read_text("ascii").strip()
+    except FileNotFoundError:
+        return BOOT_ID.read_text("ascii").strip()
 
 
 class Ledger:

@@ -15,6 +15,7 @@ import importlib
 import logging
 import os
 import signal
+import ssl
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -97,6 +98,8 @@ async def _serve(options: argparse.Namespace) -> int:
         _load()
     if lab and not await _configured(options.run, signals):
         return 0
+    if lab:  # restored with it, OpenSSL's generator would else say again what it said in every other start
+        ssl.RAND_add(os.urandom(64), 64.0)
     daemonstate.say("starting", run=options.run)
     log.info("starting with the state in %s", options.state)
     missing = await asyncio.to_thread(_missing)

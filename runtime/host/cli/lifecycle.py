@@ -120,7 +120,10 @@ def run_restart(arguments: Namespace) -> int:
         for zone in restarted:
             host.expose(zone.ports)
 
-    return _each(arguments, "restarting", restart, then=lead)
+    def provide(host: Any, client: Any, store: Any, progress: Any) -> None:
+        actions.bring_again(host, client, store, arguments.zones, progress)
+
+    return _each(arguments, "restarting", restart, first=provide, then=lead)
 
 
 def run_kill(arguments: Namespace) -> int:
@@ -183,11 +186,13 @@ def _each(
     arguments: Namespace,
     doing: str,
     work: Callable[[Any, str], Awaitable[str]],
+    first: Callable[[Any, Any, Any, Any], None] | None = None,
     then: Callable[[Any, Any], None] | None = None,
 ) -> int:
     """Do it to all zones side by side; 1 where one could not be, with its sentence, the others done all the same.
 
-    then:    what remains to be done with the host itself; the ports and disks of zones that have ended, else.
+    first:   what is to be done with the host itself before: (host, client, store, progress).
+    then:    what remains to be done with it; the ports and disks of zones that have ended, else.
     """
     from pipeline.store import Store
     from runtime.host import actions
@@ -209,8 +214,11 @@ def _each(
     async def every(client: Any, progress: Any) -> list[bool]:
         return await asyncio.gather(*(one(client, name, progress) for name in dict.fromkeys(arguments.zones)))
 
-    host = select_host(Store(), arguments.host)
+    store = Store()
+    host = select_host(store, arguments.host)
     with host.connect() as client:
+        if first is not None:
+            with_progress(lambda progress: first(host, client, store, progress), patient=True)
         done = with_progress(lambda progress: client.run(every(client, progress)), patient=True)
         if any(done):
             (then or actions.tidy)(host, client)

@@ -83,7 +83,7 @@ class Manager:
         self, settings: Settings, edge: Edge, *, clock: Clock | None = None, this_boot: str | None = None
     ) -> None:
         self._settings, self._edge = settings, edge
-        self._clock, self._boot_id = clock or SystemClock(), this_boot or boot_id()
+        self._clock, self._boot_id = clock or SystemClock(), this_boot or boot_id(settings.run_dir)
         self._started = self._clock.now()
         self.core: Core
         self.workloads: Workloads

@@ -7,6 +7,7 @@ import dataclasses
 import logging
 import os
 import time
+import uuid
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -314,6 +315,7 @@ class Lab:
                 serial = statefile.plug(qmp, self.state_disk)
                 api_port = ports.add_any(qmp, ADDRESS, TLS_PORT)
             wanted = {"tls": keys.make(self.state.directory), "state_disk": serial}
+            wanted |= {"boot": str(uuid.uuid4()), "seed": os.urandom(32).hex()}
             channel.call(self.state, "configure", wanted, timeout_s=CONFIGURE_TIMEOUT_S)
             record = replace(record, ready=True, api_port=api_port)
             self.state.write(record)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import signal
 import socket
@@ -18,7 +19,7 @@ from support.tools import require
 from test_serve import FakeManager, zoned
 
 from pipeline.recipe import PROJECT
-from runtime.host import sources
+from runtime.host import ledger, sources
 from runtime.host.api import host_pb2 as pb
 from runtime.host.client import connect
 from runtime.host.dom0 import agent, configure, daemonstate, statedisk
@@ -87,15 +88,32 @@ def client(run_dir: Path) -> Iterator[Client]:
 TLS = {"ca": "a", "certificate": "c", "key": "k", "listen": "10.0.2.15:4354"}
 
 
+@pytest.mark.root
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root: only root may credit entropy")
+def test_a_seed_is_taken_by_the_kernel() -> None:
+    configure.credit_entropy(os.urandom(32))
+
+
 def test_a_zoned_that_waits_is_given_its_keys_and_serves(
-    client: Client, far_zoned: subprocess.Popen[bytes], run_dir: Path, disks: list[str]
+    client: Client,
+    far_zoned: subprocess.Popen[bytes],
+    run_dir: Path,
+    disks: list[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    seeds: list[bytes] = []
+    monkeypatch.setattr(configure, "credit_entropy", seeds.append)
     assert client.call("ready", {"timeout_s": 20}) == {"pid": far_zoned.pid, "state": "waiting"}
     assert client.call("ping")["zoned"] == {"pid": far_zoned.pid, "state": "waiting"}
-    answer = client.call("configure", {"tls": TLS, "state_disk": "zonewright-state"})
+    wanted = {"tls": TLS, "state_disk": "zonewright-state", "boot": "this-start", "seed": "ab" * 32}
+    answer = client.call("configure", wanted)
     assert answer == {"disk": "formatted", "pid": far_zoned.pid}
     assert client.call("ping")["zoned"]["state"] == "serving"
-    assert disks == ["zonewright-state"]
+    assert disks == ["zonewright-state"] and seeds == [b"\xab" * 32]
+    assert (
+        ledger.boot_id(run_dir) == "this-start"
+        and ledger.boot_id(run_dir / "tls") == ledger.BOOT_ID.read_text().strip()
+    )
     assert {path.name: path.read_text() for path in (run_dir / "tls").iterdir()} == {
         "ca.pem": "a",
         "server.pem": "c",

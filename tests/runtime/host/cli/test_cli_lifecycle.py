@@ -6,6 +6,8 @@ import threading
 
 import pytest
 
+from pipeline.store import Store
+
 
 @pytest.fixture(autouse=True)
 def zones(zoned):
@@ -47,6 +49,15 @@ def test_kill_ends_at_once_and_with_a_signal_tells_the_workload(zone, zoned, zon
 def test_restart_starts_what_has_ended_too(zone, zones) -> None:
     assert zone("restart", "old") == "zone old is ready\n"
     assert (zones["old"].state, zones["old"].restarts) == ("ready", 1)
+
+
+def test_restart_brings_again_what_an_ended_zone_runs_from(zone, zoned, zones) -> None:
+    kept = Store().put(b"a root file system")
+    zones["old"].blobs.extend([str(kept.digest), "sha256:" + "0" * 64])  # the other one is not in this store
+    zone("restart", "old", "web")
+    assert zoned.blobs == {str(kept.digest): b"a root file system"}
+    methods = [method for method, _ in zoned.calls]
+    assert methods.index("PutBlob") < methods.index("RestartZone")
 
 
 def test_wait_prints_and_is_the_exit_code(zone, zoned, zones) -> None:

@@ -71,7 +71,7 @@ def idle(store: Store, nginx: Bundle, zone: ZoneCommand) -> Iterator[str]:
     )
     manifest.write(store, bundle)
     zone("boot", "idle")
-    wait_for(lambda: found(zone, "idle")["agent"], "agent")
+    zone("metrics", "idle")  # waits for its agent
     yield "idle"
     zone("rm", "-f", "idle")
     store.untag(manifest.TAG_PREFIX + "idle")

@@ -85,6 +85,12 @@ class AgentHost:
         self._out, self._busy = bytearray(), False
         self._new_session()
 
+    def close(self) -> None:
+        """The descriptor too; done already, it does nothing."""
+        if self.fd >= 0:
+            os.close(self.fd)
+        self.fd = -1
+
     def _new_session(self) -> None:
         self._parser = frames.Parser(hunting=True)
         self._given = self._number = 0

@@ -16,6 +16,7 @@ from grpclib.exceptions import ProtocolError
 from runtime.host.api.host_grpc import HostStub
 from runtime.host.client.channel import HostChannel
 from runtime.host.client.endpoint import Endpoint
+from runtime.host.client.interrupts import held
 from runtime.host.faults import RemoteFault
 
 CALL_TIMEOUT_S = 60.0
@@ -35,7 +36,6 @@ class HostClient:
     def __init__(self, endpoint: Endpoint) -> None:
         self.endpoint = endpoint
         self._runner = asyncio.Runner()
-        self._runner.get_loop().set_exception_handler(_unheard)
         self._closed = False
         self._streams: set[AsyncIterator[Any]] = set()
         self.channel: HostChannel = self._runner.run(self._make())
@@ -89,14 +89,17 @@ class HostClient:
     def run(self, work: Coroutine[Any, Any, T]) -> T:
         """Run a coroutine on this client's loop, such as one with `opened` calls in both directions.
 
-        An interrupt (Ctrl-C) cancels it, and with it the calls it has open, then raises KeyboardInterrupt. So does a
-        signal whose handler raises SystemExit, which asyncio by itself would leave the coroutine pending for.
+        An interrupt (Ctrl-C) cancels it, and with it the calls it has open, then raises KeyboardInterrupt; so does
+        SIGTERM, with what its handler raises.
         """
-        try:
-            return self._runner.run(work)
-        except (SystemExit, KeyboardInterrupt):
-            self._runner.run(_end_others())
-            raise
+        loop = self._runner.get_loop()
+        task = loop.create_task(work)
+        with held(loop, task):
+            try:
+                return loop.run_until_complete(task)
+            except (SystemExit, KeyboardInterrupt):  # the second one: nothing can be asked of this loop any more
+                self._closed = True
+                raise
 
     def close(self) -> None:
         """End the connection, and every call there is on it."""
@@ -171,20 +174,6 @@ async def received(stream: Stream[Any, Receive]) -> AsyncIterator[Receive]:
     with contextlib.suppress(ProtocolError):  # ended already, as it should be
         await stream.end()
     await stream.recv_trailing_metadata()
-
-
-async def _end_others() -> None:
-    """Cancel whatever else is on this loop: nobody waits for it, or looks at what it raises."""
-    others = asyncio.all_tasks() - {asyncio.current_task()}
-    for task in others:
-        task.cancel()
-    await asyncio.gather(*others, return_exceptions=True)
-
-
-def _unheard(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
-    """What nobody retrieved is reported, but for an end by signal: it struck one task, and `run` has raised it."""
-    if not isinstance(context.get("exception"), (SystemExit, KeyboardInterrupt)):
-        loop.default_exception_handler(context)
 
 
 async def _next(answers: AsyncIterator[Receive]) -> Receive | None:

@@ -165,32 +165,41 @@ async def take_note(core: Core, zone: Zone, run: Run, note: Json) -> None:
 
 async def follow_log(core: Core, link: AgentLink, container: str, writer: LogWriter, run: str) -> None:
     """Store what a container prints until it has ended and all is acknowledged; from where the log ends, always."""
-    writer.begin(run)
-    while True:
-        await link.connected.wait()
+    try:
+        writer.begin(run)
+        while not await _follow_once(core, link, container, writer):
+            pass
+    finally:
+        writer.close()  # what has ended stays listed, and must not hold a descriptor for that
+
+
+async def _follow_once(core: Core, link: AgentLink, container: str, writer: LogWriter) -> bool:
+    """Whether it has ended; otherwise the channel broke, or the agent refused, and a while has passed."""
+    await link.connected.wait()
+    try:
+        offsets = writer.offsets
+        asked = {str(stream): offset for stream, offset in offsets.items()}
+        stream = await link.open("logs", {"container": container, "from": asked}, acknowledged=True)
         try:
-            offsets = writer.offsets
-            asked = {str(stream): offset for stream, offset in offsets.items()}
-            stream = await link.open("logs", {"container": container, "from": asked}, acknowledged=True)
-            try:
-                async for kind, fd, data in stream:
-                    if kind == frames.DATA and isinstance(data, bytes) and fd in offsets:
-                        writer.append(fd, offsets[fd], data, core.clock.now())
-                        offsets[fd] += len(data)
-                        stream.acknowledge(fd, len(data))  # only now: it is stored
-                    elif kind == frames.EVENT and isinstance(data, dict):
-                        gap, of = data.get("gap"), data.get("fd")
-                        if isinstance(gap, int) and of in offsets:
-                            offsets[of] += max(0, gap)
-                await stream.result()
-                return
-            finally:
-                stream.cancel()
-        except AgentFault as fault:
-            # Without a reason it is the channel, which mends itself and says when.
-            if fault.reason:
-                log.warning("output of %s: %s", container, fault)
-            await core.clock.sleep(_REFUSED_AGAIN_S if fault.reason else _AGAIN_S)
+            async for kind, fd, data in stream:
+                if kind == frames.DATA and isinstance(data, bytes) and fd in offsets:
+                    writer.append(fd, offsets[fd], data, core.clock.now())
+                    offsets[fd] += len(data)
+                    stream.acknowledge(fd, len(data))  # only now: it is stored
+                elif kind == frames.EVENT and isinstance(data, dict):
+                    gap, of = data.get("gap"), data.get("fd")
+                    if isinstance(gap, int) and of in offsets:
+                        offsets[of] += max(0, gap)
+            await stream.result()
+            return True
+        finally:
+            stream.cancel()
+    except AgentFault as fault:
+        # Without a reason it is the channel, which mends itself and says when.
+        if fault.reason:
+            log.warning("output of %s: %s", container, fault)
+        await core.clock.sleep(_REFUSED_AGAIN_S if fault.reason else _AGAIN_S)
+        return False
 
 
 def _list(value: object) -> list[Json]:

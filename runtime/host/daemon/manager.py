@@ -118,10 +118,12 @@ class Manager:
             if tasks:
                 await asyncio.wait(tasks, timeout=END_TIMEOUT_S)
         core.leaving = True
-        running = [zone.task for zone in core.zones.values() if zone.task is not None]
-        for task in (*running, *core.tasks):
+        tasks = [zone.task for zone in core.zones.values() if zone.task is not None]
+        tasks += [workload.reader for workload in self.workloads.all.values() if workload.reader is not None]
+        tasks += core.tasks
+        for task in tasks:
             task.cancel()
-        await bringup.settled([*running, *core.tasks])
+        await bringup.settled(tasks)
         if core.deaths is not None:
             await asyncio.to_thread(core.deaths.close)
         await asyncio.to_thread(core.workers.shutdown)

@@ -6,7 +6,7 @@ import asyncio
 import logging
 import weakref
 from collections.abc import Collection
-from typing import Any
+from typing import Any, cast
 
 from grpclib.protocol import H2Protocol
 from grpclib.server import Server
@@ -16,18 +16,25 @@ from runtime.host.keepalive import keep_alive
 log = logging.getLogger(__name__)
 
 CONNECTIONS_AT_ONCE = 256
+PATIENCE_S = 2.0
 
 
 class _Protocol(H2Protocol):
     """A connection that tells its server when it has begun; one too many is closed at once."""
 
     server: Listener | None = None
+    transport: asyncio.Transport
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
+        self.transport = cast(asyncio.Transport, transport)
         keep_alive(transport)
         if self.server is not None:
             self.server.admit(self)
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        super().connection_lost(exc)
+        self.resume_writing()  # a handler that waits to write would wait for ever, as nobody reads any more
 
 
 class Listener(Server):
@@ -53,9 +60,16 @@ class Listener(Server):
         self._protocols.add(protocol)
 
     async def end(self) -> None:
-        """Listen no more, cancel what runs, close every connection; returns when all handlers have ended."""
+        """Listen no more, cancel what runs, close every connection; returns when all handlers have ended.
+
+        What a client has not read by PATIENCE_S is dropped.
+        """
         self.close()
         for protocol in list(self._protocols):
             if not protocol.connection.is_closing():
                 protocol.processor.close("the server ends")
-        await self.wait_closed()
+        ended = asyncio.ensure_future(self.wait_closed())
+        if not (await asyncio.wait({ended}, timeout=PATIENCE_S))[0]:
+            for protocol in list(self._protocols):
+                protocol.transport.abort()
+        await ended

@@ -288,6 +288,17 @@ def test_both_directions_and_an_end_the_other_side_chooses(client: HostClient) -
     assert client.run(work()) == [b"hello", 3]
 
 
+def test_an_interrupt_just_after_the_work_is_done_is_an_interrupt_too(client: HostClient) -> None:
+    """asyncio has put the loop's stop in it then, which would stop what is run next before that is done."""
+
+    async def done_and_interrupted() -> None:
+        asyncio.get_running_loop().call_soon(os.kill, os.getpid(), signal.SIGINT)
+
+    with pytest.raises(KeyboardInterrupt):
+        client.run(done_and_interrupted())
+    assert client.run(asyncio.sleep(0, "goes on")) == "goes on"
+
+
 def test_an_interrupt_cancels_the_call_and_the_client_lives_on(client: HostClient, fake: Fake) -> None:
     def interrupt() -> None:
         fake.waiting.wait(10)

@@ -8,14 +8,19 @@ import dataclasses
 import logging
 import os
 import re
+import socket
 import stat
+import struct
 import threading
+import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from google.protobuf.message import Message
+from h2.connection import H2Connection
+from h2.settings import SettingCodes
 
 from pipeline.bundle.model import Bundle, Process
 from pipeline.errors import DigestMismatch
@@ -175,7 +180,7 @@ def zoned(manager: Manager, path: Path, *tls: Path) -> Iterator[Callable[[str], 
         await stop.wait()
         await server.close()
 
-    thread = threading.Thread(target=lambda: loop.run_until_complete(serve()))
+    thread = threading.Thread(target=lambda: loop.run_until_complete(serve()), daemon=True)
     thread.start()
     assert ready.wait(10)
     try:
@@ -183,6 +188,7 @@ def zoned(manager: Manager, path: Path, *tls: Path) -> Iterator[Callable[[str], 
     finally:
         loop.call_soon_threadsafe(stop.set)
         thread.join(10)
+        assert not thread.is_alive(), "the server does not end"
         loop.close()
 
 
@@ -343,6 +349,36 @@ def test_logs_are_made_as_they_are_read_and_no_longer(client: HostClient, manage
     assert manager.produced == produced < 400
     entries.close()  # type: ignore[attr-defined]
     assert manager.cancelled.wait(10)
+
+
+@pytest.mark.parametrize("leaves", [True, False])
+def test_a_client_that_asks_for_much_and_reads_nothing_holds_up_nobody(
+    manager: FakeManager, tmp_path: Path, leaves: bool
+) -> None:
+    """Its windows are wide, so that it is the socket that is full; then it goes, or zoned does."""
+    http = H2Connection()
+    http.initiate_connection()
+    http.update_settings({SettingCodes.INITIAL_WINDOW_SIZE: 1 << 30})
+    http.increment_flow_control_window(1 << 30)
+    path = "/zonewright.host.v1.Host/ReadLogs"
+    head = {":method": "POST", ":scheme": "http", ":path": path, ":authority": "x", "te": "trailers"}
+    http.send_headers(1, [*head.items(), ("content-type", "application/grpc")])
+    request = pb.ReadLogsRequest(zone="web", follow=True).SerializeToString()
+    http.send_data(1, struct.pack(">BI", 0, len(request)) + request, end_stream=True)
+    with socket.socket(socket.AF_UNIX) as peer, zoned(manager, tmp_path / "zoned"):
+        peer.connect(str(tmp_path / "zoned"))
+        peer.sendall(http.data_to_send())
+        assert manager.started.wait(10)
+        before = -1
+        while before != manager.produced:
+            before = manager.produced
+            time.sleep(0.3)
+        http.reset_stream(1)  # its handler ends, and finds the socket as full as it was
+        peer.sendall(http.data_to_send())
+        assert manager.cancelled.wait(10)
+        if leaves:
+            peer.close()
+    assert manager.produced == before
 
 
 def test_a_process_both_ways(client: HostClient, manager: FakeManager) -> None:

@@ -56,6 +56,21 @@ class Xenstored(threading.Thread):
 
 
 @pytest.fixture
+def serve():
+    """Xenstored, hung up at the end."""
+    with contextlib.ExitStack() as stack:
+
+        def make(**keywords):
+            made = Xenstored(**keywords)
+            stack.callback(made.sock.close)
+            stack.callback(made.join)
+            stack.callback(made.theirs.close)
+            return made
+
+        yield make
+
+
+@pytest.fixture
 def reporter():
     def make(store: Xenstored) -> report.Reporter:
         made = report.Reporter()
@@ -66,8 +81,8 @@ def reporter():
     return make
 
 
-def test_phases_timings_and_exit_reach_the_host_in_order(reporter, capfd):
-    store = Xenstored()
+def test_phases_timings_and_exit_reach_the_host_in_order(serve, reporter, capfd):
+    store = serve()
     told = reporter(store)
     told.phase("init")
     told.phase("modules")
@@ -79,8 +94,8 @@ def test_phases_timings_and_exit_reach_the_host_in_order(reporter, capfd):
     assert "zone: the workload exited with code 3\n" in capfd.readouterr().err
 
 
-def test_a_stop_request_is_read_once_the_host_writes_it(reporter):
-    store = Xenstored()
+def test_a_stop_request_is_read_once_the_host_writes_it(serve, reporter):
+    store = serve()
     told = reporter(store)
     told.bus.settle(5)
     assert not told.stop_request()
@@ -91,8 +106,8 @@ def test_a_stop_request_is_read_once_the_host_writes_it(reporter):
     assert told.stop_request() is None
 
 
-def test_a_stop_request_that_arrives_while_another_is_read_is_not_lost(reporter):
-    store = Xenstored()
+def test_a_stop_request_that_arrives_while_another_is_read_is_not_lost(serve, reporter):
+    store = serve()
     told = reporter(store)
     told.bus.settle(5)
     told.stop_request()
@@ -112,14 +127,14 @@ def test_a_stop_request_that_arrives_while_another_is_read_is_not_lost(reporter)
     assert told.stop_request() == "9 0"
 
 
-def test_a_refused_report_is_said_on_the_console(reporter, capfd):
-    told = reporter(Xenstored(refuse="EACCES"))
+def test_a_refused_report_is_said_on_the_console(serve, reporter, capfd):
+    told = reporter(serve(refuse="EACCES"))
     told.exit("signal 9")
     assert "xenstore did not take the report: EACCES" in capfd.readouterr().err
 
 
-def test_a_broken_connection_does_not_stop_the_zone(reporter, capfd):
-    store = Xenstored()
+def test_a_broken_connection_does_not_stop_the_zone(serve, reporter, capfd):
+    store = serve()
     told = reporter(store)
     store.theirs.shutdown(socket.SHUT_RDWR)
     told.bus.fd = -1

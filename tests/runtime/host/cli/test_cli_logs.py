@@ -81,7 +81,7 @@ def test_signal_ends_what_streams_without_a_traceback(
     zoned.wait(asked_for(zoned, method))
     process.send_signal(number)
     _, err = process.communicate(timeout=30)
-    assert (process.returncode, err) == (code, said)
+    assert (process.returncode, err) == (code, said), err.decode()
 
 
 def test_sigterm_ends_a_command_whose_output_nobody_takes(zoned, start, web) -> None:

@@ -243,7 +243,8 @@ def test_interrupt_while_it_boots_ends_the_zone(zoned, start_run) -> None:
 
     zoned.wait(booting())
     process.send_signal(signal.SIGINT)
-    assert process.wait(30) == 130
+    out, err = process.communicate(timeout=30)
+    assert process.returncode == 130, (out, err)
     zoned.wait(zoned.until(lambda: zoned.cancelled_boots == ["job"]))
 
 

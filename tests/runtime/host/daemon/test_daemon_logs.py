@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import random
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +17,15 @@ from runtime.host.daemon import logformat
 from runtime.host.daemon.logreader import read_console, read_log
 from runtime.host.daemon.logwriter import LogWriter
 from runtime.host.daemon.model import LogEntry
+
+OpenLog = Callable[..., LogWriter]
+
+
+@pytest.fixture
+def open_log() -> Iterator[OpenLog]:
+    """LogWriter, closed at the end."""
+    with contextlib.ExitStack() as stack:
+        yield lambda *arguments, **keywords: stack.enter_context(contextlib.closing(LogWriter(*arguments, **keywords)))
 
 
 async def collect(entries: Any) -> list[LogEntry]:
@@ -29,8 +40,8 @@ def text(entries: list[LogEntry], stream: str = "") -> bytes:
     return b"".join(entry.data for entry in entries if not stream or entry.stream == stream)
 
 
-def test_lines_of_both_streams_come_back_with_their_times(tmp_path: Path) -> None:
-    writer = LogWriter(tmp_path)
+def test_lines_of_both_streams_come_back_with_their_times(open_log: OpenLog, tmp_path: Path) -> None:
+    writer = open_log(tmp_path)
     writer.begin("run")
     writer.append(1, 0, b"one\ntw", 10.0)
     writer.append(2, 0, b"err\n", 11.0)
@@ -45,17 +56,17 @@ def test_lines_of_both_streams_come_back_with_their_times(tmp_path: Path) -> Non
     assert writer.offsets == {1: 13, 2: 4}
 
 
-def test_any_bytes_come_back_as_they_were(tmp_path: Path) -> None:
+def test_any_bytes_come_back_as_they_were(open_log: OpenLog, tmp_path: Path) -> None:
     data = random.Random(7).randbytes(300_000)
-    writer = LogWriter(tmp_path, segment_bytes=64 << 10, nr_segments=100)
+    writer = open_log(tmp_path, segment_bytes=64 << 10, nr_segments=100)
     writer.begin("run")
     for at in range(0, len(data), 4001):
         writer.append(1, at, data[at : at + 4001], 1.0)
     assert text(read(tmp_path)) == data and len(logformat.segments(tmp_path)) > 3
 
 
-def test_bytes_that_are_stored_are_not_stored_again(tmp_path: Path) -> None:
-    writer = LogWriter(tmp_path)
+def test_bytes_that_are_stored_are_not_stored_again(open_log: OpenLog, tmp_path: Path) -> None:
+    writer = open_log(tmp_path)
     writer.begin("run")
     writer.append(1, 0, b"abcdef", 1.0)
     writer.append(1, 2, b"cdefgh", 1.0)
@@ -63,8 +74,8 @@ def test_bytes_that_are_stored_are_not_stored_again(tmp_path: Path) -> None:
     assert text(read(tmp_path)) == b"abcdefgh"
 
 
-def test_log_is_bounded_and_its_end_is_kept(tmp_path: Path) -> None:
-    writer = LogWriter(tmp_path, segment_bytes=4096, nr_segments=3)
+def test_log_is_bounded_and_its_end_is_kept(open_log: OpenLog, tmp_path: Path) -> None:
+    writer = open_log(tmp_path, segment_bytes=4096, nr_segments=3)
     writer.begin("run")
     lines = [b"line %04d %s\n" % (n, b"x" * 80) for n in range(1000)]
     offset = 0
@@ -75,11 +86,13 @@ def test_log_is_bounded_and_its_end_is_kept(tmp_path: Path) -> None:
     assert len(paths) == 3 and sum(path.stat().st_size for path in paths) <= 3 * 4096
     kept = text(read(tmp_path)).splitlines(keepends=True)
     assert kept == lines[-len(kept) :] and len(kept) > 50
-    assert LogWriter(tmp_path).offsets[1] == offset
+    assert open_log(tmp_path).offsets[1] == offset
 
 
 @pytest.mark.parametrize("case", ["cut", "garbage"])
-def test_crash_at_any_byte_loses_nothing_acknowledged_and_repeats_nothing(tmp_path: Path, case: str) -> None:
+def test_crash_at_any_byte_loses_nothing_acknowledged_and_repeats_nothing(
+    open_log: OpenLog, tmp_path: Path, case: str
+) -> None:
     """The agent is asked to go on from the offsets a recovered log says it has."""
     streams = {1: b"".join(b"out %d\n" % n for n in range(12)), 2: b"".join(b"err %d\n" % n for n in range(8))}
     pieces: list[tuple[int, int, bytes]] = []
@@ -88,7 +101,7 @@ def test_crash_at_any_byte_loses_nothing_acknowledged_and_repeats_nothing(tmp_pa
     random.Random(3).shuffle(pieces)
     pieces.sort(key=lambda piece: piece[1])
     whole = tmp_path / "whole"
-    writer = LogWriter(whole, segment_bytes=600)
+    writer = open_log(whole, segment_bytes=600)
     writer.begin("run")
     acknowledged = []  # (bytes in the last segment, offsets) after each append
     for stream, at, data in pieces:
@@ -106,7 +119,7 @@ def test_crash_at_any_byte_loses_nothing_acknowledged_and_repeats_nothing(tmp_pa
         if case == "garbage":
             with open(torn, "ab") as file:
                 file.write(b"\xa7\x01" + bytes(40))
-        recovered = LogWriter(copy, segment_bytes=600)
+        recovered = open_log(copy, segment_bytes=600)
         promised = max(
             (offsets for number, size, offsets in acknowledged if (number, size) <= (last_number, cut)),
             key=lambda offsets: sum(offsets.values()),
@@ -115,25 +128,28 @@ def test_crash_at_any_byte_loses_nothing_acknowledged_and_repeats_nothing(tmp_pa
         recovered.begin("run")
         for stream, data in streams.items():  # the agent goes on from there
             recovered.append(stream, recovered.offsets[stream], data[recovered.offsets[stream] :], 2.0)
+        recovered.close()
         found = read(copy)
         for stream, data in streams.items():
             assert text(found, logformat.STREAM_NAMES[stream]) == data, cut
 
 
-def test_new_run_begins_at_zero_and_the_old_one_stays_readable(tmp_path: Path) -> None:
-    writer = LogWriter(tmp_path)
+def test_new_run_begins_at_zero_and_the_old_one_stays_readable(open_log: OpenLog, tmp_path: Path) -> None:
+    writer = open_log(tmp_path)
     writer.begin("first")
     writer.append(1, 0, b"old\n", 1.0)
     writer.begin("second")
     assert writer.offsets == {1: 0, 2: 0}
     writer.append(1, 0, b"new\n", 2.0)
-    assert LogWriter(tmp_path).offsets == {1: 4, 2: 0}
+    assert open_log(tmp_path).offsets == {1: 4, 2: 0}
     assert text(read(tmp_path)) == b"old\nnew\n" and text(read(tmp_path, run="second")) == b"new\n"
 
 
 @pytest.mark.parametrize(("tail", "expected"), [(0, b""), (1, b"five\n"), (3, b"ee\nfour\nfive\n"), (99, None)])
-def test_tail_counts_lines_whatever_pieces_they_came_in(tmp_path: Path, tail: int, expected: bytes | None) -> None:
-    writer = LogWriter(tmp_path)
+def test_tail_counts_lines_whatever_pieces_they_came_in(
+    open_log: OpenLog, tmp_path: Path, tail: int, expected: bytes | None
+) -> None:
+    writer = open_log(tmp_path)
     writer.begin("run")
     everything = b"one\ntwo\nthree\nfour\nfive\n"
     for at in range(0, len(everything), 3):
@@ -142,8 +158,8 @@ def test_tail_counts_lines_whatever_pieces_they_came_in(tmp_path: Path, tail: in
     assert found == (everything if expected is None else expected.replace(b"ee\n", b"three\n"))
 
 
-def test_since_and_until_bound_the_time(tmp_path: Path) -> None:
-    writer = LogWriter(tmp_path)
+def test_since_and_until_bound_the_time(open_log: OpenLog, tmp_path: Path) -> None:
+    writer = open_log(tmp_path)
     writer.begin("run")
     for second in range(5):
         writer.append(1, second * 2, b"%d\n" % second, float(second))
@@ -151,8 +167,8 @@ def test_since_and_until_bound_the_time(tmp_path: Path) -> None:
     assert text(read(tmp_path, since=1.0, tail=1)) == b"4\n"
 
 
-def test_damaged_record_costs_its_segment_at_most(tmp_path: Path) -> None:
-    writer = LogWriter(tmp_path, segment_bytes=600)
+def test_damaged_record_costs_its_segment_at_most(open_log: OpenLog, tmp_path: Path) -> None:
+    writer = open_log(tmp_path, segment_bytes=600)
     writer.begin("run")
     for n in range(40):
         writer.append(1, n * 8, b"line %02d\n" % n, 1.0)
@@ -164,8 +180,10 @@ def test_damaged_record_costs_its_segment_at_most(tmp_path: Path) -> None:
     assert kept.endswith(b"line 39\n") and b"line 00\n" in kept
 
 
-def test_full_disk_costs_the_output_and_not_the_zone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    writer = LogWriter(tmp_path)
+def test_full_disk_costs_the_output_and_not_the_zone(
+    open_log: OpenLog, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    writer = open_log(tmp_path)
     writer.begin("run")
     writer.append(1, 0, b"before\n", 1.0)
     real = os.write
@@ -174,12 +192,12 @@ def test_full_disk_costs_the_output_and_not_the_zone(tmp_path: Path, monkeypatch
     monkeypatch.setattr(os, "write", real)
     writer.append(1, 12, b"after\n", 1.0)
     assert text(read(tmp_path)) == b"before\nafter\n"
-    assert LogWriter(tmp_path).offsets[1] == 18
+    assert open_log(tmp_path).offsets[1] == 18
 
 
-def test_follower_sees_what_comes_until_the_end(tmp_path: Path) -> None:
+def test_follower_sees_what_comes_until_the_end(open_log: OpenLog, tmp_path: Path) -> None:
     async def work() -> None:
-        writer = LogWriter(tmp_path, segment_bytes=300, nr_segments=50)
+        writer = open_log(tmp_path, segment_bytes=300, nr_segments=50)
         writer.begin("run")
         ended = False
         entries = read_log(tmp_path, changes=writer.changes, ended=lambda: ended)

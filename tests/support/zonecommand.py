@@ -24,12 +24,12 @@ class ZoneCommand:
         self.address, self.err = address, b""
         self._running: list[subprocess.Popen[bytes]] = []
 
-    def __call__(self, *words: str, code: int = 0, input: bytes = b"") -> str:
-        return self.bytes(*words, code=code, input=input).decode()
+    def __call__(self, *words: str, code: int = 0, input: bytes = b"", timeout_s: float = TIMEOUT_S) -> str:
+        return self.bytes(*words, code=code, input=input, timeout_s=timeout_s).decode()
 
-    def bytes(self, *words: str, code: int = 0, input: bytes = b"") -> bytes:
+    def bytes(self, *words: str, code: int = 0, input: bytes = b"", timeout_s: float = TIMEOUT_S) -> bytes:
         """The same, byte for byte. code: what it has to exit with."""
-        done = subprocess.run(self._argv(words), cwd=PROJECT, input=input, capture_output=True, timeout=TIMEOUT_S)
+        done = subprocess.run(self._argv(words), cwd=PROJECT, input=input, capture_output=True, timeout=timeout_s)
         self.err = done.stderr
         assert done.returncode == code, (words, done.returncode, done.stderr[-2000:], done.stdout[-2000:])
         return done.stdout

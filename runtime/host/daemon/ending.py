@@ -19,7 +19,7 @@ from runtime.host.ledger import Ledger
 
 log = logging.getLogger(__name__)
 
-CONSOLE_TAIL_LINES = 20
+CONSOLE_TAIL_LINES = 40  # a kernel that panics says why some 30 lines before its end
 _CONSOLE_TAIL_BYTES = 64 << 10
 _RETRY_S = 5.0
 

@@ -89,7 +89,7 @@ def world() -> Iterator[World]:
         ["./doit", "bundle", "os:debian12", "zone=nginx"], cwd=PROJECT, check=True, stdout=subprocess.DEVNULL
     )
     with tempfile.TemporaryDirectory(prefix="zb") as runtime:
-        os.environ["XDG_RUNTIME_DIR"] = runtime
+        os.environ["XDG_RUNTIME_DIR"] = os.environ["XDG_STATE_HOME"] = runtime
         store = Store()
         lab = Lab(load_config(memory_mib=MEMORY_MIB, dom0_memory_mib=DOM0_MEMORY_MIB), store)
         host = LabHost(store, lab)

@@ -108,6 +108,17 @@ class Volume:
 
 
 @dataclass(frozen=True)
+class Seccomp:
+    """Which system calls the workload may make: those of the default profile, unless one of these is said.
+
+    profile:  the `linux.seccomp` of the OCI runtime specification; made a filter on the host that boots the zone.
+    """
+
+    unconfined: bool = False
+    profile: dict[str, Any] | None = None
+
+
+@dataclass(frozen=True)
 class Network:
     """The zone's one interface, as the spec wants it; addresses are given at launch."""
 
@@ -144,6 +155,7 @@ class Bundle:
     stdin_open: bool = False
     labels: dict[str, str] = field(default_factory=dict)
     volumes: tuple[Volume, ...] = ()
+    seccomp: Seccomp = Seccomp()
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,17 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.bundle.errors import BadSpec
-from pipeline.bundle.model import ExtensionChoice, ModuleWish, Network, Port, Resources, RestartPolicy, Volume
+from pipeline.bundle.model import (
+    ExtensionChoice,
+    ModuleWish,
+    Network,
+    Port,
+    Resources,
+    RestartPolicy,
+    Seccomp,
+    Volume,
+)
+from pipeline.bundle.security import parse_seccomp
 from pipeline.bundle.volumes import parse_volume
 from pipeline.errors import PipelineError
 from pipeline.recipe import PROJECT, load
@@ -53,6 +63,7 @@ class ZoneSpec:
     tty: bool = False
     labels: dict[str, str] = field(default_factory=dict)
     volumes: tuple[Volume, ...] = ()
+    seccomp: Seccomp = Seccomp()
 
 
 def load_spec(name: str, directory: Path = ZONES) -> ZoneSpec:
@@ -69,7 +80,7 @@ def load_spec(name: str, directory: Path = ZONES) -> ZoneSpec:
 def parse_spec(name: str, document: dict[str, Any], *, subject: str) -> ZoneSpec:
     """Turn a document that fits the schema into a ZoneSpec; checks what a schema cannot say."""
     resources, dns, root = (document.get(key, {}) for key in ("resources", "dns", "root"))
-    kernel_options, stop = document.get("kernel_options", {}), document.get("stop", {})
+    kernel_options, stop, security = (document.get(key, {}) for key in ("kernel_options", "stop", "security"))
     ports = tuple(parse_port(text, subject=f"{subject}: key ports") for text in document.get("ports", []))
     _refuse_double_ports(ports, subject)
     for address in dns.get("nameservers", []):
@@ -105,6 +116,7 @@ def parse_spec(name: str, document: dict[str, Any], *, subject: str) -> ZoneSpec
         tty=document.get("tty", False),
         labels=document.get("labels", {}),
         volumes=_volumes(document.get("volumes", []), subject=f"{subject}: key volumes"),
+        seccomp=_seccomp(security, subject=f"{subject}: key security.seccomp"),
     )
 
 
@@ -139,6 +151,10 @@ def parse_restart(text: str, *, subject: str) -> RestartPolicy:
     if name not in RESTARTS or (colon and (name != "on-failure" or not re.fullmatch("[1-9][0-9]{0,5}", most))):
         raise BadSpec(subject, expected="no, on-failure[:MAX], always or unless-stopped", got=repr(text))
     return RestartPolicy(name, int(most or 0))
+
+
+def _seccomp(security: dict[str, str], *, subject: str) -> Seccomp:
+    return parse_seccomp(security["seccomp"], subject=subject) if "seccomp" in security else Seccomp()
 
 
 def _volumes(items: list[Any], *, subject: str) -> tuple[Volume, ...]:

@@ -88,6 +88,7 @@ def resolve(params: BundleParams, store: Store) -> Bundle:
         stdin_open=spec.stdin_open,
         labels=spec.labels,
         volumes=spec.volumes,
+        seccomp=spec.seccomp,
     )
 
 

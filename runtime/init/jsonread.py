@@ -84,6 +84,9 @@ def _array(text: str, at: int, depth: int) -> tuple[Json, int]:
 
 
 def _string(text: str, at: int) -> tuple[str, int]:
+    end = text.find('"', at)
+    if end >= 0 and (plain := text[at:end]).isprintable() and "\\" not in plain:
+        return plain, end + 1  # nearly all are such, and a seccomp filter has thousands of letters
     parts: list[str] = []
     start = at
     while True:

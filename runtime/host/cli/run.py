@@ -52,6 +52,7 @@ def fill_run(parser: Parser) -> None:
     complete(restart, "restarts")
     parser.add_argument("--entrypoint", metavar="COMMAND", help="instead of the image's; its Cmd is dropped, too")
     parser.add_argument("--read-only", action="store_true", help="the root cannot be written to")
+    parser.add_argument("--security-opt", action="append", default=[], metavar="OPTION", help=SECURITY)
     parser.add_argument("-l", "--label", action="append", default=[], metavar="KEY=VALUE", help="to list and filter by")
     kernel = parser.add_argument("--kernel", metavar="REF", help="kernel image (default: recipe:debian-cloud)")
     complete(kernel, "images")
@@ -71,6 +72,7 @@ def fill_run(parser: Parser) -> None:
 PULLS = ("missing", "always", "never")
 PORT = "[ADDRESS:]HOST_PORT:ZONE_PORT"
 VOLUME = "tmpfs:TARGET[:size=N[m|g]][:ro]"
+SECURITY = "seccomp=unconfined, or seccomp=FILE with a profile (linux.seccomp of an OCI bundle)"
 PULL = "missing (default): a tag means what it did when last pulled; always: what it means now; never: no network"
 
 

@@ -46,6 +46,7 @@ def spec_of(arguments: Namespace) -> ZoneSpec:
         "stdin_open": arguments.interactive,
         "root": {"readonly": arguments.read_only},
         "stop": {} if arguments.stop_timeout is None else {"timeout_s": arguments.stop_timeout},
+        "security": _security(arguments.security_opt),
         **_command(arguments),
     }
     spec = parse_spec(name, document, subject="zone run")
@@ -75,6 +76,18 @@ def _command(arguments: Namespace) -> dict[str, list[str]]:
     if arguments.entrypoint is not None:
         return {"command": [arguments.entrypoint, *argv] if arguments.entrypoint else argv}
     return {"args": argv} if argv else {}
+
+
+def _security(options: list[str]) -> dict[str, str]:
+    found: dict[str, str] = {}
+    for option in options:
+        key, _, value = option.partition("=")
+        if key != "seccomp" or not value:
+            raise BadOption(f"--security-opt {option!r}", expected="seccomp=unconfined or seccomp=FILE", got="another")
+        if key in found:
+            raise BadOption("--security-opt", expected=f"{key} once", got=f"{option} again")
+        found[key] = value
+    return found
 
 
 def _label(text: str) -> tuple[str, str]:

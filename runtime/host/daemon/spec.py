@@ -10,6 +10,7 @@ from typing import Any
 from pipeline.bundle.model import Launch, LaunchNetwork, Port, Volume
 from runtime.boot.launch import launch_segment
 from runtime.boot.model import Disk, DomainSpec, FileRange, Vif
+from runtime.host.daemon import confinement
 from runtime.host.daemon.model import BootRequest, PortRule
 from runtime.host.sources import Source
 from runtime.net.addresses import ZoneAddresses
@@ -61,9 +62,14 @@ def launch_of(request: BootRequest, addresses: ZoneAddresses) -> Launch:
 
 
 def _extra(request: BootRequest) -> dict[str, Any]:
-    """What most zones have not; `container` is more of the spec that runtime.init.container takes."""
-    mounts = [_mount(volume) for volume in request.bundle.volumes]
-    return ({"stdin_open": True} if request.stdin_open else {}) | ({"container": {"mounts": mounts}} if mounts else {})
+    """What not every zone has; `container` is more of the spec that runtime.init.container takes."""
+    bundle = request.bundle
+    container = {
+        "process": confinement.process_keys(bundle.seccomp, bundle.name) if bundle.process.argv else {},
+        "mounts": [_mount(volume) for volume in bundle.volumes],
+    }
+    extra = {"stdin_open": request.stdin_open, "container": {key: value for key, value in container.items() if value}}
+    return {key: value for key, value in extra.items() if value}
 
 
 def _mount(volume: Volume) -> dict[str, Any]:

@@ -31,7 +31,7 @@ The spec (defaults in brackets; a key that is not listed is refused):
                     by the container's own passwd and group, instead of the three, and HOME where env has none; umask
                     [18]; tty [false]; size [none]: [rows, columns]; capabilities [containerd's]: bounding, effective,
                     permitted, inheritable, ambient, each a list of names; no_new_privileges [true]; seccomp [none]: hex
-                    of a compiled filter (pipeline/bundle/seccomp); seccomp_flags [[]]; rlimits [{}: inherited]: nofile:
+                    of a compiled filter (pipeline/seccomp); seccomp_flags [[]]; rlimits [{}: inherited]: nofile:
                     [soft, hard], …; oom_score_adj [inherited]; init [false]: a reaper as pid 1; stop_signal [15];
                     stop_timeout_s [10]
     hostname, domainname [""]: as the zone's

@@ -14,18 +14,13 @@ from pipeline.bundle.model import Process
 from pipeline.bundle.process import resolve_process
 from pipeline.bundle.spec import NAME, ZoneSpec, hostname_of
 from pipeline.jsonmodel import to_json
-from pipeline.seccomp import filters, profile
 from runtime.host.api import common_pb2 as pb
+from runtime.host.daemon import confinement
 from runtime.host.daemon.errors import BadRequest
 from runtime.host.serve.answers import NotServed
 
 Json = dict[str, Any]
 
-# What containerd gives a container: pkg/oci/spec.go, defaultUnixCaps.
-CAPABILITIES = [
-    *("CHOWN", "DAC_OVERRIDE", "FSETID", "FOWNER", "MKNOD", "NET_RAW", "SETGID", "SETUID", "SETFCAP", "SETPCAP"),
-    *("NET_BIND_SERVICE", "SYS_CHROOT", "KILL", "AUDIT_WRITE"),
-]
 SETS = ("bounding", "effective", "permitted")
 # A user namespace's root is this user of the zone, who owns nothing there.
 STRICT_MAP = [[0, 65536, 65536]]
@@ -77,8 +72,7 @@ def container(spec: pb.WorkloadSpec, name: str, config: Json, *, passwd: bytes, 
         document["process"]["no_new_privileges"] = False
         document |= {"masked_paths": [], "readonly_paths": []}
     else:
-        allowed = profile.default([f"CAP_{name}" for name in capabilities["bounding"]])
-        document["process"]["seccomp"] = filters.compile(allowed).hex()
+        document["process"]["seccomp"] = confinement.default_filter(capabilities["bounding"])
     if document["namespaces"]["uts"] == "own":
         document["hostname"] = hostname_of(name)
     return document
@@ -137,7 +131,7 @@ def _capabilities(security: pb.WorkloadSecuritySpec) -> Json:
     raised = [*_names("raise_capabilities", security.raise_capabilities), *ambient]
     if both := set(dropped) & set(raised):
         raise _bad("security.drop_capabilities", "others than those that are raised", min(both))
-    kept = [] if "ALL" in dropped else [name for name in CAPABILITIES if name not in dropped]
+    kept = [] if "ALL" in dropped else [name for name in confinement.CAPABILITIES if name not in dropped]
     found = {key: list(dict.fromkeys([*kept, *raised])) for key in SETS}
     return found | ({"inheritable": ambient, "ambient": ambient} if ambient else {})
 

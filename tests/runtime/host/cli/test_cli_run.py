@@ -14,7 +14,7 @@ from support.tinybundles import install
 
 from pipeline import compose
 from pipeline.bundle import manifest
-from pipeline.bundle.model import RestartPolicy, Volume
+from pipeline.bundle.model import RestartPolicy, Seccomp, Volume
 from pipeline.bundle.spec import ZoneSpec
 from pipeline.env import Env
 from pipeline.store import Store
@@ -43,6 +43,7 @@ def test_every_option_reaches_the_spec() -> None:
     )
     options += " --name web --hostname www --restart on-failure:3 --read-only -l tier=front -l bare --kernel recipe:k"
     options += " --extension oci:a --extension oci:b --stop-signal QUIT --stop-timeout 3"
+    options += " --security-opt seccomp=unconfined"
     made = spec(*options.split(), "nginx", "-g", "daemon off;")
     assert (made.tty, made.stdin_open, made.user, made.workdir, made.env) == (True, True, "33:33", "/srv", {"A": "1"})
     assert (made.ports[0].host_address, made.ports[0].host_port, made.ports[0].zone_port) == ("127.0.0.2", 8080, 80)
@@ -53,6 +54,7 @@ def test_every_option_reaches_the_spec() -> None:
     assert (made.readonly_root, made.labels, made.kernel) == (True, {"tier": "front", "bare": ""}, "recipe:k")
     assert [choice.image for choice in made.extensions] == ["oci:a", "oci:b"]
     assert (made.stop_signal, made.stop_timeout_s) == (signal.SIGQUIT, 3)
+    assert made.seccomp == Seccomp(unconfined=True)
     assert (made.command, made.args) == (None, ("-g", "daemon off;"))
 
 
@@ -98,6 +100,12 @@ def test_name_is_made_of_the_images(image: str, name: str) -> None:
         (("-p", "80", "x"), "expected a port rule"),
         (("-p", "1:1", "-p", "1:2", "x"), "each host port once"),
         (("-v", "/:/host", "x"), "CONFIG_NET_9P_XEN"),
+        (
+            ("--security-opt", "apparmor=x", "x"),
+            "--security-opt 'apparmor=x': expected seccomp=unconfined or seccomp=FILE",
+        ),
+        (("--security-opt", "seccomp=a", "--security-opt", "seccomp=b", "x"), "expected seccomp once"),
+        (("--security-opt", "seccomp=/nowhere.json", "x"), "security.seccomp: expected unconfined, or a file"),
         (("-w", "srv", "x"), "--workdir: expected an absolute path"),
         (("-e", "=x", "x"), "expected KEY=VALUE"),
         (("--env-file", "/nowhere", "x"), "--env-file /nowhere: expected a text file"),

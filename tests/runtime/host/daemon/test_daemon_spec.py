@@ -2,26 +2,34 @@
 
 from __future__ import annotations
 
-from pipeline.bundle.model import Bundle, Process, Volume
+from typing import Any
+
+import pytest
+
+from pipeline.bundle.model import Bundle, Process, Seccomp, Volume
 from pipeline.oci import Descriptor, Digest
+from pipeline.seccomp import filters, profile
+from runtime.host.daemon import confinement
+from runtime.host.daemon.errors import BadRequest
 from runtime.host.daemon.model import BootRequest
 from runtime.host.daemon.spec import launch_of
-from runtime.init.container import mountspec
+from runtime.init.container import capabilities, mountspec, spec
 from runtime.net.addresses import ZoneAddresses
 
 BLOB = Descriptor("application/octet-stream", Digest.of(b""), 0)
 ADDRESSES = ZoneAddresses(1, "10.75.0.2", "10.75.0.1", 16, "fd00::2", "fd00::1", 64, "02:00:00:00:00:02", "02::1")
 
 
-def extra(*volumes: Volume, stdin_open: bool = False) -> dict[str, object]:
-    bundle = Bundle("web", BLOB, "6", (BLOB,), (), BLOB, Process(("/x",), ()), volumes=volumes)
+def extra(*argv: str, stdin_open: bool = False, **keywords: Any) -> dict[str, Any]:
+    bundle = Bundle("web", BLOB, "6", (BLOB,), (), BLOB, Process(argv, ()), **keywords)
     return launch_of(BootRequest(bundle, stdin_open=stdin_open), ADDRESSES).extra
 
 
 def test_volumes_are_mounts_the_zones_container_runtime_takes() -> None:
-    made = extra(Volume("/scratch", size_mib=64), Volume("/fixed", readonly=True), stdin_open=True)
+    volumes = (Volume("/scratch", size_mib=64), Volume("/fixed", readonly=True))
+    made = extra("/x", volumes=volumes, stdin_open=True)
     assert made["stdin_open"] is True
-    scratch, fixed = made["container"]["mounts"]  # type: ignore[index]
+    scratch, fixed = made["container"]["mounts"]
     assert scratch == {
         "destination": "/scratch",
         "type": "tmpfs",
@@ -33,5 +41,34 @@ def test_volumes_are_mounts_the_zones_container_runtime_takes() -> None:
         assert mountspec.check(mount, "mounts")["destination"] == mount["destination"]
 
 
-def test_most_zones_have_nothing_more() -> None:
+def test_workload_gets_the_default_profile_for_the_capabilities_it_has() -> None:
+    assert set(confinement.CAPABILITIES) == set(capabilities.DEFAULT), "the zone's runtime gives others"
+    process = extra("/x")["container"]["process"]
+    expected = filters.compile(profile.default([f"CAP_{name}" for name in capabilities.DEFAULT]))
+    assert process == {"seccomp": expected.hex()}
+    assert spec.check_process({"argv": ["/x"], **process})["seccomp"] == expected
+
+
+def test_filter_follows_the_capabilities_whatever_their_order() -> None:
+    names = confinement.CAPABILITIES
+    assert confinement.default_filter(names[::-1]) is confinement.default_filter(names)
+    assert confinement.default_filter([*names, "SYS_ADMIN"]) != confinement.default_filter(names)
+
+
+def test_unconfined_workload_and_zone_that_idles_have_nothing_more() -> None:
+    assert extra("/x", seccomp=Seccomp(unconfined=True)) == {}
     assert extra() == {}
+
+
+def test_own_profile_is_compiled_with_its_flags() -> None:
+    own = {"defaultAction": "SCMP_ACT_ALLOW", "flags": ["SECCOMP_FILTER_FLAG_LOG"]}
+    process = extra("/x", seccomp=Seccomp(profile=own))["container"]["process"]
+    assert process == {"seccomp": filters.compile(own).hex(), "seccomp_flags": ["SECCOMP_FILTER_FLAG_LOG"]}
+    spec.check_process({"argv": ["/x"], **process})
+
+
+def test_bundle_with_a_profile_that_is_none_is_refused() -> None:
+    with pytest.raises(
+        BadRequest, match=r"bundle of zone web: seccomp: key defaultAction: expected one of .*, got 'NO'"
+    ):
+        extra("/x", seccomp=Seccomp(profile={"defaultAction": "NO"}))

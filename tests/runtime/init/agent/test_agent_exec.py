@@ -8,6 +8,9 @@ import pytest
 from support.agenthost import AgentError
 from support.zonebox import sh
 
+from pipeline.bundle.model import Seccomp
+from runtime.host.daemon import confinement
+
 pytestmark = [
     pytest.mark.root,
     pytest.mark.network,
@@ -51,6 +54,19 @@ def test_exec_resolves_users_in_the_container(host):
     assert host.run(["id", "-G"], user="web:root").data[1] == b"0\n"
     assert host.run(["id", "-u"], user="1234").data[1] == b"1234\n"
     assert host.run(["id", "-u"], user=33).data[1] == b"33\n"
+
+
+@pytest.mark.parametrize(("seccomp", "said"), [(Seccomp(), b"refused 2\n"), (Seccomp(unconfined=True), b"done 0\n")])
+def test_workload_and_what_is_run_beside_it_have_the_filter_of_the_launch_data(start, seccomp, said):
+    # keyctl (250) is for no container; 2 is a filter, 0 none (proc(5), Seccomp).
+    script = """perl -e 'print syscall(250, 0, -3, 1) < 0 ? "refused" : "done"; open S, "/proc/self/status";
+        /^Seccomp:\\s(\\d)/ and print " $1\\n" for <S>'"""
+    process = confinement.process_keys(seccomp, "box")
+    zone = start(sh(f"{script}; read x"), extra={"stdin_open": True, "container": {"process": process}})
+    logs = zone.host.open("logs", container="main")
+    zone.host.until(lambda: logs.data[1] == said)
+    assert zone.host.run(["sh", "-c", script]).data[1] == said
+    assert zone.host.run(["sh", "-c", script], user="web").data[1] == said
 
 
 def test_exec_takes_directory_and_environment(host):

@@ -23,6 +23,7 @@ from test_control_zones import create, platform_in, refusal, watch
 
 from runtime.host.api import common_pb2 as common
 from runtime.host.api import control_pb2 as pb
+from runtime.host.daemon import confinement
 
 SQUASHFS, TAR = common.OCI_IMAGE_FORMAT_SQUASHFS, common.OCI_IMAGE_FORMAT_TAR
 PASSWD = b"root:x:0:0::/root:/bin/sh\nweb:x:33:34::/srv:/bin/sh\n"
@@ -225,7 +226,7 @@ def test_the_container_is_the_images_and_the_specs(control: ControlServer, regis
     assert process["capabilities"]["bounding"] == process["capabilities"]["permitted"]
     assert plain["hostname"] == "plain"
     assert plain["stdin_open"] is False
-    assert len(bytes.fromhex(process["seccomp"])) % 8 == 0
+    assert process["seccomp"] == confinement.default_filter()
     workload(
         control,
         image,
@@ -252,6 +253,7 @@ def test_the_container_is_the_images_and_the_specs(control: ControlServer, regis
     )
     full = container(control)
     process = full["process"]
+    assert process["seccomp"] == confinement.default_filter(["NET_ADMIN", "NET_BIND_SERVICE"])
     assert process["argv"] == ["/bin/sh"]
     assert (process["uid"], process["gid"], process["tty"], process["size"]) == (0, 7, True, [30, 100])
     assert "A=2" in process["env"]

@@ -120,8 +120,10 @@ def test_zone_that_was_run_is_listed_inspected_and_serves(zone: ZoneCommand, web
 
 
 def test_logs_come_apart_from_a_time_on_the_last_lines_and_as_they_come(zone: ZoneCommand, web: str, port: int) -> None:
-    assert zone("logs", web).startswith("to stdout\n")
-    assert zone.err.startswith(b"to stderr\n")
+    def begun() -> bool:  # a zone whose port answers may have said more than is stored by now
+        return zone("logs", web).startswith("to stdout\n") and zone.err.startswith(b"to stderr\n")
+
+    wait_for(begun, "the output of web")
     following = zone.start("logs", "-f", "--tail", "1", web)
     try:
         read_until(following, b"\n")  # it is there before what follows comes

@@ -10,6 +10,7 @@ import signal
 import subprocess
 import tarfile
 from collections.abc import Iterator
+from http.client import HTTPException
 from pathlib import Path
 from typing import Any
 
@@ -120,9 +121,17 @@ def test_zone_that_was_run_is_listed_inspected_and_serves(zone: ZoneCommand, web
 
 
 def test_logs_come_apart_from_a_time_on_the_last_lines_and_as_they_come(zone: ZoneCommand, web: str, port: int) -> None:
-    def begun() -> bool:  # a zone whose port answers may have said more than is stored by now
-        return zone("logs", web).startswith("to stdout\n") and zone.err.startswith(b"to stderr\n")
+    def served() -> bool:  # its port takes connections before nginx listens
+        try:
+            return "nginx" in get(f"http://127.0.0.1:{port}/")
+        except (OSError, HTTPException):
+            return False
 
+    def begun() -> bool:  # a page is told to stdout only: now that is the last line, and what is stored is all of it
+        said = zone("logs", web)
+        return "GET / " in said and said.startswith("to stdout\n") and zone.err.startswith(b"to stderr\n")
+
+    wait_for(served, "web's first page")
     wait_for(begun, "the output of web")
     following = zone.start("logs", "-f", "--tail", "1", web)
     try:

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 from cryptography import x509
-from test_serve import FakeManager, zoned
+from support.servedmanager import ScriptedManager, zoned
 
 from runtime.errors import RuntimeFault
 from runtime.host import certificates
@@ -46,7 +46,7 @@ def host(tmp_path: Path, port: int) -> Path:
 
 @pytest.fixture
 def server(host: Path, tmp_path: Path) -> Iterator[object]:
-    with zoned(FakeManager(), tmp_path / "s", host) as server:
+    with zoned(ScriptedManager(), tmp_path / "s", host) as server:
         yield server
 
 
@@ -70,7 +70,7 @@ def test_a_client_of_this_host_is_let_in(host: Path, port: int, name: str) -> No
 
 def test_both_sides_notice_when_the_other_machine_is_gone(host: Path, port: int, tmp_path: Path) -> None:
     endpoint = Endpoint("tls://h", "tls", host="127.0.0.1", port=port, credentials=Credentials(client_of(host)))
-    with zoned(FakeManager(), tmp_path / "s", host), connect(endpoint) as client:
+    with zoned(ScriptedManager(), tmp_path / "s", host), connect(endpoint) as client:
         client.call(client.host.ListZones, pb.ListZonesRequest(all=True))
         deadline = time.monotonic() + 10
         while _keepalive_timers(port) != 2:  # the kernel shows another timer while something is not acknowledged
@@ -156,7 +156,7 @@ def test_a_servers_certificate_does_not_pass_for_a_clients(host: Path, port: int
 def test_a_name_the_server_has_no_certificate_for_is_not_believed(host: Path, port: int) -> None:
     certificates.make_server(host, ["elsewhere"])
     directory = client_of(host)
-    with zoned(FakeManager(), host / "s2", _moved(host, port + 1)), pytest.raises(HostDown, match="does not hold"):
+    with zoned(ScriptedManager(), host / "s2", _moved(host, port + 1)), pytest.raises(HostDown, match="does not hold"):
         ask(port + 1, directory)
 
 
@@ -187,7 +187,7 @@ def test_credentials_that_are_not_whole_keep_tls_closed(
     host: Path, port: int, tmp_path: Path, missing: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     (host / missing).unlink()
-    with zoned(FakeManager(), tmp_path / "s", host) as server, connect(f"unix:{tmp_path}/s") as client:
+    with zoned(ScriptedManager(), tmp_path / "s", host) as server, connect(f"unix:{tmp_path}/s") as client:
         assert "TLS stays closed" in caplog.text
         with pytest.raises(ConnectionRefusedError):
             socket.create_connection(("127.0.0.1", port))
@@ -198,7 +198,7 @@ def test_credentials_that_are_not_whole_keep_tls_closed(
 
 
 def test_a_host_without_credentials_listens_on_its_socket_alone(tmp_path: Path) -> None:
-    with zoned(FakeManager(), tmp_path / "s", tmp_path / "tls") as server:
+    with zoned(ScriptedManager(), tmp_path / "s", tmp_path / "tls") as server:
         assert server("reload") is False
 
 

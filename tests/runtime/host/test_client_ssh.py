@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from test_serve import FakeManager, zoned
+from support.servedmanager import ScriptedManager, zoned
 
 from pipeline.recipe import PROJECT
 from runtime.host.api import host_pb2 as pb
@@ -25,12 +25,12 @@ SBIN = os.pathsep.join([os.environ.get("PATH", ""), "/usr/sbin", "/usr/local/sbi
 
 
 @pytest.fixture
-def manager() -> FakeManager:
-    return FakeManager()
+def manager() -> ScriptedManager:
+    return ScriptedManager()
 
 
 @pytest.fixture
-def far(tmp_path: Path, manager: FakeManager) -> Iterator[Path]:
+def far(tmp_path: Path, manager: ScriptedManager) -> Iterator[Path]:
     """A `zone` that knows one command, as the far host has it, and the zoned it leads to."""
     bin_directory = tmp_path / "bin"
     bin_directory.mkdir()
@@ -91,7 +91,7 @@ def sshd(tmp_path: Path, far: Path) -> Iterator[int]:
 
 
 def test_calls_and_streams_through_sshd(
-    sshd: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, manager: FakeManager
+    sshd: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, manager: ScriptedManager
 ) -> None:
     monkeypatch.setenv("ZONE_SSH", f"ssh -F {tmp_path}/ssh_config")
     with connect(f"ssh://{getpass.getuser()}@127.0.0.1:{sshd}") as client:
@@ -111,7 +111,7 @@ def test_an_sshd_that_refuses_is_quoted(sshd: int, tmp_path: Path, monkeypatch: 
 
 
 def test_calls_through_the_far_command(
-    tmp_path: Path, far: Path, monkeypatch: pytest.MonkeyPatch, manager: FakeManager
+    tmp_path: Path, far: Path, monkeypatch: pytest.MonkeyPatch, manager: ScriptedManager
 ) -> None:
     monkeypatch.setenv("ZONE_SSH", ssh_without_network(tmp_path, far))
     with connect("ssh://me@web1") as client:
@@ -122,7 +122,7 @@ def test_calls_through_the_far_command(
 
 
 def test_an_interrupt_is_not_sshs_to_hear(
-    tmp_path: Path, far: Path, monkeypatch: pytest.MonkeyPatch, manager: FakeManager
+    tmp_path: Path, far: Path, monkeypatch: pytest.MonkeyPatch, manager: ScriptedManager
 ) -> None:
     import signal
 

@@ -15,8 +15,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from support.servedmanager import ScriptedManager, zoned
 from support.tools import require
-from test_serve import FakeManager, zoned
 
 from pipeline.recipe import PROJECT
 from runtime.host import ledger, sources
@@ -243,7 +243,7 @@ def test_the_labs_keys_lead_to_its_zoned_and_those_of_the_next_start_shut_the_ol
         "client.key": 0o600,
     }
     request = pb.ListZonesRequest(all=True)
-    with zoned(FakeManager(), tmp_path / "s", run_dir / "tls") as server:
+    with zoned(ScriptedManager(), tmp_path / "s", run_dir / "tls") as server:
         with connect(reach.lab_endpoint(lab)) as client:
             assert client.call(client.host.ListZones, request).zones
         old = shutil.copytree(lab, tmp_path / "old")

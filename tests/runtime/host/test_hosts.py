@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from test_serve import FakeManager, zoned
+from support.servedmanager import ScriptedManager, zoned
 
 from pipeline.bundle.model import Port
 from pipeline.errors import StoreDamaged
@@ -26,7 +26,7 @@ from runtime.host.faults import HostDown, RemoteFault
 from runtime.host.hosts import BlobInUse, LabHost, RemoteHost, XenHost, select_host
 
 
-class StoringManager(FakeManager):
+class StoringManager(ScriptedManager):
     """Lacks every blob it was not sent."""
 
     def __init__(self) -> None:
@@ -117,7 +117,7 @@ def no_systemd(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 def test_a_zoned_that_is_up_is_not_started_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(subprocess, "Popen", None)
-    with zoned(FakeManager(), tmp_path / "s"):
+    with zoned(ScriptedManager(), tmp_path / "s"):
         host = XenHost(Store(tmp_path / "store"), path=tmp_path / "s")
         assert host.is_up()
         host.up(Progress())

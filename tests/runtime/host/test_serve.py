@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import dataclasses
 import logging
 import os
@@ -11,9 +10,8 @@ import re
 import socket
 import stat
 import struct
-import threading
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,9 +19,9 @@ import pytest
 from google.protobuf.message import Message
 from h2.connection import H2Connection
 from h2.settings import SettingCodes
+from support.servedmanager import WEB, ScriptedManager, zoned
 
 from pipeline.bundle.model import Bundle, Process
-from pipeline.errors import DigestMismatch
 from pipeline.jsonmodel import to_json
 from pipeline.oci import Descriptor, Digest, canonical_json
 from pipeline.recipe import PROJECT
@@ -31,174 +29,17 @@ from runtime.host.api import host_pb2 as pb
 from runtime.host.client import connect
 from runtime.host.client.client import HostClient, received
 from runtime.host.daemon import model
-from runtime.host.daemon.errors import NotEnough, UnknownZone
-from runtime.host.daemon.manager import Manager, Session
 from runtime.host.faults import CallTimeout, RemoteFault
 from runtime.host.serve import answers, convert
-from runtime.host.serve.host import HostService
-from runtime.host.serve.server import HostServer
-
-WEB = model.ZoneInfo(
-    id="11111111-2222-3333-4444-555555555555",
-    name="web",
-    state=model.State.READY,
-    domid=3,
-    addresses=("10.75.0.2", "fd00::2"),
-    ports=(model.PortRule(80, port=40001, host_address="127.0.0.1", host_port=8080),),
-    exit=model.ExitStatus(code=137, signal=9, oom=True, text="killed by SIGKILL (out of memory)"),
-    restart=model.RestartPolicy("on-failure", 3),
-    labels={"a": "b"},
-    timings={"build.end": 0.5},
-    console_tail=("one", "two"),
-)
-
-
-class FakeSession(Session):
-    """An exec: `exit` on stdin ends it, all else is echoed; `hang` says nothing for ever."""
-
-    def __init__(self) -> None:
-        self.inputs: list[Any] = []
-        self.ended = threading.Event()
-        self._outputs: asyncio.Queue[model.Output] = asyncio.Queue(2)
-
-    async def write_stdin(self, data: bytes) -> None:
-        if data == b"exit":
-            await self._outputs.put(model.Output("exit", exit=model.ExitStatus(code=3)))
-        elif data != b"hang":
-            await self._outputs.put(model.Output("stdout", data))
-
-    async def close_stdin(self) -> None:
-        self.inputs.append("closed")
-        await self._outputs.put(model.Output("exit", exit=model.ExitStatus()))
-
-    async def resize(self, size: model.TerminalSize) -> None:
-        self.inputs.append(size)
-
-    async def signal(self, number: int) -> None:
-        self.inputs.append(number)
-
-    async def outputs(self) -> AsyncIterator[model.Output]:
-        yield model.Output("started")
-        while True:
-            output = await self._outputs.get()
-            yield output
-            if output.kind == "exit":
-                return
-
-    async def close(self) -> None:
-        self.ended.set()
-
-
-class FakeManager(Manager):
-    """Answers what the tests ask; notes what it was asked."""
-
-    def __init__(self) -> None:
-        self.seen: list[Any] = []
-        self.started, self.cancelled = threading.Event(), threading.Event()
-        self.session = FakeSession()
-        self.produced = 0
-
-    @contextlib.contextmanager
-    def _watched(self) -> Iterator[None]:
-        self.started.set()
-        try:
-            yield
-        except (asyncio.CancelledError, GeneratorExit):
-            self.cancelled.set()
-            raise
-
-    async def boot(self, request: model.BootRequest, emit: model.Emit = lambda _: None) -> model.ZoneInfo:
-        self.seen.append(request)
-        emit(model.BootProgress("queued"))
-        emit(model.BootProgress("build", "a plan", WEB))
-        if request.bundle.name == "big":
-            raise NotEnough("zone big", expected="9 MiB free", got="1")
-        if request.bundle.name == "slow":
-            with self._watched():
-                await asyncio.Event().wait()
-        return WEB
-
-    def list_zones(self, *, all: bool = True) -> list[model.ZoneInfo]:
-        return [WEB] if all else []
-
-    async def get(self, ref: str, *, fresh: bool = False) -> model.ZoneInfo:
-        raise UnknownZone(f"zone {ref}", got="no such zone on this host", hint="did you mean web?")
-
-    async def kill(self, ref: str, signal: int = 9) -> model.ZoneInfo:
-        raise ZeroDivisionError("an accident")
-
-    async def stop(self, ref: str, timeout_s: float | None = None) -> model.ZoneInfo:
-        self.seen.append(timeout_s)
-        return WEB
-
-    async def wait(self, ref: str, until: str = "exited", timeout_s: float = 0.0) -> model.ZoneInfo:
-        self.seen.append(until)
-        with self._watched():
-            await asyncio.Event().wait()
-        return WEB
-
-    async def update(self, ref: str, change: model.Update) -> model.ZoneInfo:
-        self.seen.append(change)
-        return WEB
-
-    async def logs(self, ref: str, **options: Any) -> AsyncIterator[model.LogEntry]:  # type: ignore[override]
-        self.seen.append(options)
-        with self._watched():
-            while True:
-                self.produced += 1
-                yield model.LogEntry(1.5, "stdout", bytes(1 << 16))
-
-    async def exec(self, start: model.ProcessStart) -> Session:
-        self.seen.append(start)
-        return self.session
-
-    async def put_blob(self, blob: Descriptor, chunks: AsyncIterator[bytes]) -> None:
-        data = b"".join([chunk async for chunk in chunks])
-        if Digest.of(data) != blob.digest:
-            raise DigestMismatch("blob", expected=blob.digest.short, got=Digest.of(data).short)
-        self.seen.append(data)
-
-    async def find_blobs(self, blobs: Any) -> list[Digest]:
-        return [blob.digest for blob in blobs if blob.size_bytes > 5]
-
-    async def copy_out(self, ref: str, path: str, *, workload: str = "") -> AsyncIterator[bytes]:  # type: ignore[override]
-        yield b"x" * 1_000_000
-        yield b"y"
-
-
-@contextlib.contextmanager
-def zoned(manager: Manager, path: Path, *tls: Path) -> Iterator[Callable[[str], Any]]:
-    """A server in a thread; yields what runs one of its methods there."""
-    loop, ready, stop = asyncio.new_event_loop(), threading.Event(), asyncio.Event()
-    server = None
-
-    async def serve() -> None:
-        nonlocal server
-        server = HostServer([HostService(manager)], path=path, tls=tls)
-        await server.start()
-        ready.set()
-        await stop.wait()
-        await server.close()
-
-    thread = threading.Thread(target=lambda: loop.run_until_complete(serve()), daemon=True)
-    thread.start()
-    assert ready.wait(10)
-    try:
-        yield lambda method: asyncio.run_coroutine_threadsafe(getattr(server, method)(), loop).result(10)
-    finally:
-        loop.call_soon_threadsafe(stop.set)
-        thread.join(10)
-        assert not thread.is_alive(), "the server does not end"
-        loop.close()
 
 
 @pytest.fixture
-def manager() -> FakeManager:
-    return FakeManager()
+def manager() -> ScriptedManager:
+    return ScriptedManager()
 
 
 @pytest.fixture
-def client(manager: FakeManager, tmp_path: Path) -> Iterator[HostClient]:
+def client(manager: ScriptedManager, tmp_path: Path) -> Iterator[HostClient]:
     with zoned(manager, tmp_path / "s"), connect(f"unix:{tmp_path}/s") as client:
         yield client
 
@@ -252,7 +93,7 @@ def test_the_socket_is_its_owners_alone(client: HostClient, tmp_path: Path) -> N
     assert not client.call(client.host.ListZones, pb.ListZonesRequest()).zones
 
 
-def test_a_socket_file_nobody_serves_gives_way(manager: FakeManager, tmp_path: Path) -> None:
+def test_a_socket_file_nobody_serves_gives_way(manager: ScriptedManager, tmp_path: Path) -> None:
     (tmp_path / "s").write_text("of a zoned that was killed")
     with zoned(manager, tmp_path / "s"), connect(f"unix:{tmp_path}/s") as client:
         assert client.call(client.host.ListZones, pb.ListZonesRequest(all=True)).zones
@@ -278,14 +119,14 @@ def test_a_method_without_its_part_is_not_served(client: HostClient) -> None:
     assert caught.value.kind == "NotServed"
 
 
-def test_what_a_request_leaves_out_stays_out(client: HostClient, manager: FakeManager) -> None:
+def test_what_a_request_leaves_out_stays_out(client: HostClient, manager: ScriptedManager) -> None:
     client.call(client.host.StopZone, pb.StopZoneRequest(zone="web"))
     client.call(client.host.StopZone, pb.StopZoneRequest(zone="web", timeout_s=0))
     client.call(client.host.UpdateZone, pb.UpdateZoneRequest(zone="web", vcpus=2))
     assert manager.seen == [None, 0.0, model.Update(vcpus=2)]
 
 
-def test_a_client_that_waits_no_more_is_waited_for_no_more(client: HostClient, manager: FakeManager) -> None:
+def test_a_client_that_waits_no_more_is_waited_for_no_more(client: HostClient, manager: ScriptedManager) -> None:
     with pytest.raises(CallTimeout):
         client.call(client.host.WaitZone, pb.WaitZoneRequest(zone="web"), timeout_s=0.3)
     assert manager.cancelled.wait(10)
@@ -304,7 +145,7 @@ def boot_request(name: str) -> pb.BootZoneRequest:
     return pb.BootZoneRequest(bundle=canonical_json(to_json(bundle)), labels={"a": "b"})
 
 
-def test_a_boot_tells_its_steps_and_ends_with_the_zone(client: HostClient, manager: FakeManager) -> None:
+def test_a_boot_tells_its_steps_and_ends_with_the_zone(client: HostClient, manager: ScriptedManager) -> None:
     replies = list(client.stream(client.host.BootZone, boot_request("web")))
     assert [reply.stage for reply in replies] == ["queued", "build", "ready"]
     assert replies[-1].zone.domid == 3
@@ -320,7 +161,7 @@ def test_a_boot_that_fails_tells_its_steps_and_why(client: HostClient) -> None:
     assert seen == ["queued", "build"]
 
 
-def test_a_boot_whose_client_goes_is_called_off(client: HostClient, manager: FakeManager) -> None:
+def test_a_boot_whose_client_goes_is_called_off(client: HostClient, manager: ScriptedManager) -> None:
     replies = client.stream(client.host.BootZone, boot_request("slow"))
     assert next(replies).stage == "queued"
     assert manager.started.wait(10)
@@ -338,7 +179,7 @@ def test_a_bundle_that_is_none_is_refused_in_words(client: HostClient, bundle: b
 # -- streams -----------------------------------------------------------------------------------------------------------
 
 
-def test_logs_are_made_as_they_are_read_and_no_longer(client: HostClient, manager: FakeManager) -> None:
+def test_logs_are_made_as_they_are_read_and_no_longer(client: HostClient, manager: ScriptedManager) -> None:
     entries = client.stream(client.host.ReadLogs, pb.ReadLogsRequest(zone="web", tail=-1, follow=True))
     first = next(entries)
     assert (first.unix_s, first.stream, len(first.data)) == (1.5, "stdout", 1 << 16)
@@ -353,7 +194,7 @@ def test_logs_are_made_as_they_are_read_and_no_longer(client: HostClient, manage
 
 @pytest.mark.parametrize("leaves", [True, False])
 def test_a_client_that_asks_for_much_and_reads_nothing_holds_up_nobody(
-    manager: FakeManager, tmp_path: Path, leaves: bool
+    manager: ScriptedManager, tmp_path: Path, leaves: bool
 ) -> None:
     """Its windows are wide, so that it is the socket that is full; then it goes, or zoned does."""
     http = H2Connection()
@@ -381,7 +222,7 @@ def test_a_client_that_asks_for_much_and_reads_nothing_holds_up_nobody(
     assert manager.produced == before
 
 
-def test_a_process_both_ways(client: HostClient, manager: FakeManager) -> None:
+def test_a_process_both_ways(client: HostClient, manager: ScriptedManager) -> None:
     start = pb.ProcessStart(zone="web", argv=["sh"], tty=True, size=pb.TerminalSize(rows=3, columns=4))
 
     async def work() -> list[Any]:
@@ -419,7 +260,9 @@ def test_a_detached_process_is_left_when_it_has_started(client: HostClient) -> N
 
 
 @pytest.mark.parametrize("second", [False, True])
-def test_a_process_request_out_of_order_ends_the_call(client: HostClient, manager: FakeManager, second: bool) -> None:
+def test_a_process_request_out_of_order_ends_the_call(
+    client: HostClient, manager: ScriptedManager, second: bool
+) -> None:
     async def work() -> None:
         async with client.opened(client.host.ExecZone) as stream:
             if second:
@@ -436,7 +279,7 @@ def test_a_process_request_out_of_order_ends_the_call(client: HostClient, manage
     assert not second or manager.session.ended.wait(10)
 
 
-def test_a_process_whose_client_goes_is_left(client: HostClient, manager: FakeManager) -> None:
+def test_a_process_whose_client_goes_is_left(client: HostClient, manager: ScriptedManager) -> None:
     async def work() -> None:
         async with client.opened(client.host.ExecZone) as stream:
             await stream.send_message(pb.ProcessInput(start=pb.ProcessStart(zone="web", argv=["sh"])))
@@ -448,7 +291,7 @@ def test_a_process_whose_client_goes_is_left(client: HostClient, manager: FakeMa
     assert manager.session.ended.wait(10)
 
 
-def test_a_blob_comes_in_pieces_and_is_what_its_digest_says(client: HostClient, manager: FakeManager) -> None:
+def test_a_blob_comes_in_pieces_and_is_what_its_digest_says(client: HostClient, manager: ScriptedManager) -> None:
     data = os.urandom(3_000_000)
     digest = pb.Blob(digest=str(Digest.of(data)), size_bytes=len(data))
 

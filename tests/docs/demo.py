@@ -9,7 +9,8 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from support.fakezoned import FakeZoned, Run
+from support.fakeprocesses import Run
+from support.fakezoned import FakeZoned
 
 from runtime.host.api import host_pb2 as pb
 

@@ -10,68 +10,25 @@ Answers as zoned would, in a thread with a loop of its own; `calls` has every re
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import io
 import json
-import os
-import tarfile
 import threading
 import time
 import uuid
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from grpclib.const import Status
 
 from pipeline.errors import SentenceError
-from runtime.errors import RuntimeFault
 from runtime.host.api import common_pb2 as common
 from runtime.host.api import control_pb2 as control
 from runtime.host.api import host_pb2 as pb
 from runtime.host.api.control_grpc import ControlServiceBase
 from runtime.host.api.host_grpc import HostBase
 from runtime.host.serve.listener import Listener
-
-
-class UnknownZone(RuntimeFault):
-    """As zoned's own."""
-
-
-class Refused(RuntimeFault):
-    """Anything else zoned says no to."""
-
-
-class WrongState(RuntimeFault):
-    """As zoned's own."""
-
-
-class AgentRefused(RuntimeFault):
-    """As zoned's own, of what the zone's agent says no to."""
-
-
-Program = Callable[["Run"], Awaitable[int]]
-
-
-class Run:
-    """One process in a zone, as a program sees it."""
-
-    def __init__(self, stream: Any, start: Any) -> None:
-        self._stream, self.start = stream, start
-        self.argv = list(start.argv)
-        self.input: asyncio.Queue[Any] = asyncio.Queue()
-        self.resized: list[tuple[int, int]] = []
-        self.signals: asyncio.Queue[int] = asyncio.Queue()
-
-    async def out(self, data: bytes) -> None:
-        await self._stream.send_message(pb.ProcessOutput(stdout=data))
-
-    async def err(self, data: bytes) -> None:
-        await self._stream.send_message(pb.ProcessOutput(stderr=data))
-
-    async def read(self) -> bytes:
-        """The next piece of stdin; b"" at its end."""
-        return await self.input.get()
+from support.fakeprocesses import Processes, Program, Run, Unattended
+from support.fakerefusals import Refused, UnknownZone, method
 
 
 class FakeZoned:
@@ -211,36 +168,7 @@ class FakeZoned:
             await self.changed.wait_for(condition)
 
 
-async def _refuse(stream: Any, error: SentenceError) -> None:
-    names = ("subject", "expected", "got", "hint", "temporary")
-    body = {name: getattr(error, name) for name in names} | {"kind": type(error).__name__}
-    status = Status.NOT_FOUND if isinstance(error, UnknownZone) else Status.FAILED_PRECONDITION
-    await stream.send_trailing_metadata(
-        status=status, status_message=str(error), metadata={"zonewright-error-bin": json.dumps(body).encode()}
-    )
-
-
-def method(work: Any) -> Any:
-    """A servicer's method: notes the request, and turns a sentence into a status."""
-
-    async def run(self: Servicer, stream: Any) -> None:
-        request = await stream.recv_message()
-        self.fake.calls.append((work.__name__, request))
-        self.fake.on_call(work.__name__)
-        self.fake.called.set()
-        self.fake.called.clear()
-        try:
-            reply = await work(self, stream, request)
-        except SentenceError as error:
-            await _refuse(stream, error)
-            return
-        if reply is not None:
-            await stream.send_message(reply)
-
-    return run
-
-
-class Servicer(HostBase):
+class Servicer(Processes, HostBase):
     """The service over a FakeZoned's script."""
 
     def __init__(self, fake: FakeZoned) -> None:
@@ -374,7 +302,7 @@ class Servicer(HostBase):
         return None
 
     async def _workload(self, zone: Any) -> None:
-        run = Run(_Logging(self.fake, zone.name), pb.ProcessStart(zone=zone.name))
+        run = Run(Unattended(self.fake, zone.name), pb.ProcessStart(zone=zone.name))
         await self.fake.end(zone, await self.fake.programs[zone.name](run))
 
     @method
@@ -454,112 +382,6 @@ class Servicer(HostBase):
         return zone
 
     @method
-    async def ReadLogs(self, stream: Any, request: Any) -> Any:
-        zone = self.fake.find(request.zone)
-        kept = self.fake.logs.setdefault(zone.name, [])
-
-        def wanted(entry: tuple[float, str, bytes]) -> bool:
-            when, source, _ = entry
-            return (
-                when >= request.since_unix_s
-                and (not request.until_unix_s or when <= request.until_unix_s)
-                and (source == "console") == request.console
-            )
-
-        shown = [entry for entry in kept if wanted(entry)]
-        if request.tail >= 0:
-            shown = shown[len(shown) - min(request.tail, len(shown)) :]
-        at = len(kept)
-        for when, source, data in shown:
-            await stream.send_message(pb.LogEntry(unix_s=when, stream=source, data=data))
-        while request.follow:
-            await self.fake.until(lambda at=at: len(kept) > at or zone.state in ("exited", "failed"))
-            for when, source, data in filter(wanted, kept[at:]):
-                await stream.send_message(pb.LogEntry(unix_s=when, stream=source, data=data))
-            at = len(kept)
-            if zone.state in ("exited", "failed"):
-                return
-
-    @method
-    async def AttachZone(self, stream: Any, request: Any) -> Any:
-        zone = self.fake.find(request.start.zone)
-        awaited = zone.name in self.fake.awaited
-        self.fake.awaited.discard(zone.name)
-        if zone.state in ("exited", "failed") and not (awaited and zone.remove):
-            raise WrongState(f"zone {zone.name}", expected="it running", got=f"it is {zone.state}")
-        if zone.state in ("exited", "failed"):
-            for _, source, data in self.fake.logs.get(zone.name, []):
-                await stream.send_message(pb.ProcessOutput(**{source: data}))
-            await stream.send_message(pb.ProcessOutput(exit=zone.exit))
-            self.fake.zones.pop(zone.name)
-            return None
-        program = self.fake.programs.get(zone.name) or self.fake.programs.get("*")
-        await self._process(stream, request.start, program, zone)
-        return None
-
-    @method
-    async def ExecZone(self, stream: Any, request: Any) -> Any:
-        start = request.start
-        zone = self.fake.find(start.zone)
-        if zone.state not in ("running", "ready"):
-            raise Refused(f"zone {zone.name}", got=f"it is {zone.state}")
-        if start.argv[0] not in self.fake.programs:
-            code = {"not-executable": 126}.get(start.argv[0], 127)
-            text = f"{start.argv[0]}: no such command"
-            return pb.ProcessOutput(exit=pb.ExitStatus(code=code, reason=f"command-{code}", text=text))
-        await self._process(stream, start, self.fake.programs[start.argv[0]], None)
-        return None
-
-    async def _process(self, stream: Any, start: Any, program: Any, zone: Any) -> None:
-        run = Run(stream, start)
-        await stream.send_message(pb.ProcessOutput(started=True))
-        if start.detach:
-            return
-
-        async def receive() -> None:
-            async for message in stream:
-                kind = message.WhichOneof("what")
-                if kind == "stdin":
-                    run.input.put_nowait(message.stdin)
-                elif kind == "close_stdin":
-                    run.input.put_nowait(b"")
-                elif kind == "resize":
-                    run.resized.append((message.resize.rows, message.resize.columns))
-                    run.input.put_nowait(message.resize)
-                elif kind == "signal":
-                    run.signals.put_nowait(message.signal)
-
-        receiver = asyncio.ensure_future(receive())
-        try:
-            code = await program(run)
-        finally:
-            receiver.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await receiver
-        status = pb.ExitStatus(code=code, signal=code - 128 if code > 128 else 0, text=f"exit code {code}")
-        if zone is not None:
-            await self.fake.end(zone, code)
-        await stream.send_message(pb.ProcessOutput(exit=status))
-
-    @method
-    async def CopyIn(self, stream: Any, request: Any) -> Any:
-        self.fake.find(request.zone)
-        data = request.tar
-        async for part in stream:
-            data += part.tar
-        extract(self.fake.trees[request.zone], request.path, data)
-        return pb.CopyInReply()
-
-    @method
-    async def CopyOut(self, stream: Any, request: Any) -> Any:
-        zone = self.fake.find(request.zone)
-        data = archive(self.fake.trees.get(zone.name), request.path)
-        if data is None:
-            raise AgentRefused(f"zone {zone.name}: {request.path}", got="no such file or directory")
-        for at in range(0, len(data), 1000):
-            await stream.send_message(pb.CopyOutReply(tar=data[at : at + 1000]))
-
-    @method
     async def PingZone(self, stream: Any, request: Any) -> Any:
         self.fake.find(request.zone)
         return pb.PingZoneReply(round_trips_s=[0.001] * max(1, request.count))
@@ -571,10 +393,6 @@ class Servicer(HostBase):
         return pb.ReadMetricsReply(
             metrics=[pb.Metric(name=name, value=value, unit=unit) for name, value, unit in rows], unix_s=time.time()
         )
-
-    @method
-    async def ListProcesses(self, stream: Any, request: Any) -> Any:
-        return pb.ListProcessesReply(processes=self.fake.processes.get(self.fake.find(request.zone).name, []))
 
     @method
     async def ListNetworks(self, stream: Any, request: Any) -> Any:
@@ -600,37 +418,3 @@ class Control(_Unimplemented):  # type: ignore[misc]
 
 
 zone_programs: set[Any] = set()
-
-
-def archive(root: Path | None, path: str) -> bytes | None:
-    """A path below a root as zoned gives it: its own name first, or `.` for what lies in a directory."""
-    if root is None:
-        return None
-    place = root / path.lstrip("/")
-    contents = path.endswith("/.")
-    if not os.path.lexists(place) or (contents and not place.is_dir()):
-        return None
-    out = io.BytesIO()
-    with tarfile.open(fileobj=out, mode="w") as tar:
-        tar.add(place, arcname="." if contents else place.name)
-    return out.getvalue()
-
-
-def extract(root: Path, path: str, data: bytes) -> None:
-    """Unpack an archive below a root. Raises AgentRefused where there is no such directory."""
-    place = root / path.lstrip("/")
-    if not place.is_dir():
-        raise AgentRefused(f"zone: {path}", got="no such directory")
-    with tarfile.open(fileobj=io.BytesIO(data)) as tar:
-        tar.extractall(place)
-
-
-class _Logging:
-    """Where a workload writes that nobody is attached to."""
-
-    def __init__(self, fake: FakeZoned, name: str) -> None:
-        self._fake, self._name = fake, name
-
-    async def send_message(self, message: Any) -> None:
-        source = message.WhichOneof("what")
-        self._fake.logs.setdefault(self._name, []).append((time.time(), source, getattr(message, source)))

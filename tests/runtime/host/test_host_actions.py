@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.fakezoned import FakeZoned, Refused
+from support.fakerefusals import Refused
+from support.fakezoned import FakeZoned
 
 from pipeline.bundle import manifest
 from pipeline.bundle.model import Bundle, Port, Process, RestartPolicy

@@ -10,7 +10,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from support.fakezoned import FakeZoned, Run
+from support.fakeprocesses import Run
+from support.fakezoned import FakeZoned
 
 from runtime.host.api import host_pb2 as pb
 from runtime.host.cli import main

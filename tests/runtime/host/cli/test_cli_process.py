@@ -7,7 +7,7 @@ import signal
 from collections.abc import Iterator
 
 import pytest
-from support.fakezoned import Refused
+from support.fakerefusals import Refused
 from support.terminals import Terminal
 
 pytestmark = pytest.mark.usefixtures("programs")

@@ -9,7 +9,7 @@ import signal
 from pathlib import Path
 
 import pytest
-from support.fakezoned import Refused
+from support.fakerefusals import Refused
 from support.tinybundles import install
 
 from pipeline import compose

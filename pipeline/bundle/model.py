@@ -119,6 +119,36 @@ class Seccomp:
 
 
 @dataclass(frozen=True)
+class Healthcheck:
+    """A command that is run in the workload's container now and then, and whose exit code says whether it is well.
+
+    start_period_s: after the start, in which failures do not count, and probes come every start_interval_s.
+    retries:        failures in a row that make it unhealthy.
+    """
+
+    argv: tuple[str, ...]
+    interval_s: float = 30.0
+    timeout_s: float = 30.0
+    start_period_s: float = 0.0
+    start_interval_s: float = 5.0
+    retries: int = 3
+
+
+@dataclass(frozen=True)
+class HealthWish:
+    """What a spec says of the health check. None: as the image says; shell: a text for the image's shell."""
+
+    disable: bool = False
+    argv: tuple[str, ...] | None = None
+    shell: str | None = None
+    interval_s: float | None = None
+    timeout_s: float | None = None
+    start_period_s: float | None = None
+    start_interval_s: float | None = None
+    retries: int | None = None
+
+
+@dataclass(frozen=True)
 class Network:
     """The zone's one interface, as the spec wants it; addresses are given at launch."""
 
@@ -156,6 +186,7 @@ class Bundle:
     labels: dict[str, str] = field(default_factory=dict)
     volumes: tuple[Volume, ...] = ()
     seccomp: Seccomp = Seccomp()
+    healthcheck: Healthcheck | None = None
 
 
 @dataclass(frozen=True)

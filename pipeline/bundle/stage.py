@@ -8,8 +8,9 @@ from pipeline.assemble.model import AssembleResult
 from pipeline.bundle import VERSION as VERSION
 from pipeline.bundle import manifest
 from pipeline.bundle.errors import BadSpec
+from pipeline.bundle.health import resolve_health
 from pipeline.bundle.model import Bundle, BundleResult
-from pipeline.bundle.process import resolve_process
+from pipeline.bundle.process import image_of, inner, resolve_process
 from pipeline.bundle.spec import ZoneSpec
 from pipeline.env import Env
 from pipeline.fetch.model import FetchResult
@@ -57,9 +58,11 @@ def resolve(params: BundleParams, store: Store) -> Bundle:
     """The bundle of a spec and its parts. Raises BadImageConfig, NoSuchUser, BadSpec, StoreDamaged."""
     spec = params.spec
     _refuse_disks(spec)
+    subject = image_of(spec)
+    config = store.read_json(params.fetch.config.digest)
     process = resolve_process(
         spec,
-        store.read_json(params.fetch.config.digest),
+        config,
         passwd=_read(store, params.unpack.passwd),
         group=_read(store, params.unpack.group),
     )
@@ -89,6 +92,9 @@ def resolve(params: BundleParams, store: Store) -> Bundle:
         labels=spec.labels,
         volumes=spec.volumes,
         seccomp=spec.seccomp,
+        healthcheck=resolve_health(
+            spec.health, inner(config, subject), subject=subject, key=f"zone {spec.name}: key healthcheck"
+        ),
     )
 
 

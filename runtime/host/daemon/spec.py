@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.bundle.model import Launch, LaunchNetwork, Port, Volume
+from pipeline.jsonmodel import to_json
 from runtime.boot.launch import launch_segment
 from runtime.boot.model import Disk, DomainSpec, FileRange, Vif
 from runtime.host.daemon import confinement
@@ -68,7 +69,11 @@ def _extra(request: BootRequest) -> dict[str, Any]:
         "process": confinement.process_keys(bundle.seccomp, bundle.name) if bundle.process.argv else {},
         "mounts": [_mount(volume) for volume in bundle.volumes],
     }
-    extra = {"stdin_open": request.stdin_open, "container": {key: value for key, value in container.items() if value}}
+    extra = {
+        "stdin_open": request.stdin_open,
+        "healthcheck": to_json(bundle.healthcheck) if bundle.healthcheck and bundle.process.argv else None,
+        "container": {key: value for key, value in container.items() if value},
+    }
     return {key: value for key, value in extra.items() if value}
 
 

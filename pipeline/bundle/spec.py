@@ -24,7 +24,7 @@ from pipeline.bundle.model import (
     Volume,
 )
 from pipeline.bundle.security import parse_seccomp
-from pipeline.bundle.volumes import parse_volume
+from pipeline.bundle.volumes import check_disks, parse_volume
 from pipeline.errors import PipelineError
 from pipeline.recipe import PROJECT, load
 
@@ -165,6 +165,7 @@ def _volumes(items: list[Any], *, subject: str) -> tuple[Volume, ...]:
     """Each as `-v` has it, each target once."""
     found = tuple(parse_volume(text, subject=f"{subject}[{index}]") for index, text in enumerate(items))
     _refuse_twice([volume.target for volume in found], "target", subject)
+    check_disks(found, subject=subject)
     return found
 
 

@@ -88,7 +88,7 @@ HEALTH_TIMES = {
 }
 PULLS = ("missing", "always", "never")
 PORT = "[ADDRESS:]HOST_PORT:ZONE_PORT"
-VOLUME = "tmpfs:TARGET[:size=N[m|g]][:ro]"
+VOLUME = "tmpfs:TARGET[:size=N[m|g]][:ro], FILE.squashfs:TARGET, or DEVICE:TARGET[:ro]"
 SECURITY = "seccomp=unconfined, or seccomp=FILE with a profile (linux.seccomp of an OCI bundle)"
 PULL = "missing (default): a tag means what it did when last pulled; always: what it means now; never: no network"
 

@@ -22,7 +22,7 @@ ADDRESSES = ZoneAddresses(1, "10.75.0.2", "10.75.0.1", 16, "fd00::2", "fd00::1",
 
 def extra(*argv: str, stdin_open: bool = False, **keywords: Any) -> dict[str, Any]:
     bundle = Bundle("web", BLOB, "6", (BLOB,), (), BLOB, Process(argv, ()), **keywords)
-    return launch_of(BootRequest(bundle, stdin_open=stdin_open), ADDRESSES).extra
+    return launch_of(BootRequest(bundle, stdin_open=stdin_open), ADDRESSES, {}).extra
 
 
 def test_volumes_are_mounts_the_zones_container_runtime_takes() -> None:

@@ -83,17 +83,22 @@ def attempt(function, *arguments):
         task.interrupted()
 
 
-def stage_task(result, stage, name, module, params, *, needs=(), file_dep=()):
+def stage_task(result, stage, name, module, params, *, needs=(), file_dep=(), always=False):
     """One stage for one name: up to date while its inputs, its parameters and every blob it made are as they were.
 
     params: what the stage's `run` takes, or a class (or partial) to be filled with the results it needs.
+    always: it reads files of the user's, of which nobody can say whether they are as they were but who reads them.
     """
     return {
         "name": name,
         "actions": [(attempt, [task.execute, stage, name, task.stage(module.run, params), needs])],
         "file_dep": [*file_dep, *(task.result_path(upper, of) for _, upper, of in needs)],
         "targets": [task.result_path(stage, name)],
-        "uptodate": [config_changed(f"{module.VERSION} {params!r}"), partial(task.holds, result, stage, name)],
+        "uptodate": [
+            not always,
+            config_changed(f"{module.VERSION} {params!r}"),
+            partial(task.holds, result, stage, name),
+        ],
         "clean": True,
     }
 
@@ -194,7 +199,8 @@ def task_bundle():
             (InitrdResult, "initrd", task.slug(spec.kernel)),
             (AssembleResult, "assemble", name),
         ]
-        yield stage_task(BundleResult, "bundle", name, bundle, partial(bundle.BundleParams, spec), needs=needs)
+        params, files = partial(bundle.BundleParams, spec), any(volume.kind == "squashfs" for volume in spec.volumes)
+        yield stage_task(BundleResult, "bundle", name, bundle, params, needs=needs, always=files)
 
 
 def task_boot():

@@ -2,10 +2,10 @@
 
 Takes:   a ZoneSpec and the results of fetch, unpack, squash, initrd and assemble.
 Gives:   BundleResult: the manifest of an OCI artifact in the store, tagged `zones/NAME`, that names kernel, initrd
-         segments, rootfs and addons by digest and carries the resolved process, resources, ports and network.
+         segments, rootfs, addons and volumes by digest and carries the resolved process, resources, ports and network.
 Tools:   none.   Privileges: none.   Network: none.
 
 Only `model` and `manifest` are imported by the runtime; `stage` pulls in the models of the other stages.
 """
 
-VERSION = 5
+VERSION = 7

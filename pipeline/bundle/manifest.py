@@ -9,6 +9,7 @@ from pipeline.bundle.model import (
     KERNEL_ELF,
     ROOTFS_SQUASHFS,
     SPEC,
+    VOLUME_SQUASHFS,
     Bundle,
 )
 from pipeline.jsonmodel import from_json, to_json
@@ -27,6 +28,8 @@ def parts(bundle: Bundle) -> list[Descriptor]:
     roles += [(INITRD_SEGMENT, f"initrd.{index}.cpio", part) for index, part in enumerate(bundle.initrd)]
     if bundle.addons is not None:
         roles.append((ADDONS_SQUASHFS, "addons.squashfs", bundle.addons))
+    volumes = {volume.blob.digest: volume.blob for volume in bundle.volumes if volume.blob is not None}
+    roles += [(VOLUME_SQUASHFS, f"volume.{index}.squashfs", blob) for index, blob in enumerate(volumes.values())]
     return [Descriptor(media, part.digest, part.size_bytes, {TITLE: title}) for media, title, part in roles]
 
 

@@ -13,6 +13,7 @@ KERNEL_ELF = "application/vnd.zonewright.kernel.v1.elf"
 INITRD_SEGMENT = "application/vnd.zonewright.initrd.v1.cpio"
 ROOTFS_SQUASHFS = "application/vnd.zonewright.rootfs.v1.squashfs"
 ADDONS_SQUASHFS = "application/vnd.zonewright.addons.v1.squashfs"
+VOLUME_SQUASHFS = "application/vnd.zonewright.volume.v1.squashfs"
 
 
 @dataclass(frozen=True)
@@ -96,8 +97,10 @@ class RestartPolicy:
 class Volume:
     """Something mounted at `target`, below the workload's root, besides its image.
 
-    kind:     tmpfs (memory, gone with the zone), squashfs (a file of the host, read-only), block (a device of it).
+    kind:     tmpfs (memory, gone with the zone), squashfs (a file, read-only), block (a device of the zone's host).
+    source:   the file, of which a bundle keeps but the name; the device, by its path on that host.
     size_mib: of a tmpfs; 0: half of the memory.
+    blob:     the squashfs, in a bundle: it goes where the zone goes.
     """
 
     target: str
@@ -105,6 +108,7 @@ class Volume:
     source: str = ""
     readonly: bool = False
     size_mib: int = 0
+    blob: Descriptor | None = None
 
 
 @dataclass(frozen=True)
@@ -116,6 +120,36 @@ class Seccomp:
 
     unconfined: bool = False
     profile: dict[str, Any] | None = None
+
+
+@dataclass(frozen=True)
+class Healthcheck:
+    """A command that is run in the workload's container now and then, and whose exit code says whether it is well.
+
+    start_period_s: after the start, in which failures do not count, and probes come every start_interval_s.
+    retries:        failures in a row that make it unhealthy.
+    """
+
+    argv: tuple[str, ...]
+    interval_s: float = 30.0
+    timeout_s: float = 30.0
+    start_period_s: float = 0.0
+    start_interval_s: float = 5.0
+    retries: int = 3
+
+
+@dataclass(frozen=True)
+class HealthWish:
+    """What a spec says of the health check. None: as the image says; shell: a text for the image's shell."""
+
+    disable: bool = False
+    argv: tuple[str, ...] | None = None
+    shell: str | None = None
+    interval_s: float | None = None
+    timeout_s: float | None = None
+    start_period_s: float | None = None
+    start_interval_s: float | None = None
+    retries: int | None = None
 
 
 @dataclass(frozen=True)
@@ -156,6 +190,7 @@ class Bundle:
     labels: dict[str, str] = field(default_factory=dict)
     volumes: tuple[Volume, ...] = ()
     seccomp: Seccomp = Seccomp()
+    healthcheck: Healthcheck | None = None
 
 
 @dataclass(frozen=True)
@@ -177,6 +212,7 @@ class Launch:
     seed:  64 hex digits of entropy, mixed into the zone's pool and used for the interpreter's hash seed.
     process: None for a zone that idles until the host has something for it.
     root:  device of the image ("xvda"); addons: device of the addons ("xvdb") or "".
+    disks: devices of volumes, which have to be there before the workload starts.
     """
 
     hostname: str
@@ -189,6 +225,7 @@ class Launch:
     readonly_root: bool = False
     overlay_size_mib: int = 0
     network: LaunchNetwork | None = None
+    disks: tuple[str, ...] = ()
     extra: dict[str, Any] = field(default_factory=dict)
 
 

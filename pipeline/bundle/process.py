@@ -21,24 +21,22 @@ def resolve_process(spec: ZoneSpec, config: dict[str, Any], *, passwd: bytes, gr
     Raises:    BadImageConfig, NoSuchUser, BadSpec.
     Source:    OCI image specification, config.md.
     """
-    subject = f"image {spec.image} of zone {spec.name}"
-    inner = config.get("config") or {}
-    if not isinstance(inner, dict):
-        raise BadImageConfig(subject, expected="an object under config", got=type(inner).__name__)
-    entrypoint = spec.command if spec.command is not None else _strings(inner, "Entrypoint", subject)
-    default_args = () if spec.command is not None else _strings(inner, "Cmd", subject)
+    subject = image_of(spec)
+    image = inner(config, subject)
+    entrypoint = spec.command if spec.command is not None else _strings(image, "Entrypoint", subject)
+    default_args = () if spec.command is not None else _strings(image, "Cmd", subject)
     argv = (*entrypoint, *(spec.args if spec.args is not None else default_args))
     if not argv:
         raise BadImageConfig(
             subject, expected="an Entrypoint or Cmd", got="neither", hint="give the zone a `command` in its spec"
         )
     account = resolve_user(
-        spec.user if spec.user is not None else _string(inner, "User", subject),
+        spec.user if spec.user is not None else _string(image, "User", subject),
         passwd=passwd,
         group=group,
         subject=subject,
     )
-    environment = dict(_split_env(text, subject) for text in _strings(inner, "Env", subject)) | spec.env
+    environment = dict(_split_env(text, subject) for text in _strings(image, "Env", subject)) | spec.env
     environment.setdefault("PATH", DEFAULT_PATH)
     environment.setdefault("HOME", account.home or "/")
     environment.setdefault("HOSTNAME", spec.hostname)
@@ -47,14 +45,14 @@ def resolve_process(spec: ZoneSpec, config: dict[str, Any], *, passwd: bytes, gr
     for text in (*argv, *environment, *environment.values()):
         if "\0" in text:
             raise BadImageConfig(subject, expected="arguments and environment without NUL", got=repr(text)[:80])
-    signal_text = _string(inner, "StopSignal", subject)
+    signal_text = _string(image, "StopSignal", subject)
     stop_signal = spec.stop_signal or (
         signal_number(signal_text, subject=f"{subject}: StopSignal") if signal_text else 15
     )
     return Process(
         argv=argv,
         env=tuple(f"{key}={value}" for key, value in environment.items()),
-        cwd=_workdir(spec.workdir or _string(inner, "WorkingDir", subject) or "/", subject),
+        cwd=_workdir(spec.workdir or _string(image, "WorkingDir", subject) or "/", subject),
         uid=account.uid,
         gid=account.gid,
         groups=account.groups,
@@ -62,6 +60,19 @@ def resolve_process(spec: ZoneSpec, config: dict[str, Any], *, passwd: bytes, gr
         stop_signal=stop_signal,
         stop_timeout_s=spec.stop_timeout_s,
     )
+
+
+def image_of(spec: ZoneSpec) -> str:
+    """What a sentence about the image of a zone begins with."""
+    return f"image {spec.image} of zone {spec.name}"
+
+
+def inner(config: dict[str, Any], subject: str) -> dict[str, Any]:
+    """The part of an image's config that says how to run it. Raises BadImageConfig."""
+    found = config.get("config") or {}
+    if not isinstance(found, dict):
+        raise BadImageConfig(subject, expected="an object under config", got=type(found).__name__)
+    return found
 
 
 def _workdir(path: str, subject: str) -> str:

@@ -11,8 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.bundle.errors import BadSpec
+from pipeline.bundle.health import parse_health
 from pipeline.bundle.model import (
     ExtensionChoice,
+    HealthWish,
     ModuleWish,
     Network,
     Port,
@@ -22,7 +24,7 @@ from pipeline.bundle.model import (
     Volume,
 )
 from pipeline.bundle.security import parse_seccomp
-from pipeline.bundle.volumes import parse_volume
+from pipeline.bundle.volumes import check_disks, parse_volume
 from pipeline.errors import PipelineError
 from pipeline.recipe import PROJECT, load
 
@@ -64,6 +66,7 @@ class ZoneSpec:
     labels: dict[str, str] = field(default_factory=dict)
     volumes: tuple[Volume, ...] = ()
     seccomp: Seccomp = Seccomp()
+    health: HealthWish | None = None
 
 
 def load_spec(name: str, directory: Path = ZONES) -> ZoneSpec:
@@ -117,6 +120,7 @@ def parse_spec(name: str, document: dict[str, Any], *, subject: str) -> ZoneSpec
         labels=document.get("labels", {}),
         volumes=_volumes(document.get("volumes", []), subject=f"{subject}: key volumes"),
         seccomp=_seccomp(security, subject=f"{subject}: key security.seccomp"),
+        health=parse_health(document.get("healthcheck")),
     )
 
 
@@ -161,6 +165,7 @@ def _volumes(items: list[Any], *, subject: str) -> tuple[Volume, ...]:
     """Each as `-v` has it, each target once."""
     found = tuple(parse_volume(text, subject=f"{subject}[{index}]") for index, text in enumerate(items))
     _refuse_twice([volume.target for volume in found], "target", subject)
+    check_disks(found, subject=subject)
     return found
 
 

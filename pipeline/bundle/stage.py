@@ -8,9 +8,11 @@ from pipeline.assemble.model import AssembleResult
 from pipeline.bundle import VERSION as VERSION
 from pipeline.bundle import manifest
 from pipeline.bundle.errors import BadSpec
+from pipeline.bundle.health import resolve_health
 from pipeline.bundle.model import Bundle, BundleResult
-from pipeline.bundle.process import resolve_process
+from pipeline.bundle.process import image_of, inner, resolve_process
 from pipeline.bundle.spec import ZoneSpec
+from pipeline.bundle.volumes import bundled
 from pipeline.env import Env
 from pipeline.fetch.model import FetchResult
 from pipeline.initrd.model import InitrdResult
@@ -56,10 +58,11 @@ def run_unnamed(params: BundleParams, env: Env) -> BundleResult:
 def resolve(params: BundleParams, store: Store) -> Bundle:
     """The bundle of a spec and its parts. Raises BadImageConfig, NoSuchUser, BadSpec, StoreDamaged."""
     spec = params.spec
-    _refuse_disks(spec)
+    subject = image_of(spec)
+    config = store.read_json(params.fetch.config.digest)
     process = resolve_process(
         spec,
-        store.read_json(params.fetch.config.digest),
+        config,
         passwd=_read(store, params.unpack.passwd),
         group=_read(store, params.unpack.group),
     )
@@ -87,17 +90,12 @@ def resolve(params: BundleParams, store: Store) -> Bundle:
         restart=spec.restart,
         stdin_open=spec.stdin_open,
         labels=spec.labels,
-        volumes=spec.volumes,
+        volumes=bundled(spec.volumes, store, subject=f"zone {spec.name}: key volumes"),
         seccomp=spec.seccomp,
+        healthcheck=resolve_health(
+            spec.health, inner(config, subject), subject=subject, key=f"zone {spec.name}: key healthcheck"
+        ),
     )
-
-
-def _refuse_disks(spec: ZoneSpec) -> None:
-    """Volumes no zoned plugs in yet: refused, as a zone without its data would be worse."""
-    for volume in spec.volumes:
-        if volume.kind != "tmpfs":
-            subject = f"zone {spec.name}: volume {volume.source}:{volume.target}"
-            raise BadSpec(subject, expected="tmpfs", got=f"a {volume.kind}, which zoned does not plug in yet")
 
 
 def command_line(spec: ZoneSpec) -> str:

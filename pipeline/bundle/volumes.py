@@ -2,16 +2,32 @@
 
 from __future__ import annotations
 
+import os
 import posixpath
 import re
 import stat
+import struct
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from pipeline.bundle.errors import BadSpec
-from pipeline.bundle.model import Volume
+from pipeline.bundle.model import VOLUME_SQUASHFS, Volume
+from pipeline.oci import Descriptor
+
+if TYPE_CHECKING:
+    from pipeline.store import Store
 
 FORMS = "tmpfs:TARGET[:size=N[m|g]][:ro], or SOURCE:TARGET[:ro] with a squashfs file or a block device"
 UNITS_MIB = {"m": 1, "g": 1 << 10}
+DEVICES = "/dev"
+# xvda and xvdb are the zone's own, and beyond xvdp there are no names.
+MOST_DISKS = 14
+MAGIC = b"hsqs"
+_USED_AT, _SUPERBLOCK_BYTES = 40, 96  # struct squashfs_super_block of fs/squashfs/squashfs_fs.h: bytes_used
+_BLOCK_BYTES = 4096
+_READ_BYTES = 1 << 20
 # The zone's own file systems: over these nothing of the user's may be laid.
 RESERVED = ("/", "/dev", "/proc", "/sys")
 
@@ -30,7 +46,55 @@ def parse_volume(text: str, *, subject: str) -> Volume:
             volume = Volume(volume.target, "tmpfs", "", volume.readonly, int(size[1]) * UNITS_MIB[size[2] or "m"])
         elif option not in ("ro", "rw"):
             raise BadSpec(subject, expected="ro, rw or size=N[m|g] as an option", got=repr(option))
+    if volume.kind == "squashfs":
+        if "rw" in options:
+            raise BadSpec(subject, expected="a squashfs file read-only, as it always is", got=repr(text))
+        return replace(volume, readonly=True)
     return volume
+
+
+def check_disks(volumes: Sequence[Volume], *, subject: str) -> None:
+    """Raises BadSpec where a zone has not the names for so many disks."""
+    count = sum(volume.kind != "tmpfs" for volume in volumes)
+    if count > MOST_DISKS:
+        raise BadSpec(subject, expected=f"at most {MOST_DISKS} files and devices", got=str(count))
+
+
+def bundled(volumes: Sequence[Volume], store: Store, *, subject: str) -> tuple[Volume, ...]:
+    """The volumes as a bundle has them: the bytes of files are blobs, of which no later change of a file is one.
+
+    Raises:  BadSpec for a file that has gone, or is cut off.
+    """
+    return tuple(
+        replace(
+            volume, source=Path(volume.source).name, blob=_blob(volume.source, store, f"{subject}: {volume.source}")
+        )
+        if volume.kind == "squashfs"
+        else volume
+        for volume in volumes
+    )
+
+
+def _blob(path: str, store: Store, subject: str) -> Descriptor:
+    try:
+        with open(path, "rb") as file, store.writer() as writer:
+            head = file.read(_SUPERBLOCK_BYTES)
+            writer.write(head)
+            while data := file.read(_READ_BYTES):
+                writer.write(data)
+            _refuse_cut(head, writer.size_bytes, subject)
+            writer.write(bytes(-writer.size_bytes % _BLOCK_BYTES))  # a disk has whole blocks only
+            return writer.commit(media_type=VOLUME_SQUASHFS)
+    except FileNotFoundError as error:
+        raise BadSpec(subject, expected="the file still there", got=os.strerror(error.errno or 0)) from error
+
+
+def _refuse_cut(head: bytes, size_bytes: int, subject: str) -> None:
+    if len(head) < _SUPERBLOCK_BYTES or not head.startswith(MAGIC):
+        raise BadSpec(subject, expected="a squashfs file", got="another kind of file")
+    (used_bytes,) = struct.unpack_from("<Q", head, _USED_AT)
+    if used_bytes > size_bytes:
+        raise BadSpec(subject, expected=f"the {used_bytes} bytes its superblock names", got=f"{size_bytes}")
 
 
 def _target(text: str, subject: str) -> str:
@@ -49,6 +113,9 @@ def _kind(source: str, subject: str) -> tuple[str, str]:
         hint = "volumes with names are not kept here; tmpfs:TARGET is memory"
         raise BadSpec(subject, expected=FORMS, got=f"{source!r}", hint=hint)
     path = Path(source).absolute()
+    # A device is one of the host that runs the zone, which need not be this machine: zoned looks at it.
+    if not path.exists() and posixpath.normpath(path).startswith(f"{DEVICES}/"):
+        return "block", posixpath.normpath(path)
     try:
         mode = path.stat().st_mode
     except OSError as error:
@@ -62,7 +129,7 @@ def _kind(source: str, subject: str) -> tuple[str, str]:
         )
     if stat.S_ISBLK(mode):
         return "block", str(path)
-    if stat.S_ISREG(mode) and _magic(path) == b"hsqs":
+    if stat.S_ISREG(mode) and _magic(path) == MAGIC:
         return "squashfs", str(path)
     raise BadSpec(f"{subject}: {source}", expected="a squashfs file or a block device", got="another kind of file")
 

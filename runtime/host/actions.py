@@ -32,6 +32,10 @@ STOP_MARGIN_S = 60.0
 STEPS = {"running": "build domain", "ready": "zone boots"}
 
 
+class ForeignDevices(RuntimeFault):
+    """A bundle of another's that names block devices of the host."""
+
+
 @dataclass
 class Booted:
     """A zone that is up: where it answers, and how long each step took.
@@ -78,25 +82,49 @@ class Timeline:
             self.steps.append((name, round(start - self.origin, 4), round(self._last - self.origin, 4)))
 
 
-def boot(host: Host, store: Store, name: str, *, wait: bool = True, progress: Progress) -> Booted:
+def boot(
+    host: Host, store: Store, name: str, *, wait: bool = True, devices: bool = False, progress: Progress
+) -> Booted:
     """Boot the zone `name` from its bundle in the store.
 
     wait:    return when its workload runs and every published port answers, rather than when its domain runs.
+    devices: a bundle that was not made here may have the block devices of the host that it names.
     Raises:  UnknownName, StoreDamaged, and what the host raises.
     """
     descriptor, bundle = manifest.find(store, name)
-    return boot_bundle(host, store, descriptor, bundle, wait=wait, progress=progress)
+    return boot_bundle(host, store, descriptor, bundle, wait=wait, devices=devices, progress=progress)
 
 
 def boot_bundle(
-    host: Host, store: Store, descriptor: Descriptor, bundle: Bundle, *, wait: bool = True, progress: Progress
+    host: Host,
+    store: Store,
+    descriptor: Descriptor,
+    bundle: Bundle,
+    *,
+    wait: bool = True,
+    devices: bool = False,
+    progress: Progress,
 ) -> Booted:
     """Boot a bundle; see `boot`."""
+    if not devices:
+        refuse_foreign_devices(descriptor, bundle)
     wishes = Wishes(until="ports" if wait else "running")
     timeline = Timeline()
     prepare(host, store, descriptor, bundle, timeline, progress)
     with host.connect() as client:
         return start(client, host, descriptor, bundle, wishes, timeline, progress)
+
+
+def refuse_foreign_devices(descriptor: Descriptor, bundle: Bundle) -> None:
+    """Whoever published a bundle must not choose among the disks of those who boot it. Raises ForeignDevices."""
+    named = [volume.source for volume in bundle.volumes if volume.kind == "block"]
+    if named and (origin := descriptor.annotations.get(manifest.ORIGIN)):
+        raise ForeignDevices(
+            f"zone {bundle.name} from {origin}",
+            expected="no block devices of the host in a bundle that was not made here",
+            got=", ".join(named)[:400],
+            hint="zone boot --devices gives it these",
+        )
 
 
 def prepare(

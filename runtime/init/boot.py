@@ -55,6 +55,7 @@ def boot(report: Reporter) -> str:
     modules.load_all(_list(data["late_modules"]))
     if data["root"]:
         _main_root(data, timeout_s)
+    _await_disks(_list(data["disks"]), timeout_s)
     report.phase("root")
     network.configure(network_of(data), timeout_s)
     report.phase("network")
@@ -86,6 +87,13 @@ def _main_root(data: dict[str, object], timeout_s: float) -> None:
     )
     if data["addons"]:
         mounts.show_addons(MAIN)
+
+
+def _await_disks(names: list[object], timeout_s: float) -> None:
+    """Volumes are mounted when the container is made, which does not wait for anything. Raises BootFailure "volume"."""
+    for name in names:
+        if not devices.wait_for(f"/dev/{name}", timeout_s):
+            raise BootFailure("volume", f"volume device {name} did not appear within {timeout_s:.0f} s")
 
 
 def seed_entropy(seed: str) -> None:

@@ -19,6 +19,7 @@ _KEYS: dict[str, tuple[type, object]] = {
     "readonly_root": (bool, False),
     "overlay_size_mib": (int, 0),
     "network": (dict, None),
+    "disks": (list, []),
     "extra": (dict, {}),
 }
 _PROCESS: dict[str, tuple[type, object]] = {

@@ -146,13 +146,15 @@ class FakeNetwork:
 
 
 class FakeLoop:
-    """A loop device."""
+    """A loop device; the host knows those that are held."""
 
-    def __init__(self) -> None:
-        self.device = Path("/dev/loop7")
+    def __init__(self, host: Host) -> None:
+        self.host, self.device = host, Path("/dev/loop7")
+        host.loops.append(self)
 
     def close(self) -> None:
-        pass
+        if self in self.host.loops:
+            self.host.loops.remove(self)
 
 
 class HostEdge(Edge):
@@ -162,7 +164,7 @@ class HostEdge(Edge):
 
     def loop(self, path: Path, record: Callable[..., None]) -> Any:
         record("loop", device="/dev/loop7", file=str(path))
-        return FakeLoop()
+        return FakeLoop(self.host)
 
     def teardown(self, records: Any) -> None:
         self.host.alive()
@@ -192,6 +194,7 @@ class Host:
         self.answering: set[int] = set()
         self.network_fails: Exception | None = None
         self.teardown_fails: Exception | None = None
+        self.loops: list[FakeLoop] = []
         self.guests: dict[str, Guest] = {}
         self.make_guest: Callable[[], Guest] = Guest
         self.has_agents = True
@@ -329,6 +332,7 @@ class Host:
         for channel in list(self.xen.channels):
             channel.close()
         self.xen.open_maps.clear()
+        self.loops.clear()
         self.stores.pop().close()
 
     async def stop(self, *, end_zones: bool = False) -> None:
@@ -336,6 +340,8 @@ class Host:
         assert self.manager is not None
         await self.manager.close(end_zones=end_zones)
         self.manager = None
+        if not end_zones:
+            self.loops.clear()  # its descriptors end with the process, and back ends are not simulated
         self.stores.pop().close()
 
     def close(self) -> None:
@@ -396,6 +402,7 @@ class Host:
         left += [f"channel {channel.port}" for channel in self.xen.channels]
         left += [path for path in self.xenstored.below("/local/domain") if path.split("/")[3:4] not in ([], ["0"])]
         left += [f"network {name}" for name in self.networks]
+        left += [f"loop {loop.device}" for loop in self.loops]
         return left + [f"ledger {path.name}" for path in (self.path / "run" / "ledger").glob("*")]
 
 

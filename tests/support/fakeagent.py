@@ -168,7 +168,7 @@ class FakeAgent:
     def exit(self, container: str = "main", **how: Any) -> None:
         """The container ends: {"code": n} or {"signal": n}."""
         self.containers = [
-            {**known, "state": "exited", "exit": how} if known["id"] == container else known
+            {**known, "state": "stopped", "exit": how} if known["id"] == container else known
             for known in self.containers
         ]
         self.note("exit", container=container, **how)

@@ -23,7 +23,7 @@ class Container:
     def __init__(self) -> None:
         self.kept = {1: b"", 2: b""}
         self.start = {1: 0, 2: 0}  # offset of the first byte kept
-        self.state, self.exit = "created", None
+        self.state, self.exit, self.health = "created", None, ""
         self.readers: list[FakeStream] = []
 
 
@@ -113,7 +113,7 @@ class Guest:
 
     def end_container(self, name: str, exit: Json) -> None:
         box = self.containers[name]
-        box.state, box.exit = "exited", exit
+        box.state, box.exit = "stopped", exit
         for stream in list(box.readers):
             stream.finish_log(box)
 
@@ -155,7 +155,7 @@ class FakeStream:
         box.readers.append(self)
         for fd in (1, 2):
             self.send_log(box, fd)
-        if box.state == "exited":
+        if box.state == "stopped":
             self.finish_log(box)
 
     def send_log(self, box: Container, fd: int) -> None:
@@ -201,7 +201,7 @@ class FakeStream:
         self.link.host.alive()
         if self.box is not None:
             self.release(self.box, fd, self.box.start[fd] + count)
-            if self.box.state == "exited":
+            if self.box.state == "stopped":
                 self.finish_log(self.box)
 
     async def result(self, timeout_s: float | None = None) -> Json:
@@ -229,7 +229,8 @@ class FakeLink:
         self.hello: Json = {
             "boot": {"init": 0.1, "workload": 0.2},
             "containers": [
-                {"id": name, "state": box.state, "exit": box.exit} for name, box in guest.containers.items()
+                {"id": name, "state": box.state, "exit": box.exit} | ({"health": box.health} if box.health else {})
+                for name, box in guest.containers.items()
             ],
         }
         self.callbacks: list[Callable[[Json], None]] = []

@@ -60,9 +60,9 @@ def make_initrd(path: Path) -> Path:
 
 
 @contextlib.contextmanager
-def loop_device(image: Path) -> Iterator[str]:
+def loop_device(image: Path, *, writable: bool = False) -> Iterator[str]:
     """A block device whose contents are a file's."""
-    attach = ["losetup", "--find", "--show", "--read-only", image]
+    attach = ["losetup", "--find", "--show", *([] if writable else ["--read-only"]), str(image)]
     done = subprocess.run(attach, capture_output=True, text=True)
     if done.returncode:
         pytest.skip(f"no loop device to be had: {done.stderr.strip()}")

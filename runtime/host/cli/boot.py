@@ -25,6 +25,7 @@ def fill_boot(parser: Parser) -> None:
     )
     complete(name, "bundles")
     parser.add_argument("--replace", action="store_true", help="REF may take its name from another bundle here")
+    parser.add_argument("--devices", action="store_true", help="REF may have the block devices of the host it names")
     parser.add_argument("--no-wait", action="store_true", help="return when its domain runs, before its ports answer")
 
 
@@ -40,10 +41,10 @@ def run(arguments: Namespace) -> None:
     host = select_host(store, arguments.host)
 
     def boot(progress: Any) -> actions.Booted:
-        wait = not arguments.no_wait
+        options = {"wait": not arguments.no_wait, "devices": arguments.devices}
         if not bundles.is_reference(arguments.name):
-            return actions.boot(host, store, arguments.name, wait=wait, progress=progress)
+            return actions.boot(host, store, arguments.name, progress=progress, **options)
         found = bundles.pull_bundle(open_env(progress), arguments.name, replaces=arguments.replace)
-        return actions.boot_bundle(host, store, *found, wait=wait, progress=progress)
+        return actions.boot_bundle(host, store, *found, progress=progress, **options)
 
     write(actions.up_line(with_progress(boot, patient=True)) + "\n")

@@ -1,4 +1,4 @@
-"""Moments as users write them, after docker: `10m` ago, seconds since 1970, or a date with or without a time."""
+"""Moments as users write them, after docker: `10m` ago, seconds since 1970, or a date with or without a time; spans."""
 
 from __future__ import annotations
 
@@ -19,6 +19,15 @@ def moment(text: str) -> float:
         return float(text) if re.fullmatch(r"[0-9]+(\.[0-9]+)?", text) else datetime.fromisoformat(text).timestamp()
     except ValueError:
         raise ArgumentTypeError(f"expected 10m, 2026-11-27T08:00:00 or seconds since 1970, got {text!r}") from None
+
+
+def span_s(text: str) -> float:
+    """`30s`, `1m30s`, `500ms`: a time span. Raises what argparse expects of a type."""
+    if match := re.fullmatch(r"([0-9]+(?:\.[0-9]+)?)ms", text):
+        return float(match[1]) / 1000
+    if not _DURATION.fullmatch(text):
+        raise ArgumentTypeError(f"expected a time such as 30s or 1m30s, got {text!r}")
+    return duration_s(text)
 
 
 def duration_s(text: str) -> float:

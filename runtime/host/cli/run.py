@@ -10,6 +10,7 @@ from typing import Any
 
 from pipeline.errors import SentenceError
 from runtime.host.cli.amounts import memory_mib, whole_cpus
+from runtime.host.cli.moments import span_s
 from runtime.host.cli.parsers import Parser, complete
 from runtime.host.cli.process import check_terminal, process_arguments
 from runtime.host.cli.terminal import escaped, with_progress, write
@@ -26,6 +27,7 @@ examples:
   zone run -d --name web -p 8080:80 recipe:nginx
   zone run -d -m 256m --memory-max 1g -c 2 --restart on-failure:3 -e MODE=test 127.0.0.1:5000/app:1
   zone run --rm -v tmpfs:/scratch:size=64m --read-only alpine df -h /scratch
+  zone run -d --health-cmd "wget -q -O /dev/null 127.0.0.1" --health-interval 10s recipe:nginx
   echo hello | zone run -i --rm alpine tr a-z A-Z
 """
 
@@ -53,6 +55,7 @@ def fill_run(parser: Parser) -> None:
     parser.add_argument("--entrypoint", metavar="COMMAND", help="instead of the image's; its Cmd is dropped, too")
     parser.add_argument("--read-only", action="store_true", help="the root cannot be written to")
     parser.add_argument("--security-opt", action="append", default=[], metavar="OPTION", help=SECURITY)
+    _health_arguments(parser)
     parser.add_argument("-l", "--label", action="append", default=[], metavar="KEY=VALUE", help="to list and filter by")
     kernel = parser.add_argument("--kernel", metavar="REF", help="kernel image (default: recipe:debian-cloud)")
     complete(kernel, "images")
@@ -69,9 +72,23 @@ def fill_run(parser: Parser) -> None:
     )
 
 
+def _health_arguments(parser: Parser) -> None:
+    parser.add_argument("--health-cmd", metavar="TEXT", help="a command for the image's shell: 0 means it is well")
+    for name, text in HEALTH_TIMES.items():
+        parser.add_argument(f"--health-{name}", type=span_s, metavar="TIME", help=text)
+    parser.add_argument("--health-retries", type=int, metavar="N", help="failures in a row that count (default: 3)")
+    parser.add_argument("--no-healthcheck", action="store_true", help="not even the image's own")
+
+
+HEALTH_TIMES = {
+    "interval": "between two looks: 30s, 1m30s (default: the image's, else 30s)",
+    "timeout": "after which a look has failed (default: 30s)",
+    "start-period": "after the start, in which failures do not count (default: none)",
+    "start-interval": "between two looks in the start period (default: 5s)",
+}
 PULLS = ("missing", "always", "never")
 PORT = "[ADDRESS:]HOST_PORT:ZONE_PORT"
-VOLUME = "tmpfs:TARGET[:size=N[m|g]][:ro]"
+VOLUME = "tmpfs:TARGET[:size=N[m|g]][:ro], FILE.squashfs:TARGET, or DEVICE:TARGET[:ro]"
 SECURITY = "seccomp=unconfined, or seccomp=FILE with a profile (linux.seccomp of an OCI bundle)"
 PULL = "missing (default): a tag means what it did when last pulled; always: what it means now; never: no network"
 

@@ -7,7 +7,9 @@ import secrets
 from argparse import Namespace
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
+from pipeline.bundle.health import LEAST_S, MOST_RETRIES, MOST_S
 from pipeline.bundle.model import ExtensionChoice
 from pipeline.bundle.spec import DEFAULT_KERNEL, NAME, ZoneSpec, hostname_of, parse_spec, signal_number
 from runtime.errors import RuntimeFault
@@ -47,6 +49,7 @@ def spec_of(arguments: Namespace) -> ZoneSpec:
         "root": {"readonly": arguments.read_only},
         "stop": {} if arguments.stop_timeout is None else {"timeout_s": arguments.stop_timeout},
         "security": _security(arguments.security_opt),
+        "healthcheck": _health(arguments),
         **_command(arguments),
     }
     spec = parse_spec(name, document, subject="zone run")
@@ -88,6 +91,38 @@ def _security(options: list[str]) -> dict[str, str]:
             raise BadOption("--security-opt", expected=f"{key} once", got=f"{option} again")
         found[key] = value
     return found
+
+
+def _health(arguments: Namespace) -> dict[str, Any] | None:
+    """None: as the image says."""
+    given = {
+        "command": arguments.health_cmd,
+        "interval_s": arguments.health_interval,
+        "timeout_s": arguments.health_timeout,
+        "start_period_s": arguments.health_start_period,
+        "start_interval_s": arguments.health_start_interval,
+        "retries": arguments.health_retries,
+    }
+    found = {key: value for key, value in given.items() if value is not None}
+    if arguments.no_healthcheck and found:
+        raise BadOption("--no-healthcheck", expected="no --health option beside it", got="both")
+    if arguments.no_healthcheck:
+        return {"disable": True}
+    for key, value in found.items():
+        _check_health(key, value)
+    return found or None
+
+
+def _check_health(key: str, value: Any) -> None:
+    option = "--health-" + ("cmd" if key == "command" else key.removesuffix("_s").replace("_", "-"))
+    if key == "command":
+        if not value or "\0" in value or len(value) > 4096:
+            raise BadOption(option, expected="a command of at most 4096 characters", got=repr(value)[:80])
+    elif key == "retries":
+        if not 1 <= value <= MOST_RETRIES:
+            raise BadOption(option, expected=f"1 to {MOST_RETRIES}", got=str(value))
+    elif not (0 if key == "start_period_s" else LEAST_S) <= value <= MOST_S:
+        raise BadOption(option, expected="a time from 1ms to a year", got=f"{value:g} s")
 
 
 def _label(text: str) -> tuple[str, str]:

@@ -8,7 +8,7 @@ import shutil
 
 from runtime.boot.doors import DomainInfo
 from runtime.errors import RuntimeFault
-from runtime.host.daemon import ending, exits, life, policy, rows
+from runtime.host.daemon import ending, exits, life, policy, rows, volumes
 from runtime.host.daemon.core import Core
 from runtime.host.daemon.model import ExitStatus, PortRule, State
 from runtime.host.daemon.reconcile import Fate, Head, exit_in, fate_of, head_of, stray_records, strays
@@ -128,6 +128,7 @@ async def _adopt(core: Core, head: Head, ledger: Ledger, records: list[Record]) 
     if not taken:
         raise RuntimeFault(f"zone {head.name}", got="it ended just now")
     assert run.network is not None
+    await volumes.claim_again(core, zone, run)
     zone.ports = zone.ports or _ports_of(records)
     zone.held.take_back(zone.ports, run.network.published())
     await core.thread(core.edge.care_for, run.network)

@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.jsonmodel import to_json
-from runtime.host.daemon import spec
+from runtime.boot.model import Disk
+from runtime.host.daemon import spec, volumes
 from runtime.host.daemon.admission import OVERHEAD_KIB
 from runtime.host.daemon.core import Core
 from runtime.host.daemon.model import State
@@ -129,15 +130,17 @@ async def _build(core: Core, zone: Zone, run: Run, times: Stopwatch) -> None:
 
     def plan() -> Any:
         kernel, initrd = edge.find(bundle.kernel), [edge.find(part) for part in bundle.initrd]
-        devices = [block_device(blob) for blob in (bundle.rootfs, bundle.addons) if blob]
-        return edge.plan(
-            spec.domain_spec(zone.request, run.uuid, run.addresses, kernel=kernel, initrd=initrd, devices=devices)
-        )
+        own = {vdev: block_device(blob) for vdev, blob in spec.own_disks(bundle).items()}
+        disks = [Disk(vdev, str(device)) for vdev, device in own.items()]
+        disks += volumes.plan_disks(bundle, run.devices, block_device)
+        launch = spec.launch_of(zone.request, run.addresses, run.devices)
+        return edge.plan(spec.domain_spec(zone.request, run, launch, kernel=kernel, initrd=initrd, disks=disks))
 
     def build() -> None:
         with times("build"):
             run.domain = edge.build(planned, run.ledger, run.console)
 
+    await volumes.claim(core, zone, run)
     with times("plan"):
         planned = await core.thread(plan)
     zone.say("plan", str(planned))

@@ -6,7 +6,7 @@ import asyncio
 import uuid as uuids
 
 from runtime.errors import RuntimeFault
-from runtime.host.daemon import bringup, ending, life, logreader, names, policy, spec
+from runtime.host.daemon import bringup, ending, life, logreader, names, policy, spec, volumes
 from runtime.host.daemon.agent import MAIN
 from runtime.host.daemon.core import Core
 from runtime.host.daemon.errors import (
@@ -42,6 +42,7 @@ def check_request(request: BootRequest) -> None:
         if not 0 < rule.zone_port < 65536 or not 0 <= rule.port < 65536 or rule.protocol != "tcp":
             got = f"{rule.address}:{rule.port} to {rule.zone_port}/{rule.protocol}"
             raise BadRequest(f"{subject}, port", expected="tcp ports up to 65535", got=got)
+    volumes.check(bundle)
 
 
 async def boot(core: Core, request: BootRequest, emit: Emit) -> ZoneInfo:
@@ -52,6 +53,7 @@ async def boot(core: Core, request: BootRequest, emit: Emit) -> ZoneInfo:
         raise NotPrepared(f"zone {name}", got="zoned is ending", temporary=True)
     if request.reservation and request.reservation not in core.reservations:
         raise BadRequest(f"zone {name}", expected="a reservation of this host", got=request.reservation[:80])
+    await volumes.look(core, request.bundle)  # a device that cannot be had is told before there is a zone to forget
     zone = await _accept(core, request)
     zone.listeners.append(emit)
     zone.awaited = request.attach

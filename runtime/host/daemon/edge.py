@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from pipeline.bundle.model import Port
+from pipeline.bundle.model import Port, Volume
 from pipeline.oci import Descriptor
 from runtime.boot import hotplug, machine, resize
 from runtime.boot.attend import Attendant
@@ -29,6 +29,7 @@ from runtime.boot.watch import Deaths
 from runtime.boot.xenstore import Watch, XenStore
 from runtime.host import sources
 from runtime.host.agentlink.link import open_link
+from runtime.host.blockdevices import BlockDevice, look
 from runtime.host.daemon.agent import OpenLink
 from runtime.host.ledger import Ledger, Record
 from runtime.host.loops import LoopDevice
@@ -129,6 +130,10 @@ class Edge:
     def loop(self, path: Path, record: Callable[..., None]) -> LoopDevice:
         """A file as a block device."""
         return LoopDevice(path, record)
+
+    def block_device(self, volume: Volume, subject: str) -> BlockDevice:
+        """A device of this host that a zone is to have. Raises DeviceUnfit."""
+        return look(volume.source, readonly=volume.readonly, subject=subject)
 
     def plan(self, spec: DomainSpec) -> DomainPlan:
         """Everything that can be decided, and refused, before anything is taken."""

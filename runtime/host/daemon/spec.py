@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
-from pipeline.bundle.model import Launch, LaunchNetwork, Port, Volume
+from pipeline.bundle.model import Bundle, Launch, LaunchNetwork, Port
+from pipeline.jsonmodel import to_json
+from pipeline.oci import Descriptor
 from runtime.boot.launch import launch_segment
 from runtime.boot.model import Disk, DomainSpec, FileRange, Vif
-from runtime.host.daemon import confinement
+from runtime.host.daemon import confinement, volumes
 from runtime.host.daemon.model import BootRequest, PortRule
+from runtime.host.daemon.zone import Run
 from runtime.host.sources import Source
 from runtime.net.addresses import ZoneAddresses
 
-DEVICE_ORDER = ("xvda", "xvdb")  # rootfs, addons
+ROOTFS, ADDONS = "xvda", "xvdb"
 
 
 def rules_of(request: BootRequest) -> tuple[PortRule, ...]:
@@ -36,8 +38,13 @@ def rules_of(request: BootRequest) -> tuple[PortRule, ...]:
     return tuple(rule(port) for port in request.bundle.ports)
 
 
-def launch_of(request: BootRequest, addresses: ZoneAddresses) -> Launch:
-    """What only this host knows, for the zone's init."""
+def own_disks(bundle: Bundle) -> dict[str, Descriptor]:
+    """The blobs that are disks of every zone, by their names there; those of volumes come behind them."""
+    return {ROOTFS: bundle.rootfs} | ({ADDONS: bundle.addons} if bundle.addons else {})
+
+
+def launch_of(request: BootRequest, addresses: ZoneAddresses, devices: volumes.Devices) -> Launch:
+    """What only this host knows, for the zone's init. devices: of its volumes that are devices of this host."""
     bundle = request.bundle
     network = LaunchNetwork(
         interface="eth0",
@@ -52,46 +59,46 @@ def launch_of(request: BootRequest, addresses: ZoneAddresses) -> Launch:
         seed=os.urandom(32).hex(),
         modules=bundle.modules,
         process=bundle.process if bundle.process.argv else None,  # none: the zone idles
-        addons="xvdb" if bundle.addons else "",
+        root=ROOTFS,
+        addons=ADDONS if bundle.addons else "",
         late_modules=bundle.late_modules,
         readonly_root=bundle.readonly_root,
         overlay_size_mib=bundle.overlay_size_mib,
         network=network,
-        extra=_extra(request),
+        disks=tuple(volumes.disks(bundle)),
+        extra=_extra(request, devices),
     )
 
 
-def _extra(request: BootRequest) -> dict[str, Any]:
+def _extra(request: BootRequest, devices: volumes.Devices) -> dict[str, Any]:
     """What not every zone has; `container` is more of the spec that runtime.init.container takes."""
     bundle = request.bundle
     container = {
         "process": confinement.process_keys(bundle.seccomp, bundle.name) if bundle.process.argv else {},
-        "mounts": [_mount(volume) for volume in bundle.volumes],
+        "mounts": volumes.mounts(bundle, devices),
     }
-    extra = {"stdin_open": request.stdin_open, "container": {key: value for key, value in container.items() if value}}
+    extra = {
+        "stdin_open": request.stdin_open,
+        "healthcheck": to_json(bundle.healthcheck) if bundle.healthcheck and bundle.process.argv else None,
+        "container": {key: value for key, value in container.items() if value},
+    }
     return {key: value for key, value in extra.items() if value}
-
-
-def _mount(volume: Volume) -> dict[str, Any]:
-    size = [f"size={volume.size_mib}m"] if volume.size_mib else []
-    options = ["nosuid", "nodev", "mode=1777", *size, *(["ro"] if volume.readonly else [])]
-    return {"destination": volume.target, "type": volume.kind, "source": volume.kind, "options": options}
 
 
 def domain_spec(
     request: BootRequest,
-    uuid: str,
-    addresses: ZoneAddresses,
+    run: Run,
+    launch: Launch,
     *,
     kernel: Source,
     initrd: Sequence[Source],
-    devices: Sequence[Path],
+    disks: Sequence[Disk],
 ) -> DomainSpec:
-    """The domain. devices: block devices with rootfs and, if there are any, addons."""
+    """The domain of a run."""
     bundle = request.bundle
     return DomainSpec(
         name=bundle.name,
-        uuid=uuid,
+        uuid=run.uuid,
         memory_mib=bundle.resources.memory_mib,
         memory_max_mib=max(bundle.resources.memory_max_mib, bundle.resources.memory_mib),
         vcpus=bundle.resources.vcpus,
@@ -101,7 +108,7 @@ def domain_spec(
         ramdisk=tuple(
             FileRange(str(source.path), part.size_bytes) for source, part in zip(initrd, bundle.initrd, strict=True)
         ),
-        launch_segment=launch_segment(launch_of(request, addresses)),
-        disks=tuple(Disk(vdev, str(device)) for vdev, device in zip(DEVICE_ORDER, devices, strict=False)),
-        vif=Vif(mac=addresses.zone_mac, mtu=bundle.network.mtu),
+        launch_segment=launch_segment(launch),
+        disks=tuple(disks),
+        vif=Vif(mac=run.addresses.zone_mac, mtu=bundle.network.mtu),
     )

@@ -183,7 +183,7 @@ class Workloads:
         if note.get("event") == "exit":
             await self._completed(workload, note)
         elif note.get("event") == "listed":
-            if note.get("state") == "exited":
+            if note.get("state") == "stopped":
                 await self._completed(workload, note.get("exit"))
             elif note.get("state") in ("running", "paused"):
                 await self._become(workload, WorkloadState.RUNNING)

@@ -15,6 +15,7 @@ from pipeline.bundle.model import Bundle
 from pipeline.oci import Descriptor
 from runtime.boot.domain import Domain
 from runtime.boot.xenstore import Watch
+from runtime.host.blockdevices import BlockDevice
 from runtime.host.daemon.agent import AgentLink
 from runtime.host.daemon.edge import Network
 from runtime.host.daemon.logwriter import LogWriter
@@ -35,6 +36,7 @@ class Run:
     ready:   its workload has run.
     told:    how it ended, as the zone itself told.
     reason:  how it ended, as Xen has it; "" while it lives.
+    devices: of this host, that it has as volumes, by target.
     news:    its init has reported something in xenstore.
     """
 
@@ -47,6 +49,7 @@ class Run:
     link: AgentLink | None = None
     watch: Watch | None = None
     loops: list[LoopDevice] = field(default_factory=list)
+    devices: dict[str, BlockDevice] = field(default_factory=dict)
     timings: dict[str, float] = field(default_factory=dict)
     zone_timings: dict[str, float] = field(default_factory=dict)
     phase: str = ""
@@ -111,7 +114,8 @@ class Zone:
     def blobs(self) -> list[Descriptor]:
         """Every blob it runs from: none of their disks may be unplugged while it does."""
         bundle = self.bundle
-        return [bundle.kernel, *bundle.initrd, bundle.rootfs, *([bundle.addons] if bundle.addons else [])]
+        optional = [bundle.addons, *(volume.blob for volume in bundle.volumes)]
+        return [bundle.kernel, *bundle.initrd, bundle.rootfs, *(blob for blob in optional if blob is not None)]
 
     def say(self, stage: str, text: str = "") -> None:
         """Tell whoever follows the boot."""

@@ -4,10 +4,11 @@ Source:  OCI image configs as docker writes them, "Healthcheck"; the meaning of 
 """
 
 import posix
+import time
 
 from runtime.init import abi
 from runtime.init.agent import params
-from runtime.init.agent.container import Container
+from runtime.init.agent.container import PAUSED, Container
 from runtime.init.agent.core import Agent
 from runtime.init.agent.errors import Refused
 from runtime.init.agent.execs import start
@@ -22,7 +23,8 @@ _OUTPUT_BYTES = 4096
 class Health:
     """Probes one container while it runs.
 
-    check:  argv, interval_s, timeout_s, start_period_s, retries; as the host has read them from the image config.
+    check:  argv, interval_s, timeout_s, start_period_s, start_interval_s, retries; as the host has read them from the
+            image config and the spec.
     """
 
     def __init__(self, agent: Agent, container: Container, check: dict[str, object]) -> None:
@@ -34,11 +36,12 @@ class Health:
         self._interval_s = params.seconds(check, "interval_s", 30.0) or 30.0
         self._timeout_s = params.seconds(check, "timeout_s", 30.0) or 30.0
         self._start_period_s = params.seconds(check, "start_period_s", 0.0)
+        self._start_interval_s = params.seconds(check, "start_interval_s", 5.0) or 5.0
         self._retries = params.number(check, "retries", 3, least=0, most=1000) or 3
         self._run_pid = container.pid
         self._failures = 0
-        self._age_s = 0.0
-        self._pid = 0
+        self._began_s = time.monotonic()
+        self._pid, self._probed_s = 0, 0.0
         self._output = b""
         self._made: Stdio | None = None
         self._timer: int | None = None
@@ -46,13 +49,20 @@ class Health:
         self._later()
 
     def _later(self) -> None:
-        self._agent.loop.after(self._interval_s, self._probe)
+        """Until it has been well once, the start period has an interval of its own."""
+        starting = self._container.health == STARTING and self._young(time.monotonic())
+        self._agent.loop.after(self._start_interval_s if starting else self._interval_s, self._probe)
+
+    def _young(self, now_s: float) -> bool:
+        return now_s - self._began_s < self._start_period_s
 
     def _probe(self) -> None:
         if self._container.pid != self._run_pid:
             return  # it has ended, and whoever started it again probes that run
-        self._age_s += self._interval_s
-        self._output = b""
+        if self._container.state == PAUSED:
+            self._later()  # a probe would stand still with it, and be taken for one that hangs
+            return
+        self._output, self._probed_s = b"", time.monotonic()
         try:
             made, self._pid = start(self._agent, self._container, {"argv": self._argv}, stdin=False)
         except Failure as failure:
@@ -89,7 +99,7 @@ class Health:
         if code == 0:
             self._failures = 0
             self._become(HEALTHY, code, output)
-        elif self._container.health != STARTING or self._age_s > self._start_period_s:
+        elif self._container.health != STARTING or not self._young(self._probed_s):
             self._failures += 1
             if self._failures >= self._retries:
                 self._become(UNHEALTHY, code, output)

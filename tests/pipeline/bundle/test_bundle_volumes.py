@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
+from pipeline.bundle import manifest
 from pipeline.bundle.errors import BadSpec
-from pipeline.bundle.model import Resources, RestartPolicy, Volume
-from pipeline.bundle.spec import ZoneSpec, load_spec, parse_resources, parse_restart
-from pipeline.bundle.stage import _refuse_disks
-from pipeline.bundle.volumes import parse_volume
+from pipeline.bundle.model import VOLUME_SQUASHFS, Bundle, Process, Resources, RestartPolicy, Volume
+from pipeline.bundle.spec import load_spec, parse_resources, parse_restart
+from pipeline.bundle.volumes import MOST_DISKS, bundled, check_disks, parse_volume
 from pipeline.recipe import BadRecipe
+from pipeline.store import Store
+
+
+@pytest.fixture
+def store(tmp_path) -> Store:
+    return Store(tmp_path / "store")
+
 
 EVERYTHING = """
 image = "x"
@@ -89,12 +98,71 @@ def test_tmpfs(text: str, volume: Volume) -> None:
     assert parse_volume(text, subject="-v") == volume
 
 
-def test_squashfs_file_is_one(tmp_path) -> None:
-    (tmp_path / "data.squashfs").write_bytes(b"hsqs" + bytes(100))
-    found = parse_volume(f"{tmp_path}/data.squashfs:/data:ro", subject="-v")
-    assert found == Volume("/data", "squashfs", f"{tmp_path}/data.squashfs", True)
-    with pytest.raises(BadSpec, match="expected tmpfs, got a squashfs, which zoned does not plug in yet"):
-        _refuse_disks(ZoneSpec("web", "x", volumes=(found,)))
+def squashfs(path: Path, used_bytes: int = 100, size_bytes: int = 104) -> str:
+    """A file that says it is one."""
+    path.write_bytes(b"hsqs" + bytes(36) + used_bytes.to_bytes(8, "little") + bytes(size_bytes - 48))
+    return str(path)
+
+
+@pytest.mark.parametrize("option", ["", ":ro"])
+def test_squashfs_file_is_read_only_said_or_not(tmp_path, option: str) -> None:
+    file = squashfs(tmp_path / "data.squashfs")
+    assert parse_volume(f"{file}:/data{option}", subject="-v") == Volume("/data", "squashfs", file, True)
+    with pytest.raises(BadSpec, match="expected a squashfs file read-only, as it always is"):
+        parse_volume(f"{file}:/data:rw", subject="-v")
+
+
+def test_bytes_of_a_squashfs_file_are_in_the_store_in_whole_blocks_and_its_place_is_not_told(store, tmp_path) -> None:
+    file = squashfs(tmp_path / "data.squashfs", size_bytes=5000)
+    volumes = (Volume("/tmp"), parse_volume(f"{file}:/data", subject="-v"), Volume("/disk", "block", "/dev/sdx"))
+    memory, data, disk = bundled(volumes, store, subject="-v")
+    assert (memory, disk) == (volumes[0], volumes[2])
+    assert data.blob is not None and data.blob.size_bytes == 8192
+    assert (data.source, data.target, data.readonly) == ("data.squashfs", "/data", True)
+    assert store.read(data.blob.digest) == Path(file).read_bytes() + bytes(8192 - 5000)
+    assert bundled(volumes, store, subject="-v")[1] == data
+    Path(file).write_bytes(Path(file).read_bytes()[:-1] + b"x")
+    assert bundled(volumes, store, subject="-v")[1].blob != data.blob
+
+
+def test_squashfs_file_that_went_or_is_cut_off_is_told(store, tmp_path) -> None:
+    file = squashfs(tmp_path / "data.squashfs", used_bytes=105)
+    volume = parse_volume(f"{file}:/data", subject="-v")
+    with pytest.raises(BadSpec, match=f"-v: {file}: expected the 105 bytes its superblock names, got 104"):
+        bundled((volume,), store, subject="-v")
+    Path(file).write_bytes(b"hsqs")
+    with pytest.raises(BadSpec, match="expected a squashfs file, got another kind of file"):
+        bundled((volume,), store, subject="-v")
+    Path(file).unlink()
+    with pytest.raises(BadSpec, match=f"-v: {file}: expected the file still there, got No such file"):
+        bundled((volume,), store, subject="-v")
+    assert not list(store.blobs.iterdir()), "nothing of them is left"
+
+
+def test_device_need_not_be_one_of_this_machine() -> None:
+    assert parse_volume("/dev/no/../such-disk:/data:ro", subject="-v") == Volume(
+        "/data", "block", "/dev/such-disk", True
+    )
+
+
+def test_a_bundle_carries_the_files_of_its_volumes_each_once(store, tmp_path) -> None:
+    file = squashfs(tmp_path / "data.squashfs")
+    texts = (f"{file}:/a", f"{file}:/b", "tmpfs:/c", "/dev/such-disk:/d")
+    volumes = bundled([parse_volume(text, subject="-v") for text in texts], store, subject="-v")
+    blob = store.put(b"x")
+    made = Bundle("web", blob, "6", (), (), blob, Process(("/x",), ()), volumes=volumes)
+    carried = [part for part in manifest.parts(made) if part.media_type == VOLUME_SQUASHFS]
+    assert [(part.digest, part.annotations[manifest.TITLE]) for part in carried] == [
+        (volumes[0].blob.digest, "volume.0.squashfs")
+    ]
+    assert manifest.read(store, manifest.put(store, made)) == made
+
+
+def test_disks_have_no_more_names() -> None:
+    many = [Volume(f"/{number}", "block", "/dev/x") for number in range(MOST_DISKS + 1)]
+    check_disks([*many[1:], Volume("/tmp")], subject="-v")
+    with pytest.raises(BadSpec, match="-v: expected at most 14 files and devices, got 15"):
+        check_disks(many, subject="-v")
 
 
 def test_directory_of_the_host_is_refused_with_the_option_it_would_need(tmp_path) -> None:

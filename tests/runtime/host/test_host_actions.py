@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ from support.fakerefusals import Refused
 from support.fakezoned import FakeZoned
 
 from pipeline.bundle import manifest
-from pipeline.bundle.model import Bundle, Port, Process, RestartPolicy
+from pipeline.bundle.model import Bundle, Port, Process, RestartPolicy, Volume
 from pipeline.errors import StoreDamaged
 from pipeline.jsonmodel import from_json
 from pipeline.oci import parse_json
@@ -172,3 +173,20 @@ def test_zones_of_a_host_that_is_down_are_none(host, zoned) -> None:
     assert [zone.name for zone in actions.zones(host)] == ["web"]
     host.is_up = lambda: False
     assert actions.zones(host) == []
+
+
+def test_bundle_of_another_gets_no_block_device_it_was_not_given(host, store) -> None:
+    bundle = dataclasses.replace(manifest.find(store, "web")[1], volumes=(Volume("/disk", "block", "/dev/sda"),))
+    own = manifest.write(store, bundle)
+    pulled = dataclasses.replace(own, annotations={manifest.ORIGIN: "docker://example.org/web"})
+    store.tag("zones/web", pulled)
+    for boot in (
+        lambda: actions.boot_bundle(host, store, pulled, bundle, progress=Progress()),
+        lambda: actions.boot(host, store, "web", progress=Progress()),
+    ):
+        with pytest.raises(actions.ForeignDevices, match=r"zone web from docker://example\.org/web: .* got /dev/sda"):
+            boot()
+    assert host.asked == []
+    actions.refuse_foreign_devices(own, bundle)  # made here: it is our own choice
+    actions.boot(host, store, "web", devices=True, progress=Progress())
+    assert "provide" in host.asked

@@ -2,9 +2,11 @@
 
 import json
 import os
+import subprocess
 
 import pytest
 from support import zonebox, zoneparts
+from support.tools import require
 from support.zonebox import loop_device
 
 pytestmark = [
@@ -226,6 +228,62 @@ def test_the_addons_cannot_be_written_and_give_no_privileges(box, tmp_path):
         out, _ = box(sh("cat /proc/self/mounts"), addons=device.removeprefix("/dev/"), readonly_root=True)
     (line,) = [line for line in out.splitlines() if " /run/zone/ext " in line]
     assert set(line.split()[3].split(",")) >= {"ro", "nosuid", "nodev"}
+
+
+def volume(device: str, target: str, kind: str, *options: str) -> dict:
+    mount = {"destination": target, "type": kind, "source": device, "options": ["nosuid", "nodev", *options]}
+    return {"disks": [device.removeprefix("/dev/")], "extra": {"container": {"mounts": [mount]}}}
+
+
+def test_a_squashfs_volume_is_read_at_its_target_and_not_written(box, tmp_path):
+    (tmp_path / "tree").mkdir()
+    (tmp_path / "tree" / "file").write_text("of the volume\n")
+    text = "cat /made/for/it/file; echo x >/made/for/it/file || echo refused; cat /proc/self/mounts"
+    with loop_device(zoneparts.squashfs(tmp_path / "tree", tmp_path / "data.sqfs")) as device:
+        out, end = box(sh(text), **volume(device, "/made/for/it", "squashfs", "ro"))
+    assert out.splitlines()[0] == "of the volume" and "refused" in out.splitlines() and end.endswith("code 0")
+    (line,) = [line for line in out.splitlines() if " /made/for/it " in line]
+    assert set(line.split()[3].split(",")) >= {"ro", "nosuid", "nodev"}
+
+
+def test_what_is_written_to_a_block_device_volume_is_on_it_afterwards(box, tmp_path):
+    disk = tmp_path / "disk"
+    with open(disk, "wb") as file:
+        file.truncate(16 << 20)
+    require("mkfs.ext4")
+    subprocess.run(["mkfs.ext4", "-q", disk], check=True)
+    with loop_device(disk, writable=True) as device:
+        _, end = box(sh("echo kept >/data/file"), **volume(device, "/data", "ext4"))
+        assert end.endswith("code 0")
+        out, end = box(
+            sh("cat /data/file; echo x >/data/file || echo refused"), **volume(device, "/data", "ext4", "ro")
+        )
+    assert out.splitlines()[0] == "kept" and "refused" in out.splitlines()
+
+
+def test_a_volume_whose_target_is_a_symlink_of_the_image_stays_in_its_root(box, tmp_path):
+    """What the links name is there in the zone's own root, too."""
+    (tmp_path / "tree").mkdir()
+    (tmp_path / "tree" / "file").write_text("of the volume\n")
+    root = zoneparts.small_root(tmp_path / "root", zonebox.PROGRAMS)
+    (root / "containers").mkdir()
+    (root / "way").symlink_to("../../containers")
+    (root / "out").symlink_to("/containers/main/root")
+    image = zoneparts.squashfs(root, tmp_path / "root.sqfs")
+    with loop_device(zoneparts.squashfs(tmp_path / "tree", tmp_path / "data.sqfs")) as device:
+        out, end = box(sh("cat /containers/file"), image=image, **volume(device, "/way", "squashfs", "ro"))
+        assert (out, end) == ("of the volume\n", "zone: the workload exited with code 0")
+        _, end = box(sh("true"), image=image, **volume(device, "/out", "squashfs", "ro"))
+        assert end == "zone: failed (files): making /out in the image: File exists"
+
+
+def test_a_volume_that_does_not_come_or_does_not_mount_is_named(box, tmp_path):
+    _, end = box(sh("true"), disks=["xvdz"], extra={"device_timeout_s": 0.2})
+    assert "failed (volume): volume device xvdz did not appear within 0 s" in end
+    (tmp_path / "none").write_bytes(bytes(8192))
+    with loop_device(tmp_path / "none") as device:
+        _, end = box(sh("true"), **volume(device, "/data", "squashfs", "ro"))
+    assert end.startswith("zone: failed (mount): mounting squashfs for /data: ")
 
 
 def test_a_late_module_that_is_not_there_is_named(box):

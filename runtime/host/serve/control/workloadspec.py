@@ -10,8 +10,9 @@ import secrets
 from dataclasses import replace
 from typing import Any
 
+from pipeline.bundle.health import resolve_health
 from pipeline.bundle.model import Process
-from pipeline.bundle.process import resolve_process
+from pipeline.bundle.process import inner, resolve_process
 from pipeline.bundle.spec import NAME, ZoneSpec, hostname_of
 from pipeline.jsonmodel import to_json
 from runtime.host.api import common_pb2 as pb
@@ -73,6 +74,9 @@ def container(spec: pb.WorkloadSpec, name: str, config: Json, *, passwd: bytes, 
         document |= {"masked_paths": [], "readonly_paths": []}
     else:
         document["process"]["seccomp"] = confinement.default_filter(capabilities["bounding"])
+    check = resolve_health(None, inner(config, spec.image.digest), subject=f"image {spec.image.digest}", key="")
+    if check is not None:
+        document["healthcheck"] = to_json(check)
     if document["namespaces"]["uts"] == "own":
         document["hostname"] = hostname_of(name)
     return document
@@ -131,8 +135,10 @@ def _capabilities(security: pb.WorkloadSecuritySpec) -> Json:
     raised = [*_names("raise_capabilities", security.raise_capabilities), *ambient]
     if both := set(dropped) & set(raised):
         raise _bad("security.drop_capabilities", "others than those that are raised", min(both))
-    kept = [] if "ALL" in dropped else [name for name in confinement.CAPABILITIES if name not in dropped]
-    found = {key: list(dict.fromkeys([*kept, *raised])) for key in SETS}
+    # To drop ALL is to begin with none; beside a raised ALL, what is dropped is what is missing of all.
+    kept = [] if confinement.ALL in dropped else confinement.CAPABILITIES
+    found = {key: confinement.expanded([*kept, *raised], dropped=dropped) for key in SETS}
+    ambient = confinement.expanded(ambient, dropped=dropped)
     return found | ({"inheritable": ambient, "ambient": ambient} if ambient else {})
 
 

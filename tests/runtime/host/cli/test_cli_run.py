@@ -14,7 +14,7 @@ from support.tinybundles import install
 
 from pipeline import compose
 from pipeline.bundle import manifest
-from pipeline.bundle.model import RestartPolicy, Seccomp, Volume
+from pipeline.bundle.model import HealthWish, RestartPolicy, Seccomp, Volume
 from pipeline.bundle.spec import ZoneSpec
 from pipeline.env import Env
 from pipeline.store import Store
@@ -43,7 +43,8 @@ def test_every_option_reaches_the_spec() -> None:
     )
     options += " --name web --hostname www --restart on-failure:3 --read-only -l tier=front -l bare --kernel recipe:k"
     options += " --extension oci:a --extension oci:b --stop-signal QUIT --stop-timeout 3"
-    options += " --security-opt seccomp=unconfined"
+    options += " --security-opt seccomp=unconfined --health-interval 1m30s --health-timeout 500ms --health-retries 2"
+    options += " --health-start-period 0s --health-start-interval 2s --health-cmd true"
     made = spec(*options.split(), "nginx", "-g", "daemon off;")
     assert (made.tty, made.stdin_open, made.user, made.workdir, made.env) == (True, True, "33:33", "/srv", {"A": "1"})
     assert (made.ports[0].host_address, made.ports[0].host_port, made.ports[0].zone_port) == ("127.0.0.2", 8080, 80)
@@ -55,7 +56,12 @@ def test_every_option_reaches_the_spec() -> None:
     assert [choice.image for choice in made.extensions] == ["oci:a", "oci:b"]
     assert (made.stop_signal, made.stop_timeout_s) == (signal.SIGQUIT, 3)
     assert made.seccomp == Seccomp(unconfined=True)
+    assert made.health == HealthWish(False, None, "true", 90.0, 0.5, 0.0, 2.0, 2)
     assert (made.command, made.args) == (None, ("-g", "daemon off;"))
+
+
+def test_no_healthcheck_is_none_not_even_the_images() -> None:
+    assert spec("--no-healthcheck", "x").health == HealthWish(disable=True)
 
 
 @pytest.mark.parametrize(
@@ -106,6 +112,11 @@ def test_name_is_made_of_the_images(image: str, name: str) -> None:
         ),
         (("--security-opt", "seccomp=a", "--security-opt", "seccomp=b", "x"), "expected seccomp once"),
         (("--security-opt", "seccomp=/nowhere.json", "x"), "security.seccomp: expected unconfined, or a file"),
+        (("--no-healthcheck", "--health-cmd", "x", "x"), "--no-healthcheck: expected no --health option beside it"),
+        (("--health-cmd", "", "x"), "--health-cmd: expected a command"),
+        (("--health-interval", "0s", "x"), "--health-interval: expected a time from 1ms"),
+        (("--health-start-period", "400d", "x"), "--health-start-period: expected a time"),
+        (("--health-retries", "0", "x"), "--health-retries: expected 1 to 1000"),
         (("-w", "srv", "x"), "--workdir: expected an absolute path"),
         (("-e", "=x", "x"), "expected KEY=VALUE"),
         (("--env-file", "/nowhere", "x"), "--env-file /nowhere: expected a text file"),

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 from support.daemonworld import Host, run
+from support.fakeguest import Guest
 
 from runtime.host.daemon import rows
 from runtime.host.daemon.errors import BadToken
@@ -109,5 +110,39 @@ def test_tokens_of_others_are_refused(host: Host, token: str) -> None:
             with pytest.raises(BadToken, match="a token of this host"):
                 await collect(manager.events(since=given, follow=False))
         await host.stop()
+
+    run(work())
+
+
+def test_health_is_told_as_it_changes_and_found_again_by_the_next_zoned(host: Host) -> None:
+    async def healthy(manager: Any, state: str) -> None:
+        while (await manager.get("web")).health != state:
+            await asyncio.sleep(0.01)
+
+    async def work() -> None:
+        guest = Guest()
+        guest.containers["main"].health, host.make_guest = "starting", lambda: guest
+        manager = await host.start()
+        await manager.boot(host.request(until_ready=True))
+        await healthy(manager, "starting")
+        guest.note("health", container="main", state="healthy", code=0, output="")
+        await healthy(manager, "healthy")
+        guest.note("health", container="side", state="unhealthy", code=1, output="")
+        while not [event for event in await told(manager) if event.attributes["container"] == "side"]:
+            await asyncio.sleep(0.01)
+        assert (await manager.get("web")).health == "healthy", "the side container's is not the zone's"
+        found = [(event.kind, event.attributes["state"]) for event in await told(manager)]
+        assert found == [("zone.health", "healthy"), ("zone.health", "unhealthy")]
+        await host.kill()
+        guest.containers["main"].health = "unhealthy"
+        manager = await host.start()
+        await healthy(manager, "unhealthy")
+        await manager.stop("web")
+        assert (await manager.get("web")).health == ""
+        await host.stop()
+
+    async def told(manager: Any) -> list[Event]:
+        found = await collect(manager.events(from_start=True, follow=False))
+        return [event for event in found if event.kind == "zone.health"]
 
     run(work())

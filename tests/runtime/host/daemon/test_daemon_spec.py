@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from pipeline.bundle.model import Bundle, Process, Seccomp, Volume
+from pipeline.bundle.model import Bundle, Healthcheck, Process, Seccomp, Volume
 from pipeline.oci import Descriptor, Digest
 from pipeline.seccomp import filters, profile
 from runtime.host.daemon import confinement
@@ -22,7 +22,7 @@ ADDRESSES = ZoneAddresses(1, "10.75.0.2", "10.75.0.1", 16, "fd00::2", "fd00::1",
 
 def extra(*argv: str, stdin_open: bool = False, **keywords: Any) -> dict[str, Any]:
     bundle = Bundle("web", BLOB, "6", (BLOB,), (), BLOB, Process(argv, ()), **keywords)
-    return launch_of(BootRequest(bundle, stdin_open=stdin_open), ADDRESSES).extra
+    return launch_of(BootRequest(bundle, stdin_open=stdin_open), ADDRESSES, {}).extra
 
 
 def test_volumes_are_mounts_the_zones_container_runtime_takes() -> None:
@@ -41,12 +41,36 @@ def test_volumes_are_mounts_the_zones_container_runtime_takes() -> None:
         assert mountspec.check(mount, "mounts")["destination"] == mount["destination"]
 
 
+def test_health_check_goes_to_the_agent_with_the_workload_it_is_of() -> None:
+    check = Healthcheck(("true",), interval_s=2.5, retries=1)
+    assert extra("/x", healthcheck=check)["healthcheck"] == {
+        "argv": ["true"],
+        "interval_s": 2.5,
+        "timeout_s": 30.0,
+        "start_period_s": 0.0,
+        "start_interval_s": 5.0,
+        "retries": 1,
+    }
+    assert "healthcheck" not in extra("/x") and "healthcheck" not in extra(healthcheck=check)
+
+
 def test_workload_gets_the_default_profile_for_the_capabilities_it_has() -> None:
     assert set(confinement.CAPABILITIES) == set(capabilities.DEFAULT), "the zone's runtime gives others"
     process = extra("/x")["container"]["process"]
     expected = filters.compile(profile.default([f"CAP_{name}" for name in capabilities.DEFAULT]))
     assert process == {"seccomp": expected.hex()}
     assert spec.check_process({"argv": ["/x"], **process})["seccomp"] == expected
+
+
+def test_all_capabilities_are_those_the_zones_runtime_knows() -> None:
+    assert confinement.EVERY_CAPABILITY == capabilities.NAMES
+    everything = filters.compile(profile.default([f"CAP_{name}" for name in capabilities.NAMES])).hex()
+    assert confinement.default_filter(["ALL"]) == everything == confinement.default_filter(capabilities.NAMES)
+    assert confinement.default_filter(["ALL"]) != confinement.default_filter([])
+    assert confinement.expanded(["KILL", "ALL"], dropped=["SYS_ADMIN"]) == [
+        "KILL",
+        *(name for name in capabilities.NAMES if name not in ("KILL", "SYS_ADMIN")),
+    ]
 
 
 def test_filter_follows_the_capabilities_whatever_their_order() -> None:

@@ -161,6 +161,37 @@ def test_the_image_healthcheck_is_told_as_it_changes(start):
     assert zone.host.call("list")["containers"][0]["health"] == "healthy"
 
 
+def test_failures_of_the_start_period_do_not_count_and_its_probes_come_more_often(start):
+    script = "echo x >> /looks; test -e /well"
+    check = {
+        "argv": ["sh", "-c", script],
+        "interval_s": 60,
+        "start_interval_s": 0.1,
+        "start_period_s": 60,
+        "retries": 1,
+    }
+    zone = start(IDLE, extra={"healthcheck": check})
+    deadline = time.monotonic() + 20
+    while len(zone.host.run(["cat", "/looks"]).data[1].splitlines()) < 4:
+        assert time.monotonic() < deadline, "the start period has an interval of its own"
+        time.sleep(0.1)
+    assert zone.host.call("list")["containers"][0]["health"] == "starting"
+    zone.host.run(["touch", "/well"])
+    zone.host.note("health", state="healthy")
+
+
+def test_paused_container_is_not_taken_for_one_that_hangs(start):
+    check = {"argv": ["sh", "-c", ":"], "interval_s": 0.1, "timeout_s": 1.5, "retries": 1}
+    zone = start(IDLE, extra={"healthcheck": check})
+    zone.host.note("health", state="healthy")
+    zone.host.call("pause", id="main")
+    time.sleep(2.5)
+    assert zone.host.call("list")["containers"][0]["health"] == "healthy"
+    zone.host.call("resume", id="main")
+    time.sleep(0.5)
+    assert zone.host.call("list")["containers"][0]["health"] == "healthy"
+
+
 def test_sysctl_sets_and_reads(host):
     assert host.call("sysctl", key="kernel.hostname", value="other")["value"] == "other"
     assert host.call("sysctl", key="kernel/hostname")["value"] == "other"

@@ -21,6 +21,7 @@ from support.registry import FakeRegistry, Fault
 from support.tars import image_of, tar_of, write_layout
 from test_control_zones import create, platform_in, refusal, watch
 
+from pipeline.seccomp import filters, profile
 from runtime.host.api import common_pb2 as common
 from runtime.host.api import control_pb2 as pb
 from runtime.host.daemon import confinement
@@ -189,7 +190,8 @@ def container(control: ControlServer) -> dict[str, Any]:
     from runtime.init.container.spec import check
 
     check(
-        {key: value for key, value in made.items() if key != "stdin_open"} | {"root": made["root"] | {"device": "xvdc"}}
+        {key: value for key, value in made.items() if key not in ("stdin_open", "healthcheck")}
+        | {"root": made["root"] | {"device": "xvdc"}}
     )
     return made
 
@@ -270,6 +272,38 @@ def test_the_container_is_the_images_and_the_specs(control: ControlServer, regis
     assert "hostname" not in full
     assert full["limits"] == {"unified": {"memory.max": "1000000"}}
     assert [mount["destination"] for mount in full["mounts"]] == ["/tmp"]
+
+
+def test_a_workload_has_its_images_health_check(control: ControlServer, registry: FakeRegistry, zone: str) -> None:
+    check = {"Test": ["CMD-SHELL", "test -e /well"], "Interval": 2_000_000_000}
+    image = image_of(tar_of({"etc/": None, "etc/passwd": PASSWD}), config={"config": CONFIG | {"Healthcheck": check}})
+    reference = registry.add("well", "v1", image).removeprefix("docker://")
+    *_, last = control.stub.PullImage(pb.PullImageRequest(image=reference), timeout=60)
+    workload(control, last.spec.digest, zone)
+    made = container(control)["healthcheck"]
+    assert (made["argv"], made["interval_s"], made["retries"]) == (["/bin/sh", "-c", "test -e /well"], 2.0, 3)
+
+
+@pytest.mark.parametrize(
+    ("fields", "missing"),
+    [
+        ({"raise_capabilities": ["ALL"]}, set()),
+        ({"raise_capabilities": ["all"], "drop_capabilities": ["CAP_SYS_ADMIN", "BPF"]}, {"SYS_ADMIN", "BPF"}),
+        ({"raise_ambient_capabilities": ["ALL"], "drop_capabilities": ["BPF"]}, {"BPF"}),
+    ],
+)
+def test_a_filter_is_made_for_the_capabilities_a_workload_ends_up_with(
+    control: ControlServer, registry: FakeRegistry, zone: str, fields: Any, missing: set[str]
+) -> None:
+    image = pulled(control, registry)[-1].spec.digest
+    workload(control, image, zone, security=common.WorkloadSecuritySpec(**fields))
+    process = container(control)["process"]
+    has = set(confinement.EVERY_CAPABILITY) - missing
+    sets = ["bounding", "effective", "permitted"] + ["ambient"] * ("raise_ambient_capabilities" in fields)
+    for name in sets:
+        assert set(process["capabilities"][name]) == has and len(process["capabilities"][name]) == len(has)
+    expected = filters.compile(profile.default([f"CAP_{name}" for name in has])).hex()
+    assert process["seccomp"] == expected != confinement.default_filter()
 
 
 def test_a_privileged_workload_has_all_capabilities(control: ControlServer, registry: FakeRegistry, zone: str) -> None:

@@ -1,0 +1,105 @@
+"""Volumes in real zones: a squashfs file of the user's machine, and a block device of dom0."""
+
+from __future__ import annotations
+
+import base64
+import dataclasses
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from support import zoneparts
+from support.labzones import forget
+from support.zonecommand import ZoneCommand
+
+from pipeline.bundle import manifest
+from pipeline.bundle.model import Bundle, Volume
+from pipeline.progress import Progress
+from pipeline.store import Store
+from runtime.host import actions
+from runtime.host.hosts import LabHost
+from runtime.host.lab.lab import Lab
+
+pytestmark = pytest.mark.xen
+
+IMAGE = "recipe:nginx"
+IN_DOM0 = "/run/volume.img"
+SCRIPT = """
+cat /data/file /made/disk/file
+echo x > /data/other || echo the file cannot be written
+echo x > /made/disk/other || echo the device cannot be written
+grep -E ' (/data|/made/disk) ' /proc/self/mounts
+"""
+
+
+@pytest.fixture(scope="module")
+def zone(lab: Lab) -> Iterator[ZoneCommand]:
+    command = ZoneCommand(f"lab:{lab.state.directory.name}")
+    yield command
+    command.close()
+    assert command.json("system", "check")["findings"] == []
+
+
+@pytest.fixture(scope="module")
+def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return squashfs(tmp_path_factory.mktemp("volume"), "of the file\n")
+
+
+def squashfs(directory: Path, text: str) -> Path:
+    (directory / "tree").mkdir()
+    (directory / "tree" / "file").write_text(text)
+    return zoneparts.squashfs(directory / "tree", directory / "data.squashfs")
+
+
+@pytest.fixture
+def device(lab: Lab, tmp_path: Path) -> Iterator[str]:
+    """A block device of dom0; that it is a loop device is the test's own business."""
+    data = base64.b64encode(squashfs(tmp_path, "of the device\n").read_bytes()).decode()
+    take = f"base64 -d > {IN_DOM0} && d=$(losetup -f) && losetup $d {IN_DOM0} && echo $d"
+    code, said = lab.shell(take, input=data)
+    assert code == 0, said
+    name = said.strip()
+    try:
+        yield name
+    finally:
+        code, said = lab.shell(f"losetup -d {name}; rm {IN_DOM0}")
+        assert code == 0, said
+
+
+def test_zone_reads_a_squashfs_file_and_a_block_device(zone: ZoneCommand, lab: Lab, file: Path, device: str) -> None:
+    loops = lab.shell("losetup -a")[1]
+    volumes = ("-v", f"{file}:/data", "-v", f"{device}:/made/disk:ro")
+    said = zone("run", "--rm", "-m", "128m", *volumes, IMAGE, "sh", "-c", SCRIPT).splitlines()
+    assert said[:2] == ["of the file", "of the device"]
+    assert {"the file cannot be written", "the device cannot be written"} <= set(said)
+    mounts = {line.split()[1]: line.split() for line in said if line.startswith("/dev/xvd")}
+    assert (mounts["/data"][0], mounts["/made/disk"][0]) == ("/dev/xvdc", "/dev/xvdd")
+    assert all(set(words[3].split(",")) >= {"ro", "nosuid", "nodev"} for words in mounts.values())
+    assert lab.shell("losetup -a")[1] == loops, "whatever the zone took is given back"
+
+
+def test_device_has_one_zone_or_is_only_read(
+    host: LabHost, store: Store, nginx: Bundle, zone: ZoneCommand, device: str
+) -> None:
+    held = dataclasses.replace(nginx, name="holds", ports=(), volumes=(Volume("/disk", "block", "/dev/nothing"),))
+    try:
+        with pytest.raises(Exception, match="volume /dev/nothing:/disk: expected a free block device"):
+            boot(host, store, held)
+        held = dataclasses.replace(held, volumes=(Volume("/disk", "block", device, readonly=True),))
+        boot(host, store, held)
+        assert zone("exec", "holds", "cat", "/disk/file") == "of the device\n"
+        both = zone("run", "--rm", "-m", "128m", "-v", f"{device}:/disk:ro", IMAGE, "cat", "/disk/file")
+        assert both == "of the device\n"
+    finally:
+        forget(host, "holds")
+        store.untag("zones/holds")
+
+
+def boot(host: LabHost, store: Store, bundle: Bundle) -> None:
+    actions.boot_bundle(host, store, manifest.write(store, bundle), bundle, progress=Progress())
+
+
+def test_file_that_is_not_there_is_told_before_anything_is_booted(zone: ZoneCommand, tmp_path: Path) -> None:
+    zone("run", "--rm", "-v", f"{tmp_path}/none.squashfs:/data", IMAGE, "true", code=125)
+    assert b"none.squashfs: No such file or directory" in zone.err
+    assert zone.json("ps", "-a") == []

@@ -1,0 +1,209 @@
+"""Volumes: the disks they become, who may have a device, and that all is given back however a zone ends."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support.daemonworld import Host, run
+
+from pipeline.bundle.model import Volume
+from pipeline.oci import Descriptor, Digest
+from runtime.host import ledger
+from runtime.host.blockdevices import BlockDevice, DeviceUnfit
+from runtime.host.check.expected import read_ledgers
+from runtime.host.daemon.edge import Edge
+from runtime.host.daemon.errors import BadRequest
+from runtime.host.daemon.model import BootRequest, State
+from runtime.host.sources import BlobUnreachable
+from runtime.init.container import mountspec
+
+DATA = b"hsqs" + bytes(4092)
+BLOB = Descriptor("application/octet-stream", Digest.of(DATA), len(DATA))
+FILE = Volume("/data", "squashfs", "data.squashfs", readonly=True, blob=BLOB)
+DISK = Volume("/disk", "block", "/dev/sdx")
+
+
+@pytest.fixture(autouse=True)
+def devices(host: Host, monkeypatch: pytest.MonkeyPatch) -> dict[str, BlockDevice]:
+    """The block devices of this host, by their paths."""
+    found = {"/dev/sdx": BlockDevice(Path("/dev/sdx"), (8, 16), "ext4", False)}
+
+    def block_device(edge: Any, volume: Volume, subject: str) -> BlockDevice:
+        if volume.source not in found:
+            raise DeviceUnfit(subject, got="No such file or directory")
+        device = found[volume.source]
+        return dataclasses.replace(device, readonly=device.readonly or volume.readonly)
+
+    monkeypatch.setattr(Edge, "block_device", block_device)
+    (host.path / "store" / "blobs" / "sha256" / BLOB.digest.hex).write_bytes(DATA)
+    return found
+
+
+def wanted(host: Host, *volumes: Volume, name: str = "web", **keywords: Any) -> BootRequest:
+    request = host.request(name, until_ready=True, **keywords)
+    return dataclasses.replace(request, bundle=dataclasses.replace(request.bundle, volumes=volumes))
+
+
+def disks(host: Host) -> dict[str, tuple[str, str]]:
+    """What the zones' back ends say: name in the zone -> device, mode."""
+    nodes = host.xenstored.nodes
+    homes = [path.removesuffix("/dev") for path in nodes if "/backend/vbd/" in path and path.endswith("/dev")]
+
+    def read(path: str) -> str:
+        return nodes[path].value.decode()
+
+    return {read(f"{home}/dev"): (read(f"{home}/params"), read(f"{home}/mode")) for home in homes}
+
+
+def test_file_and_device_are_disks_and_all_is_given_back(host: Host) -> None:
+    async def work() -> None:
+        manager = await host.start()
+        await manager.boot(wanted(host, Volume("/tmp"), FILE, DISK))
+        assert disks(host)["xvdc"] == ("/dev/loop7", "r") and disks(host)["xvdd"] == ("/dev/sdx", "w")
+        (domain,) = read_ledgers(ledger.LedgerDir(host.path / "run" / "ledger").all()).domains.values()
+        assert domain.disks["xvdc"] == "/dev/loop7" and domain.disks["xvdd"] == "/dev/sdx"
+        assert read_ledgers(ledger.LedgerDir(host.path / "run" / "ledger").all()).loops
+        await manager.stop("web")
+        assert host.leftovers() == [] and disks(host) == {}
+        await host.stop()
+
+    run(work())
+
+
+def test_boot_that_fails_midway_gives_back_device_and_loop(host: Host) -> None:
+    async def work() -> None:
+        manager = await host.start()
+        host.network_fails = DeviceUnfit("the network", got="broken")
+        with pytest.raises(DeviceUnfit, match="the network"):
+            await manager.boot(wanted(host, FILE, DISK))
+        assert host.leftovers() == []
+        host.network_fails = None
+        await manager.boot(wanted(host, DISK, name="other"))
+        await host.stop(end_zones=True)
+
+    run(work())
+
+
+def test_missing_file_and_missing_device_are_told_before_there_is_a_domain(host: Host) -> None:
+    async def work() -> None:
+        manager = await host.start()
+        gone = dataclasses.replace(FILE, blob=dataclasses.replace(BLOB, digest=Digest.of(b"other")))
+        with pytest.raises(BlobUnreachable, match="expected it in a store or on a disk of this host"):
+            await manager.boot(wanted(host, gone))
+        with pytest.raises(DeviceUnfit, match="zone web, volume /dev/none:/disk: No such file"):
+            await manager.boot(wanted(host, dataclasses.replace(DISK, source="/dev/none")))
+        assert "unpause" not in host.steps and host.leftovers() == []
+        await host.stop()
+
+    run(work())
+
+
+def test_device_is_one_zones_unless_all_only_read_it(host: Host) -> None:
+    async def work() -> None:
+        manager = await host.start()
+        await manager.boot(wanted(host, DISK))
+        reader = dataclasses.replace(DISK, readonly=True)
+        for volume in (DISK, reader):
+            with pytest.raises(
+                DeviceUnfit, match=r"volume /dev/sdx:/disk: expected a device of its own.*zone web has it"
+            ):
+                await manager.boot(wanted(host, volume, name="other"))
+        await manager.stop("web")
+        await manager.boot(wanted(host, reader))
+        await manager.boot(wanted(host, reader, name="other"))
+        assert sorted(zone.name for zone in manager.list_zones(all=False)) == ["other", "web"]
+        await host.stop(end_zones=True)
+
+    run(work())
+
+
+def test_two_volumes_of_a_zone_are_not_one_device_either(host: Host) -> None:
+    async def work() -> None:
+        manager = await host.start()
+        with pytest.raises(DeviceUnfit, match="zone web has it too"):
+            await manager.boot(wanted(host, DISK, dataclasses.replace(DISK, target="/again", readonly=True)))
+        assert host.leftovers() == []
+        await host.stop()
+
+    run(work())
+
+
+def test_of_two_at_once_one_gets_the_device(host: Host) -> None:
+    async def work() -> None:
+        manager = await host.start()
+        boots = [manager.boot(wanted(host, DISK, name=name)) for name in ("one", "two")]
+        results = await asyncio.gather(*boots, return_exceptions=True)
+        assert sorted(type(result).__name__ for result in results) == ["DeviceUnfit", "ZoneInfo"]
+        await host.stop(end_zones=True)
+
+    run(work())
+
+
+def test_adopted_zone_keeps_its_device(host: Host) -> None:
+    async def work() -> None:
+        manager = await host.start()
+        await manager.boot(wanted(host, DISK, FILE))
+        await host.kill()
+        manager = await host.start()
+        assert (await manager.get("web")).state is State.READY
+        with pytest.raises(DeviceUnfit, match="zone web has it too"):
+            await manager.boot(wanted(host, DISK, name="other"))
+        await manager.stop("web")
+        await manager.boot(wanted(host, DISK, name="other"))
+        await host.stop(end_zones=True)
+
+    run(work())
+
+
+def test_blob_of_a_volume_is_needed_as_long_as_its_zone_is_known(host: Host) -> None:
+    async def work() -> None:
+        manager = await host.start()
+        zone = await manager.boot(wanted(host, FILE))
+        assert str(BLOB.digest) in zone.blobs
+        await host.stop(end_zones=True)
+
+    run(work())
+
+
+@pytest.mark.parametrize(
+    ("volumes", "said"),
+    [
+        ((Volume("/x", "nfs", "server"),), "expected tmpfs, squashfs, block, got 'nfs'"),
+        ((dataclasses.replace(FILE, blob=None),), "expected the blob of its squashfs, got none"),
+        ((dataclasses.replace(DISK, source="sdx"),), "expected the path of a device"),
+        ((dataclasses.replace(DISK, source="/dev/\0"),), "expected the path of a device"),
+        (tuple(Volume(f"/{n}", "block", "/dev/sdx") for n in range(15)), "expected at most 14 with a disk, got 15"),
+        ((FILE, Volume("/data")), "expected each target once"),
+    ],
+)
+def test_volumes_that_cannot_be_are_refused(host: Host, volumes: tuple[Volume, ...], said: str) -> None:
+    async def work() -> None:
+        manager = await host.start()
+        with pytest.raises(BadRequest, match=said):
+            await manager.boot(wanted(host, *volumes))
+        assert manager.list_zones() == []
+        await host.stop()
+
+    run(work())
+
+
+def test_mounts_are_what_the_zones_container_runtime_takes(host: Host) -> None:
+    from runtime.host.daemon.volumes import mounts
+
+    reader = dataclasses.replace(DISK, target="/reader", readonly=True)
+    bundle = wanted(host, Volume("/tmp", size_mib=8), DISK, FILE, reader).bundle
+    device = BlockDevice(Path("/dev/sdx"), (8, 16), "ext4", False)
+    made = mounts(bundle, {"/disk": device, "/reader": dataclasses.replace(device, readonly=True)})
+    assert [(mount["destination"], mount["type"], mount["source"]) for mount in made] == [
+        ("/tmp", "tmpfs", "tmpfs"),
+        ("/disk", "ext4", "/dev/xvdc"),
+        ("/data", "squashfs", "/dev/xvdd"),
+        ("/reader", "ext4", "/dev/xvde"),
+    ]
+    assert ["ro" in mount["options"] for mount in made] == [False, False, True, True]
+    for mount in made:
+        assert {"nosuid", "nodev"} <= set(mount["options"]) and mountspec.check(mount, "mounts")

@@ -35,17 +35,13 @@ def test_none_and_two_are_refused() -> None:
         filesystem_of(head("ext4", "btrfs"), "s")
 
 
-@pytest.mark.parametrize("make", ["mkfs.ext4", "mkfs.ext2", "mkfs.xfs", "mkfs.btrfs", "mkfs.erofs"])
+@pytest.mark.parametrize("make", ["mkfs.ext4", "mkfs.ext2", "mkfs.xfs", "mkfs.btrfs"])
 def test_magic_numbers_are_those_the_tools_write(tmp_path: Path, make: str) -> None:
     file = tmp_path / "disk"
     with open(file, "wb") as disk:
         disk.truncate(320 << 20)
-    words = [make, str(file)]
-    if make == "mkfs.erofs":
-        (tmp_path / "tree").mkdir()
-        words.append(str(tmp_path / "tree"))
     try:
-        subprocess.run(words, check=True, capture_output=True)
+        subprocess.run([make, str(file)], check=True, capture_output=True)
     except FileNotFoundError:
         pytest.skip(f"no {make} here")
     expected = {"mkfs.ext2": "ext4"}.get(make, make.removeprefix("mkfs."))

@@ -40,6 +40,17 @@ async def echo(agent: Agent, container: str, size: int) -> None:
     await stream.result()
 
 
+async def lost(agent: Agent, container: str, size: int) -> int:
+    """How many of so many bytes do not come back from a process as they were sent."""
+    stream = await _run(agent, container, "cat")
+    data = bytes(range(256)) * (size // 256)
+    _, back = await asyncio.gather(_feed(stream, data), _read(stream))
+    await stream.result()
+    if back == data:
+        return 0
+    return abs(len(data) - len(back)) + sum(there != here for there, here in zip(data, back, strict=False))
+
+
 async def _to_zone(agent: Agent, container: str, size: int) -> None:
     stream = await _run(agent, container, "sh", "-c", "cat >/dev/null")
     await asyncio.gather(_feed(stream, bytes(size)), _read(stream))

@@ -97,8 +97,25 @@ WHAT = {
     "two_hosts_publish": "the same, publishing its results",
     "two_hosts_second": "`zone image pack` on the second host: an empty store, a warm remote cache",
     "two_hosts_second_cpu": "the same, CPU time",
+    "container_start_fastest": "a container's start, until the host hears that its command runs, without a ping",
+    "container_start_median": "the same, the median of sixty",
+    "bare_start_fastest": "a fork and exec by the agent, likewise",
+    "bare_start_median": "the same, the median of sixty",
+    "memory_program": "of this, the program itself, which lies in memory whole",
+    "memory_init": "of this, pid 1",
+    "memory_agent": "of this, the agent with a session, idle",
+    "memory_static_c": "a static C program of two processes, which is taken off",
+    "channel_ping_p50": "round trip of the channel's smallest call, the median of a thousand",
+    "channel_ping_p99": "the same, the slowest of a hundred",
+    "channel_to_zone": "8 MiB to a process in the zone that reads them",
+    "channel_from_zone": "8 MiB from a process in the zone",
+    "channel_echo": "8 MiB there and back, both at once",
 }
 ABOUT = {
+    "init": """The zone's own program as pid 1 of namespaces on the machine that measures, a pty for its channel, a loop
+device for its disk. Instructions are those of user mode, by the processor's counter where the kernel lends one, else
+step by step, which gives the same number and takes half an hour (`tests/bench/instructions.py`).
+""",
     "pipeline": """The image: Debian with its documentation; nginx; python3 with numpy, git and more; a layer of hard
 cases made by hand, which hides all translations, too (`tests/support/benchimage.py`). Ours, the usual way and the limit
 are taken in turn, each as whole processes, the registry on loopback and its files in the page cache; ratios are medians
@@ -106,7 +123,7 @@ over the rounds. The usual way is `skopeo copy`, `umoci unpack` and `mksquashfs`
 number of threads. CPU time is that of a command and all it started; the registry's own is not in it. ocirender is left
 out: it wants mksquashfs 4.6, Debian 12 has 4.5.1. Linear growth is an exponent of 1; 1.1 leaves room for caches and
 noise.
-"""
+""",
 }
 
 

@@ -9,7 +9,7 @@ import os
 import pty
 import subprocess
 import tty
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -103,6 +103,10 @@ class Zone:
         """The same of its agent."""
         return children(self.init_pid)[0]
 
+    def said(self, timeout_s: float) -> tuple[str, str]:
+        """All that it printed, and whoever ran it: stdout, stderr."""
+        return self._process.communicate(timeout=timeout_s)
+
     def workload_ended(self) -> None:
         """Wait for a workload that runs for a moment, as this machine sees it: without a word from the zone."""
         seen = False
@@ -136,8 +140,10 @@ def _tidied() -> None:
 
 
 @contextlib.contextmanager
-def zone(directory: Path, initrd: Path, *, channel: bool = False, **launch: object) -> Iterator[Zone]:
-    """Run a zone; what is left of it afterwards is killed."""
+def zone(
+    directory: Path, initrd: Path, *, channel: bool = False, under: Sequence[str] = (), **launch: object
+) -> Iterator[Zone]:
+    """Run a zone; what is left of it afterwards is killed. under: a command that runs it, such as a tracer."""
     number = next(_numbers)
     base = directory / f"zone{number}"
     cgroup = f"{cgroups.own('zonebox')}-{number}"
@@ -146,7 +152,20 @@ def zone(directory: Path, initrd: Path, *, channel: bool = False, **launch: obje
     assert isinstance(extra, dict)
     extra = {"device_timeout_s": 5} | extra | ({"agent_device": "/link"} if channel else {})
     (directory / f"launch{number}.json").write_bytes(zoneparts.launch_json(extra=extra, **launch))
-    argv = [*unshare_mount(), "--pid", "--fork", "--kill-child", "--net", "--uts", "--ipc", "sh", "-c", OUTSIDE, "sh"]
+    argv = [
+        *under,
+        *unshare_mount(),
+        "--pid",
+        "--fork",
+        "--kill-child",
+        "--net",
+        "--uts",
+        "--ipc",
+        "sh",
+        "-c",
+        OUTSIDE,
+        "sh",
+    ]
     argv += [str(base), str(initrd), str(directory / f"launch{number}.json"), cgroup]
     with contextlib.ExitStack() as stack:
         host, device = None, ""

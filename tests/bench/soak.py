@@ -110,9 +110,11 @@ def kills(here: World) -> list[Measure]:
     stop.set()
     for thread in threads:
         thread.join(60)
-    found = here.findings()
-    for number in range(ZONES_UNDER_LOAD):
-        here.remove(f"loaded{number}")
+    found = list[str]()
+    if not why:  # else zoned may be down, and what went wrong is said already
+        found = here.findings()
+        for number in range(ZONES_UNDER_LOAD):
+            here.remove(f"loaded{number}")
     return [
         Measure("kills_unharmed", unharmed, "kills", why or "; ".join(found)),
         Measure("kills_requests", served[0], "requests"),

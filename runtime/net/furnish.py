@@ -14,7 +14,7 @@ from pathlib import Path
 from runtime.net import commands, netlink, netns, plan
 from runtime.net.addresses import ZoneAddresses
 from runtime.net.errors import NetworkFault
-from runtime.net.sockets import bind_udp, listen
+from runtime.net.sockets import bind_udp, listen, raw_sender, tap
 
 
 def lay_out(name: str, addresses: ZoneAddresses, mtu: int) -> None:
@@ -22,13 +22,19 @@ def lay_out(name: str, addresses: ZoneAddresses, mtu: int) -> None:
     subject = f"network of zone {name}"
     sysctl(plan.early_sysctls(), subject)
     sysctl((item for item in plan.optional_sysctls() if Path("/proc/sys/net", item[0]).exists()), subject)
-    commands.feed(["ip", "-batch", "-"], "\n".join(plan.ip_lines(addresses, mtu)) + "\n", subject=subject)
-    netlink.add_mark_rule(plan.MARK, plan.TABLE)
+    lines = [*plan.ip_lines(addresses, mtu), *plan.route_lines(addresses)]
+    commands.feed(["ip", "-batch", "-"], "\n".join(lines) + "\n", subject=subject)
     sysctl(plan.late_sysctls(), subject)
 
 
-def open_listeners(name: str, addresses: ZoneAddresses, *, outside6: bool) -> list[socket.socket]:
-    """The engine's listeners in the calling thread's namespace, in the order of Listeners, and the rules that lead to
+def lay_routes(name: str, addresses: ZoneAddresses) -> None:
+    """The routes alone, of a namespace that has been laid out, by whatever version. Raises NetworkFault."""
+    lines = "\n".join(plan.route_lines(addresses)) + "\n"
+    commands.feed(["ip", "-batch", "-"], lines, subject=f"network of zone {name}")
+
+
+def open_listeners(name: str, addresses: ZoneAddresses) -> list[socket.socket]:
+    """The engine's sockets in the calling thread's namespace, in the order of Listeners, and the rules that lead to
     them in place of whatever rules there were. Raises NetworkFault.
     """
     subject = f"network of zone {name}"
@@ -39,8 +45,10 @@ def open_listeners(name: str, addresses: ZoneAddresses, *, outside6: bool) -> li
         made.append(listen("::1", 0, transparent=True))
         made.extend(bind_udp(gateway, plan.DNS_PORT) for gateway in gateways)
         made.extend(listen(gateway, plan.DNS_PORT) for gateway in gateways)
+        made.extend(tap(plan.BRIDGE, gateway) for gateway in gateways)
+        made.extend(raw_sender(family) for family in (socket.AF_INET, socket.AF_INET6))
         tproxy4, tproxy6 = (item.getsockname()[1] for item in made[:2])
-        ruleset = plan.nft_ruleset(addresses, tproxy4=tproxy4, tproxy6=tproxy6, outside6=outside6)
+        ruleset = plan.nft_ruleset(addresses, tproxy4=tproxy4, tproxy6=tproxy6)
         # One transaction: at no moment is a zone without its guard.
         commands.feed(["nft", "-f", "-"], "flush ruleset\n" + ruleset, subject=subject)
     except BaseException as error:

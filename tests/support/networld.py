@@ -136,6 +136,14 @@ class World:
         self.on_host(self.network.serve)
         return self.network
 
+    def meet(self) -> None:
+        """Return when host and outside know each other: the first IPv6 packet of a new link may wait for a second."""
+        for address in (OUTSIDE4, OUTSIDE6):
+            try:
+                self.on_host(lambda a=address: socket.create_connection((a, 9), 5)).close()
+            except ConnectionRefusedError:
+                pass
+
     def abandon(self, network: ZoneNetwork) -> None:
         """What the kernel does when the process that holds a network is killed: its descriptors go, no more."""
         for listener in (*network._inside, *(item.listener for item in network.published())):

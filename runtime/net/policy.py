@@ -7,6 +7,7 @@ judges addresses, never names, so what a name resolves to (DNS rebinding) does n
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_network
 from typing import NamedTuple
 
@@ -83,6 +84,15 @@ class Verdict(NamedTuple):
     reason: str
 
 
+@lru_cache(maxsize=1024)  # a zone talks to few addresses, and to each often
+def _closed(destination: Address) -> str:
+    """Why an address is closed to every zone, "" if it is not."""
+    for network, reason in _CLOSED:
+        if destination.version == network.version and destination in network:
+            return reason
+    return ""
+
+
 def decide(
     destination: Address,
     *,
@@ -100,9 +110,8 @@ def decide(
     rules:   the zone's own; the first that matches decides, and none opens what is closed otherwise.
     Effects: none.
     """
-    for network, reason in _CLOSED:
-        if destination.version == network.version and destination in network:
-            return Verdict(False, reason)
+    if reason := _closed(destination):
+        return Verdict(False, reason)
     for network in deny:
         if destination.version == network.version and destination in network:
             return Verdict(False, "denied by configuration")

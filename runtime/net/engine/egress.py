@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 from ipaddress import ip_address
 
 from runtime.net.netlink import Rtnetlink
 from runtime.net.policy import Network, Rule, decide
+
+_parse = lru_cache(maxsize=1024)(ip_address)
 
 
 class Egress:
@@ -17,6 +20,6 @@ class Egress:
 
     def allows(self, host: str, port: int) -> bool:
         """May the zone reach this address at this port (0 for ICMP)? Raises OSError where routing gives no answer."""
-        destination = ip_address(host)
+        destination = _parse(host)
         route = self._routes.route_type(destination.packed)
         return decide(destination, route=route, port=port, deny=self._deny, rules=self._rules).allowed

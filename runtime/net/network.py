@@ -139,6 +139,7 @@ class ZoneNetwork:
                 resolv_conf=str(self._resolv_conf),
                 gateway4=self.addresses.gateway4,
                 gateway6=self.addresses.gateway6,
+                mtu=self.mtu,
                 deny=self._deny,
                 egress=self._egress,
                 limits=self._limits,
@@ -256,7 +257,7 @@ class ZoneNetwork:
             self._take("net.engine.gone", pid=old.pid, start_time=old.start_time)
             if not self._inside:
                 # The namespace may be the work of an earlier version.
-                netns.inside(self.netns, lambda: furnish.lay_routes(self.name, self.addresses))
+                netns.inside(self.netns, lambda: furnish.renew(self.name, self.addresses))
                 self._open_inside()
             lost = self._listen_again()
             self._start_engine()

@@ -5,6 +5,7 @@
                                          |                                      |     |
                                          |   listener <- TPROXY <- lo <- SYN <==|= connected
                                          +-- rest of TCP -> its connection =====|=> engine => outer socket
+                                         +-- UDP -> TPROXY or its flow =========|=> engine => outer socket
                    gateway addresses (ping, DNS by the kernel)                  |
 
 All routing and filters are in the private namespace; the host's are not touched. In it every address that is not on the
@@ -17,6 +18,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from ipaddress import ip_network
+from typing import NamedTuple
 
 from runtime.net.addresses import ZoneAddresses
 from runtime.net.errors import NetworkFault
@@ -27,6 +29,15 @@ DNS_PORT = 53
 # netback takes at most 65517 bytes, netfront a little less; IPv6 needs 1280. Source: network.md section 3, RFC 8200.
 MTU_MIN = 1280
 MTU_MAX = 65000
+
+
+class Doors(NamedTuple):
+    """Ports of the engine's TPROXY listeners on 127.0.0.1 and ::1."""
+
+    tcp4: int
+    tcp6: int
+    udp4: int
+    udp6: int
 
 
 def check_mtu(name: str, mtu: int) -> None:
@@ -61,6 +72,18 @@ def ip_lines(addresses: ZoneAddresses, mtu: int) -> list[str]:
     ]
 
 
+def defragment_sysctls() -> list[tuple[str, str]]:
+    """What a zone's unfinished fragments may take of this host's memory: 1 MiB in each family, for the usual 30 s."""
+    low, high = str(768 << 10), str(1 << 20)
+    return [
+        ("ipv4/ipfrag_low_thresh", low),
+        ("ipv4/ipfrag_high_thresh", high),
+        ("netfilter/nf_conntrack_frag6_low_thresh", low),
+        ("netfilter/nf_conntrack_frag6_high_thresh", high),
+        ("netfilter/nf_conntrack_frag6_timeout", "30"),
+    ]
+
+
 def route_lines(addresses: ZoneAddresses) -> list[str]:
     """The lines that make the whole world local, but for the zone's link; harmless where they were done before.
 
@@ -79,7 +102,7 @@ def route_lines(addresses: ZoneAddresses) -> list[str]:
 
 def early_sysctls() -> list[tuple[str, str]]:
     """Settings below /proc/sys/net that must be there before the first device is: devices copy `default` when made."""
-    return [
+    devices = [
         (f"{family}/conf/{scope}/{key}", value)
         for scope in ("all", "default")
         for family, key, value in (
@@ -99,6 +122,8 @@ def early_sysctls() -> list[tuple[str, str]]:
             ("ipv6", "accept_dad", "0"),
         )
     ]
+    # The engine, a plain user, speaks for the outside's name servers too.
+    return [*devices, ("ipv4/ip_unprivileged_port_start", "0")]
 
 
 def late_sysctls() -> list[tuple[str, str]]:
@@ -118,14 +143,14 @@ def optional_sysctls() -> list[tuple[str, str]]:
     ]
 
 
-def nft_ruleset(addresses: ZoneAddresses, *, tproxy4: int, tproxy6: int) -> str:
+def nft_ruleset(addresses: ZoneAddresses, doors: Doors) -> str:
     """The ruleset of the namespace: `guard` lets in only what this zone may send, `divert` says where it goes.
 
     The guard sits at the ingress of the bridge device, which sees every frame that leaves the one port for this host,
     so it can be loaded before the vif exists; packet sockets come after it.
     A SYN of the zone ends in `divert`: the engine has its copy, and sends it again, on `lo`, when the outer connect has
     succeeded. The rest of TCP finds its connection by itself; what has none gets the kernel's RST.
-    tproxy4/6: ports of the engine's listeners on 127.0.0.1 and ::1.
+    Fragments of UDP come in here; put together again by the kernel before `divert`, which sees only whole packets.
     Source:    nft(8), Documentation/networking/tproxy.rst.
     """
     zone4, zone6, gateway4, gateway6 = addresses.zone4, addresses.zone6, addresses.gateway4, addresses.gateway6
@@ -149,20 +174,20 @@ arp saddr ether {addresses.zone_mac} arp saddr ip {zone4} accept
  chain zone_ip4 {{
   ip saddr != {zone4} counter drop
   ip hdrlength != 5 drop
+  ip protocol udp accept
   ip frag-off & 0x3fff != 0 drop
   ip protocol tcp accept
   ip daddr != {gateway4} drop
   icmp type {{ echo-request, echo-reply }} accept
-  udp dport {DNS_PORT} accept
   drop
  }}
  chain zone_ip6 {{
   ip6 saddr {neighbours} icmpv6 type {{ nd-neighbor-solicit, nd-neighbor-advert }} ip6 hoplimit 255 accept
   ip6 saddr != {zone6} counter drop
-  ip6 nexthdr tcp accept
+  ip6 nexthdr {{ tcp, udp }} accept
+  ip6 nexthdr ipv6-frag frag nexthdr udp accept
   ip6 daddr != {gateway6} drop
   icmpv6 type {{ echo-request, echo-reply }} accept
-  udp dport {DNS_PORT} accept
   drop
  }}
 }}
@@ -176,10 +201,13 @@ table inet divert {{
   icmpv6 type {{ nd-neighbor-solicit, nd-neighbor-advert }} accept
   tcp flags & (syn | ack) == syn drop
   meta l4proto tcp accept
+  meta l4proto udp socket wildcard 0 accept
+  meta nfproto ipv4 meta l4proto udp tproxy ip to 127.0.0.1:{doors.udp4} accept
+  meta nfproto ipv6 meta l4proto udp tproxy ip6 to [::1]:{doors.udp6} accept
  }}
  chain resent {{
-  meta nfproto ipv4 meta l4proto tcp tproxy ip to 127.0.0.1:{tproxy4} accept
-  meta nfproto ipv6 meta l4proto tcp tproxy ip6 to [::1]:{tproxy6} accept
+  meta nfproto ipv4 meta l4proto tcp tproxy ip to 127.0.0.1:{doors.tcp4} accept
+  meta nfproto ipv6 meta l4proto tcp tproxy ip6 to [::1]:{doors.tcp6} accept
   drop
  }}
  chain forward {{
@@ -199,7 +227,7 @@ def describe(zone: str, addresses: ZoneAddresses, mtu: int, ports: Sequence[tupl
             *sysctls,
             *ip_lines(addresses, mtu),
             *route_lines(addresses),
-            nft_ruleset(addresses, tproxy4=0, tproxy6=0),
+            nft_ruleset(addresses, Doors(0, 0, 0, 0)),
             *published,
         ]
     )

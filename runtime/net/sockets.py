@@ -9,6 +9,8 @@ from runtime.net import bpf
 BACKLOG = 128
 IP_TRANSPARENT = 19  # linux/in.h; not in Python's socket module
 IPV6_TRANSPARENT = 75  # linux/in6.h
+IP_ORIGDSTADDR, IP_RECVTTL = 20, 12
+IPV6_ORIGDSTADDR, IPV6_RECVHOPLIMIT = 74, 51
 ETH_P_IP, ETH_P_IPV6 = 0x0800, 0x86DD  # linux/if_ether.h
 
 
@@ -41,6 +43,23 @@ def bind_udp(address: str, port: int) -> socket.socket:
         bound.close()
         raise
     return bound
+
+
+def catch_udp(address: str) -> socket.socket:
+    """A UDP socket for TPROXY, which tells of each datagram where it was meant to go. Raises OSError."""
+    caught = socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET, socket.SOCK_DGRAM)
+    if ":" in address:
+        options = [(socket.IPPROTO_IPV6, option) for option in (IPV6_TRANSPARENT, IPV6_ORIGDSTADDR, IPV6_RECVHOPLIMIT)]
+    else:
+        options = [(socket.IPPROTO_IP, option) for option in (IP_TRANSPARENT, IP_ORIGDSTADDR, IP_RECVTTL)]
+    try:
+        for level, option in options:
+            caught.setsockopt(level, option, 1)
+        caught.bind((address, 0))
+    except BaseException:
+        caught.close()
+        raise
+    return caught
 
 
 def raw_sender(family: int) -> socket.socket:

@@ -25,6 +25,7 @@ class Traffic:
             "failed": 0,
             "limited": 0,
             "malformed": 0,
+            "udp_flows": 0,
             "published": 0,
             "bytes_up": 0,
             "bytes_down": 0,
@@ -33,6 +34,7 @@ class Traffic:
         }
         self.relays: set[Relay] = set()
         self.held: dict[bytes, Any] = {}  # the gate's, by key
+        self.flows: dict[bytes, Any] = {}  # of UDP, by key
 
     def snapshot(self) -> dict[str, int]:
         """The counters now; running connections included."""
@@ -40,7 +42,7 @@ class Traffic:
         for relay in self.relays:
             counts["bytes_up"] += relay.sent_bytes[0]
             counts["bytes_down"] += relay.sent_bytes[1]
-        counts["active"], counts["pending"] = len(self.relays), len(self.held)
+        counts.update(active=len(self.relays), pending=len(self.held), udp_active=len(self.flows))
         return counts
 
 

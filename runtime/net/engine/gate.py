@@ -27,7 +27,7 @@ from runtime.net.engine.relay import Target
 _BURST = 16  # packets taken before the loop's others get their turn
 _PACKET_BYTES = 65536
 # A SYN with fewer hops left than any operating system starts with belongs to a traceroute.
-_FEW_HOPS = 32
+FEW_HOPS = 32
 _PENDING = (errno.EINPROGRESS, errno.EWOULDBLOCK)
 
 
@@ -119,8 +119,8 @@ class Gate:
         held = Held(self, syn, far)
         self._held[syn.key] = held
         queue_errors(far, wanted=True)
-        if syn.hops <= _FEW_HOPS:
-            _set_hops(far, syn.hops - 1)
+        if syn.hops <= FEW_HOPS:
+            set_hops(far, syn.hops - 1)
         code = socket.socket.connect_ex(far, (syn.host, syn.port))
         if code in _PENDING:
             self._loop.urgent.add(held)
@@ -143,8 +143,8 @@ class Gate:
                 self._feedback.error(syn.family, syn.packet, trouble)
             return
         queue_errors(held.far, wanted=False)
-        if syn.hops <= _FEW_HOPS:
-            _set_hops(held.far, -1)
+        if syn.hops <= FEW_HOPS:
+            set_hops(held.far, -1)
         held.open = True
         held.deadline = time.monotonic() + self.traffic.limits.accept_timeout_s
         self._loop.forget(held.far)
@@ -176,7 +176,8 @@ class Gate:
         self._loop.forget(held.far)
 
 
-def _set_hops(connection: socket.socket, hops: int) -> None:
+def set_hops(connection: socket.socket, hops: int) -> None:
+    """Set time to live or hop limit of what a socket sends; -1 for the usual."""
     if connection.family == socket.AF_INET:
         connection.setsockopt(socket.IPPROTO_IP, socket.IP_TTL, hops)
     else:

@@ -21,6 +21,7 @@ from runtime.net.engine.feedback import Feedback
 from runtime.net.engine.gate import Gate, Tap
 from runtime.net.engine.loop import Loop
 from runtime.net.engine.model import INSIDE, EngineConfig, load
+from runtime.net.engine.udp import Flows
 from runtime.net.netlink import Rtnetlink
 
 log = logging.getLogger(__name__)
@@ -37,7 +38,7 @@ class Server:
         self._published: dict[str, tuple[int, Acceptor]] = {}
         listeners = config.listeners
         self._inside = [socket.socket(fileno=getattr(listeners, name)) for name in INSIDE]
-        tcp4, tcp6, dns_udp4, dns_udp6, dns_tcp4, dns_tcp6, packet4, packet6, raw4, raw6 = self._inside
+        tcp4, tcp6, udp4, udp6, dns_udp4, dns_udp6, dns_tcp4, dns_tcp6, packet4, packet6, raw4, raw6 = self._inside
         routes, gateways = Rtnetlink(), (config.gateway4, config.gateway6)
         egress = Egress(routes, config.denied(), config.rules())
         feedback = Feedback(raw4, raw6, gateways, routes, errors_per_s=config.limits.errors_per_s)
@@ -46,6 +47,9 @@ class Server:
             Tap(self.loop, source, gate)
         for listener in (tcp4, tcp6):
             Acceptor(self.loop, self._traffic, listener, gate.targets_of, counter="accepted")
+        flows = Flows(self.loop, self._traffic, egress, feedback, factory.make, mtu=config.mtu)
+        for listener in (udp4, udp6):
+            flows.listen(listener)
         resolvers = Resolvers(config.resolv_conf)
         for listener in (dns_tcp4, dns_tcp6):
             Acceptor(self.loop, self._traffic, listener, tcp_targets(resolvers), counter="dns_queries")
@@ -92,7 +96,9 @@ def main() -> None:
     if not text:
         return  # whoever started this died before it said what to do
     config = load(text)
-    confine.bound_descriptors(2 * config.limits.connections + config.limits.pending + config.limits.dns_pending + 256)
+    limits = config.limits
+    sockets = 2 * (limits.connections + limits.udp_flows) + limits.pending + limits.dns_pending
+    confine.bound_descriptors(sockets + 256)
     confine.forbid_new_privileges()
     factory = confine.SocketFactory(config.netns)
     confine.become(config.uid)

@@ -18,6 +18,7 @@ class Limits(NamedTuple):
 
     pending:         connections of the zone that are not made yet; one more makes the oldest give way.
     accept_timeout_s: how long a connection that was made waits for the zone to complete its own half.
+    udp_flows:       one more makes an unanswered or else the idlest one give way.
     errors_per_s:    ICMP errors sent to the zone.
     """
 
@@ -30,18 +31,22 @@ class Limits(NamedTuple):
     dns_pending: int = 128
     dns_timeout_s: float = 5.0
     dns_try_s: float = 1.5
+    udp_flows: int = 256
+    udp_idle_s: float = 60.0
     errors_per_s: int = 500
 
 
 class Listeners(NamedTuple):
     """Descriptors the engine inherits: made inside the network's namespace, control excepted.
 
-    tcp4/6:     TPROXY leads to them what the gate lets through.
+    tcp4/6:     TPROXY leads to them what the gate lets through. udp4/6: and first datagrams.
     packet4/6:  copies of the zone's SYNs. raw4/6: whole packets into the namespace.
     """
 
     tcp4: int
     tcp6: int
+    udp4: int
+    udp6: int
     dns_udp4: int
     dns_udp6: int
     dns_tcp4: int
@@ -60,6 +65,7 @@ INSIDE = tuple(name for name in Listeners._fields if name != "control")
 class EngineConfig(NamedTuple):
     """Everything the engine knows.
 
+    mtu:    of the zone's link.
     netns:  path of the namespace in which connections towards the zone are opened.
     uid:    user and group it becomes after set-up.
     deny:   further closed networks, see policy.decide.
@@ -74,6 +80,7 @@ class EngineConfig(NamedTuple):
     resolv_conf: str
     gateway4: str
     gateway6: str
+    mtu: int
     deny: tuple[str, ...]
     egress: tuple[str, ...]
     limits: Limits
@@ -114,6 +121,7 @@ COUNTERS = (
     "failed",  # the outer side refused, was unreachable or timed out
     "limited",  # refused or given up because of Limits
     "malformed",  # packets that are none
+    "udp_flows",  # flows of the zone's begun
     "published",  # connections to published ports taken
     "bytes_up",  # from the zone
     "bytes_down",  # to the zone
@@ -122,4 +130,5 @@ COUNTERS = (
     "faults",  # handlers that ended in an unexpected exception
     "active",  # connections now
     "pending",  # connections now that wait for their outer side
+    "udp_active",  # flows now
 )

@@ -105,13 +105,29 @@ def key_of(peer: tuple[str, int], local: tuple[str, int]) -> bytes:
     return b"".join((source, destination, peer[1].to_bytes(2, "big"), local[1].to_bytes(2, "big")))
 
 
+def ip_header(source: bytes, destination: bytes, protocol: int, size: int) -> bytes:
+    """The header of an IP packet with `size` bytes behind it."""
+    if len(source) == 16:
+        return b"".join((b"\x60\0\0\0", size.to_bytes(2, "big"), bytes([protocol]), _TTL, source, destination))
+    head = b"".join((b"\x45\0", (20 + size).to_bytes(2, "big"), bytes(4), _TTL, bytes([protocol])))
+    value = checksum(head + source + destination)
+    return b"".join((head, value.to_bytes(2, "big"), source, destination))
+
+
 def ip_packet(source: bytes, destination: bytes, protocol: int, payload: bytes) -> bytes:
-    """An IP packet; IPv4's own checksum is left to the kernel (raw(7), IP_HDRINCL)."""
-    if len(source) == 4:
-        head = b"\x45\0" + (20 + len(payload)).to_bytes(2, "big") + bytes(4) + _TTL + bytes([protocol, 0, 0])
-    else:
-        head = b"\x60\0\0\0" + len(payload).to_bytes(2, "big") + bytes([protocol]) + _TTL
-    return b"".join((head, source, destination, payload))
+    """An IP packet."""
+    return ip_header(source, destination, protocol, len(payload)) + payload
+
+
+def udp_quote(key: bytes, size: int) -> bytes:
+    """The headers of a datagram of the zone's with `size` bytes in it, for an ICMP error about it.
+
+    key:  as in Syn.
+    """
+    width = (len(key) - 4) // 2
+    size = min(size + 8, 0xFFFF - 20)
+    head = ip_header(key[:width], key[width : 2 * width], UDP, size)
+    return b"".join((head, key[2 * width :], size.to_bytes(2, "big"), bytes(2)))
 
 
 def reset_of(syn: Syn) -> bytes:

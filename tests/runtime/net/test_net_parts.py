@@ -30,6 +30,7 @@ CONFIG = EngineConfig(
     resolv_conf="/etc/resolv.conf",
     gateway4="10.75.3.1",
     gateway6="fd5a:6f6e:6577:3::1",
+    mtu=1500,
     deny=("10.0.2.0/24",),
     egress=("deny 0.0.0.0/0 25",),
     limits=Limits(connections=7),

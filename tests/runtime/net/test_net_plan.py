@@ -9,6 +9,7 @@ from runtime.net.addresses import plan_addresses
 from runtime.net.errors import NetworkFault
 
 ADDRESSES = plan_addresses(3)
+DOORS = plan.Doors(1001, 1002, 1003, 1004)
 
 GOLDEN_IP = """\
 link set lo up
@@ -32,7 +33,7 @@ def test_ip_lines_are_these() -> None:
 
 
 def test_every_chain_on_a_hook_says_its_policy_and_the_guards_is_drop() -> None:
-    ruleset = plan.nft_ruleset(ADDRESSES, tproxy4=1001, tproxy6=1002)
+    ruleset = plan.nft_ruleset(ADDRESSES, DOORS)
     hooks = [line.strip() for line in ruleset.splitlines() if "hook" in line]
     assert len(hooks) == 3
     assert all("policy" in line for line in hooks)
@@ -42,7 +43,7 @@ def test_every_chain_on_a_hook_says_its_policy_and_the_guards_is_drop() -> None:
 
 
 def test_every_way_past_the_guard_names_the_zones_own_addresses_first() -> None:
-    ruleset = plan.nft_ruleset(ADDRESSES, tproxy4=1001, tproxy6=1002)
+    ruleset = plan.nft_ruleset(ADDRESSES, DOORS)
     for chain, own in (("zone_ip4", ADDRESSES.zone4), ("zone_ip6", ADDRESSES.zone6)):
         body = ruleset.split(f"chain {chain} {{")[1].split("}\n chain")[0].splitlines()
         spoof = next(number for number, line in enumerate(body) if f"saddr != {own} counter drop" in line)
@@ -52,13 +53,15 @@ def test_every_way_past_the_guard_names_the_zones_own_addresses_first() -> None:
 
 
 def test_engine_ports_are_where_tproxy_leads() -> None:
-    ruleset = plan.nft_ruleset(ADDRESSES, tproxy4=1001, tproxy6=1002)
+    ruleset = plan.nft_ruleset(ADDRESSES, DOORS)
     assert "tproxy ip to 127.0.0.1:1001 accept" in ruleset
     assert "tproxy ip6 to [::1]:1002 accept" in ruleset
+    assert "udp tproxy ip to 127.0.0.1:1003 accept" in ruleset
+    assert "udp tproxy ip6 to [::1]:1004 accept" in ruleset
 
 
 def test_syn_of_the_zone_meets_its_end_before_anything_lets_it_in() -> None:
-    ruleset = plan.nft_ruleset(ADDRESSES, tproxy4=1001, tproxy6=1002)
+    ruleset = plan.nft_ruleset(ADDRESSES, DOORS)
     lines = [line.strip() for line in ruleset.split("chain prerouting {")[1].split("}\n chain")[0].splitlines()]
     end = lines.index("tcp flags & (syn | ack) == syn drop")
     ahead = [line for line in lines[:end] if "accept" in line and "policy" not in line]
@@ -73,7 +76,7 @@ def test_syn_of_the_zone_meets_its_end_before_anything_lets_it_in() -> None:
 
 def test_nft_accepts_no_closing_brace_without_a_line_end_before_it() -> None:
     """nft 1.0.6 wants a newline or semicolon before a chain's brace; sets in one line are fine."""
-    for line in plan.nft_ruleset(ADDRESSES, tproxy4=1, tproxy6=2).splitlines():
+    for line in plan.nft_ruleset(ADDRESSES, DOORS).splitlines():
         if line.strip() != "}":
             assert line.count("{") - line.count("}") in (0, 1)
 

@@ -23,8 +23,8 @@ KERNEL_FLOOR = "5.10"  # loop devices configured in one call (5.8), pidfds; the 
 SMALLEST_ZONE_MIB = 96
 DEVICES = {"privcmd": "xen-privcmd", "hypercall": "xen-privcmd", "evtchn": "xen-evtchn", "gntdev": "xen-gntdev"}
 # Back ends, which nothing loads by itself, and what zones' disks and networks stand on.
-MODULES = ("xen_blkback", "xen_netback", "loop", "bridge", "nf_tables", "nft_tproxy")
-LOADED_ON_DEMAND = ("loop", "bridge", "nf_tables", "nft_tproxy")
+MODULES = ("xen_blkback", "xen_netback", "loop", "bridge", "nf_tables", "nft_tproxy", "nft_socket")
+LOADED_ON_DEMAND = ("loop", "bridge", "nf_tables", "nft_tproxy", "nft_socket")
 TOOLS = {"ip": "iproute2", "nft": "nftables"}
 _PATH = "/usr/sbin:/usr/bin:/sbin:/bin"
 

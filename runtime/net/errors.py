@@ -27,3 +27,7 @@ class PortTaken(RuntimeFault):
 
 class EngineFault(RuntimeFault):
     """The engine of a network does not start or answer."""
+
+
+class OutdatedEngine(EngineFault):
+    """An engine that runs, of a version whose descriptors are others."""

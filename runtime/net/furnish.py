@@ -14,21 +14,28 @@ from pathlib import Path
 from runtime.net import commands, netlink, netns, plan
 from runtime.net.addresses import ZoneAddresses
 from runtime.net.errors import NetworkFault
-from runtime.net.sockets import bind_udp, listen
+from runtime.net.sockets import bind_udp, catch_udp, listen, raw_sender, tap
 
 
 def lay_out(name: str, addresses: ZoneAddresses, mtu: int) -> None:
     """Links, addresses and routing rules of the calling thread's namespace, which is new. Raises NetworkFault."""
     subject = f"network of zone {name}"
     sysctl(plan.early_sysctls(), subject)
-    sysctl((item for item in plan.optional_sysctls() if Path("/proc/sys/net", item[0]).exists()), subject)
-    commands.feed(["ip", "-batch", "-"], "\n".join(plan.ip_lines(addresses, mtu)) + "\n", subject=subject)
-    netlink.add_mark_rule(plan.MARK, plan.TABLE)
+    sysctl(_known(plan.optional_sysctls()), subject)
+    lines = [*plan.ip_lines(addresses, mtu), *plan.route_lines(addresses)]
+    commands.feed(["ip", "-batch", "-"], "\n".join(lines) + "\n", subject=subject)
     sysctl(plan.late_sysctls(), subject)
 
 
-def open_listeners(name: str, addresses: ZoneAddresses, *, outside6: bool) -> list[socket.socket]:
-    """The engine's listeners in the calling thread's namespace, in the order of Listeners, and the rules that lead to
+def renew(name: str, addresses: ZoneAddresses) -> None:
+    """Settings and routes of a namespace that was laid out before, by whatever version. Raises NetworkFault."""
+    subject = f"network of zone {name}"
+    sysctl([*plan.early_sysctls(), *_known(plan.optional_sysctls())], subject)
+    commands.feed(["ip", "-batch", "-"], "\n".join(plan.route_lines(addresses)) + "\n", subject=subject)
+
+
+def open_listeners(name: str, addresses: ZoneAddresses) -> list[socket.socket]:
+    """The engine's sockets in the calling thread's namespace, in the order of Listeners, and the rules that lead to
     them in place of whatever rules there were. Raises NetworkFault.
     """
     subject = f"network of zone {name}"
@@ -37,12 +44,16 @@ def open_listeners(name: str, addresses: ZoneAddresses, *, outside6: bool) -> li
     try:
         made.append(listen("127.0.0.1", 0, transparent=True))
         made.append(listen("::1", 0, transparent=True))
+        made.extend(catch_udp(address) for address in ("127.0.0.1", "::1"))
         made.extend(bind_udp(gateway, plan.DNS_PORT) for gateway in gateways)
         made.extend(listen(gateway, plan.DNS_PORT) for gateway in gateways)
-        tproxy4, tproxy6 = (item.getsockname()[1] for item in made[:2])
-        ruleset = plan.nft_ruleset(addresses, tproxy4=tproxy4, tproxy6=tproxy6, outside6=outside6)
+        made.extend(tap(plan.BRIDGE, gateway) for gateway in gateways)
+        made.extend(raw_sender(family) for family in (socket.AF_INET, socket.AF_INET6))
+        ruleset = plan.nft_ruleset(addresses, plan.Doors(*(item.getsockname()[1] for item in made[:4])))
         # One transaction: at no moment is a zone without its guard.
         commands.feed(["nft", "-f", "-"], "flush ruleset\n" + ruleset, subject=subject)
+        # Known to the kernel only since the rules wanted it.
+        sysctl(_known(plan.defragment_sysctls()), subject)
     except BaseException as error:
         for item in made:
             item.close()
@@ -60,6 +71,10 @@ def move_vif(vif: str, namespace: str, mtu: int) -> None:
     finally:
         os.close(fd)
     netns.inside(namespace, lambda: netlink.enslave_link(vif, plan.BRIDGE, mtu))
+
+
+def _known(settings: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
+    return [item for item in settings if Path("/proc/sys/net", item[0]).exists()]
 
 
 def sysctl(settings: Iterable[tuple[str, str]], subject: str) -> None:

@@ -1,4 +1,4 @@
-"""The rtnetlink requests that are cheaper than a process: move a link, enslave it, add a rule, ask for a route.
+"""The rtnetlink requests that are cheaper than a process: move a link, enslave it, ask for a route.
 
 An `ip` process costs 0.1 to 1.5 s in an emulated dom0, and attaching the vif lies on the way of every boot.
 """
@@ -12,22 +12,16 @@ import struct
 
 from runtime.net.errors import NetworkFault
 
-# Source: linux/netlink.h, linux/rtnetlink.h, linux/fib_rules.h, linux/if_link.h, linux/if_bridge.h
+# Source: linux/netlink.h, linux/rtnetlink.h, linux/if_link.h, linux/if_bridge.h
 NETLINK_ROUTE = 0
 NLMSG_ERROR = 2
 NLM_F_REQUEST = 0x1
 NLM_F_ACK = 0x4
-NLM_F_EXCL = 0x200
-NLM_F_CREATE = 0x400
 NLA_F_NESTED = 0x8000
 RTM_SETLINK = 19
 RTM_NEWROUTE = 24
 RTM_GETROUTE = 26
-RTM_NEWRULE = 32
 RTA_DST = 1
-FRA_FWMARK = 10
-FRA_TABLE = 15
-FR_ACT_TO_TBL = 1
 IFLA_MTU = 4
 IFLA_MASTER = 10
 IFLA_PROTINFO = 12
@@ -113,23 +107,6 @@ class Rtnetlink:
         route = ROUTE_TYPES.get(_RTMSG.unpack_from(payload)[7], "unknown")
         # IPv6 answers with its null route where IPv4 answers ENETUNREACH.
         return None if route == "unreachable" else route
-
-
-def mark_rule_request(family: int, mark: int, table: int) -> bytes:
-    """The body of a RTM_NEWRULE: packets with `mark` are routed by `table`."""
-    header = _RTMSG.pack(family, 0, 0, 0, 0, 0, 0, FR_ACT_TO_TBL, 0)  # struct fib_rule_hdr, of the same shape
-    return header + attribute(FRA_FWMARK, struct.pack("=I", mark)) + attribute(FRA_TABLE, struct.pack("=I", table))
-
-
-def add_mark_rule(mark: int, table: int) -> None:
-    """Route packets with `mark` by `table`, both families, in this thread's network namespace. Raises NetworkFault."""
-    try:
-        with Rtnetlink() as kernel:
-            for family in (socket.AF_INET, socket.AF_INET6):
-                body = mark_rule_request(family, mark, table)
-                kernel.request(RTM_NEWRULE, body, flags=NLM_F_ACK | NLM_F_CREATE | NLM_F_EXCL)
-    except OSError as error:
-        raise NetworkFault(f"routing rule fwmark {mark}", expected="it added", got=str(error)) from error
 
 
 def move_link(name: str, netns_fd: int) -> None:

@@ -33,7 +33,7 @@ from runtime.net.addresses import ZoneAddresses
 from runtime.net.engine.interface import Engine, EngineHandle, Prepared
 from runtime.net.engine.model import EngineConfig, Limits, Listeners
 from runtime.net.engine.proxy import ProxyEngine
-from runtime.net.errors import EngineFault, NetworkFault, PortTaken
+from runtime.net.errors import EngineFault, NetworkFault, OutdatedEngine, PortTaken
 from runtime.net.published import Published, listen_on
 from runtime.net.teardown import current, teardown
 
@@ -43,7 +43,6 @@ RUN_DIRECTORY = Path("/run/zonewright/net")
 RESOLV_CONF = Path("/etc/resolv.conf")
 FIRST_UID = 64000
 ENGINE_READY_TIMEOUT_S = 60.0
-_ROUTES6 = Path("/proc/thread-self/net/ipv6_route")
 
 __all__ = ["Record", "ZoneNetwork", "teardown"]
 
@@ -69,6 +68,7 @@ class ZoneNetwork:
         record: Record,
         *,
         deny: Sequence[str] = (),
+        egress: Sequence[str] = (),
         limits: Limits | None = None,
         engine: Engine | None = None,
         run_directory: Path = RUN_DIRECTORY,
@@ -79,7 +79,7 @@ class ZoneNetwork:
         self.netns = plan.netns_name(name)
         self.vif = ""
         self.restarts = 0
-        self._record, self._deny = record, tuple(deny)
+        self._record, self._deny, self._egress = record, tuple(deny), tuple(egress)
         self._limits = limits or Limits()
         self._engine: Engine = engine or ProxyEngine()
         self._directory = run_directory / name
@@ -121,11 +121,7 @@ class ZoneNetwork:
                 raise
 
     def _open_inside(self) -> None:
-        # Asked here: this thread is in the host's namespace.
-        outside6 = plan.has_outside6(_ROUTES6.read_text())
-        self._inside = netns.inside(
-            self.netns, lambda: furnish.open_listeners(self.name, self.addresses, outside6=outside6)
-        )
+        self._inside = netns.inside(self.netns, lambda: furnish.open_listeners(self.name, self.addresses))
 
     def _start_engine(self) -> None:
         path = self._control
@@ -141,11 +137,15 @@ class ZoneNetwork:
                 zone4=self.addresses.zone4,
                 zone6=self.addresses.zone6,
                 resolv_conf=str(self._resolv_conf),
+                gateway4=self.addresses.gateway4,
+                gateway6=self.addresses.gateway6,
+                mtu=self.mtu,
                 deny=self._deny,
+                egress=self._egress,
                 limits=self._limits,
                 listeners=Listeners._make(inherited),
             )
-            config.denied()
+            config.denied(), config.rules()  # what is wrong in them is said here, not by a process that ends
             prepared = self._prepared = self._engine.prepare(inherited, path, self._log_file)
             self._take("net.engine", engine=self._engine.name, pid=prepared.pid, start_time=prepared.start_time)
             self._handle = prepared.start(config)
@@ -256,6 +256,8 @@ class ZoneNetwork:
             old.stop()
             self._take("net.engine.gone", pid=old.pid, start_time=old.start_time)
             if not self._inside:
+                # The namespace may be the work of an earlier version.
+                netns.inside(self.netns, lambda: furnish.renew(self.name, self.addresses))
                 self._open_inside()
             lost = self._listen_again()
             self._start_engine()
@@ -282,6 +284,7 @@ class ZoneNetwork:
     def adopt(self, records: Iterable[Mapping[str, Any]]) -> bool:
         """Take over, from its ledger, a network that an earlier zoned made; False when its engine does not serve.
 
+        An engine of another version is ended, as nothing could be put in its place later without its descriptors.
         What the records name is this object's from here on: `destroy` ends it, `revive` gives it an engine again.
         """
         with self._lock:
@@ -301,6 +304,10 @@ class ZoneNetwork:
         """Get duplicates of the engine's listeners; gives it those it was never told of."""
         try:
             handback = self._running().handback()
+        except OutdatedEngine as fault:
+            log.warning("%s", fault)
+            self._running().stop()
+            return False
         except EngineFault as fault:
             log.warning("%s", fault)
             return False

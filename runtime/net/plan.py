@@ -1,29 +1,43 @@
 """What a zone network is made of, as text: `ip -batch` lines, sysctls and the nft ruleset. Decides, does nothing.
 
-                      namespace of the network                  | host's namespace
-    zone -- vif -- bridge zw0 -- guard -- TPROXY -> listener ===|=> engine => outer socket
-                   gateway addresses (ping, DNS by the kernel)  |
+                        namespace of the network                            | host's namespace
+    zone -- vif -- bridge zw0 -- guard --+-- SYN, copied -----> packet socket ==|=> engine: gate => outer connect
+                                         |                                      |     |
+                                         |   listener <- TPROXY <- lo <- SYN <==|= connected
+                                         +-- rest of TCP -> its connection =====|=> engine => outer socket
+                                         +-- UDP -> TPROXY or its flow =========|=> engine => outer socket
+                   gateway addresses (ping, DNS by the kernel)                  |
 
-All routing rules and filters are in the private namespace; the host's are not touched. IP forwarding is off: a packet
-that is not taken by TPROXY or by the gateway itself has nowhere to go.
+All routing and filters are in the private namespace; the host's are not touched. In it every address that is not on the
+zone's own link is local: the kernel takes the zone's packets to whatever destination as its own, and a program without
+any privilege may use any address as its own. IP forwarding is off; `divert` names all that is let in.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from ipaddress import ip_network
+from typing import NamedTuple
 
 from runtime.net.addresses import ZoneAddresses
 from runtime.net.errors import NetworkFault
 
 BRIDGE = "zw0"
 LINK_LOCAL = "fe80::1"
-MARK = 1
-TABLE = 100
 DNS_PORT = 53
 # netback takes at most 65517 bytes, netfront a little less; IPv6 needs 1280. Source: network.md section 3, RFC 8200.
 MTU_MIN = 1280
 MTU_MAX = 65000
+
+
+class Doors(NamedTuple):
+    """Ports of the engine's TPROXY listeners on 127.0.0.1 and ::1."""
+
+    tcp4: int
+    tcp6: int
+    udp4: int
+    udp6: int
 
 
 def check_mtu(name: str, mtu: int) -> None:
@@ -42,10 +56,7 @@ def netns_name(zone: str) -> str:
 
 
 def ip_lines(addresses: ZoneAddresses, mtu: int) -> list[str]:
-    """The lines for one `ip -batch -` in the new namespace: bridge, gateway, what is local.
-
-    The rules `fwmark MARK lookup TABLE` are not here: a batch has one address family, see netlink.add_mark_rule.
-    """
+    """The lines for one `ip -batch -` in the new namespace: bridge and gateway."""
     return [
         "link set lo up",
         # mcast_snooping 0: neighbour discovery would depend on the zone's multicast reports.
@@ -58,14 +69,40 @@ def ip_lines(addresses: ZoneAddresses, mtu: int) -> list[str]:
         # zone for an answer in the name of an outside address (net/ipv6/ndisc.c, ndisc_solicit), and sends none.
         f"address add {LINK_LOCAL}/64 dev {BRIDGE} nodad",
         f"link set {BRIDGE} up",
-        f"route add local 0.0.0.0/0 dev lo table {TABLE}",
-        f"route add local ::/0 dev lo table {TABLE}",
+    ]
+
+
+def defragment_sysctls() -> list[tuple[str, str]]:
+    """What a zone's unfinished fragments may take of this host's memory: 1 MiB in each family, for the usual 30 s."""
+    low, high = str(768 << 10), str(1 << 20)
+    return [
+        ("ipv4/ipfrag_low_thresh", low),
+        ("ipv4/ipfrag_high_thresh", high),
+        ("netfilter/nf_conntrack_frag6_low_thresh", low),
+        ("netfilter/nf_conntrack_frag6_high_thresh", high),
+        ("netfilter/nf_conntrack_frag6_timeout", "30"),
+    ]
+
+
+def route_lines(addresses: ZoneAddresses) -> list[str]:
+    """The lines that make the whole world local, but for the zone's link; harmless where they were done before.
+
+    All in the table `local`, which is looked up first: so the link's own prefixes have to be there, too.
+    Source: ip-route(8), type local.
+    """
+    return [
+        f"route replace {ip_network((addresses.gateway4, addresses.prefix4), strict=False)} dev {BRIDGE}"
+        f" src {addresses.gateway4} table local",
+        f"route replace {ip_network((addresses.gateway6, addresses.prefix6), strict=False)} dev {BRIDGE} table local",
+        f"route replace fe80::/64 dev {BRIDGE} table local",
+        "route replace local 0.0.0.0/0 dev lo table local",
+        "route replace local ::/0 dev lo table local",
     ]
 
 
 def early_sysctls() -> list[tuple[str, str]]:
     """Settings below /proc/sys/net that must be there before the first device is: devices copy `default` when made."""
-    return [
+    devices = [
         (f"{family}/conf/{scope}/{key}", value)
         for scope in ("all", "default")
         for family, key, value in (
@@ -85,6 +122,8 @@ def early_sysctls() -> list[tuple[str, str]]:
             ("ipv6", "accept_dad", "0"),
         )
     ]
+    # The engine, a plain user, speaks for the outside's name servers too.
+    return [*devices, ("ipv4/ip_unprivileged_port_start", "0")]
 
 
 def late_sysctls() -> list[tuple[str, str]]:
@@ -93,27 +132,29 @@ def late_sysctls() -> list[tuple[str, str]]:
 
 
 def optional_sysctls() -> list[tuple[str, str]]:
-    """Settings that exist only where br_netfilter is in the kernel (docker loads it).
+    """Settings that exist only with some kernels.
 
-    It would run the rules on the bridge's way, where TPROXY's choice of a socket gets lost, and skip them after it.
+    br_netfilter (docker loads it) would run `divert` on the bridge's way, before packet sockets see the packet.
+    SYN cookies make connections of ACKs alone, past the gate.
     """
-    return [(f"bridge/bridge-nf-call-{table}", "0") for table in ("iptables", "ip6tables", "arptables")]
+    return [
+        *((f"bridge/bridge-nf-call-{table}", "0") for table in ("iptables", "ip6tables", "arptables")),
+        ("ipv4/tcp_syncookies", "0"),
+    ]
 
 
-def nft_ruleset(addresses: ZoneAddresses, *, tproxy4: int, tproxy6: int, outside6: bool = True) -> str:
+def nft_ruleset(addresses: ZoneAddresses, doors: Doors) -> str:
     """The ruleset of the namespace: `guard` lets in only what this zone may send, `divert` says where it goes.
 
     The guard sits at the ingress of the bridge device, which sees every frame that leaves the one port for this host,
-    so it can be loaded before the vif exists.
-    tproxy4/6: ports of the engine's listeners on 127.0.0.1 and ::1.
-    outside6:  False when the host has no IPv6 beyond its own links; the kernel then answers a zone's IPv6 connection
-               with "no route", so that a program with addresses of both families goes on to IPv4 at once.
+    so it can be loaded before the vif exists; packet sockets come after it.
+    A SYN of the zone ends in `divert`: the engine has its copy, and sends it again, on `lo`, when the outer connect has
+    succeeded. The rest of TCP finds its connection by itself; what has none gets the kernel's RST.
+    Fragments of UDP come in here; put together again by the kernel before `divert`, which sees only whole packets.
     Source:    nft(8), Documentation/networking/tproxy.rst.
     """
     zone4, zone6, gateway4, gateway6 = addresses.zone4, addresses.zone6, addresses.gateway4, addresses.gateway6
     neighbours = f"{{ {zone6}, {addresses.zone_link_local} }}"
-    to_outside6 = f"meta mark set {MARK} tproxy ip6 to [::1]:{tproxy6} accept" if outside6 else "accept"
-    # Without a route of its own the kernel answers with ICMPv6 "no route", without help from here.
     return f"""\
 table netdev guard {{
  chain ingress {{
@@ -133,50 +174,47 @@ arp saddr ether {addresses.zone_mac} arp saddr ip {zone4} accept
  chain zone_ip4 {{
   ip saddr != {zone4} counter drop
   ip hdrlength != 5 drop
+  ip protocol udp accept
   ip frag-off & 0x3fff != 0 drop
   ip protocol tcp accept
   ip daddr != {gateway4} drop
   icmp type {{ echo-request, echo-reply }} accept
-  udp dport {DNS_PORT} accept
   drop
  }}
  chain zone_ip6 {{
   ip6 saddr {neighbours} icmpv6 type {{ nd-neighbor-solicit, nd-neighbor-advert }} ip6 hoplimit 255 accept
   ip6 saddr != {zone6} counter drop
-  ip6 nexthdr tcp accept
+  ip6 nexthdr {{ tcp, udp }} accept
+  ip6 nexthdr ipv6-frag frag nexthdr udp accept
   ip6 daddr != {gateway6} drop
   icmpv6 type {{ echo-request, echo-reply }} accept
-  udp dport {DNS_PORT} accept
   drop
  }}
 }}
 table inet divert {{
  chain prerouting {{
-  type filter hook prerouting priority mangle; policy accept;
-  iifname != "{BRIDGE}" accept
+  type filter hook prerouting priority mangle; policy drop;
+  iifname "lo" jump resent
+  iifname != "{BRIDGE}" drop
   ip daddr {gateway4} accept
   ip6 daddr {gateway6} accept
-  meta nfproto ipv4 meta l4proto tcp meta mark set {MARK} tproxy ip to 127.0.0.1:{tproxy4} accept
-  meta nfproto ipv6 meta l4proto tcp {to_outside6}
+  icmpv6 type {{ nd-neighbor-solicit, nd-neighbor-advert }} accept
+  tcp flags & (syn | ack) == syn drop
+  meta l4proto tcp accept
+  meta l4proto udp socket wildcard 0 accept
+  meta nfproto ipv4 meta l4proto udp tproxy ip to 127.0.0.1:{doors.udp4} accept
+  meta nfproto ipv6 meta l4proto udp tproxy ip6 to [::1]:{doors.udp6} accept
+ }}
+ chain resent {{
+  meta nfproto ipv4 meta l4proto tcp tproxy ip to 127.0.0.1:{doors.tcp4} accept
+  meta nfproto ipv6 meta l4proto tcp tproxy ip6 to [::1]:{doors.tcp6} accept
+  drop
  }}
  chain forward {{
   type filter hook forward priority filter; policy drop;
  }}
 }}
 """
-
-
-def has_outside6(ipv6_route: str) -> bool:
-    """Does this host reach anything by IPv6 beyond link-local? Takes the text of /proc/net/ipv6_route.
-
-    Source: net/ipv6/route.c, rt6_info_route: destination, prefix length, ..., flags, device. 0x0200 is RTF_REJECT.
-    """
-    for line in ipv6_route.splitlines():
-        fields = line.split()
-        destination, flags, device = fields[0], int(fields[8], 16), fields[9]
-        if device != "lo" and not flags & 0x0200 and not destination.startswith(("fe8", "ff")):
-            return True
-    return False
 
 
 def describe(zone: str, addresses: ZoneAddresses, mtu: int, ports: Sequence[tuple[str, int, int]] = ()) -> str:
@@ -188,7 +226,8 @@ def describe(zone: str, addresses: ZoneAddresses, mtu: int, ports: Sequence[tupl
             f"# netns {netns_name(zone)}",
             *sysctls,
             *ip_lines(addresses, mtu),
-            nft_ruleset(addresses, tproxy4=0, tproxy6=0),
+            *route_lines(addresses),
+            nft_ruleset(addresses, Doors(0, 0, 0, 0)),
             *published,
         ]
     )

@@ -4,9 +4,14 @@ from __future__ import annotations
 
 import socket
 
+from runtime.net import bpf
+
 BACKLOG = 128
 IP_TRANSPARENT = 19  # linux/in.h; not in Python's socket module
 IPV6_TRANSPARENT = 75  # linux/in6.h
+IP_ORIGDSTADDR, IP_RECVTTL = 20, 12
+IPV6_ORIGDSTADDR, IPV6_RECVHOPLIMIT = 74, 51
+ETH_P_IP, ETH_P_IPV6 = 0x0800, 0x86DD  # linux/if_ether.h
 
 
 def listen(address: str, port: int, *, transparent: bool = False) -> socket.socket:
@@ -38,3 +43,67 @@ def bind_udp(address: str, port: int) -> socket.socket:
         bound.close()
         raise
     return bound
+
+
+def catch_udp(address: str) -> socket.socket:
+    """A UDP socket for TPROXY, which tells of each datagram where it was meant to go. Raises OSError."""
+    caught = socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET, socket.SOCK_DGRAM)
+    if ":" in address:
+        options = [(socket.IPPROTO_IPV6, option) for option in (IPV6_TRANSPARENT, IPV6_ORIGDSTADDR, IPV6_RECVHOPLIMIT)]
+    else:
+        options = [(socket.IPPROTO_IP, option) for option in (IP_TRANSPARENT, IP_ORIGDSTADDR, IP_RECVTTL)]
+    try:
+        for level, option in options:
+            caught.setsockopt(level, option, 1)
+        caught.bind((address, 0))
+    except BaseException:
+        caught.close()
+        raise
+    return caught
+
+
+def raw_sender(family: int) -> socket.socket:
+    """A socket that sends whole IP packets within the calling thread's network namespace. Raises OSError.
+
+    It receives nothing: that is what IPPROTO_RAW means. Source: raw(7).
+    """
+    return socket.socket(family, socket.SOCK_RAW, socket.IPPROTO_RAW)
+
+
+def gate_filter(gateway: str) -> bytes:
+    """Bare SYNs of one family that are not for the gateway itself, which the kernel serves.
+
+    Fragments and what is behind extension headers are none of them, and end where they are not expected: see plan.py.
+    """
+    packed = socket.inet_pton(socket.AF_INET6 if ":" in gateway else socket.AF_INET, gateway)
+    words = [int.from_bytes(packed[at : at + 4], "big") for at in range(0, len(packed), 4)]
+    v4 = len(words) == 1
+    lines: list[bpf.Line] = []
+    for number, word in enumerate(words):
+        lines += [
+            ("ld", (16 if v4 else 24) + 4 * number),
+            ("jeq", word, bpf.DROP if number == len(words) - 1 else "", "other"),
+        ]
+    lines.append("other")
+    if v4:
+        lines += [("ldh", 6), ("jset", 0x3FFF, bpf.DROP, ""), ("ldb", 9), ("jeq", 6, "", bpf.DROP)]
+        lines += [("ldx header", 0), ("ldb x+", 13)]
+    else:
+        lines += [("ldb", 6), ("jeq", 6, "", bpf.DROP), ("ldb", 40 + 13)]
+    return bpf.assemble([*lines, ("and", 0x17), ("jeq", 0x02, bpf.TAKE, bpf.DROP)])
+
+
+def tap(device: str, gateway: str) -> socket.socket:
+    """A packet socket that takes what gate_filter says from what comes in on a device. Raises OSError.
+
+    It is bound to one protocol, so it sees packets after the ingress chain of the device and never those that leave.
+    Source: packet(7); net/core/dev.c, __netif_receive_skb_core.
+    """
+    made = socket.socket(socket.AF_PACKET, socket.SOCK_DGRAM, 0)  # 0: nothing arrives before bind
+    try:
+        bpf.attach(made, gate_filter(gateway))
+        made.bind((device, ETH_P_IPV6 if ":" in gateway else ETH_P_IP))
+    except BaseException:
+        made.close()
+        raise
+    return made

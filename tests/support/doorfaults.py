@@ -124,6 +124,9 @@ def _edges() -> Iterator[tuple[Any, str, str, Failure]]:
     yield netns, "_call", "namespace", os_failure
     yield furnish, "listen", "listen inside", os_failure
     yield furnish, "bind_udp", "bind inside", os_failure
+    yield furnish, "catch_udp", "datagrams inside", os_failure
+    yield furnish, "tap", "packet socket", os_failure
+    yield furnish, "raw_sender", "raw socket", os_failure
     yield published, "listen", "listen", os_failure
     yield processes, "hold", "pidfd", os_failure
     yield proxy.ProxyEngine, "prepare", "engine start", os_failure

@@ -54,6 +54,7 @@ class World:
         self.stack, self.directory = stack, directory
         self.host, self.outside, self.zone = f"{tag}-host", f"{tag}-out", f"{tag}-zone"
         self.addresses = plan_addresses(7)
+        self.beyond = ""
         self.records: list[dict[str, Any]] = []
         self.resolv_conf = directory / "resolv.conf"
         self.resolv_conf.write_text(f"nameserver {SILENT_DNS}\nnameserver {DNS4}\n")
@@ -135,6 +136,38 @@ class World:
         self.on_host(lambda: self.network.attach(VIF))
         self.on_host(self.network.serve)
         return self.network
+
+    def behind_a_narrow_link(self, *addresses: str) -> None:
+        """Make the outside a router, and behind it, over a link with MTU 1300, `beyond` with these addresses."""
+        self.beyond = self.outside.replace("-out", "-far")
+        netns.create(self.beyond)
+        self.stack.callback(netns.delete, self.beyond)
+        self.shell(self.outside, "cd /proc/sys/net; echo 1 > ipv4/ip_forward; echo 1 > ipv6/conf/all/forwarding")
+        self.ip(
+            self.outside,
+            f"link add far0 mtu 1300 type veth peer name near0 netns {self.beyond}",
+            "address add 192.0.2.1/24 dev far0",
+            "address add 2001:db8:9::1/64 dev far0 nodad",
+            "link set far0 up",
+        )
+        self.ip(
+            self.beyond,
+            "link set lo up",
+            "link set near0 mtu 1300 up",
+            *(f"address add {item}/{'64' if ':' in item else '24'} dev near0 nodad" for item in addresses),
+            "address add 192.0.2.2/24 dev near0",
+            "address add 2001:db8:9::2/64 dev near0 nodad",
+            "route add default via 192.0.2.1",
+            "route add ::/0 via 2001:db8:9::1",
+        )
+
+    def meet(self) -> None:
+        """Return when host and outside know each other: the first IPv6 packet of a new link may wait for a second."""
+        for address in (OUTSIDE4, OUTSIDE6):
+            try:
+                self.on_host(lambda a=address: socket.create_connection((a, 9), 5)).close()
+            except ConnectionRefusedError:
+                pass
 
     def abandon(self, network: ZoneNetwork) -> None:
         """What the kernel does when the process that holds a network is killed: its descriptors go, no more."""

@@ -5,19 +5,17 @@ from __future__ import annotations
 import socket
 import time
 from collections.abc import Callable, Sequence
-from ipaddress import ip_address
+from typing import Any
 
 from runtime.net.engine.loop import READ, Loop
 from runtime.net.engine.model import Limits
 from runtime.net.engine.relay import Relay, Target, reset
-from runtime.net.netlink import Rtnetlink
-from runtime.net.policy import Network, decide
 
 _PAUSE_S = 1.0
 
 
 class Traffic:
-    """The counters and the one limit that all acceptors of an engine share."""
+    """The counters and limits that all parts of an engine share."""
 
     def __init__(self, limits: Limits) -> None:
         self.limits = limits
@@ -26,6 +24,8 @@ class Traffic:
             "denied": 0,
             "failed": 0,
             "limited": 0,
+            "malformed": 0,
+            "udp_flows": 0,
             "published": 0,
             "bytes_up": 0,
             "bytes_down": 0,
@@ -33,6 +33,8 @@ class Traffic:
             "dns_failed": 0,
         }
         self.relays: set[Relay] = set()
+        self.held: dict[bytes, Any] = {}  # the gate's, by key
+        self.flows: dict[bytes, Any] = {}  # of UDP, by key
 
     def snapshot(self) -> dict[str, int]:
         """The counters now; running connections included."""
@@ -40,12 +42,12 @@ class Traffic:
         for relay in self.relays:
             counts["bytes_up"] += relay.sent_bytes[0]
             counts["bytes_down"] += relay.sent_bytes[1]
-        counts["active"] = len(self.relays)
+        counts.update(active=len(self.relays), pending=len(self.held), udp_active=len(self.flows))
         return counts
 
 
 class Acceptor:
-    """Accepts on one listener and asks `targets_of` where each connection leads; None refuses it.
+    """Accepts on one listener and asks `targets_of` where each connection leads; where it is nowhere, it is reset.
 
     counter:  what a connection counts as; inward: it comes from outside, so its bytes count the other way.
     """
@@ -55,7 +57,7 @@ class Acceptor:
         loop: Loop,
         traffic: Traffic,
         listener: socket.socket,
-        targets_of: Callable[[socket.socket], Sequence[Target] | None],
+        targets_of: Callable[[socket.socket], Sequence[Target]],
         *,
         counter: str,
         inward: bool = False,
@@ -92,11 +94,7 @@ class Acceptor:
         try:
             targets = self._targets_of(near)
         except OSError:  # gone before it was looked at
-            targets = None
-        if targets is None:
-            counts["denied"] += 1
-            reset(near)
-            return
+            targets = ()
         relay = Relay(self._loop, self._traffic.limits, near, targets, self._ended)
         self._traffic.relays.add(relay)
         relay.start()
@@ -124,19 +122,6 @@ class Acceptor:
         self._loop.discard(self)
         self._loop.forget(self._listener)
         self._listener.close()
-
-
-def outward(routes: Rtnetlink, deny: Sequence[Network]) -> Callable[[socket.socket], Sequence[Target] | None]:
-    """Targets of a connection taken by TPROXY: where the zone wanted to go, if policy lets it."""
-
-    def targets_of(near: socket.socket) -> Sequence[Target] | None:
-        host, port = near.getsockname()[:2]  # TPROXY keeps the original destination as the local address
-        destination = ip_address(host.partition("%")[0])
-        if not decide(destination, route=routes.route_type(destination.packed), deny=deny).allowed:
-            return None
-        return [Target(near.family, (host, port), socket.socket)]
-
-    return targets_of
 
 
 def inward(

@@ -1,8 +1,8 @@
 """The engine's control socket: one JSON object per packet, an answer for each; listeners travel as descriptors.
 
 Operations: {"op": "status"} -> {"counters": {...}}; {"op": "publish", "key": K, "zone_port": N} with one listener;
-{"op": "unpublish", "key": K}; {"op": "handback"} -> {"published": [[K, N], ...]} with a duplicate of every listener,
-those of the namespace first. An answer {"error": sentence} says no.
+{"op": "unpublish", "key": K}; {"op": "handback"} -> {"inside": [NAME, ...], "published": [[K, N], ...]} with a
+duplicate of every listener, those of the namespace first. An answer {"error": sentence} says no.
 """
 
 from __future__ import annotations

@@ -1,8 +1,6 @@
 """The engine's process: reads its config from standard input, gives up its privileges, serves until it is killed.
 
-It holds no state outside itself, so SIGKILL is a proper end. The zone's TCP is accepted before the outer connect is
-known to succeed: a refused destination reaches the zone as connect, then reset. The SYN gate that answers first and
-truthfully belongs to the engine that replaces this one.
+It holds no state outside itself, so SIGKILL is a proper end.
 """
 
 from __future__ import annotations
@@ -15,11 +13,15 @@ import sys
 from typing import Any
 
 from runtime.net.engine import confine
-from runtime.net.engine.acceptor import Acceptor, Traffic, inward, outward
+from runtime.net.engine.acceptor import Acceptor, Traffic, inward
 from runtime.net.engine.control import ControlServer
 from runtime.net.engine.dns import Resolvers, UdpForwarder, tcp_targets
+from runtime.net.engine.egress import Egress
+from runtime.net.engine.feedback import Feedback
+from runtime.net.engine.gate import Gate, Tap
 from runtime.net.engine.loop import Loop
-from runtime.net.engine.model import EngineConfig, load
+from runtime.net.engine.model import INSIDE, EngineConfig, load
+from runtime.net.engine.udp import Flows
 from runtime.net.netlink import Rtnetlink
 
 log = logging.getLogger(__name__)
@@ -35,13 +37,20 @@ class Server:
         self.loop, self._traffic = Loop(), Traffic(config.limits)
         self._published: dict[str, tuple[int, Acceptor]] = {}
         listeners = config.listeners
-        # In the order of Listeners, the control socket excepted, which is never handed back.
-        self._inside = [socket.socket(fileno=fd) for fd in listeners[:-1]]
-        tcp4, tcp6, dns_udp4, dns_udp6, dns_tcp4, dns_tcp6 = self._inside
-        resolvers = Resolvers(config.resolv_conf)
-        to_outside = outward(Rtnetlink(), config.denied())
+        self._inside = [socket.socket(fileno=getattr(listeners, name)) for name in INSIDE]
+        tcp4, tcp6, udp4, udp6, dns_udp4, dns_udp6, dns_tcp4, dns_tcp6, packet4, packet6, raw4, raw6 = self._inside
+        routes, gateways = Rtnetlink(), (config.gateway4, config.gateway6)
+        egress = Egress(routes, config.denied(), config.rules())
+        feedback = Feedback(raw4, raw6, gateways, routes, errors_per_s=config.limits.errors_per_s)
+        gate = Gate(self.loop, self._traffic, egress, feedback)
+        for source in (packet4, packet6):
+            Tap(self.loop, source, gate)
         for listener in (tcp4, tcp6):
-            Acceptor(self.loop, self._traffic, listener, to_outside, counter="accepted")
+            Acceptor(self.loop, self._traffic, listener, gate.targets_of, counter="accepted")
+        flows = Flows(self.loop, self._traffic, egress, feedback, factory.make, mtu=config.mtu)
+        for listener in (udp4, udp6):
+            flows.listen(listener)
+        resolvers = Resolvers(config.resolv_conf)
         for listener in (dns_tcp4, dns_tcp6):
             Acceptor(self.loop, self._traffic, listener, tcp_targets(resolvers), counter="dns_queries")
         for listener in (dns_udp4, dns_udp6):
@@ -65,7 +74,8 @@ class Server:
             return {}
         if operation == "handback":
             back += [*self._inside, *(acceptor.listener for _, acceptor in self._published.values())]
-            return {"published": [[key, zone_port] for key, (zone_port, _) in self._published.items()]}
+            published = [[key, zone_port] for key, (zone_port, _) in self._published.items()]
+            return {"inside": INSIDE, "published": published}
         return {"error": f"unknown operation {operation!r}"}
 
     def _publish(self, key: str, zone_port: int, listener: socket.socket) -> dict[str, Any]:
@@ -86,7 +96,9 @@ def main() -> None:
     if not text:
         return  # whoever started this died before it said what to do
     config = load(text)
-    confine.bound_descriptors(2 * config.limits.connections + config.limits.dns_pending + 256)
+    limits = config.limits
+    sockets = 2 * (limits.connections + limits.udp_flows) + limits.pending + limits.dns_pending
+    confine.bound_descriptors(sockets + 256)
     confine.forbid_new_privileges()
     factory = confine.SocketFactory(config.netns)
     confine.become(config.uid)

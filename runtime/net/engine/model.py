@@ -10,39 +10,66 @@ from ipaddress import ip_network
 from typing import Any, NamedTuple
 
 from runtime.net.errors import EngineFault
-from runtime.net.policy import Network
+from runtime.net.policy import Network, Rule, parse_rule
 
 
 class Limits(NamedTuple):
-    """Bounds of one network's engine. Memory in flight is at most 2 * connections * chunk_bytes."""
+    """Bounds of one network's engine. Memory in flight is at most 2 * connections * chunk_bytes.
+
+    pending:         connections of the zone that are not made yet; one more makes the oldest give way.
+    accept_timeout_s: how long a connection that was made waits for the zone to complete its own half.
+    udp_flows:       one more makes an unanswered or else the idlest one give way.
+    errors_per_s:    ICMP errors sent to the zone.
+    """
 
     connections: int = 512
+    pending: int = 256
     connect_timeout_s: float = 30.0
+    accept_timeout_s: float = 10.0
     idle_timeout_s: float = 7200.0
     chunk_bytes: int = 65536
     dns_pending: int = 128
     dns_timeout_s: float = 5.0
     dns_try_s: float = 1.5
+    udp_flows: int = 256
+    udp_idle_s: float = 60.0
+    errors_per_s: int = 500
 
 
 class Listeners(NamedTuple):
-    """Descriptors the engine inherits: made inside the network's namespace, control excepted."""
+    """Descriptors the engine inherits: made inside the network's namespace, control excepted.
+
+    tcp4/6:     TPROXY leads to them what the gate lets through. udp4/6: and first datagrams.
+    packet4/6:  copies of the zone's SYNs. raw4/6: whole packets into the namespace.
+    """
 
     tcp4: int
     tcp6: int
+    udp4: int
+    udp6: int
     dns_udp4: int
     dns_udp6: int
     dns_tcp4: int
     dns_tcp6: int
+    packet4: int
+    packet6: int
+    raw4: int
+    raw6: int
     control: int
+
+
+# What an engine hands back: all it inherited from the network's namespace.
+INSIDE = tuple(name for name in Listeners._fields if name != "control")
 
 
 class EngineConfig(NamedTuple):
     """Everything the engine knows.
 
+    mtu:    of the zone's link.
     netns:  path of the namespace in which connections towards the zone are opened.
     uid:    user and group it becomes after set-up.
     deny:   further closed networks, see policy.decide.
+    egress: the zone's rules, see policy.parse_rule.
     """
 
     zone: str
@@ -51,13 +78,21 @@ class EngineConfig(NamedTuple):
     zone4: str
     zone6: str
     resolv_conf: str
+    gateway4: str
+    gateway6: str
+    mtu: int
     deny: tuple[str, ...]
+    egress: tuple[str, ...]
     limits: Limits
     listeners: Listeners
 
     def denied(self) -> tuple[Network, ...]:
         """`deny` as networks."""
         return tuple(ip_network(text) for text in self.deny)
+
+    def rules(self) -> tuple[Rule, ...]:
+        """`egress` as rules. Raises ValueError."""
+        return tuple(parse_rule(text) for text in self.egress)
 
 
 def dump(config: EngineConfig) -> str:
@@ -73,18 +108,20 @@ def load(text: str) -> EngineConfig:
         document: dict[str, Any] = json.loads(text)
         document["limits"] = Limits(**document["limits"])
         document["listeners"] = Listeners(**document["listeners"])
-        document["deny"] = tuple(document["deny"])
+        document["deny"], document["egress"] = tuple(document["deny"]), tuple(document["egress"])
         return EngineConfig(**document)
     except (ValueError, TypeError, KeyError) as error:
         raise EngineFault("engine config", expected="one JSON object", got=str(error)) from error
 
 
-# Counters of the proxy engine, all since its start but the last.
+# Counters of the proxy engine, all since its start but the last ones.
 COUNTERS = (
-    "accepted",  # connections of the zone taken
+    "accepted",  # connections of the zone made
     "denied",  # refused by policy
     "failed",  # the outer side refused, was unreachable or timed out
-    "limited",  # refused because of Limits.connections
+    "limited",  # refused or given up because of Limits
+    "malformed",  # packets that are none
+    "udp_flows",  # flows of the zone's begun
     "published",  # connections to published ports taken
     "bytes_up",  # from the zone
     "bytes_down",  # to the zone
@@ -92,4 +129,6 @@ COUNTERS = (
     "dns_failed",  # answered SERVFAIL
     "faults",  # handlers that ended in an unexpected exception
     "active",  # connections now
+    "pending",  # connections now that wait for their outer side
+    "udp_active",  # flows now
 )

@@ -11,8 +11,8 @@ from typing import Any
 from runtime.net.engine import processes
 from runtime.net.engine.control import ask
 from runtime.net.engine.interface import EngineHandle, Handback
-from runtime.net.engine.model import EngineConfig, Listeners, dump
-from runtime.net.errors import EngineFault
+from runtime.net.engine.model import INSIDE, EngineConfig, dump
+from runtime.net.errors import EngineFault, OutdatedEngine
 
 _ROOT = Path(__file__).resolve().parents[3]
 # -I: no environment and no current directory on the path; -S: no site-packages, the engine needs none of them.
@@ -53,11 +53,19 @@ class ProxyHandle:
         self._ask({"op": "unpublish", "key": key})
 
     def handback(self) -> Handback:
-        """Duplicates of all its listeners. Raises EngineFault."""
+        """Duplicates of all its listeners. Raises EngineFault; OutdatedEngine for one of another version."""
         received: list[socket.socket] = []
-        inside = len(Listeners._fields) - 1
+        inside = len(INSIDE)
         try:
             answer = self._ask({"op": "handback"}, received=received)
+            # An engine of before this question had names does not say which it has.
+            if answer.get("inside") != list(INSIDE) or len(received) != inside + len(answer["published"]):
+                raise OutdatedEngine(
+                    f"network engine of zone {self._zone}",
+                    expected=f"{inside} descriptors and those of its ports",
+                    got=f"{len(received)}, as another version has them",
+                    hint="a new engine takes its place, and connections through it end",
+                )
             outside = zip(answer["published"], received[inside:], strict=True)
             return Handback(received[:inside], [(key, zone_port, item) for (key, zone_port), item in outside])
         except BaseException:

@@ -20,6 +20,7 @@ from support.networld import HOST4, OUTSIDE4, VIF, World
 from pipeline.bundle.model import Port
 from runtime.net import supervise
 from runtime.net.engine import processes
+from runtime.net.engine.model import INSIDE
 from runtime.net.engine.proxy import ProxyEngine
 from runtime.net.errors import NetworkFault, PortTaken
 from runtime.net.listing import networks
@@ -324,6 +325,26 @@ def test_engine_that_hangs_is_not_adopted_and_can_be_replaced(world: World, monk
     assert not world.on_host(lambda: successor.adopt(records))
     world.on_host(successor.revive)
     assert ask(world, zoned.ports[0]) == b"zone"
+
+
+def test_engine_of_an_older_version_is_replaced_with_a_sentence(
+    world: World, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As a zoned finds it that was updated while zones ran: fewer descriptors, and routes of another plan."""
+    serve_in_zone(world)
+    world.serve(world.outside, OUTSIDE4, 8080, lambda connection: connection.sendall(b"hi"))
+    zoned = DyingZoned(world)
+    records = zoned.kill()
+    monkeypatch.setattr("runtime.net.engine.proxy.INSIDE", (*INSIDE, "of_a_later_version"))
+    successor = world.new_network()
+    assert not world.on_host(lambda: successor.adopt(records))
+    assert f"expected {len(INSIDE) + 1} descriptors and those of its ports, got {len(INSIDE) + 1}, as" in caplog.text
+    assert not successor.alive()
+    monkeypatch.undo()
+    world.ip(successor.netns, "route del local 0.0.0.0/0 dev lo table local")
+    world.on_host(successor.revive)
+    assert ask(world, zoned.ports[0]) == b"zone"
+    assert_zone_reaches_outside(world)
 
 
 def test_networks_are_listed_with_ports_and_counters_dead_engine_or_not(world: World) -> None:

@@ -28,9 +28,13 @@ CONFIG = EngineConfig(
     zone4="10.75.3.2",
     zone6="fd5a:6f6e:6577:3::2",
     resolv_conf="/etc/resolv.conf",
+    gateway4="10.75.3.1",
+    gateway6="fd5a:6f6e:6577:3::1",
+    mtu=1500,
     deny=("10.0.2.0/24",),
+    egress=("deny 0.0.0.0/0 25",),
     limits=Limits(connections=7),
-    listeners=Listeners(3, 4, 5, 6, 7, 8, 9),
+    listeners=Listeners._make(range(3, 3 + len(Listeners._fields))),
 )
 
 
@@ -156,7 +160,7 @@ class FullListener(socket.socket):
 def test_listener_pauses_when_descriptors_run_out() -> None:
     loop = Loop()
     with FullListener() as listener:
-        acceptor = Acceptor(loop, Traffic(Limits()), listener, lambda near: None, counter="accepted")
+        acceptor = Acceptor(loop, Traffic(Limits()), listener, lambda near: [], counter="accepted")
         assert listener.fileno() in loop._watched
         acceptor.ready(listener, READ)
         assert listener.fileno() not in loop._watched

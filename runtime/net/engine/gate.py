@@ -1,0 +1,208 @@
+"""The SYN gate: a zone's SYN is held until the outer connect has an outcome, and the zone sees that outcome.
+
+    zone -- SYN --> guard -- copy --> Gate -- connect --> outside
+                      |                 |  succeeded: the SYN goes on, through `lo` and TPROXY to the listener,
+                    dropped             |             and the connection accepted from it gets the outer socket
+                                        |  refused:   RST          unreachable: the same ICMP error
+                                        |  silence:   silence; the zone sends its SYN again, as to anybody
+
+The kernel's TCP never sees a SYN that has no outer connection, so it cannot answer one. A SYN sent again while its
+connect runs changes nothing: one connect. One sent again until the connection is accepted is passed on again.
+"""
+
+from __future__ import annotations
+
+import errno
+import socket
+import time
+from typing import Any
+
+from runtime.net.engine.acceptor import Traffic
+from runtime.net.engine.egress import Egress
+from runtime.net.engine.feedback import EXPIRED, Feedback, next_error, queue_errors, trouble_of
+from runtime.net.engine.loop import READ, WRITE, Loop
+from runtime.net.engine.packet import Syn, key_of, read_syn
+from runtime.net.engine.relay import Target
+
+_BURST = 16  # packets taken before the loop's others get their turn
+_PACKET_BYTES = 65536
+# A SYN with fewer hops left than any operating system starts with belongs to a traceroute.
+FEW_HOPS = 32
+_PENDING = (errno.EINPROGRESS, errno.EWOULDBLOCK)
+
+
+class Connected(socket.socket):
+    """An outer socket that is connected when a relay gets it."""
+
+    def connect_ex(self, address: Any) -> int:
+        """Done already."""
+        return 0
+
+
+class Held:
+    """One SYN and its outer connect; then, until the connection is accepted, the connected socket."""
+
+    __slots__ = ("deadline", "far", "gate", "open", "syn")
+
+    def __init__(self, gate: Gate, syn: Syn, far: Connected) -> None:
+        self.gate, self.syn, self.far = gate, syn, far
+        self.deadline = time.monotonic() + gate.traffic.limits.connect_timeout_s
+        self.open = False
+
+    def ready(self, source: socket.socket, mask: int) -> None:
+        """The connect has an outcome; or the server hung up before the zone's connection was accepted."""
+        if not self.open:
+            code = self.far.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+            if code or mask & WRITE:
+                self.gate.settle(self, code)
+
+    def tick(self, now: float) -> None:
+        """Give up what takes too long."""
+        if now >= self.deadline:
+            self.gate.traffic.counts["failed"] += 1
+            self.gate.drop(self)
+
+    def abort(self) -> None:
+        """Give up at once."""
+        self.gate.drop(self)
+
+
+class Gate:
+    """Takes SYNs from the packet sockets of a network's bridge."""
+
+    def __init__(
+        self,
+        loop: Loop,
+        traffic: Traffic,
+        egress: Egress,
+        feedback: Feedback,
+    ) -> None:
+        self.traffic = traffic
+        self._loop, self._egress, self._feedback = loop, egress, feedback
+        self._held: dict[bytes, Held] = traffic.held
+
+    def take(self, packet: bytes) -> None:
+        """One packet of the zone's that the filter of the packet socket took for a bare SYN."""
+        syn = read_syn(packet)
+        if syn is None:
+            self.traffic.counts["malformed"] += 1
+            return
+        held = self._held.get(syn.key)
+        if held is None:
+            self._consider(syn)
+        elif held.open:
+            self._pass_on(syn)
+
+    def _consider(self, syn: Syn) -> None:
+        counts, limits = self.traffic.counts, self.traffic.limits
+        if not self._egress.allows(syn.host, syn.port):
+            counts["denied"] += 1
+            self._feedback.refuse(syn)
+        elif len(self.traffic.relays) >= limits.connections:
+            counts["limited"] += 1
+            self._feedback.refuse(syn)
+        elif syn.hops <= 1:
+            self._feedback.error(syn.family, syn.packet, EXPIRED[syn.family])
+        else:
+            if len(self._held) >= limits.pending:
+                # The oldest: what answers at all answers long before a black hole is that old.
+                counts["limited"] += 1
+                self.drop(next(iter(self._held.values())))
+            self._connect(syn)
+
+    def _connect(self, syn: Syn) -> None:
+        try:
+            far = Connected(syn.family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+        except OSError:  # out of descriptors: silence, the zone tries again
+            self.traffic.counts["limited"] += 1
+            return
+        held = Held(self, syn, far)
+        self._held[syn.key] = held
+        queue_errors(far, wanted=True)
+        if syn.hops <= FEW_HOPS:
+            set_hops(far, syn.hops - 1)
+        code = socket.socket.connect_ex(far, (syn.host, syn.port))
+        if code in _PENDING:
+            self._loop.urgent.add(held)
+            self._loop.watch(far, held, WRITE)
+        else:
+            self.settle(held, code)
+
+    def settle(self, held: Held, code: int) -> None:
+        """The outer connect succeeded (0) or failed: tell the zone."""
+        syn = held.syn
+        if code:
+            self.traffic.counts["failed"] += 1
+            reported = next_error(held.far)
+            self.drop(held)
+            if code == errno.ECONNREFUSED:
+                self._feedback.refuse(syn)
+            elif reported is not None:
+                self._feedback.error(syn.family, syn.packet, *reported)
+            elif (trouble := trouble_of(code, syn.family)) is not None:
+                self._feedback.error(syn.family, syn.packet, trouble)
+            return
+        queue_errors(held.far, wanted=False)
+        if syn.hops <= FEW_HOPS:
+            set_hops(held.far, -1)
+        held.open = True
+        held.deadline = time.monotonic() + self.traffic.limits.accept_timeout_s
+        self._loop.forget(held.far)
+        self._loop.urgent.add(held)
+        self._pass_on(syn)
+
+    def _pass_on(self, syn: Syn) -> None:
+        self._feedback.send(syn.family, syn.packet, syn.host)
+
+    def targets_of(self, near: socket.socket) -> list[Target]:
+        """Where a connection accepted behind the gate leads: nowhere, if its outer one is gone. Raises OSError."""
+        local = near.getsockname()
+        held = self._held.get(key_of(near.getpeername(), local))
+        if held is None or not held.open:
+            return []
+        far = held.far
+        self._forget(held)
+        return [Target(near.family, local[:2], lambda family, kind: far)]
+
+    def drop(self, held: Held) -> None:
+        """Close the outer side; the zone hears nothing of it."""
+        self._forget(held)
+        held.far.close()
+
+    def _forget(self, held: Held) -> None:
+        if self._held.get(held.syn.key) is held:
+            del self._held[held.syn.key]
+        self._loop.discard(held)
+        self._loop.forget(held.far)
+
+
+def set_hops(connection: socket.socket, hops: int) -> None:
+    """Set time to live or hop limit of what a socket sends; -1 for the usual."""
+    if connection.family == socket.AF_INET:
+        connection.setsockopt(socket.IPPROTO_IP, socket.IP_TTL, hops)
+    else:
+        connection.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_UNICAST_HOPS, hops)
+
+
+class Tap:
+    """A packet socket on the bridge: hands each packet to the one part it is for."""
+
+    def __init__(self, loop: Loop, source: socket.socket, gate: Gate) -> None:
+        self._gate = gate
+        source.setblocking(False)
+        loop.watch(source, self, READ)
+
+    def ready(self, source: socket.socket, mask: int) -> None:
+        """Take a few packets."""
+        for _ in range(_BURST):
+            try:
+                packet = source.recv(_PACKET_BYTES)
+            except OSError:  # none left; or the bridge is gone, and with it all traffic
+                return
+            self._gate.take(packet)
+
+    def tick(self, now: float) -> None:
+        """Nothing here has a deadline."""
+
+    def abort(self) -> None:
+        """One packet failed in an unforeseen way; the others go on."""

@@ -1,0 +1,281 @@
+"""UDP of the zone to the outside: flows, each with a socket on either side.
+
+The first datagram of a flow arrives at a listener behind TPROXY. From then on a socket of the namespace that is bound
+to the outside's address and connected to the zone gets them, and gives the answers: the kernel finds it, computes the
+checksums and puts fragments together. On the host a connected socket takes answers from nobody else, and keeps the
+ICMP errors that come back for the zone.
+Source: udp(7), ip(7), ipv6(7), Documentation/networking/tproxy.rst; idle time RFC 4787 section 4.3.
+"""
+
+from __future__ import annotations
+
+import errno
+import select
+import socket
+import time
+from collections.abc import Callable
+
+from runtime.net.engine.acceptor import Traffic
+from runtime.net.engine.egress import Egress
+from runtime.net.engine.feedback import EXPIRED, PROHIBITED, Feedback, next_error, queue_errors, too_big, trouble_of
+from runtime.net.engine.gate import FEW_HOPS, set_hops
+from runtime.net.engine.loop import READ, Loop
+from runtime.net.engine.packet import Trouble, udp_quote
+
+IP_ORIGDSTADDR, IPV6_ORIGDSTADDR = 20, 74  # linux/in.h, linux/in6.h
+_IPV6_FREEBIND = 78
+_MTU_DISCOVER: dict[int, tuple[int, int]] = {
+    socket.AF_INET: (socket.IPPROTO_IP, 10),
+    socket.AF_INET6: (socket.IPPROTO_IPV6, 23),
+}
+_MTU: dict[int, tuple[int, int]] = {socket.AF_INET: (socket.IPPROTO_IP, 14), socket.AF_INET6: (socket.IPPROTO_IPV6, 24)}
+_FRAGMENT_NEVER, _FRAGMENT_IF_NEEDED = 2, 1  # IP_PMTUDISC_DO, IP_PMTUDISC_WANT
+_HEADERS_BYTES: dict[int, int] = {socket.AF_INET: 28, socket.AF_INET6: 48}
+_LARGEST = 65535
+_ANCILLARY_BYTES = 256
+_BURST = 32  # datagrams moved before the loop's others get their turn
+_STRAYS = 1000
+_USUAL_HOPS = 64
+
+_buffer = bytearray(_LARGEST)
+_view = memoryview(_buffer)
+
+Address = tuple[str, int]
+MakeSocket = Callable[[int, int], socket.socket]
+
+
+class Flow:
+    """One pair of addresses and ports."""
+
+    __slots__ = ("_far", "_fragments", "_last_bytes", "_near", "_owner", "answered", "key", "last_active", "remote")
+
+    def __init__(self, owner: Flows, key: bytes, remote: Address, near: socket.socket, far: socket.socket) -> None:
+        self._owner, self.key, self.remote, self._near, self._far = owner, key, remote, near, far
+        self.last_active = time.monotonic()
+        self.answered = False
+        self._last_bytes = 0
+        self._fragments = False
+
+    @property
+    def sockets(self) -> tuple[socket.socket, socket.socket]:
+        """Towards the zone, towards the outside."""
+        return self._near, self._far
+
+    def ready(self, source: socket.socket, mask: int) -> None:
+        """Move a few datagrams, and errors."""
+        counts = self._owner.traffic.counts
+        if source is self._near:
+            counts["bytes_up"] += self._move(source, self.send)
+            return
+        if mask & select.EPOLLERR:
+            self._pass_errors()
+        moved = self._move(source, self._near.send)
+        counts["bytes_down"] += moved
+        self.answered = self.answered or moved > 0
+
+    def _move(self, source: socket.socket, send: Callable[[memoryview], object]) -> int:
+        moved = 0
+        for _ in range(_BURST):
+            try:
+                size = source.recv_into(_buffer)
+            except BlockingIOError:
+                break
+            except OSError:  # an error about a datagram before; what the queue says of it has been passed on
+                continue
+            moved += size
+            try:
+                send(_view[:size])
+            except OSError:  # a full queue loses datagrams, as every queue does
+                pass
+        self.last_active = time.monotonic()
+        return moved
+
+    def send(self, data: bytes | memoryview) -> None:
+        """One datagram of the zone's. One too big is reported, as a router does; then the zone sends in fragments."""
+        self._last_bytes = len(data)
+        try:
+            self._far.send(data)
+        except OSError as error:
+            # Any other error is about a datagram before this one, and in the queue.
+            if error.errno == errno.EMSGSIZE and not self._fragments:
+                self._shrink(data)
+
+    def _shrink(self, data: bytes | memoryview) -> None:
+        family = self._far.family
+        mtu = self._far.getsockopt(*_MTU[family])
+        self._fragment()
+        while next_error(self._far) is not None:
+            pass  # the same in other words
+        if len(data) + _HEADERS_BYTES[family] > self._owner.mtu:
+            self._far.send(data)  # it came in fragments and may go on as such
+        else:
+            self._complain(too_big(family, mtu), None)
+
+    def _fragment(self) -> None:
+        """From now on: a zone that has been told sends in fragments itself, and these arrive here as a whole."""
+        self._fragments = True
+        self._far.setsockopt(*_MTU_DISCOVER[self._far.family], _FRAGMENT_IF_NEEDED)
+
+    def _pass_errors(self) -> None:
+        while (reported := next_error(self._far)) is not None:
+            if reported[0][:2] == too_big(self._far.family, 0)[:2]:
+                self._fragment()
+            self._complain(*reported)
+
+    def _complain(self, trouble: Trouble, sender: bytes | None) -> None:
+        self._owner.complain(self.key, self._last_bytes, trouble, sender)
+
+    def tick(self, now: float) -> None:
+        """End what has been idle for long."""
+        if now - self.last_active >= self._owner.traffic.limits.udp_idle_s:
+            self.abort()
+
+    def abort(self) -> None:
+        """End it."""
+        self._owner.end(self)
+
+
+class Flows:
+    """All flows of a zone: takes first datagrams from the listeners behind TPROXY."""
+
+    def __init__(
+        self, loop: Loop, traffic: Traffic, egress: Egress, feedback: Feedback, make_near: MakeSocket, *, mtu: int
+    ) -> None:
+        self.traffic, self.mtu = traffic, mtu
+        self._loop, self._egress, self._feedback, self._make_near = loop, egress, feedback, make_near
+        self._flows: dict[bytes, Flow] = traffic.flows
+
+    def listen(self, listener: socket.socket) -> None:
+        """Take first datagrams from a socket that TPROXY leads to."""
+        listener.setblocking(False)
+        self._loop.watch(listener, self, READ)
+
+    def ready(self, source: socket.socket, mask: int) -> None:
+        """Take a few datagrams."""
+        for _ in range(_BURST):
+            try:
+                data, ancillary, _, client = source.recvmsg(_LARGEST, _ANCILLARY_BYTES)
+            except OSError:
+                return
+            remote, hops = _destination(ancillary, source.family)
+            if remote is not None:
+                self._take(source.family, data, client[:2], remote, hops)
+
+    def _take(self, family: int, data: bytes, client: Address, remote: Address, hops: int) -> None:
+        ends = (socket.inet_pton(family, client[0]), socket.inet_pton(family, remote[0]))
+        key = b"".join((*ends, client[1].to_bytes(2, "big"), remote[1].to_bytes(2, "big")))
+        flow = self._flows.get(key)
+        if flow is None:
+            flow = self._begin(family, key, len(data), client, remote, hops)
+        if flow is not None:
+            self.traffic.counts["bytes_up"] += len(data)
+            flow.send(data)
+
+    def _begin(self, family: int, key: bytes, size: int, client: Address, remote: Address, hops: int) -> Flow | None:
+        counts = self.traffic.counts
+        if not self._egress.allows(*remote):
+            counts["denied"] += 1
+            self.complain(key, size, PROHIBITED[family], None)
+            return None
+        if hops <= 1:
+            self.complain(key, size, EXPIRED[family], None)
+            return None
+        if len(self._flows) >= self.traffic.limits.udp_flows:
+            counts["limited"] += 1
+            # Who scans ports gets no answers, and pushes out nobody who does.
+            self.end(min(self._flows.values(), key=lambda flow: (flow.answered, flow.last_active)))
+        try:
+            far = _open_far(family, remote, hops)
+        except OSError as error:
+            counts["failed"] += 1
+            if (trouble := trouble_of(error.errno or 0, family)) is not None:
+                self.complain(key, size, trouble, None)
+            return None
+        try:
+            near = _open_near(self._make_near, family, client, remote)
+        except OSError:  # out of descriptors, or an address no socket can have
+            counts["limited"] += 1
+            far.close()
+            return None
+        counts["udp_flows"] += 1
+        flow = self._flows[key] = Flow(self, key, remote, near, far)
+        self._take_strays(flow, client)
+        for each in flow.sockets:
+            self._loop.watch(each, flow, READ)
+        self._loop.patient.add(flow)
+        return flow
+
+    def _take_strays(self, flow: Flow, client: Address) -> None:
+        """Between bind and connect the kernel gave the new socket whatever was for that address."""
+        near = flow.sockets[0]
+        for _ in range(_STRAYS):
+            try:
+                data, origin = near.recvfrom(_LARGEST)
+            except OSError:
+                return
+            if origin[:2] == client:
+                flow.send(data)
+            else:
+                self._take(near.family, data, origin[:2], flow.remote, _USUAL_HOPS)
+
+    def complain(self, key: bytes, size: int, trouble: Trouble, sender: bytes | None) -> None:
+        """Tell the zone what became of a datagram of `size` bytes."""
+        family = socket.AF_INET if len(key) == 12 else socket.AF_INET6
+        self._feedback.error(family, udp_quote(key, size), trouble, sender)
+
+    def end(self, flow: Flow) -> None:
+        """Close both sides. Harmless twice."""
+        if self._flows.get(flow.key) is flow:
+            del self._flows[flow.key]
+        self._loop.discard(flow)
+        for each in flow.sockets:
+            self._loop.forget(each)
+            each.close()
+
+    def tick(self, now: float) -> None:
+        """Flows have their own deadlines."""
+
+    def abort(self) -> None:
+        """One datagram failed in an unforeseen way; the listeners stay."""
+
+
+def _destination(ancillary: list[tuple[int, int, bytes]], family: int) -> tuple[Address | None, int]:
+    """Where a datagram was meant to go, and how many hops it had left."""
+    remote, hops = None, _USUAL_HOPS
+    for level, kind, data in ancillary:
+        if (level, kind) == (socket.IPPROTO_IP, IP_ORIGDSTADDR):
+            remote = socket.inet_ntop(family, data[4:8]), int.from_bytes(data[2:4], "big")
+        elif (level, kind) == (socket.IPPROTO_IPV6, IPV6_ORIGDSTADDR):
+            remote = socket.inet_ntop(family, data[8:24]), int.from_bytes(data[2:4], "big")
+        elif (level, kind) in ((socket.IPPROTO_IP, socket.IP_TTL), (socket.IPPROTO_IPV6, socket.IPV6_HOPLIMIT)):
+            hops = int.from_bytes(data[:4], "little")
+    return (remote if remote is not None and remote[1] else None), hops
+
+
+def _open_far(family: int, remote: Address, hops: int) -> socket.socket:
+    far = socket.socket(family, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
+    try:
+        queue_errors(far, wanted=True)
+        far.setsockopt(*_MTU_DISCOVER[family], _FRAGMENT_NEVER)
+        if hops <= FEW_HOPS:
+            set_hops(far, hops - 1)
+        far.connect(remote)
+    except BaseException:
+        far.close()
+        raise
+    return far
+
+
+def _open_near(make: MakeSocket, family: int, client: Address, remote: Address) -> socket.socket:
+    near = make(family, socket.SOCK_DGRAM)
+    try:
+        near.setblocking(False)
+        near.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # flows from several ports of the zone to one remote
+        if family == socket.AF_INET6:
+            near.setsockopt(socket.IPPROTO_IPV6, _IPV6_FREEBIND, 1)  # IPv4 asks the routing, which says local
+        near.bind(remote)
+        near.connect(client)
+    except BaseException:
+        near.close()
+        raise
+    return near

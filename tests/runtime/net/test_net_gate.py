@@ -1,0 +1,233 @@
+"""The SYN gate for real: a zone sees of the outside what it would see without anything between."""
+
+from __future__ import annotations
+
+import errno
+import select
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pytest
+from support.networld import BLACK_HOLE, OUTSIDE4, OUTSIDE6, World, digest_then_echo, receive_all
+
+from runtime.net.engine.model import Limits
+
+pytestmark = pytest.mark.root
+
+SYN_SENT = 2  # the first byte of struct tcp_info: linux/tcp.h, net/tcp_states.h
+NOWHERE4, NOWHERE6 = "192.0.2.77", "2001:db8:77::1"
+QUICK_S = 0.5
+
+
+def state_of(connection: socket.socket) -> int:
+    return connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)[0]
+
+
+def begin(world: World, address: str, port: int) -> socket.socket:
+    """A connection of the zone under way."""
+
+    def connect() -> socket.socket:
+        made = socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET)
+        made.setblocking(False)
+        assert made.connect_ex((address, port)) == errno.EINPROGRESS
+        return made
+
+    return world.in_zone(connect)
+
+
+def comes_about(connection: socket.socket, timeout_s: float) -> bool:
+    """Is a connection under way made in time?"""
+    _, writable, _ = select.select([], [connection], [], timeout_s)
+    return bool(writable) and connection.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) == 0
+
+
+def failure_of(world: World, address: str, port: int) -> tuple[int, float]:
+    """errno and seconds of a connection that does not come about."""
+    started = time.monotonic()
+    with pytest.raises(OSError) as caught:
+        world.connect(address, port)
+    return caught.value.errno or errno.ETIMEDOUT, time.monotonic() - started
+
+
+@contextmanager
+def syns_seen(world: World, name: str, device: str) -> Iterator[list[tuple[bytes, bytes]]]:
+    """SYNs of IPv4 that leave through a device meanwhile: (source port, destination)."""
+    seen: list[tuple[bytes, bytes]] = []
+    raw = world.of(name, lambda: socket.socket(socket.AF_PACKET, socket.SOCK_DGRAM, socket.htons(3)))
+    raw.bind((device, 3))
+    raw.settimeout(0.1)
+    done = threading.Event()
+
+    def watch() -> None:
+        while not done.is_set():
+            try:
+                packet, origin = raw.recvfrom(4096)
+            except TimeoutError:
+                continue
+            if origin[2] == socket.PACKET_OUTGOING and packet[0] == 0x45 and packet[9] == 6 and packet[33] == 2:
+                seen.append((packet[20:22], packet[16:20]))
+
+    thread = threading.Thread(target=watch)
+    thread.start()
+    try:
+        yield seen
+    finally:
+        done.set()
+        thread.join()
+        raw.close()
+
+
+@pytest.mark.parametrize("address", [OUTSIDE4, OUTSIDE6])
+def test_refused_is_refused_and_at_once(world: World, address: str) -> None:
+    network = world.up()
+    world.meet()
+    code, seconds = failure_of(world, address, 9)
+    assert code == errno.ECONNREFUSED
+    assert seconds < QUICK_S
+    counters = network.counters()
+    assert (counters["accepted"], counters["failed"], counters["faults"]) == (0, 1, 0)
+
+
+@pytest.mark.parametrize(
+    ("address", "route", "expected"),
+    [
+        (NOWHERE4, "route add unreachable 192.0.2.0/24", errno.EHOSTUNREACH),
+        (NOWHERE6, "route add unreachable 2001:db8:77::/48", errno.EHOSTUNREACH),
+        (NOWHERE4, "route del default", errno.ENETUNREACH),
+        (NOWHERE6, "route show", errno.ENETUNREACH),
+    ],
+)
+def test_unreachable_of_the_host_is_unreachable_in_the_zone(
+    world: World, address: str, route: str, expected: int
+) -> None:
+    world.up()
+    world.ip(world.host, route)
+    code, seconds = failure_of(world, address, 80)
+    assert code == expected
+    assert seconds < QUICK_S
+
+
+@pytest.mark.parametrize("address", [NOWHERE4, NOWHERE6])
+def test_unreachable_of_a_router_far_away_is_unreachable_in_the_zone(world: World, address: str) -> None:
+    """The router answers with ICMP; nothing on this host knows that the way ends there."""
+    world.shell(world.outside, "cd /proc/sys/net; echo 1 > ipv4/ip_forward; echo 1 > ipv6/conf/all/forwarding")
+    world.ip(world.host, f"route add ::/0 via {OUTSIDE6}")
+    network = world.up()
+    world.meet()
+    code, seconds = failure_of(world, address, 80)
+    assert code == errno.ENETUNREACH
+    assert seconds < QUICK_S
+    assert network.counters()["failed"] == 1
+
+
+def test_black_hole_stays_without_an_answer_and_delays_nobody_else(world: World) -> None:
+    port = world.serve(world.outside, OUTSIDE4, 0, digest_then_echo)
+    world.network = world.new_network(limits=Limits(connect_timeout_s=30))
+    network = world.up()
+    holes = [begin(world, BLACK_HOLE, 80) for _ in range(20)]
+    times = []
+    for _ in range(10):
+        started = time.monotonic()
+        with world.connect(OUTSIDE4, port) as connection:
+            connection.sendall(b"quick")
+            connection.shutdown(socket.SHUT_WR)
+            assert receive_all(connection)[32:] == b"quick"
+        times.append(time.monotonic() - started)
+    assert sorted(times)[5] < QUICK_S
+    assert [state_of(hole) for hole in holes] == [SYN_SENT] * 20
+    counters = network.counters()
+    assert (counters["accepted"], counters["pending"]) == (10, 20)
+    for hole in holes:
+        hole.close()
+
+
+def test_connect_that_is_given_up_leaves_the_zone_waiting(world: World) -> None:
+    network = world.up()  # gives up after 1.5 s
+    with begin(world, BLACK_HOLE, 80) as hole:
+        world.wait_until(lambda: network.counters()["pending"] == 1)
+        world.wait_until(lambda: network.counters()["failed"] >= 1)
+        assert state_of(hole) == SYN_SENT
+
+
+def test_syn_sent_again_makes_no_second_connect(world: World) -> None:
+    world.network = world.new_network(limits=Limits(connect_timeout_s=30))
+    network = world.up()
+    with (
+        syns_seen(world, world.zone, "eth0") as of_zone,
+        syns_seen(world, world.host, "up0") as of_host,
+        begin(world, BLACK_HOLE, 80),
+    ):
+        world.wait_until(lambda: len(of_zone) >= 3)
+        assert network.counters()["pending"] == 1
+    assert {destination for _, destination in of_host} == {socket.inet_aton(BLACK_HOLE)}
+    assert len({port for port, _ in of_host}) == 1
+
+
+def test_outer_connection_that_comes_late_is_the_zones_own(world: World) -> None:
+    """The zone's SYN-ACK comes when the outer one does, not before; its retransmissions meanwhile do no harm."""
+    port = world.serve(world.outside, OUTSIDE4, 0, digest_then_echo)
+    rule = "table inet t { chain c { type filter hook input priority 0; policy accept; tcp flags syn drop; }; }"
+    world.shell(world.outside, f"nft '{rule}'")
+    world.network = world.new_network(limits=Limits(connect_timeout_s=30))
+    network = world.up()
+    with begin(world, OUTSIDE4, port) as connection:
+        time.sleep(1.2)
+        assert state_of(connection) == SYN_SENT
+        world.shell(world.outside, "nft flush ruleset")
+        assert comes_about(connection, 10)
+        connection.settimeout(10)
+        connection.sendall(b"late")
+        connection.shutdown(socket.SHUT_WR)
+        assert receive_all(connection)[32:] == b"late"
+    counters = network.counters()
+    assert (counters["accepted"], counters["failed"], counters["pending"]) == (1, 0, 0)
+
+
+def test_pending_connects_beyond_the_limit_replace_the_oldest(world: World) -> None:
+    port = world.serve(world.outside, OUTSIDE4, 0, digest_then_echo)
+    world.network = world.new_network(limits=Limits(connect_timeout_s=30, pending=4))
+    network = world.up()
+    holes = [begin(world, BLACK_HOLE, 1000 + number) for number in range(12)]
+    world.wait_until(lambda: network.counters()["limited"] >= 8)
+    with world.connect(OUTSIDE4, port, timeout_s=QUICK_S):
+        pass
+    assert network.counters()["pending"] <= 4
+    for hole in holes:
+        hole.close()
+
+
+@pytest.mark.parametrize("address", [OUTSIDE4, OUTSIDE6])
+def test_egress_rules_are_asked_by_port(world: World, address: str) -> None:
+    closed = world.serve(world.outside, address, 0, digest_then_echo)
+    opened = world.serve(world.outside, address, 0, digest_then_echo)
+    world.network = world.new_network(egress=(f"deny 0.0.0.0/0 {closed}", f"deny ::/0 {closed}"))
+    network = world.up()
+    code, seconds = failure_of(world, address, closed)
+    assert code == errno.ECONNREFUSED
+    assert seconds < QUICK_S
+    world.connect(address, opened).close()
+    assert network.counters()["denied"] == 1
+
+
+def test_connection_whose_engine_died_ends(world: World) -> None:
+    port = world.serve(world.outside, OUTSIDE4, 0, digest_then_echo)
+    network = world.up()
+    with world.connect(OUTSIDE4, port) as connection:
+        world.wait_until(lambda: network.counters()["active"] == 1)
+        assert network.engine is not None
+        network.engine.stop()
+        connection.settimeout(QUICK_S)
+        assert connection.recv(1) == b""
+
+
+def test_connect_made_while_no_engine_runs_waits_for_the_next(world: World) -> None:
+    port = world.serve(world.outside, OUTSIDE4, 0, digest_then_echo)
+    network = world.up()
+    assert network.engine is not None
+    network.engine.stop()
+    with begin(world, OUTSIDE4, port) as connection:
+        world.on_host(network.revive)
+        assert comes_about(connection, QUICK_S)  # less than until the zone sends its SYN again

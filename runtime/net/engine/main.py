@@ -20,6 +20,7 @@ from runtime.net.engine.control import ControlServer
 from runtime.net.engine.dns import Resolvers, UdpForwarder, tcp_targets
 from runtime.net.engine.loop import Loop
 from runtime.net.engine.model import EngineConfig, load
+from runtime.net.engine.pipes import PipePool
 from runtime.net.netlink import Rtnetlink
 
 log = logging.getLogger(__name__)
@@ -32,7 +33,7 @@ class Server:
 
     def __init__(self, config: EngineConfig, factory: confine.SocketFactory) -> None:
         self._config, self._factory = config, factory
-        self.loop, self._traffic = Loop(), Traffic(config.limits)
+        self.loop, self._traffic = Loop(PipePool(config.limits.pipes)), Traffic(config.limits)
         self._published: dict[str, tuple[int, Acceptor]] = {}
         listeners = config.listeners
         # In the order of Listeners, the control socket excepted, which is never handed back.
@@ -86,7 +87,8 @@ def main() -> None:
     if not text:
         return  # whoever started this died before it said what to do
     config = load(text)
-    confine.bound_descriptors(2 * config.limits.connections + config.limits.dns_pending + 256)
+    limits = config.limits
+    confine.bound_descriptors(2 * (limits.connections + limits.pipes) + limits.dns_pending + 256)
     confine.forbid_new_privileges()
     factory = confine.SocketFactory(config.netns)
     confine.become(config.uid)

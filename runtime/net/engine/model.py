@@ -14,12 +14,16 @@ from runtime.net.policy import Network
 
 
 class Limits(NamedTuple):
-    """Bounds of one network's engine. Memory in flight is at most 2 * connections * chunk_bytes."""
+    """Bounds of one network's engine. In flight are at most 2 * connections * chunk_bytes, and 1 MiB in each pipe.
 
-    connections: int = 512
+    pipes:  an unprivileged user has no more of 1 MiB, see pipes.py; streams beyond them are copied.
+    """
+
+    connections: int = 1024
+    pipes: int = 60
     connect_timeout_s: float = 30.0
     idle_timeout_s: float = 7200.0
-    chunk_bytes: int = 65536
+    chunk_bytes: int = 16384
     dns_pending: int = 128
     dns_timeout_s: float = 5.0
     dns_try_s: float = 1.5

@@ -11,15 +11,20 @@ import socket
 import time
 from typing import Protocol
 
+from runtime.net.engine.pipes import PipePool
+
 log = logging.getLogger(__name__)
 
 READ = select.EPOLLIN
 WRITE = select.EPOLLOUT
+END = select.EPOLLRDHUP  # the peer sends no more; what it sent before may still have to be read
 GONE = select.EPOLLERR | select.EPOLLHUP
+EDGE = select.EPOLLET  # tell of changes only; `again` asks for what is so already
 
 URGENT_TICK_S = 0.5
 SLOW_TICK_S = 30.0
 _LOGGED_FAULTS = 100
+_EVENTS = 64  # at most in one turn; epoll_wait is given memory for all of them each time
 
 
 class Handler(Protocol):
@@ -36,14 +41,20 @@ class Handler(Protocol):
 
 
 class Loop:
-    """Watches sockets, calls handlers. An exception of a handler ends that handler only."""
+    """Watches sockets, calls handlers. An exception of a handler ends that handler only.
 
-    def __init__(self) -> None:
+    pipes:  what handlers move bytes through, if there are any; all of a loop share them.
+    """
+
+    def __init__(self, pipes: PipePool | None = None) -> None:
+        self.pipes = pipes or PipePool(0)
         self._epoll = select.epoll()
         self._watched: dict[int, tuple[socket.socket, Handler, int]] = {}
         self.urgent: set[Handler] = set()  # deadlines of seconds
         self.patient: set[Handler] = set()  # deadlines of minutes
         self.faults = 0
+        self.now = time.monotonic()  # when the loop last woke up
+        self._stale: set[int] = set()
         self._running = True
 
     def watch(self, source: socket.socket, handler: Handler, mask: int) -> None:
@@ -62,11 +73,17 @@ class Loop:
         else:
             self._watched.pop(fd, None)
 
+    def again(self, source: socket.socket) -> None:
+        """Tell of a socket watched by EDGE as if all that is so had just come."""
+        fd = source.fileno()
+        self._epoll.modify(fd, self._watched[fd][2])
+
     def forget(self, source: socket.socket) -> None:
         """Stop watching a socket; before it is closed, because descriptors are used again."""
         fd = source.fileno()
         if fd in self._watched:
             del self._watched[fd]
+            self._stale.add(fd)
             self._epoll.unregister(fd)
 
     def discard(self, handler: Handler) -> None:
@@ -85,11 +102,14 @@ class Loop:
         while self._running:
             # Nothing to wait for with a deadline: sleep for good, an idle network costs no CPU.
             timeout = URGENT_TICK_S if self.urgent else SLOW_TICK_S if self.patient else None
-            for fd, mask in self._epoll.poll(timeout):
+            events = self._epoll.poll(timeout, _EVENTS)
+            now = self.now = time.monotonic()
+            self._stale.clear()
+            for fd, mask in events:
                 known = self._watched.get(fd)
-                if known is not None:
+                # What was told of a socket that is closed by now is not about the one that has its number.
+                if known is not None and fd not in self._stale:
                     self._guard(known[1], known[0], mask)
-            now = time.monotonic()
             if self.urgent and now >= next_urgent:
                 next_urgent = now + URGENT_TICK_S
                 self._tick(self.urgent, now)

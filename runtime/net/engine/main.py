@@ -21,6 +21,7 @@ from runtime.net.engine.feedback import Feedback
 from runtime.net.engine.gate import Gate, Tap
 from runtime.net.engine.loop import Loop
 from runtime.net.engine.model import INSIDE, EngineConfig, load
+from runtime.net.engine.pipes import PipePool
 from runtime.net.engine.udp import Flows
 from runtime.net.netlink import Rtnetlink
 
@@ -34,7 +35,7 @@ class Server:
 
     def __init__(self, config: EngineConfig, factory: confine.SocketFactory) -> None:
         self._config, self._factory = config, factory
-        self.loop, self._traffic = Loop(), Traffic(config.limits)
+        self.loop, self._traffic = Loop(PipePool(config.limits.pipes)), Traffic(config.limits)
         self._published: dict[str, tuple[int, Acceptor]] = {}
         listeners = config.listeners
         self._inside = [socket.socket(fileno=getattr(listeners, name)) for name in INSIDE]
@@ -97,7 +98,7 @@ def main() -> None:
         return  # whoever started this died before it said what to do
     config = load(text)
     limits = config.limits
-    sockets = 2 * (limits.connections + limits.udp_flows) + limits.pending + limits.dns_pending
+    sockets = 2 * (limits.connections + limits.udp_flows + limits.pipes) + limits.pending + limits.dns_pending
     confine.bound_descriptors(sockets + 256)
     confine.forbid_new_privileges()
     factory = confine.SocketFactory(config.netns)

@@ -14,20 +14,22 @@ from runtime.net.policy import Network, Rule, parse_rule
 
 
 class Limits(NamedTuple):
-    """Bounds of one network's engine. Memory in flight is at most 2 * connections * chunk_bytes.
+    """Bounds of one network's engine. In flight are at most 2 * connections * chunk_bytes, and 1 MiB in each pipe.
 
+    pipes:           an unprivileged user has no more of 1 MiB, see pipes.py; streams beyond them are copied.
     pending:         connections of the zone that are not made yet; one more makes the oldest give way.
     accept_timeout_s: how long a connection that was made waits for the zone to complete its own half.
     udp_flows:       one more makes an unanswered or else the idlest one give way.
     errors_per_s:    ICMP errors sent to the zone.
     """
 
-    connections: int = 512
+    connections: int = 1024
+    pipes: int = 60
     pending: int = 256
     connect_timeout_s: float = 30.0
     accept_timeout_s: float = 10.0
     idle_timeout_s: float = 7200.0
-    chunk_bytes: int = 65536
+    chunk_bytes: int = 16384
     dns_pending: int = 128
     dns_timeout_s: float = 5.0
     dns_try_s: float = 1.5

@@ -1,7 +1,6 @@
-"""One proxied connection: an accepted socket, an outgoing one, bytes both ways.
+"""One proxied connection: an accepted socket, an outgoing one, bytes both ways, see pump.py.
 
-Each direction holds at most one chunk: it is read only when the chunk before it is written, so a slow reader slows its
-sender down through TCP's own window. End of stream is passed on as a half-close; an error as a reset of the other side.
+End of stream is passed on as a half-close; an error as a reset of the other side.
 """
 
 from __future__ import annotations
@@ -9,15 +8,17 @@ from __future__ import annotations
 import errno
 import socket
 import struct
-import time
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
-from runtime.net.engine.loop import GONE, READ, WRITE, Loop
+from runtime.net.engine.loop import EDGE, END, GONE, READ, WRITE, Loop
 from runtime.net.engine.model import Limits
+from runtime.net.engine.pump import Way
 
 _RESET = struct.pack("ii", 1, 0)  # struct linger: on, 0 s; close() then sends RST (socket(7), SO_LINGER)
 _PENDING = (errno.EINPROGRESS, errno.EWOULDBLOCK)
+# Told once of each change: no call for each stall, no event again and again for what must wait.
+_ALL = READ | WRITE | END | EDGE
 
 
 class Target(NamedTuple):
@@ -26,18 +27,6 @@ class Target(NamedTuple):
     family: int
     address: tuple[str, int]
     make_socket: Callable[[int, int], socket.socket]
-
-
-class Way:
-    """One direction."""
-
-    __slots__ = ("eof", "pending", "sink", "source", "total_bytes")
-
-    def __init__(self, source: socket.socket, sink: socket.socket) -> None:
-        self.source, self.sink = source, sink
-        self.pending: memoryview | None = None
-        self.eof = False
-        self.total_bytes = 0
 
 
 def reset(connection: socket.socket) -> None:
@@ -49,10 +38,8 @@ def reset(connection: socket.socket) -> None:
     connection.close()
 
 
-def prepare(connection: socket.socket) -> None:
-    """Options of both sides: no delay on top of the peers' own, and dead peers are found out within two minutes."""
-    connection.setblocking(False)
-    connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+def keep_alive(connection: socket.socket) -> None:
+    """Let the kernel find out within two minutes that the peer is gone. Raises OSError."""
     connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
     connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, 60)
     connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, 10)
@@ -77,17 +64,17 @@ class Relay:
         self._ways: tuple[Way, Way] | None = None
         self._deadline = 0.0
         self._last_active = 0.0
-        self._closed = False
+        self._closed = self._kept_alive = False
 
     @property
     def sent_bytes(self) -> tuple[int, int]:
         """Bytes from the accepted side to the other, and back."""
-        return (self._ways[0].total_bytes, self._ways[1].total_bytes) if self._ways else (0, 0)
+        return (self._ways[0].sent_bytes, self._ways[1].sent_bytes) if self._ways else (0, 0)
 
     def start(self) -> None:
         """Begin to connect; the accepted side is not read until that succeeded."""
         try:
-            prepare(self._near)
+            self._near.setblocking(False)
         except OSError:  # gone already
             self.abort()
             return
@@ -97,15 +84,17 @@ class Relay:
         while self._targets:
             target = self._targets.pop(0)
             try:
-                far = self._far = target.make_socket(target.family, socket.SOCK_STREAM)
-                prepare(far)
+                far = self._far = target.make_socket(target.family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
                 code = far.connect_ex(target.address)
+                if code == 0:
+                    self._establish(far)
+                    return
             except OSError:
                 code = errno.EIO
-            if code in (0, *_PENDING) and self._far is not None:
-                self._deadline = time.monotonic() + self._limits.connect_timeout_s
+            if code in _PENDING and self._far is not None:
+                self._deadline = self._loop.now + self._limits.connect_timeout_s
                 self._loop.urgent.add(self)
-                self._loop.watch(self._far, self, WRITE)
+                self._loop.watch(self._far, self, _ALL)
                 return
             self._drop_far()
         self.abort()
@@ -118,55 +107,52 @@ class Relay:
 
     def ready(self, source: socket.socket, mask: int) -> None:
         """Go on with the connect or with the bytes."""
-        if self._closed or self._far is None:
+        far = self._far
+        if self._closed or far is None:
             return
-        if self._ways is None:
-            code = self._far.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
-            if code == 0 and not mask & WRITE:
-                return
-            if code:
-                self._drop_far()
-                self._next_target()
-                return
-            self._loop.urgent.discard(self)
-            self._loop.patient.add(self)
-            self._ways = (Way(self._near, self._far), Way(self._far, self._near))
-            self._last_active = time.monotonic()
-        else:
-            for way in self._ways:
-                wanted = READ if way.source is source else WRITE
-                if mask & (wanted | GONE) and not self._pump(way):
-                    self.abort()
-                    return
-        if all(way.eof for way in self._ways):
-            self._finish(graceful=True)
+        ways = self._ways or self._connected(far, mask)
+        if ways is None:
             return
-        up, down = self._ways
-        for connection, incoming, outgoing in ((self._near, up, down), (self._far, down, up)):
-            wants_read = READ if not incoming.eof and incoming.pending is None else 0
-            self._loop.watch(connection, self, wants_read | (WRITE if outgoing.pending is not None else 0))
-
-    def _pump(self, way: Way) -> bool:
-        """Move one chunk as far as it goes. False: a side is gone."""
+        incoming, outgoing = ways if source is self._near else ways[::-1]
         try:
-            if way.pending is None:
-                if way.eof:
-                    return True
-                data = way.source.recv(self._limits.chunk_bytes)
-                if not data:
-                    way.eof = True
-                    way.sink.shutdown(socket.SHUT_WR)
-                    return True
-                way.pending = memoryview(data)
-            sent = way.sink.send(way.pending)
-            way.total_bytes += sent
-            way.pending = way.pending[sent:] if sent < len(way.pending) else None
-            self._last_active = time.monotonic()
-        except BlockingIOError:
-            pass
+            if mask & (READ | END | GONE):
+                incoming.ending = incoming.ending or mask & (END | GONE) != 0
+                if not incoming.full:
+                    self._move(incoming)
+            if outgoing.full and mask & (WRITE | GONE):
+                self._move(outgoing)
         except OSError:
-            return False
-        return True
+            self.abort()
+            return
+        if incoming.eof and outgoing.eof:
+            self._finish(graceful=True)
+
+    def _move(self, way: Way) -> None:
+        self._last_active = self._loop.now
+        if way.move():
+            self._loop.again(way.source)
+
+    def _connected(self, far: socket.socket, mask: int) -> tuple[Way, Way] | None:
+        code = far.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+        if code == 0 and mask & WRITE:
+            self._loop.urgent.discard(self)
+            return self._establish(far)
+        if code:
+            self._drop_far()
+            self._next_target()
+        return None
+
+    def _establish(self, far: socket.socket) -> tuple[Way, Way]:
+        near, pipes, chunk_bytes = self._near, self._loop.pipes, self._limits.chunk_bytes
+        for connection in (near, far):
+            # The peers have their own ideas of when to wait for more; a second wait on top of theirs helps nobody.
+            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self._ways = (Way(near, far, pipes, chunk_bytes), Way(far, near, pipes, chunk_bytes))
+        self._last_active = self._loop.now
+        self._loop.patient.add(self)
+        for connection in (near, far):
+            self._loop.watch(connection, self, _ALL)
+        return self._ways
 
     def tick(self, now: float) -> None:
         """Enforce the connect and the idle limit."""
@@ -176,6 +162,11 @@ class Relay:
                 self._next_target()
         elif now - self._last_active >= self._limits.idle_timeout_s:
             self.abort()
+        elif not self._kept_alive and self._far is not None:
+            # Only now: most connections are over before the first tick, and are spared eight calls.
+            self._kept_alive = True
+            keep_alive(self._near)
+            keep_alive(self._far)
 
     def abort(self) -> None:
         """Reset both sides."""
@@ -186,6 +177,8 @@ class Relay:
             return
         self._closed = True
         self._loop.discard(self)
+        for way in self._ways or ():
+            way.release()
         for connection in (self._near, self._far):
             if connection is not None:
                 self._loop.forget(connection)

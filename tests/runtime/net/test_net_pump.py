@@ -1,0 +1,423 @@
+"""The pump on loopback: exact bytes whoever is slow, ends and resets passed on, pipes given back, no idle turns."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+import random
+import select
+import socket
+import struct
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
+
+import pytest
+
+from runtime.net.engine import pipes
+from runtime.net.engine.loop import EDGE, READ, Handler, Loop
+from runtime.net.engine.model import Limits
+from runtime.net.engine.pipes import SIZE_BYTES, PipePool
+from runtime.net.engine.pump import Way
+from runtime.net.engine.relay import Relay, Target, reset
+
+CHUNK = Limits().chunk_bytes
+BUFFER = 65536
+STREAM = random.Random(7).randbytes(6_000_011)
+
+
+class CountingLoop(Loop):
+    """Counts what it calls handlers for."""
+
+    turns = 0
+
+    def _guard(self, handler: Handler, source: socket.socket, mask: int) -> None:
+        self.turns += 1
+        super()._guard(handler, source, mask)
+
+
+class Pumped:
+    """Relays on loopback in a loop of their own thread."""
+
+    def __init__(self, stack: ExitStack, pool: PipePool) -> None:
+        self.pool, self.loop = pool, CountingLoop(pool)
+        self.relays: list[Relay] = []
+        self.ended: list[bool] = []
+        self._stack = stack
+        self._listeners = [stack.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(2)]
+        self._thread = threading.Thread(target=self.loop.run, daemon=True)
+
+    def connect(self, **buffers: int) -> tuple[socket.socket, socket.socket]:
+        """The two ends of a relayed connection, before `run`. buffers: client, near, far, server."""
+
+        def sized(name: str, connection: socket.socket) -> socket.socket:
+            if name in buffers:
+                connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, buffers[name])
+                connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, buffers[name])
+            return connection
+
+        inner, outer = self._listeners
+        client = self._stack.enter_context(sized("client", socket.socket()))
+        client.connect(inner.getsockname())
+        near = sized("near", inner.accept()[0])
+        target = Target(
+            socket.AF_INET, outer.getsockname(), lambda family, kind: sized("far", socket.socket(family, kind))
+        )
+        relay = Relay(self.loop, Limits(), near, [target], lambda _, connected: self.ended.append(connected))
+        self.relays.append(relay)
+        relay.start()
+        server = self._stack.enter_context(sized("server", outer.accept()[0]))
+        for connection in (client, server):
+            connection.settimeout(20)
+        return client, server
+
+    def run(self) -> None:
+        """Start pumping."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Stop pumping, end what still runs."""
+        if self._thread.ident is not None and self._thread.is_alive():
+            self.loop.stop()
+            woken, waker = socket.socketpair()
+            with woken, waker:
+                self.loop.watch(woken, Nothing(), READ)
+                waker.send(b"x")
+                self._thread.join(10)
+                assert not self._thread.is_alive()
+                self.loop.forget(woken)
+        for relay in self.relays:
+            relay.abort()
+
+    def settled(self) -> bool:
+        """Have all connections ended, and given back their pipes?"""
+        return len(self.ended) == len(self.relays) and self.pool.free == self.pool.made
+
+
+class Nothing:
+    """A handler that does nothing."""
+
+    def ready(self, source: socket.socket, mask: int) -> None:
+        pass
+
+    def tick(self, now: float) -> None:
+        pass
+
+    def abort(self) -> None:
+        pass
+
+
+@contextmanager
+def pumping(pool: PipePool) -> Iterator[Pumped]:
+    with ExitStack() as stack:
+        made = Pumped(stack, pool)
+        stack.callback(pool.close)
+        stack.callback(made.stop)
+        yield made
+
+
+@pytest.fixture
+def pumped() -> Iterator[Pumped]:
+    with pumping(PipePool(4)) as made:
+        yield made
+
+
+def wait_until(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 10
+    while not condition():
+        assert time.monotonic() < deadline, "it did not come true"
+        time.sleep(0.005)
+
+
+def in_background(work: Callable[[], object]) -> threading.Thread:
+    thread = threading.Thread(target=work, daemon=True)
+    thread.start()
+    return thread
+
+
+def read_all(connection: socket.socket, *, slowly: bool = False, seed: int = 1) -> bytes:
+    """All that comes; slowly: in pieces of odd sizes, with rests in which the buffers fill up."""
+    sizes, parts = random.Random(seed), []
+    while data := connection.recv(sizes.randrange(1, 200_000)):
+        parts.append(data)
+        if slowly and sizes.random() < 0.15:
+            time.sleep(0.004)
+    return b"".join(parts)
+
+
+def send_all(connection: socket.socket, data: bytes) -> None:
+    connection.sendall(data)
+    connection.shutdown(socket.SHUT_WR)
+
+
+@pytest.mark.parametrize("most", [0, 1, 4])
+def test_slow_readers_on_both_sides_get_exactly_what_was_sent(most: int) -> None:
+    with pumping(PipePool(most)) as pumped:
+        pairs = [pumped.connect(client=BUFFER // 4, server=BUFFER) for _ in range(3)]
+        pumped.run()
+        got: dict[socket.socket, bytes] = {}
+        threads = []
+        for number, ends in enumerate(pairs):
+            for end in ends:
+                threads.append(in_background(lambda end=end: send_all(end, STREAM)))
+                threads.append(
+                    in_background(
+                        lambda end=end, number=number: got.update({end: read_all(end, slowly=True, seed=number)})
+                    )
+                )
+        for thread in threads:
+            thread.join(60)
+        digest = hashlib.sha256(STREAM).digest()
+        assert [hashlib.sha256(data).digest() for data in got.values()] == [digest] * 6
+        wait_until(pumped.settled)
+        assert [relay.sent_bytes for relay in pumped.relays] == [(len(STREAM), len(STREAM))] * 3
+        assert min(most, 1) <= pumped.pool.made <= most, "streams are spliced where there are pipes"
+        assert pumped.loop.faults == 0
+
+
+SIZES = [0, 1, CHUNK - 1, CHUNK, CHUNK + 1, 2 * CHUNK, SIZE_BYTES, SIZE_BYTES + CHUNK, 3 * SIZE_BYTES + 1]
+
+
+@pytest.mark.parametrize("upwards", [True, False])
+@pytest.mark.parametrize("size_bytes", SIZES)
+def test_half_close_comes_after_the_last_byte_and_leaves_the_other_way_open(
+    pumped: Pumped, size_bytes: int, upwards: bool
+) -> None:
+    client, server = pumped.connect()
+    pumped.run()
+    first, second = (client, server) if upwards else (server, client)
+    sender = in_background(lambda: send_all(first, STREAM[:size_bytes]))
+    assert read_all(second) == STREAM[:size_bytes]
+    sender.join(10)
+    assert pumped.ended == []
+    sender = in_background(lambda: send_all(second, STREAM[-size_bytes:]))
+    assert read_all(first) == STREAM[-size_bytes:]
+    sender.join(10)
+    wait_until(pumped.settled)
+    assert pumped.ended == [True]
+
+
+def test_all_that_was_there_before_the_relay_connected_is_passed_on(pumped: Pumped) -> None:
+    client, server = pumped.connect()
+    send_all(client, b"question")
+    send_all(server, b"greeting")
+    pumped.run()
+    assert (read_all(server), read_all(client)) == (b"question", b"greeting")
+
+
+@pytest.mark.parametrize("upwards", [True, False])
+def test_reset_is_passed_on(pumped: Pumped, upwards: bool) -> None:
+    client, server = pumped.connect()
+    pumped.run()
+    client.sendall(b"x")
+    assert server.recv(1) == b"x"
+    first, second = (client, server) if upwards else (server, client)
+    reset(first)
+    with pytest.raises(ConnectionResetError):
+        second.recv(1)
+    wait_until(pumped.settled)
+
+
+def test_reset_in_the_midst_of_a_stream_reaches_the_sender_and_costs_a_pipe_of_rests(pumped: Pumped) -> None:
+    client, server = pumped.connect(server=BUFFER, far=BUFFER)
+    pumped.run()
+    _fill_up(client)
+    assert (pumped.pool.made, pumped.pool.free) == (1, 0), "what the server does not take is in a pipe"
+    sent, _ = pumped.relays[0].sent_bytes
+    assert sent < len(STREAM)
+    reset(server)
+    with pytest.raises((ConnectionResetError, BrokenPipeError)):
+        while True:
+            client.sendall(bytes(CHUNK))
+    wait_until(pumped.settled)
+    assert pumped.pool.made == 0, "a pipe with bytes of another connection must not be used again"
+    assert pumped.relays[0].sent_bytes[0] == sent
+
+
+def _fill_up(client: socket.socket) -> int:
+    """Send until nothing more goes; how much went."""
+    sent = 0
+    client.settimeout(0.3)
+    with suppress(TimeoutError):
+        while True:
+            sent += client.send(STREAM[: 4 * CHUNK])
+    client.settimeout(20)
+    return sent
+
+
+def test_stream_without_a_pipe_is_copied_while_another_has_the_only_one() -> None:
+    with pumping(PipePool(1)) as pumped:
+        stuck, stuck_server = pumped.connect(server=BUFFER, far=BUFFER)
+        client, server = pumped.connect()
+        pumped.run()
+        sent = _fill_up(stuck)
+        assert (pumped.pool.made, pumped.pool.free) == (1, 0)
+        in_background(lambda: send_all(client, STREAM))
+        assert read_all(server) == STREAM
+        stuck.shutdown(socket.SHUT_WR)
+        assert len(read_all(stuck_server)) == sent
+        wait_until(lambda: pumped.pool.free == 1)
+
+
+def test_idle_connections_have_no_pipe(pumped: Pumped) -> None:
+    pairs = [pumped.connect() for _ in range(12)]
+    pumped.run()
+    for client, server in pairs:
+        sender = in_background(lambda client=client: client.sendall(STREAM[:SIZE_BYTES]))
+        left = SIZE_BYTES
+        while left:
+            left -= len(server.recv(left))
+        sender.join(10)
+    assert 1 <= pumped.pool.made <= 4
+    wait_until(lambda: pumped.pool.free == pumped.pool.made)
+    assert pumped.ended == []
+
+
+def test_reader_that_stands_still_costs_no_turn(pumped: Pumped) -> None:
+    client, server = pumped.connect(server=BUFFER, far=BUFFER)
+    pumped.run()
+    sent = _fill_up(client)
+    before = pumped.loop.turns
+    time.sleep(0.5)
+    assert pumped.loop.turns - before <= 2
+    client.shutdown(socket.SHUT_WR)
+    assert len(read_all(server)) == sent
+
+
+def test_turns_are_few_for_a_stream_and_for_a_message(pumped: Pumped) -> None:
+    client, server = pumped.connect()
+    pumped.run()
+    for _ in range(50):
+        client.sendall(b"x")
+        assert server.recv(1) == b"x"
+        server.sendall(b"y")
+        assert client.recv(1) == b"y"
+    # One a message, and one where an acknowledgement is news, too.
+    assert 100 <= pumped.loop.turns <= 210
+    pumped.loop.turns = 0
+    in_background(lambda: send_all(client, STREAM))
+    assert read_all(server) == STREAM
+    assert pumped.loop.turns <= len(STREAM) // CHUNK
+
+
+class Endless(socket.socket):
+    """A source that never runs dry, and a sink that takes all."""
+
+    def recv(self, size: int, flags: int = 0) -> bytes:
+        return bytes(size)
+
+    def send(self, data: memoryview, flags: int = 0) -> int:  # type: ignore[override]
+        return len(data)
+
+
+def test_stream_that_never_runs_dry_lets_others_have_their_turn() -> None:
+    with Endless() as endless:
+        way = Way(endless, endless, PipePool(0), CHUNK)
+        assert way.move(), "there is more, of which no event tells"
+        assert CHUNK <= way.sent_bytes <= 16 * CHUNK
+
+
+def test_keepalive_is_asked_for_once_a_connection_lasts(pumped: Pumped) -> None:
+    pumped.connect()
+    (relay,) = pumped.relays
+    relay.ready(relay._far, select.EPOLLOUT)
+    connections = (relay._near, relay._far)
+
+    def kept_alive() -> list[int]:
+        return [connection.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE) for connection in connections]
+
+    assert kept_alive() == [0, 0]
+    relay.tick(time.monotonic() + 1)
+    assert kept_alive() == [1, 1]
+    assert [connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY) for connection in connections] == [1, 1]
+
+
+def test_pool_without_descriptors_gives_none_and_tries_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    pool = PipePool(2)
+    with monkeypatch.context() as patched:
+        patched.setattr(pipes.os, "pipe2", _refuse(errno.EMFILE))
+        assert pool.take() is None
+    pipe = pool.take()
+    assert pipe is not None
+    pool.give(pipe)
+    assert (pool.take(), pool.made) == (pipe, 1)
+    pool.drop(pipe)
+    assert pool.made == 0
+
+
+def _refuse(code: int) -> Callable[..., object]:
+    def refuse(*_: object) -> object:
+        raise OSError(code, os.strerror(code))
+
+    return refuse
+
+
+@pytest.mark.root
+def test_user_whose_pages_are_spent_has_pipes_of_full_size_only() -> None:
+    """As the engine is: an unprivileged user. pipe-user-pages-soft is what the kernel has by default."""
+    soft = int(Path("/proc/sys/fs/pipe-user-pages-soft").read_text())
+    if soft != 16384 or os.geteuid() != 0:
+        pytest.skip("needs root, and a pipe-user-pages-soft of 16384")
+    read_fd, write_fd = os.pipe()
+    child = os.fork()
+    if child == 0:
+        try:
+            os.setgroups([])
+            os.setresuid(64999, 64999, 64999)
+            pool = PipePool(100)
+            taken = [pool.take() for _ in range(100)]
+            sizes = {pipes.fcntl.fcntl(pipe.write_fd, pipes.fcntl.F_GETPIPE_SZ) for pipe in taken if pipe}
+            os.write(write_fd, struct.pack("iiq", sum(pipe is not None for pipe in taken), pool.made, min(sizes)))
+        finally:
+            os._exit(0)
+    os.close(write_fd)
+    with open(read_fd, "rb") as answer:
+        count, made, smallest = struct.unpack("iiq", answer.read())
+    os.waitpid(child, 0)
+    assert count == made
+    assert Limits().pipes <= count <= 64
+    assert smallest >= pipes.SMALLEST_BYTES
+
+
+class Successor(Nothing):
+    """Closes another's socket and watches a new one, which gets its number."""
+
+    def __init__(self, loop: Loop, victim: socket.socket) -> None:
+        self.loop, self.victim = loop, victim
+        self.seen: list[socket.socket] = []
+        self.made: list[socket.socket] = []
+
+    def ready(self, source: socket.socket, mask: int) -> None:
+        if self.made:
+            self.seen.append(source)
+            self.loop.stop()
+            return
+        number = self.victim.fileno()
+        self.loop.forget(self.victim)
+        self.victim.close()
+        self.made = list(socket.socketpair())
+        assert self.made[0].fileno() == number
+        self.loop.watch(self.made[0], self, READ | EDGE)
+        timer = threading.Timer(0.1, lambda: self.made[1].send(b"x"))
+        timer.start()
+
+
+def test_news_of_a_closed_socket_are_not_taken_for_those_of_the_next_with_its_number() -> None:
+    loop = Loop()
+    first, first_peer = socket.socketpair()
+    second, second_peer = socket.socketpair()
+    with first, first_peer, second, second_peer:
+        successor = Successor(loop, second)
+        loop.watch(first, successor, READ | EDGE)
+        loop.watch(second, successor, READ | EDGE)
+        first_peer.send(b"x")
+        second_peer.send(b"x")
+        started = time.monotonic()
+        loop.run()
+        assert successor.seen == [successor.made[0]]
+        assert time.monotonic() - started > 0.09, "told before anything came"
+        for connection in successor.made:
+            connection.close()

@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import secrets
 import socket
 import threading
 from collections.abc import Iterable, Mapping, Sequence
@@ -35,6 +36,7 @@ from runtime.net.engine.model import EngineConfig, Limits, Listeners
 from runtime.net.engine.proxy import ProxyEngine
 from runtime.net.errors import EngineFault, NetworkFault, OutdatedEngine, PortTaken
 from runtime.net.published import Published, listen_on
+from runtime.net.sockets import echo_socket
 from runtime.net.teardown import current, teardown
 
 log = logging.getLogger(__name__)
@@ -126,10 +128,14 @@ class ZoneNetwork:
     def _start_engine(self) -> None:
         path = self._control
         path.unlink(missing_ok=True)
-        with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as control:
+        identifier = secrets.randbelow(1 << 16)
+        with contextlib.ExitStack() as stack:
+            families = (socket.AF_INET, socket.AF_INET6)
+            echoes = [stack.enter_context(echo_socket(family, identifier)) for family in families]
+            control = stack.enter_context(socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET))
             control.bind(str(path))
             control.listen(8)
-            inherited = (*(item.fileno() for item in self._inside), control.fileno())
+            inherited = tuple(item.fileno() for item in (*self._inside, *echoes, control))
             config = EngineConfig(
                 zone=self.name,
                 netns=str(netns.path_of(self.netns)),
@@ -140,6 +146,7 @@ class ZoneNetwork:
                 gateway4=self.addresses.gateway4,
                 gateway6=self.addresses.gateway6,
                 mtu=self.mtu,
+                echo_identifier=identifier,
                 deny=self._deny,
                 egress=self._egress,
                 limits=self._limits,

@@ -26,6 +26,7 @@ class Traffic:
             "limited": 0,
             "malformed": 0,
             "udp_flows": 0,
+            "echoes": 0,
             "published": 0,
             "bytes_up": 0,
             "bytes_down": 0,

@@ -16,11 +16,13 @@ from runtime.net.engine import confine
 from runtime.net.engine.acceptor import Acceptor, Traffic, inward
 from runtime.net.engine.control import ControlServer
 from runtime.net.engine.dns import Resolvers, UdpForwarder, tcp_targets
+from runtime.net.engine.echo import Echoes
 from runtime.net.engine.egress import Egress
 from runtime.net.engine.feedback import Feedback
-from runtime.net.engine.gate import Gate, Tap
+from runtime.net.engine.gate import Gate
 from runtime.net.engine.loop import Loop
 from runtime.net.engine.model import INSIDE, EngineConfig, load
+from runtime.net.engine.tap import Tap
 from runtime.net.engine.udp import Flows
 from runtime.net.netlink import Rtnetlink
 
@@ -43,8 +45,10 @@ class Server:
         egress = Egress(routes, config.denied(), config.rules())
         feedback = Feedback(raw4, raw6, gateways, routes, errors_per_s=config.limits.errors_per_s)
         gate = Gate(self.loop, self._traffic, egress, feedback)
+        echo4, echo6 = (socket.socket(fileno=fd) for fd in (listeners.echo4, listeners.echo6))
+        echoes = Echoes(self.loop, self._traffic, egress, feedback, (echo4, echo6), config.echo_identifier)
         for source in (packet4, packet6):
-            Tap(self.loop, source, gate)
+            Tap(self.loop, source, gate.take, echoes.take)
         for listener in (tcp4, tcp6):
             Acceptor(self.loop, self._traffic, listener, gate.targets_of, counter="accepted")
         flows = Flows(self.loop, self._traffic, egress, feedback, factory.make, mtu=config.mtu)

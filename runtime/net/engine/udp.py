@@ -24,12 +24,12 @@ from runtime.net.engine.packet import Trouble, udp_quote
 
 IP_ORIGDSTADDR, IPV6_ORIGDSTADDR = 20, 74  # linux/in.h, linux/in6.h
 _IPV6_FREEBIND = 78
-_MTU_DISCOVER: dict[int, tuple[int, int]] = {
+MTU_DISCOVER: dict[int, tuple[int, int]] = {
     socket.AF_INET: (socket.IPPROTO_IP, 10),
     socket.AF_INET6: (socket.IPPROTO_IPV6, 23),
 }
-_MTU: dict[int, tuple[int, int]] = {socket.AF_INET: (socket.IPPROTO_IP, 14), socket.AF_INET6: (socket.IPPROTO_IPV6, 24)}
-_FRAGMENT_NEVER, _FRAGMENT_IF_NEEDED = 2, 1  # IP_PMTUDISC_DO, IP_PMTUDISC_WANT
+MTU: dict[int, tuple[int, int]] = {socket.AF_INET: (socket.IPPROTO_IP, 14), socket.AF_INET6: (socket.IPPROTO_IPV6, 24)}
+FRAGMENT_NEVER, _FRAGMENT_IF_NEEDED = 2, 1  # IP_PMTUDISC_DO, IP_PMTUDISC_WANT
 _HEADERS_BYTES: dict[int, int] = {socket.AF_INET: 28, socket.AF_INET6: 48}
 _LARGEST = 65535
 _ANCILLARY_BYTES = 256
@@ -102,7 +102,7 @@ class Flow:
 
     def _shrink(self, data: bytes | memoryview) -> None:
         family = self._far.family
-        mtu = self._far.getsockopt(*_MTU[family])
+        mtu = self._far.getsockopt(*MTU[family])
         self._fragment()
         while next_error(self._far) is not None:
             pass  # the same in other words
@@ -114,7 +114,7 @@ class Flow:
     def _fragment(self) -> None:
         """From now on: a zone that has been told sends in fragments itself, and these arrive here as a whole."""
         self._fragments = True
-        self._far.setsockopt(*_MTU_DISCOVER[self._far.family], _FRAGMENT_IF_NEEDED)
+        self._far.setsockopt(*MTU_DISCOVER[self._far.family], _FRAGMENT_IF_NEEDED)
 
     def _pass_errors(self) -> None:
         while (reported := next_error(self._far)) is not None:
@@ -256,7 +256,7 @@ def _open_far(family: int, remote: Address, hops: int) -> socket.socket:
     far = socket.socket(family, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
     try:
         queue_errors(far, wanted=True)
-        far.setsockopt(*_MTU_DISCOVER[family], _FRAGMENT_NEVER)
+        far.setsockopt(*MTU_DISCOVER[family], FRAGMENT_NEVER)
         if hops <= FEW_HOPS:
             set_hops(far, hops - 1)
         far.connect(remote)

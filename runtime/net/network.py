@@ -35,7 +35,7 @@ from runtime.net.engine.interface import Engine, EngineHandle, Prepared
 from runtime.net.engine.model import EngineConfig, Limits, Listeners
 from runtime.net.engine.proxy import ProxyEngine
 from runtime.net.errors import EngineFault, NetworkFault, OutdatedEngine, PortTaken
-from runtime.net.published import Published, listen_on
+from runtime.net.published import Published, key_of, listen_on, protocol_of
 from runtime.net.sockets import echo_socket
 from runtime.net.teardown import current, teardown
 
@@ -209,7 +209,7 @@ class ZoneNetwork:
         with self._lock:
             for port, listener in listeners:
                 address, number = listener.getsockname()[:2]
-                item = Published(address, number, port.zone_port, listener.dup())
+                item = Published(address, number, port.zone_port, listener.dup(), protocol=port.protocol)
                 self._take("net.listener", **item.fields())
                 self._published[item.key] = item
 
@@ -223,14 +223,15 @@ class ZoneNetwork:
                     handle.publish(item.listener, item.key, item.zone_port)
                     item.served = True
 
-    def unpublish(self, address: str, port: int) -> None:
+    def unpublish(self, address: str, port: int, protocol: str = "tcp") -> None:
         """Stop listening there; connections that run go on. Raises NetworkFault where nothing is published."""
         with self._lock:
             handle = self._running()
-            item = self._published.pop(f"{address}:{port}", None)
+            key = key_of(address, port, protocol)
+            item = self._published.pop(key, None)
             if item is None:
                 got = ", ".join(self._published) or "none"
-                subject = f"port {address}:{port} of zone {self.name}"
+                subject = f"port {key} of zone {self.name}"
                 raise NetworkFault(subject, expected="one that is published", got=got)
             item.listener.close()
             if item.served and handle.alive():
@@ -281,7 +282,8 @@ class ZoneNetwork:
             if item.listener.fileno() >= 0:
                 continue
             try:
-                self._published[key] = listen_on(self.name, Port(item.address, item.port, item.zone_port))
+                port = Port(item.address, item.port, item.zone_port, item.protocol)
+                self._published[key] = listen_on(self.name, port)
             except (PortTaken, NetworkFault) as fault:
                 del self._published[key]
                 self._take("net.listener.gone", **item.fields())
@@ -303,7 +305,8 @@ class ZoneNetwork:
                 elif record["kind"] == "net.vif":
                     self.vif = record["vif"]
                 elif record["kind"] == "net.listener":
-                    item = Published.lost(record["address"], record["port"], record["zone_port"])
+                    protocol = record.get("protocol", "tcp")
+                    item = Published.lost(record["address"], record["port"], record["zone_port"], protocol)
                     self._published[item.key] = item
             return self.alive() and self._take_back()
 
@@ -321,7 +324,8 @@ class ZoneNetwork:
         self._inside = handback.inside
         for key, zone_port, listener in handback.published:
             address, port = listener.getsockname()[:2]
-            self._published[key] = Published(address, port, zone_port, listener, served=True)
+            protocol = protocol_of(listener)
+            self._published[key] = Published(address, port, zone_port, listener, served=True, protocol=protocol)
         if failure := self._listen_again():
             log.warning("%s", failure)
         self.serve()

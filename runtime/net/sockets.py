@@ -38,6 +38,8 @@ def bind_udp(address: str, port: int) -> socket.socket:
     """A UDP socket in the calling thread's network namespace. Raises OSError."""
     bound = socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET, socket.SOCK_DGRAM)
     try:
+        if bound.family == socket.AF_INET6:
+            bound.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
         bound.bind((address, port))
     except BaseException:
         bound.close()

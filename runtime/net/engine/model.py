@@ -129,7 +129,7 @@ COUNTERS = (
     "malformed",  # packets that are none
     "udp_flows",  # flows of the zone's begun
     "echoes",  # echo requests of the zone's sent on
-    "published",  # connections to published ports taken
+    "published",  # connections and UDP clients of published ports
     "bytes_up",  # from the zone
     "bytes_down",  # to the zone
     "dns_queries",

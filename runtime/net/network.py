@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import secrets
 import socket
 import threading
 from collections.abc import Iterable, Mapping, Sequence
@@ -34,7 +35,8 @@ from runtime.net.engine.interface import Engine, EngineHandle, Prepared
 from runtime.net.engine.model import EngineConfig, Limits, Listeners
 from runtime.net.engine.proxy import ProxyEngine
 from runtime.net.errors import EngineFault, NetworkFault, OutdatedEngine, PortTaken
-from runtime.net.published import Published, listen_on
+from runtime.net.published import Published, key_of, listen_on, protocol_of
+from runtime.net.sockets import echo_socket
 from runtime.net.teardown import current, teardown
 
 log = logging.getLogger(__name__)
@@ -126,10 +128,14 @@ class ZoneNetwork:
     def _start_engine(self) -> None:
         path = self._control
         path.unlink(missing_ok=True)
-        with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as control:
+        identifier = secrets.randbelow(1 << 16)
+        with contextlib.ExitStack() as stack:
+            families = (socket.AF_INET, socket.AF_INET6)
+            echoes = [stack.enter_context(echo_socket(family, identifier)) for family in families]
+            control = stack.enter_context(socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET))
             control.bind(str(path))
             control.listen(8)
-            inherited = (*(item.fileno() for item in self._inside), control.fileno())
+            inherited = tuple(item.fileno() for item in (*self._inside, *echoes, control))
             config = EngineConfig(
                 zone=self.name,
                 netns=str(netns.path_of(self.netns)),
@@ -140,6 +146,7 @@ class ZoneNetwork:
                 gateway4=self.addresses.gateway4,
                 gateway6=self.addresses.gateway6,
                 mtu=self.mtu,
+                echo_identifier=identifier,
                 deny=self._deny,
                 egress=self._egress,
                 limits=self._limits,
@@ -202,7 +209,7 @@ class ZoneNetwork:
         with self._lock:
             for port, listener in listeners:
                 address, number = listener.getsockname()[:2]
-                item = Published(address, number, port.zone_port, listener.dup())
+                item = Published(address, number, port.zone_port, listener.dup(), protocol=port.protocol)
                 self._take("net.listener", **item.fields())
                 self._published[item.key] = item
 
@@ -216,14 +223,15 @@ class ZoneNetwork:
                     handle.publish(item.listener, item.key, item.zone_port)
                     item.served = True
 
-    def unpublish(self, address: str, port: int) -> None:
+    def unpublish(self, address: str, port: int, protocol: str = "tcp") -> None:
         """Stop listening there; connections that run go on. Raises NetworkFault where nothing is published."""
         with self._lock:
             handle = self._running()
-            item = self._published.pop(f"{address}:{port}", None)
+            key = key_of(address, port, protocol)
+            item = self._published.pop(key, None)
             if item is None:
                 got = ", ".join(self._published) or "none"
-                subject = f"port {address}:{port} of zone {self.name}"
+                subject = f"port {key} of zone {self.name}"
                 raise NetworkFault(subject, expected="one that is published", got=got)
             item.listener.close()
             if item.served and handle.alive():
@@ -274,7 +282,8 @@ class ZoneNetwork:
             if item.listener.fileno() >= 0:
                 continue
             try:
-                self._published[key] = listen_on(self.name, Port(item.address, item.port, item.zone_port))
+                port = Port(item.address, item.port, item.zone_port, item.protocol)
+                self._published[key] = listen_on(self.name, port)
             except (PortTaken, NetworkFault) as fault:
                 del self._published[key]
                 self._take("net.listener.gone", **item.fields())
@@ -296,7 +305,8 @@ class ZoneNetwork:
                 elif record["kind"] == "net.vif":
                     self.vif = record["vif"]
                 elif record["kind"] == "net.listener":
-                    item = Published.lost(record["address"], record["port"], record["zone_port"])
+                    protocol = record.get("protocol", "tcp")
+                    item = Published.lost(record["address"], record["port"], record["zone_port"], protocol)
                     self._published[item.key] = item
             return self.alive() and self._take_back()
 
@@ -314,7 +324,8 @@ class ZoneNetwork:
         self._inside = handback.inside
         for key, zone_port, listener in handback.published:
             address, port = listener.getsockname()[:2]
-            self._published[key] = Published(address, port, zone_port, listener, served=True)
+            protocol = protocol_of(listener)
+            self._published[key] = Published(address, port, zone_port, listener, served=True, protocol=protocol)
         if failure := self._listen_again():
             log.warning("%s", failure)
         self.serve()

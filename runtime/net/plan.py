@@ -2,6 +2,7 @@
 
                         namespace of the network                            | host's namespace
     zone -- vif -- bridge zw0 -- guard --+-- SYN, copied -----> packet socket ==|=> engine: gate => outer connect
+                                         |   echo request, copied --> the same =|=> engine => raw ICMP socket
                                          |                                      |     |
                                          |   listener <- TPROXY <- lo <- SYN <==|= connected
                                          +-- rest of TCP -> its connection =====|=> engine => outer socket
@@ -149,7 +150,8 @@ def nft_ruleset(addresses: ZoneAddresses, doors: Doors) -> str:
     The guard sits at the ingress of the bridge device, which sees every frame that leaves the one port for this host,
     so it can be loaded before the vif exists; packet sockets come after it.
     A SYN of the zone ends in `divert`: the engine has its copy, and sends it again, on `lo`, when the outer connect has
-    succeeded. The rest of TCP finds its connection by itself; what has none gets the kernel's RST.
+    succeeded. So does an echo request to the outside. The rest of TCP finds its connection by itself; what has none
+    gets the kernel's RST.
     Fragments of UDP come in here; put together again by the kernel before `divert`, which sees only whole packets.
     Source:    nft(8), Documentation/networking/tproxy.rst.
     """
@@ -177,8 +179,8 @@ arp saddr ether {addresses.zone_mac} arp saddr ip {zone4} accept
   ip protocol udp accept
   ip frag-off & 0x3fff != 0 drop
   ip protocol tcp accept
-  ip daddr != {gateway4} drop
-  icmp type {{ echo-request, echo-reply }} accept
+  icmp type echo-request accept
+  ip daddr {gateway4} icmp type echo-reply accept
   drop
  }}
  chain zone_ip6 {{
@@ -186,8 +188,8 @@ arp saddr ether {addresses.zone_mac} arp saddr ip {zone4} accept
   ip6 saddr != {zone6} counter drop
   ip6 nexthdr {{ tcp, udp }} accept
   ip6 nexthdr ipv6-frag frag nexthdr udp accept
-  ip6 daddr != {gateway6} drop
-  icmpv6 type {{ echo-request, echo-reply }} accept
+  icmpv6 type echo-request accept
+  ip6 daddr {gateway6} icmpv6 type echo-reply accept
   drop
  }}
 }}

@@ -38,6 +38,8 @@ def bind_udp(address: str, port: int) -> socket.socket:
     """A UDP socket in the calling thread's network namespace. Raises OSError."""
     bound = socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET, socket.SOCK_DGRAM)
     try:
+        if bound.family == socket.AF_INET6:
+            bound.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
         bound.bind((address, port))
     except BaseException:
         bound.close()
@@ -70,38 +72,83 @@ def raw_sender(family: int) -> socket.socket:
     return socket.socket(family, socket.SOCK_RAW, socket.IPPROTO_RAW)
 
 
-def gate_filter(gateway: str) -> bytes:
-    """Bare SYNs of one family that are not for the gateway itself, which the kernel serves.
+def tap_filter(gateway: str) -> bytes:
+    """Bare SYNs and echo requests of one family that are not for the gateway itself, which the kernel serves.
 
     Fragments and what is behind extension headers are none of them, and end where they are not expected: see plan.py.
     """
     packed = socket.inet_pton(socket.AF_INET6 if ":" in gateway else socket.AF_INET, gateway)
     words = [int.from_bytes(packed[at : at + 4], "big") for at in range(0, len(packed), 4)]
-    v4 = len(words) == 1
-    lines: list[bpf.Line] = []
-    for number, word in enumerate(words):
-        lines += [
-            ("ld", (16 if v4 else 24) + 4 * number),
-            ("jeq", word, bpf.DROP if number == len(words) - 1 else "", "other"),
-        ]
-    lines.append("other")
-    if v4:
-        lines += [("ldh", 6), ("jset", 0x3FFF, bpf.DROP, ""), ("ldb", 9), ("jeq", 6, "", bpf.DROP)]
-        lines += [("ldx header", 0), ("ldb x+", 13)]
+    last = len(words) - 1
+    if last:
+        lines: list[bpf.Line] = [("ldx", 40)]
+        protocol, icmp, destination, request = 6, socket.IPPROTO_ICMPV6, 24, 128
     else:
-        lines += [("ldb", 6), ("jeq", 6, "", bpf.DROP), ("ldb", 40 + 13)]
-    return bpf.assemble([*lines, ("and", 0x17), ("jeq", 0x02, bpf.TAKE, bpf.DROP)])
+        lines = [("ldh", 6), ("jset", 0x3FFF, bpf.DROP, ""), ("ldx header", 0)]
+        protocol, icmp, destination, request = 9, socket.IPPROTO_ICMP, 16, 8
+    for number, word in enumerate(words):
+        lines += [("ld", destination + 4 * number), ("jeq", word, bpf.DROP if number == last else "", "elsewhere")]
+    lines += [
+        "elsewhere",
+        *(("ldb", protocol), ("jeq", socket.IPPROTO_TCP, "tcp", ""), ("jeq", icmp, "", bpf.DROP)),
+        *(("ldb x+", 0), ("jeq", request, bpf.TAKE, bpf.DROP)),
+        "tcp",
+        *(("ldb x+", 13), ("and", 0x17), ("jeq", 0x02, bpf.TAKE, bpf.DROP)),
+    ]
+    return bpf.assemble(lines)
+
+
+def echo_filter(family: int, identifier: int) -> bytes:
+    """Replies to echo requests with this identifier, and errors about them: nobody else's.
+
+    A raw ICMP socket gets all that come to the host. IPv4 with the IP header, IPv6 without: raw(7), RFC 3542.
+    """
+    if family == socket.AF_INET:
+        lines: list[bpf.Line] = [("ldx header", 0)]
+        reply, first_error, inner, protocol, request = 0, 3, 20, socket.IPPROTO_ICMP, 8
+        of_protocol, errors = 9, [11, 12]
+    else:
+        lines = [("ldx", 0)]
+        reply, first_error, inner, protocol, request = 129, 1, 40, socket.IPPROTO_ICMPV6, 128
+        of_protocol, errors = 6, [2, 3, 4]
+    lines += [("ldb x+", 0), ("jeq", reply, "reply", "")]
+    lines += [("jeq", kind, "error", "") for kind in errors]
+    lines += [
+        ("jeq", first_error, "error", bpf.DROP),
+        "reply",
+        *(("ldh x+", 4), ("jeq", identifier, bpf.TAKE, bpf.DROP)),
+        "error",
+        *(("ldb x+", 8 + of_protocol), ("jeq", protocol, "", bpf.DROP)),
+        *(("ldb x+", 8 + inner), ("jeq", request, "", bpf.DROP)),
+        *(("ldh x+", 8 + inner + 4), ("jeq", identifier, bpf.TAKE, bpf.DROP)),
+    ]
+    return bpf.assemble(lines)
+
+
+def echo_socket(family: int, identifier: int) -> socket.socket:
+    """A raw socket of the host for echo requests with one identifier. Raises OSError.
+
+    Not a ping socket: /proc/sys/net/ipv4/ping_group_range, which is the host's, may forbid those even to root.
+    """
+    v6 = family == socket.AF_INET6
+    made = socket.socket(family, socket.SOCK_RAW, socket.IPPROTO_ICMPV6 if v6 else socket.IPPROTO_ICMP)
+    try:
+        bpf.attach(made, echo_filter(family, identifier))
+    except BaseException:
+        made.close()
+        raise
+    return made
 
 
 def tap(device: str, gateway: str) -> socket.socket:
-    """A packet socket that takes what gate_filter says from what comes in on a device. Raises OSError.
+    """A packet socket that takes what tap_filter says from what comes in on a device. Raises OSError.
 
     It is bound to one protocol, so it sees packets after the ingress chain of the device and never those that leave.
     Source: packet(7); net/core/dev.c, __netif_receive_skb_core.
     """
     made = socket.socket(socket.AF_PACKET, socket.SOCK_DGRAM, 0)  # 0: nothing arrives before bind
     try:
-        bpf.attach(made, gate_filter(gateway))
+        bpf.attach(made, tap_filter(gateway))
         made.bind((device, ETH_P_IPV6 if ":" in gateway else ETH_P_IP))
     except BaseException:
         made.close()

@@ -1,7 +1,8 @@
 """Undoes a network from its ledger records alone.
 
 Records: net.directory (path), net.netns (name), net.engine (pid, start_time), net.vif (vif, netns), net.listener
-(address, port, zone_port). A record KIND.gone says that what an earlier KIND with the same fields named is given back.
+(address, port, zone_port, and protocol where it is not tcp). A record KIND.gone says that what an earlier KIND with the
+same fields named is given back.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from runtime.net.engine import processes
 
 log = logging.getLogger(__name__)
 
-_IDENTITY = {"net.engine": ("pid", "start_time"), "net.listener": ("address", "port")}
+_IDENTITY = {"net.engine": ("pid", "start_time"), "net.listener": ("address", "port", "protocol")}
 
 
 def current(records: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:

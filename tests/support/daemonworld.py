@@ -117,7 +117,7 @@ class FakeNetwork:
     def serve(self) -> None:
         self._do("serves")
 
-    def unpublish(self, address: str, port: int) -> None:
+    def unpublish(self, address: str, port: int, protocol: str = "tcp") -> None:
         self.listening = [item for item in self.listening if item[:2] != (address, port)]
 
     def published(self) -> tuple[Any, ...]:

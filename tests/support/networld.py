@@ -161,9 +161,9 @@ class World:
             "route add ::/0 via 2001:db8:9::1",
         )
 
-    def meet(self) -> None:
+    def meet(self, *others: str) -> None:
         """Return when host and outside know each other: the first IPv6 packet of a new link may wait for a second."""
-        for address in (OUTSIDE4, OUTSIDE6):
+        for address in (OUTSIDE4, OUTSIDE6, *others):
             try:
                 self.on_host(lambda a=address: socket.create_connection((a, 9), 5)).close()
             except ConnectionRefusedError:

@@ -147,7 +147,12 @@ async def _adopt(core: Core, head: Head, ledger: Ledger, records: list[Record]) 
 
 def _ports_of(records: list[Record]) -> tuple[PortRule, ...]:
     return tuple(
-        PortRule(int(record["zone_port"]), str(record["address"]), int(record["port"]))
+        PortRule(
+            int(record["zone_port"]),
+            str(record["address"]),
+            int(record["port"]),
+            protocol=str(record.get("protocol", "tcp")),
+        )
         for record in records
         if record["kind"] == "net.listener"
     )

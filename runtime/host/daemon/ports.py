@@ -13,7 +13,7 @@ from collections.abc import Iterable, Sequence
 
 from pipeline.bundle.model import Port
 from runtime.host.daemon.model import PortRule
-from runtime.net.published import Published, listen_on
+from runtime.net.published import Published, key_of, listen_on
 
 
 class HeldPorts:
@@ -49,7 +49,7 @@ class HeldPorts:
         """Hold what the network of a zone that is adopted has."""
         by_key = {item.key: item.listener for item in published}
         for rule in rules:
-            listener = by_key.get(f"{rule.address}:{rule.port}")
+            listener = by_key.get(key_of(rule.address, rule.port, rule.protocol))
             if listener is not None and listener.fileno() >= 0:
                 self._held[rule] = listener.dup()
 

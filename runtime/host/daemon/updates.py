@@ -105,7 +105,7 @@ def _drop_ports(zone: Zone, rules: tuple[PortRule, ...]) -> None:
     run = zone.run
     for rule in rules:
         if run is not None and run.network is not None:
-            run.network.unpublish(rule.address, rule.port)
+            run.network.unpublish(rule.address, rule.port, rule.protocol)
     zone.held.release(rules)
 
 

@@ -26,6 +26,7 @@ class Traffic:
             "limited": 0,
             "malformed": 0,
             "udp_flows": 0,
+            "echoes": 0,
             "published": 0,
             "bytes_up": 0,
             "bytes_down": 0,
@@ -34,7 +35,7 @@ class Traffic:
         }
         self.relays: set[Relay] = set()
         self.held: dict[bytes, Any] = {}  # the gate's, by key
-        self.flows: dict[bytes, Any] = {}  # of UDP, by key
+        self.flows: dict[Any, Any] = {}  # of UDP, out and in, by key
 
     def snapshot(self) -> dict[str, int]:
         """The counters now; running connections included."""
@@ -122,18 +123,3 @@ class Acceptor:
         self._loop.discard(self)
         self._loop.forget(self._listener)
         self._listener.close()
-
-
-def inward(
-    make_socket: Callable[[int, int], socket.socket], zone4: str, zone6: str, zone_port: int
-) -> Callable[[socket.socket], Sequence[Target]]:
-    """Targets of a published port: the zone, first by the client's own family."""
-
-    def targets_of(near: socket.socket) -> Sequence[Target]:
-        targets = [
-            Target(socket.AF_INET, (zone4, zone_port), make_socket),
-            Target(socket.AF_INET6, (zone6, zone_port), make_socket),
-        ]
-        return targets if near.family == socket.AF_INET else targets[::-1]
-
-    return targets_of

@@ -20,12 +20,10 @@ from typing import Any
 from runtime.net.engine.acceptor import Traffic
 from runtime.net.engine.egress import Egress
 from runtime.net.engine.feedback import EXPIRED, Feedback, next_error, queue_errors, trouble_of
-from runtime.net.engine.loop import READ, WRITE, Loop
+from runtime.net.engine.loop import WRITE, Loop
 from runtime.net.engine.packet import Syn, key_of, read_syn
 from runtime.net.engine.relay import Target
 
-_BURST = 16  # packets taken before the loop's others get their turn
-_PACKET_BYTES = 65536
 # A SYN with fewer hops left than any operating system starts with belongs to a traceroute.
 FEW_HOPS = 32
 _PENDING = (errno.EINPROGRESS, errno.EWOULDBLOCK)
@@ -182,27 +180,3 @@ def set_hops(connection: socket.socket, hops: int) -> None:
         connection.setsockopt(socket.IPPROTO_IP, socket.IP_TTL, hops)
     else:
         connection.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_UNICAST_HOPS, hops)
-
-
-class Tap:
-    """A packet socket on the bridge: hands each packet to the one part it is for."""
-
-    def __init__(self, loop: Loop, source: socket.socket, gate: Gate) -> None:
-        self._gate = gate
-        source.setblocking(False)
-        loop.watch(source, self, READ)
-
-    def ready(self, source: socket.socket, mask: int) -> None:
-        """Take a few packets."""
-        for _ in range(_BURST):
-            try:
-                packet = source.recv(_PACKET_BYTES)
-            except OSError:  # none left; or the bridge is gone, and with it all traffic
-                return
-            self._gate.take(packet)
-
-    def tick(self, now: float) -> None:
-        """Nothing here has a deadline."""
-
-    def abort(self) -> None:
-        """One packet failed in an unforeseen way; the others go on."""

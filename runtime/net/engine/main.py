@@ -12,16 +12,19 @@ import socket
 import sys
 from typing import Any
 
-from runtime.net.engine import confine
-from runtime.net.engine.acceptor import Acceptor, Traffic, inward
+from runtime.net.engine import confine, dns
+from runtime.net.engine.acceptor import Acceptor, Traffic
 from runtime.net.engine.control import ControlServer
-from runtime.net.engine.dns import Resolvers, UdpForwarder, tcp_targets
+from runtime.net.engine.dns import Resolvers, UdpForwarder
+from runtime.net.engine.echo import Echoes
 from runtime.net.engine.egress import Egress
 from runtime.net.engine.feedback import Feedback
-from runtime.net.engine.gate import Gate, Tap
+from runtime.net.engine.gate import Gate
+from runtime.net.engine.inflow import PublishedUdp, tcp_targets
 from runtime.net.engine.loop import Loop
 from runtime.net.engine.model import INSIDE, EngineConfig, load
 from runtime.net.engine.pipes import PipePool
+from runtime.net.engine.tap import Tap
 from runtime.net.engine.udp import Flows
 from runtime.net.netlink import Rtnetlink
 
@@ -36,7 +39,7 @@ class Server:
     def __init__(self, config: EngineConfig, factory: confine.SocketFactory) -> None:
         self._config, self._factory = config, factory
         self.loop, self._traffic = Loop(PipePool(config.limits.pipes)), Traffic(config.limits)
-        self._published: dict[str, tuple[int, Acceptor]] = {}
+        self._published: dict[str, tuple[int, Acceptor | PublishedUdp]] = {}
         listeners = config.listeners
         self._inside = [socket.socket(fileno=getattr(listeners, name)) for name in INSIDE]
         tcp4, tcp6, udp4, udp6, dns_udp4, dns_udp6, dns_tcp4, dns_tcp6, packet4, packet6, raw4, raw6 = self._inside
@@ -44,8 +47,10 @@ class Server:
         egress = Egress(routes, config.denied(), config.rules())
         feedback = Feedback(raw4, raw6, gateways, routes, errors_per_s=config.limits.errors_per_s)
         gate = Gate(self.loop, self._traffic, egress, feedback)
+        echo4, echo6 = (socket.socket(fileno=fd) for fd in (listeners.echo4, listeners.echo6))
+        echoes = Echoes(self.loop, self._traffic, egress, feedback, (echo4, echo6), config.echo_identifier)
         for source in (packet4, packet6):
-            Tap(self.loop, source, gate)
+            Tap(self.loop, source, gate.take, echoes.take)
         for listener in (tcp4, tcp6):
             Acceptor(self.loop, self._traffic, listener, gate.targets_of, counter="accepted")
         flows = Flows(self.loop, self._traffic, egress, feedback, factory.make, mtu=config.mtu)
@@ -53,7 +58,7 @@ class Server:
             flows.listen(listener)
         resolvers = Resolvers(config.resolv_conf)
         for listener in (dns_tcp4, dns_tcp6):
-            Acceptor(self.loop, self._traffic, listener, tcp_targets(resolvers), counter="dns_queries")
+            Acceptor(self.loop, self._traffic, listener, dns.tcp_targets(resolvers), counter="dns_queries")
         for listener in (dns_udp4, dns_udp6):
             UdpForwarder(self.loop, self._traffic, listener, resolvers)
         ControlServer(self.loop, socket.socket(fileno=listeners.control), self._operate)
@@ -83,9 +88,14 @@ class Server:
         if key in self._published or len(self._published) >= MAX_PUBLISHED:
             listener.close()
             return {"error": f"{key} is published already" if key in self._published else "too many ports"}
-        to_zone = inward(self._factory.make, self._config.zone4, self._config.zone6, zone_port)
-        acceptor = Acceptor(self.loop, self._traffic, listener, to_zone, counter="published", inward=True)
-        self._published[key] = (zone_port, acceptor)
+        zone4, zone6, make = self._config.zone4, self._config.zone6, self._factory.make
+        if listener.type == socket.SOCK_DGRAM:
+            zone = (zone4 if listener.family == socket.AF_INET else zone6, zone_port)
+            self._published[key] = (zone_port, PublishedUdp(self.loop, self._traffic, listener, make, zone))
+        else:
+            to_zone = tcp_targets(make, zone4, zone6, zone_port)
+            acceptor = Acceptor(self.loop, self._traffic, listener, to_zone, counter="published", inward=True)
+            self._published[key] = (zone_port, acceptor)
         return {}
 
 

@@ -20,6 +20,7 @@ class Limits(NamedTuple):
     pending:         connections of the zone that are not made yet; one more makes the oldest give way.
     accept_timeout_s: how long a connection that was made waits for the zone to complete its own half.
     udp_flows:       one more makes an unanswered or else the idlest one give way.
+    echoes:          requests without an answer yet; one more makes the oldest give way.
     errors_per_s:    ICMP errors sent to the zone.
     """
 
@@ -35,14 +36,16 @@ class Limits(NamedTuple):
     dns_try_s: float = 1.5
     udp_flows: int = 256
     udp_idle_s: float = 60.0
+    echoes: int = 256
     errors_per_s: int = 500
 
 
 class Listeners(NamedTuple):
-    """Descriptors the engine inherits: made inside the network's namespace, control excepted.
+    """Descriptors the engine inherits: made inside the network's namespace, the last three excepted.
 
     tcp4/6:     TPROXY leads to them what the gate lets through. udp4/6: and first datagrams.
-    packet4/6:  copies of the zone's SYNs. raw4/6: whole packets into the namespace.
+    packet4/6:  copies of the zone's SYNs and echo requests. raw4/6: whole packets into the namespace.
+    echo4/6:    the host's, for echo requests with EngineConfig.echo_identifier.
     """
 
     tcp4: int
@@ -57,11 +60,13 @@ class Listeners(NamedTuple):
     packet6: int
     raw4: int
     raw6: int
+    echo4: int
+    echo6: int
     control: int
 
 
 # What an engine hands back: all it inherited from the network's namespace.
-INSIDE = tuple(name for name in Listeners._fields if name != "control")
+INSIDE = Listeners._fields[:-3]
 
 
 class EngineConfig(NamedTuple):
@@ -83,6 +88,7 @@ class EngineConfig(NamedTuple):
     gateway4: str
     gateway6: str
     mtu: int
+    echo_identifier: int
     deny: tuple[str, ...]
     egress: tuple[str, ...]
     limits: Limits
@@ -124,7 +130,8 @@ COUNTERS = (
     "limited",  # refused or given up because of Limits
     "malformed",  # packets that are none
     "udp_flows",  # flows of the zone's begun
-    "published",  # connections to published ports taken
+    "echoes",  # echo requests of the zone's sent on
+    "published",  # connections and UDP clients of published ports
     "bytes_up",  # from the zone
     "bytes_down",  # to the zone
     "dns_queries",

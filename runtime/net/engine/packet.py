@@ -38,6 +38,27 @@ class Syn(NamedTuple):
         return socket.AF_INET if len(self.key) == 12 else socket.AF_INET6
 
 
+class Echo(NamedTuple):
+    """A zone's echo request. mark: identifier and sequence number. head: what an error about it quotes."""
+
+    family: int
+    source: bytes
+    destination: bytes
+    host: str
+    hops: int
+    mark: bytes
+    data: bytes
+    head: bytes
+
+
+class Answer(NamedTuple):
+    """What came back for an echo request of ours: a reply with its data, or trouble."""
+
+    sequence: int
+    data: bytes
+    trouble: Trouble | None
+
+
 class Trouble(NamedTuple):
     """What an ICMP or ICMPv6 error says: type, code and the four bytes after the checksum."""
 
@@ -59,28 +80,50 @@ def _pseudo(addresses: bytes, length: int, protocol: int) -> bytes:
     return addresses + length.to_bytes(4, "big") + protocol.to_bytes(4, "big")
 
 
-def read_syn(packet: bytes) -> Syn | None:
-    """A bare SYN of either version, or None. Fragments, extension headers and IP options are not for the gate."""
-    if len(packet) < 40:
+class _Header(NamedTuple):
+    """An IP header of the only shape that is taken, and where what is behind it starts. packet: without any padding."""
+
+    packet: bytes
+    start: int
+    protocol: int
+    hops: int
+    addresses: bytes
+
+
+def _read_header(packet: bytes) -> _Header | None:
+    """Fragments, extension headers and IP options are not for the engine: the kernel has them, or nobody."""
+    if len(packet) < 20:
         return None
-    first = packet[0]
-    if first == 0x45:
+    if packet[0] == 0x45:
         end = int.from_bytes(packet[2:4], "big")
-        packet = packet[:end]
-        sound = len(packet) == end and not (packet[6] & 0x3F or packet[7]) and packet[9] == TCP
-        if not sound or checksum(packet[:20]):
+        if not 20 <= end <= len(packet) or packet[6] & 0x3F or packet[7] or checksum(packet[:20]):
             return None
-        start, addresses, hops = 20, packet[12:20], packet[8]
-        family, destination = socket.AF_INET, packet[16:20]
-    elif first >> 4 == 6:
+        return _Header(packet[:end], 20, packet[9], packet[8], packet[12:20])
+    if packet[0] >> 4 == 6 and len(packet) >= 40:
         end = 40 + int.from_bytes(packet[4:6], "big")
-        packet = packet[:end]
-        if len(packet) != end or packet[6] != TCP:
+        if end > len(packet):
             return None
-        start, addresses, hops = 40, packet[8:40], packet[7]
-        family, destination = socket.AF_INET6, packet[24:40]
-    else:
+        return _Header(packet[:end], 40, packet[6], packet[7], packet[8:40])
+    return None
+
+
+def protocol_of(packet: bytes) -> int:
+    """What an IP packet carries, as far as the first header knows; -1 where there is none."""
+    if len(packet) < 20:
+        return -1
+    return packet[9] if packet[0] >> 4 == 4 else packet[6]
+
+
+def _text(address: bytes) -> str:
+    return socket.inet_ntop(socket.AF_INET if len(address) == 4 else socket.AF_INET6, address)
+
+
+def read_syn(packet: bytes) -> Syn | None:
+    """A bare SYN of either version, or None."""
+    header = _read_header(packet)
+    if header is None or header.protocol != TCP:
         return None
+    packet, start, addresses = header.packet, header.start, header.addresses
     segment = packet[start:]
     if len(segment) < 20 or not 20 <= segment[12] >> 2 & 0x3C <= len(segment):
         return None
@@ -95,7 +138,8 @@ def read_syn(packet: bytes) -> Syn | None:
             return None
         value = checksum(pseudo + segment[:16] + b"\0\0" + segment[18:])
         packet = b"".join((packet[: start + 16], value.to_bytes(2, "big"), packet[start + 18 :]))
-    return Syn(packet, addresses + segment[:4], socket.inet_ntop(family, destination), port, hops)
+    host = _text(addresses[len(addresses) // 2 :])
+    return Syn(packet, addresses + segment[:4], host, port, header.hops)
 
 
 def key_of(peer: tuple[str, int], local: tuple[str, int]) -> bytes:
@@ -141,6 +185,84 @@ def reset_of(syn: Syn) -> bytes:
     head = b"".join((ports[2:], ports[:2], bytes(4), acknowledged.to_bytes(4, "big"), b"\x50", _RST_ACK, bytes(2)))
     value = checksum(_pseudo(source + destination, 20, TCP) + head)
     return ip_packet(destination, source, TCP, head + value.to_bytes(2, "big") + bytes(2))
+
+
+_ECHO_REQUEST = {4: 8, 16: 128}  # by the size of an address
+_ECHO_REPLY = {4: 0, 16: 129}
+_ERRORS = {4: (3, 11, 12), 16: (1, 2, 3, 4)}
+_ECHO_HEAD_BYTES = 128
+
+
+def read_echo(packet: bytes) -> Echo | None:
+    """An echo request of either version, or None."""
+    header = _read_header(packet)
+    if header is None:
+        return None
+    size = len(header.addresses) // 2
+    message = header.packet[header.start :]
+    if header.protocol != (ICMP if size == 4 else ICMPV6) or len(message) < 8:
+        return None
+    pseudo = _pseudo(header.addresses, len(message), ICMPV6) if size == 16 else b""
+    if message[0] != _ECHO_REQUEST[size] or message[1] or checksum(pseudo + message):
+        return None
+    return Echo(
+        family=socket.AF_INET if size == 4 else socket.AF_INET6,
+        source=header.addresses[:size],
+        destination=header.addresses[size:],
+        host=_text(header.addresses[size:]),
+        hops=header.hops,
+        mark=message[4:8],
+        data=message[8:],
+        head=header.packet[:_ECHO_HEAD_BYTES],
+    )
+
+
+def echo_request(family: int, identifier: int, sequence: int, data: bytes) -> bytes:
+    """The message alone, for a raw socket: for ICMPv6 the kernel adds the checksum."""
+    kind = b"\x08\0" if family == socket.AF_INET else b"\x80\0"
+    rest = b"".join((identifier.to_bytes(2, "big"), sequence.to_bytes(2, "big"), data))
+    value = checksum(kind + rest) if family == socket.AF_INET else 0
+    return b"".join((kind, value.to_bytes(2, "big"), rest))
+
+
+def echo_reply(source: bytes, destination: bytes, mark: bytes, data: bytes) -> bytes:
+    """A whole packet with the reply to an Echo with this mark."""
+    size = len(source)
+    protocol = ICMP if size == 4 else ICMPV6
+    message = b"".join((bytes([_ECHO_REPLY[size], 0, 0, 0]), mark, data))
+    pseudo = _pseudo(source + destination, len(message), protocol) if size == 16 else b""
+    value = checksum(pseudo + message)
+    return ip_packet(source, destination, protocol, message[:2] + value.to_bytes(2, "big") + message[4:])
+
+
+def read_answer(family: int, received: bytes, identifier: int) -> Answer | None:
+    """What a raw ICMP socket received, if it answers an echo request with this identifier.
+
+    Shape:  IPv4 with its IP header, IPv6 without: raw(7), RFC 3542 section 3.
+    """
+    size, inner = (4, 20) if family == socket.AF_INET else (16, 40)
+    message = received
+    if size == 4:
+        start = (received[0] & 0x0F) * 4 if received else 0
+        message = received[start:]
+        if start < 20 or checksum(message):
+            return None
+    if len(message) < 8:
+        return None
+    ours = identifier.to_bytes(2, "big")
+    if message[0] == _ECHO_REPLY[size] and message[4:6] == ours:
+        return Answer(int.from_bytes(message[6:8], "big"), message[8:], None)
+    quoted = message[8:]
+    request = quoted[inner : inner + 8]
+    if message[0] not in _ERRORS[size] or len(request) < 8 or quoted[0] >> 4 != (4 if size == 4 else 6):
+        return None
+    if protocol_of(quoted) not in (ICMP, ICMPV6) or request[0] != _ECHO_REQUEST[size] or request[4:6] != ours:
+        return None
+    if (message[0], message[1]) == (3, 4) and size == 4:
+        info = int.from_bytes(message[6:8], "big")  # the MTU; the first half is for other uses: RFC 4884
+    else:
+        info = int.from_bytes(message[4:8], "big") if (message[0], size) == (2, 16) else 0
+    return Answer(int.from_bytes(request[6:8], "big"), b"", Trouble(message[0], message[1], info))
 
 
 def error_about(quoted: bytes, trouble: Trouble, source: bytes) -> bytes:

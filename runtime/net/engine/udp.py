@@ -23,13 +23,13 @@ from runtime.net.engine.loop import READ, Loop
 from runtime.net.engine.packet import Trouble, udp_quote
 
 IP_ORIGDSTADDR, IPV6_ORIGDSTADDR = 20, 74  # linux/in.h, linux/in6.h
-_IPV6_FREEBIND = 78
-_MTU_DISCOVER: dict[int, tuple[int, int]] = {
+IPV6_FREEBIND = 78
+MTU_DISCOVER: dict[int, tuple[int, int]] = {
     socket.AF_INET: (socket.IPPROTO_IP, 10),
     socket.AF_INET6: (socket.IPPROTO_IPV6, 23),
 }
-_MTU: dict[int, tuple[int, int]] = {socket.AF_INET: (socket.IPPROTO_IP, 14), socket.AF_INET6: (socket.IPPROTO_IPV6, 24)}
-_FRAGMENT_NEVER, _FRAGMENT_IF_NEEDED = 2, 1  # IP_PMTUDISC_DO, IP_PMTUDISC_WANT
+MTU: dict[int, tuple[int, int]] = {socket.AF_INET: (socket.IPPROTO_IP, 14), socket.AF_INET6: (socket.IPPROTO_IPV6, 24)}
+FRAGMENT_NEVER, _FRAGMENT_IF_NEEDED = 2, 1  # IP_PMTUDISC_DO, IP_PMTUDISC_WANT
 _HEADERS_BYTES: dict[int, int] = {socket.AF_INET: 28, socket.AF_INET6: 48}
 _LARGEST = 65535
 _ANCILLARY_BYTES = 256
@@ -102,7 +102,7 @@ class Flow:
 
     def _shrink(self, data: bytes | memoryview) -> None:
         family = self._far.family
-        mtu = self._far.getsockopt(*_MTU[family])
+        mtu = self._far.getsockopt(*MTU[family])
         self._fragment()
         while next_error(self._far) is not None:
             pass  # the same in other words
@@ -114,7 +114,7 @@ class Flow:
     def _fragment(self) -> None:
         """From now on: a zone that has been told sends in fragments itself, and these arrive here as a whole."""
         self._fragments = True
-        self._far.setsockopt(*_MTU_DISCOVER[self._far.family], _FRAGMENT_IF_NEEDED)
+        self._far.setsockopt(*MTU_DISCOVER[self._far.family], _FRAGMENT_IF_NEEDED)
 
     def _pass_errors(self) -> None:
         while (reported := next_error(self._far)) is not None:
@@ -135,6 +135,14 @@ class Flow:
         self._owner.end(self)
 
 
+def make_room(traffic: Traffic) -> None:
+    """Let one more flow be begun, at another's expense if need be."""
+    if len(traffic.flows) >= traffic.limits.udp_flows:
+        traffic.counts["limited"] += 1
+        # Who scans ports gets no answers, and pushes out nobody who does.
+        min(traffic.flows.values(), key=lambda flow: (flow.answered, flow.last_active)).abort()
+
+
 class Flows:
     """All flows of a zone: takes first datagrams from the listeners behind TPROXY."""
 
@@ -143,7 +151,7 @@ class Flows:
     ) -> None:
         self.traffic, self.mtu = traffic, mtu
         self._loop, self._egress, self._feedback, self._make_near = loop, egress, feedback, make_near
-        self._flows: dict[bytes, Flow] = traffic.flows
+        self._flows: dict[bytes, Flow] = {}
 
     def listen(self, listener: socket.socket) -> None:
         """Take first datagrams from a socket that TPROXY leads to."""
@@ -180,10 +188,7 @@ class Flows:
         if hops <= 1:
             self.complain(key, size, EXPIRED[family], None)
             return None
-        if len(self._flows) >= self.traffic.limits.udp_flows:
-            counts["limited"] += 1
-            # Who scans ports gets no answers, and pushes out nobody who does.
-            self.end(min(self._flows.values(), key=lambda flow: (flow.answered, flow.last_active)))
+        make_room(self.traffic)
         try:
             far = _open_far(family, remote, hops)
         except OSError as error:
@@ -198,7 +203,7 @@ class Flows:
             far.close()
             return None
         counts["udp_flows"] += 1
-        flow = self._flows[key] = Flow(self, key, remote, near, far)
+        flow = self._flows[key] = self.traffic.flows[key] = Flow(self, key, remote, near, far)
         self._take_strays(flow, client)
         for each in flow.sockets:
             self._loop.watch(each, flow, READ)
@@ -225,8 +230,8 @@ class Flows:
 
     def end(self, flow: Flow) -> None:
         """Close both sides. Harmless twice."""
-        if self._flows.get(flow.key) is flow:
-            del self._flows[flow.key]
+        self._flows.pop(flow.key, None)
+        self.traffic.flows.pop(flow.key, None)
         self._loop.discard(flow)
         for each in flow.sockets:
             self._loop.forget(each)
@@ -256,7 +261,7 @@ def _open_far(family: int, remote: Address, hops: int) -> socket.socket:
     far = socket.socket(family, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
     try:
         queue_errors(far, wanted=True)
-        far.setsockopt(*_MTU_DISCOVER[family], _FRAGMENT_NEVER)
+        far.setsockopt(*MTU_DISCOVER[family], FRAGMENT_NEVER)
         if hops <= FEW_HOPS:
             set_hops(far, hops - 1)
         far.connect(remote)
@@ -272,7 +277,7 @@ def _open_near(make: MakeSocket, family: int, client: Address, remote: Address) 
         near.setblocking(False)
         near.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # flows from several ports of the zone to one remote
         if family == socket.AF_INET6:
-            near.setsockopt(socket.IPPROTO_IPV6, _IPV6_FREEBIND, 1)  # IPv4 asks the routing, which says local
+            near.setsockopt(socket.IPPROTO_IPV6, IPV6_FREEBIND, 1)  # IPv4 asks the routing, which says local
         near.bind(remote)
         near.connect(client)
     except BaseException:

@@ -166,10 +166,10 @@ def test_taken_port_is_named_and_no_other_port_of_the_list_stays_open(world: Wor
         world.of(world.outside, lambda: socket.create_connection((HOST4, 8080), 5))
 
 
-def test_udp_port_is_refused_with_a_sentence(world: World) -> None:
+def test_port_of_another_protocol_is_refused_with_a_sentence(world: World) -> None:
     network = world.up()
-    with pytest.raises(RuntimeFault, match="expected protocol tcp, got udp"):
-        world.on_host(lambda: network.publish([Port(HOST4, 0, 53, "udp")]))
+    with pytest.raises(RuntimeFault, match="expected protocol tcp or udp, got sctp"):
+        world.on_host(lambda: network.publish([Port(HOST4, 0, 53, "sctp")]))
 
 
 def test_later_zoned_adopts_a_running_network_from_its_ledger(world: World) -> None:

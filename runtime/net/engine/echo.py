@@ -1,0 +1,128 @@
+"""Echo requests of the zone to the outside: a real request to the real host, and what comes back.
+
+All go out by one raw socket per family, with an identifier of this engine's own and a sequence number of its own; what
+comes back is known by that, and gets the zone's identifier and number again. Who does not answer is not answered for.
+Source: RFC 792, RFC 4443 sections 3 and 4, RFC 5508 section 3.
+"""
+
+from __future__ import annotations
+
+import errno
+import socket
+from typing import NamedTuple
+
+from runtime.net.engine.acceptor import Traffic
+from runtime.net.engine.egress import Egress
+from runtime.net.engine.feedback import EXPIRED, PROHIBITED, Feedback, too_big, trouble_of
+from runtime.net.engine.loop import READ, Loop
+from runtime.net.engine.packet import Echo, echo_reply, echo_request, read_answer, read_echo
+from runtime.net.engine.udp import FRAGMENT_NEVER, MTU, MTU_DISCOVER
+
+_BURST = 16  # answers taken before the loop's others get their turn
+_LARGEST = 65535
+_HOPS: dict[int, tuple[int, int]] = {
+    socket.AF_INET: (socket.IPPROTO_IP, socket.IP_TTL),
+    socket.AF_INET6: (socket.IPPROTO_IPV6, socket.IPV6_HOPLIMIT),
+}
+
+
+class Asked(NamedTuple):
+    """A request under way, without its data."""
+
+    source: bytes
+    destination: bytes
+    mark: bytes
+    head: bytes
+
+
+class Echoes:
+    """All echo requests of a zone."""
+
+    def __init__(
+        self,
+        loop: Loop,
+        traffic: Traffic,
+        egress: Egress,
+        feedback: Feedback,
+        outer: tuple[socket.socket, socket.socket],
+        identifier: int,
+    ) -> None:
+        self._traffic, self._egress, self._feedback = traffic, egress, feedback
+        self._identifier, self._sequence = identifier, 0
+        self._outer: dict[int, socket.socket] = dict(zip((socket.AF_INET, socket.AF_INET6), outer, strict=True))
+        self._asked: dict[int, Asked] = {}
+        for family, each in self._outer.items():
+            each.setblocking(False)
+            each.setsockopt(*MTU_DISCOVER[family], FRAGMENT_NEVER)
+            loop.watch(each, self, READ)
+
+    def take(self, packet: bytes) -> None:
+        """One packet of the zone's that the filter of the packet socket took for an echo request."""
+        counts = self._traffic.counts
+        echo = read_echo(packet)
+        if echo is None:
+            counts["malformed"] += 1
+        elif not self._egress.allows(echo.host, 0):
+            counts["denied"] += 1
+            self._feedback.error(echo.family, echo.head, PROHIBITED[echo.family])
+        elif echo.hops <= 1:
+            self._feedback.error(echo.family, echo.head, EXPIRED[echo.family])
+        else:
+            self._ask(echo)
+
+    def _ask(self, echo: Echo) -> None:
+        if len(self._asked) >= self._traffic.limits.echoes:
+            del self._asked[next(iter(self._asked))]  # the oldest, which most likely nobody will answer
+        self._sequence = sequence = (self._sequence + 1) & 0xFFFF
+        message = echo_request(echo.family, self._identifier, sequence, echo.data)
+        hops = (*_HOPS[echo.family], (echo.hops - 1).to_bytes(4, "little"))
+        try:
+            self._outer[echo.family].sendmsg([message], [hops], 0, (echo.host, 0))
+        except OSError as error:
+            self._traffic.counts["failed"] += 1
+            trouble = trouble_of(error.errno or 0, echo.family)
+            if error.errno == errno.EMSGSIZE:
+                trouble = too_big(echo.family, _path_mtu(echo.family, echo.host))
+            if trouble is not None:
+                self._feedback.error(echo.family, echo.head, trouble)
+            return
+        self._traffic.counts["echoes"] += 1
+        self._asked[sequence] = Asked(echo.source, echo.destination, echo.mark, echo.head)
+
+    def ready(self, source: socket.socket, mask: int) -> None:
+        """Take a few answers."""
+        for _ in range(_BURST):
+            try:
+                received, sender = source.recvfrom(_LARGEST)
+            except OSError:
+                return
+            self._answer(source.family, received, socket.inet_pton(source.family, sender[0].partition("%")[0]))
+
+    def _answer(self, family: int, received: bytes, sender: bytes) -> None:
+        answer = read_answer(family, received, self._identifier)
+        asked = self._asked.get(answer.sequence) if answer is not None else None
+        if answer is None or asked is None or len(asked.source) != len(sender):
+            return
+        if answer.trouble is not None:
+            del self._asked[answer.sequence]
+            self._feedback.error(family, asked.head, answer.trouble, sender)
+        elif sender == asked.destination:
+            del self._asked[answer.sequence]
+            packet = echo_reply(asked.destination, asked.source, asked.mark, answer.data)
+            self._feedback.send(family, packet, socket.inet_ntop(family, asked.source))
+
+    def tick(self, now: float) -> None:
+        """What is under way has no deadline: it gives way to what comes after it."""
+
+    def abort(self) -> None:
+        """One answer failed in an unforeseen way; the others go on."""
+
+
+def _path_mtu(family: int, host: str) -> int:
+    """The largest packet to a host that routing knows of; the least there is where it says nothing."""
+    try:
+        with socket.socket(family, socket.SOCK_DGRAM) as probe:
+            probe.connect((host, 9))  # sends nothing
+            return probe.getsockopt(*MTU[family])
+    except OSError:
+        return 1280 if family == socket.AF_INET6 else 576

@@ -1,0 +1,209 @@
+"""Connections and datagrams to published ports: they reach the zone in the name of who sent them.
+
+In the namespace every address is local, so a socket there may have the client's; the zone's answers find it. A client
+that has no name the zone could answer to (loopback, link-local, another family) comes from the gateway.
+"""
+
+from __future__ import annotations
+
+import socket
+import time
+from collections.abc import Callable, Sequence
+from ipaddress import ip_address
+
+from runtime.net.engine.acceptor import Traffic
+from runtime.net.engine.loop import READ, Loop
+from runtime.net.engine.relay import Target
+from runtime.net.engine.udp import IPV6_FREEBIND, Address, MakeSocket, make_room
+from runtime.net.pool import POOL4, POOL6
+
+_IP_PKTINFO, _IPV6_RECVPKTINFO, _IPV6_PKTINFO = 8, 49, 50  # linux/in.h, linux/in6.h
+_IP_BIND_ADDRESS_NO_PORT = 24  # the port is chosen at connect, unique by both ends: ip(7)
+_LARGEST = 65535
+_ANCILLARY_BYTES = 256
+_BURST = 32
+
+_buffer = bytearray(_LARGEST)
+_view = memoryview(_buffer)
+
+
+def has_a_name(host: str) -> bool:
+    """May a zone be told that a packet is from this address?"""
+    address = ip_address(host.partition("%")[0])
+    if address in (POOL4 if address.version == 4 else POOL6):
+        return False
+    return not (address.is_loopback or address.is_link_local or address.is_multicast or address.is_unspecified)
+
+
+def _speak_for(sock: socket.socket, host: str, port: int) -> None:
+    if sock.family == socket.AF_INET6:
+        sock.setsockopt(socket.IPPROTO_IPV6, IPV6_FREEBIND, 1)
+    sock.bind((host, port))
+
+
+def tcp_targets(
+    make_socket: MakeSocket, zone4: str, zone6: str, zone_port: int
+) -> Callable[[socket.socket], Sequence[Target]]:
+    """Targets of a published port: the zone, first by the client's own family and address."""
+
+    def targets_of(near: socket.socket) -> Sequence[Target]:
+        client = near.getpeername()[0]
+
+        def named(family: int, kind: int) -> socket.socket:
+            made = make_socket(family, kind)
+            if family == near.family and has_a_name(client):
+                made.setsockopt(socket.IPPROTO_IP, _IP_BIND_ADDRESS_NO_PORT, 1)
+                _speak_for(made, client, 0)
+            return made
+
+        targets = [
+            Target(socket.AF_INET, (zone4, zone_port), named),
+            Target(socket.AF_INET6, (zone6, zone_port), named),
+        ]
+        return targets if near.family == socket.AF_INET else targets[::-1]
+
+    return targets_of
+
+
+class Inflow:
+    """Datagrams of one client."""
+
+    __slots__ = ("_client", "_near", "_owner", "_reply", "answered", "key", "last_active")
+
+    def __init__(
+        self, owner: PublishedUdp, key: tuple[Address, bytes], client: Address, near: socket.socket, reply: bytes
+    ) -> None:
+        self._owner, self.key, self._client, self._near, self._reply = owner, key, client, near, reply
+        self.last_active = time.monotonic()
+        self.answered = False
+
+    def send(self, data: bytes) -> None:
+        """One datagram for the zone."""
+        self.last_active = time.monotonic()
+        try:
+            self._near.send(data)
+        except OSError:  # full, or an error about a datagram before
+            pass
+
+    def ready(self, source: socket.socket, mask: int) -> None:
+        """Answers of the zone."""
+        moved = 0
+        for _ in range(_BURST):
+            try:
+                size = source.recv_into(_buffer)
+            except BlockingIOError:
+                break
+            except OSError:
+                continue
+            moved += size
+            self._owner.answer(_view[:size], self._client, self._reply)
+        self.answered = True
+        self.last_active = time.monotonic()
+        self._owner.traffic.counts["bytes_up"] += moved
+
+    def tick(self, now: float) -> None:
+        """End what has been idle for long."""
+        if now - self.last_active >= self._owner.traffic.limits.udp_idle_s:
+            self.abort()
+
+    def abort(self) -> None:
+        """End it. Harmless twice."""
+        self._owner.end(self, self._near)
+
+
+class PublishedUdp:
+    """One published UDP port."""
+
+    def __init__(
+        self,
+        loop: Loop,
+        traffic: Traffic,
+        listener: socket.socket,
+        make_near: MakeSocket,
+        zone: Address,
+    ) -> None:
+        self.traffic, self.listener = traffic, listener
+        self._loop, self._make_near, self._zone = loop, make_near, zone
+        self._flows: dict[tuple[Address, bytes], Inflow] = {}
+        listener.setblocking(False)
+        # An answer has to come from the address that was asked, of the several that a host may have.
+        if listener.family == socket.AF_INET:
+            listener.setsockopt(socket.IPPROTO_IP, _IP_PKTINFO, 1)
+        else:
+            listener.setsockopt(socket.IPPROTO_IPV6, _IPV6_RECVPKTINFO, 1)
+        loop.watch(listener, self, READ)
+
+    def ready(self, source: socket.socket, mask: int) -> None:
+        """Take a few datagrams."""
+        for _ in range(_BURST):
+            try:
+                data, ancillary, _, client = source.recvmsg(_LARGEST, _ANCILLARY_BYTES)
+            except OSError:
+                return
+            asked = next((value for _, kind, value in ancillary if kind in (_IP_PKTINFO, _IPV6_PKTINFO)), b"")
+            key = (client, asked)
+            flow = self._flows.get(key) or self._begin(key, client, asked)
+            if flow is not None:
+                self.traffic.counts["bytes_down"] += len(data)
+                flow.send(data)
+
+    def _begin(self, key: tuple[Address, bytes], client: Address, asked: bytes) -> Inflow | None:
+        make_room(self.traffic)
+        try:
+            near = self._make_near(self.listener.family, socket.SOCK_DGRAM)
+        except OSError:  # out of descriptors
+            self.traffic.counts["limited"] += 1
+            return None
+        try:
+            near.setblocking(False)
+            near.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            if has_a_name(client[0]):
+                _speak_for(near, client[0], client[1])
+            near.connect(self._zone)
+        except OSError:
+            self.traffic.counts["failed"] += 1
+            near.close()
+            return None
+        self.traffic.counts["published"] += 1
+        flow = self._flows[key] = Inflow(self, key, client, near, asked)
+        self.traffic.flows[self._identity(flow)] = flow
+        self._loop.watch(near, flow, READ)
+        self._loop.patient.add(flow)
+        return flow
+
+    def _identity(self, flow: Inflow) -> tuple[int, tuple[Address, bytes]]:
+        return id(self), flow.key
+
+    def answer(self, data: memoryview, client: Address, asked: bytes) -> None:
+        """Send the zone's answer from the address that the client asked."""
+        if self.listener.family == socket.AF_INET:
+            # struct in_pktinfo: the route says the interface, not the way the question came.
+            control = [(socket.IPPROTO_IP, _IP_PKTINFO, bytes(4) + asked[4:])] if asked else []
+        else:
+            local_link = client[0].startswith("fe80")
+            control = [(socket.IPPROTO_IPV6, _IPV6_PKTINFO, asked if local_link else asked[:16] + bytes(4))]
+        try:
+            self.listener.sendmsg([data], control, 0, client)
+        except OSError:  # a full queue loses datagrams, as every queue does
+            pass
+
+    def end(self, flow: Inflow, near: socket.socket) -> None:
+        """Forget a client."""
+        self._flows.pop(flow.key, None)
+        self.traffic.flows.pop(self._identity(flow), None)
+        self._loop.discard(flow)
+        self._loop.forget(near)
+        near.close()
+
+    def close(self) -> None:
+        """Publish no more."""
+        for flow in list(self._flows.values()):
+            flow.abort()
+        self._loop.forget(self.listener)
+        self.listener.close()
+
+    def tick(self, now: float) -> None:
+        """Clients have their own deadlines."""
+
+    def abort(self) -> None:
+        """One datagram failed in an unforeseen way; the port stays."""

@@ -1,0 +1,149 @@
+"""ICMP and ICMPv6 echo of a zone to the outside, for real."""
+
+from __future__ import annotations
+
+import os
+import re
+
+import pytest
+from support.networld import BLACK_HOLE, HOST4, OUTSIDE4, OUTSIDE6, World
+from support.tools import require
+
+from runtime.net.engine.model import Limits
+
+pytestmark = pytest.mark.root
+
+BOTH = pytest.mark.parametrize("address", [OUTSIDE4, OUTSIDE6])
+FAR4, FAR6 = "192.0.2.9", "2001:db8:9::9"
+
+
+def ping(world: World, address: str, *options: str, count: int = 1) -> str:
+    """What ping says in the zone."""
+    require("ping")
+    command = ["ping", "-n", f"-c{count}", "-i0.05", "-W1", *options, address]
+    return world.shell(world.zone, f"{' '.join(command)} 2>&1 || true")
+
+
+def received(said: str) -> int:
+    match = re.search(r"(\d+) received", said)
+    assert match is not None, said
+    return int(match[1])
+
+
+@BOTH
+@pytest.mark.parametrize("size", [8, 56, 1400])
+def test_host_that_is_there_answers(world: World, address: str, size: int) -> None:
+    network = world.up()
+    world.meet()
+    assert received(ping(world, address, f"-s{size}", count=5)) == 5
+    counters = network.counters()
+    assert (counters["echoes"], counters["malformed"], counters["faults"]) == (5, 0, 0)
+
+
+@BOTH
+def test_two_pings_at_once_get_their_own_answers(world: World, address: str) -> None:
+    require("ping")
+    world.up()
+    world.meet()
+    one = f"ping -n -c20 -i0.02 -W1 {address}"
+    said = world.shell(world.zone, f"{one} > {world.directory}/a & {one}; wait; cat {world.directory}/a")
+    assert said.count("20 received") == 2
+    assert "DUP" not in said
+
+
+def test_host_that_is_not_there_is_not_answered_for(world: World) -> None:
+    world.up()
+    assert received(ping(world, BLACK_HOLE)) == 0
+
+
+@pytest.mark.parametrize("address", [FAR4, FAR6])
+def test_unreachable_of_the_host_comes_from_the_gateway(world: World, address: str) -> None:
+    world.up()
+    world.ip(world.host, "route del default")
+    said = ping(world, address)
+    gateway = world.addresses.gateway6 if ":" in address else world.addresses.gateway4
+    assert re.search(rf"From {gateway} .*(Net Unreachable|No route)", said), said
+
+
+@pytest.mark.parametrize(("address", "router"), [("192.0.2.77", "203.0.113.2"), ("2001:db8:77::1", OUTSIDE6)])
+def test_unreachable_of_a_router_comes_from_the_router(world: World, address: str, router: str) -> None:
+    world.shell(world.outside, "cd /proc/sys/net; echo 1 > ipv4/ip_forward; echo 1 > ipv6/conf/all/forwarding")
+    world.ip(world.host, f"route add ::/0 via {OUTSIDE6}")
+    world.up()
+    world.meet()
+    said = ping(world, address)
+    assert re.search(rf"From {router} .*(Net Unreachable|No route)", said), said
+
+
+@pytest.mark.parametrize("address", [FAR4, FAR6])
+def test_way_of_a_packet_is_seen_hop_by_hop(world: World, address: str) -> None:
+    """As traceroute does: few hops, and who says that there were too few."""
+    world.behind_a_narrow_link(address)
+    world.ip(world.host, f"route add {address} via {OUTSIDE6 if ':' in address else OUTSIDE4}")
+    world.up()
+    world.meet(address)
+    zone = world.addresses
+    gateway, router = (zone.gateway6, OUTSIDE6) if ":" in address else (zone.gateway4, OUTSIDE4)
+    assert re.search(rf"From {gateway} .*(exceeded|Hop limit)", ping(world, address, "-t1"))
+    assert re.search(rf"From {router} .*(exceeded|Hop limit)", ping(world, address, "-t2"))
+    assert received(ping(world, address, "-t3")) == 1
+
+
+@pytest.mark.parametrize("address", [FAR4, FAR6])
+def test_path_mtu_of_a_router_reaches_the_zone(world: World, address: str) -> None:
+    world.behind_a_narrow_link(address)
+    world.ip(world.host, f"route add {address} via {OUTSIDE6 if ':' in address else OUTSIDE4}")
+    world.up()
+    world.meet(address)
+    family = "-6 " if ":" in address else ""
+    for _ in range(2):  # from the router; then the host's kernel knows it itself
+        said = ping(world, address, "-Mdo", "-s1400")
+        assert received(said) == 0
+        assert "mtu 1300" in world.shell(world.zone, f"ip {family}route get {address}")
+        world.shell(world.zone, f"ip {family}route flush cache")
+    assert received(ping(world, address, "-Mdo", "-s1200")) == 1
+
+
+@pytest.mark.parametrize("address", [HOST4, "10.75.8.2", "fd00:ec2::254"])
+def test_closed_destination_is_prohibited(world: World, address: str) -> None:
+    network = world.up()
+    said = ping(world, address)
+    assert received(said) == 0
+    assert re.search(r"(Packet filtered|Administratively prohibited)", said), said
+    assert network.counters()["denied"] == 1
+
+
+def test_flood_is_bounded_and_the_next_ping_passes(world: World) -> None:
+    world.network = world.new_network(limits=Limits(echoes=8))
+    network = world.up()
+    world.meet()
+    ping(world, BLACK_HOLE, "-f", count=300)
+    assert received(ping(world, OUTSIDE4)) == 1
+    assert network.counters()["faults"] == 0
+
+
+def test_answers_to_other_programs_of_the_host_are_nobodys_business(world: World) -> None:
+    """The engine's raw socket is the host's: its filter lets only the engine's own answers in."""
+    require("ping")
+    network = world.up()
+    world.meet()
+    assert network.engine is not None
+    before = cpu_of(network.engine.pid)
+    world.shell(world.host, f"ping -n -q -f -c3000 {OUTSIDE4}")
+    assert cpu_of(network.engine.pid) - before <= 2
+
+
+def cpu_of(pid: int) -> int:
+    """Clock ticks a process has run: proc(5), stat fields 14 and 15."""
+    with open(f"/proc/{pid}/stat") as file:
+        fields = file.read().rpartition(")")[2].split()
+    return int(fields[11]) + int(fields[12])
+
+
+def test_ping_works_again_after_the_engine_died(world: World) -> None:
+    network = world.up()
+    assert network.engine is not None
+    os.kill(network.engine.pid, 9)
+    world.wait_until(lambda: not network.alive())
+    world.on_host(network.revive)
+    assert received(ping(world, OUTSIDE4)) == 1

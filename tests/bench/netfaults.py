@@ -12,7 +12,7 @@ import time
 from contextlib import suppress
 from pathlib import Path
 
-from netplace import ECHO_PORT, PEER, NetPlace
+from netplace import ECHO_PORT, PEER, NetPlace, end
 from run import Measure, NotMeasured
 
 from runtime.net.engine import processes
@@ -37,7 +37,7 @@ def idle_memory(place: NetPlace) -> list[Measure]:
     if (answered, active) != (IDLE, IDLE):
         raise NotMeasured(f"{answered} of {IDLE} connections were answered, {active} are open")
     with_all = _resident_mib(_engine(place).pid)
-    holder.communicate()
+    end(holder)
     return [Measure("idle_memory", with_all, "MiB"), Measure("idle_memory_none", before, "MiB")]
 
 

@@ -46,4 +46,4 @@ def _started(place: NetPlace, name: str, *words: str) -> Way:
         if process.poll() is not None or time.monotonic() > deadline:
             raise NotMeasured(f"{name} does not start")
         time.sleep(0.05)
-    return Way(name, inner, OUTSIDE4)
+    return Way(name, inner, OUTSIDE4, place.outside)

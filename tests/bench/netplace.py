@@ -44,11 +44,12 @@ table ip nat {
 
 @dataclass(frozen=True)
 class Way:
-    """A client's namespace and the address of the server that it reaches in one way."""
+    """A client's namespace, the address of the server that it reaches in one way, and that server's namespace."""
 
     name: str
     namespace: str
     server: str
+    served: str
 
 
 class NetPlace:
@@ -64,8 +65,8 @@ class NetPlace:
         self.world.network = self.world.new_network(limits=Limits())  # the product's, not the tests'
         self.network = self.world.up()
         _settle(self.network.netns)
-        self.ours = Way("ours", self.world.zone, OUTSIDE4)
-        self.kernel = Way("kernel NAT", self._lay_nat(), OUTSIDE_NAT)
+        self.ours = Way("ours", self.world.zone, OUTSIDE4, self.outside)
+        self.kernel = Way("kernel NAT", self._lay_nat(), OUTSIDE_NAT, self.outside)
 
     def namespace(self, name: str) -> str:
         """A new one, until the end; its whole name."""
@@ -96,7 +97,7 @@ class NetPlace:
         return natted
 
     def neighbours(self) -> tuple[Way, Way]:
-        """From a zone to another on a network's bridge, and the same over a plain bridge; iperf3 serves on both."""
+        """From a zone to another on a network's bridge, and the same over a plain bridge."""
         second, plain = self.namespace("second"), self.namespace("plain")
         left, right, zone = self.namespace("left"), self.namespace("right"), self.world.addresses
         ip, beside = self.world.ip, zone.gateway4.rpartition(".")[0] + ".3"
@@ -111,9 +112,10 @@ class NetPlace:
                 f"link set port{port} master br0 up",
             )
             ip(name, f"address add {address}/24 dev eth0", "link set eth0 up")
-        for name in (second, right):
-            self.serve_iperf(name)
-        return Way("zone to zone", self.world.zone, beside), Way("plain bridge", left, "10.98.0.3")
+        return (
+            Way("zone to zone", self.world.zone, beside, second),
+            Way("plain bridge", left, "10.98.0.3", right),
+        )
 
     def start(self, name: str, *words: str | Path, **options: Any) -> subprocess.Popen[str]:
         """A process in a namespace, until the end."""
@@ -121,26 +123,16 @@ class NetPlace:
             name, lambda: subprocess.Popen([str(word) for word in words], text=True, **options)
         )
 
-        def stop() -> None:
-            process.kill()
-            process.communicate()
-
-        self._stack.callback(stop)
+        self._stack.callback(end, process)
         return process
 
-    def _serve(self, name: str, mark: str, *words: str) -> None:
+    def serve(self, name: str, mark: str, *words: str) -> subprocess.Popen[str]:
+        """A server in a namespace, until the end; returns when it says `mark`. Raises NotMeasured."""
         server = self.start(name, *words, stdout=subprocess.PIPE)
         assert server.stdout is not None
         if not any(mark in line for line in server.stdout):
             raise NotMeasured(f"{words[0]}: it does not start to serve")
-
-    def serve_iperf(self, name: str, port: int = IPERF_PORT) -> None:
-        """A server of iperf3 in a namespace."""
-        self._serve(name, "listening", "iperf3", "-s", "-p", str(port), "--forceflush")
-
-    def serve_echo(self, name: str) -> None:
-        """A server of netpeer.py in a namespace."""
-        self._serve(name, "ready", *PEER, "serve", "0.0.0.0", str(ECHO_PORT))
+        return server
 
     def ask(self, way: Way, *words: str, timeout_s: float) -> dict[str, Any]:
         """The JSON that a client on this way says. Raises NotMeasured."""
@@ -164,6 +156,15 @@ class NetPlace:
         return self.ask(way, *words, timeout_s=seconds + 30)
 
 
+def end(process: subprocess.Popen[str]) -> None:
+    """Kill a process; harmless twice."""
+    process.kill()
+    process.wait()
+    for pipe in (process.stdin, process.stdout):
+        if pipe is not None:
+            pipe.close()
+
+
 def _settle(name: str) -> None:
     """The settings that all namespaces have alike."""
 
@@ -179,7 +180,7 @@ def _settle(name: str) -> None:
 
 @contextmanager
 def net_place() -> Iterator[NetPlace]:
-    """All namespaces, with servers running outside. Raises NotMeasured where they cannot be made."""
+    """All namespaces, with an echo server outside. Raises NotMeasured where they cannot be made."""
     if os.geteuid() != 0:
         raise NotMeasured("network namespaces need root")
     for program in ("ip", "nft", "iperf3"):
@@ -188,6 +189,5 @@ def net_place() -> Iterator[NetPlace]:
     with tempfile.TemporaryDirectory(prefix="zwt") as scratch, ExitStack() as stack:
         Path(scratch).chmod(0o755)
         place = NetPlace(stack, Path(scratch))
-        place.serve_echo(place.outside)
-        place.serve_iperf(place.outside)
+        place.serve(place.outside, "ready", *PEER, "serve", "0.0.0.0", str(ECHO_PORT))
         yield place

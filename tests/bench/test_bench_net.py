@@ -19,7 +19,7 @@ from netplace import PEER, NetPlace, Way, net_place
 from run import Measure, NotMeasured, goals
 from support.networld import make_world
 
-OURS, KERNEL = Way("ours", "zone", "192.0.2.1"), Way("kernel NAT", "natted", "192.0.2.2")
+OURS, KERNEL = Way("ours", "zone", "192.0.2.1", "out"), Way("kernel NAT", "natted", "192.0.2.2", "out")
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""Pictures of the pipeline's benchmark, as SVG: stacked bars beside each other, and one packing over time."""
+"""Pictures of the benchmarks, as SVG: stacked bars beside each other, and one packing over time."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ GREY, BAR, TICKS = "#666", "#8aa3e6", 10
 Stack = Sequence[tuple[str, float]]
 
 
-def stacked(title: str, note: str, groups: Mapping[str, Mapping[str, Stack]]) -> str:
-    """Bars of seconds.
+def stacked(title: str, note: str, groups: Mapping[str, Mapping[str, Stack]], unit: str = "s") -> str:
+    """Bars of seconds, or of another unit.
 
-    groups:  heading -> label of a bar -> its parts (name, seconds); parts of one name have one colour.
+    groups:  heading -> label of a bar -> its parts (name, value); parts of one name have one colour.
     """
     names = list(dict.fromkeys(name for bars in groups.values() for parts in bars.values() for name, _ in parts))
     longest = max(sum(value for _, value in parts) for bars in groups.values() for parts in bars.values())
@@ -39,7 +39,7 @@ def stacked(title: str, note: str, groups: Mapping[str, Mapping[str, Stack]]) ->
                 if width > 40:
                     out.append(_text(at + width / 2, y + 15, f"{value:.2f}", anchor="middle", colour="#fff"))
                 at += width
-            out.append(_text(at + 6, y + 15, f"{sum(value for _, value in parts):.2f} s"))
+            out.append(_text(at + 6, y + 15, f"{sum(value for _, value in parts):.2f} {unit}"))
             y += 20
     return _document(title, note, y + 24, out)
 

@@ -18,6 +18,9 @@ PICTURES = {
         "pipeline-bars.svg": "seconds of wall and CPU time: ours, the usual way, the limit of two cores",
         "pipeline-time.svg": "one packing over time: its steps, and the processors in use",
     },
+    "net": {
+        "net-bars.svg": "Gbit/s of one TCP connection: kernel NAT, a zone's network, pasta, slirp4netns",
+    },
 }
 HEAD = """# Measurements
 
@@ -110,6 +113,36 @@ WHAT = {
     "channel_to_zone": "8 MiB to a process in the zone that reads them",
     "channel_from_zone": "8 MiB from a process in the zone",
     "channel_echo": "8 MiB there and back, both at once",
+    "tcp_up_ours": "one TCP stream from a zone, ours",
+    "tcp_up_kernel": "the same, kernel bridge and NAT",
+    "tcp_down_ours": "one TCP stream to a zone, ours",
+    "tcp_down_kernel": "the same, kernel bridge and NAT",
+    "streams8_up_ours": "eight TCP streams from a zone, ours",
+    "streams8_up_kernel": "the same, kernel bridge and NAT",
+    "streams8_down_ours": "eight TCP streams to a zone, ours",
+    "streams8_down_kernel": "the same, kernel bridge and NAT",
+    "opens32_ours": "new connections, 32 at a time, ours",
+    "opens32_kernel": "the same, kernel bridge and NAT",
+    "opens1_ratio": "new connections per second, one after the other, ours : kernel bridge and NAT",
+    "opens1_ours": "new connections, one after the other, ours",
+    "opens1_kernel": "the same, kernel bridge and NAT",
+    "trip_ours": "round trip of one byte, median, ours",
+    "trip_kernel": "the same, kernel bridge and NAT",
+    "udp_ours": "UDP of 1,400 bytes received, 400 Mbit/s offered, ours",
+    "udp_kernel": "the same, kernel bridge and NAT",
+    "zone_to_zone_ours": "TCP between two vifs on a network's bridge",
+    "zone_to_zone_kernel": "the same on a plain kernel bridge",
+    "tcp_up_pasta": "one TCP stream outwards, pasta",
+    "tcp_down_pasta": "one TCP stream inwards, pasta",
+    "opens32_pasta": "new connections, 32 at a time, pasta",
+    "trip_pasta": "round trip of one byte, median, pasta",
+    "tcp_up_slirp4netns": "one TCP stream outwards, slirp4netns",
+    "tcp_down_slirp4netns": "one TCP stream inwards, slirp4netns",
+    "opens32_slirp4netns": "new connections, 32 at a time, slirp4netns",
+    "trip_slirp4netns": "round trip of one byte, median, slirp4netns",
+    "idle_memory_none": "the same without a connection",
+    "killed_served_again_median": "the same, the median",
+    "killed_pings_sent": "pings sent meanwhile",
 }
 ABOUT = {
     "init": """The zone's own program as pid 1 of namespaces on the machine that measures, a pty for its channel, a loop
@@ -123,6 +156,13 @@ over the rounds. The usual way is `skopeo copy`, `umoci unpack` and `mksquashfs`
 number of threads. CPU time is that of a command and all it started; the registry's own is not in it. ocirender is left
 out: it wants mksquashfs 4.6, Debian 12 has 4.5.1. Linear growth is an exponent of 1; 1.1 leaves room for caches and
 noise.
+""",
+    "net": """Namespaces of one machine stand for a zone, the host and a server outside, a veth for the vif: no Xen. The
+network, its rules and its engine are the product's, started as zoned starts them; beside them stands a kernel bridge
+with nft masquerade, and both are loaded in turn by iperf3 or a small client of Python. Clients, servers and the engine
+share the machine's cores, so only ratios of one run compare; they are medians of pairs. Congestion control is the same
+everywhere: cubic, or reno where this machine does not let namespaces have cubic. pasta and slirp4netns have MTU 1500
+and no bridge in front. No two zones share a network yet: the two vifs are attached as the product does it.
 """,
 }
 

@@ -49,11 +49,11 @@ table netdev probe {
 class World:
     """Namespaces `host`, `outside` and `zone`; `network` is the zone's, made in `host` and recorded in `records`."""
 
-    def __init__(self, stack: ExitStack, directory: Path) -> None:
+    def __init__(self, stack: ExitStack, directory: Path, index: int = 7) -> None:
         tag = f"zwt{os.getpid()}"
         self.stack, self.directory = stack, directory
         self.host, self.outside, self.zone = f"{tag}-host", f"{tag}-out", f"{tag}-zone"
-        self.addresses = plan_addresses(7)
+        self.addresses = plan_addresses(index)
         self.beyond = ""
         self.records: list[dict[str, Any]] = []
         self.resolv_conf = directory / "resolv.conf"

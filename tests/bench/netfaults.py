@@ -1,0 +1,135 @@
+"""What a zone's network costs while it idles, and how long it is away when its engine is killed."""
+
+from __future__ import annotations
+
+import json
+import socket
+import statistics
+import struct
+import subprocess
+import threading
+import time
+from contextlib import suppress
+from pathlib import Path
+
+from netplace import ECHO_PORT, PEER, NetPlace, end
+from run import Measure, NotMeasured
+
+from runtime.net.engine import processes
+from runtime.net.engine.interface import EngineHandle
+from runtime.net.supervise import EngineSupervisor
+
+IDLE = 1000
+KILLS = 5
+_PATIENCE_S = 20.0
+_PING_EVERY_S = 0.02
+_PING_TIMEOUT_S = 0.5
+
+
+def idle_memory(place: NetPlace) -> list[Measure]:
+    """Resident memory of the engine's process, with none and with a thousand connections that were used once."""
+    before = _resident_mib(_engine(place).pid)
+    words = (*PEER, "hold", place.ours.server, str(ECHO_PORT), str(IDLE), "0")
+    holder = place.start(place.world.zone, *words, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    assert holder.stdout is not None
+    answered = json.loads(holder.stdout.readline() or '{"answered": 0}')["answered"]
+    active = place.network.counters()["active"]
+    if (answered, active) != (IDLE, IDLE):
+        raise NotMeasured(f"{answered} of {IDLE} connections were answered, {active} are open")
+    with_all = _resident_mib(_engine(place).pid)
+    end(holder)
+    return [Measure("idle_memory", with_all, "MiB"), Measure("idle_memory_none", before, "MiB")]
+
+
+def killed(place: NetPlace) -> list[Measure]:
+    """kill -9 of the engine under its supervisor: seconds until a new connection is answered, the slowest of a few;
+    meanwhile the zone pings its gateway without a pause.
+    """
+    pinging = Pinging(place)
+    try:
+        taken = [_kill(place) for _ in range(KILLS)]
+    finally:
+        sent, lost = pinging.stop()
+    return [
+        Measure("killed_served_again", round(max(taken), 3), "s"),
+        Measure("killed_served_again_median", round(statistics.median(taken), 3), "s"),
+        Measure("killed_pings_lost", lost if sent else None, "pings", why="" if sent else "none was sent"),
+        Measure("killed_pings_sent", sent, "pings"),
+    ]
+
+
+def _kill(place: NetPlace) -> float:
+    # One supervisor for each: it lets an engine that died a moment ago wait, and every death here is to be the first.
+    supervisor = place.world.on_host(EngineSupervisor)
+    try:
+        supervisor.add(place.network)
+        engine = _engine(place)
+        start = time.monotonic()
+        processes.kill(engine.pid, engine.start_time)
+        while time.monotonic() < start + _PATIENCE_S:
+            with suppress(OSError):
+                if place.world.in_zone(lambda: _asks(place.ours.server)):
+                    return time.monotonic() - start
+            time.sleep(0.01)
+        raise NotMeasured(f"nothing is served {_PATIENCE_S:g} s after the engine was killed")
+    finally:
+        supervisor.discard(place.network)
+        supervisor.close()
+
+
+def _asks(server: str) -> bool:
+    with socket.create_connection((server, ECHO_PORT), 5) as connection:
+        connection.send(b"q")
+        return connection.recv(1) == b"q"
+
+
+class Pinging:
+    """A zone that pings its gateway, from now until `stop`."""
+
+    def __init__(self, place: NetPlace) -> None:
+        self.sent = self.lost = 0
+        self._stopping = threading.Event()
+        self._socket = place.world.in_zone(_ping_socket)
+        self._socket.connect((place.world.addresses.gateway4, 0))
+        self._thread = threading.Thread(target=self._run, daemon=True)
+        self._thread.start()
+
+    def _run(self) -> None:
+        while not self._stopping.wait(_PING_EVERY_S):
+            self.sent += 1
+            try:
+                self._socket.send(_echo_request(self.sent))
+                while self._socket.recv(4096)[6:8] != struct.pack("!H", self.sent & 0xFFFF):
+                    pass  # the answer to one that was given up
+            except OSError:
+                self.lost += 1
+
+    def stop(self) -> tuple[int, int]:
+        """How many were sent, and how many got no answer."""
+        self._stopping.set()
+        self._thread.join()
+        self._socket.close()
+        return self.sent, self.lost
+
+
+def _ping_socket() -> socket.socket:
+    Path("/proc/sys/net/ipv4/ping_group_range").write_text("0 0")
+    made = socket.socket(socket.AF_INET, socket.SOCK_DGRAM, socket.IPPROTO_ICMP)
+    made.settimeout(_PING_TIMEOUT_S)
+    return made
+
+
+def _echo_request(number: int) -> bytes:
+    return struct.pack("!BBHHH", 8, 0, 0, 0, number & 0xFFFF)
+
+
+def _engine(place: NetPlace) -> EngineHandle:
+    engine = place.network.engine
+    if engine is None:
+        raise NotMeasured("the network has no engine")
+    return engine
+
+
+def _resident_mib(pid: int) -> float:
+    status = Path(f"/proc/{pid}/status").read_text()
+    return round(int(status.split("VmRSS:")[1].split()[0]) / 1024, 1)

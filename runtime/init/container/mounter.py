@@ -48,7 +48,7 @@ class Mounter:
 
         So whoever may make nodes makes none that works, and needs no device filter for that.
         """
-        tree = calls.new_mount("tmpfs", "dev", [("mode", "755"), ("size", "1m")], _SAFE)
+        tree = calls.new_mount("tmpfs", "tmpfs", [("mode", "755"), ("size", "1m")], _SAFE)
         old = posix.umask(0)
         try:
             for name in devices.DIRECTORIES:

@@ -73,13 +73,15 @@ def process_plan(process: dict[str, object], *, groups_denied: bool = False) -> 
     steps.append(("streams", process["tty"]))
     # Nothing is opened behind this, so that a limit of three descriptors is one of the command, not of its start.
     steps += [("rlimit", number, soft, hard) for number, (soft, hard) in rlimits.items()]
+    # Before any filter: profiles are older than close_range(2), and a bundle's may refuse it.
+    steps.append(("close",))
     filters: list[Step] = []
     if process["seccomp"] is not None:
         filters.append(("seccomp", process["seccomp"], sum(FILTER_FLAGS[str(flag)] for flag in flags)))
     late = bool(process["no_new_privileges"])
     steps += [] if late else filters
     steps += [("bounding", masks["bounding"]), ("identity",), ("capabilities", masks), ("umask", process["umask"])]
-    steps += [("death",), ("close",), ("cwd", process["cwd"])]
+    steps += [("death",), ("cwd", process["cwd"])]
     steps += [("no_new_privileges",)] if late else []
     steps += [("signals",), ("ready",)]
     return steps + (filters if late else [])

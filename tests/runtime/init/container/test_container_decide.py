@@ -120,8 +120,19 @@ def test_the_plan_of_a_small_spec():
     inside = [step[0] for step in plan["inside"]]
     assert inside[:2] == ["cgroup_namespace", "attach_root"] and inside[-1] == "pivot"
     assert [step[0] for step in plan["tail"]] == [
-        *("keyring", "account", "session", "streams", "bounding", "identity", "capabilities", "umask", "death"),
-        *("close", "cwd", "no_new_privileges", "signals", "ready"),
+        *(
+            "keyring",
+            "account",
+            "session",
+            "streams",
+            "close",
+            "bounding",
+            "identity",
+            "capabilities",
+            "umask",
+            "death",
+        ),
+        *("cwd", "no_new_privileges", "signals", "ready"),
     ]
 
 
@@ -135,6 +146,7 @@ def test_a_filter_comes_last_unless_only_privileges_allow_it():
     assert planned(process={"seccomp": program})["tail"][-1][0] == "seccomp"
     early = [step[0] for step in planned(process={"seccomp": program, "no_new_privileges": False})["tail"]]
     assert early.index("seccomp") < early.index("bounding") and early[-1] == "ready"
+    assert early.index("close") < early.index("seccomp"), "a profile may be older than close_range"
 
 
 def test_descriptors_are_closed_before_the_directory_is_changed():

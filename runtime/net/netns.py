@@ -30,14 +30,16 @@ MNT_DETACH = 2
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
-def _call(name: str, *arguments: object) -> None:
+def call(name: str, *arguments: object) -> None:
+    """A function of libc that returns 0 or sets errno. Raises OSError."""
     if getattr(_libc, name)(*arguments) != 0:
         code = ctypes.get_errno()
         raise OSError(code, f"{name}: {os.strerror(code)}")
 
 
-def _mount(source: str, target: Path, kind: str, flags: int) -> None:
-    _call("mount", source.encode(), os.fsencode(target), kind.encode(), ctypes.c_ulong(flags), None)
+def mount(source: str, target: str | Path, kind: str, flags: int, options: str = "") -> None:
+    """mount(2). Raises OSError."""
+    call("mount", source.encode(), os.fsencode(target), kind.encode(), ctypes.c_ulong(flags), options.encode())
 
 
 def path_of(name: str) -> Path:
@@ -47,7 +49,7 @@ def path_of(name: str) -> Path:
 
 def setns(fd: int) -> None:
     """Move this thread into the network namespace behind a descriptor. Raises OSError."""
-    _call("setns", fd, CLONE_NEWNET)
+    call("setns", fd, CLONE_NEWNET)
 
 
 def _in_thread(prepare: Callable[[], None], work: Callable[[], T]) -> T:
@@ -94,13 +96,13 @@ def _share_directory() -> None:
     """Let pinned namespaces appear in every mount namespace of the host, as iproute2's netns_add does."""
     DIRECTORY.mkdir(mode=0o755, parents=True, exist_ok=True)
     try:
-        _mount("", DIRECTORY, "none", MS_SHARED | MS_REC)
+        mount("", DIRECTORY, "none", MS_SHARED | MS_REC)
     except OSError as error:
         if error.errno != errno.EINVAL:
             raise
         # Not a mount point yet.
-        _mount(str(DIRECTORY), DIRECTORY, "none", MS_BIND | MS_REC)
-        _mount("", DIRECTORY, "none", MS_SHARED | MS_REC)
+        mount(str(DIRECTORY), DIRECTORY, "none", MS_BIND | MS_REC)
+        mount("", DIRECTORY, "none", MS_SHARED | MS_REC)
 
 
 def _not_made(name: str, error: OSError) -> NetworkFault:
@@ -122,7 +124,7 @@ def create(name: str) -> None:
     try:
         # /proc/self would be the main thread's namespace.
         _in_thread(
-            lambda: _call("unshare", CLONE_NEWNET), lambda: _mount("/proc/thread-self/ns/net", path, "none", MS_BIND)
+            lambda: call("unshare", CLONE_NEWNET), lambda: mount("/proc/thread-self/ns/net", path, "none", MS_BIND)
         )
     except OSError as error:
         path.unlink(missing_ok=True)
@@ -135,7 +137,7 @@ def delete(name: str) -> None:
     """Unpin a namespace; it ends when the last process and socket in it do. Does nothing when it is not there."""
     path = path_of(name)
     try:
-        _call("umount2", os.fsencode(path), MNT_DETACH)
+        call("umount2", os.fsencode(path), MNT_DETACH)
     except OSError as error:
         # EINVAL: the file is there and nothing is mounted on it (a create that was killed half way).
         if error.errno not in (errno.EINVAL, errno.ENOENT):

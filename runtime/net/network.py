@@ -30,17 +30,18 @@ from pipeline.bundle.model import Port
 from runtime.errors import RuntimeFault
 from runtime.net import furnish, netns, plan
 from runtime.net.addresses import ZoneAddresses
+from runtime.net.calls import engine_filter
 from runtime.net.engine.interface import Engine, EngineHandle, Prepared
 from runtime.net.engine.model import EngineConfig, Limits, Listeners
 from runtime.net.engine.proxy import ProxyEngine
 from runtime.net.errors import EngineFault, NetworkFault, PortTaken
 from runtime.net.published import Published, listen_on
+from runtime.net.resolvers import NONE_NAMED, RESOLV_CONF, read_resolvers
 from runtime.net.teardown import current, teardown
 
 log = logging.getLogger(__name__)
 
 RUN_DIRECTORY = Path("/run/zonewright/net")
-RESOLV_CONF = Path("/etc/resolv.conf")
 FIRST_UID = 64000
 ENGINE_READY_TIMEOUT_S = 60.0
 _ROUTES6 = Path("/proc/thread-self/net/ipv6_route")
@@ -84,7 +85,7 @@ class ZoneNetwork:
         self._engine: Engine = engine or ProxyEngine()
         self._directory = run_directory / name
         self._control, self._log_file = self._directory / "control", self._directory / "log"
-        self._resolv_conf = resolv_conf
+        self._resolv_conf, self._resolvers = resolv_conf, NONE_NAMED
         self._records: list[dict[str, Any]] = []
         self._handle: EngineHandle | None = None
         self._prepared: Prepared | None = None
@@ -140,8 +141,9 @@ class ZoneNetwork:
                 uid=FIRST_UID + self.addresses.index,
                 zone4=self.addresses.zone4,
                 zone6=self.addresses.zone6,
-                resolv_conf=str(self._resolv_conf),
+                resolvers=self._read_resolvers(),
                 deny=self._deny,
+                seccomp=engine_filter(),
                 limits=self._limits,
                 listeners=Listeners._make(inherited),
             )
@@ -311,7 +313,20 @@ class ZoneNetwork:
         if failure := self._listen_again():
             log.warning("%s", failure)
         self.serve()
+        try:
+            self.resolve_again()  # they may have changed while there was no zoned
+        except EngineFault as fault:
+            log.warning("%s", fault)
         return True
+
+    def resolve_again(self) -> None:
+        """Tell the engine the host's name servers as they are now. Raises EngineFault."""
+        with self._lock:
+            self._running().resolve_by(self._read_resolvers())
+
+    def _read_resolvers(self) -> tuple[str, ...]:
+        self._resolvers = read_resolvers(self._resolv_conf) or self._resolvers
+        return self._resolvers
 
     def counters(self) -> dict[str, int]:
         """What the engine counted, see engine.model.COUNTERS. Raises EngineFault."""

@@ -1,12 +1,13 @@
 """The engine's control socket: one JSON object per packet, an answer for each; listeners travel as descriptors.
 
 Operations: {"op": "status"} -> {"counters": {...}}; {"op": "publish", "key": K, "zone_port": N} with one listener;
-{"op": "unpublish", "key": K}; {"op": "handback"} -> {"published": [[K, N], ...]} with a duplicate of every listener,
-those of the namespace first. An answer {"error": sentence} says no.
+{"op": "unpublish", "key": K}; {"op": "resolve", "resolvers": [address, ...]}; {"op": "handback"} -> {"published":
+[[K, N], ...]} with a duplicate of every listener, those of the namespace first. An answer {"error": sentence} says no.
 """
 
 from __future__ import annotations
 
+import array  # noqa: F401  send_fds and recv_fds import it, when there are no files any more
 import json
 import socket
 from collections.abc import Callable

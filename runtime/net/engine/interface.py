@@ -30,6 +30,9 @@ class EngineHandle(Protocol):
     def alive(self) -> bool:
         """Does the process run?"""
 
+    def last_words(self) -> str:
+        """Why it ended, as far as that is known."""
+
     def wait_ready(self, timeout_s: float) -> None:
         """Return when it serves. Raises EngineFault."""
 
@@ -41,6 +44,9 @@ class EngineHandle(Protocol):
 
     def unpublish(self, key: str) -> None:
         """Stop listening there. Raises EngineFault."""
+
+    def resolve_by(self, resolvers: tuple[str, ...]) -> None:
+        """Pass the zone's names to these from now on. Raises EngineFault."""
 
     def handback(self) -> Handback:
         """Duplicates of all its listeners; it goes on serving them. Raises EngineFault."""

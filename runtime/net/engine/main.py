@@ -38,7 +38,7 @@ class Server:
         # In the order of Listeners, the control socket excepted, which is never handed back.
         self._inside = [socket.socket(fileno=fd) for fd in listeners[:-1]]
         tcp4, tcp6, dns_udp4, dns_udp6, dns_tcp4, dns_tcp6 = self._inside
-        resolvers = Resolvers(config.resolv_conf)
+        resolvers = self._resolvers = Resolvers(config.resolvers)
         to_outside = outward(Rtnetlink(), config.denied())
         for listener in (tcp4, tcp6):
             Acceptor(self.loop, self._traffic, listener, to_outside, counter="accepted")
@@ -57,6 +57,9 @@ class Server:
         if operation == "publish":
             (listener,) = passed
             return self._publish(str(request["key"]), int(request["zone_port"]), listener)
+        if operation == "resolve":
+            self._resolvers.replace(tuple(map(str, request["resolvers"])))
+            return {}
         if operation == "unpublish":
             _, acceptor = self._published.pop(str(request["key"]), (0, None))
             if acceptor is None:
@@ -88,8 +91,12 @@ def main() -> None:
     config = load(text)
     confine.bound_descriptors(2 * config.limits.connections + config.limits.dns_pending + 256)
     confine.forbid_new_privileges()
-    factory = confine.SocketFactory(config.netns)
+    confine.load_what_is_loaded_late()
+    namespace = os.open(config.netns, os.O_RDONLY | os.O_CLOEXEC)
+    confine.empty_root()
+    factory = confine.SocketFactory(namespace)
     confine.become(config.uid)
     os.umask(0o077)
     server = Server(config, factory)
+    confine.limit_calls(bytes.fromhex(config.seccomp))
     server.loop.run()

@@ -42,7 +42,9 @@ class EngineConfig(NamedTuple):
 
     netns:  path of the namespace in which connections towards the zone are opened.
     uid:    user and group it becomes after set-up.
+    resolvers: the host's name servers, see runtime.net.resolvers.
     deny:   further closed networks, see policy.decide.
+    seccomp: its filter, as hexadecimal struct sock_filter[].
     """
 
     zone: str
@@ -50,8 +52,9 @@ class EngineConfig(NamedTuple):
     uid: int
     zone4: str
     zone6: str
-    resolv_conf: str
+    resolvers: tuple[str, ...]
     deny: tuple[str, ...]
+    seccomp: str
     limits: Limits
     listeners: Listeners
 
@@ -73,7 +76,7 @@ def load(text: str) -> EngineConfig:
         document: dict[str, Any] = json.loads(text)
         document["limits"] = Limits(**document["limits"])
         document["listeners"] = Listeners(**document["listeners"])
-        document["deny"] = tuple(document["deny"])
+        document["deny"], document["resolvers"] = tuple(document["deny"]), tuple(document["resolvers"])
         return EngineConfig(**document)
     except (ValueError, TypeError, KeyError) as error:
         raise EngineFault("engine config", expected="one JSON object", got=str(error)) from error

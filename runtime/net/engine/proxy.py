@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import socket
 import subprocess
 import sys
@@ -52,6 +53,10 @@ class ProxyHandle:
         """Stop listening there. Raises EngineFault."""
         self._ask({"op": "unpublish", "key": key})
 
+    def resolve_by(self, resolvers: tuple[str, ...]) -> None:
+        """Tell it the host's name servers. Raises EngineFault."""
+        self._ask({"op": "resolve", "resolvers": resolvers})
+
     def handback(self) -> Handback:
         """Duplicates of all its listeners. Raises EngineFault."""
         received: list[socket.socket] = []
@@ -87,13 +92,16 @@ class ProxyHandle:
                 str(self._control), request, timeout_s=timeout_s, listener=listener, received=received
             )
         except OSError as error:
-            got = f"no answer: {error}" if self.alive() else f"it ended: {self._last_words()}"
+            got = f"no answer: {error}" if self.alive() else f"it ended: {self.last_words()}"
             raise EngineFault(subject, expected="an answer", got=got, temporary=True) from error
         if "error" in answer:
             raise EngineFault(subject, expected=f"{request['op']} to be done", got=answer["error"])
         return answer
 
-    def _last_words(self) -> str:
+    def last_words(self) -> str:
+        """What it said last, or what it was killed for where this process started it."""
+        if self._child is not None and self._child.poll() == -signal.SIGSYS:
+            return "killed for a system call it may not make (the kernel's log says which: audit, type=1326)"
         try:
             lines = self._log_file.read_text(errors="replace").strip().splitlines()
         except OSError:
@@ -129,12 +137,13 @@ class ProxyEngine:
     """Starts proxy engines in the network namespace of the calling thread, which is where their outer sockets live."""
 
     name = "proxy"
+    code = _CODE
 
     def prepare(self, inherited: tuple[int, ...], control: Path, log_file: Path) -> PreparedProxy:
         """Start the process; it waits for its config. Raises OSError."""
         with open(log_file, "ab", buffering=0) as log:
             child = subprocess.Popen(
-                [sys.executable, "-I", "-S", "-c", _CODE, str(_ROOT)],
+                [sys.executable, "-I", "-S", "-c", self.code, str(_ROOT)],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.DEVNULL,
                 stderr=log,

@@ -93,6 +93,11 @@ class ZoneNetwork:
         self._published: dict[str, Published] = {}
         self._lock = threading.RLock()
 
+    @property
+    def uid(self) -> int:
+        """The network's own user: its engine's, and the owner of its namespace. Nothing of this host belongs to it."""
+        return FIRST_UID + self.addresses.index
+
     def _take(self, kind: str, **fields: Any) -> None:
         self._record(kind, **fields)
         self._records.append({"kind": kind, **fields})
@@ -110,7 +115,7 @@ class ZoneNetwork:
                 self._take("net.directory", path=str(self._directory))
                 self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
                 self._take("net.netns", name=self.netns)
-                netns.create(self.netns)
+                netns.create(self.netns, owner=self.uid)
                 netns.inside(self.netns, lambda: furnish.lay_out(self.name, self.addresses, self.mtu))
                 self._open_inside()
                 self._start_engine()
@@ -138,7 +143,7 @@ class ZoneNetwork:
             config = EngineConfig(
                 zone=self.name,
                 netns=str(netns.path_of(self.netns)),
-                uid=FIRST_UID + self.addresses.index,
+                uid=self.uid,
                 zone4=self.addresses.zone4,
                 zone6=self.addresses.zone6,
                 resolvers=self._read_resolvers(),

@@ -39,8 +39,9 @@ _REFUSED = (
 )
 _PROT_EXEC = 0x4  # asm-generic/mman-common.h
 _SOCK_TYPE_MASK = 0xF  # linux/net.h; the bits above are SOCK_CLOEXEC and SOCK_NONBLOCK
-# asm-generic/ioctls.h: FIONREAD, FIONBIO, FIONCLEX, FIOCLEX. All that Python's sockets ask for.
-_IOCTLS = (0x541B, 0x5421, 0x5450, 0x5451)
+# All that Python's sockets ask for: FIONREAD, FIONBIO, FIONCLEX, FIOCLEX, and for the address of a packet socket its
+# interface's name, SIOCGIFNAME. Source: asm-generic/ioctls.h, linux/sockios.h.
+_IOCTLS = (0x541B, 0x5421, 0x5450, 0x5451, 0x8910)
 
 
 def _argument(index: int, value: int, *, mask: int | None = None) -> dict[str, Any]:

@@ -31,6 +31,8 @@ from runtime.errors import RuntimeFault
 from runtime.net import furnish, netns, plan
 from runtime.net.addresses import ZoneAddresses
 from runtime.net.calls import engine_filter
+from runtime.net.capture import MOST_CAPTURES, Capture, CaptureRequest
+from runtime.net.engine.flows import Flow
 from runtime.net.engine.interface import Engine, EngineHandle, Prepared
 from runtime.net.engine.model import EngineConfig, Limits, Listeners
 from runtime.net.engine.proxy import ProxyEngine
@@ -91,6 +93,7 @@ class ZoneNetwork:
         self._prepared: Prepared | None = None
         self._inside: list[socket.socket] = []
         self._published: dict[str, Published] = {}
+        self._captures: list[Capture] = []
         self._lock = threading.RLock()
 
     @property
@@ -337,6 +340,22 @@ class ZoneNetwork:
         """What the engine counted, see engine.model.COUNTERS. Raises EngineFault."""
         return self._running().counters()
 
+    def flows(self) -> list[Flow]:
+        """What passes through the engine now. Raises EngineFault."""
+        return self._running().flows()
+
+    def capture(self, request: CaptureRequest) -> Capture:
+        """Begin to record what passes the vif; `destroy` ends it, if its reader has not. Raises NetworkFault."""
+        subject = f"capture in the network of zone {self.name}"
+        with self._lock:
+            self._captures = [capture for capture in self._captures if capture.alive()]
+            if not self.vif:
+                raise NetworkFault(subject, expected="its zone attached", got="no interface yet", temporary=True)
+            if len(self._captures) >= MOST_CAPTURES:
+                raise NetworkFault(subject, expected=f"at most {MOST_CAPTURES} at once", got="one more")
+            self._captures.append(Capture(self.name, self.netns, self.vif, self.uid, request))
+            return self._captures[-1]
+
     def answers(self, zone_port: int, *, timeout_s: float = 1.0) -> bool:
         """Does something in the zone listen on this TCP port? Asked from the gateway, past the engine."""
 
@@ -363,6 +382,9 @@ class ZoneNetwork:
             elif self._prepared is not None:
                 self._prepared.stop()
             self._handle = self._prepared = None
+            for capture in self._captures:  # each holds the namespace
+                capture.stop()
+            self._captures.clear()
             self.vif = ""
             teardown(self._records)
             self._records.clear()

@@ -1,6 +1,7 @@
 """The engine's control socket: one JSON object per packet, an answer for each; listeners travel as descriptors.
 
-Operations: {"op": "status"} -> {"counters": {...}}; {"op": "publish", "key": K, "zone_port": N} with one listener;
+Operations: {"op": "status"} -> {"counters": {...}}; {"op": "flows", "after": [...]} -> {"flows": [...]}, a page of them
+(flows.page), until one is empty; {"op": "publish", "key": K, "zone_port": N} with one listener;
 {"op": "unpublish", "key": K}; {"op": "resolve", "resolvers": [address, ...]}; {"op": "handback"} -> {"published":
 [[K, N], ...]} with a duplicate of every listener, those of the namespace first. An answer {"error": sentence} says no.
 """

@@ -6,6 +6,7 @@ import socket
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
+from runtime.net.engine.flows import Flow
 from runtime.net.engine.model import EngineConfig
 
 
@@ -38,6 +39,9 @@ class EngineHandle(Protocol):
 
     def counters(self) -> dict[str, int]:
         """See model.COUNTERS. Raises EngineFault."""
+
+    def flows(self) -> list[Flow]:
+        """What passes through it now. Raises EngineFault."""
 
     def publish(self, listener: socket.socket, key: str, zone_port: int) -> None:
         """Give it a listener whose connections go to the zone. Raises EngineFault."""

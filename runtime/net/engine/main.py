@@ -12,12 +12,14 @@ import os
 import signal
 import socket
 import sys
+import time
 from typing import Any
 
 from runtime.net.engine import confine
 from runtime.net.engine.acceptor import Acceptor, Traffic, inward, outward
 from runtime.net.engine.control import ControlServer
 from runtime.net.engine.dns import Resolvers, UdpForwarder, tcp_targets
+from runtime.net.engine.flows import page
 from runtime.net.engine.loop import Loop
 from runtime.net.engine.model import EngineConfig, load
 from runtime.net.netlink import Rtnetlink
@@ -54,6 +56,8 @@ class Server:
         operation = request["op"]
         if operation == "status":
             return {"counters": {**self._traffic.snapshot(), "faults": self.loop.faults}}
+        if operation == "flows":
+            return {"flows": page(self._traffic.sources, list(map(str, request["after"])), time.monotonic())}
         if operation == "publish":
             (listener,) = passed
             return self._publish(str(request["key"]), int(request["zone_port"]), listener)

@@ -11,15 +11,17 @@ from typing import Any
 
 from runtime.net.engine import processes
 from runtime.net.engine.control import ask
+from runtime.net.engine.flows import Flow
 from runtime.net.engine.interface import EngineHandle, Handback
 from runtime.net.engine.model import EngineConfig, Listeners, dump
 from runtime.net.errors import EngineFault
 
-_ROOT = Path(__file__).resolve().parents[3]
+ROOT = Path(__file__).resolve().parents[3]
 # -I: no environment and no current directory on the path; -S: no site-packages, the engine needs none of them.
 ENTRY = "from runtime.net.engine.main import main"  # in an engine's command line, which `zone system check` looks for
 _CODE = f"import sys; sys.path.insert(0, sys.argv[1]); {ENTRY}; main()"
 _ASK_TIMEOUT_S = 20.0
+_MOST_FLOWS = 20_000  # more than limits let an engine have: one that goes on for ever is not listened to
 
 
 class ProxyHandle:
@@ -44,6 +46,16 @@ class ProxyHandle:
         """See model.COUNTERS. Raises EngineFault."""
         counters: dict[str, int] = self._ask({"op": "status"})["counters"]
         return counters
+
+    def flows(self) -> list[Flow]:
+        """What passes through it now. Raises EngineFault."""
+        found: list[Flow] = []
+        while len(found) < _MOST_FLOWS:
+            rows = self._ask({"op": "flows", "after": list(found[-1][:3]) if found else []})["flows"]
+            if not rows:
+                break
+            found += [Flow(*row) for row in rows]
+        return found
 
     def publish(self, listener: socket.socket, key: str, zone_port: int) -> None:
         """Give it a listener. Raises EngineFault."""
@@ -143,7 +155,7 @@ class ProxyEngine:
         """Start the process; it waits for its config. Raises OSError."""
         with open(log_file, "ab", buffering=0) as log:
             child = subprocess.Popen(
-                [sys.executable, "-I", "-S", "-c", self.code, str(_ROOT)],
+                [sys.executable, "-I", "-S", "-c", self.code, str(ROOT)],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.DEVNULL,
                 stderr=log,

@@ -177,6 +177,11 @@ class Relay:
         elif now - self._last_active >= self._limits.idle_timeout_s:
             self.abort()
 
+    @property
+    def connected(self) -> bool:
+        """Has a target taken the connection?"""
+        return self._ways is not None
+
     def abort(self) -> None:
         """Reset both sides."""
         self._finish(graceful=False)

@@ -35,7 +35,7 @@ def fill_capture(parser: Parser) -> None:
     parser.add_argument("-c", "--count", type=_number(1 << 62), default=0, metavar="N", help="end after N frames")
     parser.add_argument("--seconds", type=_seconds, default=0.0, metavar="S", help="end after S seconds")
     parser.add_argument("--port", type=_number(65535), default=0, metavar="N", help="only TCP, UDP, SCTP from or to it")
-    parser.add_argument("--address", type=_address, default="", metavar="A", help="only frames from or to it")
+    parser.add_argument("--address", type=_address, metavar="A", help="only frames from or to it")
     parser.add_argument("--snap", type=_number(65553), default=0, metavar="BYTES", help="keep so much of a frame; all")
     zone_argument(parser)
 
@@ -78,7 +78,7 @@ def run(arguments: Namespace) -> None:
         count=arguments.count,
         seconds=arguments.seconds,
         snap_bytes=arguments.snap,
-        host=arguments.address,
+        host=arguments.address or "",
         port=arguments.port,
     )
     file = File(arguments.output)

@@ -12,7 +12,16 @@ from collections.abc import Sequence
 
 SO_ATTACH_FILTER = 26  # asm-generic/socket.h; not in Python's socket module
 SO_LOCK_FILTER = 44
-_LOADS = {"ldb": 0x30, "ldh": 0x28, "ld": 0x20, "ldb x+": 0x50, "ldh x+": 0x48, "ldx header": 0xB1, "and": 0x54}
+_LOADS = {
+    "ldb": 0x30,
+    "ldh": 0x28,
+    "ld": 0x20,
+    "ldb x+": 0x50,
+    "ldh x+": 0x48,
+    "ldx": 0x01,
+    "ldx header": 0xB1,
+    "and": 0x54,
+}
 _JUMPS = {"jeq": 0x15, "jset": 0x45}
 _RETURN = 0x06
 TAKE, DROP = "take", "drop"

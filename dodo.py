@@ -271,7 +271,7 @@ def task_soak():
 
 
 def task_bench():
-    """measure and compare with goals: ./doit bench [boot|pipeline|fresh|command|zone|init|net]; each makes what it needs"""
+    """measure, compare with goals: ./doit bench [boot|pipeline|fresh|command|zone|init|net]; each makes its inputs"""
     return {
         "actions": [(task.run_checks, [[], [PYTHON, "tests/bench/run.py"]])],
         "pos_arg": "arguments",

@@ -45,6 +45,7 @@ class Facts:
     devices:       names below /dev/xen.
     xenstored:     "" where it answers, else what was wrong.
     modules:       "loaded", "loadable" or "absent".
+    namespaces:    how many user namespaces may be made: a network has one.
     xen:           version; "" where the hypervisor could not be asked, and `problem` says why.
     """
 
@@ -55,6 +56,7 @@ class Facts:
     modules: Mapping[str, str] = field(default_factory=lambda: dict.fromkeys(MODULES, "loaded"))
     tools: frozenset[str] = frozenset(TOOLS)
     kernel: str = "6.1.0"
+    namespaces: int = 1024
     xen: str = "4.17"
     kinds: tuple[str, ...] = (PV_KIND,)
     free_mib: int = 1024
@@ -94,6 +96,9 @@ def _lacks(facts: Facts, xen_floor: str) -> Iterator[Lack]:
             yield _lack(f"program {tool}", f"it in {_PATH}", "none", f"package {package}")
     if _number(facts.kernel) < _number(KERNEL_FLOOR):
         yield _lack("kernel of dom0", f"{KERNEL_FLOOR} or later", facts.kernel)
+    if facts.namespaces < 1:
+        hint = "sysctl user.max_user_namespaces; a kernel without CONFIG_USER_NS has none"
+        yield _lack("user namespaces", "them allowed", "none", hint)
     if facts.problem:
         yield _lack("hypervisor", "it to answer", facts.problem)
     else:
@@ -134,6 +139,7 @@ def gather() -> Facts:
         modules={module: _module_state(module, Path("/lib/modules", release)) for module in MODULES},
         tools=frozenset(tool for tool in TOOLS if shutil.which(tool, path=_PATH)),
         kernel=release,
+        namespaces=int(_text(Path("/proc/sys/user/max_user_namespaces")) or 0),
         xen=xen,
         kinds=kinds,
         free_mib=free_mib,

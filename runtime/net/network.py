@@ -31,18 +31,21 @@ from pipeline.bundle.model import Port
 from runtime.errors import RuntimeFault
 from runtime.net import furnish, netns, plan
 from runtime.net.addresses import ZoneAddresses
+from runtime.net.calls import engine_filter
+from runtime.net.capture import MOST_CAPTURES, Capture, CaptureRequest
+from runtime.net.engine.flows import Flow
 from runtime.net.engine.interface import Engine, EngineHandle, Prepared
 from runtime.net.engine.model import EngineConfig, Limits, Listeners
 from runtime.net.engine.proxy import ProxyEngine
 from runtime.net.errors import EngineFault, NetworkFault, OutdatedEngine, PortTaken
 from runtime.net.published import Published, key_of, listen_on, protocol_of
+from runtime.net.resolvers import NONE_NAMED, RESOLV_CONF, read_resolvers
 from runtime.net.sockets import echo_socket
 from runtime.net.teardown import current, teardown
 
 log = logging.getLogger(__name__)
 
 RUN_DIRECTORY = Path("/run/zonewright/net")
-RESOLV_CONF = Path("/etc/resolv.conf")
 FIRST_UID = 64000
 ENGINE_READY_TIMEOUT_S = 60.0
 
@@ -86,13 +89,19 @@ class ZoneNetwork:
         self._engine: Engine = engine or ProxyEngine()
         self._directory = run_directory / name
         self._control, self._log_file = self._directory / "control", self._directory / "log"
-        self._resolv_conf = resolv_conf
+        self._resolv_conf, self._resolvers = resolv_conf, NONE_NAMED
         self._records: list[dict[str, Any]] = []
         self._handle: EngineHandle | None = None
         self._prepared: Prepared | None = None
         self._inside: list[socket.socket] = []
         self._published: dict[str, Published] = {}
+        self._captures: list[Capture] = []
         self._lock = threading.RLock()
+
+    @property
+    def uid(self) -> int:
+        """The network's own user: its engine's, and the owner of its namespace. Nothing of this host belongs to it."""
+        return FIRST_UID + self.addresses.index
 
     def _take(self, kind: str, **fields: Any) -> None:
         self._record(kind, **fields)
@@ -111,7 +120,7 @@ class ZoneNetwork:
                 self._take("net.directory", path=str(self._directory))
                 self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
                 self._take("net.netns", name=self.netns)
-                netns.create(self.netns)
+                netns.create(self.netns, owner=self.uid)
                 netns.inside(self.netns, lambda: furnish.lay_out(self.name, self.addresses, self.mtu))
                 self._open_inside()
                 self._start_engine()
@@ -139,16 +148,17 @@ class ZoneNetwork:
             config = EngineConfig(
                 zone=self.name,
                 netns=str(netns.path_of(self.netns)),
-                uid=FIRST_UID + self.addresses.index,
+                uid=self.uid,
                 zone4=self.addresses.zone4,
                 zone6=self.addresses.zone6,
-                resolv_conf=str(self._resolv_conf),
+                resolvers=self._read_resolvers(),
                 gateway4=self.addresses.gateway4,
                 gateway6=self.addresses.gateway6,
                 mtu=self.mtu,
                 echo_identifier=identifier,
                 deny=self._deny,
                 egress=self._egress,
+                seccomp=engine_filter(),
                 limits=self._limits,
                 listeners=Listeners._make(inherited),
             )
@@ -329,11 +339,40 @@ class ZoneNetwork:
         if failure := self._listen_again():
             log.warning("%s", failure)
         self.serve()
+        try:
+            self.resolve_again()  # they may have changed while there was no zoned
+        except EngineFault as fault:
+            log.warning("%s", fault)
         return True
+
+    def resolve_again(self) -> None:
+        """Tell the engine the host's name servers as they are now. Raises EngineFault."""
+        with self._lock:
+            self._running().resolve_by(self._read_resolvers())
+
+    def _read_resolvers(self) -> tuple[str, ...]:
+        self._resolvers = read_resolvers(self._resolv_conf) or self._resolvers
+        return self._resolvers
 
     def counters(self) -> dict[str, int]:
         """What the engine counted, see engine.model.COUNTERS. Raises EngineFault."""
         return self._running().counters()
+
+    def flows(self) -> list[Flow]:
+        """What passes through the engine now. Raises EngineFault."""
+        return self._running().flows()
+
+    def capture(self, request: CaptureRequest) -> Capture:
+        """Begin to record what passes the vif; `destroy` ends it, if its reader has not. Raises NetworkFault."""
+        subject = f"capture in the network of zone {self.name}"
+        with self._lock:
+            self._captures = [capture for capture in self._captures if capture.alive()]
+            if not self.vif:
+                raise NetworkFault(subject, expected="its zone attached", got="no interface yet", temporary=True)
+            if len(self._captures) >= MOST_CAPTURES:
+                raise NetworkFault(subject, expected=f"at most {MOST_CAPTURES} at once", got="one more")
+            self._captures.append(Capture(self.name, self.netns, self.vif, self.uid, request))
+            return self._captures[-1]
 
     def answers(self, zone_port: int, *, timeout_s: float = 1.0) -> bool:
         """Does something in the zone listen on this TCP port? Asked from the gateway, past the engine."""
@@ -361,6 +400,9 @@ class ZoneNetwork:
             elif self._prepared is not None:
                 self._prepared.stop()
             self._handle = self._prepared = None
+            for capture in self._captures:  # each holds the namespace
+                capture.stop()
+            self._captures.clear()
             self.vif = ""
             teardown(self._records)
             self._records.clear()

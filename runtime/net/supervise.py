@@ -1,4 +1,4 @@
-"""Watches the engines of all networks and puts a new one in the place of each that ends.
+"""Watches the engines of all networks and puts a new one in the place of each that ends; tells them of name servers.
 
 One thread sleeps on the processes' descriptors; each revival is a thread of its own, as a slow one must not delay
 others. An engine that keeps dying is tried less and less often.
@@ -14,10 +14,12 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 from runtime.errors import RuntimeFault
 from runtime.net.engine import processes
 from runtime.net.network import ZoneNetwork
+from runtime.net.resolvers import RESOLV_CONF, FileWatch
 
 log = logging.getLogger(__name__)
 
@@ -45,10 +47,13 @@ class _Watched:
 class EngineSupervisor:
     """Cares for the engines of the networks it is told of.
 
+    resolv_conf:  when it changes, all engines are told.
     Threads: revivals happen in the network namespace of the thread that makes the supervisor: the host's.
     """
 
-    def __init__(self, on_event: OnEvent = lambda network, event, text: None) -> None:
+    def __init__(
+        self, on_event: OnEvent = lambda network, event, text: None, *, resolv_conf: Path = RESOLV_CONF
+    ) -> None:
         self._on_event = on_event
         self._watched: dict[str, _Watched] = {}
         self._lock = threading.Lock()
@@ -57,6 +62,12 @@ class EngineSupervisor:
         self._poll = select.epoll()
         self._wake_read, self._wake_write = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
         self._poll.register(self._wake_read, select.EPOLLIN)
+        self._file: FileWatch | None = None
+        try:
+            self._file = FileWatch(resolv_conf)
+            self._poll.register(self._file.fd, select.EPOLLIN)
+        except OSError as error:
+            log.warning("changes of %s will be seen by new engines only: %s", resolv_conf, error)
         self._thread = threading.Thread(target=self._run, name="engines", daemon=True)
         self._thread.start()
 
@@ -86,6 +97,8 @@ class EngineSupervisor:
             for entry in self._watched.values():
                 self._forget(entry)
         self._poll.close()
+        if self._file is not None:
+            self._file.close()
         os.close(self._wake_read)
         os.close(self._wake_write)
 
@@ -119,6 +132,28 @@ class EngineSupervisor:
                     self._forget(entry)
             for entry in ended:
                 self._died(entry)
+            if self._file is not None and self._file.fd in ready:
+                self._look_at_resolvers(self._file)
+
+    def _look_at_resolvers(self, file: FileWatch) -> None:
+        try:
+            if not file.changed():
+                return
+        except OSError as error:
+            log.warning("name servers: %s", error)
+            self._poll.unregister(file.fd)
+            return
+        # A thread of its own: an engine that hangs is asked for long.
+        threading.Thread(target=self._resolve_again, name="name servers", daemon=True).start()
+
+    def _resolve_again(self) -> None:
+        with self._lock:
+            networks = [entry.network for entry in self._watched.values()]
+        for network in networks:
+            try:
+                network.resolve_again()
+            except RuntimeFault as fault:  # the engine that comes in its place reads the file
+                log.info("%s", fault)
 
     def _died(self, entry: _Watched) -> None:
         steady = time.monotonic() - entry.since > STEADY_S
@@ -130,7 +165,8 @@ class EngineSupervisor:
     def _revive(self, entry: _Watched) -> None:
         network = entry.network
         try:
-            self._tell(network, "died", f"the network engine of zone {network.name} ended")
+            words = network.engine.last_words() if network.engine is not None else "no message"
+            self._tell(network, "died", f"the network engine of zone {network.name} ended: {words}")
             while self._wanted(entry) and not self._stopping.wait(delay_s(entry.deaths)) and self._wanted(entry):
                 try:
                     network.revive()

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 PROJECT = Path(__file__).resolve().parents[2]
-LEAVES_OF_DOM0 = {"errors", "oci", "jsonmodel", "store", "newc", "progress", "recipe", "env", "cachekey"}
+LEAVES_OF_DOM0 = {"errors", "oci", "jsonmodel", "store", "newc", "progress", "recipe", "env", "cachekey", "seccomp"}
 HEAVY = {
     "cryptography",
     "oras",

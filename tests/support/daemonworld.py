@@ -28,6 +28,9 @@ from runtime.host.daemon.core import Settings
 from runtime.host.daemon.edge import Edge
 from runtime.host.daemon.manager import Manager
 from runtime.host.daemon.model import BootRequest
+from runtime.net.capture import CaptureRequest
+from runtime.net.engine.flows import Flow
+from support.fakecapture import FakeCapture
 from support.fakeguest import FakeLink, Guest
 from support.hypervisor import FakeXen
 from support.kernels import kernel_elf
@@ -133,6 +136,15 @@ class FakeNetwork:
     def counters(self) -> dict[str, int]:
         return {"bytes_out": 1}
 
+    def flows(self) -> list[Flow]:
+        if self.host.engine_fails is not None:
+            raise self.host.engine_fails
+        return [Flow("tcp", "10.75.0.2:40000", "192.0.2.7:443", "open", 7, 9, 1.5)]
+
+    def capture(self, request: CaptureRequest) -> FakeCapture:
+        self.host.captures.append(FakeCapture(request))
+        return self.host.captures[-1]
+
     def adopt(self, records: Iterable[Mapping[str, Any]]) -> bool:
         self._do("network adopted")
         if self.name in self.host.networks:
@@ -193,6 +205,8 @@ class Host:
         self.networks: dict[str, FakeNetwork] = {}
         self.answering: set[int] = set()
         self.network_fails: Exception | None = None
+        self.engine_fails: Exception | None = None
+        self.captures: list[FakeCapture] = []
         self.teardown_fails: Exception | None = None
         self.loops: list[FakeLoop] = []
         self.guests: dict[str, Guest] = {}

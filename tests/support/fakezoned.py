@@ -27,6 +27,7 @@ from runtime.host.api import host_pb2 as pb
 from runtime.host.api.control_grpc import ControlServiceBase
 from runtime.host.api.host_grpc import HostBase
 from runtime.host.serve.listener import Listener
+from support.fakenetworks import Networks
 from support.fakeprocesses import Processes, Program, Run, Unattended
 from support.fakerefusals import Refused, UnknownZone, method
 
@@ -47,6 +48,9 @@ class FakeZoned:
         self.metrics: dict[str, list[tuple[str, float, str]]] = {}
         self.processes: dict[str, list[Any]] = {}
         self.networks: list[Any] = []
+        self.flows: list[Any] = []
+        self.capture: list[Any] = []  # the pieces of every capture, which then ends, or goes on for ever
+        self.capture_goes_on = False
         self.findings: list[Any] = []
         self.boot_error: SentenceError | None = None
         self.end_at_once = b""  # what workloads say, which end with 4 then
@@ -168,7 +172,7 @@ class FakeZoned:
             await self.changed.wait_for(condition)
 
 
-class Servicer(Processes, HostBase):
+class Servicer(Processes, Networks, HostBase):
     """The service over a FakeZoned's script."""
 
     def __init__(self, fake: FakeZoned) -> None:
@@ -393,10 +397,6 @@ class Servicer(Processes, HostBase):
         return pb.ReadMetricsReply(
             metrics=[pb.Metric(name=name, value=value, unit=unit) for name, value, unit in rows], unix_s=time.time()
         )
-
-    @method
-    async def ListNetworks(self, stream: Any, request: Any) -> Any:
-        return pb.ListNetworksReply(networks=self.fake.networks)
 
 
 async def _unimplemented(self: Any, stream: Any) -> None:

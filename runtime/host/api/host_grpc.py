@@ -118,6 +118,14 @@ class HostBase(abc.ABC):
     async def ListNetworks(self, stream: 'grpclib.server.Stream[runtime.host.api.host_pb2.ListNetworksRequest, runtime.host.api.host_pb2.ListNetworksReply]') -> None:
         pass
 
+    @abc.abstractmethod
+    async def ListFlows(self, stream: 'grpclib.server.Stream[runtime.host.api.host_pb2.ListFlowsRequest, runtime.host.api.host_pb2.ListFlowsReply]') -> None:
+        pass
+
+    @abc.abstractmethod
+    async def CaptureNetwork(self, stream: 'grpclib.server.Stream[runtime.host.api.host_pb2.CaptureNetworkRequest, runtime.host.api.host_pb2.CaptureNetworkReply]') -> None:
+        pass
+
     def __mapping__(self) -> typing.Dict[str, grpclib.const.Handler]:
         return {
             '/zonewright.host.v1.Host/GetStatus': grpclib.const.Handler(
@@ -275,6 +283,18 @@ class HostBase(abc.ABC):
                 grpclib.const.Cardinality.UNARY_UNARY,
                 runtime.host.api.host_pb2.ListNetworksRequest,
                 runtime.host.api.host_pb2.ListNetworksReply,
+            ),
+            '/zonewright.host.v1.Host/ListFlows': grpclib.const.Handler(
+                self.ListFlows,
+                grpclib.const.Cardinality.UNARY_UNARY,
+                runtime.host.api.host_pb2.ListFlowsRequest,
+                runtime.host.api.host_pb2.ListFlowsReply,
+            ),
+            '/zonewright.host.v1.Host/CaptureNetwork': grpclib.const.Handler(
+                self.CaptureNetwork,
+                grpclib.const.Cardinality.UNARY_STREAM,
+                runtime.host.api.host_pb2.CaptureNetworkRequest,
+                runtime.host.api.host_pb2.CaptureNetworkReply,
             ),
         }
 
@@ -437,4 +457,16 @@ class HostStub:
             '/zonewright.host.v1.Host/ListNetworks',
             runtime.host.api.host_pb2.ListNetworksRequest,
             runtime.host.api.host_pb2.ListNetworksReply,
+        )
+        self.ListFlows = grpclib.client.UnaryUnaryMethod(
+            channel,
+            '/zonewright.host.v1.Host/ListFlows',
+            runtime.host.api.host_pb2.ListFlowsRequest,
+            runtime.host.api.host_pb2.ListFlowsReply,
+        )
+        self.CaptureNetwork = grpclib.client.UnaryStreamMethod(
+            channel,
+            '/zonewright.host.v1.Host/CaptureNetwork',
+            runtime.host.api.host_pb2.CaptureNetworkRequest,
+            runtime.host.api.host_pb2.CaptureNetworkReply,
         )

@@ -662,3 +662,78 @@ class ListNetworksReply(_message.Message):
     NETWORKS_FIELD_NUMBER: _ClassVar[int]
     networks: _containers.RepeatedCompositeFieldContainer[NetworkInfo]
     def __init__(self, networks: _Optional[_Iterable[_Union[NetworkInfo, _Mapping]]] = ...) -> None: ...
+
+class ListFlowsRequest(_message.Message):
+    __slots__ = ("zone",)
+    ZONE_FIELD_NUMBER: _ClassVar[int]
+    zone: str
+    def __init__(self, zone: _Optional[str] = ...) -> None: ...
+
+class Flow(_message.Message):
+    __slots__ = ("protocol", "zone_side", "outside", "state", "bytes_up", "bytes_down", "age_s")
+    PROTOCOL_FIELD_NUMBER: _ClassVar[int]
+    ZONE_SIDE_FIELD_NUMBER: _ClassVar[int]
+    OUTSIDE_FIELD_NUMBER: _ClassVar[int]
+    STATE_FIELD_NUMBER: _ClassVar[int]
+    BYTES_UP_FIELD_NUMBER: _ClassVar[int]
+    BYTES_DOWN_FIELD_NUMBER: _ClassVar[int]
+    AGE_S_FIELD_NUMBER: _ClassVar[int]
+    protocol: str
+    zone_side: str
+    outside: str
+    state: str
+    bytes_up: int
+    bytes_down: int
+    age_s: float
+    def __init__(self, protocol: _Optional[str] = ..., zone_side: _Optional[str] = ..., outside: _Optional[str] = ..., state: _Optional[str] = ..., bytes_up: _Optional[int] = ..., bytes_down: _Optional[int] = ..., age_s: _Optional[float] = ...) -> None: ...
+
+class ZoneFlows(_message.Message):
+    __slots__ = ("zone", "flows", "counters", "problem")
+    class CountersEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: int
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[int] = ...) -> None: ...
+    ZONE_FIELD_NUMBER: _ClassVar[int]
+    FLOWS_FIELD_NUMBER: _ClassVar[int]
+    COUNTERS_FIELD_NUMBER: _ClassVar[int]
+    PROBLEM_FIELD_NUMBER: _ClassVar[int]
+    zone: str
+    flows: _containers.RepeatedCompositeFieldContainer[Flow]
+    counters: _containers.ScalarMap[str, int]
+    problem: str
+    def __init__(self, zone: _Optional[str] = ..., flows: _Optional[_Iterable[_Union[Flow, _Mapping]]] = ..., counters: _Optional[_Mapping[str, int]] = ..., problem: _Optional[str] = ...) -> None: ...
+
+class ListFlowsReply(_message.Message):
+    __slots__ = ("zones",)
+    ZONES_FIELD_NUMBER: _ClassVar[int]
+    zones: _containers.RepeatedCompositeFieldContainer[ZoneFlows]
+    def __init__(self, zones: _Optional[_Iterable[_Union[ZoneFlows, _Mapping]]] = ...) -> None: ...
+
+class CaptureNetworkRequest(_message.Message):
+    __slots__ = ("zone", "count", "seconds", "snap_bytes", "host", "port")
+    ZONE_FIELD_NUMBER: _ClassVar[int]
+    COUNT_FIELD_NUMBER: _ClassVar[int]
+    SECONDS_FIELD_NUMBER: _ClassVar[int]
+    SNAP_BYTES_FIELD_NUMBER: _ClassVar[int]
+    HOST_FIELD_NUMBER: _ClassVar[int]
+    PORT_FIELD_NUMBER: _ClassVar[int]
+    zone: str
+    count: int
+    seconds: float
+    snap_bytes: int
+    host: str
+    port: int
+    def __init__(self, zone: _Optional[str] = ..., count: _Optional[int] = ..., seconds: _Optional[float] = ..., snap_bytes: _Optional[int] = ..., host: _Optional[str] = ..., port: _Optional[int] = ...) -> None: ...
+
+class CaptureNetworkReply(_message.Message):
+    __slots__ = ("pcap", "frames", "lost")
+    PCAP_FIELD_NUMBER: _ClassVar[int]
+    FRAMES_FIELD_NUMBER: _ClassVar[int]
+    LOST_FIELD_NUMBER: _ClassVar[int]
+    pcap: bytes
+    frames: int
+    lost: int
+    def __init__(self, pcap: _Optional[bytes] = ..., frames: _Optional[int] = ..., lost: _Optional[int] = ...) -> None: ...

@@ -3,22 +3,38 @@
 from __future__ import annotations
 
 from argparse import Namespace
+from typing import Any
 
-from runtime.host.cli.parsers import Parser, below, command, format_argument, quiet_argument
-from runtime.host.cli.terminal import escaped, show, table, write
+from runtime.host.cli.capture import EXAMPLES as CAPTURE
+from runtime.host.cli.capture import fill_capture
+from runtime.host.cli.parsers import Parser, below, command, format_argument, quiet_argument, zone_argument
+from runtime.host.cli.terminal import duration_text, escaped, show, size_text, table, write
 
 LS = """\
 examples:
   zone net ls
   zone net ls --format json | jq '.[].counters'
 """
+FLOWS = """\
+examples:
+  zone net flows
+  zone net flows web
+  zone net flows --counters web      what was counted since its network engine was started
+  zone net flows --format json | jq '.[].flows[] | select(.bytes_down > 1e9)'
+"""
 
 
 def fill_net(parser: Parser) -> None:
     """`net` and its commands."""
-    ls = command(below(parser), "ls", "List the networks, and the zones in each.", run=run_ls, epilog=LS)
+    commands = below(parser)
+    ls = command(commands, "ls", "List the networks, and the zones in each.", run=run_ls, epilog=LS)
     quiet_argument(ls, "names alone")
     format_argument(ls)
+    flows = command(commands, "flows", "List the connections that pass now.", run=run_flows, epilog=FLOWS)
+    flows.add_argument("--counters", action="store_true", help="what was counted instead, in a table")
+    format_argument(flows)
+    zone_argument(flows, optional=True)
+    command(commands, "capture", "Record what passes a zone's interface.", epilog=CAPTURE, fill=fill_capture)
 
 
 def run_ls(arguments: Namespace) -> None:
@@ -35,3 +51,32 @@ def run_ls(arguments: Namespace) -> None:
     else:
         head = ["NAME", "IPV4", "IPV6", "GATEWAY", "ENGINE", "ZONES"]
         table(head, [[n.name, n.ipv4, n.ipv6, n.gateway4, n.engine, ", ".join(n.zones)] for n in networks])
+
+
+def run_flows(arguments: Namespace) -> None:
+    """List what passes zones' networks."""
+    import sys
+
+    from runtime.host.api.host_pb2 import ListFlowsRequest
+    from runtime.host.cli.documents import document
+    from runtime.host.cli.link import ask
+
+    request = ListFlowsRequest(zone=arguments.zone or "")
+    zones = ask(arguments, lambda client: client.acall(client.host.ListFlows, request)).zones
+    if arguments.format != "table":
+        show([document(zone) for zone in zones], arguments.format)
+        return
+    if arguments.counters:
+        rows = [[zone.zone, name, str(zone.counters[name])] for zone in zones for name in sorted(zone.counters)]
+        table(["ZONE", "COUNTER", "VALUE"], rows)
+    else:
+        head = ["ZONE", "PROTOCOL", "ZONE SIDE", "OUTSIDE", "STATE", "UP", "DOWN", "AGE"]
+        table(head, [_row(zone.zone, flow) for zone in zones for flow in zone.flows])
+    for zone in zones:
+        if zone.problem:
+            sys.stderr.write(f"{escaped(zone.zone)}: {escaped(zone.problem)}\n")
+
+
+def _row(zone: str, flow: Any) -> list[str]:
+    sizes = [size_text(flow.bytes_up), size_text(flow.bytes_down)]
+    return [zone, flow.protocol, flow.zone_side, flow.outside, flow.state, *sizes, duration_text(flow.age_s)]

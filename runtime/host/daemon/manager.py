@@ -23,6 +23,7 @@ from runtime.host.daemon import (
     figures,
     hoststate,
     logreader,
+    passing,
     reservations,
     sessions,
     updates,
@@ -49,6 +50,7 @@ from runtime.host.daemon.model import (
     Update,
     WorkloadInfo,
     WorkloadRequest,
+    ZoneFlows,
     ZoneInfo,
     ZoneProcess,
 )
@@ -59,6 +61,7 @@ from runtime.host.daemon.signals import Clock, SystemClock
 from runtime.host.daemon.workloads import Workloads
 from runtime.host.daemon.zone import Zone, info
 from runtime.host.ledger import boot_id
+from runtime.net.capture import CaptureRequest, Piece
 
 END_TIMEOUT_S = 60.0
 XENSTORE_LOOK_S = 5.0
@@ -407,6 +410,14 @@ class Manager:
     async def networks(self) -> list[NetworkInfo]:
         """The networks of live zones."""
         return await hoststate.networks(self.core)
+
+    async def flows(self, ref: str = "") -> list[ZoneFlows]:
+        """What passes through the network of one zone, or of each that has one."""
+        return await passing.flows(self.core, [self._zone(ref)] if ref else list(self.core.zones.values()))
+
+    def capture(self, ref: str, request: CaptureRequest) -> AsyncIterator[Piece]:
+        """A capture file of what passes a zone's interface, in pieces, until its end, the zone's or the reader's."""
+        return passing.capture(self.core, self._zone(ref), request)
 
     async def disk_usage(self) -> list[DiskUsageRow]:
         """What lies on this host's disk, and what a prune would free."""

@@ -9,6 +9,7 @@ from typing import Any
 
 from pipeline.bundle.model import Bundle
 from pipeline.oci import Descriptor
+from runtime.net.engine.flows import Flow
 
 
 class State(Enum):
@@ -245,6 +246,19 @@ class NetworkInfo:
     engine: str = ""
     zones: tuple[str, ...] = ()
     counters: Mapping[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class ZoneFlows:
+    """What passes through a zone's network now, and what has been counted since its engine was started.
+
+    problem:  why there is nothing of both.
+    """
+
+    zone: str
+    flows: tuple[Flow, ...] = ()
+    counters: Mapping[str, int] = field(default_factory=dict)
+    problem: str = ""
 
 
 @dataclass(frozen=True)

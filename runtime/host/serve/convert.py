@@ -14,6 +14,7 @@ from pipeline.oci import Descriptor, Digest
 from runtime.host.api import host_pb2 as pb
 from runtime.host.daemon import model
 from runtime.host.daemon.errors import BadRequest
+from runtime.net.capture import CaptureRequest
 
 BLOB_MEDIA_TYPE = "application/octet-stream"
 
@@ -46,6 +47,11 @@ def _fill_scalar(message: Message, field: FieldDescriptor, value: Any) -> None:
         getattr(message, field.name).extend(value)
     else:
         setattr(message, field.name, value.value if isinstance(value, Enum) else value)
+
+
+def capture_request(request: pb.CaptureNetworkRequest) -> CaptureRequest:
+    """What a client wants captured."""
+    return CaptureRequest(request.count, request.seconds, request.snap_bytes, request.host, request.port)
 
 
 def zone_message(zone: model.ZoneInfo) -> pb.ZoneInfo:

@@ -85,6 +85,20 @@ class HostService(HostBase):
             networks = [convert.fill(pb.NetworkInfo(), network) for network in await self._manager.networks()]
             await stream.send_message(pb.ListNetworksReply(networks=networks))
 
+    async def ListFlows(self, stream: Any) -> None:
+        async with answering(stream):
+            request = await request_of(stream)
+            zones = [convert.fill(pb.ZoneFlows(), found) for found in await self._manager.flows(request.zone)]
+            await stream.send_message(pb.ListFlowsReply(zones=zones))
+
+    async def CaptureNetwork(self, stream: Any) -> None:
+        async with answering(stream):
+            request = await request_of(stream)
+            pieces = self._manager.capture(request.zone, convert.capture_request(request))
+            async with closing(pieces):
+                async for piece in pieces:
+                    await stream.send_message(convert.fill(pb.CaptureNetworkReply(), piece))
+
     # -- blobs ---------------------------------------------------------------------------------------------------------
 
     async def FindBlobs(self, stream: Any) -> None:

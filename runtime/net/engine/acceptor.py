@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import socket
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
+from runtime.net.engine.flows import Flow, HasFlows, endpoint
 from runtime.net.engine.loop import READ, Loop
 from runtime.net.engine.model import Limits
 from runtime.net.engine.relay import Relay, Target, reset
@@ -36,6 +37,7 @@ class Traffic:
         self.relays: set[Relay] = set()
         self.held: dict[bytes, Any] = {}  # the gate's, by key
         self.flows: dict[Any, Any] = {}  # of UDP, out and in, by key
+        self.sources: list[HasFlows] = []
 
     def snapshot(self) -> dict[str, int]:
         """The counters now; running connections included."""
@@ -66,6 +68,9 @@ class Acceptor:
         self._loop, self._traffic, self._listener = loop, traffic, listener
         self._targets_of, self._counter, self._inward = targets_of, counter, inward
         self._paused_until = 0.0
+        # Of each relay: its accepted socket, where it leads, since when.
+        self._taken: dict[Relay, tuple[socket.socket, Sequence[Target], float]] = {}
+        traffic.sources.append(self)
         listener.setblocking(False)
         loop.watch(listener, self, READ)
 
@@ -97,17 +102,31 @@ class Acceptor:
         except OSError:  # gone before it was looked at
             targets = ()
         relay = Relay(self._loop, self._traffic.limits, near, targets, self._ended)
+        self._taken[relay] = (near, targets, time.monotonic())
         self._traffic.relays.add(relay)
         relay.start()
 
     def _ended(self, relay: Relay, connected: bool) -> None:
         self._traffic.relays.discard(relay)
+        del self._taken[relay]
+        self._list_no_more()
         counts = self._traffic.counts
         if not connected:
             counts["failed"] += 1
         sent, received = relay.sent_bytes
         counts["bytes_down" if self._inward else "bytes_up"] += sent
         counts["bytes_up" if self._inward else "bytes_down"] += received
+
+    def flows(self, now: float) -> Iterator[Flow]:
+        """See flows.HasFlows."""
+        for relay, (near, targets, began) in self._taken.items():
+            try:
+                peer, local = endpoint(near.getpeername()), endpoint(near.getsockname())
+            except OSError:  # it is ending
+                continue
+            zone, outer = (endpoint(targets[0].address), peer) if self._inward else (peer, local)
+            up, down = relay.sent_bytes[::-1] if self._inward else relay.sent_bytes
+            yield Flow("tcp", zone, outer, "open" if relay.connected else "connecting", up, down, now - began)
 
     def tick(self, now: float) -> None:
         """End a pause."""
@@ -123,3 +142,8 @@ class Acceptor:
         self._loop.discard(self)
         self._loop.forget(self._listener)
         self._listener.close()
+        self._list_no_more()
+
+    def _list_no_more(self) -> None:
+        if not self._taken and self._listener.fileno() < 0:
+            self._traffic.sources.remove(self)

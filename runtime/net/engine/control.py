@@ -1,12 +1,15 @@
 """The engine's control socket: one JSON object per packet, an answer for each; listeners travel as descriptors.
 
-Operations: {"op": "status"} -> {"counters": {...}}; {"op": "publish", "key": K, "zone_port": N} with one listener;
-{"op": "unpublish", "key": K}; {"op": "handback"} -> {"inside": [NAME, ...], "published": [[K, N], ...]} with a
-duplicate of every listener, those of the namespace first. An answer {"error": sentence} says no.
+Operations: {"op": "status"} -> {"counters": {...}}; {"op": "flows", "after": [...]} -> {"flows": [...]}, a page of them
+(flows.page), until one is empty; {"op": "publish", "key": K, "zone_port": N} with one listener;
+{"op": "unpublish", "key": K}; {"op": "resolve", "resolvers": [address, ...]};
+{"op": "handback"} -> {"inside": [NAME, ...], "published": [[K, N], ...]} with a duplicate of every listener, those of
+the namespace first. An answer {"error": sentence} says no.
 """
 
 from __future__ import annotations
 
+import array  # noqa: F401  send_fds and recv_fds import it, when there are no files any more
 import json
 import socket
 from collections.abc import Callable

@@ -7,7 +7,6 @@ Source: RFC 1035 sections 4.1.1 and 4.2, RFC 5452.
 
 from __future__ import annotations
 
-import os
 import random
 import socket
 import time
@@ -23,38 +22,31 @@ _HEADER_BYTES = 12
 _LARGEST = 65535
 _RESPONSE = 0x80
 _SERVFAIL = 2
-_RESOLVERS = 3  # resolv.conf(5), MAXNS
 _random = random.SystemRandom()
 
 
-def parse_resolvers(text: str) -> tuple[str, ...]:
-    """The name servers of a resolv.conf; 127.0.0.1 where it names none, as resolv.conf(5) says."""
-    words = (line.split() for line in text.splitlines())
-    servers = [fields[1] for fields in words if len(fields) > 1 and fields[0] == "nameserver"]
-    return tuple(servers[:_RESOLVERS]) or ("127.0.0.1",)
-
-
 class Resolvers:
-    """The host's resolvers, read again when the file changed (DHCP, VPN)."""
+    """The host's resolvers: whoever started the engine says which, and says so again when they change (DHCP, VPN)."""
 
-    def __init__(self, path: str) -> None:
-        self._path = path
-        self._seen: tuple[int, int] | None = None
-        self._servers: tuple[str, ...] = ()
+    def __init__(self, servers: tuple[str, ...]) -> None:
+        self._servers = servers
 
     def current(self) -> tuple[str, ...]:
         """The resolvers now."""
-        try:
-            status = os.stat(self._path)
-            seen = (status.st_mtime_ns, status.st_ino)
-            if seen != self._seen:
-                with open(self._path, encoding="ascii", errors="replace") as file:
-                    self._servers = parse_resolvers(file.read())
-                self._seen = seen
-        except OSError:
-            if not self._servers:
-                self._servers = parse_resolvers("")
         return self._servers
+
+    def replace(self, servers: tuple[str, ...]) -> None:
+        """Other ones from the next query on."""
+        self._servers = servers
+
+
+def socket_address(server: str) -> Any:
+    """What a socket connects to for a resolver; a link-local one names its interface by number ("fe80::1%2").
+
+    Given as text, that would be resolved by glibc, which asks files and services that the engine does not have.
+    """
+    host, _, scope = server.partition("%")
+    return (host, PORT, 0, int(scope)) if scope else (host, PORT)
 
 
 def family_of(address: str) -> int:
@@ -64,7 +56,7 @@ def family_of(address: str) -> int:
 
 def tcp_targets(resolvers: Resolvers) -> Callable[[socket.socket], Sequence[Target]]:
     """Targets of DNS over TCP, which is relayed as it is."""
-    return lambda near: [Target(family_of(host), (host, PORT), socket.socket) for host in resolvers.current()]
+    return lambda near: [Target(family_of(host), socket_address(host), socket.socket) for host in resolvers.current()]
 
 
 def servfail(query: bytes) -> bytes:
@@ -146,7 +138,7 @@ class Query:
             try:
                 self._outer = socket.socket(family_of(server), socket.SOCK_DGRAM)
                 self._outer.setblocking(False)
-                self._outer.connect((server, PORT))
+                self._outer.connect(socket_address(server))
                 self._outer.send(self._id + self._query[2:])
             except OSError:
                 self._close_outer()

@@ -6,6 +6,7 @@ import socket
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
+from runtime.net.engine.flows import Flow
 from runtime.net.engine.model import EngineConfig
 
 
@@ -30,17 +31,26 @@ class EngineHandle(Protocol):
     def alive(self) -> bool:
         """Does the process run?"""
 
+    def last_words(self) -> str:
+        """Why it ended, as far as that is known."""
+
     def wait_ready(self, timeout_s: float) -> None:
         """Return when it serves. Raises EngineFault."""
 
     def counters(self) -> dict[str, int]:
         """See model.COUNTERS. Raises EngineFault."""
 
+    def flows(self) -> list[Flow]:
+        """What passes through it now. Raises EngineFault."""
+
     def publish(self, listener: socket.socket, key: str, zone_port: int) -> None:
         """Give it a listener whose connections go to the zone. Raises EngineFault."""
 
     def unpublish(self, key: str) -> None:
         """Stop listening there. Raises EngineFault."""
+
+    def resolve_by(self, resolvers: tuple[str, ...]) -> None:
+        """Pass the zone's names to these from now on. Raises EngineFault."""
 
     def handback(self) -> Handback:
         """Duplicates of all its listeners; it goes on serving them. Raises EngineFault."""

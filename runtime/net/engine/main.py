@@ -10,6 +10,7 @@ import os
 import signal
 import socket
 import sys
+import time
 from typing import Any
 
 from runtime.net.engine import confine, dns
@@ -19,6 +20,7 @@ from runtime.net.engine.dns import Resolvers, UdpForwarder
 from runtime.net.engine.echo import Echoes
 from runtime.net.engine.egress import Egress
 from runtime.net.engine.feedback import Feedback
+from runtime.net.engine.flows import page
 from runtime.net.engine.gate import Gate
 from runtime.net.engine.inflow import PublishedUdp, tcp_targets
 from runtime.net.engine.loop import Loop
@@ -56,7 +58,7 @@ class Server:
         flows = Flows(self.loop, self._traffic, egress, feedback, factory.make, mtu=config.mtu)
         for listener in (udp4, udp6):
             flows.listen(listener)
-        resolvers = Resolvers(config.resolv_conf)
+        resolvers = self._resolvers = Resolvers(config.resolvers)
         for listener in (dns_tcp4, dns_tcp6):
             Acceptor(self.loop, self._traffic, listener, dns.tcp_targets(resolvers), counter="dns_queries")
         for listener in (dns_udp4, dns_udp6):
@@ -69,9 +71,14 @@ class Server:
         operation = request["op"]
         if operation == "status":
             return {"counters": {**self._traffic.snapshot(), "faults": self.loop.faults}}
+        if operation == "flows":
+            return {"flows": page(self._traffic.sources, list(map(str, request["after"])), time.monotonic())}
         if operation == "publish":
             (listener,) = passed
             return self._publish(str(request["key"]), int(request["zone_port"]), listener)
+        if operation == "resolve":
+            self._resolvers.replace(tuple(map(str, request["resolvers"])))
+            return {}
         if operation == "unpublish":
             _, acceptor = self._published.pop(str(request["key"]), (0, None))
             if acceptor is None:
@@ -111,8 +118,12 @@ def main() -> None:
     sockets = 2 * (limits.connections + limits.udp_flows + limits.pipes) + limits.pending + limits.dns_pending
     confine.bound_descriptors(sockets + 256)
     confine.forbid_new_privileges()
-    factory = confine.SocketFactory(config.netns)
+    confine.load_what_is_loaded_late()
+    namespace = os.open(config.netns, os.O_RDONLY | os.O_CLOEXEC)
+    confine.empty_root()
+    factory = confine.SocketFactory(namespace)
     confine.become(config.uid)
     os.umask(0o077)
     server = Server(config, factory)
+    confine.limit_calls(bytes.fromhex(config.seccomp))
     server.loop.run()

@@ -75,8 +75,10 @@ class EngineConfig(NamedTuple):
     mtu:    of the zone's link.
     netns:  path of the namespace in which connections towards the zone are opened.
     uid:    user and group it becomes after set-up.
+    resolvers: the host's name servers, see runtime.net.resolvers.
     deny:   further closed networks, see policy.decide.
     egress: the zone's rules, see policy.parse_rule.
+    seccomp: its filter, as hexadecimal struct sock_filter[].
     """
 
     zone: str
@@ -84,13 +86,14 @@ class EngineConfig(NamedTuple):
     uid: int
     zone4: str
     zone6: str
-    resolv_conf: str
+    resolvers: tuple[str, ...]
     gateway4: str
     gateway6: str
     mtu: int
     echo_identifier: int
     deny: tuple[str, ...]
     egress: tuple[str, ...]
+    seccomp: str
     limits: Limits
     listeners: Listeners
 
@@ -116,7 +119,8 @@ def load(text: str) -> EngineConfig:
         document: dict[str, Any] = json.loads(text)
         document["limits"] = Limits(**document["limits"])
         document["listeners"] = Listeners(**document["listeners"])
-        document["deny"], document["egress"] = tuple(document["deny"]), tuple(document["egress"])
+        for name in ("deny", "egress", "resolvers"):
+            document[name] = tuple(document[name])
         return EngineConfig(**document)
     except (ValueError, TypeError, KeyError) as error:
         raise EngineFault("engine config", expected="one JSON object", got=str(error)) from error

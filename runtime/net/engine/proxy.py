@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import socket
 import subprocess
 import sys
@@ -10,15 +11,17 @@ from typing import Any
 
 from runtime.net.engine import processes
 from runtime.net.engine.control import ask
+from runtime.net.engine.flows import Flow
 from runtime.net.engine.interface import EngineHandle, Handback
 from runtime.net.engine.model import INSIDE, EngineConfig, dump
 from runtime.net.errors import EngineFault, OutdatedEngine
 
-_ROOT = Path(__file__).resolve().parents[3]
+ROOT = Path(__file__).resolve().parents[3]
 # -I: no environment and no current directory on the path; -S: no site-packages, the engine needs none of them.
 ENTRY = "from runtime.net.engine.main import main"  # in an engine's command line, which `zone system check` looks for
 _CODE = f"import sys; sys.path.insert(0, sys.argv[1]); {ENTRY}; main()"
 _ASK_TIMEOUT_S = 20.0
+_MOST_FLOWS = 20_000  # more than limits let an engine have: one that goes on for ever is not listened to
 
 
 class ProxyHandle:
@@ -44,6 +47,16 @@ class ProxyHandle:
         counters: dict[str, int] = self._ask({"op": "status"})["counters"]
         return counters
 
+    def flows(self) -> list[Flow]:
+        """What passes through it now. Raises EngineFault."""
+        found: list[Flow] = []
+        while len(found) < _MOST_FLOWS:
+            rows = self._ask({"op": "flows", "after": list(found[-1][:3]) if found else []})["flows"]
+            if not rows:
+                break
+            found += [Flow(*row) for row in rows]
+        return found
+
     def publish(self, listener: socket.socket, key: str, zone_port: int) -> None:
         """Give it a listener. Raises EngineFault."""
         self._ask({"op": "publish", "key": key, "zone_port": zone_port}, listener=listener)
@@ -51,6 +64,10 @@ class ProxyHandle:
     def unpublish(self, key: str) -> None:
         """Stop listening there. Raises EngineFault."""
         self._ask({"op": "unpublish", "key": key})
+
+    def resolve_by(self, resolvers: tuple[str, ...]) -> None:
+        """Tell it the host's name servers. Raises EngineFault."""
+        self._ask({"op": "resolve", "resolvers": resolvers})
 
     def handback(self) -> Handback:
         """Duplicates of all its listeners. Raises EngineFault; OutdatedEngine for one of another version."""
@@ -95,13 +112,16 @@ class ProxyHandle:
                 str(self._control), request, timeout_s=timeout_s, listener=listener, received=received
             )
         except OSError as error:
-            got = f"no answer: {error}" if self.alive() else f"it ended: {self._last_words()}"
+            got = f"no answer: {error}" if self.alive() else f"it ended: {self.last_words()}"
             raise EngineFault(subject, expected="an answer", got=got, temporary=True) from error
         if "error" in answer:
             raise EngineFault(subject, expected=f"{request['op']} to be done", got=answer["error"])
         return answer
 
-    def _last_words(self) -> str:
+    def last_words(self) -> str:
+        """What it said last, or what it was killed for where this process started it."""
+        if self._child is not None and self._child.poll() == -signal.SIGSYS:
+            return "killed for a system call it may not make (the kernel's log says which: audit, type=1326)"
         try:
             lines = self._log_file.read_text(errors="replace").strip().splitlines()
         except OSError:
@@ -137,12 +157,13 @@ class ProxyEngine:
     """Starts proxy engines in the network namespace of the calling thread, which is where their outer sockets live."""
 
     name = "proxy"
+    code = _CODE
 
     def prepare(self, inherited: tuple[int, ...], control: Path, log_file: Path) -> PreparedProxy:
         """Start the process; it waits for its config. Raises OSError."""
         with open(log_file, "ab", buffering=0) as log:
             child = subprocess.Popen(
-                [sys.executable, "-I", "-S", "-c", _CODE, str(_ROOT)],
+                [sys.executable, "-I", "-S", "-c", self.code, str(ROOT)],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.DEVNULL,
                 stderr=log,

@@ -168,6 +168,11 @@ class Relay:
             keep_alive(self._near)
             keep_alive(self._far)
 
+    @property
+    def connected(self) -> bool:
+        """Has a target taken the connection?"""
+        return self._ways is not None
+
     def abort(self) -> None:
         """Reset both sides."""
         self._finish(graceful=False)

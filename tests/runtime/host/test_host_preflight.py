@@ -30,6 +30,7 @@ def test_machine_that_has_everything_lacks_nothing() -> None:
         ({"modules": MODULE_STATES | {"nft_tproxy": "absent"}}, "module nft_tproxy: expected it in this", True),
         ({"tools": frozenset({"ip"})}, "program nft: expected it in", True),
         ({"kernel": "4.19.0-20-amd64"}, "kernel of dom0: expected 5.10 or later, got 4.19.0-20-amd64", True),
+        ({"namespaces": 0}, "user namespaces: expected them allowed, got none (sysctl user.max_user_names", True),
         ({"kinds": ("hvm-3.0-x86_64",)}, "expected PV guests (xen-3.0-x86_64), got hvm-3.0-x86_64", True),
         ({"problem": "no permission"}, "hypervisor: expected it to answer, got no permission", True),
         ({"xen": "4.16"}, "hypervisor: expected Xen 4.17 or later, got 4.16", False),

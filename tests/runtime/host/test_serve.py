@@ -52,6 +52,7 @@ MESSAGES: list[tuple[type[Message], type]] = [
     (pb.BootZoneReply, model.BootProgress), (pb.NetworkInfo, model.NetworkInfo), (pb.Metric, model.Metric),
     (pb.ZoneProcess, model.ZoneProcess), (pb.DiskUsageRow, model.DiskUsageRow), (pb.PruneReply, model.Pruned),
     (pb.LogEntry, model.LogEntry), (pb.ProcessStart, model.ProcessStart), (pb.TerminalSize, model.TerminalSize),
+    (pb.ZoneFlows, model.ZoneFlows),
 ]  # fmt: skip
 
 

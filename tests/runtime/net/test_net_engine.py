@@ -442,17 +442,3 @@ def test_dns_over_tcp_reaches_the_resolver(world: World) -> None:
     with world.connect(world.addresses.gateway4, 53) as client:
         client.sendall(struct.pack("!H", len(QUERY)) + QUERY)
         assert receive_all(client)[2:] == b"\x12\x34" + ANSWER
-
-
-def test_engine_keeps_no_privilege(world: World) -> None:
-    network = world.up()
-    assert network.alive()
-    pid = next(record["pid"] for record in world.records if record["kind"] == "net.engine")
-    tasks = list(Path(f"/proc/{pid}/task").iterdir())
-    assert len(tasks) == 2
-    for task in tasks:
-        fields = dict(line.split(":\t", 1) for line in (task / "status").read_text().splitlines() if ":\t" in line)
-        assert [fields[name].strip() for name in ("CapInh", "CapPrm", "CapEff", "CapAmb")] == ["0" * 16] * 4
-        assert fields["NoNewPrivs"].strip() == "1"
-        assert fields["Uid"].split() == ["64007"] * 4
-        assert fields["Groups"].strip() == ""

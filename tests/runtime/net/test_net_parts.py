@@ -14,7 +14,7 @@ import pytest
 from runtime.net import netlink
 from runtime.net.engine.acceptor import Acceptor, Traffic
 from runtime.net.engine.control import ControlServer, ask
-from runtime.net.engine.dns import Resolvers, parse_resolvers, servfail
+from runtime.net.engine.dns import servfail
 from runtime.net.engine.loop import READ, WRITE, Loop
 from runtime.net.engine.model import COUNTERS, EngineConfig, Limits, Listeners, dump, load
 from runtime.net.engine.processes import start_time_of
@@ -27,13 +27,14 @@ CONFIG = EngineConfig(
     uid=64003,
     zone4="10.75.3.2",
     zone6="fd5a:6f6e:6577:3::2",
-    resolv_conf="/etc/resolv.conf",
+    resolvers=("192.0.2.1", "fe80::1%2"),
     gateway4="10.75.3.1",
     gateway6="fd5a:6f6e:6577:3::1",
     mtu=1500,
     echo_identifier=7,
     deny=("10.0.2.0/24",),
     egress=("deny 0.0.0.0/0 25",),
+    seccomp="0600000000000080",
     limits=Limits(connections=7),
     listeners=Listeners._make(range(3, 3 + len(Listeners._fields))),
 )
@@ -47,26 +48,6 @@ def test_config_survives_the_wire() -> None:
 def test_config_that_is_none_is_refused_in_a_sentence(text: str) -> None:
     with pytest.raises(EngineFault, match="engine config: expected one JSON object"):
         load(text)
-
-
-def test_resolvers_of_a_resolv_conf() -> None:
-    text = "# c\nsearch x\nnameserver 10.0.2.3\nnameserver\nnameserver fd00::3 # c\noptions ndots:2\n"
-    assert parse_resolvers(text) == ("10.0.2.3", "fd00::3")
-    assert parse_resolvers("nameserver 1.1.1.1\n" * 9) == ("1.1.1.1",) * 3
-    assert parse_resolvers("") == ("127.0.0.1",)
-
-
-def test_resolvers_are_read_again_when_the_file_changed(tmp_path) -> None:
-    path = tmp_path / "resolv.conf"
-    path.write_text("nameserver 192.0.2.1\n")
-    resolvers = Resolvers(str(path))
-    assert resolvers.current() == ("192.0.2.1",)
-    fresh = tmp_path / "fresh"
-    fresh.write_text("nameserver 192.0.2.2\n")
-    fresh.rename(path)
-    assert resolvers.current() == ("192.0.2.2",)
-    path.unlink()
-    assert resolvers.current() == ("192.0.2.2",)
 
 
 def test_servfail_of_any_bytes_is_a_response_with_its_id() -> None:

@@ -165,8 +165,8 @@ def plant_port(world: World, host: CheckedHost) -> Undo:
 def plant_mount(world: World, host: CheckedHost) -> Undo:
     (host.run / world.network.name / "mounted").mkdir()
     path = str(host.run / world.network.name / "mounted")
-    netns._mount("tmpfs", Path(path), "tmpfs", 0)
-    return lambda: (netns._call("umount2", path.encode(), 0), os.rmdir(path))
+    netns.mount("tmpfs", Path(path), "tmpfs", 0)
+    return lambda: (netns.call("umount2", path.encode(), 0), os.rmdir(path))
 
 
 def plant_cgroup(world: World, host: CheckedHost) -> Undo:

@@ -35,6 +35,8 @@ def test_all_commands_there_should_be_are_there() -> None:
         "host platform",
         "host dial-stdio",
         "net ls",
+        "net flows",
+        "net capture",
     ]
     groups += ["system prune", "system df", "system check", "host cert client", "completion fish", "image pull"]
     assert {*wanted.split(), *groups} <= ALL.keys()

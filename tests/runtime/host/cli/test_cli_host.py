@@ -72,14 +72,6 @@ def test_metrics(zone) -> None:
     }
 
 
-def test_networks(zone, zoned) -> None:
-    zoned.networks.append(
-        pb.NetworkInfo(name="default", ipv4="10.75.0.0/16", gateway4="10.75.0.1", engine="up", zones=["web"])
-    )
-    assert zone("net", "ls").splitlines()[1].split() == ["default", "10.75.0.0/16", "10.75.0.1", "up", "web"]
-    assert zone("net", "ls", "-q") == "default\n"
-
-
 def test_check_exits_1_where_something_is_left_behind(zone, zoned) -> None:
     assert zone("system", "check").startswith("nothing is left behind, and nothing is missing (1 domain, 1 netns)\n")
     zoned.findings.append(

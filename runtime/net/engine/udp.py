@@ -35,6 +35,10 @@ _LARGEST = 65535
 _ANCILLARY_BYTES = 256
 _BURST = 32  # datagrams moved before the loop's others get their turn
 _STRAYS = 1000
+# So many flows get queues of the kernel's default size, 208 KiB; the others' are short, twice this (socket(7)). With
+# Limits.udp_flows = 256 a zone's queues hold at most 28 MiB of this host's memory.
+_DEEP_QUEUES = 32
+_SHALLOW_BYTES = 16384
 _USUAL_HOPS = 64
 
 _buffer = bytearray(_LARGEST)
@@ -204,6 +208,9 @@ class Flows:
             return None
         counts["udp_flows"] += 1
         flow = self._flows[key] = self.traffic.flows[key] = Flow(self, key, remote, near, far)
+        if len(self.traffic.flows) > _DEEP_QUEUES:
+            for each in flow.sockets:
+                each.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _SHALLOW_BYTES)
         self._take_strays(flow, client)
         for each in flow.sockets:
             self._loop.watch(each, flow, READ)

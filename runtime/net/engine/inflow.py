@@ -14,7 +14,7 @@ from ipaddress import ip_address
 from runtime.net.engine.acceptor import Traffic
 from runtime.net.engine.loop import READ, Loop
 from runtime.net.engine.relay import Target
-from runtime.net.engine.udp import IPV6_FREEBIND, Address, MakeSocket, make_room
+from runtime.net.engine.udp import IPV6_FREEBIND, Address, MakeSocket, make_room, shorten_queues
 from runtime.net.pool import POOL4, POOL6
 
 _IP_PKTINFO, _IPV6_RECVPKTINFO, _IPV6_PKTINFO = 8, 49, 50  # linux/in.h, linux/in6.h
@@ -148,7 +148,7 @@ class PublishedUdp:
                 flow.send(data)
 
     def _begin(self, key: tuple[Address, bytes], client: Address, asked: bytes) -> Inflow | None:
-        make_room(self.traffic)
+        make_room(self.traffic.clients, self.traffic)
         try:
             near = self._make_near(self.listener.family, socket.SOCK_DGRAM)
         except OSError:  # out of descriptors
@@ -166,7 +166,8 @@ class PublishedUdp:
             return None
         self.traffic.counts["published"] += 1
         flow = self._flows[key] = Inflow(self, key, client, near, asked)
-        self.traffic.flows[self._identity(flow)] = flow
+        self.traffic.clients[self._identity(flow)] = flow
+        shorten_queues(self.traffic.clients, near)
         self._loop.watch(near, flow, READ)
         self._loop.patient.add(flow)
         return flow
@@ -190,7 +191,7 @@ class PublishedUdp:
     def end(self, flow: Inflow, near: socket.socket) -> None:
         """Forget a client."""
         self._flows.pop(flow.key, None)
-        self.traffic.flows.pop(self._identity(flow), None)
+        self.traffic.clients.pop(self._identity(flow), None)
         self._loop.discard(flow)
         self._loop.forget(near)
         near.close()

@@ -14,6 +14,7 @@ import select
 import socket
 import time
 from collections.abc import Callable
+from typing import Any
 
 from runtime.net.engine.acceptor import Traffic
 from runtime.net.engine.egress import Egress
@@ -36,7 +37,7 @@ _ANCILLARY_BYTES = 256
 _BURST = 32  # datagrams moved before the loop's others get their turn
 _STRAYS = 1000
 # So many flows get queues of the kernel's default size, 208 KiB; the others' are short, twice this (socket(7)). With
-# Limits.udp_flows = 256 a zone's queues hold at most 28 MiB of this host's memory.
+# Limits.udp_flows = 256 the queues of flows and clients hold at most 42 MiB of this host's memory.
 _DEEP_QUEUES = 32
 _SHALLOW_BYTES = 16384
 _USUAL_HOPS = 64
@@ -139,12 +140,19 @@ class Flow:
         self._owner.end(self)
 
 
-def make_room(traffic: Traffic) -> None:
+def make_room(flows: dict[Any, Any], traffic: Traffic) -> None:
     """Let one more flow be begun, at another's expense if need be."""
-    if len(traffic.flows) >= traffic.limits.udp_flows:
+    if len(flows) >= traffic.limits.udp_flows:
         traffic.counts["limited"] += 1
         # Who scans ports gets no answers, and pushes out nobody who does.
-        min(traffic.flows.values(), key=lambda flow: (flow.answered, flow.last_active)).abort()
+        min(flows.values(), key=lambda flow: (flow.answered, flow.last_active)).abort()
+
+
+def shorten_queues(flows: dict[Any, Any], *of: socket.socket) -> None:
+    """Where there are many flows, a new one's sockets may hold less."""
+    if len(flows) > _DEEP_QUEUES:
+        for each in of:
+            each.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _SHALLOW_BYTES)
 
 
 class Flows:
@@ -155,7 +163,7 @@ class Flows:
     ) -> None:
         self.traffic, self.mtu = traffic, mtu
         self._loop, self._egress, self._feedback, self._make_near = loop, egress, feedback, make_near
-        self._flows: dict[bytes, Flow] = {}
+        self._flows: dict[bytes, Flow] = traffic.flows
 
     def listen(self, listener: socket.socket) -> None:
         """Take first datagrams from a socket that TPROXY leads to."""
@@ -192,7 +200,7 @@ class Flows:
         if hops <= 1:
             self.complain(key, size, EXPIRED[family], None)
             return None
-        make_room(self.traffic)
+        make_room(self._flows, self.traffic)
         try:
             far = _open_far(family, remote, hops)
         except OSError as error:
@@ -207,10 +215,8 @@ class Flows:
             far.close()
             return None
         counts["udp_flows"] += 1
-        flow = self._flows[key] = self.traffic.flows[key] = Flow(self, key, remote, near, far)
-        if len(self.traffic.flows) > _DEEP_QUEUES:
-            for each in flow.sockets:
-                each.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _SHALLOW_BYTES)
+        flow = self._flows[key] = Flow(self, key, remote, near, far)
+        shorten_queues(self._flows, *flow.sockets)
         self._take_strays(flow, client)
         for each in flow.sockets:
             self._loop.watch(each, flow, READ)
@@ -238,7 +244,6 @@ class Flows:
     def end(self, flow: Flow) -> None:
         """Close both sides. Harmless twice."""
         self._flows.pop(flow.key, None)
-        self.traffic.flows.pop(flow.key, None)
         self._loop.discard(flow)
         for each in flow.sockets:
             self._loop.forget(each)

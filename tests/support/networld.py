@@ -169,6 +169,28 @@ class World:
             except ConnectionRefusedError:
                 pass
 
+    def neighbour(self, **options: Any) -> tuple[ZoneNetwork, str]:
+        """A second zone on this host, with a network that is up, and its namespace."""
+        name, zone = self.zone.replace("-zone", "-next"), plan_addresses(8)
+        netns.create(name)
+        self.stack.callback(netns.delete, name)
+        self.ip(self.host, f"link add vif8.0 type veth peer name eth0 netns {name}")
+        self.ip(
+            name,
+            "link set lo up",
+            f"link set eth0 address {zone.zone_mac}",
+            f"address add {zone.zone4}/{zone.prefix4} dev eth0",
+            "link set eth0 up",
+            f"route add default via {zone.gateway4}",
+        )
+        first, self.addresses = self.addresses, zone
+        network = self.new_network(name="next", **options)
+        self.addresses = first
+        self.on_host(network.create)
+        self.on_host(lambda: network.attach("vif8.0"))
+        self.on_host(network.serve)
+        return network, name
+
     def abandon(self, network: ZoneNetwork) -> None:
         """What the kernel does when the process that holds a network is killed: its descriptors go, no more."""
         for listener in (*network._inside, *(item.listener for item in network.published())):

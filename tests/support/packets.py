@@ -43,12 +43,18 @@ def ip(source: bytes, destination: bytes, protocol: int, payload: bytes, *, hops
 
 
 def syn(
-    *, v6: bool = False, flags: int = 2, options: bytes = OPTIONS, data: bytes = b"", partial: bool = False
+    *,
+    v6: bool = False,
+    flags: int = 2,
+    options: bytes = OPTIONS,
+    data: bytes = b"",
+    partial: bool = False,
+    sequence: int = 0x01020304,
 ) -> bytes:
     """A SYN from port 40000 to 443; partial: its checksum is left to a card that is not there."""
     source, destination = ends(v6)
     offset = (20 + len(options)) // 4 << 4
-    segment = struct.pack("!HHIIBBHHH", 40000, 443, 0x01020304, 0, offset, flags, 64240, 0, 0) + options + data
+    segment = struct.pack("!HHIIBBHHH", 40000, 443, sequence, 0, offset, flags, 64240, 0, 0) + options + data
     head = pseudo(source, destination, len(segment), 6)
     value = ~plain_sum(head) & 0xFFFF if partial else plain_sum(head + segment)
     return ip(source, destination, 6, segment[:16] + struct.pack("!H", value) + segment[18:])

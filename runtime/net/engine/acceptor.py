@@ -36,7 +36,8 @@ class Traffic:
         }
         self.relays: set[Relay] = set()
         self.held: dict[bytes, Any] = {}  # the gate's, by key
-        self.flows: dict[Any, Any] = {}  # of UDP, out and in, by key
+        self.flows: dict[bytes, Any] = {}  # of UDP to the outside, by key
+        self.clients: dict[Any, Any] = {}  # of published UDP ports
         self.sources: list[HasFlows] = []
 
     def snapshot(self) -> dict[str, int]:
@@ -45,7 +46,7 @@ class Traffic:
         for relay in self.relays:
             counts["bytes_up"] += relay.sent_bytes[0]
             counts["bytes_down"] += relay.sent_bytes[1]
-        counts.update(active=len(self.relays), pending=len(self.held), udp_active=len(self.flows))
+        counts.update(active=len(self.relays), pending=len(self.held), udp_active=len(self.flows) + len(self.clients))
         return counts
 
 

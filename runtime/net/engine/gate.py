@@ -7,7 +7,7 @@
                                         |  silence:   silence; the zone sends its SYN again, as to anybody
 
 The kernel's TCP never sees a SYN that has no outer connection, so it cannot answer one. A SYN sent again while its
-connect runs changes nothing: one connect. One sent again until the connection is accepted is passed on again.
+connect runs changes nothing: one connect. One sent again after that is passed on again.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ from runtime.net.engine.relay import Target
 
 # A SYN with fewer hops left than any operating system starts with belongs to a traceroute.
 FEW_HOPS = 32
+_REMEMBERED = 1024  # connections whose SYN may come once more
 _PENDING = (errno.EINPROGRESS, errno.EWOULDBLOCK)
 
 
@@ -53,6 +54,8 @@ class Held:
             code = self.far.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
             if code or mask & WRITE:
                 self.gate.settle(self, code)
+            else:
+                next_error(self.far)  # an error that ends nothing, and would be reported for ever
 
     def tick(self, now: float) -> None:
         """Give up what takes too long."""
@@ -78,6 +81,7 @@ class Gate:
         self.traffic = traffic
         self._loop, self._egress, self._feedback = loop, egress, feedback
         self._held: dict[bytes, Held] = traffic.held
+        self._accepted: dict[bytes, bytes] = {}  # the last ones: key, sequence
 
     def take(self, packet: bytes) -> None:
         """One packet of the zone's that the filter of the packet socket took for a bare SYN."""
@@ -86,10 +90,14 @@ class Gate:
             self.traffic.counts["malformed"] += 1
             return
         held = self._held.get(syn.key)
-        if held is None:
+        if held is not None:
+            held.syn = syn  # the zone may have given up and begun anew, from the same port
+            if held.open:
+                self._pass_on(syn)
+        elif self._accepted.get(syn.key) == syn.sequence:
+            self._pass_on(syn)  # late; the connection it belongs to knows it
+        else:
             self._consider(syn)
-        elif held.open:
-            self._pass_on(syn)
 
     def _consider(self, syn: Syn) -> None:
         counts, limits = self.traffic.counts, self.traffic.limits
@@ -160,6 +168,10 @@ class Gate:
             return []
         far = held.far
         self._forget(held)
+        self._accepted.pop(held.syn.key, None)
+        self._accepted[held.syn.key] = held.syn.sequence
+        if len(self._accepted) > _REMEMBERED:
+            del self._accepted[next(iter(self._accepted))]
         return [Target(near.family, local[:2], lambda family, kind: far)]
 
     def drop(self, held: Held) -> None:

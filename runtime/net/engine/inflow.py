@@ -14,14 +14,15 @@ from ipaddress import ip_address
 from runtime.net.engine.acceptor import Traffic
 from runtime.net.engine.loop import READ, Loop
 from runtime.net.engine.relay import Target
-from runtime.net.engine.udp import IPV6_FREEBIND, Address, MakeSocket, make_room
+from runtime.net.engine.udp import IPV6_FREEBIND, Address, MakeSocket, make_room, shorten_queues
 from runtime.net.pool import POOL4, POOL6
 
 _IP_PKTINFO, _IPV6_RECVPKTINFO, _IPV6_PKTINFO = 8, 49, 50  # linux/in.h, linux/in6.h
 _IP_BIND_ADDRESS_NO_PORT = 24  # the port is chosen at connect, unique by both ends: ip(7)
 _LARGEST = 65535
 _ANCILLARY_BYTES = 256
-_BURST = 32
+_BURST = 32  # answers moved before the loop's others get their turn
+_QUESTIONS = 8  # the same for what clients send: each may be a new one
 
 _buffer = bytearray(_LARGEST)
 _view = memoryview(_buffer)
@@ -135,7 +136,7 @@ class PublishedUdp:
 
     def ready(self, source: socket.socket, mask: int) -> None:
         """Take a few datagrams."""
-        for _ in range(_BURST):
+        for _ in range(_QUESTIONS):
             try:
                 data, ancillary, _, client = source.recvmsg(_LARGEST, _ANCILLARY_BYTES)
             except OSError:
@@ -148,7 +149,7 @@ class PublishedUdp:
                 flow.send(data)
 
     def _begin(self, key: tuple[Address, bytes], client: Address, asked: bytes) -> Inflow | None:
-        make_room(self.traffic)
+        make_room(self.traffic.clients, self.traffic)
         try:
             near = self._make_near(self.listener.family, socket.SOCK_DGRAM)
         except OSError:  # out of descriptors
@@ -166,7 +167,8 @@ class PublishedUdp:
             return None
         self.traffic.counts["published"] += 1
         flow = self._flows[key] = Inflow(self, key, client, near, asked)
-        self.traffic.flows[self._identity(flow)] = flow
+        self.traffic.clients[self._identity(flow)] = flow
+        shorten_queues(self.traffic.clients, near)
         self._loop.watch(near, flow, READ)
         self._loop.patient.add(flow)
         return flow
@@ -190,7 +192,7 @@ class PublishedUdp:
     def end(self, flow: Inflow, near: socket.socket) -> None:
         """Forget a client."""
         self._flows.pop(flow.key, None)
-        self.traffic.flows.pop(self._identity(flow), None)
+        self.traffic.clients.pop(self._identity(flow), None)
         self._loop.discard(flow)
         self._loop.forget(near)
         near.close()

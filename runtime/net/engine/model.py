@@ -16,12 +16,13 @@ from runtime.net.policy import Network, Rule, parse_rule
 class Limits(NamedTuple):
     """Bounds of one network's engine. In flight are at most 2 * connections * chunk_bytes, and 1 MiB in each pipe.
 
-    pipes:           an unprivileged user has no more of 1 MiB, see pipes.py; streams beyond them are copied.
-    pending:         connections of the zone that are not made yet; one more makes the oldest give way.
-    accept_timeout_s: how long a connection that was made waits for the zone to complete its own half.
-    udp_flows:       one more makes an unanswered or else the idlest one give way.
-    echoes:          requests without an answer yet; one more makes the oldest give way.
-    errors_per_s:    ICMP errors sent to the zone.
+    pipes:             an unprivileged user has no more of 1 MiB, see pipes.py; streams beyond them are copied.
+    pending:           connections of the zone that are not made yet; one more makes the oldest give way.
+    accept_timeout_s:  how long a connection that was made waits for the zone to complete its own half.
+    udp_flows:         to the outside, and as many clients of published ports; one more makes an unanswered or else the
+                       idlest one give way.
+    echoes:            requests without an answer yet; one more makes the oldest give way.
+    errors_per_s:      ICMP errors sent to the zone.
     """
 
     connections: int = 1024

@@ -22,12 +22,14 @@ _QUOTE6_BYTES = 1232  # an ICMPv6 error fits the least MTU, 1280: RFC 4443 secti
 class Syn(NamedTuple):
     """A zone's wish to connect.
 
-    packet:  the whole of it, with a valid checksum.
-    key:     source, destination, source port, destination port: bytes as they stand in the packet.
+    packet:    the whole of it, with a valid checksum.
+    key:       source, destination, source port, destination port: bytes as they stand in the packet.
+    sequence:  the initial sequence number: the same in a SYN sent again, another one in the port's next connection.
     """
 
     packet: bytes
     key: bytes
+    sequence: bytes
     host: str
     port: int
     hops: int
@@ -139,7 +141,7 @@ def read_syn(packet: bytes) -> Syn | None:
         value = checksum(pseudo + segment[:16] + b"\0\0" + segment[18:])
         packet = b"".join((packet[: start + 16], value.to_bytes(2, "big"), packet[start + 18 :]))
     host = _text(addresses[len(addresses) // 2 :])
-    return Syn(packet, addresses + segment[:4], host, port, header.hops)
+    return Syn(packet, addresses + segment[:4], segment[4:8], host, port, header.hops)
 
 
 def key_of(peer: tuple[str, int], local: tuple[str, int]) -> bytes:

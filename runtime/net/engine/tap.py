@@ -8,7 +8,7 @@ from collections.abc import Callable
 from runtime.net.engine.loop import READ, Loop
 from runtime.net.engine.packet import TCP, protocol_of
 
-_BURST = 16  # packets taken before the loop's others get their turn
+_BURST = 8  # packets taken before the loop's others get their turn
 _PACKET_BYTES = 65536
 
 Take = Callable[[bytes], None]

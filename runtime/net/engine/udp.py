@@ -14,6 +14,7 @@ import select
 import socket
 import time
 from collections.abc import Callable
+from typing import Any
 
 from runtime.net.engine.acceptor import Traffic
 from runtime.net.engine.egress import Egress
@@ -34,7 +35,12 @@ _HEADERS_BYTES: dict[int, int] = {socket.AF_INET: 28, socket.AF_INET6: 48}
 _LARGEST = 65535
 _ANCILLARY_BYTES = 256
 _BURST = 32  # datagrams moved before the loop's others get their turn
+_BIRTHS = 4  # the same for first datagrams: a flow costs as much as 30 datagrams of it
 _STRAYS = 1000
+# So many flows get queues of the kernel's default size, 208 KiB; the others' are short, twice this (socket(7)). With
+# Limits.udp_flows = 256 the queues of flows and clients hold at most 42 MiB of this host's memory.
+_DEEP_QUEUES = 32
+_SHALLOW_BYTES = 16384
 _USUAL_HOPS = 64
 
 _buffer = bytearray(_LARGEST)
@@ -135,12 +141,19 @@ class Flow:
         self._owner.end(self)
 
 
-def make_room(traffic: Traffic) -> None:
+def make_room(flows: dict[Any, Any], traffic: Traffic) -> None:
     """Let one more flow be begun, at another's expense if need be."""
-    if len(traffic.flows) >= traffic.limits.udp_flows:
+    if len(flows) >= traffic.limits.udp_flows:
         traffic.counts["limited"] += 1
         # Who scans ports gets no answers, and pushes out nobody who does.
-        min(traffic.flows.values(), key=lambda flow: (flow.answered, flow.last_active)).abort()
+        min(flows.values(), key=lambda flow: (flow.answered, flow.last_active)).abort()
+
+
+def shorten_queues(flows: dict[Any, Any], *of: socket.socket) -> None:
+    """Where there are many flows, a new one's sockets may hold less."""
+    if len(flows) > _DEEP_QUEUES:
+        for each in of:
+            each.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _SHALLOW_BYTES)
 
 
 class Flows:
@@ -151,7 +164,7 @@ class Flows:
     ) -> None:
         self.traffic, self.mtu = traffic, mtu
         self._loop, self._egress, self._feedback, self._make_near = loop, egress, feedback, make_near
-        self._flows: dict[bytes, Flow] = {}
+        self._flows: dict[bytes, Flow] = traffic.flows
 
     def listen(self, listener: socket.socket) -> None:
         """Take first datagrams from a socket that TPROXY leads to."""
@@ -160,7 +173,7 @@ class Flows:
 
     def ready(self, source: socket.socket, mask: int) -> None:
         """Take a few datagrams."""
-        for _ in range(_BURST):
+        for _ in range(_BIRTHS):
             try:
                 data, ancillary, _, client = source.recvmsg(_LARGEST, _ANCILLARY_BYTES)
             except OSError:
@@ -188,7 +201,7 @@ class Flows:
         if hops <= 1:
             self.complain(key, size, EXPIRED[family], None)
             return None
-        make_room(self.traffic)
+        make_room(self._flows, self.traffic)
         try:
             far = _open_far(family, remote, hops)
         except OSError as error:
@@ -203,7 +216,8 @@ class Flows:
             far.close()
             return None
         counts["udp_flows"] += 1
-        flow = self._flows[key] = self.traffic.flows[key] = Flow(self, key, remote, near, far)
+        flow = self._flows[key] = Flow(self, key, remote, near, far)
+        shorten_queues(self._flows, *flow.sockets)
         self._take_strays(flow, client)
         for each in flow.sockets:
             self._loop.watch(each, flow, READ)
@@ -231,7 +245,6 @@ class Flows:
     def end(self, flow: Flow) -> None:
         """Close both sides. Harmless twice."""
         self._flows.pop(flow.key, None)
-        self.traffic.flows.pop(flow.key, None)
         self._loop.discard(flow)
         for each in flow.sockets:
             self._loop.forget(each)

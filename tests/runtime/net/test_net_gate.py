@@ -5,6 +5,8 @@ from __future__ import annotations
 import errno
 import select
 import socket
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -231,3 +233,42 @@ def test_connect_made_while_no_engine_runs_waits_for_the_next(world: World) -> N
     with begin(world, OUTSIDE4, port) as connection:
         world.on_host(network.revive)
         assert comes_about(connection, QUICK_S)  # less than until the zone sends its SYN again
+
+
+FLOOD = """
+import socket, sys, time
+hole, outside = sys.argv[1:]
+many, held, number = socket.socket(socket.AF_INET, socket.SOCK_DGRAM), [], 0
+while True:
+    held = [*held[-400:], socket.socket()]
+    held[-1].setblocking(False)
+    held[-1].connect_ex((hole, 80))
+    for _ in range(5):
+        number += 1
+        many.sendto(b"f", (outside, 1024 + number % 60000))
+    time.sleep(0.0005)
+"""
+
+
+def test_flood_and_black_holes_of_one_zone_are_not_felt_by_another(world: World) -> None:
+    port = world.serve(world.outside, OUTSIDE4, 0, digest_then_echo)
+    world.network = world.new_network(limits=Limits())
+    flooded = world.up()
+    other, name = world.neighbour()
+    flood = [sys.executable, "-c", FLOOD, BLACK_HOLE, OUTSIDE4]
+    process = world.in_zone(lambda: subprocess.Popen(flood))
+    try:
+        world.wait_until(lambda: flooded.counters()["limited"] > 500)
+        times = []
+        for _ in range(40):
+            started = time.monotonic()
+            world.of(name, lambda: socket.create_connection((OUTSIDE4, port), 5)).close()
+            times.append(time.monotonic() - started)
+        assert process.poll() is None
+    finally:
+        process.kill()
+        process.wait()
+    assert sorted(times)[20] < 0.1
+    world.wait_until(lambda: other.counters()["accepted"] == 40)
+    assert (other.counters()["limited"], other.counters()["faults"]) == (0, 0)
+    assert flooded.counters()["faults"] == 0

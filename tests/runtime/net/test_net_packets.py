@@ -53,6 +53,7 @@ def test_syn_is_read_and_passed_on_unchanged(v6: bool, data: bytes) -> None:
     read = packet.read_syn(sent)
     assert read is not None
     assert (read.packet, read.host, read.port, read.hops) == (sent, FAR6 if v6 else FAR4, 443, 64)
+    assert read.sequence == b"\x01\x02\x03\x04"
     zone, far = ends(v6)
     assert read.key == zone + far + struct.pack("!HH", 40000, 443)
     names = socket.inet_ntop(read.family, zone), socket.inet_ntop(read.family, far)

@@ -29,6 +29,7 @@ from runtime.net.engine.model import Limits
 
 ECHO_PORT, IPERF_PORT = 7007, 5201
 OUTSIDE_NAT = "192.0.2.2"
+PATIENCE_S = 8.0  # what a client may take beyond its load
 PEER = (sys.executable, "-I", "-S", str(HERE / "netpeer.py"))
 _INDEX = 99  # of the zone's addresses and of the engine's user: tests that run beside this have others
 _PORTS = "10000 65000"
@@ -153,7 +154,7 @@ class NetPlace:
     def peer(self, way: Way, role: str, number: int, seconds: float) -> dict[str, Any]:
         """What a client of netpeer.py says. Raises NotMeasured."""
         words = (*PEER, role, way.server, str(ECHO_PORT), str(number), str(seconds))
-        return self.ask(way, *words, timeout_s=seconds + 30)
+        return self.ask(way, *words, timeout_s=seconds + PATIENCE_S)
 
 
 def end(process: subprocess.Popen[str]) -> None:

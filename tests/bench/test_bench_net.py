@@ -73,6 +73,20 @@ def test_ratio_is_the_median_of_pairs_not_the_ratio_of_medians(monkeypatch: pyte
     assert asked == ["ours", "kernel NAT", "kernel NAT", "ours", "ours", "kernel NAT"]
 
 
+def test_load_that_fails_is_taken_again_but_not_for_ever() -> None:
+    failures = [NotMeasured("busy"), NotMeasured("busy")]
+
+    def load(place: NetPlace, way: Way) -> float:
+        if failures:
+            raise failures.pop()
+        return 4.0
+
+    assert bench_net.patiently(load, None, OURS) == 4.0  # type: ignore[arg-type]
+    failures += [NotMeasured(f"busy {number}") for number in range(5)]
+    with pytest.raises(NotMeasured):
+        bench_net.patiently(load, None, OURS)  # type: ignore[arg-type]
+
+
 def test_every_goal_has_a_row_even_where_nothing_can_be_measured(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -1,6 +1,6 @@
 """How many instructions a program executes in user mode, where the clock is too noisy: with whatever it forks.
 
-    python instructions.py --from NAME (--to NAME | --to-first-write) COMMAND [ARGUMENT…]
+    python instructions.py --from NAME (--to NAME | --to-first-write) [--no-steps] COMMAND [ARGUMENT…]
 
 Counting begins when a process executes a program called NAME (--from), and ends when one of its tree executes another
 (--to) or writes to a file (--to-first-write). The processor's own counter is read where the kernel lets one have it;
@@ -49,8 +49,8 @@ def counter(pid: int) -> int | None:
 class Tracer:
     """Follows a tree of processes from one exec to another, or to the first write."""
 
-    def __init__(self, begin: str, end: str | None) -> None:
-        self._begin, self._end = begin, end
+    def __init__(self, begin: str, end: str | None, *, steps: bool = True) -> None:
+        self._begin, self._end, self._steps = begin, end, steps
         self._fd: int | None = None
         self._stepped: dict[int, int] = {}  # pid -> where it was
         self._known: set[int] = set()
@@ -103,6 +103,8 @@ class Tracer:
         if not self.by and name == self._begin:
             self._fd = counter(pid)
             self.by = "counter" if self._fd is not None else "steps"
+            if self._fd is None and not self._steps:
+                raise SystemExit("this kernel lends no counter of instructions, and steps would take too long for it")
             if self._fd is None:
                 self._stepped[pid] = self._where(pid)  # the first stop is the exec's own, before any instruction
         self._resume(pid)
@@ -157,10 +159,10 @@ def _become(command: list[str], *, no_files: bool) -> None:
     os.execvp(command[0], command)
 
 
-def words(begin: str, end: str | None = None) -> list[str]:
-    """The words before a command that have it counted."""
+def words(begin: str, end: str | None = None, *, steps: bool = True) -> list[str]:
+    """The words before a command that have it counted. steps: is it in no hurry?"""
     until = ["--to-first-write"] if end is None else ["--to", end]
-    return [sys.executable, str(Path(__file__)), "--from", begin, *until, "--"]
+    return [sys.executable, str(Path(__file__)), "--from", begin, *until, *([] if steps else ["--no-steps"]), "--"]
 
 
 def count(command: list[str], *, begin: str, end: str | None = None, timeout_s: float = 3600) -> tuple[int, str]:
@@ -188,9 +190,10 @@ def main() -> None:
     group = parser.add_mutually_exclusive_group(required=True)
     group.add_argument("--to")
     group.add_argument("--to-first-write", action="store_true")
+    parser.add_argument("--no-steps", action="store_true")
     parser.add_argument("command", nargs="+")
     given = parser.parse_args()
-    tracer = Tracer(given.begin, given.to)
+    tracer = Tracer(given.begin, given.to, steps=not given.no_steps)
     tracer.run(given.command)
     print(json.dumps({"instructions": tracer.count, "by": tracer.by}), flush=True)
 

@@ -147,7 +147,8 @@ WHAT = {
 ABOUT = {
     "init": """The zone's own program as pid 1 of namespaces on the machine that measures, a pty for its channel, a loop
 device for its disk. Instructions are those of user mode, by the processor's counter where the kernel lends one, else
-step by step, which gives the same number and takes half an hour (`tests/bench/instructions.py`).
+step by step, which gives the same number and takes ten minutes (`tests/bench/instructions.py`); the whole job needs the
+counter.
 """,
     "pipeline": """The image: Debian with its documentation; nginx; python3 with numpy, git and more; a layer of hard
 cases made by hand, which hides all translations, too (`tests/support/benchimage.py`). Ours, the usual way and the limit

@@ -100,6 +100,7 @@ def boot(host: LabHost, store: Store, bundle: Bundle) -> None:
 
 
 def test_file_that_is_not_there_is_told_before_anything_is_booted(zone: ZoneCommand, tmp_path: Path) -> None:
-    zone("run", "--rm", "-v", f"{tmp_path}/none.squashfs:/data", IMAGE, "true", code=125)
+    before = zone.json("ps", "-a")
+    zone("run", "--name", "missing", "-v", f"{tmp_path}/none.squashfs:/data", IMAGE, "true", code=125)
     assert b"none.squashfs: No such file or directory" in zone.err
-    assert zone.json("ps", "-a") == []
+    assert [entry["id"] for entry in zone.json("ps", "-a")] == [entry["id"] for entry in before]

@@ -93,6 +93,29 @@ class Capture:
         return self._child.poll() is None
 
 
+class Captures:
+    """Those of one network."""
+
+    def __init__(self) -> None:
+        self._running: list[Capture] = []
+
+    def begin(self, name: str, namespace: str, vif: str, uid: int, request: CaptureRequest) -> Capture:
+        """One more. Raises NetworkFault."""
+        subject = f"capture in the network of zone {name}"
+        self._running = [capture for capture in self._running if capture.alive()]
+        if not vif:
+            raise NetworkFault(subject, expected="its zone attached", got="no interface yet", temporary=True)
+        if len(self._running) >= MOST_CAPTURES:
+            raise NetworkFault(subject, expected=f"at most {MOST_CAPTURES} at once", got="one more")
+        self._running.append(Capture(name, namespace, vif, uid, request))
+        return self._running[-1]
+
+    def stop(self) -> None:
+        """End all of them: each holds the namespace."""
+        while self._running:
+            self._running.pop().stop()
+
+
 def read_piece(packet: bytes) -> Piece:
     """What a packet of `Capture.pieces` says."""
     frames, lost = HEAD.unpack_from(packet)

@@ -32,7 +32,7 @@ from runtime.errors import RuntimeFault
 from runtime.net import furnish, netns, plan
 from runtime.net.addresses import ZoneAddresses
 from runtime.net.calls import engine_filter
-from runtime.net.capture import MOST_CAPTURES, Capture, CaptureRequest
+from runtime.net.capture import Capture, CaptureRequest, Captures
 from runtime.net.engine.flows import Flow
 from runtime.net.engine.interface import Engine, EngineHandle, Prepared
 from runtime.net.engine.model import EngineConfig, Limits, Listeners
@@ -95,7 +95,7 @@ class ZoneNetwork:
         self._prepared: Prepared | None = None
         self._inside: list[socket.socket] = []
         self._published: dict[str, Published] = {}
-        self._captures: list[Capture] = []
+        self._captures = Captures()
         self._lock = threading.RLock()
 
     @property
@@ -364,15 +364,8 @@ class ZoneNetwork:
 
     def capture(self, request: CaptureRequest) -> Capture:
         """Begin to record what passes the vif; `destroy` ends it, if its reader has not. Raises NetworkFault."""
-        subject = f"capture in the network of zone {self.name}"
         with self._lock:
-            self._captures = [capture for capture in self._captures if capture.alive()]
-            if not self.vif:
-                raise NetworkFault(subject, expected="its zone attached", got="no interface yet", temporary=True)
-            if len(self._captures) >= MOST_CAPTURES:
-                raise NetworkFault(subject, expected=f"at most {MOST_CAPTURES} at once", got="one more")
-            self._captures.append(Capture(self.name, self.netns, self.vif, self.uid, request))
-            return self._captures[-1]
+            return self._captures.begin(self.name, self.netns, self.vif, self.uid, request)
 
     def answers(self, zone_port: int, *, timeout_s: float = 1.0) -> bool:
         """Does something in the zone listen on this TCP port? Asked from the gateway, past the engine."""
@@ -400,9 +393,7 @@ class ZoneNetwork:
             elif self._prepared is not None:
                 self._prepared.stop()
             self._handle = self._prepared = None
-            for capture in self._captures:  # each holds the namespace
-                capture.stop()
-            self._captures.clear()
+            self._captures.stop()
             self.vif = ""
             teardown(self._records)
             self._records.clear()

@@ -216,6 +216,7 @@ def test_both_ways_and_both_families_are_seen_with_their_time(world: World, capt
 @root
 def test_frames_the_network_refuses_are_seen_too(world: World, capture: Callable[..., Reading]) -> None:
     world.up()
+    say(world, b"the link passes frames")  # the kernel drops what is sent on one that has only just come up
     reading = capture()
 
     def spoof() -> None:
@@ -230,6 +231,7 @@ def test_frames_the_network_refuses_are_seen_too(world: World, capture: Callable
 @root
 def test_vlan_tag_that_the_kernel_takes_out_is_put_back(world: World, capture: Callable[..., Reading]) -> None:
     world.up()
+    say(world, b"the link passes frames")
     reading = capture()
     frame = b"\x02\x7a\x77\0\0\x01\x02\x16\0\0\0\x07\x81\x00\x00\x2a\x08\0" + b"tagged" + bytes(50)
 
@@ -283,6 +285,7 @@ def test_filter_and_snap_length_bound_what_comes(world: World, capture: Callable
 @root
 def test_reader_that_is_slow_loses_frames_and_is_told_how_many(world: World, capture: Callable[..., Reading]) -> None:
     world.up()
+    say(world, b"the link passes frames")
     reading = capture()
     sent = 12_000
 

@@ -12,6 +12,7 @@ from support.networld import BLACK_HOLE, HOST4, OUTSIDE4, OUTSIDE6, World
 
 from pipeline.bundle.model import Port
 from runtime.net.engine.flows import PAGE_ROWS, Flow, endpoint, page
+from runtime.net.engine.model import Limits
 
 
 class Source:
@@ -106,24 +107,31 @@ def test_ports_that_are_closed_leave_no_source_behind(world: World) -> None:
 
 @pytest.mark.root
 def test_more_flows_than_one_answer_holds_are_all_listed(world: World) -> None:
-    """Their connects hang: whatever an engine does with those, each counts until it is given up."""
-    from runtime.net.engine.model import Limits
-
-    world.network = world.new_network(limits=Limits(connect_timeout_s=20, connections=PAGE_ROWS + 60))
+    held = threading.Event()
+    count = PAGE_ROWS + 30
+    world.network = world.new_network(limits=Limits(connections=count + 10))
     network = world.up()
+    port = world.serve(world.outside, OUTSIDE4, 0, lambda connection: held.wait(60) and None)
     made = []
-
-    def begin() -> None:
-        for _ in range(PAGE_ROWS + 50):
-            connection = socket.socket()
-            connection.setblocking(False)
-            connection.connect_ex((BLACK_HOLE, 80))
-            made.append(connection)
-
-    world.in_zone(begin)
     try:
-        world.wait_until(lambda: len(network.flows()) == len(made))
-        assert {row.state for row in network.flows()} == {"connecting"}
+        made += [world.connect(OUTSIDE4, port) for _ in range(count)]
+        wanted = {endpoint(connection.getsockname()) for connection in made}
+        world.wait_until(lambda: {row.zone_side for row in network.flows() if row.state == "open"} == wanted)
+        assert len(network.flows()) == count
     finally:
+        held.set()
         for connection in made:
             connection.close()
+
+
+@pytest.mark.root
+def test_connect_that_hangs_is_listed_as_such(world: World) -> None:
+    network = world.up()
+    made = world.in_zone(socket.socket)
+    with made:
+        made.setblocking(False)
+        made.connect_ex((BLACK_HOLE, 80))
+        world.wait_until(lambda: len(network.flows()) == 1)
+        (row,) = network.flows()
+        assert (row.outside, row.state, row.bytes_up) == (f"{BLACK_HOLE}:80", "connecting", 0)
+        assert row.zone_side.startswith(f"{world.addresses.zone4}:")

@@ -15,13 +15,15 @@ from __future__ import annotations
 import errno
 import socket
 import time
+from collections.abc import Iterator
 from typing import Any
 
 from runtime.net.engine.acceptor import Traffic
 from runtime.net.engine.egress import Egress
 from runtime.net.engine.feedback import EXPIRED, Feedback, next_error, queue_errors, trouble_of
+from runtime.net.engine.flows import Flow, endpoint
 from runtime.net.engine.loop import WRITE, Loop
-from runtime.net.engine.packet import Syn, key_of, read_syn
+from runtime.net.engine.packet import Syn, ends_of, key_of, read_syn
 from runtime.net.engine.relay import Target
 
 # A SYN with fewer hops left than any operating system starts with belongs to a traceroute.
@@ -41,11 +43,12 @@ class Connected(socket.socket):
 class Held:
     """One SYN and its outer connect; then, until the connection is accepted, the connected socket."""
 
-    __slots__ = ("deadline", "far", "gate", "open", "syn")
+    __slots__ = ("began", "deadline", "far", "gate", "open", "syn")
 
     def __init__(self, gate: Gate, syn: Syn, far: Connected) -> None:
         self.gate, self.syn, self.far = gate, syn, far
-        self.deadline = time.monotonic() + gate.traffic.limits.connect_timeout_s
+        self.began = time.monotonic()
+        self.deadline = self.began + gate.traffic.limits.connect_timeout_s
         self.open = False
 
     def ready(self, source: socket.socket, mask: int) -> None:
@@ -81,6 +84,7 @@ class Gate:
         self.traffic = traffic
         self._loop, self._egress, self._feedback = loop, egress, feedback
         self._held: dict[bytes, Held] = traffic.held
+        traffic.sources.append(self)
         self._accepted: dict[bytes, bytes] = {}  # the last ones: key, sequence
 
     def take(self, packet: bytes) -> None:
@@ -173,6 +177,12 @@ class Gate:
         if len(self._accepted) > _REMEMBERED:
             del self._accepted[next(iter(self._accepted))]
         return [Target(near.family, local[:2], lambda family, kind: far)]
+
+    def flows(self, now: float) -> Iterator[Flow]:
+        """See flows.HasFlows: the connections that are not made yet."""
+        for held in self._held.values():
+            zone, outside = map(endpoint, ends_of(held.syn.key))
+            yield Flow("tcp", zone, outside, "connecting", 0, 0, now - held.began)
 
     def drop(self, held: Held) -> None:
         """Close the outer side; the zone hears nothing of it."""

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import socket
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from ipaddress import ip_address
 
 from runtime.net.engine.acceptor import Traffic
+from runtime.net.engine.flows import Flow, endpoint
 from runtime.net.engine.loop import READ, Loop
 from runtime.net.engine.relay import Target
 from runtime.net.engine.udp import IPV6_FREEBIND, Address, MakeSocket, make_room, shorten_queues
@@ -69,18 +70,23 @@ def tcp_targets(
 class Inflow:
     """Datagrams of one client."""
 
-    __slots__ = ("_client", "_near", "_owner", "_reply", "answered", "key", "last_active")
+    __slots__ = (
+        *("_near", "_owner", "_reply"),
+        *("answered", "began", "client", "down_bytes", "key", "last_active", "up_bytes"),
+    )
 
     def __init__(
         self, owner: PublishedUdp, key: tuple[Address, bytes], client: Address, near: socket.socket, reply: bytes
     ) -> None:
-        self._owner, self.key, self._client, self._near, self._reply = owner, key, client, near, reply
-        self.last_active = time.monotonic()
+        self._owner, self.key, self.client, self._near, self._reply = owner, key, client, near, reply
+        self.began = self.last_active = time.monotonic()
+        self.up_bytes = self.down_bytes = 0
         self.answered = False
 
     def send(self, data: bytes) -> None:
         """One datagram for the zone."""
         self.last_active = time.monotonic()
+        self.down_bytes += len(data)
         try:
             self._near.send(data)
         except OSError:  # full, or an error about a datagram before
@@ -97,9 +103,10 @@ class Inflow:
             except OSError:
                 continue
             moved += size
-            self._owner.answer(_view[:size], self._client, self._reply)
+            self._owner.answer(_view[:size], self.client, self._reply)
         self.answered = True
         self.last_active = time.monotonic()
+        self.up_bytes += moved
         self._owner.traffic.counts["bytes_up"] += moved
 
     def tick(self, now: float) -> None:
@@ -133,6 +140,13 @@ class PublishedUdp:
         else:
             listener.setsockopt(socket.IPPROTO_IPV6, _IPV6_RECVPKTINFO, 1)
         loop.watch(listener, self, READ)
+        traffic.sources.append(self)
+
+    def flows(self, now: float) -> Iterator[Flow]:
+        """See flows.HasFlows."""
+        for each in self._flows.values():
+            zone, outside = endpoint(self._zone), endpoint(each.client)
+            yield Flow("udp", zone, outside, "open", each.up_bytes, each.down_bytes, now - each.began)
 
     def ready(self, source: socket.socket, mask: int) -> None:
         """Take a few datagrams."""
@@ -201,6 +215,7 @@ class PublishedUdp:
         """Publish no more."""
         for flow in list(self._flows.values()):
             flow.abort()
+        self.traffic.sources.remove(self)
         self._loop.forget(self.listener)
         self.listener.close()
 

@@ -151,6 +151,16 @@ def key_of(peer: tuple[str, int], local: tuple[str, int]) -> bytes:
     return b"".join((source, destination, peer[1].to_bytes(2, "big"), local[1].to_bytes(2, "big")))
 
 
+def ends_of(key: bytes) -> tuple[tuple[str, int], tuple[str, int]]:
+    """Addresses and ports of a key: the zone's end, the outside's."""
+    family = socket.AF_INET6 if len(key) > 12 else socket.AF_INET
+    size = (len(key) - 4) // 2
+    hosts = (socket.inet_ntop(family, key[at : at + size]) for at in (0, size))
+    ports = (int.from_bytes(key[at : at + 2], "big") for at in (2 * size, 2 * size + 2))
+    source, destination = zip(hosts, ports, strict=True)
+    return source, destination
+
+
 def ip_header(source: bytes, destination: bytes, protocol: int, size: int) -> bytes:
     """The header of an IP packet with `size` bytes behind it."""
     if len(source) == 16:

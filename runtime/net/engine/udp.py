@@ -13,15 +13,16 @@ import errno
 import select
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
+from runtime.net.engine import flows as listed
 from runtime.net.engine.acceptor import Traffic
 from runtime.net.engine.egress import Egress
 from runtime.net.engine.feedback import EXPIRED, PROHIBITED, Feedback, next_error, queue_errors, too_big, trouble_of
 from runtime.net.engine.gate import FEW_HOPS, set_hops
 from runtime.net.engine.loop import READ, Loop
-from runtime.net.engine.packet import Trouble, udp_quote
+from runtime.net.engine.packet import Trouble, ends_of, udp_quote
 
 IP_ORIGDSTADDR, IPV6_ORIGDSTADDR = 20, 74  # linux/in.h, linux/in6.h
 IPV6_FREEBIND = 78
@@ -53,12 +54,16 @@ MakeSocket = Callable[[int, int], socket.socket]
 class Flow:
     """One pair of addresses and ports."""
 
-    __slots__ = ("_far", "_fragments", "_last_bytes", "_near", "_owner", "answered", "key", "last_active", "remote")
+    __slots__ = (
+        *("_far", "_fragments", "_last_bytes", "_near", "_owner"),
+        *("answered", "began", "down_bytes", "key", "last_active", "remote", "up_bytes"),
+    )
 
     def __init__(self, owner: Flows, key: bytes, remote: Address, near: socket.socket, far: socket.socket) -> None:
         self._owner, self.key, self.remote, self._near, self._far = owner, key, remote, near, far
-        self.last_active = time.monotonic()
+        self.began = self.last_active = time.monotonic()
         self.answered = False
+        self.up_bytes = self.down_bytes = 0
         self._last_bytes = 0
         self._fragments = False
 
@@ -71,12 +76,15 @@ class Flow:
         """Move a few datagrams, and errors."""
         counts = self._owner.traffic.counts
         if source is self._near:
-            counts["bytes_up"] += self._move(source, self.send)
+            moved = self._move(source, self.send)
+            counts["bytes_up"] += moved
+            self.up_bytes += moved
             return
         if mask & select.EPOLLERR:
             self._pass_errors()
         moved = self._move(source, self._near.send)
         counts["bytes_down"] += moved
+        self.down_bytes += moved
         self.answered = self.answered or moved > 0
 
     def _move(self, source: socket.socket, send: Callable[[memoryview], object]) -> int:
@@ -165,6 +173,7 @@ class Flows:
         self.traffic, self.mtu = traffic, mtu
         self._loop, self._egress, self._feedback, self._make_near = loop, egress, feedback, make_near
         self._flows: dict[bytes, Flow] = traffic.flows
+        traffic.sources.append(self)
 
     def listen(self, listener: socket.socket) -> None:
         """Take first datagrams from a socket that TPROXY leads to."""
@@ -190,6 +199,7 @@ class Flows:
             flow = self._begin(family, key, len(data), client, remote, hops)
         if flow is not None:
             self.traffic.counts["bytes_up"] += len(data)
+            flow.up_bytes += len(data)
             flow.send(data)
 
     def _begin(self, family: int, key: bytes, size: int, client: Address, remote: Address, hops: int) -> Flow | None:
@@ -249,6 +259,12 @@ class Flows:
         for each in flow.sockets:
             self._loop.forget(each)
             each.close()
+
+    def flows(self, now: float) -> Iterator[listed.Flow]:
+        """See flows.HasFlows."""
+        for flow in self._flows.values():
+            zone, outside = map(listed.endpoint, ends_of(flow.key))
+            yield listed.Flow("udp", zone, outside, "open", flow.up_bytes, flow.down_bytes, now - flow.began)
 
     def tick(self, now: float) -> None:
         """Flows have their own deadlines."""

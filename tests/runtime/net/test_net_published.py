@@ -193,3 +193,18 @@ def test_clients_of_a_udp_port_are_bounded(world: World) -> None:
     assert exchange(steady, to, b"y").endswith(b" y")
     assert time.monotonic() - started < 1
     assert network.counters()["udp_active"] <= 2 * 8  # answers to clients that had to go are flows to the outside
+
+
+@pytest.mark.root
+def test_client_of_a_udp_port_is_listed_until_the_port_is_published_no_more(world: World) -> None:
+    serve_udp(world, 53)
+    network = world.up()
+    (to,) = world.on_host(lambda: network.publish([Port(HOST4, 0, 53, "udp")]))
+    made = udp(world, world.outside, OUTSIDE4)
+    answer = exchange(made, to, b"x")
+    (row,) = network.flows()
+    assert (row.protocol, row.zone_side) == ("udp", f"{world.addresses.zone4}:53")
+    assert row.outside == f"{OUTSIDE4}:{made.getsockname()[1]}"
+    assert (row.bytes_up, row.bytes_down) == (len(answer), 1)
+    world.on_host(lambda: network.unpublish(*to, protocol="udp"))
+    assert network.flows() == []

@@ -276,3 +276,14 @@ def test_idle_flow_gives_everything_back() -> None:
     assert not traffic.flows
     assert not loop.patient and not loop._watched
     assert all(each.fileno() < 0 for each in flow.sockets)
+
+
+def test_flow_is_listed_with_its_bytes(world: World) -> None:
+    port = echo(world, OUTSIDE6)
+    network = world.up()
+    connection = client(world, OUTSIDE6, port)
+    assert exchange(connection, b"four") == b"<four"
+    (row,) = network.flows()
+    zone = f"[{world.addresses.zone6}]:{connection.getsockname()[1]}"
+    assert (row.protocol, row.zone_side, row.outside) == ("udp", zone, f"[{OUTSIDE6}]:{port}")
+    assert (row.state, row.bytes_up, row.bytes_down) == ("open", 4, 5)

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import shutil
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,7 +22,7 @@ from pipeline.progress import Progress
 from pipeline.store import graph as storegraph
 from pipeline.store import lease
 from pipeline.store.store import Store
-from pipeline.store.workshop import is_unowned
+from pipeline.store.workshop import is_unowned, remove_unowned
 
 T = TypeVar("T")
 BATCH = 64  # objects removed while builds wait: a few milliseconds
@@ -220,7 +219,7 @@ def _tidy(store: Store, dry_run: bool, done: Collected) -> None:
         if is_unowned(path):
             done.add("leftovers", storegraph.disk_bytes(path))
             if not dry_run and path.parent != store.tmp:
-                shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+                remove_unowned(path)
     if dry_run:
         return
     store.sweep()

@@ -65,30 +65,46 @@ class Workshop:
         except BlockingIOError:
             return 0
         try:
-            return sum(_remove_unowned(path) for path in self._directory.iterdir())
+            return sum(remove_unowned(path) for path in self._directory.iterdir())
         finally:
             os.close(door)
 
 
 def is_unowned(path: Path) -> bool:
     """Does no living process hold this temporary file or directory?"""
+    with _held(path) as held:
+        return held
+
+
+def remove_unowned(path: Path) -> bool:
+    """Remove a temporary file or directory that no living process holds; returns whether it is gone.
+
+    It is held while it goes, so that a writer who takes the same name over (`durable.write_atomic`) waits, and then
+    begins with a file of its own.
+    """
+    with _held(path) as held:
+        if not held:
+            return False
+        with contextlib.suppress(OSError):
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+        return not os.path.lexists(path)
+
+
+@contextlib.contextmanager
+def _held(path: Path) -> Iterator[bool]:
+    """Hold what nobody holds; yields whether that is so."""
     try:
         fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError:
-        return False
+        yield False
+        return
     try:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        return True
     except OSError:
-        return False
+        os.close(fd)
+        yield False
+        return
+    try:
+        yield True
     finally:
         os.close(fd)
-
-
-def _remove_unowned(path: Path) -> bool:
-    """For whoever holds the door: nothing new can come to own it."""
-    if not is_unowned(path):
-        return False
-    with contextlib.suppress(OSError):
-        shutil.rmtree(path) if path.is_dir() else path.unlink()
-    return not os.path.lexists(path)

@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 from support.stores import built, image, key_of, tree
 
+from pipeline.durable import take
 from pipeline.oci import Descriptor, Digest
 from pipeline.progress import Progress
 from pipeline.store import Store, usedays
@@ -276,6 +277,22 @@ def test_package_lists_that_are_read_now_stay(store: Store) -> None:
     with store.lock("apt-old"):
         gc(store)
         assert (store.root / "apt" / "old").is_dir()
+
+
+def test_a_writer_takes_over_no_file_that_is_swept(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    left = store.tmp / ".index.json.partial"
+    left.write_bytes(b"half")
+    unlink, waited = Path.unlink, []
+
+    def beside_a_writer(path: Path, missing_ok: bool = False) -> None:
+        with pytest.raises(BlockingIOError):
+            take(path, wait=False)
+        waited.append(path)
+        unlink(path, missing_ok=missing_ok)
+
+    monkeypatch.setattr(Path, "unlink", beside_a_writer)
+    assert store.sweep() == 1
+    assert waited == [left] and not left.exists()
 
 
 def _churn(root: Path, seed: int, until: float) -> None:

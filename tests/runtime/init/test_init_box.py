@@ -26,11 +26,6 @@ NETWORK = {
 
 
 @pytest.fixture(scope="session")
-def initrd(tmp_path_factory):
-    return zonebox.make_initrd(tmp_path_factory.mktemp("initrd") / "initrd")
-
-
-@pytest.fixture(scope="session")
 def image(tmp_path_factory):
     directory = tmp_path_factory.mktemp("image")
     root = zoneparts.small_root(directory / "root", zonebox.PROGRAMS)

@@ -121,7 +121,7 @@ def _edges() -> Iterator[tuple[Any, str, str, Failure]]:
     yield loops_fcntl, "ioctl", "loop ioctl", os_failure
     yield netlink.Rtnetlink, "request", "netlink", os_failure
     yield commands, "feed", "command", os_failure
-    yield netns, "_call", "namespace", os_failure
+    yield netns, "call", "namespace", os_failure
     yield furnish, "listen", "listen inside", os_failure
     yield furnish, "bind_udp", "bind inside", os_failure
     yield furnish, "catch_udp", "datagrams inside", os_failure

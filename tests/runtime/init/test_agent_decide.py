@@ -21,7 +21,7 @@ def test_listening_ports_are_read_with_their_addresses():
 
 
 def test_bound_udp_sockets_are_read_and_those_with_a_peer_are_not():
-    udp = """   sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode ref pointer drops
+    udp = """   sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode ref
   100: 00000000:0035 00000000:0000 07 00000000:00000000 00:00000000 00000000     0        0 1 2 0 0
   101: 0100007F:0143 00000000:0000 07 00000000:00000000 00:00000000 00000000     0        0 2 2 0 0
   102: 0200000A:9C40 08080808:0035 01 00000000:00000000 00:00000000 00000000     0        0 3 2 0 0

@@ -87,9 +87,7 @@ async def _accept(core: Core, request: BootRequest) -> Zone:
     if request.reservation:
         _check_reservation(core, request)
     zone = Zone(id=str(uuids.uuid4()), request=request, created=core.clock.now(), uuid=str(uuids.uuid4()))
-    rules = spec.rules_of(request)
-    ports.refuse_taken(name, rules, [(other.name, other.ports) for other in core.zones.values() if other.state.live])
-    zone.ports = zone.held.take(name, rules)
+    _take_ports(core, zone)
     core.booting.add(name)
     try:
         await core.admission.promise(zone.uuid, bringup.memory_kib(zone), f"zone {name}")
@@ -107,6 +105,14 @@ async def _accept(core: Core, request: BootRequest) -> Zone:
     finally:
         core.booting.discard(name)
     return zone
+
+
+def _take_ports(core: Core, zone: Zone) -> None:
+    """Before anything is made for it: a port that cannot be had is the commonest thing to go wrong."""
+    rules = spec.rules_of(zone.request)
+    others = [(other.name, other.ports) for other in core.zones.values() if other.state.live]
+    ports.refuse_taken(zone.name, rules, others)
+    zone.ports = zone.held.take(zone.name, rules)
 
 
 def _check_reservation(core: Core, request: BootRequest) -> None:
@@ -224,13 +230,17 @@ async def restart(core: Core, zone: Zone, timeout_s: float | None) -> ZoneInfo:
         raise UnknownZone(f"zone {zone.name}", got="it is removed as it has ended")
     if zone.state.live or zone.name in core.booting:
         raise WrongState(f"zone {zone.name}", expected="it stopped", got="somebody has started it again")
+    _take_ports(core, zone)
     core.booting.add(zone.name)
     try:
         uuid = str(uuids.uuid4())
         await core.admission.promise(uuid, bringup.memory_kib(zone), f"zone {zone.name}")
+    except BaseException:
+        zone.held.release()
+        raise
     finally:
         core.booting.discard(zone.name)
-    zone.uuid, zone.wanted, zone.restarts, zone.ports, zone.last = uuid, True, 0, (), None
+    zone.uuid, zone.wanted, zone.restarts, zone.last = uuid, True, 0, None
     zone.state, zone.stop, zone.failure = State.QUEUED, None, None
     await core.save(zone, "zone.queued")
     life.start(core, zone)

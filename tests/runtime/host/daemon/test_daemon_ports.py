@@ -11,7 +11,7 @@ from support.daemonworld import Host, run
 from runtime.host.agentlink.model import AgentFault
 from runtime.host.daemon.errors import BadRequest, WaitTimeout
 from runtime.host.daemon.manager import Manager
-from runtime.host.daemon.model import PortRule, Update
+from runtime.host.daemon.model import PortRule, State, Update
 from runtime.net.engine.model import MAX_PUBLISHED
 from runtime.net.errors import PortTaken
 
@@ -134,6 +134,32 @@ def test_zone_that_is_not_accepted_gives_its_ports_back(host: Host) -> None:
             await manager.boot(host.request(ports=(wanted,)))
         assert is_free(wanted)
         await host.stop()
+
+    run(work())
+
+
+def test_zone_whose_port_another_one_has_by_now_stays_ended_when_it_is_to_start_again(host: Host) -> None:
+    async def work() -> None:
+        manager = await host.start()
+        zone = await manager.boot(host.request(ports=(PortRule(53, protocol="udp"),)))
+        wanted = PortRule(53, port=zone.ports[0].port, protocol="udp")
+        await manager.stop("web")
+        await manager.boot(host.request("other", ports=(wanted,)))
+        again = host.request("web", ports=(wanted,))
+        with pytest.raises(PortTaken, match="of zone web: expected it free, got zone other has it"):
+            await manager.boot(again)
+        assert (await manager.get("web")).state is State.EXITED, "it gives way to a new one only if that is accepted"
+        await manager.stop("other")
+        await manager.boot(again)
+        await manager.stop("web")
+        await manager.restart("other")
+        with pytest.raises(PortTaken, match="of zone web: expected it free, got zone other has it"):
+            await manager.restart("web")
+        assert (await manager.get("web")).state is State.EXITED
+        await manager.stop("other")
+        assert ends(await manager.restart("web")) == [(53, "udp")]
+        await host.stop(end_zones=True)
+        assert is_free(wanted)
 
     run(work())
 

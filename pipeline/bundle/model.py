@@ -77,7 +77,10 @@ class Resources:
 
 @dataclass(frozen=True)
 class Port:
-    """host_address:host_port on the user's machine leads to zone_port in the zone."""
+    """host_address:host_port on the user's machine leads to zone_port in the zone.
+
+    host_port:  0: one that is free. protocol: tcp or udp.
+    """
 
     host_address: str
     host_port: int

@@ -23,6 +23,7 @@ from pipeline.bundle.model import (
     Seccomp,
     Volume,
 )
+from pipeline.bundle.ports import check_ports, parse_ports
 from pipeline.bundle.security import parse_seccomp
 from pipeline.bundle.volumes import check_disks, parse_volume
 from pipeline.errors import PipelineError
@@ -84,8 +85,7 @@ def parse_spec(name: str, document: dict[str, Any], *, subject: str) -> ZoneSpec
     """Turn a document that fits the schema into a ZoneSpec; checks what a schema cannot say."""
     resources, dns, root = (document.get(key, {}) for key in ("resources", "dns", "root"))
     kernel_options, stop, security = (document.get(key, {}) for key in ("kernel_options", "stop", "security"))
-    ports = tuple(parse_port(text, subject=f"{subject}: key ports") for text in document.get("ports", []))
-    _refuse_double_ports(ports, subject)
+    ports = _ports(document.get("ports", []), subject=f"{subject}: key ports")
     for address in dns.get("nameservers", []):
         _address(address, subject=f"{subject}: key dns.nameservers")
     return ZoneSpec(
@@ -157,6 +157,13 @@ def parse_restart(text: str, *, subject: str) -> RestartPolicy:
     return RestartPolicy(name, int(most or 0))
 
 
+def _ports(items: list[str], *, subject: str) -> tuple[Port, ...]:
+    """Each as `-p` has it, each port of the host once."""
+    found = tuple(port for text in items for port in parse_ports(text, subject=subject))
+    check_ports(found, subject=subject)
+    return found
+
+
 def _seccomp(security: dict[str, str], *, subject: str) -> Seccomp:
     return parse_seccomp(security["seccomp"], subject=subject) if "seccomp" in security else Seccomp()
 
@@ -190,19 +197,6 @@ def _refuse_twice(names: list[str], what: str, subject: str) -> None:
             raise BadSpec(f"{subject}[{index}]", expected=f"each {what} once", got=f"{name} again")
 
 
-def parse_port(text: str, *, subject: str) -> Port:
-    """A port rule `[ADDRESS:]HOST_PORT:ZONE_PORT[/tcp]`; the address is 127.0.0.1 unless given."""
-    match = re.fullmatch(r"(?:(\[[^\]]+\]|[^:\[\]]+):)?(\d+):(\d+)(?:/(tcp))?", text)
-    if match is None:
-        raise BadSpec(subject, expected='a port rule such as "8080:80"', got=repr(text))
-    address = (match[1] or "127.0.0.1").strip("[]")
-    _address(address, subject=subject)
-    for digits in (match[2], match[3]):
-        if not 1 <= int(digits) <= 65535:
-            raise BadSpec(subject, expected="ports from 1 to 65535", got=repr(text))
-    return Port(address, int(match[2]), int(match[3]), match[4] or "tcp")
-
-
 def signal_number(text: str, *, subject: str) -> int:
     """The number of a signal given as SIGTERM, TERM, 15 or SIGRTMIN+3 (x86-64 Linux numbers)."""
     name = text.upper().removeprefix("SIG")
@@ -226,15 +220,6 @@ def _address(text: str, *, subject: str) -> None:
         ipaddress.ip_address(text)
     except ValueError:
         raise BadSpec(subject, expected="an IPv4 or IPv6 address", got=repr(text)) from None
-
-
-def _refuse_double_ports(ports: tuple[Port, ...], subject: str) -> None:
-    seen: set[tuple[str, int]] = set()
-    for port in ports:
-        key = (port.host_address, port.host_port)
-        if key in seen:
-            raise BadSpec(f"{subject}: key ports", expected="each host port once", got=f"{key[0]}:{key[1]} twice")
-        seen.add(key)
 
 
 def _tuple(value: list[str] | None) -> tuple[str, ...] | None:

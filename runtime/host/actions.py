@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Generator, Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, cast
 
@@ -52,7 +52,7 @@ class Booted:
 class Wishes:
     """How a zone is booted, besides what its bundle says.
 
-    until:   running: its domain runs; ready: its workload does; ports: and every published port answers.
+    until:   running: its domain runs; ready: its workload does; ports: and every published port is served.
     remove:  zoned forgets the zone once it has ended; attach: and once its output and end have been asked for.
     """
 
@@ -165,7 +165,7 @@ def start(
     urls: list[str] = []
     if wishes.until == "ports":
         with timeline.step("first answer"):
-            urls = [_url(rule) for rule in zone.ports]
+            urls = _urls(zone.ports)
     return Booted(zone, urls, timeline.steps)
 
 
@@ -301,12 +301,22 @@ def zones(host: Host) -> list[ZoneInfo]:
         return list(client.call(client.host.ListZones, ListZonesRequest(all=True)).zones)
 
 
+def _urls(rules: Sequence[Any]) -> list[str]:
+    """Of each port, all asked at once: of a range, none may speak HTTP, and each keep its asker waiting."""
+    from concurrent.futures import ThreadPoolExecutor
+
+    with ThreadPoolExecutor(max_workers=max(len(rules), 1)) as pool:
+        return list(pool.map(_url, rules))
+
+
 def _url(rule: Any) -> str:
-    """`http://…/` when the port answers HTTP, else `tcp://…`."""
+    """`http://…/` when the port answers HTTP, else `tcp://…`; `udp://…` unasked."""
     import http.client
 
     address, port = rule.host_address, rule.host_port
     shown = f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
+    if rule.protocol == "udp":
+        return f"udp://{shown}"
     connection = http.client.HTTPConnection(address, port, timeout=HTTP_TIMEOUT_S)
     try:
         connection.request("HEAD", "/")

@@ -30,6 +30,7 @@ from runtime.host.daemon.manager import Manager
 from runtime.host.daemon.model import BootRequest
 from runtime.net.capture import CaptureRequest
 from runtime.net.engine.flows import Flow
+from runtime.net.published import Published, key_of, protocol_of
 from support.fakecapture import FakeCapture
 from support.fakeguest import FakeLink, Guest
 from support.hypervisor import FakeXen
@@ -92,7 +93,7 @@ class FakeNetwork:
 
     def __init__(self, host: Host, name: str, record: Callable[..., None]) -> None:
         self.host, self.name, self.record = host, name, record
-        self.listening: list[tuple[str, int, int]] = []
+        self.listening: list[Published] = []
         self.vif = ""
 
     def _do(self, what: str) -> None:
@@ -110,8 +111,9 @@ class FakeNetwork:
     def use(self, listeners: Iterable[tuple[Port, Any]]) -> None:
         for port, listener in listeners:
             address, number = listener.getsockname()[:2]
-            self.record("net.listener", address=address, port=number, zone_port=port.zone_port)
-            self.listening.append((address, number, port.zone_port))
+            item = Published(address, number, port.zone_port, listener.dup(), protocol=protocol_of(listener))
+            self.record("net.listener", **item.fields())
+            self.listening.append(item)
 
     def attach(self, vif: str) -> None:
         self._do(f"attached {vif}")
@@ -121,10 +123,18 @@ class FakeNetwork:
         self._do("serves")
 
     def unpublish(self, address: str, port: int, protocol: str = "tcp") -> None:
-        self.listening = [item for item in self.listening if item[:2] != (address, port)]
+        (gone,) = [item for item in self.listening if item.key == key_of(address, port, protocol)]
+        gone.listener.close()
+        self.record("net.listener.gone", **gone.fields())
+        self.listening.remove(gone)
 
-    def published(self) -> tuple[Any, ...]:
-        return ()
+    def published(self) -> tuple[Published, ...]:
+        return tuple(self.listening)
+
+    def close(self) -> None:
+        """Its engine ends."""
+        for item in self.listening:
+            item.listener.close()
 
     def answers(self, zone_port: int, *, timeout_s: float = 1.0) -> bool:
         self.host.alive()
@@ -154,7 +164,7 @@ class FakeNetwork:
 
     def destroy(self) -> None:
         self.host.alive()
-        self.host.networks.pop(self.name, None)
+        self.host.network_gone(self.name)
 
 
 class FakeLoop:
@@ -185,7 +195,7 @@ class HostEdge(Edge):
         super().teardown([record for record in records if not str(record["kind"]).startswith("net.")])
         for record in records:
             if record["kind"] == "net.netns":
-                self.host.networks.pop(record["name"], None)
+                self.host.network_gone(record["name"])
 
 
 class Host:
@@ -297,6 +307,11 @@ class Host:
             self.killed.set()
             raise Killed
 
+    def network_gone(self, name: str) -> None:
+        """A network, with its engine and what that has."""
+        if (network := self.networks.pop(name, None)) is not None:
+            network.close()
+
     async def _open_link(self, domain: Domain) -> Any:
         if not self.has_agents:
             return None
@@ -402,7 +417,8 @@ class Host:
                 self.xenstored.nodes.pop(path, None)
         for ledger in (self.path / "run" / "ledger").glob("*"):
             ledger.unlink()
-        self.networks.clear()
+        for name in list(self.networks):
+            self.network_gone(name)
         self.guests.clear()
 
     def foreign_domain(self) -> int:

@@ -378,8 +378,8 @@ class Servicer(Processes, Networks, HostBase):
         if request.HasField("restart"):
             zone.restart.CopyFrom(request.restart)
         zone.ports.extend(request.add_ports)
-        gone = {(rule.host_address, rule.host_port) for rule in request.remove_ports}
-        kept = [rule for rule in zone.ports if (rule.host_address, rule.host_port) not in gone]
+        gone = [(rule.host_address, rule.host_port, rule.protocol) for rule in request.remove_ports]
+        kept = [rule for rule in zone.ports if (rule.host_address, rule.host_port, rule.protocol) not in gone]
         del zone.ports[:]
         zone.ports.extend(kept)
         await self.fake.change(zone, zone.state, "zone.updated")

@@ -25,6 +25,8 @@ examples:
   zone run --rm docker.io/library/alpine uname -a
   zone run -it --rm debian                 a shell; Ctrl-] leaves it running
   zone run -d --name web -p 8080:80 recipe:nginx
+  zone run -d -p 53:53 -p 53:53/udp -p 0.0.0.0:8000-8010:9000-9010 app
+  zone run -d --name web -p 80 recipe:nginx    on a port that is free: `zone port web`
   zone run -d -m 256m --memory-max 1g -c 2 --restart on-failure:3 -e MODE=test 127.0.0.1:5000/app:1
   zone run --rm -v tmpfs:/scratch:size=64m --read-only alpine df -h /scratch
   zone run -d --health-cmd "wget -q -O /dev/null 127.0.0.1" --health-interval 10s recipe:nginx
@@ -87,7 +89,7 @@ HEALTH_TIMES = {
     "start-interval": "between two looks in the start period (default: 5s)",
 }
 PULLS = ("missing", "always", "never")
-PORT = "[ADDRESS:]HOST_PORT:ZONE_PORT"
+PORT = "[[ADDRESS:][HOST_PORT]:]ZONE_PORT[/udp], or ranges of one length; on 127.0.0.1 unless ADDRESS is given"
 VOLUME = "tmpfs:TARGET[:size=N[m|g]][:ro], FILE.squashfs:TARGET, or DEVICE:TARGET[:ro]"
 SECURITY = "seccomp=unconfined, or seccomp=FILE with a profile (linux.seccomp of an OCI bundle)"
 PULL = "missing (default): a tag means what it did when last pulled; always: what it means now; never: no network"

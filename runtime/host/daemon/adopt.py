@@ -15,6 +15,7 @@ from runtime.host.daemon.reconcile import Fate, Head, exit_in, fate_of, head_of,
 from runtime.host.daemon.zone import Run, StopOrder, Zone, of_row
 from runtime.host.ledger import Ledger, Record
 from runtime.net.addresses import plan_addresses
+from runtime.net.teardown import current
 
 log = logging.getLogger(__name__)
 
@@ -146,6 +147,7 @@ async def _adopt(core: Core, head: Head, ledger: Ledger, records: list[Record]) 
 
 
 def _ports_of(records: list[Record]) -> tuple[PortRule, ...]:
+    """What the ledger says, without what was published for a while."""
     return tuple(
         PortRule(
             int(record["zone_port"]),
@@ -153,7 +155,7 @@ def _ports_of(records: list[Record]) -> tuple[PortRule, ...]:
             int(record["port"]),
             protocol=str(record.get("protocol", "tcp")),
         )
-        for record in records
+        for record in current(records)
         if record["kind"] == "net.listener"
     )
 

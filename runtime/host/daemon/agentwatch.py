@@ -150,7 +150,9 @@ async def take_note(core: Core, zone: Zone, run: Run, note: Json) -> None:
         if isinstance(port, int) and 0 < port < 65536:
             opened = note.get("state") != "closed"
             address = str(note.get("address", ""))[:_MAX_WORD]
-            await core.tell("port.open" if opened else "port.closed", zone, port=str(port), address=address)
+            protocol = "udp" if note.get("protocol") == "udp" else "tcp"
+            kind = "port.open" if opened else "port.closed"
+            await core.tell(kind, zone, port=str(port), address=address, protocol=protocol)
     elif event == "health":
         state = str(note.get("state", ""))[:_MAX_WORD]
         run.health = state if container == MAIN else run.health

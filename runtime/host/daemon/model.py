@@ -39,7 +39,8 @@ class State(Enum):
 class PortRule:
     """host_address:host_port of the user's machine leads to address:port here, and that to zone_port in the zone.
 
-    port:  0 lets zoned choose.
+    port:       0 lets zoned choose. host_port: 0: the same as port is then.
+    protocol:   tcp or udp.
     """
 
     zone_port: int

@@ -37,6 +37,7 @@ class Run:
     told:    how it ended, as the zone itself told.
     reason:  how it ended, as Xen has it; "" while it lives.
     devices: of this host, that it has as volumes, by target.
+    joined:  the channel of its agent was looked for: without a link from then on, it has none.
     news:    its init has reported something in xenstore.
     """
 
@@ -52,6 +53,7 @@ class Run:
     devices: dict[str, BlockDevice] = field(default_factory=dict)
     timings: dict[str, float] = field(default_factory=dict)
     zone_timings: dict[str, float] = field(default_factory=dict)
+    joined: bool = False
     phase: str = ""
     health: str = ""
     up: bool = False

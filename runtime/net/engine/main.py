@@ -24,15 +24,13 @@ from runtime.net.engine.flows import page
 from runtime.net.engine.gate import Gate
 from runtime.net.engine.inflow import PublishedUdp, tcp_targets
 from runtime.net.engine.loop import Loop
-from runtime.net.engine.model import INSIDE, EngineConfig, load
+from runtime.net.engine.model import INSIDE, MAX_PUBLISHED, EngineConfig, load
 from runtime.net.engine.pipes import PipePool
 from runtime.net.engine.tap import Tap
 from runtime.net.engine.udp import Flows
 from runtime.net.netlink import Rtnetlink
 
 log = logging.getLogger(__name__)
-
-MAX_PUBLISHED = 200  # all of them go back in one packet
 
 
 class Server:

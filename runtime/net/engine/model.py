@@ -12,6 +12,8 @@ from typing import Any, NamedTuple
 from runtime.net.errors import EngineFault
 from runtime.net.policy import Network, Rule, parse_rule
 
+MAX_PUBLISHED = 200  # ports of one zone: all of them go back in one packet, see control.MAX_DESCRIPTORS
+
 
 class Limits(NamedTuple):
     """Bounds of one network's engine. In flight are at most 2 * connections * chunk_bytes, and 1 MiB in each pipe.

@@ -6,7 +6,7 @@ import pytest
 
 from pipeline.bundle.errors import BadSpec
 from pipeline.bundle.model import ExtensionChoice, ModuleWish
-from pipeline.bundle.spec import ZONES, check_references, hostname_of, load_spec, parse_port
+from pipeline.bundle.spec import ZONES, check_references, hostname_of, load_spec
 from pipeline.recipe import BadRecipe, UnknownName, names
 
 
@@ -46,16 +46,20 @@ def test_broken_toml_is_a_sentence(tmp_path):
         load_spec(write(tmp_path, "image = "), tmp_path)
 
 
-def test_port_rules():
-    assert parse_port("8080:80", subject="s").host_address == "127.0.0.1"
-    rule = parse_port("[::1]:8443:443/tcp", subject="s")
-    assert (rule.host_address, rule.host_port, rule.zone_port) == ("::1", 8443, 443)
+def test_ports_are_rules_one_of_which_may_be_for_several(tmp_path):
+    spec = load_spec(write(tmp_path, 'image = "x"\nports = ["8080:80", "5000-5001:53-54/udp"]'), tmp_path)
+    assert [(port.host_port, port.zone_port, port.protocol) for port in spec.ports] == [
+        (8080, 80, "tcp"),
+        (5000, 53, "udp"),
+        (5001, 54, "udp"),
+    ]
 
 
-@pytest.mark.parametrize("text", ["80", "0:80", "8080:65536", "1.2.3:80:80", "a:b", "300.0.0.1:80:80"])
-def test_bad_port_rules_are_refused(text):
-    with pytest.raises(BadSpec):
-        parse_port(text, subject="web.toml: key ports")
+def test_wrong_port_rule_names_file_and_key(tmp_path):
+    with pytest.raises(BadRecipe, match=r"web\.toml: key ports\[0\]: expected a port rule such as .*, got \'80/sctp\'"):
+        load_spec(write(tmp_path, 'image = "x"\nports = ["80/sctp"]'), tmp_path)
+    with pytest.raises(BadSpec, match=r"web\.toml: key ports: expected as many ports of the host as of the zone"):
+        load_spec(write(tmp_path, 'image = "x"\nports = ["80-81:80"]'), tmp_path)
 
 
 def test_one_host_port_twice_is_refused(tmp_path):

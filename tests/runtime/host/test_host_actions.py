@@ -108,6 +108,13 @@ def test_boot_checks_then_brings_up_then_builds_then_opens_ports(host, store) ->
     assert booted.urls == ["tcp://127.0.0.1:1"] and booted.zone.state == "ready"
 
 
+def test_udp_ports_are_named_and_not_asked(host, store, zoned) -> None:
+    ports = (Port("127.0.0.1", 1, 80), Port("127.0.0.1", 1, 53, "udp"))
+    bundle = dataclasses.replace(manifest.find(store, "web")[1], ports=ports)
+    booted = actions.boot_bundle(host, store, manifest.write(store, bundle), bundle, progress=Progress())
+    assert booted.urls == ["tcp://127.0.0.1:1", "udp://127.0.0.1:1"]
+
+
 def test_the_bundle_says_how_its_zone_is_kept(host, store, zoned) -> None:
     actions.boot(host, store, "web", progress=Progress())
     (request,) = [message for method, message in zoned.calls if method == "BootZone"]

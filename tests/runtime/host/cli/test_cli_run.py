@@ -14,7 +14,7 @@ from support.tinybundles import install
 
 from pipeline import compose
 from pipeline.bundle import manifest
-from pipeline.bundle.model import HealthWish, RestartPolicy, Seccomp, Volume
+from pipeline.bundle.model import HealthWish, Port, RestartPolicy, Seccomp, Volume
 from pipeline.bundle.spec import ZoneSpec
 from pipeline.env import Env
 from pipeline.store import Store
@@ -60,6 +60,18 @@ def test_every_option_reaches_the_spec() -> None:
     assert (made.command, made.args) == (None, ("-g", "daemon off;"))
 
 
+def test_every_form_of_a_port_reaches_the_spec() -> None:
+    words = ["-p", "53:53", "-p", "53:53/udp", "-p", "0.0.0.0:8000-8001:9000-9001", "-p", "70-71/udp"]
+    assert spec(*words, "x").ports == (
+        Port("127.0.0.1", 53, 53),
+        Port("127.0.0.1", 53, 53, "udp"),
+        Port("0.0.0.0", 8000, 9000),
+        Port("0.0.0.0", 8001, 9001),
+        Port("127.0.0.1", 0, 70, "udp"),
+        Port("127.0.0.1", 0, 71, "udp"),
+    )
+
+
 def test_no_healthcheck_is_none_not_even_the_images() -> None:
     assert spec("--no-healthcheck", "x").health == HealthWish(disable=True)
 
@@ -103,7 +115,8 @@ def test_name_is_made_of_the_images(image: str, name: str) -> None:
         (("--hostname", "a_b", "x"), "--hostname 'a_b'"),
         (("--rm", "--restart", "always", "x"), "--rm: expected no --restart beside it"),
         (("--memory-max", "64m", "x"), "resources.memory_max_mib: expected at least 256"),
-        (("-p", "80", "x"), "expected a port rule"),
+        (("-p", "80/sctp", "x"), "expected a port rule"),
+        (("-p", "80-81:80", "x"), "as many ports of the host as of the zone, got 2 for 1"),
         (("-p", "1:1", "-p", "1:2", "x"), "each host port once"),
         (("-v", "/:/host", "x"), "CONFIG_NET_9P_XEN"),
         (
@@ -170,6 +183,12 @@ def test_rm_of_a_workload_that_has_ended_before_it_could_be_attached_to(zone, zo
     zoned.end_at_once = b"quick\n"
     assert zone("run", "--rm", "--name", "job", "x", code=4) == "quick\n"
     assert boot_of(zoned).remove and boot_of(zoned).attach and zoned.zones == {}
+
+
+def test_ports_are_asked_for_with_their_protocols(zone, zoned, composed) -> None:
+    zone("run", "-d", "--name", "dns", "-p", "53:53", "-p", "53:53/udp", "-p", "80", "x")
+    asked = [(rule.host_port, rule.port, rule.zone_port, rule.protocol) for rule in boot_of(zoned).ports]
+    assert asked == [(53, 53, 53, "tcp"), (53, 53, 53, "udp"), (0, 0, 80, "tcp")]
 
 
 def test_nobody_waits_for_the_attach_of_a_detached_run(zone, zoned, composed) -> None:

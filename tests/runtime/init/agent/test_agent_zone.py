@@ -17,6 +17,7 @@ pytestmark = [
 # Says the letters of its argument back; needs no module of perl's.
 SERVER = """socket(S,2,1,6);setsockopt(S,1,2,pack("i",1));bind(S,pack("SnCCCCx8",2,8080,127,0,0,1))or die;listen(S,9);
 while(accept(C,S)){while(sysread(C,$b,65536)){syswrite(C,$b)}close(C)}"""
+UDP_SERVER = 'socket(S,2,2,17);bind(S,pack("SnCCCCx8",2,5353,0,0,0,0))or die;sleep 1000'
 
 
 def test_the_greeting_tells_phases_and_containers(zone):
@@ -83,9 +84,20 @@ def test_garbage_of_the_host_costs_only_its_session(zone):
 def test_a_port_is_told_as_it_opens_and_closes(host):
     stream = host.open("exec", container="main", process={"argv": ["perl", "-e", SERVER]})
     opened = host.note("port", state="open", port=8080)
-    assert opened["address"] == "127.0.0.1"
+    assert (opened["protocol"], opened["address"]) == ("tcp", "127.0.0.1")
     stream.event(signal=9)
     host.note("port", state="closed", port=8080)
+
+
+def test_a_udp_port_is_told_too_and_can_be_asked_for(host):
+    assert host.call("listening", port=5353) == {"open": False}
+    stream = host.open("exec", container="main", process={"argv": ["perl", "-e", UDP_SERVER]})
+    opened = host.note("port", state="open", port=5353)
+    assert (opened["protocol"], opened["address"]) == ("udp", "0.0.0.0")
+    assert host.call("listening", port=5353) == {"open": True}
+    stream.event(signal=9)
+    host.note("port", state="closed", port=5353)
+    assert host.call("listening", port=5353) == {"open": False}
 
 
 def test_dial_passes_bytes_both_ways_and_both_ends(host):

@@ -154,11 +154,15 @@ class HealthWish:
 
 @dataclass(frozen=True)
 class Network:
-    """The zone's one interface, as the spec wants it; addresses are given at launch."""
+    """The zone's one interface, as the spec wants it; addresses are given at launch.
+
+    egress:  what it may reach, see egress.py; the first rule that matches decides.
+    """
 
     mtu: int = 1500
     nameservers: tuple[str, ...] = ()
     search: tuple[str, ...] = ()
+    egress: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -5,11 +5,12 @@ from __future__ import annotations
 import ipaddress
 import re
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from pipeline.bundle.egress import BadRule, parse_rule
 from pipeline.bundle.errors import BadSpec
 from pipeline.bundle.health import parse_health
 from pipeline.bundle.model import (
@@ -82,7 +83,7 @@ def load_spec(name: str, directory: Path = ZONES) -> ZoneSpec:
 
 def parse_spec(name: str, document: dict[str, Any], *, subject: str) -> ZoneSpec:
     """Turn a document that fits the schema into a ZoneSpec; checks what a schema cannot say."""
-    resources, dns, root = (document.get(key, {}) for key in ("resources", "dns", "root"))
+    resources, network, dns, root = (document.get(key, {}) for key in ("resources", "network", "dns", "root"))
     kernel_options, stop, security = (document.get(key, {}) for key in ("kernel_options", "stop", "security"))
     ports = tuple(parse_port(text, subject=f"{subject}: key ports") for text in document.get("ports", []))
     _refuse_double_ports(ports, subject)
@@ -102,9 +103,10 @@ def parse_spec(name: str, document: dict[str, Any], *, subject: str) -> ZoneSpec
         resources=parse_resources(resources, subject=f"{subject}: key resources"),
         ports=ports,
         network=Network(
-            document.get("network", {}).get("mtu", 1500),
+            network.get("mtu", 1500),
             tuple(dns.get("nameservers", [])),
             tuple(dns.get("search", [])),
+            parse_egress(network.get("egress", []), subject=f"{subject}: key network.egress"),
         ),
         readonly_root=root.get("readonly", False),
         overlay_size_mib=root.get("overlay_size_mib", 0),
@@ -155,6 +157,16 @@ def parse_restart(text: str, *, subject: str) -> RestartPolicy:
     if name not in RESTARTS or (colon and (name != "on-failure" or not re.fullmatch("[1-9][0-9]{0,5}", most))):
         raise BadSpec(subject, expected="no, on-failure[:MAX], always or unless-stopped", got=repr(text))
     return RestartPolicy(name, int(most or 0))
+
+
+def parse_egress(texts: Sequence[str], *, subject: str) -> tuple[str, ...]:
+    """Egress rules, each with single blanks. Raises BadSpec."""
+    for index, text in enumerate(texts):
+        try:
+            parse_rule(text)
+        except BadRule as error:
+            raise BadSpec(f"{subject}[{index}]", expected=error.expected, got=repr(text)[:120]) from None
+    return tuple(" ".join(text.split()) for text in texts)
 
 
 def _seccomp(security: dict[str, str], *, subject: str) -> Seccomp:

@@ -340,7 +340,9 @@ class ZoneNetwork:
             log.warning("%s", failure)
         self.serve()
         try:
-            self.resolve_again()  # they may have changed while there was no zoned
+            # They may have changed while there was no zoned, or as it ended.
+            self.resolve_again()
+            self._running().judge_by(self._egress)
         except EngineFault as fault:
             log.warning("%s", fault)
         return True
@@ -349,6 +351,12 @@ class ZoneNetwork:
         """Tell the engine the host's name servers as they are now. Raises EngineFault."""
         with self._lock:
             self._running().resolve_by(self._read_resolvers())
+
+    def judge_by(self, egress: Sequence[str]) -> None:
+        """Let the zone reach what these rules say, from now on; connections that run go on. Raises EngineFault."""
+        with self._lock:
+            self._running().judge_by(tuple(egress))
+            self._egress = tuple(egress)
 
     def _read_resolvers(self) -> tuple[str, ...]:
         self._resolvers = read_resolvers(self._resolv_conf) or self._resolvers

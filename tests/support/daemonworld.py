@@ -13,7 +13,7 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from pipeline.bundle.model import Bundle, Port, Process, Resources
+from pipeline.bundle.model import Bundle, Network, Port, Process, Resources
 from pipeline.oci import Descriptor, Digest
 from runtime.boot import domain as domains
 from runtime.boot import vbd
@@ -90,8 +90,9 @@ class FakeClock:
 class FakeNetwork:
     """Notes what is done; its engine lives on without its zoned."""
 
-    def __init__(self, host: Host, name: str, record: Callable[..., None]) -> None:
+    def __init__(self, host: Host, name: str, record: Callable[..., None], egress: tuple[str, ...]) -> None:
         self.host, self.name, self.record = host, name, record
+        self.egress = egress
         self.listening: list[tuple[str, int, int]] = []
         self.vif = ""
 
@@ -125,6 +126,11 @@ class FakeNetwork:
 
     def published(self) -> tuple[Any, ...]:
         return ()
+
+    def judge_by(self, egress: Iterable[str]) -> None:
+        if self.host.engine_fails is not None:
+            raise self.host.engine_fails
+        self.egress = tuple(egress)
 
     def answers(self, zone_port: int, *, timeout_s: float = 1.0) -> bool:
         self.host.alive()
@@ -310,7 +316,7 @@ class Host:
         self.stores.append(store)
         edge = HostEdge(Hypervisor(self.xen), store, stores=(self.path / "store",), open_link=self._open_link)
         edge.host = self
-        edge.make_network = lambda name, addresses, mtu, record, deny=(): FakeNetwork(self, name, record)
+        edge.make_network = lambda name, addresses, mtu, record, deny, egress: FakeNetwork(self, name, record, egress)
         made = Settings(self.path / "run", self.path / "state", version="1", **settings)
         self.manager = Manager(made, edge, clock=self.clock, this_boot=self.boot_id)
         await self.manager.start()
@@ -381,6 +387,7 @@ class Host:
             process=process,
             resources=resources,
             ports=keywords.pop("bundle_ports", ()),
+            network=keywords.pop("network", Network()),
         )
         return BootRequest(bundle, **keywords)
 

@@ -95,6 +95,7 @@ def rows(zone: Any) -> list[tuple[str, Any]]:
         ("network", zone.network),
         *(("address", address) for address in zone.addresses),
         *(("port", port_text(rule)) for rule in zone.ports),
+        *(("egress", rule) for rule in zone.egress),
         ("restart", restart_text(zone.restart)),
         ("restarts", zone.restarts or ""),
         ("removed", "once it has ended" if zone.remove else ""),

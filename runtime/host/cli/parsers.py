@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any, NoReturn
 
 FORMATS = ("table", "json", "yaml")
+EGRESS = "what it may reach, the first that matches decides: allow|deny ADDRESS|CIDR|any [PORT[-PORT]]"
 Fill = Callable[["Parser"], None]
 
 

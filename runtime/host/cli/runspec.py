@@ -38,6 +38,7 @@ def spec_of(arguments: Namespace) -> ZoneSpec:
         "hostname": hostname,
         "ports": arguments.publish,
         "volumes": arguments.volume,
+        "network": {"egress": arguments.egress},
         "resources": _resources(arguments),
         "restart": arguments.restart or "no",
         "labels": dict(_label(text) for text in arguments.label),

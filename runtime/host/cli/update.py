@@ -7,7 +7,7 @@ from typing import Any
 
 from runtime.errors import RuntimeFault
 from runtime.host.cli.amounts import memory_mib, whole_cpus
-from runtime.host.cli.parsers import Parser, complete, zone_argument
+from runtime.host.cli.parsers import EGRESS, Parser, complete, zone_argument
 from runtime.host.cli.terminal import escaped, write
 
 EXAMPLES = """\
@@ -16,6 +16,7 @@ Memory and vCPUs go up to the maximum the zone was booted with; `zone inspect` s
 examples:
   zone update -m 384m web
   zone update -c 2 --restart on-failure:3 web
+  zone update --egress "allow 192.0.2.0/24 443" --egress "deny any" web     in place of the rules it has
   zone update --publish-add 8443:443 --publish-rm 8080 web
 """
 
@@ -36,12 +37,15 @@ def fill_update(parser: Parser) -> None:
         "--publish-add", action="append", default=[], metavar="RULE", help="[ADDRESS:]HOST_PORT:ZONE_PORT"
     )
     parser.add_argument("--publish-rm", action="append", default=[], metavar="[ADDRESS:]HOST_PORT", help="no longer")
+    rules = parser.add_mutually_exclusive_group()
+    rules.add_argument("--egress", action="append", metavar="RULE", help=f"instead of its rules: {EGRESS}")
+    rules.add_argument("--no-egress", action="store_true", help="no rules of its own; connections that run go on")
     zone_argument(parser)
 
 
 def run(arguments: Namespace) -> None:
     """Change a zone; refused as a whole where one part cannot be."""
-    from pipeline.bundle.spec import parse_port, parse_restart
+    from pipeline.bundle.spec import parse_egress, parse_port, parse_restart
     from pipeline.store import Store
     from runtime.host import actions
     from runtime.host.api import host_pb2 as messages
@@ -50,8 +54,9 @@ def run(arguments: Namespace) -> None:
 
     added = [parse_port(text, subject="--publish-add") for text in arguments.publish_add]
     removed = [_host_end(text) for text in arguments.publish_rm]
-    given = (arguments.memory, arguments.cpus, arguments.restart)
-    if not added and not removed and given == (None, None, None):
+    egress = [] if arguments.no_egress else arguments.egress
+    given = (arguments.memory, arguments.cpus, arguments.restart, egress)
+    if not added and not removed and all(value is None for value in given):
         raise NothingToDo(f"zone {arguments.zone}", expected="something to change", got="nothing", hint="-m, -c, …")
     request = messages.UpdateZoneRequest(
         zone=arguments.zone,
@@ -62,6 +67,9 @@ def run(arguments: Namespace) -> None:
     if arguments.restart is not None:
         policy = parse_restart(arguments.restart, subject="--restart")
         request.restart.CopyFrom(messages.RestartPolicy(name=policy.name, max_retries=policy.max_retries))
+    if egress is not None:
+        rules = parse_egress(egress, subject="--egress")
+        request.egress.CopyFrom(messages.EgressRules(rules=rules))
     host = select_host(Store(), arguments.host)
     with host.connect() as client, meant_by(client, arguments.zone):
         request.add_ports.extend(host.listen_for(added))

@@ -6,7 +6,7 @@ import asyncio
 import uuid as uuids
 
 from runtime.errors import RuntimeFault
-from runtime.host.daemon import bringup, ending, life, logreader, names, policy, spec, volumes
+from runtime.host.daemon import bringup, ending, life, logreader, names, networking, policy, spec, volumes
 from runtime.host.daemon.agent import MAIN
 from runtime.host.daemon.core import Core
 from runtime.host.daemon.errors import (
@@ -43,6 +43,7 @@ def check_request(request: BootRequest) -> None:
             got = f"{rule.address}:{rule.port} to {rule.zone_port}/{rule.protocol}"
             raise BadRequest(f"{subject}, port", expected="tcp ports up to 65535", got=got)
     volumes.check(bundle)
+    networking.check(bundle.network, subject)
 
 
 async def boot(core: Core, request: BootRequest, emit: Emit) -> ZoneInfo:

@@ -141,6 +141,7 @@ class ZoneInfo:
     health: str = ""
     tty: bool = False
     network: str = ""
+    egress: tuple[str, ...] = ()
     agent: bool = False  # its agent answers: exec, copies and metrics work
     reservation: str = ""
 
@@ -301,13 +302,17 @@ class Pruned:
 
 @dataclass(frozen=True)
 class Update:
-    """Changes to a zone; None leaves a thing as it is. remove_ports are named by address and port."""
+    """Changes to a zone; None leaves a thing as it is. remove_ports are named by address and port.
+
+    egress:  all of its rules, in place of those it has.
+    """
 
     memory_mib: int | None = None
     vcpus: int | None = None
     restart: RestartPolicy | None = None
     add_ports: tuple[PortRule, ...] = ()
     remove_ports: tuple[PortRule, ...] = ()
+    egress: tuple[str, ...] | None = None
 
 
 @dataclass(frozen=True)

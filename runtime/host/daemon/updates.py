@@ -1,4 +1,4 @@
-"""Changes of a zone: memory and vCPUs, restart policy, ports; while it runs, or for its next start."""
+"""Changes of a zone: memory and vCPUs, restart policy, ports, egress rules; while it runs, or for its next start."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import dataclasses
 import logging
 
 from runtime.errors import RuntimeFault
-from runtime.host.daemon import policy
+from runtime.host.daemon import networking, policy
 from runtime.host.daemon.admission import OVERHEAD_KIB
 from runtime.host.daemon.core import Core
 from runtime.host.daemon.errors import BadRequest, WrongState
@@ -41,6 +41,7 @@ async def update(core: Core, zone: Zone, change: Update) -> ZoneInfo:
                 raise BadRequest(f"{subject}, {name}", expected=f"1 to {most}, fixed at its start", got=str(asked))
     elif change.add_ports or change.remove_ports:
         raise WrongState(f"{subject}, ports", expected="it running", got=f"it is {zone.state.value}")
+    network = networking.changed(zone, change)
     if run is not None and run.domain is not None:
         added = await core.thread(_add_ports, core, zone, change.add_ports) if change.add_ports else ()
         try:
@@ -50,6 +51,7 @@ async def update(core: Core, zone: Zone, change: Update) -> ZoneInfo:
             if vcpus != resources.vcpus:
                 await core.thread(core.edge.set_vcpus, run.domain, vcpus)
                 await _use_vcpus(zone, run, vcpus)
+            await networking.apply(core, zone, network)
         except BaseException:
             await core.thread(_drop_ports, zone, added)
             raise
@@ -70,7 +72,7 @@ async def update(core: Core, zone: Zone, change: Update) -> ZoneInfo:
     ports = zone.ports if change.add_ports or change.remove_ports else zone.request.ports
     zone.request = dataclasses.replace(
         zone.request,
-        bundle=dataclasses.replace(zone.bundle, resources=new),
+        bundle=dataclasses.replace(zone.bundle, resources=new, network=network),
         restart=change.restart or zone.request.restart,
         ports=ports,
     )

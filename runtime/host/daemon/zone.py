@@ -209,6 +209,7 @@ def info(zone: Zone, **seen: Any) -> ZoneInfo:
         health=alive.health if alive else "",
         tty=bundle.process.tty,
         network=zone.name if alive else "",
+        egress=bundle.network.egress,
         agent=bool(alive and alive.link and alive.link.connected.is_set()),
         reservation=zone.request.reservation,
         **seen,

@@ -106,6 +106,7 @@ def update(request: pb.UpdateZoneRequest) -> model.Update:
         restart=restart_policy(request.restart) if request.HasField("restart") else None,
         add_ports=tuple(map(port_rule, request.add_ports)),
         remove_ports=tuple(map(port_rule, request.remove_ports)),
+        egress=tuple(request.egress.rules) if request.HasField("egress") else None,
     )
 
 

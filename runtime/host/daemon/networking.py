@@ -1,0 +1,51 @@
+"""What a zone may do with its network: checked before it boots, changed while it runs or for its next start."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+
+from pipeline.bundle.egress import MOST_RULES, BadRule, parse_rule
+from pipeline.bundle.model import Network
+from pipeline.jsonmodel import to_json
+from runtime.host.daemon.core import Core
+from runtime.host.daemon.errors import BadRequest
+from runtime.host.daemon.model import Update
+from runtime.host.daemon.zone import Zone
+from runtime.net.policy import check_rule
+
+
+def check(network: Network, subject: str) -> None:
+    """Everything about a zone's network that can be refused without making it. Raises BadRequest."""
+    check_egress(network.egress, subject)
+
+
+def check_egress(rules: Sequence[str], subject: str) -> None:
+    """Raises BadRequest for what is no rule, for one that opens what no rule opens, and for too many."""
+    if len(rules) > MOST_RULES:
+        raise BadRequest(f"{subject}, egress rules", expected=f"{MOST_RULES} at most", got=str(len(rules)))
+    for text in rules:
+        try:
+            check_rule(parse_rule(text), text)
+        except BadRule as error:
+            raise BadRequest(f"{subject}, egress rule", expected=error.expected, got=repr(text)[:120]) from None
+
+
+def changed(zone: Zone, change: Update) -> Network:
+    """The zone's network as an update wants it. Raises BadRequest."""
+    network = zone.bundle.network
+    if change.egress is not None:
+        network = dataclasses.replace(network, egress=change.egress)
+    check(network, f"zone {zone.name}")
+    return network
+
+
+async def apply(core: Core, zone: Zone, network: Network) -> None:
+    """Bring what runs from the zone's network as it is to another. Raises EngineFault."""
+    run, before = zone.run, zone.bundle.network
+    if run is None or run.network is None:
+        return
+    if network.egress != before.egress:
+        await core.thread(run.network.judge_by, network.egress)
+    if network != before:  # for a zoned whose database is lost
+        await core.thread(lambda: run.ledger.record("network", network=to_json(network)))

@@ -156,12 +156,14 @@ class HealthWish:
 class Network:
     """The zone's one interface, as the spec wants it; addresses are given at launch.
 
+    nameservers, search, options: of its resolv.conf.
     egress:  what it may reach, see egress.py; the first rule that matches decides.
     """
 
     mtu: int = 1500
     nameservers: tuple[str, ...] = ()
     search: tuple[str, ...] = ()
+    options: tuple[str, ...] = ()
     egress: tuple[str, ...] = ()
 
 
@@ -207,6 +209,7 @@ class LaunchNetwork:
     gateways: tuple[str, ...]
     nameservers: tuple[str, ...]
     search: tuple[str, ...] = ()
+    options: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

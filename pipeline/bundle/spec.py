@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from pipeline.bundle.dns import parse_dns
 from pipeline.bundle.egress import BadRule, parse_rule
 from pipeline.bundle.errors import BadSpec
 from pipeline.bundle.health import parse_health
@@ -87,8 +88,6 @@ def parse_spec(name: str, document: dict[str, Any], *, subject: str) -> ZoneSpec
     kernel_options, stop, security = (document.get(key, {}) for key in ("kernel_options", "stop", "security"))
     ports = tuple(parse_port(text, subject=f"{subject}: key ports") for text in document.get("ports", []))
     _refuse_double_ports(ports, subject)
-    for address in dns.get("nameservers", []):
-        _address(address, subject=f"{subject}: key dns.nameservers")
     return ZoneSpec(
         name=name,
         image=document["image"],
@@ -102,12 +101,7 @@ def parse_spec(name: str, document: dict[str, Any], *, subject: str) -> ZoneSpec
         hostname=document.get("hostname", hostname_of(name)),
         resources=parse_resources(resources, subject=f"{subject}: key resources"),
         ports=ports,
-        network=Network(
-            network.get("mtu", 1500),
-            tuple(dns.get("nameservers", [])),
-            tuple(dns.get("search", [])),
-            parse_egress(network.get("egress", []), subject=f"{subject}: key network.egress"),
-        ),
+        network=_network(network, dns, subject),
         readonly_root=root.get("readonly", False),
         overlay_size_mib=root.get("overlay_size_mib", 0),
         modules=_modules(kernel_options.get("modules", []), subject=f"{subject}: key kernel_options.modules"),
@@ -157,6 +151,21 @@ def parse_restart(text: str, *, subject: str) -> RestartPolicy:
     if name not in RESTARTS or (colon and (name != "on-failure" or not re.fullmatch("[1-9][0-9]{0,5}", most))):
         raise BadSpec(subject, expected="no, on-failure[:MAX], always or unless-stopped", got=repr(text))
     return RestartPolicy(name, int(most or 0))
+
+
+def _network(network: dict[str, Any], dns: dict[str, list[str]], subject: str) -> Network:
+    keys = ("nameservers", "search", "options")
+    resolver = parse_dns(
+        *(dns.get(key, []) for key in keys),
+        subjects=(f"{subject}: key dns.nameservers", f"{subject}: key dns.search", f"{subject}: key dns.options"),
+    )
+    return Network(
+        mtu=network.get("mtu", 1500),
+        nameservers=resolver.nameservers,
+        search=resolver.search,
+        options=resolver.options,
+        egress=parse_egress(network.get("egress", []), subject=f"{subject}: key network.egress"),
+    )
 
 
 def parse_egress(texts: Sequence[str], *, subject: str) -> tuple[str, ...]:

@@ -46,6 +46,9 @@ def fill_run(parser: Parser) -> None:
     parser.add_argument("--name", metavar="NAME", help="the zone's name (default: made from the image's)")
     parser.add_argument("--hostname", metavar="NAME", help="default: the zone's name")
     parser.add_argument("-p", "--publish", action="append", default=[], metavar="RULE", help=PORT)
+    parser.add_argument("--dns", action="append", default=[], metavar="ADDRESS", help=DNS)
+    parser.add_argument("--dns-search", action="append", default=[], metavar="DOMAIN", help="to complete names with")
+    parser.add_argument("--dns-option", action="append", default=[], metavar="OPTION", help="ndots:2, use-vc, …")
     parser.add_argument("--egress", action="append", default=[], metavar="RULE", help=EGRESS)
     parser.add_argument("-v", "--volume", action="append", default=[], metavar="VOLUME", help=VOLUME)
     parser.add_argument("-m", "--memory", type=memory_mib, metavar="AMOUNT", help="256m, 1g (default: 256m)")
@@ -90,6 +93,7 @@ HEALTH_TIMES = {
 }
 PULLS = ("missing", "always", "never")
 PORT = "[ADDRESS:]HOST_PORT:ZONE_PORT"
+DNS = "a name server (default: the zone's gateway, which asks the host's)"
 VOLUME = "tmpfs:TARGET[:size=N[m|g]][:ro], FILE.squashfs:TARGET, or DEVICE:TARGET[:ro]"
 SECURITY = "seccomp=unconfined, or seccomp=FILE with a profile (linux.seccomp of an OCI bundle)"
 PULL = "missing (default): a tag means what it did when last pulled; always: what it means now; never: no network"

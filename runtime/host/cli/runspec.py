@@ -39,6 +39,7 @@ def spec_of(arguments: Namespace) -> ZoneSpec:
         "ports": arguments.publish,
         "volumes": arguments.volume,
         "network": {"egress": arguments.egress},
+        "dns": {"nameservers": arguments.dns, "search": arguments.dns_search, "options": arguments.dns_option},
         "resources": _resources(arguments),
         "restart": arguments.restart or "no",
         "labels": dict(_label(text) for text in arguments.label),

@@ -47,6 +47,7 @@ def test_every_option_reaches_the_spec() -> None:
     options += " --extension oci:a --extension oci:b --stop-signal QUIT --stop-timeout 3"
     options += " --security-opt seccomp=unconfined --health-interval 1m30s --health-timeout 500ms --health-retries 2"
     options += " --health-start-period 0s --health-start-interval 2s --health-cmd true"
+    options += " --dns 192.0.2.53 --dns 2001:db8::53 --dns-search example.org --dns-option ndots:2 --dns-option use-vc"
     rules = ("--egress", "allow 192.0.2.0/24  443", "--egress", "deny any")
     made = spec(*options.split(), *rules, "nginx", "-g", "daemon off;")
     assert (made.tty, made.stdin_open, made.user, made.workdir, made.env) == (True, True, "33:33", "/srv", {"A": "1"})
@@ -58,7 +59,13 @@ def test_every_option_reaches_the_spec() -> None:
     assert (made.readonly_root, made.labels, made.kernel) == (True, {"tier": "front", "bare": ""}, "recipe:k")
     assert [choice.image for choice in made.extensions] == ["oci:a", "oci:b"]
     assert (made.stop_signal, made.stop_timeout_s) == (signal.SIGQUIT, 3)
-    assert made.network == Network(egress=("allow 192.0.2.0/24 443", "deny any"))
+    network = Network(
+        nameservers=("192.0.2.53", "2001:db8::53"),
+        search=("example.org",),
+        options=("ndots:2", "use-vc"),
+        egress=("allow 192.0.2.0/24 443", "deny any"),
+    )
+    assert made.network == network
     assert made.seccomp == Seccomp(unconfined=True)
     assert made.health == HealthWish(False, None, "true", 90.0, 0.5, 0.0, 2.0, 2)
     assert (made.command, made.args) == (None, ("-g", "daemon off;"))
@@ -110,6 +117,10 @@ def test_name_is_made_of_the_images(image: str, name: str) -> None:
         (("-p", "80", "x"), "expected a port rule"),
         (("-p", "1:1", "-p", "1:2", "x"), "each host port once"),
         (("-v", "/:/host", "x"), "CONFIG_NET_9P_XEN"),
+        (("--dns", "dns.example.org", "x"), "key dns.nameservers: expected an IPv4 or IPv6 address"),
+        (("--dns-search", "a b", "x"), "key dns.search: expected a domain name, got 'a b'"),
+        (("--dns-option", "ndots=2", "x"), "key dns.options: expected an option such as ndots:2"),
+        ((*("--dns", "192.0.2.1") * 4, "x"), "key dns.nameservers: expected 3 at most, got 4"),
         (("--egress", "allow example.org", "x"), "network.egress[0]: expected any, an address, or a network"),
         (
             ("--security-opt", "apparmor=x", "x"),

@@ -158,6 +158,7 @@ class Network:
 
     nameservers, search, options: of its resolv.conf.
     egress:  what it may reach, see egress.py; the first rule that matches decides.
+    bandwidth_bit_s: of its interface, each way; 0: no limit.
     """
 
     mtu: int = 1500
@@ -165,6 +166,7 @@ class Network:
     search: tuple[str, ...] = ()
     options: tuple[str, ...] = ()
     egress: tuple[str, ...] = ()
+    bandwidth_bit_s: int = 0
 
 
 @dataclass(frozen=True)

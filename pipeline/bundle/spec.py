@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from pipeline.bundle.bandwidth import parse_bandwidth
 from pipeline.bundle.dns import parse_dns
 from pipeline.bundle.egress import BadRule, parse_rule
 from pipeline.bundle.errors import BadSpec
@@ -165,6 +166,11 @@ def _network(network: dict[str, Any], dns: dict[str, list[str]], subject: str) -
         search=resolver.search,
         options=resolver.options,
         egress=parse_egress(network.get("egress", []), subject=f"{subject}: key network.egress"),
+        bandwidth_bit_s=(
+            parse_bandwidth(network["bandwidth"], subject=f"{subject}: key network.bandwidth")
+            if "bandwidth" in network
+            else 0
+        ),
     )
 
 

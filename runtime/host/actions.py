@@ -93,11 +93,12 @@ class Overrides:
     """What whoever boots a bundle says of it.
 
     devices: one that was not made here may have the block devices of the host that it names.
-    egress:  rules in place of its own; None for its own.
+    egress:  rules in place of its own; None for its own. bandwidth_bit_s: likewise, 0 for no limit.
     """
 
     devices: bool = False
     egress: tuple[str, ...] | None = None
+    bandwidth_bit_s: int | None = None
 
 
 def boot(
@@ -145,6 +146,8 @@ def overridden(descriptor: Descriptor, bundle: Bundle, overrides: Overrides) -> 
     """
     if overrides.egress is not None:
         bundle = replace(bundle, network=replace(bundle.network, egress=overrides.egress))
+    if overrides.bandwidth_bit_s is not None:
+        bundle = replace(bundle, network=replace(bundle.network, bandwidth_bit_s=overrides.bandwidth_bit_s))
     origin = descriptor.annotations.get(manifest.ORIGIN)
     if not origin:
         return bundle

@@ -90,9 +90,11 @@ class FakeClock:
 class FakeNetwork:
     """Notes what is done; its engine lives on without its zoned."""
 
-    def __init__(self, host: Host, name: str, record: Callable[..., None], egress: tuple[str, ...]) -> None:
+    def __init__(
+        self, host: Host, name: str, record: Callable[..., None], egress: tuple[str, ...], bandwidth_bit_s: int
+    ) -> None:
         self.host, self.name, self.record = host, name, record
-        self.egress = egress
+        self.egress, self.bandwidth_bit_s = egress, bandwidth_bit_s
         self.listening: list[tuple[str, int, int]] = []
         self.vif = ""
 
@@ -131,6 +133,11 @@ class FakeNetwork:
         if self.host.engine_fails is not None:
             raise self.host.engine_fails
         self.egress = tuple(egress)
+
+    def limit(self, bandwidth_bit_s: int) -> None:
+        if self.host.limit_fails is not None:
+            raise self.host.limit_fails
+        self.bandwidth_bit_s = bandwidth_bit_s
 
     def answers(self, zone_port: int, *, timeout_s: float = 1.0) -> bool:
         self.host.alive()
@@ -212,6 +219,7 @@ class Host:
         self.answering: set[int] = set()
         self.network_fails: Exception | None = None
         self.engine_fails: Exception | None = None
+        self.limit_fails: Exception | None = None
         self.captures: list[FakeCapture] = []
         self.teardown_fails: Exception | None = None
         self.loops: list[FakeLoop] = []
@@ -316,7 +324,9 @@ class Host:
         self.stores.append(store)
         edge = HostEdge(Hypervisor(self.xen), store, stores=(self.path / "store",), open_link=self._open_link)
         edge.host = self
-        edge.make_network = lambda name, addresses, mtu, record, deny, egress: FakeNetwork(self, name, record, egress)
+        edge.make_network = lambda name, addresses, mtu, record, *, deny, **wanted: FakeNetwork(
+            self, name, record, **wanted
+        )
         made = Settings(self.path / "run", self.path / "state", version="1", **settings)
         self.manager = Manager(made, edge, clock=self.clock, this_boot=self.boot_id)
         await self.manager.start()

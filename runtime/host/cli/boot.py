@@ -5,7 +5,7 @@ from __future__ import annotations
 from argparse import Namespace
 from typing import Any
 
-from runtime.host.cli.parsers import EGRESS, Parser, complete
+from runtime.host.cli.parsers import BANDWIDTH, EGRESS, Parser, complete
 from runtime.host.cli.terminal import with_progress, write
 
 EXAMPLES = """\
@@ -28,6 +28,7 @@ def fill_boot(parser: Parser) -> None:
     parser.add_argument("--replace", action="store_true", help="REF may take its name from another bundle here")
     parser.add_argument("--devices", action="store_true", help="REF may have the block devices of the host it names")
     parser.add_argument("--egress", action="append", metavar="RULE", help=f"instead of the bundle's rules: {EGRESS}")
+    parser.add_argument("--bandwidth", metavar="RATE|none", help=f"instead of the bundle's: {BANDWIDTH}")
     parser.add_argument("--no-wait", action="store_true", help="return when its domain runs, before its ports answer")
 
 
@@ -38,13 +39,15 @@ def run(arguments: Namespace) -> None:
     from pipeline.remote import bundles
     from pipeline.store import Store
     from runtime.host import actions
+    from runtime.host.cli.amounts import bandwidth_or_none
     from runtime.host.hosts import select_host
 
     store = Store()
     host = select_host(store, arguments.host)
 
     egress = None if arguments.egress is None else parse_egress(arguments.egress, subject="--egress")
-    overrides = actions.Overrides(devices=arguments.devices, egress=egress)
+    bandwidth = bandwidth_or_none(arguments.bandwidth)
+    overrides = actions.Overrides(devices=arguments.devices, egress=egress, bandwidth_bit_s=bandwidth)
 
     def boot(progress: Any) -> actions.Booted:
         options: dict[str, Any] = {"wait": not arguments.no_wait, "overrides": overrides}

@@ -32,7 +32,7 @@ COMMANDS = (
         "update",
         _ZONES,
         "update",
-        "Change a zone's memory, vCPUs, restart policy, ports or egress rules while it runs.",
+        "Change a zone's memory, vCPUs, restart policy, ports, egress rules or bandwidth while it runs.",
     ),
     Command("stop", _ZONES, "lifecycle", "Stop zones: ask their workloads to end, and see to it."),
     Command("kill", _ZONES, "lifecycle", "End zones at once, or send their workloads a signal."),

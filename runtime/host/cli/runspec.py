@@ -38,7 +38,7 @@ def spec_of(arguments: Namespace) -> ZoneSpec:
         "hostname": hostname,
         "ports": arguments.publish,
         "volumes": arguments.volume,
-        "network": {"egress": arguments.egress},
+        "network": _network(arguments),
         "dns": {"nameservers": arguments.dns, "search": arguments.dns_search, "options": arguments.dns_option},
         "resources": _resources(arguments),
         "restart": arguments.restart or "no",
@@ -63,6 +63,11 @@ def spec_of(arguments: Namespace) -> ZoneSpec:
         extensions=tuple(ExtensionChoice(reference) for reference in arguments.extension),
         stop_signal=None if signal is None else signal_number(signal, subject="--stop-signal"),
     )
+
+
+def _network(arguments: Namespace) -> dict[str, Any]:
+    given = {} if arguments.bandwidth is None else {"bandwidth": arguments.bandwidth}
+    return {"egress": arguments.egress, **given}
 
 
 def _resources(arguments: Namespace) -> dict[str, int]:

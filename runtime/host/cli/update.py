@@ -6,8 +6,8 @@ from argparse import Namespace
 from typing import Any
 
 from runtime.errors import RuntimeFault
-from runtime.host.cli.amounts import memory_mib, whole_cpus
-from runtime.host.cli.parsers import EGRESS, Parser, complete, zone_argument
+from runtime.host.cli.amounts import bandwidth_or_none, memory_mib, whole_cpus
+from runtime.host.cli.parsers import BANDWIDTH, EGRESS, Parser, complete, zone_argument
 from runtime.host.cli.terminal import escaped, write
 
 EXAMPLES = """\
@@ -17,6 +17,7 @@ examples:
   zone update -m 384m web
   zone update -c 2 --restart on-failure:3 web
   zone update --egress "allow 192.0.2.0/24 443" --egress "deny any" web     in place of the rules it has
+  zone update --bandwidth 100mbit web      each way; none takes the limit away
   zone update --publish-add 8443:443 --publish-rm 8080 web
 """
 
@@ -40,6 +41,7 @@ def fill_update(parser: Parser) -> None:
     rules = parser.add_mutually_exclusive_group()
     rules.add_argument("--egress", action="append", metavar="RULE", help=f"instead of its rules: {EGRESS}")
     rules.add_argument("--no-egress", action="store_true", help="no rules of its own; connections that run go on")
+    parser.add_argument("--bandwidth", metavar="RATE|none", help=BANDWIDTH)
     zone_argument(parser)
 
 
@@ -55,13 +57,15 @@ def run(arguments: Namespace) -> None:
     added = [parse_port(text, subject="--publish-add") for text in arguments.publish_add]
     removed = [_host_end(text) for text in arguments.publish_rm]
     egress = [] if arguments.no_egress else arguments.egress
-    given = (arguments.memory, arguments.cpus, arguments.restart, egress)
+    bandwidth = bandwidth_or_none(arguments.bandwidth)
+    given = (arguments.memory, arguments.cpus, arguments.restart, egress, bandwidth)
     if not added and not removed and all(value is None for value in given):
         raise NothingToDo(f"zone {arguments.zone}", expected="something to change", got="nothing", hint="-m, -c, …")
     request = messages.UpdateZoneRequest(
         zone=arguments.zone,
         memory_mib=arguments.memory,
         vcpus=arguments.cpus,
+        bandwidth_bit_s=bandwidth,
         remove_ports=[messages.PortRule(host_address=address, host_port=port) for address, port in removed],
     )
     if arguments.restart is not None:

@@ -58,6 +58,7 @@ class Network(Protocol):
     def published(self) -> tuple[Published, ...]: ...
     def unpublish(self, address: str, port: int, protocol: str = "tcp") -> None: ...
     def judge_by(self, egress: Sequence[str]) -> None: ...
+    def limit(self, bandwidth_bit_s: int) -> None: ...
     def answers(self, zone_port: int, *, timeout_s: float = 1.0) -> bool: ...
     def alive(self) -> bool: ...
     def counters(self) -> dict[str, int]: ...
@@ -157,7 +158,15 @@ class Edge:
 
     def network(self, name: str, addresses: ZoneAddresses, wanted: bundles.Network, ledger: Ledger) -> Network:
         """A zone's network, not yet made."""
-        return self.make_network(name, addresses, wanted.mtu, ledger.record, deny=self.deny, egress=wanted.egress)
+        return self.make_network(
+            name,
+            addresses,
+            wanted.mtu,
+            ledger.record,
+            deny=self.deny,
+            egress=wanted.egress,
+            bandwidth_bit_s=wanted.bandwidth_bit_s,
+        )
 
     def care_for(self, network: Network) -> None:
         """Have its engine replaced whenever it ends."""

@@ -47,6 +47,7 @@ def test_every_option_reaches_the_spec() -> None:
     options += " --extension oci:a --extension oci:b --stop-signal QUIT --stop-timeout 3"
     options += " --security-opt seccomp=unconfined --health-interval 1m30s --health-timeout 500ms --health-retries 2"
     options += " --health-start-period 0s --health-start-interval 2s --health-cmd true"
+    options += " --bandwidth 1.5mbit"
     options += " --dns 192.0.2.53 --dns 2001:db8::53 --dns-search example.org --dns-option ndots:2 --dns-option use-vc"
     rules = ("--egress", "allow 192.0.2.0/24  443", "--egress", "deny any")
     made = spec(*options.split(), *rules, "nginx", "-g", "daemon off;")
@@ -64,6 +65,7 @@ def test_every_option_reaches_the_spec() -> None:
         search=("example.org",),
         options=("ndots:2", "use-vc"),
         egress=("allow 192.0.2.0/24 443", "deny any"),
+        bandwidth_bit_s=1_500_000,
     )
     assert made.network == network
     assert made.seccomp == Seccomp(unconfined=True)
@@ -117,6 +119,7 @@ def test_name_is_made_of_the_images(image: str, name: str) -> None:
         (("-p", "80", "x"), "expected a port rule"),
         (("-p", "1:1", "-p", "1:2", "x"), "each host port once"),
         (("-v", "/:/host", "x"), "CONFIG_NET_9P_XEN"),
+        (("--bandwidth", "100m", "x"), "key network.bandwidth: expected a rate such as 100mbit"),
         (("--dns", "dns.example.org", "x"), "key dns.nameservers: expected an IPv4 or IPv6 address"),
         (("--dns-search", "a b", "x"), "key dns.search: expected a domain name, got 'a b'"),
         (("--dns-option", "ndots=2", "x"), "key dns.options: expected an option such as ndots:2"),
@@ -299,8 +302,9 @@ def test_boot_has_the_rules_of_the_bundle_or_those_it_was_given(zone, zoned, com
     assert json.loads(boot_of(zoned).bundle)["network"]["egress"] == ["deny any 25"]
     zoned.zones.clear()
     zoned.calls.clear()
-    zone("boot", "--egress", "deny any", "web")
-    assert json.loads(boot_of(zoned).bundle)["network"]["egress"] == ["deny any"]
+    zone("boot", "--egress", "deny any", "--bandwidth", "2gbit", "web")
+    network = json.loads(boot_of(zoned).bundle)["network"]
+    assert (network["egress"], network["bandwidth_bit_s"]) == (["deny any"], 2_000_000_000)
     assert "--egress[0]: expected a port" in zone.sentence("boot", "--egress", "deny any x", "web")
 
 

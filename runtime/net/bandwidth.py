@@ -10,9 +10,10 @@ Source:  tc-tbf(8), tc-mirred(8), Documentation/networking/ifb; drivers/net/ifb.
 
 from __future__ import annotations
 
+import contextlib
 import socket
 
-from runtime.net import commands
+from runtime.net import commands, netns
 from runtime.net.errors import NetworkFault
 
 DEVICE = "limit0"
@@ -36,6 +37,32 @@ def tc_lines(vif: str, bit_s: int, mtu: int) -> list[str]:
         f"filter replace dev {vif} parent ffff: protocol all prio 1 handle 800::800 u32 match u32 0 0"
         f" action mirred egress redirect dev {DEVICE}",
     ]
+
+
+class Bandwidth:
+    """The limit of one network, as it is and for the vifs to come."""
+
+    def __init__(self, namespace: str, mtu: int, bit_s: int, *, subject: str) -> None:
+        self._namespace, self._mtu, self._bit_s, self._subject = namespace, mtu, bit_s, subject
+
+    def attach(self, vif: str) -> None:
+        """Hold a new vif to it. Raises NetworkFault."""
+        if self._bit_s:
+            self._hold(vif, self._bit_s)
+
+    def change(self, vif: str, bit_s: int) -> None:
+        """Another limit, 0 for none; vif: the one there is, or "". Raises NetworkFault; all is as before then."""
+        if vif:
+            try:
+                self._hold(vif, bit_s)
+            except NetworkFault:
+                with contextlib.suppress(NetworkFault):
+                    self._hold(vif, self._bit_s)
+                raise
+        self._bit_s = bit_s
+
+    def _hold(self, vif: str, bit_s: int) -> None:
+        netns.inside(self._namespace, lambda: limit(vif, bit_s, self._mtu, subject=self._subject))
 
 
 def limit(vif: str, bit_s: int, mtu: int, *, subject: str) -> None:

@@ -29,8 +29,9 @@ from typing import Any, Protocol
 
 from pipeline.bundle.model import Port
 from runtime.errors import RuntimeFault
-from runtime.net import bandwidth, furnish, netns, plan
+from runtime.net import furnish, netns, plan
 from runtime.net.addresses import ZoneAddresses
+from runtime.net.bandwidth import Bandwidth
 from runtime.net.calls import engine_filter
 from runtime.net.capture import Capture, CaptureRequest, Captures
 from runtime.net.engine.flows import Flow
@@ -86,7 +87,8 @@ class ZoneNetwork:
         self.vif = ""
         self.restarts = 0
         self._record, self._deny, self._egress = record, tuple(deny), tuple(egress)
-        self._limits, self._bandwidth_bit_s = limits or Limits(), bandwidth_bit_s
+        self._limits = limits or Limits()
+        self._bandwidth = Bandwidth(self.netns, mtu, bandwidth_bit_s, subject=f"network of zone {name}")
         self._engine: Engine = engine or ProxyEngine()
         self._directory = run_directory / name
         self._control, self._log_file = self._directory / "control", self._directory / "log"
@@ -178,8 +180,7 @@ class ZoneNetwork:
                 self._running()
                 self._take("net.vif", vif=vif, netns=self.netns)
                 furnish.move_vif(vif, self.netns, self.mtu)
-                if self._bandwidth_bit_s:
-                    self._hold(vif, self._bandwidth_bit_s)
+                self._bandwidth.attach(vif)
                 self.vif = vif
             except BaseException:
                 if not self.vif:
@@ -189,18 +190,7 @@ class ZoneNetwork:
     def limit(self, bandwidth_bit_s: int) -> None:
         """Hold the zone to this rate each way from now on; 0 for none. Raises NetworkFault; all is as before then."""
         with self._lock:
-            try:
-                if self.vif:
-                    self._hold(self.vif, bandwidth_bit_s)
-            except NetworkFault:
-                with contextlib.suppress(NetworkFault):
-                    self._hold(self.vif, self._bandwidth_bit_s)
-                raise
-            self._bandwidth_bit_s = bandwidth_bit_s
-
-    def _hold(self, vif: str, bit_s: int) -> None:
-        subject = f"network of zone {self.name}"
-        netns.inside(self.netns, lambda: bandwidth.limit(vif, bit_s, self.mtu, subject=subject))
+            self._bandwidth.change(self.vif, bandwidth_bit_s)
 
     # -- ports ---------------------------------------------------------------------------------------------------------
 

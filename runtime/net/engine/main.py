@@ -47,7 +47,7 @@ class Server:
         self._inside = [socket.socket(fileno=getattr(listeners, name)) for name in INSIDE]
         tcp4, tcp6, udp4, udp6, dns_udp4, dns_udp6, dns_tcp4, dns_tcp6, packet4, packet6, raw4, raw6 = self._inside
         routes, gateways = Rtnetlink(), (config.gateway4, config.gateway6)
-        egress = self._egress = Egress(routes, config.denied(), config.rules())
+        egress = self._egress = Egress(routes, config.denied(), config.rules(), gateways)
         feedback = Feedback(raw4, raw6, gateways, routes, errors_per_s=config.limits.errors_per_s)
         gate = Gate(self.loop, self._traffic, egress, feedback)
         echo4, echo6 = (socket.socket(fileno=fd) for fd in (listeners.echo4, listeners.echo6))

@@ -112,3 +112,41 @@ def test_zoned_that_adopts_tells_the_engine_the_rules_it_knows(world: World) -> 
     assert world.on_host(lambda: successor.adopt(records))
     assert outcome(world, OUTSIDE4, port) == b"hi"
     assert outcome(world, OUTSIDE4, port + 1) == errno.ECONNREFUSED
+
+
+@pytest.mark.parametrize(("gateway", "loopback"), [("gateway4", "127.0.0.1"), ("gateway6", "::1")])
+def test_loopback_of_the_host_is_at_the_gateway_for_the_rule_that_names_it(
+    world: World, gateway: str, loopback: str
+) -> None:
+    opened, other = (world.serve(world.host, loopback, 0, digest_then_echo) for _ in range(2))
+    address = getattr(world.addresses, gateway)
+    network = up_with(world, "allow any")
+    assert outcome(world, address, opened) == errno.ECONNREFUSED
+    network.judge_by([f"allow {loopback} {opened}"])
+    with world.connect(address, opened) as connection:
+        connection.sendall(b"to the host")
+        connection.shutdown(socket.SHUT_WR)
+        assert receive_all(connection)[32:] == b"to the host"
+    assert outcome(world, address, other) == errno.ECONNREFUSED
+    world.shell(world.zone, f"ping -c 1 -W 5 {address}")  # still the gateway's own
+
+
+def test_udp_of_the_hosts_loopback_answers_from_the_gateway(world: World) -> None:
+    server = world.on_host(lambda: socket.socket(type=socket.SOCK_DGRAM))
+    world.stack.callback(server.close)
+    server.bind(("127.0.0.1", 0))
+    server.settimeout(5)
+    port = server.getsockname()[1]
+    network = up_with(world)
+    with world.in_zone(lambda: socket.socket(type=socket.SOCK_DGRAM)) as client:
+        client.settimeout(5)
+        client.connect((world.addresses.gateway4, port))
+        client.send(b"refused")
+        with pytest.raises(OSError):
+            client.recv(1)
+        network.judge_by([f"allow 127.0.0.1 {port}"])
+        client.send(b"asked")
+        data, origin = server.recvfrom(100)
+        assert data == b"asked" and origin[0] == "127.0.0.1"
+        server.sendto(b"answered", origin)
+        assert client.recv(100) == b"answered"

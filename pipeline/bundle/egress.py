@@ -13,7 +13,7 @@ Network = IPv4Network | IPv6Network
 
 FORM = "`allow|deny ADDRESS|CIDR|any [PORT[-PORT]]`"
 ANY = "any"
-MOST_RULES = 256  # all of them go to an engine in one packet of its control socket
+MOST_RULES, MOST_CHARACTERS = 256, 100  # all of them go to an engine in one packet of its control socket
 _LAST_PORT = 65535
 
 
@@ -40,7 +40,7 @@ class Rule(NamedTuple):
 def parse_rule(text: str) -> Rule:
     """The rule a text stands for. Raises BadRule."""
     words = text.split()
-    if not 2 <= len(words) <= 3 or words[0] not in ("allow", "deny"):
+    if not 2 <= len(words) <= 3 or words[0] not in ("allow", "deny") or len(text) > MOST_CHARACTERS:
         raise BadRule(text, FORM)
     allow = words[0] == "allow"
     network = None if words[1] == ANY else _network(text, words[1])

@@ -1,4 +1,4 @@
-"""Egress rules of a zone in real Xen, from the command line to the zone's own connect."""
+"""Egress rules and bandwidth of a zone in real Xen, from the command line to the zone's own connect and its vif."""
 
 from __future__ import annotations
 
@@ -70,3 +70,17 @@ def test_zone_reaches_what_its_rules_name_and_nothing_else(zone: ZoneCommand, la
     kill_zoned(lab)
     assert zone.json("inspect", "ruled")[0]["egress"] == [f"allow {OTHER}", "deny any"]
     assert reaches(zone, OTHER) and not reaches(zone, NAMED)
+
+
+def test_bandwidth_is_held_by_dom0_on_both_ways_of_the_vif(zone: ZoneCommand, lab: Lab) -> None:
+    zone("run", "-d", "--name", "ruled", "-m", "128m", "--bandwidth", "8mbit", "recipe:nginx", "sleep", "1000")
+
+    def buckets() -> list[str]:
+        code, said = lab.shell("tc -n zw-ruled qdisc show")
+        assert code == 0, said
+        return sorted(line.split(" root ")[0] for line in said.splitlines() if " rate 8Mbit " in line)
+
+    vif, upward = (line.split(" dev ")[1] for line in sorted(buckets(), key=lambda line: "limit0" in line))
+    assert vif.startswith("vif") and upward == "limit0"
+    zone("update", "--bandwidth", "none", "ruled")
+    assert buckets() == []

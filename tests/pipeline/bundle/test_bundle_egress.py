@@ -30,6 +30,7 @@ def test_rule_is_read(text: str, rule: Rule) -> None:
         ("allow", "`allow|deny"),
         ("permit 192.0.2.0/24", "`allow|deny"),
         ("allow 192.0.2.0/24 443 tcp", "`allow|deny"),
+        ("allow any" + " " * 92, "`allow|deny"),
         ("allow example.org", "any, an address, or a network"),
         ("allow 192.0.2.1/24", "without bits behind its prefix"),
         ("allow fe80::1%eth0", "any, an address, or a network"),

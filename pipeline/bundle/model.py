@@ -157,11 +157,19 @@ class HealthWish:
 
 @dataclass(frozen=True)
 class Network:
-    """The zone's one interface, as the spec wants it; addresses are given at launch."""
+    """The zone's one interface, as the spec wants it; addresses are given at launch.
+
+    nameservers, search, options: of its resolv.conf.
+    egress:  what it may reach, see egress.py; the first rule that matches decides.
+    bandwidth_bit_s: of its interface, each way; 0: no limit.
+    """
 
     mtu: int = 1500
     nameservers: tuple[str, ...] = ()
     search: tuple[str, ...] = ()
+    options: tuple[str, ...] = ()
+    egress: tuple[str, ...] = ()
+    bandwidth_bit_s: int = 0
 
 
 @dataclass(frozen=True)
@@ -206,6 +214,7 @@ class LaunchNetwork:
     gateways: tuple[str, ...]
     nameservers: tuple[str, ...]
     search: tuple[str, ...] = ()
+    options: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -5,11 +5,14 @@ from __future__ import annotations
 import ipaddress
 import re
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from pipeline.bundle.bandwidth import parse_bandwidth
+from pipeline.bundle.dns import parse_dns
+from pipeline.bundle.egress import BadRule, parse_rule
 from pipeline.bundle.errors import BadSpec
 from pipeline.bundle.health import parse_health
 from pipeline.bundle.model import (
@@ -83,11 +86,9 @@ def load_spec(name: str, directory: Path = ZONES) -> ZoneSpec:
 
 def parse_spec(name: str, document: dict[str, Any], *, subject: str) -> ZoneSpec:
     """Turn a document that fits the schema into a ZoneSpec; checks what a schema cannot say."""
-    resources, dns, root = (document.get(key, {}) for key in ("resources", "dns", "root"))
+    resources, network, dns, root = (document.get(key, {}) for key in ("resources", "network", "dns", "root"))
     kernel_options, stop, security = (document.get(key, {}) for key in ("kernel_options", "stop", "security"))
     ports = _ports(document.get("ports", []), subject=f"{subject}: key ports")
-    for address in dns.get("nameservers", []):
-        _address(address, subject=f"{subject}: key dns.nameservers")
     return ZoneSpec(
         name=name,
         image=document["image"],
@@ -101,11 +102,7 @@ def parse_spec(name: str, document: dict[str, Any], *, subject: str) -> ZoneSpec
         hostname=document.get("hostname", hostname_of(name)),
         resources=parse_resources(resources, subject=f"{subject}: key resources"),
         ports=ports,
-        network=Network(
-            document.get("network", {}).get("mtu", 1500),
-            tuple(dns.get("nameservers", [])),
-            tuple(dns.get("search", [])),
-        ),
+        network=_network(network, dns, subject),
         readonly_root=root.get("readonly", False),
         overlay_size_mib=root.get("overlay_size_mib", 0),
         modules=_modules(kernel_options.get("modules", []), subject=f"{subject}: key kernel_options.modules"),
@@ -162,6 +159,36 @@ def _ports(items: list[str], *, subject: str) -> tuple[Port, ...]:
     found = tuple(port for text in items for port in parse_ports(text, subject=subject))
     check_ports(found, subject=subject)
     return found
+
+
+def _network(network: dict[str, Any], dns: dict[str, list[str]], subject: str) -> Network:
+    keys = ("nameservers", "search", "options")
+    resolver = parse_dns(
+        *(dns.get(key, []) for key in keys),
+        subjects=(f"{subject}: key dns.nameservers", f"{subject}: key dns.search", f"{subject}: key dns.options"),
+    )
+    return Network(
+        mtu=network.get("mtu", 1500),
+        nameservers=resolver.nameservers,
+        search=resolver.search,
+        options=resolver.options,
+        egress=parse_egress(network.get("egress", []), subject=f"{subject}: key network.egress"),
+        bandwidth_bit_s=(
+            parse_bandwidth(network["bandwidth"], subject=f"{subject}: key network.bandwidth")
+            if "bandwidth" in network
+            else 0
+        ),
+    )
+
+
+def parse_egress(texts: Sequence[str], *, subject: str) -> tuple[str, ...]:
+    """Egress rules, each with single blanks. Raises BadSpec."""
+    for index, text in enumerate(texts):
+        try:
+            parse_rule(text)
+        except BadRule as error:
+            raise BadSpec(f"{subject}[{index}]", expected=error.expected, got=repr(text)[:120]) from None
+    return tuple(" ".join(text.split()) for text in texts)
 
 
 def _seccomp(security: dict[str, str], *, subject: str) -> Seccomp:

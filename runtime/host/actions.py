@@ -5,10 +5,11 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Generator, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, cast
 
 from pipeline.bundle import manifest
+from pipeline.bundle.egress import BadRule, parse_rule
 from pipeline.bundle.model import Bundle
 from pipeline.env import intact
 from pipeline.errors import StoreDamaged
@@ -17,6 +18,7 @@ from pipeline.oci import Descriptor, Digest, canonical_json
 from pipeline.progress import Progress
 from pipeline.store import Store
 from runtime.errors import RuntimeFault
+from runtime.net.policy import may_open
 
 if TYPE_CHECKING:
     from runtime.host.api.host_pb2 import BootZoneReply, BootZoneRequest, PortRule, ZoneInfo
@@ -34,6 +36,10 @@ STEPS = {"running": "build domain", "ready": "zone boots"}
 
 class ForeignDevices(RuntimeFault):
     """A bundle of another's that names block devices of the host."""
+
+
+class ForeignRules(RuntimeFault):
+    """A bundle of another's whose egress rules open what is closed to zones unless named."""
 
 
 @dataclass
@@ -82,17 +88,35 @@ class Timeline:
             self.steps.append((name, round(start - self.origin, 4), round(self._last - self.origin, 4)))
 
 
+@dataclass(frozen=True)
+class Overrides:
+    """What whoever boots a bundle says of it.
+
+    devices: one that was not made here may have the block devices of the host that it names.
+    egress:  rules in place of its own; None for its own. bandwidth_bit_s: likewise, 0 for no limit.
+    """
+
+    devices: bool = False
+    egress: tuple[str, ...] | None = None
+    bandwidth_bit_s: int | None = None
+
+
 def boot(
-    host: Host, store: Store, name: str, *, wait: bool = True, devices: bool = False, progress: Progress
+    host: Host,
+    store: Store,
+    name: str,
+    *,
+    wait: bool = True,
+    overrides: Overrides | None = None,
+    progress: Progress,
 ) -> Booted:
     """Boot the zone `name` from its bundle in the store.
 
     wait:    return when its workload runs and every published port answers, rather than when its domain runs.
-    devices: a bundle that was not made here may have the block devices of the host that it names.
     Raises:  UnknownName, StoreDamaged, and what the host raises.
     """
     descriptor, bundle = manifest.find(store, name)
-    return boot_bundle(host, store, descriptor, bundle, wait=wait, devices=devices, progress=progress)
+    return boot_bundle(host, store, descriptor, bundle, wait=wait, overrides=overrides, progress=progress)
 
 
 def boot_bundle(
@@ -102,12 +126,11 @@ def boot_bundle(
     bundle: Bundle,
     *,
     wait: bool = True,
-    devices: bool = False,
+    overrides: Overrides | None = None,
     progress: Progress,
 ) -> Booted:
     """Boot a bundle; see `boot`."""
-    if not devices:
-        refuse_foreign_devices(descriptor, bundle)
+    bundle = overridden(descriptor, bundle, overrides or Overrides())
     wishes = Wishes(until="ports" if wait else "running")
     timeline = Timeline()
     prepare(host, store, descriptor, bundle, timeline, progress)
@@ -115,16 +138,43 @@ def boot_bundle(
         return start(client, host, descriptor, bundle, wishes, timeline, progress)
 
 
-def refuse_foreign_devices(descriptor: Descriptor, bundle: Bundle) -> None:
-    """Whoever published a bundle must not choose among the disks of those who boot it. Raises ForeignDevices."""
+def overridden(descriptor: Descriptor, bundle: Bundle, overrides: Overrides) -> Bundle:
+    """A bundle as it is to be booted.
+
+    Whoever published one must not choose among the disks of those who boot it, nor open what this host closes to zones.
+    Raises:  ForeignDevices, ForeignRules.
+    """
+    if overrides.egress is not None:
+        bundle = replace(bundle, network=replace(bundle.network, egress=overrides.egress))
+    if overrides.bandwidth_bit_s is not None:
+        bundle = replace(bundle, network=replace(bundle.network, bandwidth_bit_s=overrides.bandwidth_bit_s))
+    origin = descriptor.annotations.get(manifest.ORIGIN)
+    if not origin:
+        return bundle
     named = [volume.source for volume in bundle.volumes if volume.kind == "block"]
-    if named and (origin := descriptor.annotations.get(manifest.ORIGIN)):
+    if named and not overrides.devices:
         raise ForeignDevices(
             f"zone {bundle.name} from {origin}",
             expected="no block devices of the host in a bundle that was not made here",
             got=", ".join(named)[:400],
             hint="zone boot --devices gives it these",
         )
+    opening = [text for text in bundle.network.egress if _may_open(text)]
+    if opening and overrides.egress is None:
+        raise ForeignRules(
+            f"zone {bundle.name} from {origin}",
+            expected="no rules that may open this host or its links in a bundle that was not made here",
+            got=", ".join(opening)[:400],
+            hint="zone boot --egress says which rules it has instead",
+        )
+    return bundle
+
+
+def _may_open(text: str) -> bool:
+    try:
+        return may_open(parse_rule(text))
+    except BadRule:  # zoned refuses it, whoever it is from
+        return False
 
 
 def prepare(

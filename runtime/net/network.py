@@ -31,6 +31,7 @@ from pipeline.bundle.model import Port
 from runtime.errors import RuntimeFault
 from runtime.net import furnish, netns, plan
 from runtime.net.addresses import ZoneAddresses
+from runtime.net.bandwidth import Bandwidth
 from runtime.net.calls import engine_filter
 from runtime.net.capture import Capture, CaptureRequest, Captures
 from runtime.net.engine.flows import Flow
@@ -74,6 +75,7 @@ class ZoneNetwork:
         *,
         deny: Sequence[str] = (),
         egress: Sequence[str] = (),
+        bandwidth_bit_s: int = 0,
         limits: Limits | None = None,
         engine: Engine | None = None,
         run_directory: Path = RUN_DIRECTORY,
@@ -86,6 +88,7 @@ class ZoneNetwork:
         self.restarts = 0
         self._record, self._deny, self._egress = record, tuple(deny), tuple(egress)
         self._limits = limits or Limits()
+        self._bandwidth = Bandwidth(self.netns, mtu, bandwidth_bit_s, subject=f"network of zone {name}")
         self._engine: Engine = engine or ProxyEngine()
         self._directory = run_directory / name
         self._control, self._log_file = self._directory / "control", self._directory / "log"
@@ -177,11 +180,17 @@ class ZoneNetwork:
                 self._running()
                 self._take("net.vif", vif=vif, netns=self.netns)
                 furnish.move_vif(vif, self.netns, self.mtu)
+                self._bandwidth.attach(vif)
                 self.vif = vif
             except BaseException:
                 if not self.vif:
                     self.destroy()
                 raise
+
+    def limit(self, bandwidth_bit_s: int) -> None:
+        """Hold the zone to this rate each way from now on; 0 for none. Raises NetworkFault; all is as before then."""
+        with self._lock:
+            self._bandwidth.change(self.vif, bandwidth_bit_s)
 
     # -- ports ---------------------------------------------------------------------------------------------------------
 
@@ -340,7 +349,9 @@ class ZoneNetwork:
             log.warning("%s", failure)
         self.serve()
         try:
-            self.resolve_again()  # they may have changed while there was no zoned
+            # They may have changed while there was no zoned, or as it ended.
+            self.resolve_again()
+            self._running().judge_by(self._egress)
         except EngineFault as fault:
             log.warning("%s", fault)
         return True
@@ -349,6 +360,12 @@ class ZoneNetwork:
         """Tell the engine the host's name servers as they are now. Raises EngineFault."""
         with self._lock:
             self._running().resolve_by(self._read_resolvers())
+
+    def judge_by(self, egress: Sequence[str]) -> None:
+        """Let the zone reach what these rules say, from now on; connections that run go on. Raises EngineFault."""
+        with self._lock:
+            self._running().judge_by(tuple(egress))
+            self._egress = tuple(egress)
 
     def _read_resolvers(self) -> tuple[str, ...]:
         self._resolvers = read_resolvers(self._resolv_conf) or self._resolvers

@@ -152,6 +152,8 @@ def nft_ruleset(addresses: ZoneAddresses, doors: Doors) -> str:
     A SYN of the zone ends in `divert`: the engine has its copy, and sends it again, on `lo`, when the outer connect has
     succeeded. So does an echo request to the outside. The rest of TCP finds its connection by itself; what has none
     gets the kernel's RST.
+    At the gateway's own addresses the kernel answers pings, and has the sockets for DNS. What else is sent there means
+    the host's loopback, and is the engine's to judge.
     Fragments of UDP come in here; put together again by the kernel before `divert`, which sees only whole packets.
     Source:    nft(8), Documentation/networking/tproxy.rst.
     """
@@ -198,14 +200,18 @@ table inet divert {{
   type filter hook prerouting priority mangle; policy drop;
   iifname "lo" jump resent
   iifname != "{BRIDGE}" drop
-  ip daddr {gateway4} accept
-  ip6 daddr {gateway6} accept
+  ip daddr {gateway4} jump gateway
+  ip6 daddr {gateway6} jump gateway
   icmpv6 type {{ nd-neighbor-solicit, nd-neighbor-advert }} accept
   tcp flags & (syn | ack) == syn drop
   meta l4proto tcp accept
   meta l4proto udp socket wildcard 0 accept
   meta nfproto ipv4 meta l4proto udp tproxy ip to 127.0.0.1:{doors.udp4} accept
   meta nfproto ipv6 meta l4proto udp tproxy ip6 to [::1]:{doors.udp6} accept
+ }}
+ chain gateway {{
+  meta l4proto {{ tcp, udp }} th dport != {DNS_PORT} return
+  accept
  }}
  chain resent {{
   meta nfproto ipv4 meta l4proto tcp tproxy ip to 127.0.0.1:{doors.tcp4} accept

@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 
 from runtime.net import bpf
+from runtime.net.plan import DNS_PORT
 
 BACKLOG = 128
 IP_TRANSPARENT = 19  # linux/in.h; not in Python's socket module
@@ -73,22 +74,23 @@ def raw_sender(family: int) -> socket.socket:
 
 
 def tap_filter(gateway: str) -> bytes:
-    """Bare SYNs and echo requests of one family that are not for the gateway itself, which the kernel serves.
+    """Bare SYNs and echo requests of one family, but those the kernel serves at the gateway: DNS and its own pings.
 
     Fragments and what is behind extension headers are none of them, and end where they are not expected: see plan.py.
     """
     packed = socket.inet_pton(socket.AF_INET6 if ":" in gateway else socket.AF_INET, gateway)
     words = [int.from_bytes(packed[at : at + 4], "big") for at in range(0, len(packed), 4)]
-    last = len(words) - 1
-    if last:
+    if len(words) > 1:
         lines: list[bpf.Line] = [("ldx", 40)]
         protocol, icmp, destination, request = 6, socket.IPPROTO_ICMPV6, 24, 128
     else:
         lines = [("ldh", 6), ("jset", 0x3FFF, bpf.DROP, ""), ("ldx header", 0)]
         protocol, icmp, destination, request = 9, socket.IPPROTO_ICMP, 16, 8
     for number, word in enumerate(words):
-        lines += [("ld", destination + 4 * number), ("jeq", word, bpf.DROP if number == last else "", "elsewhere")]
+        lines += [("ld", destination + 4 * number), ("jeq", word, "", "elsewhere")]
     lines += [
+        *(("ldb", protocol), ("jeq", socket.IPPROTO_TCP, "", bpf.DROP)),
+        *(("ldh x+", 2), ("jeq", DNS_PORT, bpf.DROP, "")),
         "elsewhere",
         *(("ldb", protocol), ("jeq", socket.IPPROTO_TCP, "tcp", ""), ("jeq", icmp, "", bpf.DROP)),
         *(("ldb x+", 0), ("jeq", request, bpf.TAKE, bpf.DROP)),

@@ -13,7 +13,7 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from pipeline.bundle.model import Bundle, Port, Process, Resources
+from pipeline.bundle.model import Bundle, Network, Port, Process, Resources
 from pipeline.oci import Descriptor, Digest
 from runtime.boot import domain as domains
 from runtime.boot import vbd
@@ -91,8 +91,11 @@ class FakeClock:
 class FakeNetwork:
     """Notes what is done; its engine lives on without its zoned."""
 
-    def __init__(self, host: Host, name: str, record: Callable[..., None]) -> None:
+    def __init__(
+        self, host: Host, name: str, record: Callable[..., None], egress: tuple[str, ...], bandwidth_bit_s: int
+    ) -> None:
         self.host, self.name, self.record = host, name, record
+        self.egress, self.bandwidth_bit_s = egress, bandwidth_bit_s
         self.listening: list[Published] = []
         self.vif = ""
 
@@ -135,6 +138,16 @@ class FakeNetwork:
         """Its engine ends."""
         for item in self.listening:
             item.listener.close()
+
+    def judge_by(self, egress: Iterable[str]) -> None:
+        if self.host.engine_fails is not None:
+            raise self.host.engine_fails
+        self.egress = tuple(egress)
+
+    def limit(self, bandwidth_bit_s: int) -> None:
+        if self.host.limit_fails is not None:
+            raise self.host.limit_fails
+        self.bandwidth_bit_s = bandwidth_bit_s
 
     def answers(self, zone_port: int, *, timeout_s: float = 1.0) -> bool:
         self.host.alive()
@@ -216,6 +229,7 @@ class Host:
         self.answering: set[int] = set()
         self.network_fails: Exception | None = None
         self.engine_fails: Exception | None = None
+        self.limit_fails: Exception | None = None
         self.captures: list[FakeCapture] = []
         self.teardown_fails: Exception | None = None
         self.loops: list[FakeLoop] = []
@@ -325,7 +339,9 @@ class Host:
         self.stores.append(store)
         edge = HostEdge(Hypervisor(self.xen), store, stores=(self.path / "store",), open_link=self._open_link)
         edge.host = self
-        edge.make_network = lambda name, addresses, mtu, record, deny=(): FakeNetwork(self, name, record)
+        edge.make_network = lambda name, addresses, mtu, record, *, deny, **wanted: FakeNetwork(
+            self, name, record, **wanted
+        )
         made = Settings(self.path / "run", self.path / "state", version="1", **settings)
         self.manager = Manager(made, edge, clock=self.clock, this_boot=self.boot_id)
         await self.manager.start()
@@ -396,6 +412,7 @@ class Host:
             process=process,
             resources=resources,
             ports=keywords.pop("bundle_ports", ()),
+            network=keywords.pop("network", Network()),
         )
         return BootRequest(bundle, **keywords)
 

@@ -377,6 +377,10 @@ class Servicer(Processes, Networks, HostBase):
             zone.vcpus = request.vcpus
         if request.HasField("restart"):
             zone.restart.CopyFrom(request.restart)
+        if request.HasField("egress"):
+            zone.egress[:] = request.egress.rules
+        if request.HasField("bandwidth_bit_s"):
+            zone.bandwidth_bit_s = request.bandwidth_bit_s
         zone.ports.extend(request.add_ports)
         gone = [(rule.host_address, rule.host_port, rule.protocol) for rule in request.remove_ports]
         kept = [rule for rule in zone.ports if (rule.host_address, rule.host_port, rule.protocol) not in gone]

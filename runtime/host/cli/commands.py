@@ -28,7 +28,12 @@ COMMANDS = (
     Command("inspect", _ZONES, "inspect", "Show everything about zones."),
     Command("logs", _ZONES, "logs", "Show what a zone's workload, or its kernel, has said."),
     Command("port", _ZONES, "inspect", "Show where a zone's ports are on this machine."),
-    Command("update", _ZONES, "update", "Change a zone's memory, vCPUs, restart policy or ports while it runs."),
+    Command(
+        "update",
+        _ZONES,
+        "update",
+        "Change a zone's memory, vCPUs, restart policy, ports, egress rules or bandwidth while it runs.",
+    ),
     Command("stop", _ZONES, "lifecycle", "Stop zones: ask their workloads to end, and see to it."),
     Command("kill", _ZONES, "lifecycle", "End zones at once, or send their workloads a signal."),
     Command("restart", _ZONES, "lifecycle", "Stop zones if they run, and start them again."),

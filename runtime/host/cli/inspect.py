@@ -76,6 +76,7 @@ def rows(zone: Any) -> list[tuple[str, Any]]:
     """What `inspect` shows of a zone, in order; empty values are left out."""
     import shlex
 
+    from pipeline.bundle.bandwidth import bandwidth_text
     from runtime.host.cli.documents import port_texts, restart_text, state_text, time_text
 
     seen = f", it sees {zone.memory_seen_mib} MiB" if zone.memory_seen_mib else ""
@@ -96,6 +97,8 @@ def rows(zone: Any) -> list[tuple[str, Any]]:
         ("network", zone.network),
         *(("address", address) for address in zone.addresses),
         *(("port", text) for text in port_texts(zone.ports)),
+        *(("egress", rule) for rule in zone.egress),
+        ("bandwidth", bandwidth_text(zone.bandwidth_bit_s) if zone.bandwidth_bit_s else ""),
         ("restart", restart_text(zone.restart)),
         ("restarts", zone.restarts or ""),
         ("removed", "once it has ended" if zone.remove else ""),

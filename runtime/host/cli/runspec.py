@@ -38,6 +38,8 @@ def spec_of(arguments: Namespace) -> ZoneSpec:
         "hostname": hostname,
         "ports": arguments.publish,
         "volumes": arguments.volume,
+        "network": _network(arguments),
+        "dns": {"nameservers": arguments.dns, "search": arguments.dns_search, "options": arguments.dns_option},
         "resources": _resources(arguments),
         "restart": arguments.restart or "no",
         "labels": dict(_label(text) for text in arguments.label),
@@ -61,6 +63,11 @@ def spec_of(arguments: Namespace) -> ZoneSpec:
         extensions=tuple(ExtensionChoice(reference) for reference in arguments.extension),
         stop_signal=None if signal is None else signal_number(signal, subject="--stop-signal"),
     )
+
+
+def _network(arguments: Namespace) -> dict[str, Any]:
+    given = {} if arguments.bandwidth is None else {"bandwidth": arguments.bandwidth}
+    return {"egress": arguments.egress, **given}
 
 
 def _resources(arguments: Namespace) -> dict[str, int]:

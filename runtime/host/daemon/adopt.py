@@ -107,18 +107,17 @@ async def _adopt(core: Core, head: Head, ledger: Ledger, records: list[Record]) 
     addresses = plan_addresses(head.index)
     console = core.settings.state_dir / "logs" / head.id / "console"
     run = Run(head.uuid, ledger, addresses, console)
+    zone = _zone_of(core, head)
 
     def take() -> bool:
         console.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         run.domain = core.edge.adopt(records)
         if run.domain is None:
             return False
-        run.network = core.edge.network(head.name, addresses, head.request.bundle.network.mtu, ledger)
+        run.network = core.edge.network(head.name, addresses, zone.bundle.network, ledger)
         if not run.network.adopt(records):
             log.error("zone %s: the engine of its network does not run", head.name)
         return True
-
-    zone = _zone_of(core, head)
 
     try:
         taken = await core.thread(take)

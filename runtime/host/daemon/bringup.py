@@ -108,7 +108,7 @@ async def _make_network(core: Core, zone: Zone, run: Run, times: Stopwatch) -> N
         # Ports first: whether they are free is known at once.
         with times("ports"):
             zone.ports = zone.held.take(zone.name, zone.ports or spec.rules_of(zone.request))
-        run.network = core.edge.network(zone.name, run.addresses, zone.bundle.network.mtu, run.ledger)
+        run.network = core.edge.network(zone.name, run.addresses, zone.bundle.network, run.ledger)
         with times("network"):
             run.network.create()
             run.network.use(zone.held.listeners(zone.ports))

@@ -7,7 +7,7 @@ import uuid as uuids
 
 from runtime.errors import RuntimeFault
 from runtime.host.agentlink.model import AgentFault
-from runtime.host.daemon import bringup, ending, life, logreader, names, policy, ports, spec, volumes
+from runtime.host.daemon import bringup, ending, life, logreader, names, networking, policy, ports, spec, volumes
 from runtime.host.daemon.agent import MAIN
 from runtime.host.daemon.core import Core
 from runtime.host.daemon.errors import (
@@ -41,6 +41,7 @@ def check_request(request: BootRequest) -> None:
         raise BadRequest(subject, expected="a restart policy or removal at its end", got="both")
     ports.check_rules(spec.rules_of(request), subject)
     volumes.check(bundle)
+    networking.check(bundle.network, subject)
 
 
 async def boot(core: Core, request: BootRequest, emit: Emit) -> ZoneInfo:

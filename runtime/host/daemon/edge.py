@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+from pipeline.bundle import model as bundles
 from pipeline.bundle.model import Port, Volume
 from pipeline.oci import Descriptor
 from runtime.boot import hotplug, machine, resize
@@ -56,6 +57,8 @@ class Network(Protocol):
     def serve(self) -> None: ...
     def published(self) -> tuple[Published, ...]: ...
     def unpublish(self, address: str, port: int, protocol: str = "tcp") -> None: ...
+    def judge_by(self, egress: Sequence[str]) -> None: ...
+    def limit(self, bandwidth_bit_s: int) -> None: ...
     def answers(self, zone_port: int, *, timeout_s: float = 1.0) -> bool: ...
     def alive(self) -> bool: ...
     def counters(self) -> dict[str, int]: ...
@@ -153,9 +156,17 @@ class Edge:
         """A running domain of an earlier zoned."""
         return adopt(records, self.hypervisor, self.xenstore, attendant=self.attendant)
 
-    def network(self, name: str, addresses: ZoneAddresses, mtu: int, ledger: Ledger) -> Network:
+    def network(self, name: str, addresses: ZoneAddresses, wanted: bundles.Network, ledger: Ledger) -> Network:
         """A zone's network, not yet made."""
-        return self.make_network(name, addresses, mtu, ledger.record, deny=self.deny)
+        return self.make_network(
+            name,
+            addresses,
+            wanted.mtu,
+            ledger.record,
+            deny=self.deny,
+            egress=wanted.egress,
+            bandwidth_bit_s=wanted.bandwidth_bit_s,
+        )
 
     def care_for(self, network: Network) -> None:
         """Have its engine replaced whenever it ends."""

@@ -142,6 +142,8 @@ class ZoneInfo:
     health: str = ""
     tty: bool = False
     network: str = ""
+    egress: tuple[str, ...] = ()
+    bandwidth_bit_s: int = 0
     agent: bool = False  # its agent answers: exec, copies and metrics work
     reservation: str = ""
 
@@ -302,13 +304,18 @@ class Pruned:
 
 @dataclass(frozen=True)
 class Update:
-    """Changes to a zone; None leaves a thing as it is. remove_ports are named by address and port."""
+    """Changes to a zone; None leaves a thing as it is. remove_ports are named by address and port.
+
+    egress:  all of its rules, in place of those it has. bandwidth_bit_s: 0 for no limit.
+    """
 
     memory_mib: int | None = None
     vcpus: int | None = None
     restart: RestartPolicy | None = None
     add_ports: tuple[PortRule, ...] = ()
     remove_ports: tuple[PortRule, ...] = ()
+    egress: tuple[str, ...] | None = None
+    bandwidth_bit_s: int | None = None
 
 
 @dataclass(frozen=True)

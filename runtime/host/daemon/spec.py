@@ -53,6 +53,7 @@ def launch_of(request: BootRequest, addresses: ZoneAddresses, devices: volumes.D
         gateways=(addresses.gateway4, addresses.gateway6),
         nameservers=bundle.network.nameservers or (addresses.gateway4,),
         search=bundle.network.search,
+        options=bundle.network.options,
     )
     return Launch(
         hostname=bundle.hostname,

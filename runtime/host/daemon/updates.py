@@ -1,4 +1,4 @@
-"""Changes of a zone: memory and vCPUs, restart policy, ports; while it runs, or for its next start."""
+"""Changes of a zone: memory and vCPUs, restart policy, ports, egress rules; while it runs, or for its next start."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import dataclasses
 import logging
 
 from runtime.errors import RuntimeFault
-from runtime.host.daemon import policy, ports
+from runtime.host.daemon import networking, policy, ports
 from runtime.host.daemon.admission import OVERHEAD_KIB
 from runtime.host.daemon.core import Core
 from runtime.host.daemon.errors import BadRequest, WrongState
@@ -46,6 +46,7 @@ async def update(core: Core, zone: Zone, change: Update) -> ZoneInfo:
     ports.check_rules(change.add_ports, subject, before=len(zone.ports))
     taken = [(other.name, other.ports) for other in core.zones.values() if other.state.live]
     ports.refuse_taken(zone.name, change.add_ports, taken)
+    network = networking.changed(zone, change)
     if run is not None and run.domain is not None:
         added = await core.thread(_add_ports, core, zone, change.add_ports) if change.add_ports else ()
         try:
@@ -55,6 +56,7 @@ async def update(core: Core, zone: Zone, change: Update) -> ZoneInfo:
             if vcpus != resources.vcpus:
                 await core.thread(core.edge.set_vcpus, run.domain, vcpus)
                 await _use_vcpus(zone, run, vcpus)
+            await networking.apply(core, zone, network)
         except BaseException:
             await core.thread(_drop_ports, zone, added)
             raise
@@ -73,7 +75,7 @@ async def update(core: Core, zone: Zone, change: Update) -> ZoneInfo:
     )
     zone.request = dataclasses.replace(
         zone.request,
-        bundle=dataclasses.replace(zone.bundle, resources=new),
+        bundle=dataclasses.replace(zone.bundle, resources=new, network=network),
         restart=change.restart or zone.request.restart,
         ports=zone.ports if change.add_ports or change.remove_ports else zone.request.ports,
     )

@@ -3,6 +3,7 @@
 Operations: {"op": "status"} -> {"counters": {...}}; {"op": "flows", "after": [...]} -> {"flows": [...]}, a page of them
 (flows.page), until one is empty; {"op": "publish", "key": K, "zone_port": N} with one listener;
 {"op": "unpublish", "key": K}; {"op": "resolve", "resolvers": [address, ...]};
+{"op": "egress", "rules": [text, ...]}, all of them, for what begins from then on;
 {"op": "handback"} -> {"inside": [NAME, ...], "published": [[K, N], ...]} with a duplicate of every listener, those of
 the namespace first. An answer {"error": sentence} says no.
 """

@@ -52,6 +52,9 @@ class EngineHandle(Protocol):
     def resolve_by(self, resolvers: tuple[str, ...]) -> None:
         """Pass the zone's names to these from now on. Raises EngineFault."""
 
+    def judge_by(self, rules: tuple[str, ...]) -> None:
+        """Ask these egress rules from now on; what has been let out goes on. Raises EngineFault."""
+
     def handback(self) -> Handback:
         """Duplicates of all its listeners; it goes on serving them. Raises EngineFault."""
 

@@ -13,6 +13,7 @@ import sys
 import time
 from typing import Any
 
+from pipeline.bundle.egress import parse_rule
 from runtime.net.engine import confine, dns
 from runtime.net.engine.acceptor import Acceptor, Traffic
 from runtime.net.engine.control import ControlServer
@@ -44,7 +45,7 @@ class Server:
         self._inside = [socket.socket(fileno=getattr(listeners, name)) for name in INSIDE]
         tcp4, tcp6, udp4, udp6, dns_udp4, dns_udp6, dns_tcp4, dns_tcp6, packet4, packet6, raw4, raw6 = self._inside
         routes, gateways = Rtnetlink(), (config.gateway4, config.gateway6)
-        egress = Egress(routes, config.denied(), config.rules())
+        egress = self._egress = Egress(routes, config.denied(), config.rules(), gateways)
         feedback = Feedback(raw4, raw6, gateways, routes, errors_per_s=config.limits.errors_per_s)
         gate = Gate(self.loop, self._traffic, egress, feedback)
         echo4, echo6 = (socket.socket(fileno=fd) for fd in (listeners.echo4, listeners.echo6))
@@ -76,6 +77,9 @@ class Server:
             return self._publish(str(request["key"]), int(request["zone_port"]), listener)
         if operation == "resolve":
             self._resolvers.replace(tuple(map(str, request["resolvers"])))
+            return {}
+        if operation == "egress":
+            self._egress.replace(tuple(parse_rule(str(text)) for text in request["rules"]))
             return {}
         if operation == "unpublish":
             _, acceptor = self._published.pop(str(request["key"]), (0, None))

@@ -9,8 +9,8 @@ import json
 from ipaddress import ip_network
 from typing import Any, NamedTuple
 
+from pipeline.bundle.egress import Network, Rule, parse_rule
 from runtime.net.errors import EngineFault
-from runtime.net.policy import Network, Rule, parse_rule
 
 MAX_PUBLISHED = 200  # ports of one zone: all of them go back in one packet, see control.MAX_DESCRIPTORS
 
@@ -80,7 +80,7 @@ class EngineConfig(NamedTuple):
     uid:    user and group it becomes after set-up.
     resolvers: the host's name servers, see runtime.net.resolvers.
     deny:   further closed networks, see policy.decide.
-    egress: the zone's rules, see policy.parse_rule.
+    egress: the zone's rules, see pipeline.bundle.egress.
     seccomp: its filter, as hexadecimal struct sock_filter[].
     """
 

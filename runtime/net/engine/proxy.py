@@ -69,6 +69,10 @@ class ProxyHandle:
         """Tell it the host's name servers. Raises EngineFault."""
         self._ask({"op": "resolve", "resolvers": resolvers})
 
+    def judge_by(self, rules: tuple[str, ...]) -> None:
+        """Tell it the zone's egress rules. Raises EngineFault."""
+        self._ask({"op": "egress", "rules": rules})
+
     def handback(self) -> Handback:
         """Duplicates of all its listeners. Raises EngineFault; OutdatedEngine for one of another version."""
         received: list[socket.socket] = []

@@ -67,6 +67,23 @@ def test_one_host_port_twice_is_refused(tmp_path):
         load_spec(write(tmp_path, 'image = "x"\nports = ["8080:80", "8080:81"]'), tmp_path)
 
 
+def test_dns_reaches_the_network(tmp_path):
+    text = 'image = "x"\n[dns]\nnameservers = ["192.0.2.53"]\nsearch = ["example.org"]\noptions = ["ndots:2"]'
+    network = load_spec(write(tmp_path, text), tmp_path).network
+    assert (network.nameservers, network.search, network.options) == (("192.0.2.53",), ("example.org",), ("ndots:2",))
+    with pytest.raises(BadSpec, match=r"key dns\.nameservers: expected an IPv4 or IPv6 address, got '1\.2\.3'"):
+        load_spec(write(tmp_path, text.replace("192.0.2.53", "1.2.3")), tmp_path)
+
+
+def test_egress_rules_are_kept_in_order(tmp_path):
+    rules = 'image = "x"\n[network]\negress = ["allow  192.0.2.0/24 443", "deny any"]'
+    assert load_spec(write(tmp_path, rules), tmp_path).network.egress == ("allow 192.0.2.0/24 443", "deny any")
+    with pytest.raises(BadSpec, match=r"key network.egress\[1\]: expected a port from 1 to 65535"):
+        load_spec(write(tmp_path, rules.replace("any", "any 0")), tmp_path)
+    with pytest.raises(BadRecipe, match=r'egress\[1\]: expected a rule such as "allow'):
+        load_spec(write(tmp_path, rules.replace("deny", "drop")), tmp_path)
+
+
 def test_hostname_comes_from_the_name():
     assert hostname_of("my_zone.v2") == "my-zone-v2"
     assert hostname_of("___") == "zone"

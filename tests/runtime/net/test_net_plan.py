@@ -64,12 +64,17 @@ def test_syn_of_the_zone_meets_its_end_before_anything_lets_it_in() -> None:
     ruleset = plan.nft_ruleset(ADDRESSES, DOORS)
     lines = [line.strip() for line in ruleset.split("chain prerouting {")[1].split("}\n chain")[0].splitlines()]
     end = lines.index("tcp flags & (syn | ack) == syn drop")
-    ahead = [line for line in lines[:end] if "accept" in line and "policy" not in line]
+    ahead = [line for line in lines[:end] if ("accept" in line or "jump gateway" in line) and "policy" not in line]
     # To the gateway's own addresses, and neighbour discovery.
     assert ahead == [
-        f"ip daddr {ADDRESSES.gateway4} accept",
-        f"ip6 daddr {ADDRESSES.gateway6} accept",
+        f"ip daddr {ADDRESSES.gateway4} jump gateway",
+        f"ip6 daddr {ADDRESSES.gateway6} jump gateway",
         "icmpv6 type { nd-neighbor-solicit, nd-neighbor-advert } accept",
+    ]
+    gateway = ruleset.split("chain gateway {")[1].split("}\n chain")[0].split("\n")
+    assert [line.strip() for line in gateway if line.strip()] == [
+        "meta l4proto { tcp, udp } th dport != 53 return",
+        "accept",
     ]
     assert "policy drop" in lines[1]
 

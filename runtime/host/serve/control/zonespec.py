@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import ipaddress
 import re
 import secrets
 from dataclasses import dataclass
 
+from pipeline.bundle.dns import parse_dns
+from pipeline.bundle.errors import BadSpec
 from pipeline.bundle.model import Bundle, ModuleWish, Network, Process, Resources
 from pipeline.bundle.spec import NAME, ZoneSpec, hostname_of
 from pipeline.bundle.stage import command_line
@@ -127,13 +128,18 @@ def _network(options: pb.ZoneNetworkOptionsSpec) -> Network:
     if options.backend != pb.ZONE_NETWORK_BACKEND_DEFAULT:
         backend = pb.ZoneNetworkBackend.Name(options.backend)
         raise _not_served("network_options.backend", backend, "every zone has a network of its own")
-    for address in options.dns_config.nameservers:
-        try:
-            ipaddress.ip_address(address)
-        except ValueError:
-            raise _bad("network_options.dns_config.nameservers", "addresses", address) from None
+    field = "zone spec: network_options.dns_config"
     dns = options.dns_config
-    return Network(nameservers=tuple(dns.nameservers), search=tuple(dns.searches))
+    try:
+        found = parse_dns(
+            dns.nameservers,
+            dns.searches,
+            dns.options,
+            subjects=(f"{field}.nameservers", f"{field}.searches", f"{field}.options"),
+        )
+    except BadSpec as error:
+        raise BadRequest(error.subject, expected=error.expected, got=error.got) from None
+    return Network(nameservers=found.nameservers, search=found.search, options=found.options)
 
 
 # -- the kernel --------------------------------------------------------------------------------------------------------

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
 
-from pipeline.bundle.model import Bundle, Healthcheck, Process, Seccomp, Volume
+from pipeline.bundle.model import Bundle, Healthcheck, Network, Process, Seccomp, Volume
+from pipeline.jsonmodel import to_json
 from pipeline.oci import Descriptor, Digest
 from pipeline.seccomp import filters, profile
 from runtime.host.daemon import confinement
 from runtime.host.daemon.errors import BadRequest
 from runtime.host.daemon.model import BootRequest
 from runtime.host.daemon.spec import launch_of
+from runtime.init import files
 from runtime.init.container import capabilities, mountspec, spec
 from runtime.net.addresses import ZoneAddresses
 
@@ -23,6 +26,17 @@ ADDRESSES = ZoneAddresses(1, "10.75.0.2", "10.75.0.1", 16, "fd00::2", "fd00::1",
 def extra(*argv: str, stdin_open: bool = False, **keywords: Any) -> dict[str, Any]:
     bundle = Bundle("web", BLOB, "6", (BLOB,), (), BLOB, Process(argv, ()), **keywords)
     return launch_of(BootRequest(bundle, stdin_open=stdin_open), ADDRESSES, {}).extra
+
+
+def test_resolv_conf_of_the_zone_says_what_its_bundle_does() -> None:
+    wanted = Network(nameservers=("192.0.2.53",), search=("example.org",), options=("ndots:2",))
+    for network, lines in (
+        (wanted, "nameserver 192.0.2.53\nsearch example.org\noptions ndots:2\n"),
+        (Network(), f"nameserver {ADDRESSES.gateway4}\n"),
+    ):
+        bundle = Bundle("web", BLOB, "6", (BLOB,), (), BLOB, Process(("/x",), ()), network=network)
+        launch = json.loads(json.dumps(to_json(launch_of(BootRequest(bundle), ADDRESSES, {}))))
+        assert files.etc_files("web", launch["network"])["resolv.conf"] == lines
 
 
 def test_volumes_are_mounts_the_zones_container_runtime_takes() -> None:

@@ -316,7 +316,7 @@ class Store:
         target = self.path(digest)
         target.parent.mkdir(parents=True, exist_ok=True)
         self._lease.note(digest)
-        if self.verify(digest):
+        if os.path.lexists(target) and self.verify(digest):
             os.unlink(path)
             return
         os.fchmod(fileno, 0o444)

@@ -25,13 +25,16 @@ _QUEUE_S, _LEAST_QUEUE_FRAMES = 0.05, 10
 
 
 def tc_lines(vif: str, bit_s: int, mtu: int) -> list[str]:
-    """The lines for one `tc -batch -`; they hold whatever there was before."""
+    """The lines for one `tc -batch -`; they hold whatever there was before.
+
+    A bucket is made anew each time, by way of another kind of queue. Changed as it is, a smaller one would keep frames
+    in its queue that are larger than it is, and stand still for good: net/sched/sch_tbf.c looks at sizes as they come.
+    """
     burst = max(int(bit_s / 8 * _BURST_S), 2 * mtu, _LEAST_BURST_BYTES)
-    queue = burst + max(int(bit_s / 8 * _QUEUE_S), _LEAST_QUEUE_FRAMES * mtu)
-    bucket = f"root tbf rate {bit_s}bit burst {burst} limit {queue}"
+    most = burst + max(int(bit_s / 8 * _QUEUE_S), _LEAST_QUEUE_FRAMES * mtu)
+    bucket = f"root tbf rate {bit_s}bit burst {burst} limit {most}"
     return [
-        f"qdisc replace dev {vif} {bucket}",
-        f"qdisc replace dev {DEVICE} {bucket}",
+        *(f"qdisc replace dev {device} {queue}" for device in (vif, DEVICE) for queue in ("root pfifo", bucket)),
         f"qdisc replace dev {vif} ingress",
         # The handle makes it the same filter each time.
         f"filter replace dev {vif} parent ffff: protocol all prio 1 handle 800::800 u32 match u32 0 0"

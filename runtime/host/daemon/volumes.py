@@ -7,23 +7,21 @@ both only read it.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from pipeline.bundle.model import Bundle, Volume
-from runtime.boot import vbd
 from runtime.boot.model import Disk
 from runtime.host.blockdevices import BlockDevice, DeviceUnfit
 from runtime.host.daemon.core import Core
+from runtime.host.daemon.disks import NAMES, Devices, volume_disks
 from runtime.host.daemon.errors import BadRequest
 from runtime.host.daemon.zone import Run, Zone
 
 log = logging.getLogger(__name__)
 
 KINDS = ("tmpfs", "squashfs", "block")
-NAMES = vbd.NAMES[2:]  # behind rootfs and addons, whether there are any addons or not
-Devices = Mapping[str, BlockDevice]  # by target
 
 
 def check(bundle: Bundle) -> None:
@@ -49,15 +47,10 @@ def subject_of(zone: str, volume: Volume) -> str:
     return f"zone {zone}, volume {volume.source or volume.kind}:{volume.target}"[:400]
 
 
-def disks(bundle: Bundle) -> dict[str, Volume]:
-    """The volumes that are disks, by their names in the zone."""
-    return dict(zip(NAMES, (volume for volume in bundle.volumes if volume.kind != "tmpfs"), strict=False))
-
-
 def plan_disks(bundle: Bundle, devices: Devices, block_device: Callable[[Any], Path]) -> list[Disk]:
     """The disks of a zone's volumes. block_device: brings a blob behind a device."""
     planned = []
-    for vdev, volume in disks(bundle).items():
+    for vdev, volume in volume_disks(bundle).items():
         if volume.kind == "squashfs":
             planned.append(Disk(vdev, str(block_device(volume.blob))))
         else:
@@ -68,7 +61,7 @@ def plan_disks(bundle: Bundle, devices: Devices, block_device: Callable[[Any], P
 
 def mounts(bundle: Bundle, devices: Devices) -> list[dict[str, Any]]:
     """What the container's spec says of the volumes. No device and no set-user-id program on one works."""
-    vdevs = {volume.target: vdev for vdev, volume in disks(bundle).items()}
+    vdevs = {volume.target: vdev for vdev, volume in volume_disks(bundle).items()}
     found = []
     for volume in bundle.volumes:
         kind, source, readonly, options = volume.kind, volume.kind, volume.readonly, ["nosuid", "nodev"]

@@ -17,7 +17,7 @@ from runtime.host.blockdevices import BlockDevice, DeviceUnfit
 from runtime.host.check.expected import read_ledgers
 from runtime.host.daemon.edge import Edge
 from runtime.host.daemon.errors import BadRequest
-from runtime.host.daemon.model import BootRequest, State
+from runtime.host.daemon.model import BootRequest, DeviceInfo, State, VolumeInfo
 from runtime.host.sources import BlobUnreachable
 from runtime.init.container import mountspec
 
@@ -69,6 +69,33 @@ def test_file_and_device_are_disks_and_all_is_given_back(host: Host) -> None:
         assert read_ledgers(ledger.LedgerDir(host.path / "run" / "ledger").all()).loops
         await manager.stop("web")
         assert host.leftovers() == [] and disks(host) == {}
+        await host.stop()
+
+    run(work())
+
+
+def test_volumes_and_devices_are_told_of_a_zone_that_runs_and_of_one_that_has_ended(host: Host) -> None:
+    async def work() -> None:
+        manager = await host.start()
+        zone = await manager.boot(
+            wanted(host, Volume("/tmp", size_mib=8), FILE, dataclasses.replace(DISK, readonly=True))
+        )
+        memory = VolumeInfo("tmpfs", "/tmp", "tmpfs", False, size_mib=8)
+        file = VolumeInfo("data.squashfs", "/data", "squashfs", True, "xvdc")
+        disk = VolumeInfo("/dev/sdx", "/disk", "ext4", True, "xvdd")
+        assert zone.volumes == (memory, file, disk)
+        volumes = [
+            DeviceInfo("xvdc", "disk", str(BLOB.digest), "volume /data", True),
+            DeviceInfo("xvdd", "disk", "/dev/sdx", "volume /disk", True),
+        ]
+        own, interface = zone.devices[: -len(volumes) - 1], zone.devices[-1]
+        assert [(device.name, device.purpose, device.readonly) for device in own][:1] == [("xvda", "rootfs", True)]
+        assert list(zone.devices[len(own) : -1]) == volumes
+        assert (interface.name, interface.kind, interface.source) == ("eth0", "network", zone.mac)
+        await manager.stop("web")
+        ended = await manager.get("web")
+        assert ended.volumes == (memory, file, dataclasses.replace(disk, type="block"))
+        assert list(ended.devices) == [*own, *volumes], "and no interface, as it has none now"
         await host.stop()
 
     run(work())

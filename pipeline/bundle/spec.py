@@ -5,7 +5,7 @@ from __future__ import annotations
 import ipaddress
 import re
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -27,7 +27,7 @@ from pipeline.bundle.ports import check_ports, parse_ports
 from pipeline.bundle.security import parse_seccomp
 from pipeline.bundle.volumes import check_disks, parse_volume
 from pipeline.errors import PipelineError
-from pipeline.recipe import PROJECT, load
+from pipeline.recipe import PROJECT, UnknownName, load
 
 ZONES = PROJECT / "zones"
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,62}")
@@ -79,6 +79,27 @@ def load_spec(name: str, directory: Path = ZONES) -> ZoneSpec:
         raise BadSpec(f"zone {name!r}", expected="a name of letters, digits, - and _, at most 63", got="another")
     document = load(directory, name, kind="zone", schema=ZONES / "zone.schema.json")
     return parse_spec(name, document, subject=str(directory / f"{name}.toml"))
+
+
+def load_zones(
+    names: Iterable[str], parse: Callable[[str], object], directory: Path = ZONES
+) -> tuple[dict[str, ZoneSpec], dict[str, PipelineError]]:
+    """The specs of zones, and why some have none: what one file says, or names and is not there, is no other's trouble.
+
+    parse:   reads an image reference, as in `check_references`.
+    Raises:  UnknownName.
+    """
+    good, refused = {}, {}
+    for name in names:
+        try:
+            spec = load_spec(name, directory)
+            check_references(spec, parse, directory)
+            good[name] = spec
+        except UnknownName:
+            raise
+        except PipelineError as error:
+            refused[name] = error
+    return good, refused
 
 
 def parse_spec(name: str, document: dict[str, Any], *, subject: str) -> ZoneSpec:

@@ -172,8 +172,8 @@ def _mount(item: object, at: int) -> Json:
 def _device(item: object) -> object:
     if not isinstance(item, dict):
         return item
-    found = {"path": item.get("path"), "type": item.get("type"), "major": item.get("major"), "minor": item.get("minor")}
-    return found | {"mode": item.get("fileMode", 0o666)}
+    found = {key: item[key] for key in ("path", "type", "major", "minor", "uid", "gid") if item.get(key) is not None}
+    return found | ({"mode": item["fileMode"]} if item.get("fileMode") is not None else {})
 
 
 def _limits(resources: Json) -> Json:

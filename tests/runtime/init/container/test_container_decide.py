@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from runtime.init.container import abi, accounts, bundle, capabilities, limits, mountspec, steps, wrap
+from runtime.init.container import abi, accounts, bundle, capabilities, devices, limits, mountspec, steps, wrap
 from runtime.init.container import spec as specs
 from runtime.init.failure import ContainerFailure
 
@@ -191,6 +191,113 @@ def test_devices_work_on_a_mount_only_when_asked():
     assert options("rro")["recursive_set"] == abi.MOUNT_ATTR_RDONLY
 
 
+def test_recursive_options_set_clear_and_take_the_access_time_as_one_field():
+    found = options("rro", "rnoatime")
+    assert found["recursive_set"] == abi.MOUNT_ATTR_RDONLY | abi.MOUNT_ATTR_NOATIME
+    assert found["recursive_clear"] == abi.MOUNT_ATTR__ATIME
+    found = options("rro", "rrw", "rsuid", "rstrictatime", "rrelatime")
+    assert found["recursive_set"] == 0
+    assert found["recursive_clear"] == abi.MOUNT_ATTR_RDONLY | abi.MOUNT_ATTR_NOSUID | abi.MOUNT_ATTR__ATIME
+    assert options("relatime", "relatime")["clear"] == abi.MOUNT_ATTR__ATIME
+
+
+def mounted(*items):
+    return mountspec.check_all([{"destination": "/x", **item} for item in items])
+
+
+def test_a_remount_changes_the_mount_before_it():
+    bind = {"type": "bind", "source": "/s", "options": ["rbind", "dev", "nosuid"]}
+    (one,) = mounted(bind, {"type": "none", "options": ["bind", "remount", "ro", "noatime", "rslave"]})
+    assert one["set"] == abi.MOUNT_ATTR_NOSUID | abi.MOUNT_ATTR_RDONLY | abi.MOUNT_ATTR_NOATIME
+    assert one["clear"] == abi.MOUNT_ATTR_NODEV | abi.MOUNT_ATTR__ATIME
+    assert (one["source"], one["rbind"], one["propagation"]) == ("/s", True, [(abi.MS_SLAVE, True)])
+    (one,) = mounted({"type": "tmpfs"}, {"type": "tmpfs", "options": ["remount", "size=1m", "noexec"]})
+    assert one["parameters"] == [("size", "1m")] and one["rbind"] is None
+    assert one["set"] == abi.MOUNT_ATTR_NODEV | abi.MOUNT_ATTR_NOEXEC
+
+
+def test_a_remount_with_a_source_of_its_own_is_a_bind_mount_with_these_flags():
+    (one,) = mounted({"type": "bind", "source": "/s", "options": ["rbind", "remount", "ro", "nodev", "noexec"]})
+    assert (one["rbind"], one["set"]) == (
+        True,
+        abi.MOUNT_ATTR_RDONLY | abi.MOUNT_ATTR_NODEV | abi.MOUNT_ATTR_NOEXEC,
+    )
+
+
+@pytest.mark.parametrize(
+    ("items", "words"),
+    [
+        (
+            [{"type": "tmpfs", "options": ["remount", "ro"]}],
+            "key mounts[0].options: expected remount of what is mounted before it, got '/x'",
+        ),
+        (
+            [
+                {"type": "bind", "source": "/s", "options": ["bind"]},
+                {"type": "none", "options": ["bind", "remount", "size=1m"]},
+            ],
+            "key mounts[1].options: expected options a bind mount has, got [('size', '1m')]",
+        ),
+        (
+            [{"type": "bind", "source": "/s", "options": ["rbind", "sync"]}],
+            "key mounts[0].options: expected options a bind mount has, got [('sync', None)]",
+        ),
+        (
+            [{"type": "tmpfs", "options": ["tmpcopyup"]}],
+            "key mounts[0].options: expected no copying of the image into a tmpfs, got 'tmpcopyup'",
+        ),
+        (
+            [{"type": "bind", "source": "/s", "options": ["rbind", "ridmap"]}],
+            "key mounts[0].options: expected no id-mapped mount, got 'ridmap'",
+        ),
+    ],
+)
+def test_mount_options_that_are_not_done_are_refused(items, words):
+    with pytest.raises(ContainerFailure) as caught:
+        mounted(*items)
+    assert words in caught.value.sentence
+
+
+def test_options_that_say_what_is_so_anyway_are_no_parameters():
+    bind = {"type": "bind", "source": "/s", "options": ["rbind", "async", "nomand", "nolazytime", "silent", "loud"]}
+    assert mounted(bind, bind)[1]["rbind"] is True
+    assert options("silent", "loud", "noiversion", "defaults")["parameters"] == []
+
+
+def test_nodes_are_the_default_ones_and_those_of_the_spec():
+    items = [
+        {"path": "/dev/pipe", "type": "p", "mode": 0o640, "uid": 5, "gid": 6},
+        {"path": "/dev/net/tun", "type": "u", "major": 10, "minor": 200},
+        {"path": "/dev/null", "type": "c", "major": 1, "minor": 3, "mode": 0o600},
+    ]
+    found = {node[0]: node[1:] for node in devices.plan(items, None)}
+    assert found["pipe"] == ("p", 0, 0, 0o640, 5, 6) and found["net/tun"] == ("c", 10, 200, 0o666, 0, 0)
+    assert found["null"] == ("c", 1, 3, 0o600, 0, 0) and found["zero"] == ("c", 1, 5, 0o666, 0, 0)
+    maps = {"uid_maps": [[0, 1000, 10]], "gid_maps": [[0, 2000, 10]]}
+    mapped = {node[0]: node[5:] for node in devices.plan(items, maps)}
+    assert (mapped["pipe"], mapped["zero"]) == ((1005, 2006), (1000, 2000))
+
+
+@pytest.mark.parametrize(
+    ("items", "words"),
+    [
+        ([{"path": "/dev/x", "type": "s"}], "a character or block device with its numbers, or a fifo (p)"),
+        ([{"path": "/dev/x", "type": "c", "major": 1}], "a character or block device with its numbers"),
+        ([{"path": "/x", "type": "p"}], "key devices[0].path: expected a path below /dev, got '/x'"),
+        ([{"path": "/dev/x", "type": "p"}] * 2, "key devices[1].path: expected a name that nothing else has in /dev"),
+        ([{"path": "/dev/null", "type": "p"}], "key devices[0].path: expected a name that nothing else has"),
+        ([{"path": "/dev/pts/9", "type": "p"}], "key devices[0].path: expected a name that nothing else has"),
+        ([{"path": "/dev/console", "type": "c", "major": 5, "minor": 1}], "a name that nothing else has in /dev"),
+        ([{"path": "/dev/x", "type": "p", "uid": -1}], "key devices[0].uid: expected 0 to 4294967294, got -1"),
+        ([{"path": "/dev/x", "type": "p", "gid": 10}], "key devices[0].gid: expected an id that the user namespace"),
+    ],
+)
+def test_nodes_that_cannot_be_are_refused(items, words):
+    with pytest.raises(ContainerFailure) as caught:
+        devices.plan(items, {"uid_maps": [[0, 1000, 10]], "gid_maps": [[0, 2000, 10]]})
+    assert words in caught.value.sentence
+
+
 def test_in_a_user_namespace_what_is_made_belongs_to_its_root():
     maps = {"uid_maps": [[0, 1000, 10]], "gid_maps": [[0, 2000, 10]]}
     plan = planned(namespaces={"user": maps})
@@ -312,6 +419,15 @@ def test_what_a_bundle_does_not_say_is_not_given():
 
 def test_unknown_keys_of_a_bundle_are_ignored_as_the_specification_says():
     assert bundle.spec_of(oci() | {"com.example.key": {"a": 1}, "annotations": {"a": "b"}}, "/b")
+
+
+def test_devices_of_a_bundle():
+    items = [
+        {"path": "/dev/pipe", "type": "p", "fileMode": 0o600, "uid": 1, "gid": 2},
+        {"path": "/dev/fuse", "type": "c", "major": 10, "minor": 229},
+    ]
+    found = bundle.spec_of(oci(devices=items), "/b")["devices"]
+    assert found == [{"path": "/dev/pipe", "type": "p", "mode": 0o600, "uid": 1, "gid": 2}, items[1]]
 
 
 def test_resources_of_a_bundle():

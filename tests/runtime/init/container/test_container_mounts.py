@@ -32,6 +32,19 @@ def test_further_devices_are_made_where_asked():
     ]
 
 
+def test_a_fifo_among_the_devices_carries_bytes_and_has_its_mode_and_owner():
+    fifo = {"path": "/dev/pipes/one", "type": "p", "mode": 0o640, "uid": 1234, "gid": 55}
+    script = "stat -c '%n %F %a %U %G' /dev/pipes/one; echo through > /dev/pipes/one & cat /dev/pipes/one"
+    out, end = run(spec(script, devices=[fifo]))
+    assert out.splitlines() == ["/dev/pipes/one fifo 640 joe staff", "through"] and end["code"] == 0
+
+
+def test_a_device_belongs_to_an_id_of_the_user_namespace():
+    maps = {"uid_maps": [[0, 100000, 65536]], "gid_maps": [[0, 100000, 65536]]}
+    fifo = {"path": "/dev/one", "type": "p", "uid": 1234, "gid": 55}
+    assert run(spec(["stat", "-c", "%U %G", "/dev/one"], devices=[fifo], namespaces={"user": maps}))[0] == "joe staff\n"
+
+
 def test_default_mounts_and_their_flags():
     out, _ = run(spec("mount"))
     mounts = {line.split()[2]: line for line in out.splitlines()}
@@ -78,6 +91,59 @@ def test_recursive_read_only_reaches_what_is_mounted_below(tmp_path):
             assert (expected in out) and (bool(expected) or not out), (options, out)
     finally:
         subprocess.run(["umount", tmp_path / "below"], check=True)
+
+
+def info_of(out, place):
+    """(flags, propagation) of a mount, from /proc/self/mountinfo."""
+    (line,) = [line.split() for line in out.splitlines() if line.split()[4] == place]
+    return set(line[5].split(",")), line[6 : line.index("-")]
+
+
+def test_a_bind_mount_has_its_flags_and_those_below_have_the_recursive_ones(tmp_path):
+    (tmp_path / "below").mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "below", tmp_path / "below"], check=True)
+    bind = {"destination": "/data", "source": str(tmp_path), "type": "bind"}
+    try:
+        for options, top, below in (
+            (["rbind", "ro", "nosuid", "nodev", "noexec"], {"ro", "nosuid", "nodev", "noexec"}, {"rw", "nodev"}),
+            (["rbind", "rro", "rnosuid", "rnoexec"], {"ro", "nosuid", "noexec"}, {"ro", "nosuid", "noexec"}),
+            (["rbind", "noatime"], {"noatime"}, {"relatime"}),
+            (["rbind", "rnoatime"], {"noatime"}, {"noatime"}),
+            (["rbind", "rnoatime", "rrelatime", "ro", "rrw"], {"rw", "relatime"}, {"rw", "relatime"}),
+            (["rbind", "remount", "ro", "noexec"], {"ro", "noexec"}, {"rw"}),
+        ):
+            out, _ = run(spec(["cat", "/proc/self/mountinfo"], mounts=[bind | {"options": options}]))
+            assert top <= info_of(out, "/data")[0] and below <= info_of(out, "/data/below")[0], (options, out)
+            assert "noexec" not in info_of(out, "/data/below")[0] or "rnoexec" in options
+        wanted = [bind | {"options": ["bind"]}, {"destination": "/data", "options": ["bind", "remount", "ro"]}]
+        assert "Read-only file system" in run(spec("echo x > /data/new", mounts=wanted))[0]
+    finally:
+        subprocess.run(["umount", tmp_path / "below"], check=True)
+
+
+@pytest.mark.parametrize(
+    ("option", "top", "below"),
+    [
+        ("private", [], []),
+        ("rprivate", [], []),
+        ("shared", ["shared:"], []),
+        ("rshared", ["shared:"], ["shared:"]),
+        ("unbindable", ["unbindable"], []),
+        ("runbindable", ["unbindable"], ["unbindable"]),
+        ("slave", [], []),
+        ("rslave", [], []),
+    ],
+)
+def test_each_propagation_is_what_it_says(tmp_path, option, top, below):
+    (tmp_path / "below").mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "below", tmp_path / "below"], check=True)
+    bind = {"destination": "/data", "source": str(tmp_path), "type": "bind", "options": ["rbind", option]}
+    try:
+        out, _ = run(spec(["cat", "/proc/self/mountinfo"], mounts=[bind]))
+    finally:
+        subprocess.run(["umount", tmp_path / "below"], check=True)
+    for place, expected in (("/data", top), ("/data/below", below)):
+        assert [word.rstrip("0123456789") for word in info_of(out, place)[1]] == expected, out
 
 
 def test_propagation_is_set(tmp_path):

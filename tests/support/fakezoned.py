@@ -51,6 +51,7 @@ class FakeZoned:
         self.flows: list[Any] = []
         self.capture: list[Any] = []  # the pieces of every capture, which then ends, or goes on for ever
         self.capture_goes_on = False
+        self.snooped: list[Any] = []  # the replies of every look at the channels, which then ends
         self.findings: list[Any] = []
         self.boot_error: SentenceError | None = None
         self.end_at_once = b""  # what workloads say, which end with 4 then
@@ -83,7 +84,7 @@ class FakeZoned:
 
     async def _start(self) -> None:
         self.changed, self.called = asyncio.Condition(), asyncio.Event()
-        self._server: Listener | None = Listener([Servicer(self), Control()])
+        self._server: Listener | None = Listener([Servicer(self), Control(self)])
         await self._server.start(path=str(self.path))
 
     async def drop(self) -> None:
@@ -410,6 +411,14 @@ _Unimplemented: Any = type(
 
 class Control(_Unimplemented):  # type: ignore[misc]
     """What the command asks of the other service."""
+
+    def __init__(self, zoned: FakeZoned) -> None:
+        self._zoned = zoned
+
+    async def SnoopIdm(self, stream: Any) -> None:
+        await stream.recv_message()
+        for reply in self._zoned.snooped:
+            await stream.send_message(reply)
 
     async def GetHostCpuTopology(self, stream: Any) -> None:
         await stream.recv_message()

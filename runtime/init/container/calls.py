@@ -1,6 +1,7 @@
 """System calls of containers. A thin edge, as runtime/init/kernel.py: it packs arguments, OSError says what failed."""
 
 import _struct
+import errno
 import posix
 
 import zsys  # type: ignore[import-not-found]
@@ -8,6 +9,8 @@ import zsys  # type: ignore[import-not-found]
 from runtime.init.abi import SYS_IOCTL, SYS_PRCTL
 from runtime.init.container import abi
 from runtime.init.kernel import call
+
+_OPTIONS = {"squashfs": "SQUASHFS", "mqueue": "POSIX_MQUEUE", "9p": "9P_FS and CONFIG_NET_9P_XEN", "cgroup2": "CGROUPS"}
 
 
 def clone(flags: int, cgroup_fd: int = -1) -> int:
@@ -44,7 +47,11 @@ def attach(tree_fd: int, target_fd: int) -> None:
 
 def new_mount(kind: str, source: str, parameters: list[tuple[str, str | None]], attributes: int) -> int:
     """fsopen, fsconfig and fsmount(2): a detached mount of a new file system. A parameter without a value is a flag."""
-    context = call(abi.SYS_FSOPEN, kind, abi.FSOPEN_CLOEXEC)
+    try:
+        context = call(abi.SYS_FSOPEN, kind, abi.FSOPEN_CLOEXEC)
+    except OSError as error:
+        # Of fsopen(2) alone it says that the kernel has no such file system; later it would be about the device.
+        raise (OSError(errno.ENODEV, lacking(kind)) if error.errno == errno.ENODEV else error) from None
     try:
         if source:
             call(abi.SYS_FSCONFIG, context, abi.FSCONFIG_SET_STRING, "source", source, 0)
@@ -57,6 +64,12 @@ def new_mount(kind: str, source: str, parameters: list[tuple[str, str | None]], 
         raise OSError(error.errno, _complaint(context)) from None
     finally:
         posix.close(context)
+
+
+def lacking(kind: str) -> str:
+    """What a kernel lacks that does not know a file system, and what brings it: names of fs/*/Kconfig."""
+    option = _OPTIONS.get(kind) or f"{kind.upper()}_FS"
+    return f"the kernel has no {kind}, which is CONFIG_{option}: as a module, it is loaded by kernel_options.modules"
 
 
 def _complaint(context: int) -> str:

@@ -7,6 +7,8 @@ import pytest
 from support import containers, zoneparts
 from support.containers import refused, run, spec
 
+from runtime.init.container import calls
+
 pytestmark = [pytest.mark.root, pytest.mark.usefixtures("zsys")]
 
 
@@ -158,6 +160,29 @@ def test_a_wrong_mount_option_is_told_in_the_file_systems_words():
     failure = refused(spec("true", mounts=[{"destination": "/x", "type": "tmpfs", "options": ["size=lots"]}]))
     assert failure.reason == "mount"
     assert failure.sentence.startswith("mounting tmpfs for /x: Invalid argument (tmpfs: Bad value for 'size'")
+
+
+def test_a_file_system_the_kernel_does_not_have_is_refused_with_its_option():
+    failure = refused(spec("true", mounts=[{"destination": "/x", "type": "nonefs", "source": "/dev/null"}]))
+    assert (failure.reason, failure.sentence) == (
+        "mount",
+        "mounting nonefs for /x: No such device (the kernel has no nonefs, which is CONFIG_NONEFS_FS: as a module, "
+        "it is loaded by kernel_options.modules)",
+    )
+
+
+@pytest.mark.parametrize(
+    ("kind", "option"),
+    [
+        ("xfs", "CONFIG_XFS_FS:"),
+        ("ext4", "CONFIG_EXT4_FS:"),
+        ("btrfs", "CONFIG_BTRFS_FS:"),
+        ("squashfs", "CONFIG_SQUASHFS:"),
+        ("9p", "CONFIG_9P_FS and CONFIG_NET_9P_XEN:"),
+    ],
+)
+def test_the_option_of_a_file_system_is_that_of_the_kernels_kconfig(kind, option):
+    assert option in calls.lacking(kind)
 
 
 def test_a_read_only_root_can_be_written_nowhere_but_in_its_mounts():

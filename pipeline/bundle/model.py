@@ -194,6 +194,7 @@ class Bundle:
     volumes: tuple[Volume, ...] = ()
     seccomp: Seccomp = Seccomp()
     healthcheck: Healthcheck | None = None
+    sysctls: dict[str, str] = field(default_factory=dict)  # of the zone's kernel, before the workload starts
 
 
 @dataclass(frozen=True)
@@ -216,6 +217,7 @@ class Launch:
     process: None for a zone that idles until the host has something for it.
     root:  device of the image ("xvda"); addons: device of the addons ("xvdb") or "".
     disks: devices of volumes, which have to be there before the workload starts.
+    sysctls: set once all modules are loaded; "net.core.somaxconn" or "net/core/somaxconn".
     """
 
     hostname: str
@@ -229,6 +231,7 @@ class Launch:
     overlay_size_mib: int = 0
     network: LaunchNetwork | None = None
     disks: tuple[str, ...] = ()
+    sysctls: dict[str, str] = field(default_factory=dict)
     extra: dict[str, Any] = field(default_factory=dict)
 
 

@@ -58,6 +58,7 @@ class ZoneSpec:
     modules: tuple[ModuleWish, ...] = ()
     verbose: bool = False
     cmdline_append: str = ""
+    sysctls: dict[str, str] = field(default_factory=dict)
     stop_signal: int | None = None
     stop_timeout_s: int = 10
     annotations: dict[str, str] = field(default_factory=dict)
@@ -132,6 +133,7 @@ def parse_spec(name: str, document: dict[str, Any], *, subject: str) -> ZoneSpec
         modules=_modules(kernel_options.get("modules", []), subject=f"{subject}: key kernel_options.modules"),
         verbose=kernel_options.get("verbose", False),
         cmdline_append=kernel_options.get("cmdline_append", ""),
+        sysctls={key: str(value) for key, value in kernel_options.get("sysctls", {}).items()},
         stop_signal=signal_number(stop["signal"], subject=f"{subject}: key stop.signal") if "signal" in stop else None,
         stop_timeout_s=stop.get("timeout_s", 10),
         annotations=document.get("annotations", {}),

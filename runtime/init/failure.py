@@ -18,7 +18,7 @@ class Failure(Exception):
 class BootFailure(Failure):
     """The boot ends here.
 
-    reason:  launch, mount, modules, root, addons, network, files, user, cwd, command-127 (missing), command-126
+    reason:  launch, mount, modules, sysctl, root, addons, network, files, user, cwd, command-127 (missing), command-126
              (cannot be executed), workload, internal.
     """
 

@@ -20,6 +20,7 @@ _KEYS: dict[str, tuple[type, object]] = {
     "overlay_size_mib": (int, 0),
     "network": (dict, None),
     "disks": (list, []),
+    "sysctls": (dict, {}),
     "extra": (dict, {}),
 }
 _PROCESS: dict[str, tuple[type, object]] = {

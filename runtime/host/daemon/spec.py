@@ -59,6 +59,7 @@ def launch_of(request: BootRequest, addresses: ZoneAddresses, devices: Devices) 
         overlay_size_mib=bundle.overlay_size_mib,
         network=network,
         disks=tuple(volume_disks(bundle)),
+        sysctls=bundle.sysctls,
         extra=_extra(request, devices),
     )
 

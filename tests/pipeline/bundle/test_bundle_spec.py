@@ -124,6 +124,14 @@ def test_wrong_extensions_and_modules_name_file_and_key(tmp_path, text, sentence
         load_spec(write(tmp_path, 'image = "x"\n' + text), tmp_path)
 
 
+def test_settings_of_the_kernel_are_text_or_numbers(tmp_path):
+    text = 'image = "x"\nkernel_options.sysctls = { "vm.swappiness" = 10, "net/core/somaxconn" = "64" }'
+    assert load_spec(write(tmp_path, text), tmp_path).sysctls == {"vm.swappiness": "10", "net/core/somaxconn": "64"}
+    for wrong in ('{ "vm.x" = true }', '{ "vm" = 1 }', '{ "vm/../x" = 1 }', '{ "vm.x" = "\\u00e9" }'):
+        with pytest.raises(BadRecipe, match=r"web\.toml: key kernel_options\.sysctls"):
+            load_spec(write(tmp_path, f'image = "x"\nkernel_options.sysctls = {wrong}'), tmp_path)
+
+
 def test_a_wrong_reference_names_file_and_key(tmp_path):
     spec = load_spec(write(tmp_path, 'image = "x"\nextensions = ["good", "bad"]'), tmp_path)
     with pytest.raises(BadSpec, match=r"web\.toml: key extensions\[1\]: image reference 'bad': expected another"):

@@ -278,7 +278,28 @@ def test_a_volume_that_does_not_come_or_does_not_mount_is_named(box, tmp_path):
     (tmp_path / "none").write_bytes(bytes(8192))
     with loop_device(tmp_path / "none") as device:
         _, end = box(sh("true"), **volume(device, "/data", "squashfs", "ro"))
-    assert end.startswith("zone: failed (mount): mounting squashfs for /data: ")
+        assert end.startswith("zone: failed (mount): mounting squashfs for /data: ")
+        _, end = box(sh("true"), **volume(device, "/data", "nonefs"))
+    assert end.startswith("zone: failed (mount): mounting nonefs for /data: No such device (the kernel has no nonefs, ")
+    assert "CONFIG_NONEFS_FS: as a module, it is loaded by kernel_options.modules" in end
+
+
+def test_settings_of_the_kernel_are_made_before_the_workload_starts(box):
+    values = {"kernel.shmmax": "123456", "net/ipv4/ip_default_ttl": "33"}
+    out, _ = box(sh("cat /proc/sys/net/ipv4/ip_default_ttl"), sysctls=values)
+    assert out == "33\n"
+
+
+@pytest.mark.parametrize(
+    ("values", "words"),
+    [
+        ({"vm.nothing": "1"}, "setting vm.nothing to '1': No such file or directory"),
+        ({"net.ipv4.ip_default_ttl": "many"}, "setting net.ipv4.ip_default_ttl to 'many': Invalid argument"),
+        ({"../../etc/passwd": "x"}, "setting ../../etc/passwd to 'x': No such file or directory"),
+    ],
+)
+def test_a_setting_the_kernel_refuses_ends_the_boot(box, values, words):
+    assert box(sh("true"), sysctls=values)[1] == f"zone: failed (sysctl): {words}"
 
 
 def test_a_late_module_that_is_not_there_is_named(box):

@@ -43,6 +43,7 @@ _REFUSED = {
     "tmpcopyup": "no copying of the image into a tmpfs",
     "idmap": "no id-mapped mount",
     "ridmap": "no id-mapped mount",
+    "remount": "flags with the mount they are of",
 }
 _SAFE = ["nosuid", "nodev", "noexec"]
 # The mounts of the OCI runtime specification, config-linux.md "Default Filesystems", and the order they are made in.
@@ -89,7 +90,7 @@ def check(item: object, where: str) -> dict[str, object]:
     """A mount with its options worked out.
 
     Gives:   destination, type, source, rbind (None where it is no bind), set, clear, recursive_set, recursive_clear,
-             propagation, parameters, remount.
+             propagation, parameters.
     Raises:  ContainerFailure "spec".
     """
     if not isinstance(item, dict) or set(item) - {"destination", "type", "source", "options"}:
@@ -107,60 +108,24 @@ def check(item: object, where: str) -> dict[str, object]:
         raise _bad(f"{where}.destination", "an absolute path below / without ..", destination)
     found = _options(options, where)
     found |= {"destination": "/" + "/".join(parts), "type": "cgroup2" if kind == "cgroup" else kind, "source": source}
-    return found if found["remount"] else _finished(found, where)
-
-
-def check_all(items: list[object]) -> list[dict[str, object]]:
-    """The mounts of a spec. What `remount` says counts for the mount before it at that place: nothing is made twice.
-
-    Where there is none before, one with a source of its own is a bind mount as any other: its flags come with it.
-    Raises:  ContainerFailure "spec".
-    """
-    found: list[dict[str, object]] = []
-    for index, item in enumerate(items):
-        where = f"mounts[{index}]"
-        mount = check(item, where)
-        before = next((one for one in reversed(found) if one["destination"] == mount["destination"]), None)
-        if not mount["remount"]:
-            found.append(mount)
-        elif before is not None:
-            _change(before, mount)
-            _finished(before, where)
-        elif mount["rbind"] is not None and str(mount["source"]).startswith("/"):
-            found.append(_finished(mount, where))
-        else:
-            raise _bad(f"{where}.options", "remount of what is mounted before it", mount["destination"])
+    if kind in ("bind", "none", "") and found["rbind"] is None:
+        if kind != "bind":
+            raise _bad(f"{where}.type", "a file system, or bind among the options", kind)
+        found["rbind"] = False
+    if found["rbind"] is not None:
+        if not source.startswith("/"):
+            raise _bad(f"{where}.source", "an absolute path to bind", source)
+        parameters = found["parameters"]
+        assert isinstance(parameters, list)
+        if wrong := [pair for pair in parameters if pair not in _IDLE_OF_BINDS]:
+            raise _bad(f"{where}.options", "options a bind mount has", wrong)
     return found
 
 
-def _change(mount: dict[str, object], by: dict[str, object]) -> None:
-    """What a remount says is said of a mount after its own options."""
-    for on, off in (("set", "clear"), ("recursive_set", "recursive_clear")):
-        mount[on], mount[off] = _and_then(_int(mount[on]), _int(mount[off]), _int(by[on]), _int(by[off]))
-    for key in ("propagation", "parameters"):
-        mount[key] = [*_list(mount[key]), *_list(by[key])]
-
-
-def _finished(mount: dict[str, object], where: str) -> dict[str, object]:
-    """Devices on a mount work only where the option dev says so; a bind mount has no options of a file system."""
-    mount["set"] = _int(mount["set"]) | abi.MOUNT_ATTR_NODEV & ~_int(mount["clear"])
-    kind = str(mount["type"])
-    if kind in ("bind", "none", "") and mount["rbind"] is None:
-        if kind != "bind":
-            raise _bad(f"{where}.type", "a file system, or bind among the options", kind)
-        mount["rbind"] = False
-    if mount["rbind"] is not None:
-        if not str(mount["source"]).startswith("/"):
-            raise _bad(f"{where}.source", "an absolute path to bind", mount["source"])
-        if wrong := [pair for pair in _list(mount["parameters"]) if pair not in _IDLE_OF_BINDS]:
-            raise _bad(f"{where}.options", "options a bind mount has", wrong)
-    return mount
-
-
 def _options(options: list[object], where: str) -> dict[str, object]:
-    """Flags, propagation and parameters."""
-    set_ = clear = deep = deep_clear = 0
-    rbind, remount = None, False
+    """Flags, propagation and parameters. Devices on a mount work only where the option dev says so."""
+    set_, clear, rbind = abi.MOUNT_ATTR_NODEV, 0, None
+    deep = deep_clear = 0
     propagation: list[tuple[int, bool]] = []
     parameters: list[tuple[str, str | None]] = []
     for option in map(str, options):
@@ -170,8 +135,6 @@ def _options(options: list[object], where: str) -> dict[str, object]:
             set_, clear = _and_then(set_, clear, *_FLAGS[option])
         elif option[:1] == "r" and option[1:] in _FLAGS:
             deep, deep_clear = _and_then(deep, deep_clear, *_FLAGS[option[1:]])
-        elif option == "remount":
-            remount = True
         elif option in _REFUSED:
             raise _bad(f"{where}.options", _REFUSED[option], option)
         elif option in _PROPAGATION:
@@ -187,7 +150,6 @@ def _options(options: list[object], where: str) -> dict[str, object]:
         "recursive_clear": deep_clear,
         "propagation": propagation,
         "parameters": parameters,
-        "remount": remount,
     }
 
 
@@ -226,13 +188,3 @@ def closed(path: str) -> bool:
 
 def _bad(key: str, expected: str, got: object) -> ContainerFailure:
     return ContainerFailure("spec", f"container spec: key {key}: expected {expected}, got {got!r:.80}")
-
-
-def _int(value: object) -> int:
-    assert isinstance(value, int)
-    return value
-
-
-def _list(value: object) -> list[object]:
-    assert isinstance(value, list)
-    return value

@@ -95,7 +95,7 @@ def check(spec: object) -> dict[str, object]:
         raise bad("hostname", "nothing, as the container has the zone's uts namespace", found["hostname"])
     if process["init"] and names["pid"] != "own":
         raise bad("process.init", "false, as the container has no pid namespace of its own", True)
-    found["mounts"] = mountspec.check_all(items(found, "mounts"))
+    found["mounts"] = [mountspec.check(item, f"mounts[{index}]") for index, item in enumerate(items(found, "mounts"))]
     for key in ("masked_paths", "readonly_paths"):
         if found[key] is not None:
             texts(found[key], key, absolute)

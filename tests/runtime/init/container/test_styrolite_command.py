@@ -95,6 +95,10 @@ def test_devices_and_bind_mounts_of_a_bundle(run, tmp_path):
     first, *lines = done.stdout.splitlines()
     (flags,) = [line.split()[5] for line in lines if line.split()[4] == "/tmp/data"]
     assert first == "fifo 600" and flags == "ro,nosuid,nodev,noexec,relatime"
+    config["process"]["args"][-1] = "echo x > /tmp/data/new"
+    config["mounts"][-1]["options"] = ["bind"]
+    config["mounts"].append({"destination": "/tmp/data", "type": "none", "options": ["bind", "remount", "ro"]})
+    assert "Read-only file system" in run(config).stderr
 
 
 def test_the_filter_of_a_bundle_is_compiled_and_installed(run):

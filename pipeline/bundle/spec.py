@@ -55,6 +55,7 @@ class ZoneSpec:
     network: Network = Network()
     readonly_root: bool = False
     overlay_size_mib: int = 0
+    scratch: str = ""
     modules: tuple[ModuleWish, ...] = ()
     verbose: bool = False
     cmdline_append: str = ""
@@ -130,6 +131,7 @@ def parse_spec(name: str, document: dict[str, Any], *, subject: str) -> ZoneSpec
         ),
         readonly_root=root.get("readonly", False),
         overlay_size_mib=root.get("overlay_size_mib", 0),
+        scratch=_scratch(root, subject=f"{subject}: key root.scratch"),
         modules=_modules(kernel_options.get("modules", []), subject=f"{subject}: key kernel_options.modules"),
         verbose=kernel_options.get("verbose", False),
         cmdline_append=kernel_options.get("cmdline_append", ""),
@@ -197,6 +199,13 @@ def _volumes(items: list[Any], *, subject: str) -> tuple[Volume, ...]:
     _refuse_twice([volume.target for volume in found], "target", subject)
     check_disks(found, subject=subject)
     return found
+
+
+def _scratch(root: dict[str, Any], *, subject: str) -> str:
+    """A device, which has a size of its own."""
+    if "scratch" in root and "overlay_size_mib" in root:
+        raise BadSpec(subject, expected="no root.overlay_size_mib beside it", got="both")
+    return str(root.get("scratch", ""))
 
 
 def _extensions(items: list[Any], *, subject: str) -> tuple[ExtensionChoice, ...]:

@@ -118,6 +118,7 @@ def boot_bundle(
 def refuse_foreign_devices(descriptor: Descriptor, bundle: Bundle) -> None:
     """Whoever published a bundle must not choose among the disks of those who boot it. Raises ForeignDevices."""
     named = [volume.source for volume in bundle.volumes if volume.kind == "block"]
+    named += [bundle.scratch] if bundle.scratch else []
     if named and (origin := descriptor.annotations.get(manifest.ORIGIN)):
         raise ForeignDevices(
             f"zone {bundle.name} from {origin}",

@@ -103,9 +103,13 @@ def _main_root(data: dict[str, object], timeout_s: float) -> None:
     device = str(data["root"])
     if not devices.wait_for(f"/dev/{device}", timeout_s):
         raise BootFailure("root", f"root device {device} did not appear within {timeout_s:.0f} s")
+    scratch = [str(word) for word in _list(data["scratch"])]
+    if scratch and not devices.wait_for(f"/dev/{scratch[0]}", timeout_s):
+        raise BootFailure("root", f"scratch device {scratch[0]} did not appear within {timeout_s:.0f} s")
     mounts.image_root(
         MAIN,
         device,
+        scratch=scratch,
         overlay_size_mib=_int(data["overlay_size_mib"]),
         hostname=str(data["hostname"]),
         network=network_of(data),

@@ -21,6 +21,7 @@ _KEYS: dict[str, tuple[type, object]] = {
     "network": (dict, None),
     "disks": (list, []),
     "sysctls": (dict, {}),
+    "scratch": (list, []),
     "extra": (dict, {}),
 }
 _PROCESS: dict[str, tuple[type, object]] = {

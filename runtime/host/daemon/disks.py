@@ -13,6 +13,7 @@ from runtime.host.daemon.model import DeviceInfo, VolumeInfo
 ROOTFS, ADDONS = vbd.NAMES[:2]
 NAMES = vbd.NAMES[2:]  # behind rootfs and addons, whether there are any addons or not
 INTERFACE = "eth0"
+SCRATCH = ""  # stands for its target among those of volumes
 Devices = Mapping[str, BlockDevice]  # by target
 
 
@@ -21,9 +22,20 @@ def own_disks(bundle: Bundle) -> dict[str, Descriptor]:
     return {ROOTFS: bundle.rootfs} | ({ADDONS: bundle.addons} if bundle.addons else {})
 
 
+def all_volumes(bundle: Bundle) -> tuple[Volume, ...]:
+    """The volumes, and behind them the device of the writable layer, where there is one."""
+    return (*bundle.volumes, *([Volume(SCRATCH, "block", bundle.scratch)] if bundle.scratch else []))
+
+
 def volume_disks(bundle: Bundle) -> dict[str, Volume]:
     """The volumes that are disks, by their names in the zone."""
-    return dict(zip(NAMES, (volume for volume in bundle.volumes if volume.kind != "tmpfs"), strict=False))
+    return dict(zip(NAMES, (volume for volume in all_volumes(bundle) if volume.kind != "tmpfs"), strict=False))
+
+
+def scratch(bundle: Bundle, devices: Devices) -> tuple[str, ...]:
+    """Name and file system of the disk of the writable layer, as the launch data have them."""
+    names = [name for name, volume in volume_disks(bundle).items() if volume.target == SCRATCH]
+    return (names[0], devices[SCRATCH].filesystem) if names else ()
 
 
 def volume_infos(bundle: Bundle, devices: Devices) -> tuple[VolumeInfo, ...]:
@@ -54,7 +66,8 @@ def device_infos(bundle: Bundle, devices: Devices, mac: str) -> tuple[DeviceInfo
         device = devices.get(volume.target)
         source = str(device.path) if device else str(volume.blob.digest) if volume.blob else volume.source
         readonly = device.readonly if device else volume.readonly
-        found.append(DeviceInfo(name, "disk", source, f"volume {volume.target}", readonly=readonly))
+        purpose = "scratch" if volume.target == SCRATCH else f"volume {volume.target}"
+        found.append(DeviceInfo(name, "disk", source, purpose, readonly=readonly))
     if mac:
         found.append(DeviceInfo(INTERFACE, "network", mac, "network", readonly=False))
     return tuple(found)

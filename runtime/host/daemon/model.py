@@ -123,7 +123,7 @@ class VolumeInfo:
 class DeviceInfo:
     """A device Xen gives a zone.
 
-    name:    in the zone; kind: disk or network; purpose: rootfs, addons, volume TARGET, network.
+    name:    in the zone; kind: disk or network; purpose: rootfs, addons, scratch, volume TARGET, network.
     source:  what is behind it: a digest, the path of a device of the zone's host, a MAC address.
     """
 

@@ -11,7 +11,7 @@ from pipeline.jsonmodel import to_json
 from runtime.boot.launch import launch_segment
 from runtime.boot.model import Disk, DomainSpec, FileRange, Vif
 from runtime.host.daemon import confinement, volumes
-from runtime.host.daemon.disks import ADDONS, INTERFACE, ROOTFS, Devices, volume_disks
+from runtime.host.daemon.disks import ADDONS, INTERFACE, ROOTFS, Devices, scratch, volume_disks
 from runtime.host.daemon.model import BootRequest, PortRule
 from runtime.host.daemon.zone import Run
 from runtime.host.sources import Source
@@ -60,6 +60,7 @@ def launch_of(request: BootRequest, addresses: ZoneAddresses, devices: Devices) 
         network=network,
         disks=tuple(volume_disks(bundle)),
         sysctls=bundle.sysctls,
+        scratch=scratch(bundle, devices),
         extra=_extra(request, devices),
     )
 

@@ -8,9 +8,8 @@ import zsys  # type: ignore[import-not-found]
 
 from runtime.init.abi import SYS_IOCTL, SYS_PRCTL
 from runtime.init.container import abi
+from runtime.init.failure import lacking
 from runtime.init.kernel import call
-
-_OPTIONS = {"squashfs": "SQUASHFS", "mqueue": "POSIX_MQUEUE", "9p": "9P_FS and CONFIG_NET_9P_XEN", "cgroup2": "CGROUPS"}
 
 
 def clone(flags: int, cgroup_fd: int = -1) -> int:
@@ -64,12 +63,6 @@ def new_mount(kind: str, source: str, parameters: list[tuple[str, str | None]], 
         raise OSError(error.errno, _complaint(context)) from None
     finally:
         posix.close(context)
-
-
-def lacking(kind: str) -> str:
-    """What a kernel lacks that does not know a file system, and what brings it: names of fs/*/Kconfig."""
-    option = _OPTIONS.get(kind) or f"{kind.upper()}_FS"
-    return f"the kernel has no {kind}, which is CONFIG_{option}: as a module, it is loaded by kernel_options.modules"
 
 
 def _complaint(context: int) -> str:

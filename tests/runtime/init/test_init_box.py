@@ -256,6 +256,29 @@ def test_what_is_written_to_a_block_device_volume_is_on_it_afterwards(box, tmp_p
     assert out.splitlines()[0] == "kept" and "refused" in out.splitlines()
 
 
+def test_what_is_written_over_the_image_is_on_the_scratch_device_and_there_again(box, tmp_path):
+    disk = tmp_path / "disk"
+    with open(disk, "wb") as file:
+        file.truncate(64 << 20)
+    require("mkfs.ext4")
+    subprocess.run(["mkfs.ext4", "-q", disk], check=True)
+    with loop_device(disk, writable=True) as device:
+        scratch = {"scratch": [device.removeprefix("/dev/"), "ext4"], "overlay_size_mib": 0}
+        out, end = box(sh("dd if=/dev/zero of=/big bs=1M count=20 && echo kept >/file; cat /etc/hostname"), **scratch)
+        assert end.endswith("code 0")
+        out, _ = box(sh("cat /file; stat -c %s /big; echo x >/new && echo written"), **scratch)
+    assert out == "kept\n20971520\nwritten\n"
+
+
+def test_a_scratch_device_that_does_not_come_or_does_not_mount_is_named(box, tmp_path):
+    _, end = box(sh("true"), scratch=["xvdz", "ext4"], extra={"device_timeout_s": 0.2})
+    assert end == "zone: failed (root): scratch device xvdz did not appear within 0 s"
+    (tmp_path / "none").write_bytes(bytes(1 << 20))
+    with loop_device(tmp_path / "none", writable=True) as device:
+        _, end = box(sh("true"), scratch=[device.removeprefix("/dev/"), "nonefs"])
+    assert "as nonefs: No such device (the kernel has no nonefs, which is CONFIG_NONEFS_FS: " in end
+
+
 def test_a_volume_whose_target_is_a_symlink_of_the_image_stays_in_its_root(box, tmp_path):
     """What the links name is there in the zone's own root, too."""
     (tmp_path / "tree").mkdir()

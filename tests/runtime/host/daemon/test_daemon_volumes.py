@@ -148,6 +148,34 @@ def test_device_is_one_zones_unless_all_only_read_it(host: Host) -> None:
     run(work())
 
 
+def test_scratch_device_is_a_disk_no_other_zone_gets(host: Host, devices: dict[str, BlockDevice]) -> None:
+    async def work() -> None:
+        manager = await host.start()
+
+        def scratched(name: str, *volumes: Volume) -> BootRequest:
+            request = wanted(host, *volumes, name=name)
+            return dataclasses.replace(request, bundle=dataclasses.replace(request.bundle, scratch="/dev/sdx"))
+
+        zone = await manager.boot(scratched("web", FILE))
+        assert disks(host)["xvdd"] == ("/dev/sdx", "w")
+        assert [(one.name, one.purpose) for one in zone.devices if one.source == "/dev/sdx"] == [("xvdd", "scratch")]
+        assert [volume.target for volume in zone.volumes] == ["/data"]
+        with pytest.raises(DeviceUnfit, match="zone other, scratch /dev/sdx: expected a device of its own"):
+            await manager.boot(scratched("other"))
+        await manager.stop("web")
+        with pytest.raises(DeviceUnfit, match="got zone other has it too"):
+            await manager.boot(scratched("other", DISK))
+        devices["/dev/sdx"] = dataclasses.replace(devices["/dev/sdx"], filesystem="erofs", readonly=True)
+        with pytest.raises(
+            DeviceUnfit, match="scratch /dev/sdx: expected a file system that can be written to, got erofs"
+        ):
+            await manager.boot(scratched("other"))
+        assert host.leftovers() == []
+        await host.stop()
+
+    run(work())
+
+
 def test_two_volumes_of_a_zone_are_not_one_device_either(host: Host) -> None:
     async def work() -> None:
         manager = await host.start()

@@ -7,7 +7,7 @@ import pytest
 from support import containers, zoneparts
 from support.containers import refused, run, spec
 
-from runtime.init.container import calls
+from runtime.init.failure import lacking
 
 pytestmark = [pytest.mark.root, pytest.mark.usefixtures("zsys")]
 
@@ -179,7 +179,7 @@ def test_a_file_system_the_kernel_does_not_have_is_refused_with_its_option():
     ],
 )
 def test_the_option_of_a_file_system_is_that_of_the_kernels_kconfig(kind, option):
-    assert option in calls.lacking(kind)
+    assert option in lacking(kind)
 
 
 def test_a_read_only_root_can_be_written_nowhere_but_in_its_mounts():

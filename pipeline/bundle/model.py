@@ -202,6 +202,8 @@ class Bundle:
     volumes: tuple[Volume, ...] = ()
     seccomp: Seccomp = Seccomp()
     healthcheck: Healthcheck | None = None
+    sysctls: dict[str, str] = field(default_factory=dict)  # of the zone's kernel, before the workload starts
+    scratch: str = ""  # a device of the zone's host that takes what is written over the image; "": memory
 
 
 @dataclass(frozen=True)
@@ -225,6 +227,8 @@ class Launch:
     process: None for a zone that idles until the host has something for it.
     root:  device of the image ("xvda"); addons: device of the addons ("xvdb") or "".
     disks: devices of volumes, which have to be there before the workload starts.
+    scratch: device of what is written over the image, and its file system: ("xvdc", "ext4"); (): memory.
+    sysctls: set once all modules are loaded; "net.core.somaxconn" or "net/core/somaxconn".
     """
 
     hostname: str
@@ -238,6 +242,8 @@ class Launch:
     overlay_size_mib: int = 0
     network: LaunchNetwork | None = None
     disks: tuple[str, ...] = ()
+    sysctls: dict[str, str] = field(default_factory=dict)
+    scratch: tuple[str, ...] = ()
     extra: dict[str, Any] = field(default_factory=dict)
 
 

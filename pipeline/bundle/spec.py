@@ -5,7 +5,7 @@ from __future__ import annotations
 import ipaddress
 import re
 import signal
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -30,7 +30,7 @@ from pipeline.bundle.ports import check_ports, parse_ports
 from pipeline.bundle.security import parse_seccomp
 from pipeline.bundle.volumes import check_disks, parse_volume
 from pipeline.errors import PipelineError
-from pipeline.recipe import PROJECT, load
+from pipeline.recipe import PROJECT, UnknownName, load
 
 ZONES = PROJECT / "zones"
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,62}")
@@ -58,9 +58,11 @@ class ZoneSpec:
     network: Network = Network()
     readonly_root: bool = False
     overlay_size_mib: int = 0
+    scratch: str = ""
     modules: tuple[ModuleWish, ...] = ()
     verbose: bool = False
     cmdline_append: str = ""
+    sysctls: dict[str, str] = field(default_factory=dict)
     stop_signal: int | None = None
     stop_timeout_s: int = 10
     annotations: dict[str, str] = field(default_factory=dict)
@@ -84,6 +86,27 @@ def load_spec(name: str, directory: Path = ZONES) -> ZoneSpec:
     return parse_spec(name, document, subject=str(directory / f"{name}.toml"))
 
 
+def load_zones(
+    names: Iterable[str], parse: Callable[[str], object], directory: Path = ZONES
+) -> tuple[dict[str, ZoneSpec], dict[str, PipelineError]]:
+    """The specs of zones, and why some have none: what one file says, or names and is not there, is no other's trouble.
+
+    parse:   reads an image reference, as in `check_references`.
+    Raises:  UnknownName.
+    """
+    good, refused = {}, {}
+    for name in names:
+        try:
+            spec = load_spec(name, directory)
+            check_references(spec, parse, directory)
+            good[name] = spec
+        except UnknownName:
+            raise
+        except PipelineError as error:
+            refused[name] = error
+    return good, refused
+
+
 def parse_spec(name: str, document: dict[str, Any], *, subject: str) -> ZoneSpec:
     """Turn a document that fits the schema into a ZoneSpec; checks what a schema cannot say."""
     resources, network, dns, root = (document.get(key, {}) for key in ("resources", "network", "dns", "root"))
@@ -105,9 +128,11 @@ def parse_spec(name: str, document: dict[str, Any], *, subject: str) -> ZoneSpec
         network=_network(network, dns, subject),
         readonly_root=root.get("readonly", False),
         overlay_size_mib=root.get("overlay_size_mib", 0),
+        scratch=_scratch(root, subject=f"{subject}: key root.scratch"),
         modules=_modules(kernel_options.get("modules", []), subject=f"{subject}: key kernel_options.modules"),
         verbose=kernel_options.get("verbose", False),
         cmdline_append=kernel_options.get("cmdline_append", ""),
+        sysctls={key: str(value) for key, value in kernel_options.get("sysctls", {}).items()},
         stop_signal=signal_number(stop["signal"], subject=f"{subject}: key stop.signal") if "signal" in stop else None,
         stop_timeout_s=stop.get("timeout_s", 10),
         annotations=document.get("annotations", {}),
@@ -201,6 +226,13 @@ def _volumes(items: list[Any], *, subject: str) -> tuple[Volume, ...]:
     _refuse_twice([volume.target for volume in found], "target", subject)
     check_disks(found, subject=subject)
     return found
+
+
+def _scratch(root: dict[str, Any], *, subject: str) -> str:
+    """A device, which has a size of its own."""
+    if "scratch" in root and "overlay_size_mib" in root:
+        raise BadSpec(subject, expected="no root.overlay_size_mib beside it", got="both")
+    return str(root.get("scratch", ""))
 
 
 def _extensions(items: list[Any], *, subject: str) -> tuple[ExtensionChoice, ...]:

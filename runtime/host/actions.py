@@ -152,6 +152,7 @@ def overridden(descriptor: Descriptor, bundle: Bundle, overrides: Overrides) -> 
     if not origin:
         return bundle
     named = [volume.source for volume in bundle.volumes if volume.kind == "block"]
+    named += [bundle.scratch] if bundle.scratch else []
     if named and not overrides.devices:
         raise ForeignDevices(
             f"zone {bundle.name} from {origin}",

@@ -45,6 +45,7 @@ COMMANDS = (
     Command("cp", _INSIDE, "cp", "Copy files into a zone or out of it."),
     Command("top", _INSIDE, "top", "Show what zones use, or a zone's processes, as it changes."),
     Command("metrics", _INSIDE, "top", "Show what a zone measures of itself."),
+    Command("snoop", _INSIDE, "snoop", "Show what passes between the host and the agents of zones."),
     Command("host", _HOST, "host", "The host itself: the lab, or this machine's zoned."),
     Command("net", _HOST, "net", "The networks zones are in."),
     Command("system", _HOST, "system", "What the host holds: is anything left behind, what can go."),

@@ -99,6 +99,8 @@ def rows(zone: Any) -> list[tuple[str, Any]]:
         *(("port", text) for text in port_texts(zone.ports)),
         *(("egress", rule) for rule in zone.egress),
         ("bandwidth", bandwidth_text(zone.bandwidth_bit_s) if zone.bandwidth_bit_s else ""),
+        *(("volume", _volume_text(volume)) for volume in zone.volumes),
+        *(("device", _device_text(device)) for device in zone.devices),
         ("restart", restart_text(zone.restart)),
         ("restarts", zone.restarts or ""),
         ("removed", "once it has ended" if zone.remove else ""),
@@ -113,6 +115,23 @@ def rows(zone: Any) -> list[tuple[str, Any]]:
         ),
         ("console", "its last lines:" if zone.console_tail else ""),
     ]
+
+
+def _volume_text(volume: Any) -> str:
+    """`/dev/sdb -> /data, ext4, read-only, as xvdc`."""
+    size = f" of at most {volume.size_mib} MiB" if volume.size_mib else ""
+    where = f", as {volume.device}" if volume.device else ""
+    return f"{volume.source} -> {volume.target}, {volume.type}{size}{_readonly_text(volume)}{where}"
+
+
+def _device_text(device: Any) -> str:
+    """`xvda: disk, rootfs, read-only, sha256:1e0b…`."""
+    purpose = f", {device.purpose}" if device.purpose != device.kind else ""
+    return f"{device.name}: {device.kind}{purpose}{_readonly_text(device)}, {device.source}"
+
+
+def _readonly_text(item: Any) -> str:
+    return ", read-only" if item.readonly else ""
 
 
 def run_port(arguments: Namespace) -> None:

@@ -110,6 +110,10 @@ async def follow_agent(core: Core, zone: Zone, run: Run, link: AgentLink) -> Non
 
 
 async def _take_hello(core: Core, zone: Zone, run: Run, hello: Json) -> None:
+    kind, _, rest = str(hello.get("outcome", "")).partition(" ")
+    if kind == "failed" and run.told is None:  # its boot: there is no container that could tell
+        reason, _, sentence = rest.partition(" ")
+        run.told = exits.from_agent({"failed": reason, "sentence": sentence or reason}, oom=run.oom)
     boot = hello.get("boot")
     if isinstance(boot, Mapping):
         run.zone_timings = {

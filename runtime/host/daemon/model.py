@@ -104,6 +104,37 @@ class ExitStatus:
 
 
 @dataclass(frozen=True)
+class VolumeInfo:
+    """Something mounted in a zone besides its image.
+
+    source:  a file's name, the path of a device of the zone's host, or tmpfs; type: the file system, as far as known.
+    device:  the disk it is in the zone; "" for a tmpfs. size_mib: of a tmpfs; 0: half of the memory.
+    """
+
+    source: str
+    target: str
+    type: str
+    readonly: bool
+    device: str = ""
+    size_mib: int = 0
+
+
+@dataclass(frozen=True)
+class DeviceInfo:
+    """A device Xen gives a zone.
+
+    name:    in the zone; kind: disk or network; purpose: rootfs, addons, scratch, volume TARGET, network.
+    source:  what is behind it: a digest, the path of a device of the zone's host, a MAC address.
+    """
+
+    name: str
+    kind: str
+    source: str
+    purpose: str
+    readonly: bool
+
+
+@dataclass(frozen=True)
 class ZoneInfo:
     """A zone as it is now."""
 
@@ -146,6 +177,8 @@ class ZoneInfo:
     bandwidth_bit_s: int = 0
     agent: bool = False  # its agent answers: exec, copies and metrics work
     reservation: str = ""
+    volumes: tuple[VolumeInfo, ...] = ()
+    devices: tuple[DeviceInfo, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,7 @@ from pipeline.oci import Descriptor
 from runtime.boot.domain import Domain
 from runtime.boot.xenstore import Watch
 from runtime.host.blockdevices import BlockDevice
+from runtime.host.daemon import disks
 from runtime.host.daemon.agent import AgentLink
 from runtime.host.daemon.edge import Network
 from runtime.host.daemon.logwriter import LogWriter
@@ -215,5 +216,7 @@ def info(zone: Zone, **seen: Any) -> ZoneInfo:
         bandwidth_bit_s=bundle.network.bandwidth_bit_s,
         agent=bool(alive and alive.link and alive.link.connected.is_set()),
         reservation=zone.request.reservation,
+        volumes=disks.volume_infos(bundle, alive.devices if alive else {}),
+        devices=disks.device_infos(bundle, alive.devices if alive else {}, addresses.zone_mac if addresses else ""),
         **seen,
     )

@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 
 from pipeline.bundle.errors import BadSpec
 from pipeline.bundle.model import ExtensionChoice, ModuleWish
-from pipeline.bundle.spec import ZONES, check_references, hostname_of, load_spec
+from pipeline.bundle.spec import ZONES, check_references, hostname_of, load_spec, load_zones
 from pipeline.recipe import BadRecipe, UnknownName, names
 
 
 @pytest.mark.parametrize("name", names(ZONES))
 def test_every_shipped_spec_loads(name):
     assert load_spec(name).name == name
+
+
+def parse_reference(reference: str) -> None:
+    """Reads every reference but one."""
+    if reference == "bad":
+        raise BadSpec(f"image reference {reference!r}", expected="another", got="this")
 
 
 def write(tmp_path, text: str) -> str:
@@ -24,6 +32,19 @@ def test_unknown_zone_names_the_near_ones(tmp_path):
     write(tmp_path, 'image = "x"')
     with pytest.raises(UnknownName, match=r"zone 'wev': no such zone \(did you mean web\?\)"):
         load_spec("wev", tmp_path)
+
+
+def test_a_file_that_cannot_be_read_as_a_zone_is_no_other_zones_trouble(tmp_path):
+    write(tmp_path, 'image = "x"')
+    (tmp_path / "gone.toml").write_text('image = "x"\nvolumes = ["./gone.squashfs:/data"]')
+    (tmp_path / "bad.toml").write_text('image = "bad"')
+    good, refused = load_zones(("bad", "gone", "web"), parse_reference, tmp_path)
+    assert list(good) == ["web"] and list(refused) == ["bad", "gone"]
+    assert "bad.toml: key image: image reference 'bad': expected another" in str(refused["bad"])
+    gone = r"gone\.toml: key volumes\[0\]: expected a source that is there, got \./gone\.squashfs: No such file"
+    assert re.search(gone, str(refused["gone"]))
+    with pytest.raises(UnknownName):
+        load_zones(["wev"], parse_reference, tmp_path)
 
 
 def test_wrong_type_names_file_key_expected_and_got(tmp_path):
@@ -120,12 +141,15 @@ def test_wrong_extensions_and_modules_name_file_and_key(tmp_path, text, sentence
         load_spec(write(tmp_path, 'image = "x"\n' + text), tmp_path)
 
 
+def test_settings_of_the_kernel_are_text_or_numbers(tmp_path):
+    text = 'image = "x"\nkernel_options.sysctls = { "vm.swappiness" = 10, "net/core/somaxconn" = "64" }'
+    assert load_spec(write(tmp_path, text), tmp_path).sysctls == {"vm.swappiness": "10", "net/core/somaxconn": "64"}
+    for wrong in ('{ "vm.x" = true }', '{ "vm" = 1 }', '{ "vm/../x" = 1 }', '{ "vm.x" = "\\u00e9" }'):
+        with pytest.raises(BadRecipe, match=r"web\.toml: key kernel_options\.sysctls"):
+            load_spec(write(tmp_path, f'image = "x"\nkernel_options.sysctls = {wrong}'), tmp_path)
+
+
 def test_a_wrong_reference_names_file_and_key(tmp_path):
     spec = load_spec(write(tmp_path, 'image = "x"\nextensions = ["good", "bad"]'), tmp_path)
-
-    def parse(reference: str) -> None:
-        if reference == "bad":
-            raise BadSpec(f"image reference {reference!r}", expected="another", got="this")
-
     with pytest.raises(BadSpec, match=r"web\.toml: key extensions\[1\]: image reference 'bad': expected another"):
-        check_references(spec, parse, tmp_path)
+        check_references(spec, parse_reference, tmp_path)

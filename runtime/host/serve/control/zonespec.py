@@ -37,6 +37,7 @@ class Wanted:
     init: str
     addons: tuple[str, ...]
     modules: tuple[ModuleWish, ...]
+    sysctls: dict[str, str]
     annotations: dict[str, str]
     reservation: str
 
@@ -71,6 +72,7 @@ def check(spec: pb.ZoneSpec) -> Wanted:
         init=_digest("initrd", spec.initrd),
         addons=tuple(_digest(f"addons[{index}]", image) for index, image in enumerate(spec.addons)),
         modules=modules,
+        sysctls=_sysctls(spec.kernel_options),
         annotations={annotation.key: annotation.value for annotation in spec.annotations},
         reservation=spec.network_options.assume_network_reservation,
     )
@@ -94,6 +96,7 @@ def bundle(wanted: Wanted, parts: Assembled) -> Bundle:
         late_modules=parts.late_modules,
         extensions=parts.extensions,
         annotations=wanted.annotations,
+        sysctls=wanted.sysctls,
     )
 
 
@@ -146,7 +149,7 @@ def _network(options: pb.ZoneNetworkOptionsSpec) -> Network:
 
 
 def _kernel_options(options: pb.KernelOptionsSpec) -> tuple[tuple[ModuleWish, ...], list[str]]:
-    """Modules to load, with what they are told; words for the command line: parameters of built-in ones, sysctls."""
+    """Modules to load, with what they are told; words for the command line: parameters of built-in ones."""
     names = list(dict.fromkeys(name.replace("-", "_") for name in options.modules))
     told: dict[str, list[str]] = {name: [] for name in names}
     words = []
@@ -162,13 +165,14 @@ def _kernel_options(options: pb.KernelOptionsSpec) -> tuple[tuple[ModuleWish, ..
             told[name].append(parameter.parameter)
         else:
             words.append(f"{name}.{parameter.parameter}")
-    for setting in options.sysctl_parameters:
-        if not _SYSCTL.fullmatch(setting.key) or not setting.value.isprintable() or '"' in setting.value:
-            raise _bad("kernel_options.sysctl_parameters", "a key and a value", f"{setting.key}={setting.value}")
-        # Linux sets these itself before init: Documentation/admin-guide/kernel-parameters.txt, "sysctl.*".
-        word = f"sysctl.{setting.key}={setting.value}"
-        words.append(f'"{word}"' if " " in word else word)
     return tuple(ModuleWish(name, " ".join(parameters)) for name, parameters in told.items()), words
+
+
+def _sysctls(options: pb.KernelOptionsSpec) -> dict[str, str]:
+    for setting in options.sysctl_parameters:
+        if not _SYSCTL.fullmatch(setting.key) or not setting.value.isprintable():
+            raise _bad("kernel_options.sysctl_parameters", "a key and a value", f"{setting.key}={setting.value}")
+    return {setting.key: setting.value for setting in options.sysctl_parameters}
 
 
 def _cmdline(name: str, options: pb.KernelOptionsSpec, words: list[str]) -> str:

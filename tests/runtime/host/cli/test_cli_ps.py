@@ -150,6 +150,35 @@ def test_inspect_of_several_is_a_list(zone, zones) -> None:
     assert zone("inspect", "db", "web").count("\n\nzone:") == 1
 
 
+def test_inspect_lists_volumes_and_devices(zone, zones) -> None:
+    web = zones.zones["web"]
+    web.volumes.add(source="/dev/sdb", target="/data", type="ext4", readonly=True, device="xvdc")
+    web.volumes.add(source="tmpfs", target="/tmp", type="tmpfs", size_mib=64)
+    web.devices.add(name="xvda", kind="disk", source="sha256:" + "1" * 64, purpose="rootfs", readonly=True)
+    web.devices.add(name="eth0", kind="network", source="00:16:3e:00:00:01", purpose="network")
+    lines = [line.split(maxsplit=1) for line in zone("inspect", "web").splitlines()]
+    assert [text for key, text in lines if key == "volume:"] == [
+        "/dev/sdb -> /data, ext4, read-only, as xvdc",
+        "tmpfs -> /tmp, tmpfs of at most 64 MiB",
+    ]
+    assert [text for key, text in lines if key == "device:"] == [
+        "xvda: disk, rootfs, read-only, sha256:" + "1" * 64,
+        "eth0: network, 00:16:3e:00:00:01",
+    ]
+    (document,) = json.loads(zone("inspect", "web", "--format", "json"))
+    assert document["volumes"][0] == {
+        "source": "/dev/sdb",
+        "target": "/data",
+        "type": "ext4",
+        "readonly": True,
+        "device": "xvdc",
+        "size_mib": 0,
+    }
+    assert [device["name"] for device in document["devices"]] == ["xvda", "eth0"]
+    shown = zone("inspect", "web", "--format", "yaml")
+    assert "target: /data" in shown and "purpose: rootfs" in shown
+
+
 def test_port(zone, zones) -> None:
     assert zone("port", "web").splitlines() == ["80/tcp   ->  127.0.0.1:8080", "443/tcp  ->  127.0.0.1:8443"]
     assert zone("port", "web", "443/tcp") == "127.0.0.1:8443\n"

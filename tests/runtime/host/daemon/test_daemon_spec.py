@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,6 +13,7 @@ from pipeline.bundle.model import Bundle, Healthcheck, Network, Process, Seccomp
 from pipeline.jsonmodel import to_json
 from pipeline.oci import Descriptor, Digest
 from pipeline.seccomp import filters, profile
+from runtime.host.blockdevices import BlockDevice
 from runtime.host.daemon import confinement
 from runtime.host.daemon.errors import BadRequest
 from runtime.host.daemon.model import BootRequest
@@ -53,6 +56,14 @@ def test_volumes_are_mounts_the_zones_container_runtime_takes() -> None:
     assert fixed["options"] == ["nosuid", "nodev", "mode=1777", "ro"]
     for mount in (scratch, fixed):
         assert mountspec.check(mount, "mounts")["destination"] == mount["destination"]
+
+
+def test_scratch_device_is_told_by_its_name_in_the_zone_and_its_file_system() -> None:
+    bundle = Bundle("web", BLOB, "6", (BLOB,), (), BLOB, Process(("/x",), ()), scratch="/dev/sdx")
+    device = BlockDevice(Path("/dev/sdx"), (8, 16), "xfs", False)
+    launch = launch_of(BootRequest(bundle), ADDRESSES, {"": device})
+    assert launch.scratch == ("xvdc", "xfs") and launch.disks == ("xvdc",) and "mounts" not in launch.extra["container"]
+    assert launch_of(BootRequest(dataclasses.replace(bundle, scratch="")), ADDRESSES, {}).scratch == ()
 
 
 def test_health_check_goes_to_the_agent_with_the_workload_it_is_of() -> None:

@@ -73,7 +73,7 @@ def test_a_zone_boots_from_the_platform_and_comes_back_as_it_was_asked_for(ready
         (platform.initrd.base, platform.initrd.modules_segment),
     )
     assert (bundle.rootfs, bundle.addons, bundle.process.argv) == (platform.root, platform.initrd.addons, ())
-    assert bundle.cmdline.endswith("quiet sysctl.net.core.somaxconn=64 debug")
+    assert bundle.cmdline.endswith("quiet debug") and bundle.sysctls == {"net.core.somaxconn": "64"}
     assert (bundle.network.nameservers, bundle.network.options) == (("9.9.9.9",), ("ndots:2",))
     assert request.ports == ()
     zone = ready.stub.GetZone(pb.GetZoneRequest(zone_id=zone_id)).zone

@@ -40,6 +40,10 @@ def test_boot_without_a_zone_says_how():
     assert "expected zone=NAME, one of: nginx" in done.stderr
 
 
+def test_option_after_test_or_bench_is_theirs_and_not_doits():
+    assert "bench '--nosuch': no such bench" in run("./doit", "bench", "--nosuch").stderr
+
+
 def test_second_run_does_nothing_and_says_so():
     run("./doit", "bundle", "zone=nginx")
     done = run("./doit", "bundle", "zone=nginx")

@@ -1,6 +1,7 @@
 """Zones that run: round trips, many at once, what zoned needs for each, and that nothing wears out or leaks.
 
-Takes half an hour, most of it boots: `./doit bench zone`. The lab is one of its own, with more memory than usual.
+Takes three quarters of an hour, most of it boots and kills: `./doit bench zone`. The lab is one of its own, with more
+memory than usual.
 """
 
 from __future__ import annotations
@@ -74,12 +75,14 @@ class World:
             return client.call(client.host.GetStatus, pb.GetStatusRequest())
 
 
-def measure(out: Path) -> list[Measure]:
+def measure(out: Path) -> Iterator[Measure]:
     """All measures, in a lab that is gone afterwards."""
     with world() as here:
-        measures = [*round_trips(here), *many(here)]
-        measures += [full_boots(here), *kills(here), builds(here)]
-    return measures
+        yield from round_trips(here)
+        yield from many(here)
+        yield full_boots(here)
+        yield builds(here)
+        yield from kills(here)
 
 
 @contextmanager

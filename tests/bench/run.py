@@ -75,22 +75,27 @@ def machine() -> dict[str, Any]:
 
 
 def run(bench: str) -> bool:
-    """Take the measures of one bench, print them, write its JSON. Could all of them be taken?"""
-    conditions = machine()
-    measures: list[Measure] = importlib.import_module(f"bench_{bench}").measure(OUT)
-    known = goals().get(bench, {})
-    rows = [row(measure, known.get(measure.name, {})) for measure in measures]
+    """Take the measures of one bench; each is printed and in its JSON once it is there. Could all of them be taken?"""
+    conditions, known = machine(), goals().get(bench, {})
+    rows: list[dict[str, Any]] = []
     OUT.mkdir(parents=True, exist_ok=True)
-    document = {"date": time.strftime("%Y-%m-%d"), "machine": conditions, "rows": rows}
-    (OUT / f"{bench}.json").write_text(json.dumps(document, indent=2) + "\n")
-    for entry in rows:
-        verdict = {True: "ok", False: "short", None: "-"}[entry["ok"]]
-        if entry["value"] is None:
-            value, verdict = "none", f"could not be measured: {entry['why']}"
-        else:
-            value = f"{entry['value']:g} {entry['unit']}"
-        print(f"{bench + '.' + entry['name']:36} {value:>20}  {entry['goal']:>10}  {verdict}", flush=True)
+    for measure in importlib.import_module(f"bench_{bench}").measure(OUT):
+        rows.append(row(measure, known.get(measure.name, {})))
+        document = {"date": time.strftime("%Y-%m-%d"), "machine": conditions, "rows": rows}
+        (OUT / f"{bench}.json").write_text(json.dumps(document, indent=2) + "\n")
+        print(line(bench, rows[-1]), flush=True)
     return all(entry["value"] is not None for entry in rows)
+
+
+def line(bench: str, entry: dict[str, Any]) -> str:
+    """A row as it is printed."""
+    verdict = {True: "ok", False: "short", None: "-"}[entry["ok"]]
+    if entry["value"] is None:
+        value, verdict = "none", f"could not be measured: {entry['why']}"
+    else:
+        value = f"{entry['value']:g} {entry['unit']}"
+        verdict += f": {entry['why']}" if entry.get("why") else ""
+    return f"{bench + '.' + entry['name']:36} {value:>20}  {entry['goal']:>10}  {verdict}"
 
 
 def main() -> None:

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import json
+import sys
+from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import report
+import run
 
 ROW = {"name": "zone_ps", "value": 12.5, "unit": "ms", "goal": "<= 250", "ok": True}
 MACHINE = {"cpu": "a processor", "cores": 2, "memory_gib": 4, "kernel": "6", "python": "3", "load_1min": 0.1}
@@ -36,3 +40,18 @@ def test_bench_measured_again_has_a_new_section_in_its_place(copy: Path) -> None
     assert {bench: text for bench, text in after.items() if bench != "command"} == {
         bench: text for bench, text in before.items() if bench != "command"
     }
+
+
+def test_measure_that_was_taken_is_kept_if_a_later_one_fails(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def measure(out: Path) -> Iterator[run.Measure]:
+        yield run.Measure("zone_ps", 12.5, "ms")
+        raise SystemExit("interrupted")
+
+    monkeypatch.setattr(run, "OUT", tmp_path / "made")
+    monkeypatch.setitem(sys.modules, "bench_command", SimpleNamespace(measure=measure))
+    with pytest.raises(SystemExit, match="interrupted"):
+        run.run("command")
+    assert json.loads((tmp_path / "made" / "command.json").read_text())["rows"] == [ROW]
+    assert capsys.readouterr().out.split() == ["command.zone_ps", "12.5", "ms", "<=", "250", "ok"]

@@ -282,7 +282,7 @@ def task_soak():
 
 
 def task_bench():
-    """measure, compare with goals: ./doit bench [boot|pipeline|fresh|command|zone|init|net]; each makes its inputs"""
+    """measure, compare with goals: ./doit bench [boot|pipeline|fresh|command|zone|init|net|netback]"""
     return {
         "actions": [(task.run_checks, [[], [PYTHON, "tests/bench/run.py"]])],
         "pos_arg": "arguments",

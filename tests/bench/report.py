@@ -144,6 +144,15 @@ WHAT = {
     "udp_kernel": "the same, kernel bridge and NAT",
     "zone_to_zone_ours": "TCP between two vifs on a network's bridge",
     "zone_to_zone_kernel": "the same on a plain kernel bridge",
+    "up_ratio": "one TCP stream from a zone to the outside, ours : kernel NAT in dom0",
+    "up_ours": "the same, ours",
+    "up_kernel": "the same, kernel NAT",
+    "down_ratio": "one TCP stream from the outside to a zone, ours : kernel NAT in dom0",
+    "down_ours": "the same, ours",
+    "down_kernel": "the same, kernel NAT",
+    "page_ratio": "time of a page of the zone's nginx, fetched from the outside, ours : kernel NAT in dom0",
+    "page_ours": "the same, ours",
+    "page_kernel": "the same, kernel NAT",
     "tcp_up_pasta": "one TCP stream outwards, pasta",
     "tcp_down_pasta": "one TCP stream inwards, pasta",
     "opens32_pasta": "new connections, 32 at a time, pasta",
@@ -169,6 +178,10 @@ over the rounds. The usual way is `skopeo copy`, `umoci unpack` and `mksquashfs`
 number of threads. CPU time is that of a command and all it started; the registry's own is not in it. ocirender is left
 out: it wants mksquashfs 4.6, Debian 12 has 4.5.1. Linear growth is an exponent of 1; 1.1 leaves room for caches and
 noise.
+""",
+    "netback": """A lab with two zones, each on a network of its own: one is as zoned makes it, the other is turned into
+a router, with the kernel's forwarding and nft masquerade in the place of our engine. iperf3's server and who asks
+for pages are in a namespace of dom0. All of it shares two emulated processors: ratios of one run are what counts.
 """,
     "net": """Namespaces of one machine stand for a zone, the host and a server outside, a veth for the vif: no Xen. The
 network, its rules and its engine are the product's, started as zoned starts them; beside them stands a kernel bridge

@@ -20,7 +20,7 @@ from typing import Any
 HERE = Path(__file__).resolve().parent
 PROJECT = HERE.parent.parent
 OUT = PROJECT / "build" / "bench"
-BENCHES = ("boot", "pipeline", "fresh", "command", "zone", "init", "net")
+BENCHES = ("boot", "pipeline", "fresh", "command", "zone", "init", "net", "netback")
 DEFAULT = ("boot", "pipeline")
 
 sys.path[:0] = [str(PROJECT), str(HERE), str(PROJECT / "tests")]

@@ -15,6 +15,8 @@ from pipeline.oci import Descriptor
 if TYPE_CHECKING:
     from bench_zone import World
 
+    from runtime.host.lab.lab import Lab
+
 FULL_BOOTS, BUILDS = 50, 200
 KILLS, ZONES_UNDER_LOAD = 100, 5
 BACK_TIMEOUT_S = 300.0
@@ -65,7 +67,10 @@ def full_boots(here: World) -> Measure:
 def builds(here: World) -> Measure:
     """Domains built and destroyed in a row, without booting; free memory exact to the page afterwards."""
     bundle = here.base
-    spec = {"kernel": _in_dom0(here, bundle.kernel), "ramdisk": _in_dom0(here, bundle.initrd[0])}
+    spec = {
+        "kernel": disk_in_dom0(here.host.lab, bundle.kernel),
+        "ramdisk": disk_in_dom0(here.host.lab, bundle.initrd[0]),
+    }
     here.host.lab.shell("cat >/tmp/many.json", input=json.dumps(spec))
     here.host.lab.shell("cat >/tmp/many.py", input=MANY)
     code, said = here.host.lab.shell(BUILD_MANY.format(count=BUILDS), timeout_s=1800)
@@ -154,12 +159,12 @@ def _left(here: World) -> dict[str, Any]:
     return {"dom0": said, "free_kib": here.zoned().free_memory_kib}
 
 
-def _in_dom0(here: World, blob: Descriptor) -> tuple[str, int]:
-    """A blob's disk in dom0."""
-    serial = here.host.lab.attach(blob)
+def disk_in_dom0(lab: Lab, blob: Descriptor) -> tuple[str, int]:
+    """A blob's disk in dom0: where, and its size in bytes."""
+    serial = lab.attach(blob)
     find = f'for d in /sys/block/vd*; do [ "$(cat $d/serial)" = {serial} ] && echo /dev/${{d##*/}}; done'
     for _ in range(50):
-        path = here.host.lab.shell(find)[1].strip()
+        path = lab.shell(find)[1].strip()
         if path:
             return path, blob.size_bytes
         time.sleep(0.2)

@@ -18,6 +18,7 @@ import bench_net
 from netplace import PEER, NetPlace, Way, net_place
 from run import Measure, NotMeasured, goals
 from support.networld import make_world
+from support.tools import require
 
 OURS, KERNEL = Way("ours", "zone", "192.0.2.1", "out"), Way("kernel NAT", "natted", "192.0.2.2", "out")
 
@@ -102,6 +103,7 @@ def test_every_goal_has_a_row_even_where_nothing_can_be_measured(
 
 @pytest.mark.root
 def test_both_ways_lead_outside_and_the_engines_death_is_measured() -> None:
+    require("iperf3")
     with make_world():  # skips itself where there can be none
         pass
     with net_place() as place:

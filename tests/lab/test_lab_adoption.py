@@ -17,7 +17,7 @@ from runtime.host.hosts import LabHost
 
 pytestmark = [pytest.mark.xen, pytest.mark.slow]
 
-KILLS = int(os.environ.get("ZONEWRIGHT_KILLS", "5"))
+KILLS = int(os.environ.get("ZONEWRIGHT_KILLS", "2"))
 PAGE = "http://127.0.0.1:{}/"
 
 

@@ -10,7 +10,7 @@ from support.dom0_programs import dom0_zone
 
 pytestmark = [pytest.mark.xen, pytest.mark.slow]
 
-SAMPLE = 4
+SAMPLE = 2
 
 
 @pytest.mark.parametrize("phase", ["boot", "end"])

@@ -100,7 +100,7 @@ def test_udp_port_in_use_on_this_machine_is_refused_before_anything_is_taken(
     zone: ZoneCommand, client: socket.socket
 ) -> None:
     port = client.getsockname()[1]
-    before = zone.json("ps", "-a")
+    before = zone("ps", "-aq")
     zone("run", "-d", "--name", "taken", "-p", f"{port}:53/udp", IMAGE, "true", code=125)
     assert f"port {port}/udp on 127.0.0.1: expected it free, got in use".encode() in zone.err
-    assert zone.json("ps", "-a") == before
+    assert zone("ps", "-aq") == before

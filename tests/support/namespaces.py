@@ -1,9 +1,11 @@
-"""Mount namespaces of a test's own, also where the root directory is no mount point (a chroot)."""
+"""Namespaces of a test's own, also where the root directory is no mount point (a chroot)."""
 
 from __future__ import annotations
 
 import functools
 import subprocess
+
+import pytest
 
 
 @functools.cache
@@ -16,3 +18,15 @@ def unshare_mount() -> tuple[str, ...]:
     if subprocess.run(["unshare", "--mount", "true"], capture_output=True).returncode == 0:
         return ("unshare", "--mount")
     return ("unshare", "--mount", "--propagation", "unchanged")
+
+
+@functools.cache
+def _user_namespace_refused() -> str:
+    done = subprocess.run(["unshare", "--user", "true"], capture_output=True, text=True)
+    return done.stderr.strip() if done.returncode else ""
+
+
+def require_user_namespaces() -> None:
+    """Skip the test where none can be made: the kernel refuses them in a chroot (user_namespaces(7), EPERM)."""
+    if refused := _user_namespace_refused():
+        pytest.skip(f"needs user namespaces, which a chroot has not: {refused}")

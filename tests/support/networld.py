@@ -22,6 +22,7 @@ from runtime.net.addresses import plan_addresses
 from runtime.net.engine.model import Limits
 from runtime.net.errors import NetworkFault
 from runtime.net.network import ZoneNetwork, teardown
+from support.namespaces import require_user_namespaces
 from support.tools import require
 
 T = TypeVar("T")
@@ -272,6 +273,7 @@ def make_world() -> Iterator[World]:
     if os.geteuid() != 0:
         pytest.skip("needs root")
     require("ip", "nft", "ss")
+    require_user_namespaces()
     with ExitStack() as stack:
         directory = Path(tempfile.mkdtemp(prefix="zwt"))
         stack.callback(shutil.rmtree, directory, ignore_errors=True)

@@ -71,6 +71,8 @@ def sshd(tmp_path: Path, far: Path) -> Iterator[int]:
         f"Host *\n  IdentityFile {tmp_path}/user_key\n  IdentitiesOnly yes\n  BatchMode yes\n"
         f"  UserKnownHostsFile {tmp_path}/known\n"
     )
+    if os.geteuid() == 0:
+        Path("/run/sshd").mkdir(mode=0o755, exist_ok=True)  # Debian's sshd wants it, its unit makes it
     log = tmp_path / "sshd.log"
     log.touch()
     process = subprocess.Popen([program, "-D", "-E", log, "-f", tmp_path / "sshd_config"])

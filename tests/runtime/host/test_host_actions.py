@@ -194,7 +194,7 @@ def test_bundle_of_another_gets_no_block_device_it_was_not_given(host, store) ->
         with pytest.raises(actions.ForeignDevices, match=r"zone web from docker://example\.org/web: .* got /dev/sda"):
             boot()
     with pytest.raises(actions.ForeignDevices, match="got /dev/sdb"):
-        actions.refuse_foreign_devices(pulled, dataclasses.replace(bundle, volumes=(), scratch="/dev/sdb"))
+        actions.overridden(pulled, dataclasses.replace(bundle, volumes=(), scratch="/dev/sdb"), actions.Overrides())
     assert host.asked == []
     assert actions.overridden(own, bundle, actions.Overrides()) == bundle  # made here: it is our own choice
     actions.boot(host, store, "web", overrides=actions.Overrides(devices=True), progress=Progress())

@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from support.namespaces import require_user_namespaces
 from support.networld import World
 
 from runtime.net import netns
@@ -48,6 +49,7 @@ def owner_of(name: str) -> tuple[int, bool]:
 def name() -> Iterator[str]:
     if os.geteuid() != 0:
         pytest.skip("needs root")
+    require_user_namespaces()
     made = f"zwt{os.getpid()}-ns"
     yield made
     netns.delete(made)
@@ -66,6 +68,7 @@ def test_user_namespace_has_no_process_and_no_user() -> None:
     """A map would let somebody become root in there."""
     if os.geteuid() != 0:
         pytest.skip("needs root")
+    require_user_namespaces()
     with netns._held_by_process(OWNER) as pid:
         assert Path(f"/proc/{pid}/uid_map").read_text() == ""
         assert Path(f"/proc/{pid}/gid_map").read_text() == ""
@@ -166,6 +169,7 @@ def test_many_are_made_at_once_by_threads_and_no_process_stays(name: str) -> Non
 
 
 def test_process_that_holds_it_ends_with_a_zoned_that_is_killed() -> None:
+    require_user_namespaces()
     code = (
         "import sys, time; sys.path.insert(0, sys.argv[1])\n"
         "from runtime.net import netns\n"

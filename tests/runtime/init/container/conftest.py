@@ -4,6 +4,7 @@ import os
 
 import pytest
 from support import containers
+from support.namespaces import require_user_namespaces
 
 
 @pytest.fixture(scope="session")
@@ -11,3 +12,8 @@ def zsys():
     if os.geteuid() != 0:
         pytest.skip("needs root: it makes namespaces")
     return containers.zsys()
+
+
+@pytest.fixture(scope="session")
+def user_namespaces():
+    require_user_namespaces()

@@ -41,6 +41,7 @@ def test_a_time_namespace_moves_its_clocks():
     assert float(out.split()[0]) > 10_000_000
 
 
+@pytest.mark.usefixtures("user_namespaces")
 def test_a_user_namespace_makes_its_root_somebody_else_outside():
     with live(
         spec("id; cat /proc/self/uid_map; echo x > /dev/shm/x; ls -ln /dev/shm; sleep 100", namespaces={"user": FULL})
@@ -55,16 +56,19 @@ def test_a_user_namespace_makes_its_root_somebody_else_outside():
         assert box.run("id")[0] == "uid=0(root) gid=0(root) groups=0(root)\n"
 
 
+@pytest.mark.usefixtures("user_namespaces")
 def test_a_user_namespace_has_its_own_network_and_hostname():
     out, end = run(spec("hostname; ls /sys/class/net", namespaces={"user": FULL, "net": "own"}, hostname="inner"))
     assert out.split() == ["inner", "lo"] and end["code"] == 0
 
 
+@pytest.mark.usefixtures("user_namespaces")
 def test_a_user_namespace_can_go_with_the_zones_processes():
     out, end = run(spec("id; ls /proc/1/ns >/dev/null; exit 3", namespaces={"user": FULL, "pid": "zone"}))
     assert out.startswith("uid=0(root)") and "Permission denied" in out and end["code"] == 3
 
 
+@pytest.mark.usefixtures("user_namespaces")
 def test_denied_setgroups_are_denied():
     denied = FULL | {"deny_setgroups": True}
     out, _ = run(spec("cat /proc/self/setgroups", namespaces={"user": denied}))
@@ -173,6 +177,7 @@ def test_oom_score_umask_environment_and_directory():
     assert out.splitlines() == ["321", "0027", "/tmp", "b=c d"]
 
 
+@pytest.mark.usefixtures("user_namespaces")
 def test_oom_score_reaches_into_a_user_namespace():
     out, _ = run(spec("cat /proc/self/oom_score_adj", {"oom_score_adj": 400}, namespaces={"user": FULL}))
     assert out == "400\n"
@@ -202,6 +207,7 @@ def test_signals_are_neither_blocked_nor_ignored():
     assert {status[key].strip("0") for key in ("SigBlk", "SigIgn", "SigCgt")} == {""}
 
 
+@pytest.mark.usefixtures("user_namespaces")
 def test_a_user_that_the_namespace_does_not_have_fails_the_start():
     few = {"uid_maps": [[0, 100000, 10]], "gid_maps": [[0, 100000, 10]]}
     failure = refused(spec("true", {"uid": 50, "gid": 5}, namespaces={"user": few}))

@@ -41,6 +41,7 @@ def test_a_fifo_among_the_devices_carries_bytes_and_has_its_mode_and_owner():
     assert out.splitlines() == ["/dev/pipes/one fifo 640 joe staff", "through"] and end["code"] == 0
 
 
+@pytest.mark.usefixtures("user_namespaces")
 def test_a_device_belongs_to_an_id_of_the_user_namespace():
     maps = {"uid_maps": [[0, 100000, 65536]], "gid_maps": [[0, 100000, 65536]]}
     fifo = {"path": "/dev/one", "type": "p", "uid": 1234, "gid": 55}

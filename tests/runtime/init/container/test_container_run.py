@@ -167,6 +167,7 @@ def test_a_paused_container_takes_no_process():
             box.container.enter({"argv": ["id"]})
 
 
+@pytest.mark.usefixtures("user_namespaces")
 def test_a_container_in_a_user_namespace_has_a_terminal():
     wanted = spec(
         "echo > /dev/console; readlink /proc/self/fd/0; id -u", {"tty": True, "uid": 9}, namespaces={"user": FULL}
@@ -185,6 +186,7 @@ def test_a_limit_without_its_controller_fails_before_anything_runs():
         box.container.update({"pids_max": 5})
 
 
+@pytest.mark.usefixtures("user_namespaces")
 def test_a_process_can_be_run_in_a_user_namespace():
     with live(spec("echo up; sleep 100", namespaces={"user": FULL})) as box:
         box.line()

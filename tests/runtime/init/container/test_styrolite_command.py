@@ -68,6 +68,7 @@ def oci(script, **linux):
     }
 
 
+@pytest.mark.usefixtures("user_namespaces")
 def test_a_config_of_styrolite_runs_unchanged(run):
     maps = [{"base_nsid": 0, "base_hostid": 100000, "remap_count": 65536}]
     done = run(create("id; hostname; cat /proc/self/uid_map; exit 7", uid_mappings=maps, gid_mappings=maps))

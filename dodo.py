@@ -81,10 +81,11 @@ def attempt(function, *arguments):
         task.interrupted()
 
 
-def stage_task(result, stage, name, module, params, *, needs=(), file_dep=(), always=False):
+def stage_task(result, stage, name, module, params, *, needs=(), file_dep=(), tag="", always=False):
     """One stage for one name: up to date while its inputs, its parameters and every blob it made are as they were.
 
     params: what the stage's `run` takes, or a class (or partial) to be filled with the results it needs.
+    tag: the name in the store that the stage gives to what it makes.
     always: it reads files of the user's, of which nobody can say whether they are as they were but who reads them.
     """
     return {
@@ -95,7 +96,7 @@ def stage_task(result, stage, name, module, params, *, needs=(), file_dep=(), al
         "uptodate": [
             not always,
             config_changed(f"{module.VERSION} {params!r}"),
-            partial(task.holds, result, stage, name),
+            partial(task.holds, result, stage, name, tag),
         ],
         "clean": True,
     }
@@ -116,14 +117,16 @@ def task_recipe():
     """image recipes of zones/recipes -> OCI images"""
     for name in names(image.RECIPES):
         params = ImageParams(name, image.load(name), str(LOCKS / f"{name}.json"))
-        yield stage_task(ImageResult, "recipe", name, image, params, file_dep=[image.RECIPES / f"{name}.toml"])
+        files = [image.RECIPES / f"{name}.toml"]
+        yield stage_task(ImageResult, "recipe", name, image, params, file_dep=files, tag=f"recipe/{name}")
 
 
 def task_kernel():
     """kernel recipes of kernel/ -> kernel images"""
     for name in names(kernel.RECIPES):
         params = KernelParams(name, kernel.load(name), str(LOCKS / f"{name}.json"))
-        yield stage_task(KernelResult, "kernel", name, kernel, params, file_dep=[kernel.RECIPES / f"{name}.toml"])
+        files = [kernel.RECIPES / f"{name}.toml"]
+        yield stage_task(KernelResult, "kernel", name, kernel, params, file_dep=files, tag=f"kernel/{name}")
 
 
 def task_os():
@@ -131,9 +134,9 @@ def task_os():
     for name in dom0.flavours():
         params = Dom0Params(name, dom0.load(name), str(LOCKS))
         files = [path for path in sorted((dom0.RECIPES / "dom0").rglob("*")) if path.is_file()]
-        yield stage_task(Dom0Result, "os", name, dom0, params, file_dep=files)
+        yield stage_task(Dom0Result, "os", name, dom0, params, file_dep=files, tag=f"os/{name}")
     params = InitParams("init", init.load(), str(LOCKS / "os-init.json"))
-    yield stage_task(InitResult, "os", "init", init, params, file_dep=init.sources().values())
+    yield stage_task(InitResult, "os", "init", init, params, file_dep=init.sources().values(), tag="os/init")
 
 
 def task_fetch():
@@ -210,7 +213,7 @@ def task_bundle():
             (AssembleResult, "assemble", name),
         ]
         params, files = partial(bundle.BundleParams, spec), any(volume.kind == "squashfs" for volume in spec.volumes)
-        yield stage_task(BundleResult, "bundle", name, bundle, params, needs=needs, always=files)
+        yield stage_task(BundleResult, "bundle", name, bundle, params, needs=needs, always=files, tag=f"zones/{name}")
     yield from refused_tasks()
 
 

@@ -21,7 +21,7 @@ from pipeline.env import Env, intact, open_env
 from pipeline.errors import PipelineError
 from pipeline.jsonmodel import from_json, to_json
 from pipeline.layers import Spools
-from pipeline.oci import canonical_json, parse_json
+from pipeline.oci import Descriptor, canonical_json, parse_json
 from pipeline.recipe import PROJECT
 from pipeline.signals import exit_on_sigterm
 from pipeline.store import write_atomic
@@ -127,12 +127,22 @@ def execute(stage: str, name: str, run: Callable[..., Any], inputs: Sequence[tup
     write_atomic(result_path(stage, name), canonical_json(to_json(result)) + b"\n")
 
 
-def holds(cls: type, stage: str, name: str) -> bool:
-    """Can the result of a task be used as it is?"""
+def holds(cls: type, stage: str, name: str, tag: str = "") -> bool:
+    """Can the result of a task be used as it is?
+
+    tag: its name in the store, which a build of another checkout may have given to something else since.
+    """
     try:
-        return intact(env().store, read_result(cls, stage, name))
+        store = env().store
+        result = read_result(cls, stage, name)
+        return intact(store, result) and (not tag or _leads_to(store.tags().get(tag), result))
     except PipelineError:
         return False
+
+
+def _leads_to(named: Descriptor | None, result: Any) -> bool:
+    image = getattr(result, "image", result)  # a kernel's
+    return named is not None and named.digest == image.manifest.digest
 
 
 def check_variables(given: Sequence[str]) -> None:

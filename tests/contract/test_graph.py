@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from pipeline.recipe import PROJECT
+from pipeline.store import Store
 
 SENTENCE = "key volumes[0]: expected a source that is there, got data.d/none.squashfs: No such file or directory"
 
@@ -45,3 +46,12 @@ def test_a_zone_that_names_a_file_that_is_not_there_fails_its_own_tasks_only(doi
         said = [line for line in (done.stdout + done.stderr).splitlines() if SENTENCE in line]
         assert done.returncode == 1 and len(said) == 1, (words, done.stdout, done.stderr)
         assert "Traceback" not in done.stdout + done.stderr
+
+
+def test_name_that_another_checkouts_build_took_leads_to_this_ones_again(doit, tmp_path: Path) -> None:
+    assert doit("recipe:zone-info").returncode == 0
+    store = Store(tmp_path / "store")
+    before = store.tags()["recipe/zone-info"]
+    store.tag("recipe/zone-info", store.put_manifest([], config=store.put(b"{}"), artifact_type="of/another"))
+    assert doit("recipe:zone-info").returncode == 0
+    assert store.tags()["recipe/zone-info"].digest == before.digest

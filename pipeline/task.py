@@ -134,7 +134,7 @@ def holds(cls: type, stage: str, name: str, tag: str = "") -> bool:
     """
     try:
         store = env().store
-        result = read_result(cls, stage, name)
+        result: Any = read_result(cls, stage, name)
         return intact(store, result) and (not tag or _leads_to(store.tags().get(tag), result))
     except PipelineError:
         return False

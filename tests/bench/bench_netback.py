@@ -111,7 +111,7 @@ class Zones:
             self.command("wait", "--until", "ports", OURS)
             self._dom0(LAY, DISK=disk_in_dom0(self._lab, here.store.put_file(tools))[0])
         address = self._dom0("ip -4 -o address show dev eth0").split()[3].split("/")[0]
-        zone = self.command.json("inspect", KERNEL)["ipv4"].split("/")[0]
+        zone = self.command.json("inspect", KERNEL)[0]["addresses"][0]
         self._dom0(TURN, NET=f"zw-{KERNEL}", ZONE=zone)
         dom0_port = self._lab.forwards()["127.0.0.1", port, "tcp"]
         self._pages = {OURS: f"http://{address}:{dom0_port}/", KERNEL: f"http://{ROUTER}:8080/"}

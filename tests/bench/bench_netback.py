@@ -42,7 +42,7 @@ ip link add to-outside type veth peer name eth0 netns outside
 ip address add 198.51.100.1/24 dev to-outside; ip link set to-outside up
 ip -n outside address add {OUTSIDE}/24 dev eth0; ip -n outside link set eth0 up; ip -n outside link set lo up
 ip -n outside route add default via 198.51.100.1
-setsid ip netns exec outside {IPERF.format(TOOLS)} --server >/dev/null 2>&1 </dev/null &
+ip netns exec outside setsid {IPERF.format(TOOLS)} --server >/dev/null 2>&1 </dev/null &
 """
 TURN = f"""set -e
 ip netns exec $NET nft flush ruleset
@@ -123,6 +123,8 @@ class Zones:
         server = OUTSIDE if name == OURS else OUTSIDE_NAT
         words = ["--client", server, "--json", "--time", f"{SECONDS:g}", *(["--reverse"] if load == "down" else [])]
         found = json.loads(self.command("exec", name, *IPERF.format("/tools").split(), *words))
+        if "error" in found:
+            raise NotMeasured(f"iperf3 from zone {name}: {found['error']}")
         return float(found["end"]["sum_received"]["bits_per_second"]) / 1e6
 
     def _dom0(self, script: str, **variables: str) -> str:

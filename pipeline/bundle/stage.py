@@ -94,6 +94,7 @@ def resolve(params: BundleParams, store: Store) -> Bundle:
         seccomp=spec.seccomp,
         sysctls=spec.sysctls,
         scratch=spec.scratch,
+        scratch_mib=spec.scratch_mib,
         healthcheck=resolve_health(
             spec.health, inner(config, subject), subject=subject, key=f"zone {spec.name}: key healthcheck"
         ),

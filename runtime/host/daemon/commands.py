@@ -52,7 +52,9 @@ async def boot(core: Core, request: BootRequest, emit: Emit) -> ZoneInfo:
         raise NotPrepared(f"zone {name}", got="zoned is ending", temporary=True)
     if request.reservation and request.reservation not in core.reservations:
         raise BadRequest(f"zone {name}", expected="a reservation of this host", got=request.reservation[:80])
-    await volumes.look(core, request.bundle)  # a device that cannot be had is told before there is a zone to forget
+    # A device that cannot be had, or made, is told before there is a zone to forget.
+    await volumes.look(core, request.bundle)
+    await volumes.look_for_room(core, request.bundle)
     zone = await _accept(core, request)
     zone.listeners.append(emit)
     zone.awaited = request.attach

@@ -165,6 +165,10 @@ class Core:
         """Where its output is kept."""
         return self.settings.state_dir / "logs" / zone.id
 
+    def scratch_of(self, zone: Zone) -> Path:
+        """Where its scratch disk is, if this host made one."""
+        return self.settings.state_dir / "scratch" / zone.id
+
     def log_of(self, zone: Zone) -> LogWriter:
         """The writer of its workload's output."""
         if zone.log is None:

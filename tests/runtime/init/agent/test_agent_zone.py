@@ -2,11 +2,14 @@
 
 import os
 import signal
+import subprocess
 import time
 
 import pytest
 from support import zonebox
 from support.agenthost import AgentError
+from support.containers import eventually
+from support.tools import require
 from support.zonebox import IDLE, sh
 
 pytestmark = [
@@ -155,6 +158,39 @@ def test_a_further_container_has_its_own_root_and_life(start, image):
     with pytest.raises(AgentError, match="did not appear"):
         host.call("create", id="three", spec=spec | {"root": {"device": "xvdz"}, "device_timeout_s": 0.1})
     assert [one["id"] for one in host.call("list")["containers"]] == ["main"]
+
+
+def test_what_a_further_container_writes_is_on_the_scratch_disk_and_goes_with_it(start, image, tmp_path):
+    require("mkfs.ext4")
+    with open(tmp_path / "disk", "wb") as file:
+        file.truncate(64 << 20)
+    subprocess.run(["mkfs.ext4", "-q", tmp_path / "disk"], check=True)
+    with (
+        zonebox.loop_device(image) as device,
+        zonebox.loop_device(tmp_path / "disk", writable=True) as disk,
+    ):
+        name = disk.removeprefix("/dev/")
+        zone = start(IDLE, scratch=[name, "ext4"], overlay_size_mib=0)
+        root = {"device": device.removeprefix("/dev/")}
+        write = "mkdir -p /a/b && dd if=/dev/zero of=/a/b/big bs=1M count=20 && echo own > /own && cat /own"
+
+        def layers(*path):
+            return os.listdir("/".join((f"/proc/{zone.init_pid}/root/containers/main/rw", *path)))
+
+        zone.host.run(["sh", "-c", "echo main > /own"])
+        for text in (write, "ls /own; cat /etc/hostname"):  # the name comes again, and what it wrote does not
+            zone.host.call("create", id="two", spec={"root": root, "process": {"argv": ["sh", "-c", text]}})
+            logs = zone.host.open("logs", container="two")
+            zone.host.call("start", id="two")
+            assert logs.wait() == {}
+            assert logs.data[1] == (b"own\n" if text == write else b"box\n")
+            assert layers("containers", "two", "upper").count("own") == (text == write)
+            zone.host.call("delete", id="two")
+            assert layers("containers") == []
+            assert eventually(lambda: layers("removed") == [], 20)
+        assert zone.host.run(["cat", "/own"]).data[1] == b"main\n"
+        zone.host.call("shutdown", mode="now")
+        zone.wait()
 
 
 def test_pause_and_resume(start):

@@ -13,6 +13,7 @@ from typing import Any
 
 from pipeline.bundle.model import Bundle, Volume
 from pipeline.bundle.scratch import LEAST_MIB, MOST_MIB
+from pipeline.kernelconfig import OPTIONS
 from runtime.boot import vbd
 from runtime.boot.model import Disk
 from runtime.errors import RuntimeFault
@@ -97,17 +98,32 @@ def mounts(bundle: Bundle, devices: Devices) -> list[dict[str, Any]]:
 
 
 async def look(core: Core, bundle: Bundle) -> dict[str, BlockDevice]:
-    """The devices of its block volumes, by target. Raises DeviceUnfit."""
+    """The devices of its block volumes, by target, which its kernel can mount. Raises DeviceUnfit."""
 
     def found() -> dict[str, BlockDevice]:
         wanted = [volume for volume in all_volumes(bundle) if volume.kind == "block"]
         return {volume.target: core.edge.block_device(volume, subject_of(bundle.name, volume)) for volume in wanted}
 
     devices = await core.thread(found)
+    _refuse_unmountable(bundle, devices)
     if SCRATCH in devices and devices[SCRATCH].readonly:
         where, got = f"zone {bundle.name}, scratch {bundle.scratch}", devices[SCRATCH].filesystem
         raise DeviceUnfit(where, expected="a file system that can be written to", got=got)
     return devices
+
+
+def _refuse_unmountable(bundle: Bundle, devices: Devices) -> None:
+    """Raises DeviceUnfit for a file system that the zone's kernel is known not to have."""
+    for volume in all_volumes(bundle):
+        kind = devices[volume.target].filesystem if volume.kind == "block" else volume.kind
+        kind = FILESYSTEM if kind == MADE else kind
+        if bundle.filesystems and kind != "tmpfs" and kind not in bundle.filesystems:
+            raise DeviceUnfit(
+                subject_of(bundle.name, volume),
+                expected=f"a file system of the zone's kernel ({', '.join(bundle.filesystems)})",
+                got=f"{kind}, which is {OPTIONS[kind]}",
+                hint=f'where the kernel has it as a module, kernel_options.modules = ["{kind}"] loads it',
+            )
 
 
 async def look_for_room(core: Core, bundle: Bundle) -> None:

@@ -12,6 +12,7 @@ from pipeline.bundle.model import Bundle, ModuleWish, Network, Process, Resource
 from pipeline.bundle.scratch import parse_scratch
 from pipeline.bundle.spec import NAME, ZoneSpec, hostname_of
 from pipeline.bundle.stage import command_line
+from pipeline.kernelconfig import mountable
 from pipeline.oci import Digest
 from runtime.host.api import common_pb2 as pb
 from runtime.host.daemon.errors import BadRequest
@@ -101,6 +102,7 @@ def bundle(wanted: Wanted, parts: Assembled) -> Bundle:
         extensions=parts.extensions,
         annotations=wanted.annotations,
         sysctls=wanted.sysctls,
+        filesystems=parts.filesystems,
         scratch=wanted.scratch,
         scratch_mib=wanted.scratch_mib,
     )
@@ -110,7 +112,15 @@ def default_parts(platform: Platform) -> Assembled:
     """The platform as it is."""
     initrd = platform.initrd
     segments = (initrd.base, initrd.modules_segment)
-    return Assembled(initrd.kernel_elf, initrd.release, segments, initrd.modules, platform.root, addons=initrd.addons)
+    return Assembled(
+        initrd.kernel_elf,
+        initrd.release,
+        segments,
+        initrd.modules,
+        platform.root,
+        addons=initrd.addons,
+        filesystems=mountable(initrd.filesystems, (module.path for module in initrd.modules)),
+    )
 
 
 def check_resources(asked: pb.ZoneResourcesSpec) -> Resources:

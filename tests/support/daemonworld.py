@@ -347,10 +347,13 @@ class Host:
         if (network := self.networks.pop(name, None)) is not None:
             network.close()
 
-    async def _open_link(self, domain: Domain) -> Any:
+    async def _open_link(self, domain: Domain, made: Callable[[Any], None]) -> Any:
         if not self.has_agents:
             return None
-        return FakeLink(self.guests[domain.uuid], self)
+        link = FakeLink(self.guests[domain.uuid], self)
+        made(link)
+        link.frame(">", b"hello")
+        return link
 
     # -- managers ------------------------------------------------------------------------------------------------------
 

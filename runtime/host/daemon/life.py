@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import logging
 import uuid as uuids
 from collections.abc import Callable, Coroutine
@@ -182,7 +183,7 @@ async def _follow(core: Core, zone: Zone, run: Run) -> list[asyncio.Task[None]]:
     tasks = [asyncio.create_task(_guarded(zone, agentwatch.follow_state(core, zone, run)))]
     if run.link is None:
         try:
-            run.link = await core.edge.open_link(run.domain)
+            run.link = await core.edge.open_link(run.domain, functools.partial(core.link_made, zone))
         except (RuntimeFault, OSError) as fault:
             log.warning("zone %s has no agent channel: %s", zone.name, fault)
     run.joined = True

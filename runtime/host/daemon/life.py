@@ -38,6 +38,7 @@ def start(core: Core, zone: Zone, run: Run | None = None, *, pause_s: float = 0.
     """Begin the task of a zone; with a run that goes on already, or after a pause before the first one."""
     assert zone.task is None or zone.task.done()
     zone.task = asyncio.create_task(_live(core, zone, run, pause_s), name=f"zone {zone.name}")
+    zone.task.add_done_callback(lambda _: zone.changes.tell())
 
 
 async def _live(core: Core, zone: Zone, run: Run | None, pause_s: float) -> None:

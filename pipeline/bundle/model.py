@@ -203,7 +203,10 @@ class Bundle:
     seccomp: Seccomp = Seccomp()
     healthcheck: Healthcheck | None = None
     sysctls: dict[str, str] = field(default_factory=dict)  # of the zone's kernel, before the workload starts
-    scratch: str = ""  # a device of the zone's host that takes what is written over the image; "": memory
+    filesystems: tuple[str, ...] = ()  # that its kernel can mount a disk with, modules loaded; (): not known
+    # What takes what is written over the image: a device of the zone's host, a disk that host makes, else memory.
+    scratch: str = ""
+    scratch_mib: int = 0
 
 
 @dataclass(frozen=True)

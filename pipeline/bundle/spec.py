@@ -27,6 +27,7 @@ from pipeline.bundle.model import (
     Volume,
 )
 from pipeline.bundle.ports import check_ports, parse_ports
+from pipeline.bundle.scratch import parse_scratch
 from pipeline.bundle.security import parse_seccomp
 from pipeline.bundle.volumes import check_disks, parse_volume
 from pipeline.errors import PipelineError
@@ -59,6 +60,7 @@ class ZoneSpec:
     readonly_root: bool = False
     overlay_size_mib: int = 0
     scratch: str = ""
+    scratch_mib: int = 0
     modules: tuple[ModuleWish, ...] = ()
     verbose: bool = False
     cmdline_append: str = ""
@@ -112,6 +114,7 @@ def parse_spec(name: str, document: dict[str, Any], *, subject: str) -> ZoneSpec
     resources, network, dns, root = (document.get(key, {}) for key in ("resources", "network", "dns", "root"))
     kernel_options, stop, security = (document.get(key, {}) for key in ("kernel_options", "stop", "security"))
     ports = _ports(document.get("ports", []), subject=f"{subject}: key ports")
+    scratch, scratch_mib = _scratch(root, subject=f"{subject}: key root.scratch")
     return ZoneSpec(
         name=name,
         image=document["image"],
@@ -128,7 +131,8 @@ def parse_spec(name: str, document: dict[str, Any], *, subject: str) -> ZoneSpec
         network=_network(network, dns, subject),
         readonly_root=root.get("readonly", False),
         overlay_size_mib=root.get("overlay_size_mib", 0),
-        scratch=_scratch(root, subject=f"{subject}: key root.scratch"),
+        scratch=scratch,
+        scratch_mib=scratch_mib,
         modules=_modules(kernel_options.get("modules", []), subject=f"{subject}: key kernel_options.modules"),
         verbose=kernel_options.get("verbose", False),
         cmdline_append=kernel_options.get("cmdline_append", ""),
@@ -228,11 +232,13 @@ def _volumes(items: list[Any], *, subject: str) -> tuple[Volume, ...]:
     return found
 
 
-def _scratch(root: dict[str, Any], *, subject: str) -> str:
-    """A device, which has a size of its own."""
-    if "scratch" in root and "overlay_size_mib" in root:
+def _scratch(root: dict[str, Any], *, subject: str) -> tuple[str, int]:
+    """A device or the size of a disk, which is what it bounds what is written by."""
+    if "scratch" not in root:
+        return "", 0
+    if "overlay_size_mib" in root:
         raise BadSpec(subject, expected="no root.overlay_size_mib beside it", got="both")
-    return str(root.get("scratch", ""))
+    return parse_scratch(root["scratch"], subject=subject)
 
 
 def _extensions(items: list[Any], *, subject: str) -> tuple[ExtensionChoice, ...]:

@@ -16,6 +16,7 @@ from pipeline.bundle.volumes import bundled
 from pipeline.env import Env
 from pipeline.fetch.model import FetchResult
 from pipeline.initrd.model import InitrdResult
+from pipeline.kernelconfig import mountable
 from pipeline.oci import Descriptor
 from pipeline.squash.model import SquashResult
 from pipeline.store import Store
@@ -93,7 +94,12 @@ def resolve(params: BundleParams, store: Store) -> Bundle:
         volumes=bundled(spec.volumes, store, subject=f"zone {spec.name}: key volumes"),
         seccomp=spec.seccomp,
         sysctls=spec.sysctls,
+        filesystems=mountable(
+            params.initrd.filesystems,
+            (module.path for module in (*params.assemble.modules, *params.assemble.late_modules)),
+        ),
         scratch=spec.scratch,
+        scratch_mib=spec.scratch_mib,
         healthcheck=resolve_health(
             spec.health, inner(config, subject), subject=subject, key=f"zone {spec.name}: key healthcheck"
         ),

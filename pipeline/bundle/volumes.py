@@ -33,7 +33,7 @@ RESERVED = ("/", "/dev", "/proc", "/sys")
 
 
 def parse_volume(text: str, *, subject: str) -> Volume:
-    """Read a volume. Raises BadSpec; for a directory of the host, too, which would need 9p in the zone's kernel."""
+    """Read a volume. Raises BadSpec; for a directory of the host, too, as nothing here serves 9p."""
     source, *rest = text.split(":")
     if not source or not rest:
         raise BadSpec(subject, expected=FORMS, got=repr(text))
@@ -123,8 +123,8 @@ def _kind(source: str, subject: str) -> tuple[str, str]:
     if stat.S_ISDIR(mode):
         raise BadSpec(
             f"{subject}: {source}",
-            got="a directory of the host cannot be mounted: the zone's kernel would need CONFIG_NET_9P_XEN, which "
-            "Debian's cloud kernel lacks",
+            got="a directory of the host cannot be mounted: that takes CONFIG_NET_9P, CONFIG_NET_9P_XEN and "
+            "CONFIG_9P_FS in the zone's kernel, none of which Debian's cloud kernel has, and a 9p server in dom0",
             hint=f"pack it and mount the file: zone image pack … -o dir.squashfs; or zone cp {source} ZONE:TARGET",
         )
     if stat.S_ISBLK(mode):

@@ -25,6 +25,7 @@ class InitrdResult:
     modules: in load order, with their paths in modules_segment.
     addons:  the kernel's addons squashfs, None where the initrd has all of it.
     vermagic: what modules for this kernel must say; "" where the kernel has no module to tell.
+    filesystems: those of kernelconfig.OPTIONS that are built in; () where the kernel's image does not say.
     """
 
     kernel_elf: Descriptor
@@ -34,3 +35,4 @@ class InitrdResult:
     modules: tuple[Module, ...]
     addons: Descriptor | None = None
     vermagic: str = ""
+    filesystems: tuple[str, ...] = ()

@@ -14,12 +14,14 @@ from pipeline.env import Env, cached, inflated_layers
 from pipeline.initrd import modules
 from pipeline.initrd.extract import extract
 from pipeline.initrd.model import InitrdParams, InitrdResult
+from pipeline.kernelconfig import built_in
 from pipeline.oci import Descriptor
 from pipeline.rootfs import Rootfs
 from pipeline.store import Store
 
-VERSION = 2
+VERSION = 3
 IMAGE, METADATA, ADDONS = "kernel/image", "kernel/metadata", "kernel/addons.squashfs"
+CONFIG, CONFIG_MAX_BYTES = "kernel/config.gz", 1 << 20
 ADDONS_MAX_BYTES = 400 << 20
 METADATA_MAX_BYTES = 1 << 20
 
@@ -67,6 +69,7 @@ def _build(params: InitrdParams, env: Env, subject: str) -> InitrdResult:
             modules_segment=env.store.put(modules_segment(contents), INITRD_SEGMENT),
             modules=tuple(Module(f"/{_module_path(name)}") for name in names),
             addons=kept,
+            filesystems=_filesystems(rootfs, subject),
             vermagic=kmodule.vermagic(kmodule.modinfo(any_module)) if any_module else "",
         )
 
@@ -95,6 +98,12 @@ def _metadata(rootfs: Rootfs, subject: str) -> dict[str, str]:
         return {}
     data = rootfs.read(METADATA, limit_bytes=METADATA_MAX_BYTES, subject=subject)
     return modules.parse_metadata(data.decode("utf-8", "replace"))
+
+
+def _filesystems(rootfs: Rootfs, subject: str) -> tuple[str, ...]:
+    if rootfs.find(CONFIG) is None:
+        return ()
+    return built_in(rootfs.read(CONFIG, limit_bytes=CONFIG_MAX_BYTES, subject=subject))
 
 
 def _kernel(rootfs: Rootfs, store: Store, subject: str) -> Descriptor:

@@ -94,11 +94,13 @@ class Overrides:
 
     devices: one that was not made here may have the block devices of the host that it names.
     egress:  rules in place of its own; None for its own. bandwidth_bit_s: likewise, 0 for no limit.
+    scratch: what takes what it writes, as pipeline.bundle.scratch reads it, in place of its own.
     """
 
     devices: bool = False
     egress: tuple[str, ...] | None = None
     bandwidth_bit_s: int | None = None
+    scratch: tuple[str, int] | None = None
 
 
 def boot(
@@ -148,11 +150,14 @@ def overridden(descriptor: Descriptor, bundle: Bundle, overrides: Overrides) -> 
         bundle = replace(bundle, network=replace(bundle.network, egress=overrides.egress))
     if overrides.bandwidth_bit_s is not None:
         bundle = replace(bundle, network=replace(bundle.network, bandwidth_bit_s=overrides.bandwidth_bit_s))
+    if overrides.scratch is not None:
+        device, size_mib = overrides.scratch
+        bundle = replace(bundle, scratch=device, scratch_mib=size_mib, overlay_size_mib=0)
     origin = descriptor.annotations.get(manifest.ORIGIN)
     if not origin:
         return bundle
     named = [volume.source for volume in bundle.volumes if volume.kind == "block"]
-    named += [bundle.scratch] if bundle.scratch else []
+    named += [bundle.scratch] if bundle.scratch and overrides.scratch is None else []
     if named and not overrides.devices:
         raise ForeignDevices(
             f"zone {bundle.name} from {origin}",

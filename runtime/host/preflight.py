@@ -25,7 +25,8 @@ DEVICES = {"privcmd": "xen-privcmd", "hypercall": "xen-privcmd", "evtchn": "xen-
 # Back ends, which nothing loads by itself, and what zones' disks and networks stand on.
 MODULES = ("xen_blkback", "xen_netback", "loop", "bridge", "nf_tables", "nft_tproxy", "nft_socket")
 LOADED_ON_DEMAND = ("loop", "bridge", "nf_tables", "nft_tproxy", "nft_socket")
-TOOLS = {"ip": "iproute2", "nft": "nftables"}
+TOOLS = {"ip": "iproute2", "nft": "nftables", "mke2fs": "e2fsprogs"}
+LESS_WITHOUT = {"mke2fs": "scratch disks need it"}
 _PATH = "/usr/sbin:/usr/bin:/sbin:/bin"
 
 
@@ -93,7 +94,8 @@ def _lacks(facts: Facts, xen_floor: str) -> Iterator[Lack]:
             yield _lack(f"kernel module {module}", "it loaded", "it is not", f"modprobe {module}")
     for tool, package in TOOLS.items():
         if tool not in facts.tools:
-            yield _lack(f"program {tool}", f"it in {_PATH}", "none", f"package {package}")
+            hint = ", ".join(filter(None, (f"package {package}", LESS_WITHOUT.get(tool))))
+            yield _lack(f"program {tool}", f"it in {_PATH}", "none", hint, fatal=tool not in LESS_WITHOUT)
     if _number(facts.kernel) < _number(KERNEL_FLOOR):
         yield _lack("kernel of dom0", f"{KERNEL_FLOOR} or later", facts.kernel)
     if facts.namespaces < 1:

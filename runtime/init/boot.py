@@ -103,7 +103,7 @@ def _main_root(data: dict[str, object], timeout_s: float) -> None:
     device = str(data["root"])
     if not devices.wait_for(f"/dev/{device}", timeout_s):
         raise BootFailure("root", f"root device {device} did not appear within {timeout_s:.0f} s")
-    scratch = [str(word) for word in _list(data["scratch"])]
+    scratch = scratch_of(data)
     if scratch and not devices.wait_for(f"/dev/{scratch[0]}", timeout_s):
         raise BootFailure("root", f"scratch device {scratch[0]} did not appear within {timeout_s:.0f} s")
     mounts.image_root(
@@ -166,6 +166,11 @@ def network_of(data: dict[str, object]) -> dict[str, object] | None:
     """The network of the launch data, where there is one."""
     value = data["network"]
     return value if isinstance(value, dict) else None
+
+
+def scratch_of(data: dict[str, object]) -> list[str]:
+    """Device and file system of what takes what is written over images; nothing: memory."""
+    return [str(word) for word in _list(data["scratch"])]
 
 
 def _list(value: object) -> list[object]:

@@ -7,7 +7,7 @@ are mounted below /containers. What a workload does to its root, such as unmount
 import errno
 import posix
 
-from runtime.init import abi, devices, files, kernel
+from runtime.init import abi, devices, files, kernel, layers
 from runtime.init.failure import BootFailure, lacking, os_failure, why
 
 NEW_ROOT = "/new"
@@ -18,7 +18,6 @@ OVERLAY = f"{ADDONS}/overlays/workload"
 FIRMWARE_PATH = "/sys/module/firmware_class/parameters/path"
 CGROUPS = "/sys/fs/cgroup"
 _SAFE = abi.MS_NOSUID | abi.MS_NODEV | abi.MS_NOEXEC
-_S_IFMT, _S_IFDIR = 0o170000, 0o040000
 
 
 def make_directory(path: str, mode: int = 0o755) -> None:
@@ -56,10 +55,12 @@ def image_root(
     hostname: str,
     network: dict[str, object] | None,
     scratch: list[str] | None = None,
+    further: bool = False,
 ) -> None:
     """Mount an image's squashfs with a tmpfs above it, and give it its files of /etc.
 
     scratch: (device, file system) in the place of the tmpfs; what was written there before is there again.
+    further: not the zone's own workload: a directory of the scratch disk, which begins empty and ends with it.
     The devices must be there. What was mounted when a step fails is unmounted again.
     Raises:  BootFailure "root" when the device does not mount, "files", "mount".
     """
@@ -74,15 +75,14 @@ def image_root(
             _mount("root", f"/dev/{scratch[0]}", writable, scratch[1], abi.MS_NODEV)
         else:
             _mount("root", "tmpfs", writable, "tmpfs", abi.MS_NODEV, f"mode=755,{size}")
-        for name in ("upper", "work"):
-            make_directory(f"{writable}/{name}")
+        layer = _layer(writable, container, scratch=bool(scratch), further=further)
         # The root of an overlay shows the owner and mode of the upper directory.
         image = posix.stat(lower)
-        posix.chown(f"{writable}/upper", image.st_uid, image.st_gid)
-        posix.chmod(f"{writable}/upper", image.st_mode & 0o7777)
+        posix.chown(f"{layer}/upper", image.st_uid, image.st_gid)
+        posix.chmod(f"{layer}/upper", image.st_mode & 0o7777)
         # Utilities of extensions lie over the image, below what the zone writes.
-        layers = f"{OVERLAY}:{lower}" if devices.exists(OVERLAY) else lower
-        options = f"lowerdir={layers},upperdir={writable}/upper,workdir={writable}/work"
+        below = f"{OVERLAY}:{lower}" if devices.exists(OVERLAY) else lower
+        options = f"lowerdir={below},upperdir={layer}/upper,workdir={layer}/work"
         _mount("root", "overlay", root, "overlay", abi.MS_NODEV, options)
         root_fd = files.open_root(root)
         try:
@@ -94,12 +94,31 @@ def image_root(
         raise
 
 
+def _layer(writable: str, container: str, *, scratch: bool, further: bool) -> str:
+    """Where a container's upper and work directories are. Raises BootFailure "root"."""
+    layer = writable
+    try:
+        if scratch:
+            layers.discard(writable, container if further else "")
+        if scratch and further:
+            make_directory(f"{writable}/{layers.HOME}", 0o700)
+            layer = f"{writable}/{layers.HOME}/{container}"
+            make_directory(layer)
+        for name in ("upper", "work"):
+            make_directory(f"{layer}/{name}")
+    except OSError as error:
+        raise os_failure("root", f"making the writable layer of {container}", error) from None
+    return layer
+
+
 def remove_root(container: str) -> None:
     """Unmount a container's root and all that belongs to it; what is not mounted is passed over."""
     base = f"{CONTAINERS}/{container}"
     for name in ("root", "rw", "lower"):
         path = f"{base}/{name}"
         try:
+            if name == "rw":
+                layers.discard(path, container)
             kernel.unmount(path, abi.MNT_DETACH)
         except OSError as error:
             if error.errno not in (errno.EINVAL, errno.ENOENT):
@@ -162,30 +181,12 @@ def switch() -> None:
             make_directory(f"{NEW_ROOT}{path}")
             kernel.move_mount(path, f"{NEW_ROOT}{path}")
         posix.chdir(NEW_ROOT)
-        _remove_below("/", posix.stat("/").st_dev)
+        layers.remove_below("/", posix.stat("/").st_dev)
         kernel.move_mount(".", "/")
         posix.chroot(".")
         posix.chdir("/")
     except OSError as error:
         raise os_failure("root", "switching to the zone's own root", error) from None
-
-
-def _remove_below(path: str, device: int) -> None:
-    """Delete what is on the file system `device`; mount points and what is on them stay."""
-    for name in posix.listdir(path):
-        child = f"{path.rstrip('/')}/{name}"
-        status = posix.lstat(child)
-        if status.st_dev != device:
-            continue
-        if status.st_mode & _S_IFMT != _S_IFDIR:
-            posix.unlink(child)
-            continue
-        _remove_below(child, device)
-        try:
-            posix.rmdir(child)
-        except OSError as error:
-            if error.errno not in (errno.EBUSY, errno.ENOTEMPTY):
-                raise
 
 
 def _mount(

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from support import zoneparts
 from support.labzones import forget
-from support.zonecommand import ZoneCommand
+from support.zonecommand import ZoneCommand, read_until
 
 from pipeline.bundle import manifest
 from pipeline.bundle.model import Bundle, Volume
@@ -104,3 +104,40 @@ def test_file_that_is_not_there_is_told_before_anything_is_booted(zone: ZoneComm
     zone("run", "--name", "missing", "-v", f"{tmp_path}/none.squashfs:/data", IMAGE, "true", code=125)
     assert b"none.squashfs: No such file or directory" in zone.err
     assert [entry["id"] for entry in zone.json("ps", "-a")] == [entry["id"] for entry in before]
+
+
+def test_scratch_disk_takes_what_a_zone_writes_and_goes_with_it(zone: ZoneCommand, lab: Lab) -> None:
+    """More is written than the zone has memory; it is there after a restart, and no more after the zone."""
+    script = """
+        test -e /kept && cat /kept && exec sleep 1000
+        dd if=/dev/zero of=/big bs=1M count=200 && echo of the first start > /kept && sync && echo written
+        exec sleep 1000
+    """
+    look = "ls /var/lib/zonewright/scratch 2>/dev/null; losetup -a"
+    before = lab.shell(look)[1]
+    zone("run", "-d", "--name", "writes", "-m", "128m", "--scratch", "300m", IMAGE, "sh", "-c", script)
+    try:
+        read_until(zone.start("logs", "-f", "writes"), b"written\n")
+        (told,) = zone.json("inspect", "writes")
+        (disk,) = [device for device in told["devices"] if device["purpose"] == "scratch"]
+        assert (disk["name"], disk["source"], disk["readonly"]) == ("xvdc", "300 MiB that the host made", False)
+        path = f"/var/lib/zonewright/scratch/{told['id']}/disk"
+        code, said = lab.shell(f"stat -c '%s %b' {path}")
+        assert code == 0, said
+        size, blocks = map(int, said.split())
+        assert size == 300 << 20 and 200 << 20 <= blocks * 512 < size
+        zone("restart", "writes")
+        zone("wait", "--until", "ready", "writes")
+        assert zone("exec", "writes", "cat", "/kept") == "of the first start\n"
+        rows = {row["what"]: row for row in zone.json("system", "df")}
+        assert rows["scratch disks"]["count"] == 1 and int(rows["scratch disks"]["size_bytes"]) >= 200 << 20
+        assert zone.json("system", "check")["findings"] == []
+    finally:
+        zone("rm", "-f", "writes")
+    assert lab.shell(look)[1] == before
+
+
+def test_scratch_disk_without_room_is_refused_before_there_is_a_zone(zone: ZoneCommand) -> None:
+    zone("run", "--name", "huge", "--scratch", "16384g", IMAGE, "true", code=125)
+    assert b"zone huge, scratch of 16777216 MiB: expected 16777216 MiB free in /var/lib/zonewright, got " in zone.err
+    assert "huge" not in [entry["name"] for entry in zone.json("ps", "-a")]

@@ -181,15 +181,17 @@ class FakeNetwork:
 
 
 class FakeLoop:
-    """A loop device; the host knows those that are held."""
+    """A loop device; the host knows those that are held, and the files behind those that a zone has."""
 
-    def __init__(self, host: Host) -> None:
-        self.host, self.device = host, Path("/dev/loop7")
+    def __init__(self, host: Host, path: Path, *, readonly: bool) -> None:
+        self.host, self.device = host, Path("/dev/loop7" if readonly else "/dev/loop8")
         host.loops.append(self)
+        host.backed[str(self.device)] = str(path)
 
     def close(self) -> None:
         if self in self.host.loops:
             self.host.loops.remove(self)
+            self.host.backed.pop(str(self.device), None)
 
 
 class HostEdge(Edge):
@@ -197,9 +199,25 @@ class HostEdge(Edge):
 
     host: Host
 
-    def loop(self, path: Path, record: Callable[..., None]) -> Any:
-        record("loop", device="/dev/loop7", file=str(path))
-        return FakeLoop(self.host)
+    def loop(self, path: Path, record: Callable[..., None], *, readonly: bool = True) -> Any:
+        record("loop", device="/dev/loop7" if readonly else "/dev/loop8", file=str(path))
+        return FakeLoop(self.host, path, readonly=readonly)
+
+    def loops(self) -> dict[str, str]:
+        return dict(self.host.backed)
+
+    def check_scratch(self, directory: Path, size_mib: int, subject: str) -> None:
+        if self.host.scratch_fails is not None:
+            raise self.host.scratch_fails
+
+    def make_scratch(self, path: Path, size_mib: int, subject: str) -> None:
+        self.host.step("scratch")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if self.host.format_fails is not None:
+            raise self.host.format_fails
+        if not path.exists():
+            path.write_bytes(b"new")
+        self.host.step("scratch done")
 
     def teardown(self, records: Any) -> None:
         self.host.alive()
@@ -232,7 +250,10 @@ class Host:
         self.limit_fails: Exception | None = None
         self.captures: list[FakeCapture] = []
         self.teardown_fails: Exception | None = None
+        self.scratch_fails: Exception | None = None
+        self.format_fails: Exception | None = None
         self.loops: list[FakeLoop] = []
+        self.backed: dict[str, str] = {}
         self.guests: dict[str, Guest] = {}
         self.make_guest: Callable[[], Guest] = Guest
         self.has_agents = True
@@ -326,10 +347,13 @@ class Host:
         if (network := self.networks.pop(name, None)) is not None:
             network.close()
 
-    async def _open_link(self, domain: Domain) -> Any:
+    async def _open_link(self, domain: Domain, made: Callable[[Any], None]) -> Any:
         if not self.has_agents:
             return None
-        return FakeLink(self.guests[domain.uuid], self)
+        link = FakeLink(self.guests[domain.uuid], self)
+        made(link)
+        link.frame(">", b"hello")
+        return link
 
     # -- managers ------------------------------------------------------------------------------------------------------
 
@@ -413,6 +437,7 @@ class Host:
             resources=resources,
             ports=keywords.pop("bundle_ports", ()),
             network=keywords.pop("network", Network()),
+            scratch_mib=keywords.pop("scratch_mib", 0),
         )
         return BootRequest(bundle, **keywords)
 
@@ -451,6 +476,10 @@ class Host:
         left += [f"network {name}" for name in self.networks]
         left += [f"loop {loop.device}" for loop in self.loops]
         return left + [f"ledger {path.name}" for path in (self.path / "run" / "ledger").glob("*")]
+
+    def scratch_of(self) -> set[str]:
+        """Ids of the zones whose scratch disks are there."""
+        return {path.name for path in (self.path / "state" / "scratch").glob("*")}
 
 
 def _blob(data: bytes) -> Descriptor:

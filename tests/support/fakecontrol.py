@@ -32,7 +32,7 @@ class Control(_Unimplemented):  # type: ignore[misc]
     async def SnoopIdm(self, stream: Any) -> None:
         await stream.recv_message()
         for reply in self._zoned.snooped:
-            await stream.send_message(reply)
+            await stream.send_message(reply() if callable(reply) else reply)
 
     async def GetHostCpuTopology(self, stream: Any) -> None:
         await stream.recv_message()

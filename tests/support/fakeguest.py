@@ -235,6 +235,7 @@ class FakeLink:
             ],
         } | ({"outcome": guest.outcome, "containers": []} if guest.outcome else {})
         self.callbacks: list[Callable[[Json], None]] = []
+        self.snoopers: list[Callable[..., None]] = []
         self.streams: list[FakeStream] = []
         self.closed = False
         guest.links.append(self)
@@ -273,7 +274,13 @@ class FakeLink:
         return lambda: self.callbacks.remove(callback)
 
     def snoop(self, callback: Callable[..., None]) -> Callable[[], None]:
-        return lambda: None
+        self.snoopers.append(callback)
+        return lambda: self.snoopers.remove(callback)
+
+    def frame(self, direction: str, payload: bytes) -> None:
+        """Something passes."""
+        for callback in list(self.snoopers):
+            callback(direction, 0, 0, 0, payload)
 
     async def close(self) -> None:
         self.closed = True

@@ -150,7 +150,9 @@ class AgentLink:
     def _greet(self) -> None:
         self._session = os.urandom(8).hex()
         self._parser = frames.Parser(hunting=True)
-        self._outbox.greet(frames.host_greeting(dumps({"version": VERSION, "session": self._session})))
+        greeting = dumps({"version": VERSION, "session": self._session})
+        self._outbox.greet(frames.host_greeting(greeting))
+        self._tell(">", frames.HELLO, 0, 0, greeting)
         self._flush_soon()
         self._after(self._pause(self._answer_s), self._unanswered)
 
@@ -323,10 +325,14 @@ class _Wire:
         self._link.wire_down(reason)
 
 
-async def open_link(domain: Domain) -> AgentLink | None:
-    """The link to the agent of a domain of ours, begun; None for a domain without a channel."""
+async def open_link(domain: Domain, made: Callable[[AgentLink], None]) -> AgentLink | None:
+    """The link to the agent of a domain of ours, begun; None for a domain without a channel.
+
+    made: is given the link before it says its first word.
+    """
     if domain.channel is None:
         return None
     link = AgentLink(domain.channel, domain.name)
+    made(link)
     link.start()
     return link

@@ -5,7 +5,7 @@ from __future__ import annotations
 from argparse import Namespace
 from typing import Any
 
-from runtime.host.cli.parsers import BANDWIDTH, EGRESS, Parser, complete
+from runtime.host.cli.parsers import BANDWIDTH, EGRESS, SCRATCH, Parser, complete
 from runtime.host.cli.terminal import with_progress, write
 
 EXAMPLES = """\
@@ -29,11 +29,13 @@ def fill_boot(parser: Parser) -> None:
     parser.add_argument("--devices", action="store_true", help="REF may have the block devices of the host it names")
     parser.add_argument("--egress", action="append", metavar="RULE", help=f"instead of the bundle's rules: {EGRESS}")
     parser.add_argument("--bandwidth", metavar="RATE|none", help=f"instead of the bundle's: {BANDWIDTH}")
+    parser.add_argument("--scratch", metavar="SIZE|DEVICE", help=f"instead of the bundle's: {SCRATCH}")
     parser.add_argument("--no-wait", action="store_true", help="return when its domain runs, before its ports answer")
 
 
 def run(arguments: Namespace) -> None:
     """Boot a zone and say where it answers."""
+    from pipeline.bundle.scratch import parse_scratch
     from pipeline.bundle.spec import parse_egress
     from pipeline.env import open_env
     from pipeline.remote import bundles
@@ -47,7 +49,8 @@ def run(arguments: Namespace) -> None:
 
     egress = None if arguments.egress is None else parse_egress(arguments.egress, subject="--egress")
     bandwidth = bandwidth_or_none(arguments.bandwidth)
-    overrides = actions.Overrides(devices=arguments.devices, egress=egress, bandwidth_bit_s=bandwidth)
+    scratch = None if arguments.scratch is None else parse_scratch(arguments.scratch, subject="--scratch")
+    overrides = actions.Overrides(devices=arguments.devices, egress=egress, bandwidth_bit_s=bandwidth, scratch=scratch)
 
     def boot(progress: Any) -> actions.Booted:
         options: dict[str, Any] = {"wait": not arguments.no_wait, "overrides": overrides}

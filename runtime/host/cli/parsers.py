@@ -8,6 +8,7 @@ from typing import Any, NoReturn
 
 FORMATS = ("table", "json", "yaml")
 BANDWIDTH = "of its network, each way: 100mbit, 1.5gbit"
+SCRATCH = "where what is written over the image goes: a disk of 512m or 2g the host makes, or a block device of its own"
 EGRESS = "what it may reach, the first that matches decides: allow|deny ADDRESS|CIDR|any [PORT[-PORT]]"
 Fill = Callable[["Parser"], None]
 

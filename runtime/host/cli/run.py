@@ -11,7 +11,7 @@ from typing import Any
 from pipeline.errors import SentenceError
 from runtime.host.cli.amounts import memory_mib, whole_cpus
 from runtime.host.cli.moments import span_s
-from runtime.host.cli.parsers import BANDWIDTH, EGRESS, Parser, complete
+from runtime.host.cli.parsers import BANDWIDTH, EGRESS, SCRATCH, Parser, complete
 from runtime.host.cli.process import check_terminal, process_arguments
 from runtime.host.cli.terminal import escaped, with_progress, write
 from runtime.host.faults import RemoteFault
@@ -30,6 +30,7 @@ examples:
   zone run -d -m 256m --memory-max 1g -c 2 --restart on-failure:3 -e MODE=test 127.0.0.1:5000/app:1
   zone run --rm --egress "allow 192.0.2.0/24 443" --egress "deny any" alpine wget -O - https://192.0.2.7/
   zone run --rm -v tmpfs:/scratch:size=64m --read-only alpine df -h /scratch
+  zone run --rm --scratch 2g alpine df -h /     what it writes goes to a disk, not to its memory
   zone run -d --health-cmd "wget -q -O /dev/null 127.0.0.1" --health-interval 10s recipe:nginx
   echo hello | zone run -i --rm alpine tr a-z A-Z
 """
@@ -54,6 +55,7 @@ def fill_run(parser: Parser) -> None:
     parser.add_argument("--egress", action="append", default=[], metavar="RULE", help=EGRESS)
     parser.add_argument("--bandwidth", metavar="RATE", help=f"{BANDWIDTH} (default: no limit)")
     parser.add_argument("-v", "--volume", action="append", default=[], metavar="VOLUME", help=VOLUME)
+    parser.add_argument("--scratch", metavar="SIZE|DEVICE", help=f"{SCRATCH} (default: memory)")
     parser.add_argument("-m", "--memory", type=memory_mib, metavar="AMOUNT", help="256m, 1g (default: 256m)")
     parser.add_argument("--memory-max", type=memory_mib, metavar="AMOUNT", help="what `zone update` may give it")
     parser.add_argument("-c", "--cpus", type=whole_cpus, metavar="N", help="vCPUs (default: 1)")

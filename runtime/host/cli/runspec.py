@@ -48,7 +48,10 @@ def spec_of(arguments: Namespace) -> ZoneSpec:
         "workdir": arguments.workdir,
         "tty": arguments.tty,
         "stdin_open": arguments.interactive,
-        "root": {"readonly": arguments.read_only},
+        "root": {
+            "readonly": arguments.read_only,
+            **({} if arguments.scratch is None else {"scratch": arguments.scratch}),
+        },
         "stop": {} if arguments.stop_timeout is None else {"timeout_s": arguments.stop_timeout},
         "security": _security(arguments.security_opt),
         "healthcheck": _health(arguments),

@@ -13,8 +13,8 @@ from runtime.host.cli.terminal import escaped, write
 
 EXAMPLES = """\
 A line is the time, the zone, > (to it) or < (from it), the kind of frame, its stream and descriptor, and what is in it;
-without a zone, of all zones that run. Frames that come faster than they are taken are left out, and counted. Ctrl-C
-ends it.
+without a zone, of all zones that run or come to run while it goes on. Frames that come faster than they are taken are
+left out, and counted. Ctrl-C ends it.
 
 examples:
   zone snoop
@@ -43,11 +43,14 @@ def run(arguments: Namespace) -> None:
         wanted = ""
         if arguments.zone:
             wanted = (await client.acall(client.host.GetZone, GetZoneRequest(zone=arguments.zone))).id
-        zones = (await client.acall(client.host.ListZones, ListZonesRequest(all=True))).zones
-        names = {zone.id: zone.name for zone in zones}
+        names: dict[str, str] = {}
         snoop = ControlServiceStub(client.channel).SnoopIdm
         async for reply in client.astream(snoop, SnoopIdmRequest()):
             for packet in reply.packets:
+                if zone_of(packet) not in names:  # a zone that was made since
+                    listed = (await client.acall(client.host.ListZones, ListZonesRequest(all=True))).zones
+                    # One that is gone again already keeps its id as its name, and is not asked for twice.
+                    names = {zone_of(packet): zone_of(packet), **names, **{zone.id: zone.name for zone in listed}}
                 found = decoded(packet, names, time.time())
                 if wanted in ("", found["zone_id"]):
                     write(line(found, arguments.format))
@@ -65,9 +68,7 @@ def decoded(packet: Any, names: dict[str, str], unix_s: float) -> dict[str, Any]
     """
     from runtime.init.channel import frames
 
-    sender = getattr(packet, "from")
-    to_zone = sender == "host"
-    zone_id = packet.to if to_zone else sender
+    zone_id, to_zone = zone_of(packet), _sender(packet) == "host"
     whole = frames.Parser().feed(packet.packet)
     kind, fd, stream, payload = whole[0] if whole else (frames.LOST, 0, 0, packet.packet)
     found: dict[str, Any] = {
@@ -88,6 +89,16 @@ def decoded(packet: Any, names: dict[str, str], unix_s: float) -> dict[str, Any]
         except (ValueError, RecursionError):
             pass  # shown as the bytes it is
     return found | {"data": escaped(payload)}
+
+
+def zone_of(packet: Any) -> str:
+    """The id of the zone whose channel a packet passes on."""
+    sender = _sender(packet)
+    return str(packet.to) if sender == "host" else sender
+
+
+def _sender(packet: Any) -> str:
+    return str(getattr(packet, "from"))
 
 
 def line(found: dict[str, Any], format: str) -> str:

@@ -47,7 +47,7 @@ async def recover(core: Core) -> None:
          [core.boot_id]),
     )  # fmt: skip
     if core.database.damaged is None:  # else nobody knows whose they are
-        await core.thread(_drop_logs_of_nobody, core)
+        await core.thread(_drop_what_is_nobodys, core)
 
 
 async def _take(
@@ -226,9 +226,10 @@ def _tail(core: Core, zone: Zone) -> list[str]:
     return ending.tail_of(core.logs_of(zone) / "console")
 
 
-def _drop_logs_of_nobody(core: Core) -> None:
-    directory = core.settings.state_dir / "logs"
-    for path in directory.iterdir() if directory.is_dir() else ():
-        if path.name not in core.zones:
-            with contextlib.suppress(OSError):
-                shutil.rmtree(path)
+def _drop_what_is_nobodys(core: Core) -> None:
+    """Logs and scratch disks of zones that are known no more."""
+    for directory in (core.settings.state_dir / "logs", core.settings.state_dir / "scratch"):
+        for path in directory.iterdir() if directory.is_dir() else ():
+            if path.name not in core.zones:
+                with contextlib.suppress(OSError):
+                    shutil.rmtree(path)

@@ -18,4 +18,5 @@ class AgentLink(Agent, Protocol):
         """Let go of the ring; the zone goes on."""
 
 
-OpenLink = Callable[[Domain], Awaitable[AgentLink | None]]
+LinkMade = Callable[[AgentLink], None]
+OpenLink = Callable[[Domain, LinkMade], Awaitable[AgentLink | None]]

@@ -133,6 +133,7 @@ async def _build(core: Core, zone: Zone, run: Run, times: Stopwatch) -> None:
         kernel, initrd = edge.find(bundle.kernel), [edge.find(part) for part in bundle.initrd]
         own = {vdev: block_device(blob) for vdev, blob in own_disks(bundle).items()}
         disks = [Disk(vdev, str(device)) for vdev, device in own.items()]
+        volumes.make_scratch(core, zone, run)
         disks += volumes.plan_disks(bundle, run.devices, block_device)
         launch = spec.launch_of(zone.request, run.addresses, run.devices)
         return edge.plan(spec.domain_spec(zone.request, run, launch, kernel=kernel, initrd=initrd, disks=disks))

@@ -52,7 +52,9 @@ async def boot(core: Core, request: BootRequest, emit: Emit) -> ZoneInfo:
         raise NotPrepared(f"zone {name}", got="zoned is ending", temporary=True)
     if request.reservation and request.reservation not in core.reservations:
         raise BadRequest(f"zone {name}", expected="a reservation of this host", got=request.reservation[:80])
-    await volumes.look(core, request.bundle)  # a device that cannot be had is told before there is a zone to forget
+    # A device that cannot be had, or made, is told before there is a zone to forget.
+    await volumes.look(core, request.bundle)
+    await volumes.look_for_room(core, request.bundle)
     zone = await _accept(core, request)
     zone.listeners.append(emit)
     zone.awaited = request.attach
@@ -146,7 +148,7 @@ def _ran(zone: Zone) -> bool:
 
 def _given_up(zone: Zone) -> bool:
     """Is the run that was begun over?"""
-    return not zone.state.live or zone.state is State.RESTARTING or zone.removed
+    return not zone.lives or zone.state is State.RESTARTING or zone.removed
 
 
 async def failure(core: Core, zone: Zone, what: str) -> RuntimeFault:
@@ -182,8 +184,9 @@ async def _unmade(core: Core, zone: Zone, *, forget: bool) -> None:
 
 async def _end_for_good(core: Core, zone: Zone, *, forget: bool) -> None:
     await order_stop(core, zone, 0.0)
-    await until(zone.changes, lambda: not zone.state.live, core.clock)
-    if forget and not zone.removed:
+    await until(zone.changes, lambda: not zone.lives, core.clock)
+    # One that zoned leaves running is the next zoned's to end: that it is not wanted is on disk.
+    if forget and not zone.removed and zone.run is None:
         await ending.forget(core, zone)
 
 
@@ -202,7 +205,7 @@ async def stop(core: Core, zone: Zone, timeout_s: float | None) -> ZoneInfo:
     """See Manager.stop."""
     default = float(zone.bundle.process.stop_timeout_s)
     await order_stop(core, zone, default if timeout_s is None else max(0.0, timeout_s))
-    await until(zone.changes, lambda: not zone.state.live, core.clock)
+    await until(zone.changes, lambda: not zone.lives, core.clock)
     return info(zone)
 
 

@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 from runtime.boot.watch import Deaths
 from runtime.host.daemon import rows
 from runtime.host.daemon.admission import Admission
+from runtime.host.daemon.agent import AgentLink
 from runtime.host.daemon.database import Database, Statement
 from runtime.host.daemon.edge import Edge
 from runtime.host.daemon.errors import StateDamaged
@@ -36,6 +37,9 @@ NoteTaker = Callable[[Zone, str, Mapping[str, Any]], Awaitable[None]]  # zone, c
 
 
 RunEnder = Callable[[Zone, Run], Awaitable[None]]
+
+
+LinkTaker = Callable[[Zone, AgentLink], None]
 
 
 @dataclass(frozen=True)
@@ -65,6 +69,7 @@ class Core:
     unfinished: ledgers whose teardown Xen has not let finish, with the network index they hold.
     leaving:    zoned ends and its zones go on.
     note_takers: who else hears what agents tell; run_enders: who else is to know that a run has ended.
+    link_takers: who is given each channel of an agent before anything has passed on it.
     """
 
     settings: Settings
@@ -80,6 +85,7 @@ class Core:
     leaving: bool = False
     note_takers: list[NoteTaker] = field(default_factory=list)
     run_enders: list[RunEnder] = field(default_factory=list)
+    link_takers: list[LinkTaker] = field(default_factory=list)
     tasks: set[asyncio.Task[None]] = field(default_factory=set)
     deaths: Deaths | None = None
 
@@ -164,6 +170,15 @@ class Core:
     def logs_of(self, zone: Zone) -> Path:
         """Where its output is kept."""
         return self.settings.state_dir / "logs" / zone.id
+
+    def scratch_of(self, zone: Zone) -> Path:
+        """Where its scratch disk is, if this host made one."""
+        return self.settings.state_dir / "scratch" / zone.id
+
+    def link_made(self, zone: Zone, link: AgentLink) -> None:
+        """A channel to the agent of a zone is about to be used."""
+        for take in list(self.link_takers):
+            take(zone, link)
 
     def log_of(self, zone: Zone) -> LogWriter:
         """The writer of its workload's output."""

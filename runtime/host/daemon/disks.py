@@ -14,6 +14,7 @@ ROOTFS, ADDONS = vbd.NAMES[:2]
 NAMES = vbd.NAMES[2:]  # behind rootfs and addons, whether there are any addons or not
 INTERFACE = "eth0"
 SCRATCH = ""  # stands for its target among those of volumes
+MADE = "made"  # the kind of a scratch disk that is this host's own work
 Devices = Mapping[str, BlockDevice]  # by target
 
 
@@ -23,8 +24,12 @@ def own_disks(bundle: Bundle) -> dict[str, Descriptor]:
 
 
 def all_volumes(bundle: Bundle) -> tuple[Volume, ...]:
-    """The volumes, and behind them the device of the writable layer, where there is one."""
-    return (*bundle.volumes, *([Volume(SCRATCH, "block", bundle.scratch)] if bundle.scratch else []))
+    """The volumes, and behind them the disk of the writable layer, where there is one."""
+    if bundle.scratch:
+        return (*bundle.volumes, Volume(SCRATCH, "block", bundle.scratch))
+    if bundle.scratch_mib:
+        return (*bundle.volumes, Volume(SCRATCH, MADE, size_mib=bundle.scratch_mib))
+    return bundle.volumes
 
 
 def volume_disks(bundle: Bundle) -> dict[str, Volume]:
@@ -65,6 +70,8 @@ def device_infos(bundle: Bundle, devices: Devices, mac: str) -> tuple[DeviceInfo
     for name, volume in volume_disks(bundle).items():
         device = devices.get(volume.target)
         source = str(device.path) if device else str(volume.blob.digest) if volume.blob else volume.source
+        if volume.kind == MADE:
+            source = f"{volume.size_mib} MiB that the host made"
         readonly = device.readonly if device else volume.readonly
         purpose = "scratch" if volume.target == SCRATCH else f"volume {volume.target}"
         found.append(DeviceInfo(name, "disk", source, purpose, readonly=readonly))

@@ -28,12 +28,12 @@ from runtime.boot.plan import DomainPlan, plan_domain
 from runtime.boot.teardown import teardown as teardown_domain
 from runtime.boot.watch import Deaths
 from runtime.boot.xenstore import Watch, XenStore
-from runtime.host import sources
+from runtime.host import scratchdisk, sources
 from runtime.host.agentlink.link import open_link
 from runtime.host.blockdevices import BlockDevice, look
 from runtime.host.daemon.agent import OpenLink
 from runtime.host.ledger import Ledger, Record
-from runtime.host.loops import LoopDevice
+from runtime.host.loops import LoopDevice, in_use
 from runtime.net.addresses import ZoneAddresses
 from runtime.net.capture import CaptureRequest
 from runtime.net.engine.flows import Flow
@@ -134,9 +134,21 @@ class Edge:
         """Is it here?"""
         return sources.find(blob, self.stores) is not None
 
-    def loop(self, path: Path, record: Callable[..., None]) -> LoopDevice:
+    def loop(self, path: Path, record: Callable[..., None], *, readonly: bool = True) -> LoopDevice:
         """A file as a block device."""
-        return LoopDevice(path, record)
+        return LoopDevice(path, record, readonly=readonly)
+
+    def loops(self) -> dict[str, str]:
+        """Every loop device that is in use, and the file behind it."""
+        return in_use()
+
+    def check_scratch(self, directory: Path, size_mib: int, subject: str) -> None:
+        """Could a scratch disk be made there? Raises ScratchUnfit."""
+        scratchdisk.check(directory, size_mib, subject)
+
+    def make_scratch(self, path: Path, size_mib: int, subject: str) -> None:
+        """A scratch disk, where there is none yet. Raises ScratchUnfit."""
+        scratchdisk.make(path, size_mib, subject)
 
     def block_device(self, volume: Volume, subject: str) -> BlockDevice:
         """A device of this host that a zone is to have. Raises DeviceUnfit."""

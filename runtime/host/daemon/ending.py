@@ -131,7 +131,8 @@ async def forget(core: Core, zone: Zone, why: str = "") -> None:
     core.zones.pop(zone.id, None)
     attributes = {"why": why} if why else {}
     await core.tell("zone.removed", zone, *rows.drop_zone(zone.id), **attributes)
-    await core.thread(shutil.rmtree, core.logs_of(zone), True)
+    for left in (core.logs_of(zone), core.scratch_of(zone)):
+        await core.thread(shutil.rmtree, left, True)
     zone.removed = True
     zone.changes.tell()
 

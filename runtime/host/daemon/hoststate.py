@@ -86,12 +86,16 @@ async def disk_usage(core: Core) -> list[DiskUsageRow]:
 
     def look() -> list[DiskUsageRow]:
         logs = {zone.id: _size(core.logs_of(zone)) for zone in core.zones.values()}
+        scratch = {zone.id: _size(core.scratch_of(zone)) for zone in core.zones.values() if zone.bundle.scratch_mib}
         ended = [zone.id for zone in core.zones.values() if not zone.state.live]
         store = core.edge.stores[0] / "blobs" if core.edge.stores else None
         stored = [path.stat().st_size for path in store.glob("*/*")] if store is not None else []
         database = [size for path in core.settings.state_dir.glob("zones.sqlite*") if (size := path.stat().st_size)]
         return [
             DiskUsageRow("logs", len(logs), sum(logs.values()), sum(logs[zone_id] for zone_id in ended)),
+            DiskUsageRow(
+                "scratch disks", len(scratch), sum(scratch.values()), sum(scratch.get(zone_id, 0) for zone_id in ended)
+            ),
             DiskUsageRow("blobs", len(stored), sum(stored), sum(size for _, size in blobs.unused(core))),
             DiskUsageRow("database", len(database), sum(database), 0),
         ]
@@ -105,7 +109,8 @@ async def prune(core: Core, *, zones: bool, unused_blobs: bool, dry_run: bool) -
     freed = 0
     ended = [zone for zone in core.zones.values() if not zone.state.live] if zones else []
     for zone in ended:
-        freed += await core.thread(_size, core.logs_of(zone))
+        for left in (core.logs_of(zone), core.scratch_of(zone)):
+            freed += await core.thread(_size, left)
         removed.append(f"zone {zone.name}")
         if not dry_run and _still_ended(zone):
             await ending.forget(core, zone, why="pruned")
@@ -119,17 +124,23 @@ async def prune(core: Core, *, zones: bool, unused_blobs: bool, dry_run: bool) -
 
 
 async def check(core: Core) -> Report:
-    """See Manager.check. Zones have files in their networks' and their logs' directories; all else is the host's."""
-    logs = core.settings.state_dir / "logs"
+    """See Manager.check. Zones have files in the directories of networks, logs and scratch; all else is the host's."""
+    logs, scratch = core.settings.state_dir / "logs", core.settings.state_dir / "scratch"
+
+    def known() -> list[str]:
+        zones = list(core.zones.values())
+        return [str(logs / zone.id) for zone in zones] + [
+            str(core.scratch_of(zone)) for zone in zones if zone.bundle.scratch_mib
+        ]
 
     def look() -> Report:
         return compare(
             core.edge.hypervisor,
             core.edge.xenstore,
             core.ledgers.all,
-            places=Places((core.settings.run_dir / "net", logs), containers=()),
-            allowed=lambda: [str(logs / zone.id) for zone in list(core.zones.values())],
-            loop_files=map(str, core.edge.stores),
+            places=Places((core.settings.run_dir / "net", logs, scratch), containers=()),
+            allowed=known,
+            loop_files=(*map(str, core.edge.stores), str(scratch)),
         )
 
     # Not in the daemon's threads, which are for zones.
@@ -141,9 +152,11 @@ def _still_ended(zone: Zone) -> bool:
 
 
 def _size(path: Path) -> int:
+    """What the files below take of the disk; sparse ones take less than they are long."""
     total = 0
     for directory, _, files in os.walk(path):
         for name in files:
             with contextlib.suppress(OSError):
-                total += os.lstat(os.path.join(directory, name)).st_size
+                status = os.lstat(os.path.join(directory, name))
+                total += min(status.st_size, status.st_blocks * 512)
     return total

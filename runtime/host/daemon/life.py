@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import logging
 import uuid as uuids
 from collections.abc import Callable, Coroutine
@@ -37,6 +38,7 @@ def start(core: Core, zone: Zone, run: Run | None = None, *, pause_s: float = 0.
     """Begin the task of a zone; with a run that goes on already, or after a pause before the first one."""
     assert zone.task is None or zone.task.done()
     zone.task = asyncio.create_task(_live(core, zone, run, pause_s), name=f"zone {zone.name}")
+    zone.task.add_done_callback(lambda _: zone.changes.tell())
 
 
 async def _live(core: Core, zone: Zone, run: Run | None, pause_s: float) -> None:
@@ -182,7 +184,7 @@ async def _follow(core: Core, zone: Zone, run: Run) -> list[asyncio.Task[None]]:
     tasks = [asyncio.create_task(_guarded(zone, agentwatch.follow_state(core, zone, run)))]
     if run.link is None:
         try:
-            run.link = await core.edge.open_link(run.domain)
+            run.link = await core.edge.open_link(run.domain, functools.partial(core.link_made, zone))
         except (RuntimeFault, OSError) as fault:
             log.warning("zone %s has no agent channel: %s", zone.name, fault)
     run.joined = True

@@ -26,6 +26,7 @@ from runtime.host.daemon import (
     passing,
     reservations,
     sessions,
+    snooping,
     updates,
 )
 from runtime.host.daemon.agent import MAIN
@@ -65,8 +66,6 @@ from runtime.net.capture import CaptureRequest, Piece
 
 END_TIMEOUT_S = 60.0
 XENSTORE_LOOK_S = 5.0
-SNOOPED = 1000  # frames that wait for whoever looks on
-
 MOST_PINGS = 1000
 
 
@@ -287,34 +286,12 @@ class Manager:
         params = {"container": self._workload(zone, workload).id} if workload else {}
         return figures.processes_of(await sessions.call(zone, "processes", params))
 
-    async def snoop(self) -> AsyncIterator[tuple[str, Any]]:
-        """(zone id, (direction, kind, fd, stream, payload)) of every agent channel that is open now.
+    def snoop(self) -> AsyncIterator[tuple[str, Any]]:
+        """(zone id, (direction, kind, fd, stream, payload)) of every agent channel, those opened later too.
 
         Frames that come faster than they are read are left out, and counted: ("", number of them).
         """
-        frames: asyncio.Queue[tuple[str, Any]] = asyncio.Queue(SNOOPED)
-        left_out = 0
-
-        def seen(zone_id: str, *frame: Any) -> None:
-            nonlocal left_out
-            if frames.full():
-                left_out += 1
-            else:
-                frames.put_nowait((zone_id, frame))
-
-        with contextlib.ExitStack() as resources:
-            for zone in self.core.zones.values():
-                if zone.run is not None and zone.run.link is not None:
-
-                    def looked(*frame: Any, of: str = zone.id) -> None:
-                        seen(of, *frame)
-
-                    resources.callback(zone.run.link.snoop(looked))
-            while True:
-                if left_out and frames.empty():
-                    skipped, left_out = left_out, 0
-                    yield "", skipped
-                yield await frames.get()
+        return snooping.snoop(self.core)
 
     def _workload(self, zone: Zone, ref: str) -> Any:
         of_zone = {item.id: item for item in self.workloads.all.values() if item.info.zone_id == zone.id}

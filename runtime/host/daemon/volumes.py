@@ -12,12 +12,17 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.bundle.model import Bundle, Volume
+from pipeline.bundle.scratch import LEAST_MIB, MOST_MIB
+from pipeline.kernelconfig import OPTIONS
+from runtime.boot import vbd
 from runtime.boot.model import Disk
+from runtime.errors import RuntimeFault
 from runtime.host.blockdevices import BlockDevice, DeviceUnfit
 from runtime.host.daemon.core import Core
-from runtime.host.daemon.disks import NAMES, SCRATCH, Devices, all_volumes, volume_disks
+from runtime.host.daemon.disks import MADE, NAMES, SCRATCH, Devices, all_volumes, volume_disks
 from runtime.host.daemon.errors import BadRequest
 from runtime.host.daemon.zone import Run, Zone
+from runtime.host.scratchdisk import FILESYSTEM, NAME
 
 log = logging.getLogger(__name__)
 
@@ -26,9 +31,11 @@ KINDS = ("tmpfs", "squashfs", "block")
 
 def check(bundle: Bundle) -> None:
     """What can be refused without looking at this host. Raises BadRequest."""
+    if bundle.scratch_mib:
+        _check_made(bundle)
     for volume in all_volumes(bundle):
         subject = subject_of(bundle.name, volume)
-        if volume.kind not in KINDS:
+        if volume.kind not in KINDS and volume.target != SCRATCH:
             raise BadRequest(subject, expected=", ".join(KINDS), got=repr(volume.kind)[:80])
         if volume.kind == "squashfs" and volume.blob is None:
             raise BadRequest(subject, expected="the blob of its squashfs", got="none")
@@ -42,8 +49,18 @@ def check(bundle: Bundle) -> None:
         raise BadRequest(f"zone {bundle.name}, volumes", expected="each target once", got="one of them twice")
 
 
+def _check_made(bundle: Bundle) -> None:
+    subject = f"zone {bundle.name}, scratch"
+    if bundle.scratch:
+        raise BadRequest(subject, expected="a device or a size", got="both")
+    if not LEAST_MIB <= bundle.scratch_mib <= MOST_MIB:
+        raise BadRequest(subject, expected=f"{LEAST_MIB} to {MOST_MIB} MiB", got=str(bundle.scratch_mib))
+
+
 def subject_of(zone: str, volume: Volume) -> str:
     """What a sentence about a volume begins with."""
+    if volume.kind == MADE:
+        return f"zone {zone}, scratch of {volume.size_mib} MiB"
     if volume.target == SCRATCH:
         return f"zone {zone}, scratch {volume.source}"[:400]
     return f"zone {zone}, volume {volume.source or volume.kind}:{volume.target}"[:400]
@@ -81,17 +98,59 @@ def mounts(bundle: Bundle, devices: Devices) -> list[dict[str, Any]]:
 
 
 async def look(core: Core, bundle: Bundle) -> dict[str, BlockDevice]:
-    """The devices of its block volumes, by target. Raises DeviceUnfit."""
+    """The devices of its block volumes, by target, which its kernel can mount. Raises DeviceUnfit."""
 
     def found() -> dict[str, BlockDevice]:
         wanted = [volume for volume in all_volumes(bundle) if volume.kind == "block"]
         return {volume.target: core.edge.block_device(volume, subject_of(bundle.name, volume)) for volume in wanted}
 
     devices = await core.thread(found)
+    _refuse_unmountable(bundle, devices)
     if SCRATCH in devices and devices[SCRATCH].readonly:
         where, got = f"zone {bundle.name}, scratch {bundle.scratch}", devices[SCRATCH].filesystem
         raise DeviceUnfit(where, expected="a file system that can be written to", got=got)
     return devices
+
+
+def _refuse_unmountable(bundle: Bundle, devices: Devices) -> None:
+    """Raises DeviceUnfit for a file system that the zone's kernel is known not to have."""
+    for volume in all_volumes(bundle):
+        kind = devices[volume.target].filesystem if volume.kind == "block" else volume.kind
+        kind = FILESYSTEM if kind == MADE else kind
+        if bundle.filesystems and kind != "tmpfs" and kind not in bundle.filesystems:
+            raise DeviceUnfit(
+                subject_of(bundle.name, volume),
+                expected=f"a file system of the zone's kernel ({', '.join(bundle.filesystems)})",
+                got=f"{kind}, which is {OPTIONS[kind]}",
+                hint=f'where the kernel has it as a module, kernel_options.modules = ["{kind}"] loads it',
+            )
+
+
+async def look_for_room(core: Core, bundle: Bundle) -> None:
+    """Could this host make the scratch disk that a new zone wants? Raises ScratchUnfit."""
+    for volume in all_volumes(bundle):
+        if volume.kind == MADE:
+            where = core.settings.state_dir
+            await core.thread(core.edge.check_scratch, where, volume.size_mib, subject_of(bundle.name, volume))
+
+
+def make_scratch(core: Core, zone: Zone, run: Run) -> None:
+    """The scratch disk of a zone that wants one made, and the loop device that its run has it by. Blocking.
+
+    The file outlives the run, and goes with the zone. Raises ScratchUnfit, LoopFault.
+    """
+    for volume in all_volumes(zone.bundle):
+        if volume.kind == MADE:
+            path = core.scratch_of(zone) / NAME
+            run.ledger.record("file", path=str(path))
+            core.edge.make_scratch(path, volume.size_mib, subject_of(zone.name, volume))
+            loop = core.edge.loop(path, run.ledger.record, readonly=False)
+            run.loops.append(loop)
+            run.devices[SCRATCH] = _scratch_device(loop.device)
+
+
+def _scratch_device(path: Path) -> BlockDevice:
+    return BlockDevice(path, vbd.device_number(str(path)), FILESYSTEM, readonly=False)
 
 
 async def claim_again(core: Core, zone: Zone, run: Run) -> None:
@@ -104,8 +163,23 @@ async def claim_again(core: Core, zone: Zone, run: Run) -> None:
             log.warning("%s", fault)
             return None
 
+    def made(path: Path) -> BlockDevice | None:
+        loops = {record["device"] for record in run.ledger.records() if record["kind"] == "loop"
+                 and record["file"] == str(path)}  # fmt: skip
+        here = {device for device, file in core.edge.loops().items() if device in loops and file == str(path)}
+        try:
+            return _scratch_device(Path(here.pop())) if here else None
+        except RuntimeFault as fault:
+            log.warning("zone %s, scratch: %s", zone.name, fault)
+            return None
+
     for volume in all_volumes(zone.bundle):
-        if volume.kind == "block" and (device := await core.thread(found, volume)) is not None:
+        device = None
+        if volume.kind == "block":
+            device = await core.thread(found, volume)
+        elif volume.kind == MADE:
+            device = await core.thread(made, core.scratch_of(zone) / NAME)
+        if device is not None:
             run.devices[volume.target] = device
 
 

@@ -114,6 +114,11 @@ class Zone:
         """What it is made of."""
         return self.request.bundle
 
+    @property
+    def lives(self) -> bool:
+        """Is it live, and will it get on? One whose task was cancelled, as an ending loop does, stays as it is."""
+        return self.state.live and not (self.task is not None and self.task.cancelled())
+
     def blobs(self) -> list[Descriptor]:
         """Every blob it runs from: none of their disks may be unplugged while it does."""
         bundle = self.bundle

@@ -143,6 +143,7 @@ class Assembled:
     late_modules: tuple[Module, ...] = ()
     addons: Descriptor | None = None
     extensions: tuple[BundledExtension, ...] = ()
+    filesystems: tuple[str, ...] = ()
 
 
 Work = PullWork | ImportWork | AssembleWork

@@ -23,6 +23,7 @@ from pipeline.images.names import canonical, last_pulled
 from pipeline.images.pull import name_image
 from pipeline.initrd import run as make_initrd
 from pipeline.initrd.model import InitrdParams, InitrdResult
+from pipeline.kernelconfig import mountable
 from pipeline.layers import Spools
 from pipeline.oci import Descriptor, Digest
 from pipeline.squashfs import squash_entries
@@ -141,6 +142,7 @@ def assemble(work: AssembleWork, env: Env) -> Assembled:
         parts.late_modules,
         parts.addons,
         parts.extensions,
+        mountable(kernel.filesystems, (module.path for module in (*parts.modules, *parts.late_modules))),
     )
 
 

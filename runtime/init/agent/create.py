@@ -9,7 +9,7 @@ from runtime.init.agent.core import Agent
 from runtime.init.agent.errors import Refused
 from runtime.init.agent.params import Params
 from runtime.init.agent.stream import Handler, Stream
-from runtime.init.boot import network_of
+from runtime.init.boot import network_of, scratch_of
 from runtime.init.container import steps
 from runtime.init.container.spec import check_id
 
@@ -62,6 +62,8 @@ class Creation(Handler):
             overlay_size_mib=self._overlay_size_mib,
             hostname=self._hostname,
             network=network_of(self._agent.data),
+            scratch=scratch_of(self._agent.data),
+            further=True,
         )
         self._done = True
         self._stream.succeed({})

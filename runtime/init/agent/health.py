@@ -81,6 +81,9 @@ class Health:
                 self._output = (self._output + data)[:_OUTPUT_BYTES]
 
     def _too_long(self) -> None:
+        if self._container.state == PAUSED:  # it stands still with its container: its time begins once that goes on
+            self._timer = self._agent.loop.after(self._timeout_s, self._too_long)
+            return
         try:
             posix.kill(-self._pid, abi.SIGKILL)
         except ProcessLookupError:

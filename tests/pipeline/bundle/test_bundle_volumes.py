@@ -9,6 +9,7 @@ import pytest
 from pipeline.bundle import manifest
 from pipeline.bundle.errors import BadSpec
 from pipeline.bundle.model import VOLUME_SQUASHFS, Bundle, Process, Resources, RestartPolicy, Volume
+from pipeline.bundle.scratch import parse_scratch
 from pipeline.bundle.spec import load_spec, parse_resources, parse_restart
 from pipeline.bundle.volumes import MOST_DISKS, bundled, check_disks, parse_volume
 from pipeline.recipe import BadRecipe
@@ -58,15 +59,34 @@ def test_schema_names_the_key(tmp_path, key: str, said: str) -> None:
         load_spec("web", tmp_path)
 
 
-def test_scratch_is_a_device_and_has_its_own_size(tmp_path) -> None:
-    (tmp_path / "web.toml").write_text('image = "x"\nroot.scratch = "/dev/vg/web"\n')
-    assert load_spec("web", tmp_path).scratch == "/dev/vg/web"
+def test_scratch_is_a_device_or_the_size_of_a_disk_that_the_host_makes(tmp_path) -> None:
+    for text, found in (("/dev/vg/web", ("/dev/vg/web", 0)), ("512m", ("", 512)), ("2g", ("", 2048)), ("16", ("", 16))):
+        (tmp_path / "web.toml").write_text(f'image = "x"\nroot.scratch = "{text}"\n')
+        spec = load_spec("web", tmp_path)
+        assert (spec.scratch, spec.scratch_mib) == found
     (tmp_path / "web.toml").write_text('image = "x"\nroot = { scratch = "/dev/vg/web", overlay_size_mib = 5 }\n')
     with pytest.raises(BadSpec, match=r"key root.scratch: expected no root.overlay_size_mib beside it, got both"):
         load_spec("web", tmp_path)
     (tmp_path / "web.toml").write_text('image = "x"\nroot.scratch = "disk.img"\n')
-    with pytest.raises(BadRecipe, match=r"key root\.scratch: expected a block device of the zone's host"):
+    with pytest.raises(BadRecipe, match=r"key root\.scratch: expected a size such as 512m, or a block device of the "):
         load_spec("web", tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("15m", "s: expected 16 MiB to 16 TiB, got '15m'"),
+        ("16385g", "s: expected 16 MiB to 16 TiB, got '16385g'"),
+        ("0", "s: expected a size such as 512m, or a block device of the zone's host, such as /dev/vg/web, got '0'"),
+        ("1.5g", "s: expected a size such as 512m, .* got '1.5g'"),
+        ("/var/disk", "s: expected a size such as 512m, .* got '/var/disk'"),
+        ("/dev/../etc/passwd", "s: expected a size such as 512m, .* got '/dev/../etc/passwd'"),
+        ("512m\n", "s: expected a size such as 512m"),
+    ],
+)
+def test_scratch_that_cannot_be_is_refused(text: str, said: str) -> None:
+    with pytest.raises(BadSpec, match=said):
+        parse_scratch(text, subject="s")
 
 
 def test_maxima_are_at_least_what_the_zone_begins_with() -> None:
@@ -177,7 +197,8 @@ def test_disks_have_no_more_names() -> None:
 
 
 def test_directory_of_the_host_is_refused_with_the_option_it_would_need(tmp_path) -> None:
-    with pytest.raises(BadSpec, match=r"CONFIG_NET_9P_XEN, which Debian's cloud kernel lacks .*zone cp"):
+    said = r"CONFIG_NET_9P, CONFIG_NET_9P_XEN and CONFIG_9P_FS in the zone's kernel, none of which .*zone cp"
+    with pytest.raises(BadSpec, match=said):
         parse_volume(f"{tmp_path}:/data", subject="-v")
 
 

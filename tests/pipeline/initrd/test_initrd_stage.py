@@ -98,6 +98,12 @@ def test_a_kernel_with_everything_built_in_needs_no_modules(env):
     assert env.store.read(result.kernel_elf.digest) == KERNEL
 
 
+def test_file_systems_that_are_built_in_are_known_where_the_image_has_its_configuration(env):
+    config = gzip.compress(b"CONFIG_EXT4_FS=y\nCONFIG_SQUASHFS=m\n")
+    assert made(env, {"kernel/image": KERNEL, "kernel/config.gz": config}).filesystems == ("ext4",)
+    assert made(env, {"kernel/image": KERNEL}).filesystems == ()
+
+
 def test_the_images_own_order_is_followed(env, tmp_path):
     facts = metadata(KERNEL_UNAME_R="6.1.0", KERNEL_BOOT_MODULES='"helper xen-netfront xen-blkfront"')
     result = made(

@@ -201,6 +201,17 @@ def test_bundle_of_another_gets_no_block_device_it_was_not_given(host, store) ->
     assert "provide" in host.asked
 
 
+def test_scratch_of_whoever_boots_a_bundle_takes_the_place_of_its_own(host, store) -> None:
+    bundle = dataclasses.replace(manifest.find(store, "web")[1], overlay_size_mib=8, scratch="/dev/sdb")
+    own = manifest.write(store, bundle)
+    pulled = dataclasses.replace(own, annotations={manifest.ORIGIN: "docker://example.org/web"})
+    for scratch in (("", 512), ("/dev/vg/web", 0)):
+        made = actions.overridden(pulled, bundle, actions.Overrides(scratch=scratch))
+        assert (made.scratch, made.scratch_mib, made.overlay_size_mib) == (*scratch, 0)
+    made_there = dataclasses.replace(bundle, scratch="", scratch_mib=512)
+    assert actions.overridden(pulled, made_there, actions.Overrides()) == made_there, "a size is no device"
+
+
 def test_bundle_of_another_opens_nothing_that_is_closed_unless_whoever_boots_it_says_so(host, store) -> None:
     plain = manifest.find(store, "web")[1]
     pulled = dataclasses.replace(

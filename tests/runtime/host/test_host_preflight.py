@@ -28,7 +28,8 @@ def test_machine_that_has_everything_lacks_nothing() -> None:
         ({"xenstored": "/run/xenstored/socket: No such file"}, "xenstored: expected it to answer, got /run/x", True),
         ({"modules": MODULE_STATES | {"xen_blkback": "loadable"}}, "module xen_blkback: expected it loaded", True),
         ({"modules": MODULE_STATES | {"nft_tproxy": "absent"}}, "module nft_tproxy: expected it in this", True),
-        ({"tools": frozenset({"ip"})}, "program nft: expected it in", True),
+        ({"tools": frozenset({"ip", "mke2fs"})}, "program nft: expected it in", True),
+        ({"tools": frozenset({"ip", "nft"})}, "program mke2fs: expected it in", False),
         ({"kernel": "4.19.0-20-amd64"}, "kernel of dom0: expected 5.10 or later, got 4.19.0-20-amd64", True),
         ({"namespaces": 0}, "user namespaces: expected them allowed, got none (sysctl user.max_user_names", True),
         ({"kinds": ("hvm-3.0-x86_64",)}, "expected PV guests (xen-3.0-x86_64), got hvm-3.0-x86_64", True),
@@ -50,7 +51,7 @@ def test_module_that_is_loaded_when_it_is_needed_may_wait() -> None:
 
 def test_all_lacks_are_told_at_once() -> None:
     facts = Facts(root=False, devices=frozenset(), xenstored="gone", tools=frozenset(), problem="no door")
-    assert len(judge(facts)) == 1 + 4 + 1 + 2 + 1
+    assert len(judge(facts)) == 1 + 4 + 1 + 3 + 1
 
 
 def test_floor_is_the_callers() -> None:

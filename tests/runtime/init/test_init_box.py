@@ -9,6 +9,8 @@ from support import zonebox, zoneparts
 from support.tools import require
 from support.zonebox import loop_device
 
+from runtime.host import scratchdisk
+
 pytestmark = [
     pytest.mark.root,
     pytest.mark.network,
@@ -258,12 +260,10 @@ def test_what_is_written_to_a_block_device_volume_is_on_it_afterwards(box, tmp_p
 
 def test_what_is_written_over_the_image_is_on_the_scratch_device_and_there_again(box, tmp_path):
     disk = tmp_path / "disk"
-    with open(disk, "wb") as file:
-        file.truncate(64 << 20)
-    require("mkfs.ext4")
-    subprocess.run(["mkfs.ext4", "-q", disk], check=True)
+    require("mke2fs")
+    scratchdisk.make(disk, 64, "zone")
     with loop_device(disk, writable=True) as device:
-        scratch = {"scratch": [device.removeprefix("/dev/"), "ext4"], "overlay_size_mib": 0}
+        scratch = {"scratch": [device.removeprefix("/dev/"), scratchdisk.FILESYSTEM], "overlay_size_mib": 0}
         out, end = box(sh("dd if=/dev/zero of=/big bs=1M count=20 && echo kept >/file; cat /etc/hostname"), **scratch)
         assert end.endswith("code 0")
         out, _ = box(sh("cat /file; stat -c %s /big; echo x >/new && echo written"), **scratch)

@@ -28,6 +28,10 @@ _ZONE_STATES = {
     model.State.EXITED: pb.ZONE_STATE_EXITED,
     model.State.FAILED: pb.ZONE_STATE_FAILED,
 }
+_PURPOSES = {
+    "addons": pb.ZONE_DISK_STATUS_DISK_PURPOSE_ADDONS,
+    "scratch": pb.ZONE_DISK_STATUS_DISK_PURPOSE_SCRATCH,
+}
 _UNITS = {
     "bytes": pb.METRIC_FORMAT_BYTES,
     "count": pb.METRIC_FORMAT_INTEGER,
@@ -97,12 +101,23 @@ def zone_status(zone: model.ZoneInfo, host_id: str) -> pb.ZoneStatus:
     )
     if zone.addresses:
         status.network_status.interfaces.append(interface(zone))
+    status.device_status.disks.extend(disk(device) for device in zone.devices if device.purpose in _PURPOSES)
     if zone.exit is not None and not zone.state.live:
         if zone.state is model.State.FAILED:
             status.error_status.message = zone.exit.text or zone.exit.reason or "failed"
         else:
             status.exit_status.code = zone.exit.code
     return status
+
+
+def disk(device: model.DeviceInfo) -> pb.ZoneDiskStatus:
+    """A disk of a zone; one that the host made goes with the zone."""
+    purpose = _PURPOSES[device.purpose]
+    found = pb.ZoneDiskStatus(zone_block_device=device.name, purpose=purpose)
+    if device.purpose == "scratch":
+        given = device.source.startswith("/")
+        found.host_block_device, found.delete = device.source if given else "", not given
+    return found
 
 
 def resources(zone: model.ZoneInfo) -> pb.ZoneResourcesSpec:

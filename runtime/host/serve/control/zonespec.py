@@ -9,8 +9,10 @@ from dataclasses import dataclass
 from pipeline.bundle.dns import parse_dns
 from pipeline.bundle.errors import BadSpec
 from pipeline.bundle.model import Bundle, ModuleWish, Network, Process, Resources
+from pipeline.bundle.scratch import parse_scratch
 from pipeline.bundle.spec import NAME, ZoneSpec, hostname_of
 from pipeline.bundle.stage import command_line
+from pipeline.kernelconfig import mountable
 from pipeline.oci import Digest
 from runtime.host.api import common_pb2 as pb
 from runtime.host.daemon.errors import BadRequest
@@ -40,6 +42,8 @@ class Wanted:
     sysctls: dict[str, str]
     annotations: dict[str, str]
     reservation: str
+    scratch: str = ""
+    scratch_mib: int = 0
 
     @property
     def custom(self) -> bool:
@@ -58,11 +62,10 @@ def check(spec: pb.ZoneSpec) -> Wanted:
         raise _bad("name", "letters, digits, - and _, at most 63", name)
     if spec.devices:
         raise _not_served("devices", f"device {spec.devices[0].name}", "this host hands out none")
-    if spec.HasField("scratch_disk"):
-        raise _not_served("scratch_disk", "a disk", "the writable layer is in the zone's memory")
     if spec.virtualization_options.backend == pb.ZONE_VIRTUALIZATION_BACKEND_PVH:
         raise _not_served("virtualization_options.backend", "PVH", "zones are PV domains")
     modules, words = _kernel_options(spec.kernel_options)
+    scratch, scratch_mib = _scratch(spec.scratch_disk)
     return Wanted(
         name=name,
         resources=check_resources(spec.initial_resources),
@@ -75,6 +78,8 @@ def check(spec: pb.ZoneSpec) -> Wanted:
         sysctls=_sysctls(spec.kernel_options),
         annotations={annotation.key: annotation.value for annotation in spec.annotations},
         reservation=spec.network_options.assume_network_reservation,
+        scratch=scratch,
+        scratch_mib=scratch_mib,
     )
 
 
@@ -97,6 +102,9 @@ def bundle(wanted: Wanted, parts: Assembled) -> Bundle:
         extensions=parts.extensions,
         annotations=wanted.annotations,
         sysctls=wanted.sysctls,
+        filesystems=parts.filesystems,
+        scratch=wanted.scratch,
+        scratch_mib=wanted.scratch_mib,
     )
 
 
@@ -104,7 +112,15 @@ def default_parts(platform: Platform) -> Assembled:
     """The platform as it is."""
     initrd = platform.initrd
     segments = (initrd.base, initrd.modules_segment)
-    return Assembled(initrd.kernel_elf, initrd.release, segments, initrd.modules, platform.root, addons=initrd.addons)
+    return Assembled(
+        initrd.kernel_elf,
+        initrd.release,
+        segments,
+        initrd.modules,
+        platform.root,
+        addons=initrd.addons,
+        filesystems=mountable(initrd.filesystems, (module.path for module in initrd.modules)),
+    )
 
 
 def check_resources(asked: pb.ZoneResourcesSpec) -> Resources:
@@ -125,6 +141,23 @@ def check_resources(asked: pb.ZoneResourcesSpec) -> Resources:
             expected = f"min <= target <= max <= {limit}"
             raise _bad(f"initial_resources.*_{unit}", expected, f"{low}, {target} and {high}")
     return Resources(memory, memory_max, vcpus, vcpus_max)
+
+
+def _scratch(disk: pb.ZoneScratchDiskSpec) -> tuple[str, int]:
+    """A device of this host, or the size in MiB of a disk it makes; ("", 0) for neither: memory."""
+    if disk.block.device:
+        raise _not_served("scratch_disk.block.device", disk.block.device, "this host hands out none by name; path")
+    backend = disk.WhichOneof("backend")
+    if backend is None:
+        return "", 0
+    text = disk.block.path if backend == "block" else str(disk.image.size)
+    try:
+        scratch, size_mib = parse_scratch(text, subject="zone spec: scratch_disk")
+    except BadSpec as error:
+        raise BadRequest(error.subject, expected=error.expected, got=error.got) from None
+    if bool(scratch) != (backend == "block"):
+        raise _bad("scratch_disk.block.path", "a block device of this host", text)
+    return scratch, size_mib
 
 
 def _network(options: pb.ZoneNetworkOptionsSpec) -> Network:

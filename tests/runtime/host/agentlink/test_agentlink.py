@@ -6,13 +6,15 @@ import asyncio
 import contextlib
 import os
 import pickle
+import socket
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from support import fakeagent
 from support.fakeagent import DescriptorTransport, in_loop, linked, until
 
-from runtime.host.agentlink.link import AgentLink
+from runtime.host.agentlink.link import AgentLink, open_link
 from runtime.host.agentlink.model import Agent, AgentFault
 from runtime.host.agentlink.stream import AgentStream
 from runtime.init.channel import frames
@@ -184,6 +186,20 @@ async def test_a_snooper_sees_what_both_ends_say() -> None:
         assert (">", frames.OPEN, 0, 1, b'{"method":"ping","params":{"x":1}}') in seen
         assert ("<", frames.RESULT, 0, 1, b'{"ok":{}}') in seen
         assert not any(stream == 2 for _, _, _, stream, _ in seen)
+
+
+@in_loop
+async def test_whoever_is_given_a_link_as_it_is_opened_sees_its_first_frame() -> None:
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        seen: list[Any] = []
+        domain: Any = SimpleNamespace(name="web", channel=DescriptorTransport(ours.detach()))
+        link = await open_link(domain, lambda made: seen.append(made.snoop(lambda *frame: seen.append(frame))))
+        assert link is not None
+        assert [kind for direction, kind, *_ in seen[1:] if direction == ">"] == [frames.HELLO]
+        await link.close()
+    domain = SimpleNamespace(name="web", channel=None)
+    assert await open_link(domain, lambda made: pytest.fail("there is no channel")) is None
 
 
 @in_loop

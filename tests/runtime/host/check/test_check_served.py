@@ -16,9 +16,10 @@ from runtime.host.serve.checking import Checker
 
 def test_reply_has_what_belongs_to_no_zone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     state = tmp_path / "state"
-    for name in ("known", "forgotten"):
-        (state / "logs" / name).mkdir(parents=True)
-        (state / "logs" / name / "console").touch()
+    for name in ("known", "forgotten", "diskless"):
+        for kind in ("logs", "scratch"):
+            (state / kind / name).mkdir(parents=True)
+            (state / kind / name / "file").touch()
     with checked_host(tmp_path, "", monkeypatch) as host:
         (host.run / "net" / "old").mkdir(parents=True)
         ledger = host.ledgers.create("0f0e0d0c")
@@ -27,7 +28,11 @@ def test_reply_has_what_belongs_to_no_zone(tmp_path: Path, monkeypatch: pytest.M
         host.xenstore.write("/local/domain/12/name", "old")
         core = SimpleNamespace(
             settings=Settings(host.run, state),
-            zones={"known": SimpleNamespace(id="known")},
+            zones={
+                name: SimpleNamespace(id=name, bundle=SimpleNamespace(scratch_mib=size_mib))
+                for name, size_mib in (("known", 16), ("diskless", 0))
+            },
+            scratch_of=lambda zone: state / "scratch" / zone.id,
             ledgers=host.ledgers,
             edge=SimpleNamespace(hypervisor=host.hypervisor(), xenstore=host.xenstore, stores=(host.store,)),
         )
@@ -38,6 +43,8 @@ def test_reply_has_what_belongs_to_no_zone(tmp_path: Path, monkeypatch: pytest.M
             ("xenstore", "/local/domain/12"),
             ("file", str(host.run / "net" / "old")),
             ("file", str(state / "logs" / "forgotten")),
+            ("file", str(state / "scratch" / "forgotten")),
+            ("file", str(state / "scratch" / "diskless")),
         }
         assert all(finding.problem and finding.remedy for finding in reply.findings if finding.kind not in shared)
         assert (reply.looked_at["domains"], reply.looked_at["ledgers"]) == (1, 1)

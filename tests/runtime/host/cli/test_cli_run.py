@@ -47,13 +47,14 @@ def test_every_option_reaches_the_spec() -> None:
     options += " --extension oci:a --extension oci:b --stop-signal QUIT --stop-timeout 3"
     options += " --security-opt seccomp=unconfined --health-interval 1m30s --health-timeout 500ms --health-retries 2"
     options += " --health-start-period 0s --health-start-interval 2s --health-cmd true"
-    options += " --bandwidth 1.5mbit"
+    options += " --bandwidth 1.5mbit --scratch 2g"
     options += " --dns 192.0.2.53 --dns 2001:db8::53 --dns-search example.org --dns-option ndots:2 --dns-option use-vc"
     rules = ("--egress", "allow 192.0.2.0/24  443", "--egress", "deny any")
     made = spec(*options.split(), *rules, "nginx", "-g", "daemon off;")
     assert (made.tty, made.stdin_open, made.user, made.workdir, made.env) == (True, True, "33:33", "/srv", {"A": "1"})
     assert (made.ports[0].host_address, made.ports[0].host_port, made.ports[0].zone_port) == ("127.0.0.2", 8080, 80)
     assert made.volumes == (Volume("/x", size_mib=8),)
+    assert (made.scratch, made.scratch_mib) == ("", 2048)
     resources = made.resources
     assert (resources.memory_mib, resources.memory_max_mib, resources.vcpus, resources.vcpus_max) == (1024, 2048, 2, 4)
     assert (made.name, made.hostname, made.restart) == ("web", "www", RestartPolicy("on-failure", 3))
@@ -131,7 +132,9 @@ def test_name_is_made_of_the_images(image: str, name: str) -> None:
         (("-p", "80/sctp", "x"), "expected a port rule"),
         (("-p", "80-81:80", "x"), "as many ports of the host as of the zone, got 2 for 1"),
         (("-p", "1:1", "-p", "1:2", "x"), "each host port once"),
-        (("-v", "/:/host", "x"), "CONFIG_NET_9P_XEN"),
+        (("-v", "/:/host", "x"), "CONFIG_NET_9P_XEN and CONFIG_9P_FS in the zone's kernel"),
+        (("--scratch", "8m", "x"), "key root.scratch: expected 16 MiB to 16 TiB, got '8m'"),
+        (("--scratch", "disk.img", "x"), "key root.scratch: expected a size such as 512m, or a block device"),
         (("--bandwidth", "100m", "x"), "key network.bandwidth: expected a rate such as 100mbit"),
         (("--dns", "dns.example.org", "x"), "key dns.nameservers: expected an IPv4 or IPv6 address"),
         (("--dns-search", "a b", "x"), "key dns.search: expected a domain name, got 'a b'"),
@@ -325,6 +328,14 @@ def test_boot_has_the_rules_of_the_bundle_or_those_it_was_given(zone, zoned, com
     network = json.loads(boot_of(zoned).bundle)["network"]
     assert (network["egress"], network["bandwidth_bit_s"]) == (["deny any"], 2_000_000_000)
     assert "--egress[0]: expected a port" in zone.sentence("boot", "--egress", "deny any x", "web")
+
+
+def test_boot_has_the_scratch_it_was_given(zone, zoned, composed) -> None:
+    env = Env(Store())
+    manifest.write(env.store, compose.compose(ZoneSpec("web", "x"), env, pull="missing").bundle)
+    zone("boot", "--scratch", "512m", "web")
+    assert json.loads(boot_of(zoned).bundle)["scratch_mib"] == 512
+    assert "--scratch: expected a size such as 512m" in zone.sentence("boot", "--scratch", "x", "web")
 
 
 def test_boot_of_what_nobody_built_names_near_ones(zone, zoned, composed) -> None:

@@ -54,6 +54,20 @@ def test_each_frame_is_a_line_with_its_direction_kind_stream_and_content(zone, c
     assert zone.err == "3 frames left out: they came faster than they were taken\n"
 
 
+def test_zone_made_while_it_goes_on_has_its_name_and_one_gone_again_its_id(zone, channel) -> None:
+    def later() -> pb.SnoopIdmReply:
+        made = channel.add("late").id
+        packets = [pb.SnoopIdmPacket(packet=frames.message(frames.NOTE, 0, b"{}"), to="host", **{"from": end})
+                   for end in (made, "gone")]  # fmt: skip
+        return pb.SnoopIdmReply(packets=packets)
+
+    channel.snooped.append(later)
+    assert [line.split(" ", 1)[1] for line in zone("snoop").splitlines()[-2:]] == [
+        "late < NOTE link {}",
+        "gone < NOTE link {}",
+    ]
+
+
 def test_of_one_zone_only_its_own(zone, channel) -> None:
     assert {line.split()[1] for line in zone("snoop", "db").splitlines()} == {"db"}
     assert zone.sentence("snoop", "dbb") == "zone: no such zone as dbb, did you mean db?"

@@ -261,9 +261,9 @@ def test_stop_that_was_under_way_is_gone_on_with(host: Host) -> None:
 
 
 async def scenario(host: Host, done: list[str]) -> None:
-    """A boot, a stop, a boot that stays, and one that is removed at its end."""
+    """A boot with a scratch disk, a stop, a boot that stays, and one that is removed at its end."""
     manager = await host.start()
-    await manager.boot(host.request("one", until_ready=True))
+    await manager.boot(host.request("one", until_ready=True, scratch_mib=16))
     done.append("one booted")
     await manager.boot(host.request("two", until_ready=True))
     done.append("two booted")
@@ -331,6 +331,7 @@ async def killed_at(host: Host, number: int) -> None:
     assert {domid for domid in host.xen.domains if domid} == live, where
     assert len(list((host.path / "run" / "ledger").glob("*"))) == len(live), where
     assert set(host.networks) == {zone.name for zone in zones.values() if zone.state.up}, where
+    assert host.scratch_of() <= {zone.id for zone in manager.list_zones() if zone.name == "one"}, where
     for name in ("one", "two"):  # each name can be used, and what is there ended
         if name in zones and zones[name].state.up:
             await manager.stop(name)

@@ -24,6 +24,7 @@ from runtime.host.daemon.errors import (
     ZoneFailed,
 )
 from runtime.host.daemon.model import BootRequest, PortRule, RestartPolicy, State, Update
+from runtime.host.daemon.signals import until
 
 
 def test_zone_boots_runs_and_stops(host: Host) -> None:
@@ -282,6 +283,38 @@ def test_boot_that_is_cancelled_twice_ends_its_zone_all_the_same(host: Host) -> 
         await host.stop()
 
     run(work())
+
+
+def silent_guest() -> Guest:
+    """One whose workload never runs."""
+    guest = Guest()
+    guest.silent = True
+    return guest
+
+
+@pytest.mark.parametrize("at", ["building", "running"])
+def test_loop_that_ends_while_a_zone_boots_ends_the_zone_and_itself(host: Host, at: str) -> None:
+    """asyncio.run cancels the life of the zone together with whoever boots it, so that nobody tells how it went on."""
+
+    async def work() -> None:
+        host.build_gate = threading.Event()
+        host.make_guest = silent_guest
+        manager = await host.start()
+        boot = asyncio.create_task(manager.boot(host.request(until_ready=True)))
+        await asyncio.to_thread(host.building.acquire, True, 20)
+        host.build_gate.set()
+        if at == "running":
+            (zone,) = manager.core.zones.values()
+            await until(zone.changes, lambda: zone.run is not None and zone.run.up, manager.core.clock)
+        assert not boot.done()
+
+    ended = threading.Thread(target=asyncio.run, args=(work(),), daemon=True)
+    ended.start()
+    ended.join(30)
+    assert not ended.is_alive(), "asyncio.run waits for ever"
+    assert host.manager is not None and host.manager.core.zones == {}
+    assert host.leftovers() == []
+    asyncio.run(host.kill())
 
 
 def test_failed_network_takes_the_domain_down_and_says_why(host: Host) -> None:

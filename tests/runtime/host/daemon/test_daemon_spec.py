@@ -63,6 +63,12 @@ def test_scratch_device_is_told_by_its_name_in_the_zone_and_its_file_system() ->
     device = BlockDevice(Path("/dev/sdx"), (8, 16), "xfs", False)
     launch = launch_of(BootRequest(bundle), ADDRESSES, {"": device})
     assert launch.scratch == ("xvdc", "xfs") and launch.disks == ("xvdc",) and "mounts" not in launch.extra["container"]
+    made = dataclasses.replace(bundle, scratch="", scratch_mib=16)
+    device = BlockDevice(Path("/dev/loop8"), (7, 8), "ext4", False)
+    launch = launch_of(BootRequest(made), ADDRESSES, {"": device})
+    assert (
+        launch.scratch == ("xvdc", "ext4") and launch.disks == ("xvdc",) and "mounts" not in launch.extra["container"]
+    )
     assert launch_of(BootRequest(dataclasses.replace(bundle, scratch="")), ADDRESSES, {}).scratch == ()
 
 

@@ -176,6 +176,37 @@ def test_scratch_device_is_a_disk_no_other_zone_gets(host: Host, devices: dict[s
     run(work())
 
 
+def test_file_system_the_zones_kernel_has_not_is_refused_before_there_is_a_zone(
+    host: Host, devices: dict[str, BlockDevice]
+) -> None:
+    devices["/dev/sdx"] = dataclasses.replace(devices["/dev/sdx"], filesystem="xfs")
+
+    async def work() -> None:
+        manager = await host.start()
+
+        def with_kernel(*filesystems: str, volume: Volume | None = DISK, **changes: Any) -> BootRequest:
+            request = wanted(host, *([volume] if volume else []))
+            bundle = dataclasses.replace(request.bundle, filesystems=filesystems, **changes)
+            return dataclasses.replace(request, bundle=bundle)
+
+        said = r"/disk: expected a file system of the zone's kernel \(ext4, squashfs\), got xfs, which is CONFIG_XFS_FS"
+        with pytest.raises(DeviceUnfit, match=said + r" .*kernel_options\.modules = \[.xfs.\] loads it"):
+            await manager.boot(with_kernel("ext4", "squashfs"))
+        with pytest.raises(DeviceUnfit, match=r"scratch of 16 MiB: expected .* got ext4, which is CONFIG_EXT4_FS"):
+            await manager.boot(with_kernel("squashfs", "xfs", volume=None, scratch_mib=16))
+        with pytest.raises(DeviceUnfit, match=r"scratch /dev/sdx: expected .* got xfs, which is CONFIG_XFS_FS"):
+            await manager.boot(with_kernel("squashfs", "ext4", volume=None, scratch="/dev/sdx"))
+        with pytest.raises(DeviceUnfit, match="got squashfs, which is CONFIG_SQUASHFS"):
+            await manager.boot(with_kernel("ext4", volume=FILE))
+        assert manager.list_zones() == [] and host.leftovers() == []
+        for known in (("squashfs", "xfs"), ()):
+            await manager.boot(with_kernel(*known))
+            await manager.remove("web", force=True)
+        await host.stop()
+
+    run(work())
+
+
 def test_two_volumes_of_a_zone_are_not_one_device_either(host: Host) -> None:
     async def work() -> None:
         manager = await host.start()

@@ -1,6 +1,7 @@
 """The zone's agent, run by the real init in namespaces, with the host's end of the channel in the test."""
 
 import contextlib
+import os
 
 import pytest
 from support import zonebox, zoneparts
@@ -15,6 +16,7 @@ def image(tmp_path_factory):
     (root / "etc" / "passwd").write_text("root:x:0:0:r:/root:/bin/sh\nweb:x:33:44:w:/srv:/bin/sh\n")
     (root / "etc" / "group").write_text("root:x:0:\nwww:x:44:\nlogs:x:55:web\n")
     (root / "bin" / "plain").write_text("no x bit\n")
+    os.mkfifo(root / "looks")
     (root / "data").mkdir()
     (root / "data" / "up").symlink_to("../../..")
     (root / "data" / "absolute").symlink_to("/etc")

@@ -19,6 +19,8 @@ import pytest
 from support import zoneparts
 
 DIRECTORY = os.environ.get("ZONEWRIGHT_OCI_VALIDATION", "")
+if not DIRECTORY:
+    pytest.skip("ZONEWRIGHT_OCI_VALIDATION names no directory with runtime-tools", allow_module_level=True)
 PROGRAMS = (
     *("default", "hostname", "process", "process_user", "process_oom_score_adj", "process_rlimits"),
     *("root_readonly_true", "linux_masked_paths", "linux_readonly_paths", "linux_sysctl", "linux_uid_mappings"),
@@ -33,7 +35,6 @@ SUMMARY = re.compile(r"check (masked|read-only|hostname)")
 pytestmark = [
     pytest.mark.root,
     pytest.mark.skipif(os.geteuid() != 0, reason="needs root: it mounts"),
-    pytest.mark.skipif(not DIRECTORY, reason="ZONEWRIGHT_OCI_VALIDATION names no directory with runtime-tools"),
 ]
 
 

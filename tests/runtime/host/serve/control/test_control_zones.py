@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import json
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ from pipeline.store import Store
 from runtime.host.api import common_pb2 as common
 from runtime.host.api import control_pb2 as pb
 from runtime.host.api import host_pb2
-from runtime.host.daemon.model import ExitStatus, State
+from runtime.host.daemon.model import DeviceInfo, ExitStatus, State
 from runtime.host.images.model import Platform
 
 
@@ -51,6 +52,33 @@ def refusal(call: Any, *args: Any) -> tuple[grpc.StatusCode, str]:
 
 def create(server: ControlServer, **fields: Any) -> str:
     return str(server.stub.CreateZone(pb.CreateZoneRequest(spec=common.ZoneSpec(**fields))).zone_id)
+
+
+@pytest.mark.parametrize(
+    ("disk", "scratch", "status"),
+    [
+        ({"image": {"size": 512}}, ("", 512), {"delete": True}),
+        ({"block": {"path": "/dev/vg/web"}}, ("/dev/vg/web", 0), {"host_block_device": "/dev/vg/web"}),
+    ],
+)
+def test_scratch_disk_is_made_by_the_host_or_a_device_of_it(
+    ready: ControlServer, disk: Any, scratch: tuple[str, int], status: Any
+) -> None:
+    spec = common.ZoneSpec(name="one", scratch_disk=disk)
+    zone_id = ready.stub.CreateZone(pb.CreateZoneRequest(spec=spec)).zone_id
+    (request,) = ready.manager.requests
+    assert (request.bundle.scratch, request.bundle.scratch_mib) == scratch
+    source = scratch[0] or "512 MiB that the host made"
+    devices = (
+        DeviceInfo("xvda", "disk", "sha256:00", "rootfs", readonly=True),
+        DeviceInfo("xvdc", "disk", source, "scratch", readonly=False),
+    )
+    ready.manager.zones[zone_id] = dataclasses.replace(ready.manager.zones[zone_id], devices=devices)
+    zone = ready.stub.GetZone(pb.GetZoneRequest(zone_id=zone_id)).zone
+    assert zone.spec == spec
+    (found,) = zone.status.device_status.disks
+    purpose = common.ZONE_DISK_STATUS_DISK_PURPOSE_SCRATCH
+    assert found == common.ZoneDiskStatus(zone_block_device="xvdc", purpose=purpose, **status)
 
 
 def test_a_zone_boots_from_the_platform_and_comes_back_as_it_was_asked_for(ready: ControlServer) -> None:
@@ -165,7 +193,11 @@ def create_call(server: ControlServer) -> Any:
         ({"initial_resources": {"target_memory": 2000}}, "RESOURCE_EXHAUSTED", "zone"),
         ({"initial_resources": {"adjustment_policy": 2}}, "UNIMPLEMENTED", "adjustment_policy"),
         ({"devices": [{"name": "gpu"}]}, "UNIMPLEMENTED", "devices"),
-        ({"scratch_disk": {"image": {"size": 9}}}, "UNIMPLEMENTED", "scratch_disk"),
+        ({"scratch_disk": {"image": {"size": 9}}}, "INVALID_ARGUMENT", "scratch_disk: expected 16 MiB to 16 TiB"),
+        ({"scratch_disk": {"image": {}}}, "INVALID_ARGUMENT", "scratch_disk: expected a size"),
+        ({"scratch_disk": {"block": {"path": "512"}}}, "INVALID_ARGUMENT", "scratch_disk.block.path: expected a block"),
+        ({"scratch_disk": {"block": {"path": "/etc"}}}, "INVALID_ARGUMENT", "scratch_disk"),
+        ({"scratch_disk": {"block": {"device": "fast"}}}, "UNIMPLEMENTED", "scratch_disk.block.device"),
         ({"virtualization_options": {"backend": 2}}, "UNIMPLEMENTED", "virtualization_options"),
         ({"network_options": {"backend": 1}}, "UNIMPLEMENTED", "network_options.backend"),
         ({"network_options": {"dns_config": {"nameservers": ["x"]}}}, "INVALID_ARGUMENT", "nameservers"),

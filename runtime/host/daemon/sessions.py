@@ -15,13 +15,14 @@ from runtime.host.daemon.core import Core
 from runtime.host.daemon.errors import NoAgent, WrongState
 from runtime.host.daemon.model import ExitStatus, LogEntry, Output, ProcessStart, TerminalSize
 from runtime.host.daemon.signals import Changes, first, until
-from runtime.host.daemon.zone import Zone
+from runtime.host.daemon.zone import Run, Zone
 from runtime.init.channel import frames
 
 STDIN, STDOUT, STDERR = 0, 1, 2
 COPY_BYTES = 32 << 10
 CALL_TIMEOUT_S = 10.0
 CONNECT_TIMEOUT_S = 30.0
+MEND_TIMEOUT_S = 5.0
 _NAMES = {STDOUT: "stdout", STDERR: "stderr"}
 
 
@@ -59,8 +60,13 @@ class Session:
         await self.close()
 
 
-def link_of(zone: Zone) -> AgentLink:
-    """The channel to a running zone's agent. Raises WrongState, NoAgent."""
+async def link_of(zone: Zone) -> AgentLink:
+    """The channel to a running zone's agent; one that is being mended has some seconds. Raises WrongState, NoAgent."""
+    run = zone.run
+    if zone.state.up and run is not None and run.link is not None and not run.link.connected.is_set():
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(MEND_TIMEOUT_S):
+                await first(run.link.connected.wait(), _end_of(zone, run))
     if not zone.state.up or zone.run is None:
         raise WrongState(f"zone {zone.name}", expected="it running", got=f"it is {zone.state.value}")
     link = zone.run.link
@@ -70,9 +76,14 @@ def link_of(zone: Zone) -> AgentLink:
     return link
 
 
+async def _end_of(zone: Zone, run: Run) -> None:
+    while zone.state.up and zone.run is run:
+        await zone.changes.after(zone.changes.count)
+
+
 async def call(zone: Zone, method: str, params: dict[str, Any], timeout_s: float = CALL_TIMEOUT_S) -> dict[str, Any]:
     """One question to a zone's agent."""
-    return await link_of(zone).call(method, params, timeout_s)
+    return await (await link_of(zone)).call(method, params, timeout_s)
 
 
 class StreamSession(Session):
@@ -156,7 +167,7 @@ class AttachSession(Session):
         if self._stdin is None:
             if self._running is not None:
                 await self._running()
-            self._stdin = await link_of(self._zone).open("stdin", {"id": self._container})
+            self._stdin = await (await link_of(self._zone)).open("stdin", {"id": self._container})
         return self._stdin
 
     async def write_stdin(self, data: bytes) -> None:
@@ -267,7 +278,7 @@ async def exec_process(core: Core, zone: Zone, container: str, start: ProcessSta
     if start.size is not None:
         process["size"] = [start.size.rows, start.size.columns]
     params = {"process": process} | ({"container": container} if container else {})
-    stream = await link_of(zone).open("exec", params)
+    stream = await (await link_of(zone)).open("exec", params)
     await core.tell("exec.start", zone, command=" ".join(start.argv)[:200])
 
     async def ended(exit: ExitStatus) -> None:
@@ -278,12 +289,12 @@ async def exec_process(core: Core, zone: Zone, container: str, start: ProcessSta
 
 async def dial(zone: Zone, address: str, port: int) -> Session:
     """A TCP connection made in the zone."""
-    return StreamSession(await link_of(zone).open("dial", {"address": address, "port": port}))
+    return StreamSession(await (await link_of(zone)).open("dial", {"address": address, "port": port}))
 
 
 async def copy_in(zone: Zone, container: str, path: str, chunks: AsyncIterator[bytes]) -> None:
     """Unpack a tar archive in a container."""
-    stream = await link_of(zone).open("copy_in", {"container": container, "path": path})
+    stream = await (await link_of(zone)).open("copy_in", {"container": container, "path": path})
     result = asyncio.ensure_future(stream.result())
     try:
         async for chunk in chunks:
@@ -304,7 +315,7 @@ async def copy_in(zone: Zone, container: str, path: str, chunks: AsyncIterator[b
 
 async def copy_out(zone: Zone, container: str, path: str) -> AsyncIterator[bytes]:
     """A path of a container as a tar archive."""
-    stream = await link_of(zone).open("copy_out", {"container": container, "path": path})
+    stream = await (await link_of(zone)).open("copy_out", {"container": container, "path": path})
     over = False
     try:
         async for kind, _, data in stream:

@@ -82,11 +82,11 @@ class Workloads:
         """See Manager.create_workload."""
         core = self._core
         names.check_name(request.name, "workload")
+        link, run = await link_of(zone), zone.run  # first: from the look at names on nothing may come in between
         if any(other.name == request.name and other.info.zone_id == zone.id for other in self.all.values()):
             raise NameTaken(
                 f"workload {request.name}", expected=f"a name that zone {zone.name} has not", got="another's"
             )
-        link, run = link_of(zone), zone.run
         assert run is not None and run.domain is not None
         info = WorkloadInfo(
             id=str(uuids.uuid4()),

@@ -311,6 +311,26 @@ def test_ping_asks_the_agent_as_often_as_it_is_told(host: Host) -> None:
     run(work())
 
 
+def test_channel_that_is_being_mended_is_waited_for_as_long_as_the_zone_runs(host: Host) -> None:
+    async def work() -> None:
+        manager = await booted(host)
+        (link,) = host.guest().links
+        link.drop()
+        asked = asyncio.ensure_future(manager.metrics("web"))
+        await asyncio.sleep(0)
+        assert not asked.done()
+        link.connected.set()
+        await asked
+        link.drop()
+        asked = asyncio.ensure_future(manager.metrics("web"))
+        await manager.stop("web", timeout_s=0)
+        with pytest.raises(WrongState, match="it is"):
+            await asked
+        await host.stop()
+
+    run(work())
+
+
 def test_zone_without_an_agent_says_so(host: Host) -> None:
     async def work() -> None:
         host.has_agents = False

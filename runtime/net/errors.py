@@ -31,3 +31,7 @@ class EngineFault(RuntimeFault):
 
 class OutdatedEngine(EngineFault):
     """An engine that runs, of a version whose descriptors are others."""
+
+
+class UnknownToEngine(EngineFault):
+    """A zone that the engine of its network does not have."""

@@ -12,6 +12,7 @@ from ipaddress import IPv4Address, IPv6Address, ip_address
 
 from runtime.net.addresses import (
     GATEWAY_HOST,
+    LAST_HOST,
     PREFIX4,
     PREFIX6,
     ZONE_HOST,
@@ -21,8 +22,6 @@ from runtime.net.addresses import (
 )
 from runtime.net.errors import AddressTaken, BadAddress
 from runtime.net.pool import POOL4, POOL6
-
-_LAST_HOST = (1 << (32 - PREFIX4)) - 2  # the last one is the broadcast address
 
 
 @dataclass(frozen=True)
@@ -52,7 +51,7 @@ def parse_static(text: str) -> tuple[int, int]:
         index, host = divmod(int(address) - int(POOL6.network_address), 1 << (128 - PREFIX6))
     else:
         raise BadAddress(f"address {text}", expected=expected, got="one of another network")
-    if not GATEWAY_HOST < host <= _LAST_HOST or index >= 1 << (PREFIX4 - POOL4.prefixlen):
+    if not GATEWAY_HOST < host <= LAST_HOST or index >= 1 << (PREFIX4 - POOL4.prefixlen):
         raise BadAddress(f"address {text}", expected=expected, got="a gateway's, a network's or a broadcast address")
     return index, host
 

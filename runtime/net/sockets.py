@@ -34,12 +34,13 @@ def listen(address: str, port: int, *, transparent: bool = False) -> socket.sock
     return listener
 
 
-def bind_udp(address: str, port: int) -> socket.socket:
-    """A UDP socket in the calling thread's network namespace. Raises OSError."""
+def bind_udp(address: str, port: int, *, shared: bool = False) -> socket.socket:
+    """A UDP socket in the calling thread's network namespace; shared: others may have the port too. Raises OSError."""
     bound = socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET, socket.SOCK_DGRAM)
     try:
         if bound.family == socket.AF_INET6:
             bound.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, shared)
         bound.bind((address, port))
     except BaseException:
         bound.close()
@@ -72,21 +73,22 @@ def raw_sender(family: int) -> socket.socket:
     return socket.socket(family, socket.SOCK_RAW, socket.IPPROTO_RAW)
 
 
-def tap_filter(gateway: str) -> bytes:
-    """Bare SYNs and echo requests of one family that are not for the gateway itself, which the kernel serves.
+def tap_filter(gateway: str, zone: str) -> bytes:
+    """A zone's bare SYNs and echo requests of one family, but those for the gateway itself, which the kernel serves.
 
     Fragments and what is behind extension headers are none of them, and end where they are not expected: see plan.py.
     """
-    packed = socket.inet_pton(socket.AF_INET6 if ":" in gateway else socket.AF_INET, gateway)
-    words = [int.from_bytes(packed[at : at + 4], "big") for at in range(0, len(packed), 4)]
-    last = len(words) - 1
+    own, others = _words(zone), _words(gateway)
+    last = len(own) - 1
     if last:
         lines: list[bpf.Line] = [("ldx", 40)]
-        protocol, icmp, destination, request = 6, socket.IPPROTO_ICMPV6, 24, 128
+        protocol, icmp, source, destination, request = 6, socket.IPPROTO_ICMPV6, 8, 24, 128
     else:
         lines = [("ldh", 6), ("jset", 0x3FFF, bpf.DROP, ""), ("ldx header", 0)]
-        protocol, icmp, destination, request = 9, socket.IPPROTO_ICMP, 16, 8
-    for number, word in enumerate(words):
+        protocol, icmp, source, destination, request = 9, socket.IPPROTO_ICMP, 12, 16, 8
+    for number, word in enumerate(own):
+        lines += [("ld", source + 4 * number), ("jeq", word, "", bpf.DROP)]
+    for number, word in enumerate(others):
         lines += [("ld", destination + 4 * number), ("jeq", word, bpf.DROP if number == last else "", "elsewhere")]
     lines += [
         "elsewhere",
@@ -96,6 +98,11 @@ def tap_filter(gateway: str) -> bytes:
         *(("ldb x+", 13), ("and", 0x17), ("jeq", 0x02, bpf.TAKE, bpf.DROP)),
     ]
     return bpf.assemble(lines)
+
+
+def _words(address: str) -> list[int]:
+    packed = socket.inet_pton(socket.AF_INET6 if ":" in address else socket.AF_INET, address)
+    return [int.from_bytes(packed[at : at + 4], "big") for at in range(0, len(packed), 4)]
 
 
 def echo_filter(family: int, identifier: int) -> bytes:
@@ -140,15 +147,15 @@ def echo_socket(family: int, identifier: int) -> socket.socket:
     return made
 
 
-def tap(device: str, gateway: str) -> socket.socket:
+def tap(device: str, gateway: str, zone: str) -> socket.socket:
     """A packet socket that takes what tap_filter says from what comes in on a device. Raises OSError.
 
-    It is bound to one protocol, so it sees packets after the ingress chain of the device and never those that leave.
+    On a bridge it sees what the bridge's guard has let through; bound to one protocol, never what leaves.
     Source: packet(7); net/core/dev.c, __netif_receive_skb_core.
     """
     made = socket.socket(socket.AF_PACKET, socket.SOCK_DGRAM, 0)  # 0: nothing arrives before bind
     try:
-        bpf.attach(made, tap_filter(gateway))
+        bpf.attach(made, tap_filter(gateway, zone))
         made.bind((device, ETH_P_IPV6 if ":" in gateway else ETH_P_IP))
     except BaseException:
         made.close()

@@ -1,4 +1,4 @@
-"""Listeners whose connections become relays: TPROXY, published ports, DNS over TCP."""
+"""Listeners whose connections become relays: TPROXY, published ports."""
 
 from __future__ import annotations
 
@@ -10,16 +10,20 @@ from typing import Any
 from runtime.net.engine.flows import Flow, HasFlows, endpoint
 from runtime.net.engine.loop import READ, Loop
 from runtime.net.engine.model import Limits
+from runtime.net.engine.pipes import PipeShare
 from runtime.net.engine.relay import Relay, Target, reset
 
 _PAUSE_S = 1.0
 
 
 class Traffic:
-    """The counters and limits that all parts of an engine share."""
+    """The counters and limits that all that an engine does for one zone share.
 
-    def __init__(self, limits: Limits) -> None:
-        self.limits = limits
+    pipes:  the zone's part of the engine's; the loop's if there is none.
+    """
+
+    def __init__(self, limits: Limits, pipes: PipeShare | None = None) -> None:
+        self.limits, self.pipes = limits, pipes
         self.counts = {
             "accepted": 0,
             "denied": 0,
@@ -54,6 +58,7 @@ class Acceptor:
     """Accepts on one listener and asks `targets_of` where each connection leads; where it is nowhere, it is reset.
 
     counter:  what a connection counts as; inward: it comes from outside, so its bytes count the other way.
+    divert:   asked first; says True where it has taken the connection for itself.
     """
 
     def __init__(
@@ -65,9 +70,10 @@ class Acceptor:
         *,
         counter: str,
         inward: bool = False,
+        divert: Callable[[socket.socket], bool] = lambda near: False,
     ) -> None:
         self._loop, self._traffic, self._listener = loop, traffic, listener
-        self._targets_of, self._counter, self._inward = targets_of, counter, inward
+        self._targets_of, self._counter, self._inward, self._divert = targets_of, counter, inward, divert
         self._paused_until = 0.0
         # Of each relay: its accepted socket, where it leads, since when.
         self._taken: dict[Relay, tuple[socket.socket, Sequence[Target], float]] = {}
@@ -92,6 +98,8 @@ class Acceptor:
             self._loop.watch(source, self, 0)
             self._loop.urgent.add(self)
             return
+        if self._divert(near):
+            return
         counts = self._traffic.counts
         counts[self._counter] += 1
         if len(self._traffic.relays) >= self._traffic.limits.connections:
@@ -102,7 +110,7 @@ class Acceptor:
             targets = self._targets_of(near)
         except OSError:  # gone before it was looked at
             targets = ()
-        relay = Relay(self._loop, self._traffic.limits, near, targets, self._ended)
+        relay = Relay(self._loop, self._traffic.limits, near, targets, self._ended, self._traffic.pipes)
         self._taken[relay] = (near, targets, time.monotonic())
         self._traffic.relays.add(relay)
         relay.start()

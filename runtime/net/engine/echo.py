@@ -15,7 +15,7 @@ from runtime.net.engine.acceptor import Traffic
 from runtime.net.engine.egress import Egress
 from runtime.net.engine.feedback import EXPIRED, PROHIBITED, Feedback, too_big, trouble_of
 from runtime.net.engine.loop import READ, Loop
-from runtime.net.engine.packet import Echo, echo_reply, echo_request, read_answer, read_echo
+from runtime.net.engine.packet import Answer, Echo, echo_reply, echo_request, read_answer, read_echo
 from runtime.net.engine.udp import FRAGMENT_NEVER, MTU, MTU_DISCOVER
 
 _BURST = 16  # answers taken before the loop's others get their turn
@@ -27,27 +27,19 @@ _HOPS: dict[int, tuple[int, int]] = {
 
 
 class Asked(NamedTuple):
-    """A request under way, without its data."""
+    """A request under way, without its data, and whose it is."""
 
+    owner: Echoes
     source: bytes
     destination: bytes
     mark: bytes
     head: bytes
 
 
-class Echoes:
-    """All echo requests of a zone."""
+class Pinger:
+    """The raw sockets of the host's that all zones of a network ask by; what comes back goes to whoever asked."""
 
-    def __init__(
-        self,
-        loop: Loop,
-        traffic: Traffic,
-        egress: Egress,
-        feedback: Feedback,
-        outer: tuple[socket.socket, socket.socket],
-        identifier: int,
-    ) -> None:
-        self._traffic, self._egress, self._feedback = traffic, egress, feedback
+    def __init__(self, loop: Loop, outer: tuple[socket.socket, socket.socket], identifier: int) -> None:
         self._identifier, self._sequence = identifier, 0
         self._outer: dict[int, socket.socket] = dict(zip((socket.AF_INET, socket.AF_INET6), outer, strict=True))
         self._asked: dict[int, Asked] = {}
@@ -55,6 +47,49 @@ class Echoes:
             each.setblocking(False)
             each.setsockopt(*MTU_DISCOVER[family], FRAGMENT_NEVER)
             loop.watch(each, self, READ)
+
+    def ask(self, owner: Echoes, echo: Echo) -> int:
+        """Send a request on; the number it has here. Raises OSError."""
+        sequence = (self._sequence + 1) & 0xFFFF
+        while sequence in self._asked:  # of a zone that asks less often than others do
+            sequence = (sequence + 1) & 0xFFFF
+        self._sequence = sequence
+        message = echo_request(echo.family, self._identifier, sequence, echo.data)
+        hops = (*_HOPS[echo.family], (echo.hops - 1).to_bytes(4, "little"))
+        self._outer[echo.family].sendmsg([message], [hops], 0, (echo.host, 0))
+        self._asked[sequence] = Asked(owner, echo.source, echo.destination, echo.mark, echo.head)
+        return sequence
+
+    def forget(self, sequence: int) -> None:
+        """Nobody waits for this answer any more."""
+        self._asked.pop(sequence, None)
+
+    def ready(self, source: socket.socket, mask: int) -> None:
+        """Take a few answers."""
+        for _ in range(_BURST):
+            try:
+                received, sender = source.recvfrom(_LARGEST)
+            except OSError:
+                return
+            answer = read_answer(source.family, received, self._identifier)
+            asked = self._asked.get(answer.sequence) if answer is not None else None
+            if answer is not None and asked is not None:
+                packed = socket.inet_pton(source.family, sender[0].partition("%")[0])
+                asked.owner.answer(source.family, asked, answer, packed)
+
+    def tick(self, now: float) -> None:
+        """What is under way has no deadline: it gives way to what comes after it."""
+
+    def abort(self) -> None:
+        """One answer failed in an unforeseen way; the others go on."""
+
+
+class Echoes:
+    """All echo requests of a zone."""
+
+    def __init__(self, traffic: Traffic, egress: Egress, feedback: Feedback, pinger: Pinger) -> None:
+        self._traffic, self._egress, self._feedback, self._pinger = traffic, egress, feedback, pinger
+        self._waiting: dict[int, None] = {}  # the numbers of those without an answer, the oldest first
 
     def take(self, packet: bytes) -> None:
         """One packet of the zone's that the filter of the packet socket took for an echo request."""
@@ -71,13 +106,10 @@ class Echoes:
             self._ask(echo)
 
     def _ask(self, echo: Echo) -> None:
-        if len(self._asked) >= self._traffic.limits.echoes:
-            del self._asked[next(iter(self._asked))]  # the oldest, which most likely nobody will answer
-        self._sequence = sequence = (self._sequence + 1) & 0xFFFF
-        message = echo_request(echo.family, self._identifier, sequence, echo.data)
-        hops = (*_HOPS[echo.family], (echo.hops - 1).to_bytes(4, "little"))
+        if len(self._waiting) >= self._traffic.limits.echoes:
+            self._forget(next(iter(self._waiting)))  # the oldest, which most likely nobody will answer
         try:
-            self._outer[echo.family].sendmsg([message], [hops], 0, (echo.host, 0))
+            sequence = self._pinger.ask(self, echo)
         except OSError as error:
             self._traffic.counts["failed"] += 1
             trouble = trouble_of(error.errno or 0, echo.family)
@@ -87,35 +119,28 @@ class Echoes:
                 self._feedback.error(echo.family, echo.head, trouble)
             return
         self._traffic.counts["echoes"] += 1
-        self._asked[sequence] = Asked(echo.source, echo.destination, echo.mark, echo.head)
+        self._waiting[sequence] = None
 
-    def ready(self, source: socket.socket, mask: int) -> None:
-        """Take a few answers."""
-        for _ in range(_BURST):
-            try:
-                received, sender = source.recvfrom(_LARGEST)
-            except OSError:
-                return
-            self._answer(source.family, received, socket.inet_pton(source.family, sender[0].partition("%")[0]))
+    def _forget(self, sequence: int) -> None:
+        self._waiting.pop(sequence, None)
+        self._pinger.forget(sequence)
 
-    def _answer(self, family: int, received: bytes, sender: bytes) -> None:
-        answer = read_answer(family, received, self._identifier)
-        asked = self._asked.get(answer.sequence) if answer is not None else None
-        if answer is None or asked is None or len(asked.source) != len(sender):
+    def answer(self, family: int, asked: Asked, answer: Answer, sender: bytes) -> None:
+        """What came back for a request of this zone's, and from whom."""
+        if len(asked.source) != len(sender):
             return
         if answer.trouble is not None:
-            del self._asked[answer.sequence]
+            self._forget(answer.sequence)
             self._feedback.error(family, asked.head, answer.trouble, sender)
         elif sender == asked.destination:
-            del self._asked[answer.sequence]
+            self._forget(answer.sequence)
             packet = echo_reply(asked.destination, asked.source, asked.mark, answer.data)
             self._feedback.send(family, packet, socket.inet_ntop(family, asked.source))
 
-    def tick(self, now: float) -> None:
-        """What is under way has no deadline: it gives way to what comes after it."""
-
-    def abort(self) -> None:
-        """One answer failed in an unforeseen way; the others go on."""
+    def close(self) -> None:
+        """Wait for nothing any more."""
+        for sequence in list(self._waiting):
+            self._forget(sequence)
 
 
 def _path_mtu(family: int, host: str) -> int:

@@ -23,6 +23,7 @@ _IP_BIND_ADDRESS_NO_PORT = 24  # the port is chosen at connect, unique by both e
 _LARGEST = 65535
 _ANCILLARY_BYTES = 256
 _BURST = 32  # answers moved before the loop's others get their turn
+_STRAYS = 1000
 _QUESTIONS = 8  # the same for what clients send: each may be a new one
 
 _buffer = bytearray(_LARGEST)
@@ -119,6 +120,15 @@ class Inflow:
         self._owner.end(self, self._near)
 
 
+def _empty(near: socket.socket) -> None:
+    """Between bind and connect the kernel gave the new socket whatever was for that address, from any zone."""
+    for _ in range(_STRAYS):
+        try:
+            near.recv_into(_buffer)
+        except OSError:
+            return
+
+
 class PublishedUdp:
     """One published UDP port."""
 
@@ -179,6 +189,7 @@ class PublishedUdp:
             self.traffic.counts["failed"] += 1
             near.close()
             return None
+        _empty(near)
         self.traffic.counts["published"] += 1
         flow = self._flows[key] = Inflow(self, key, client, near, asked)
         self.traffic.clients[self._identity(flow)] = flow

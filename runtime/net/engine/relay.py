@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 from runtime.net.engine.loop import EDGE, END, GONE, READ, WRITE, Loop
 from runtime.net.engine.model import Limits
+from runtime.net.engine.pipes import PipePool, PipeShare
 from runtime.net.engine.pump import Way
 
 _RESET = struct.pack("ii", 1, 0)  # struct linger: on, 0 s; close() then sends RST (socket(7), SO_LINGER)
@@ -56,8 +57,11 @@ class Relay:
         near: socket.socket,
         targets: Sequence[Target],
         ended: Callable[[Relay, bool], None],
+        pipes: PipePool | PipeShare | None = None,
     ) -> None:
+        """pipes: what bytes move through; the loop's if none are named."""
         self._loop, self._limits, self._ended = loop, limits, ended
+        self._pipes = pipes or loop.pipes
         self._near = near
         self._far: socket.socket | None = None
         self._targets = list(targets)
@@ -143,7 +147,7 @@ class Relay:
         return None
 
     def _establish(self, far: socket.socket) -> tuple[Way, Way]:
-        near, pipes, chunk_bytes = self._near, self._loop.pipes, self._limits.chunk_bytes
+        near, pipes, chunk_bytes = self._near, self._pipes, self._limits.chunk_bytes
         for connection in (near, far):
             # The peers have their own ideas of when to wait for more; a second wait on top of theirs helps nobody.
             connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)

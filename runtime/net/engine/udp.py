@@ -13,7 +13,7 @@ import errno
 import select
 import socket
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from runtime.net.engine import flows as listed
@@ -165,12 +165,23 @@ def shorten_queues(flows: dict[Any, Any], *of: socket.socket) -> None:
 
 
 class Flows:
-    """All flows of a zone: takes first datagrams from the listeners behind TPROXY."""
+    """All flows of a zone: takes first datagrams from the listeners behind TPROXY.
+
+    served:  what is not for the outside, by its address: takes a datagram and who sent it.
+    """
 
     def __init__(
-        self, loop: Loop, traffic: Traffic, egress: Egress, feedback: Feedback, make_near: MakeSocket, *, mtu: int
+        self,
+        loop: Loop,
+        traffic: Traffic,
+        egress: Egress,
+        feedback: Feedback,
+        make_near: MakeSocket,
+        *,
+        mtu: int,
+        served: Mapping[Address, Callable[[bytes, Address], None]] | None = None,
     ) -> None:
-        self.traffic, self.mtu = traffic, mtu
+        self.traffic, self.mtu, self._served = traffic, mtu, dict(served or {})
         self._loop, self._egress, self._feedback, self._make_near = loop, egress, feedback, make_near
         self._flows: dict[bytes, Flow] = traffic.flows
         traffic.sources.append(self)
@@ -188,7 +199,9 @@ class Flows:
             except OSError:
                 return
             remote, hops = _destination(ancillary, source.family)
-            if remote is not None:
+            if remote in self._served:
+                self._served[remote](data, client)
+            elif remote is not None:
                 self._take(source.family, data, client[:2], remote, hops)
 
     def _take(self, family: int, data: bytes, client: Address, remote: Address, hops: int) -> None:

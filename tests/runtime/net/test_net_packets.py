@@ -17,6 +17,8 @@ from support.packets import (
     FAR6,
     IDENTIFIER,
     OPTIONS,
+    ZONE4,
+    ZONE6,
     answer,
     corpus,
     damaged,
@@ -187,7 +189,7 @@ def passes(program: bytes) -> Callable[[bytes], bool]:
 @BOTH
 def test_tap_takes_syns_and_echo_requests_that_are_not_the_gateways(v6: bool) -> None:
     gateway = GATEWAY6 if v6 else GATEWAY4
-    taken = passes(sockets.tap_filter(gateway))
+    taken = passes(sockets.tap_filter(gateway, ZONE6 if v6 else ZONE4))
     zone, far = ends(v6)
     packed = socket.inet_pton(socket.AF_INET6 if v6 else socket.AF_INET, gateway)
     assert taken(syn(v6=v6)) and taken(syn(v6=v6, flags=0xC2)) and taken(echo(v6=v6))
@@ -197,6 +199,7 @@ def test_tap_takes_syns_and_echo_requests_that_are_not_the_gateways(v6: bool) ->
         assert not taken(whole.replace(far, packed))
         assert taken(whole.replace(far, packed[:-1] + b"\x07"))
         assert not taken(whole[:20])
+        assert not taken(whole.replace(zone, zone[:-1] + b"\x03")), "another zone's"
     assert not taken(ip(zone, far, 17, bytes(100)))
     assert not taken(ip(zone, far, 58 if v6 else 1, icmp(135 if v6 else 13, 0, bytes(20), zone, far)))
     if not v6:
@@ -219,7 +222,7 @@ def test_raw_socket_of_the_host_gets_its_own_answers_only(v6: bool) -> None:
 
 def test_filter_stays_on_its_socket() -> None:
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as held:
-        bpf.attach(held, sockets.tap_filter(GATEWAY4))
+        bpf.attach(held, sockets.tap_filter(GATEWAY4, ZONE4))
         with pytest.raises(PermissionError):
             held.setsockopt(socket.SOL_SOCKET, 27, 0)  # SO_DETACH_FILTER
 
@@ -266,12 +269,14 @@ def test_fuzz_damaged_packets_are_read_or_refused(rounds: int) -> None:
 def test_what_a_reader_takes_the_filter_takes_too() -> None:
     dice = random.Random(3)
     for v6 in (False, True):
-        takes = passes(sockets.tap_filter(GATEWAY6 if v6 else GATEWAY4))
+        takes = passes(sockets.tap_filter(*((GATEWAY6, ZONE6) if v6 else (GATEWAY4, ZONE4))))
         packets = [syn(v6=v6), syn(v6=v6, partial=True, options=OPTIONS), echo(v6=v6)]
         for number in range(20_000):
             data = damaged(packets[number % 3], dice)
-            if data and (packet.read_syn(data) or packet.read_echo(data)) and data[0] >> 4 == (6 if v6 else 4):
-                assert takes(data), data.hex()
+            if not (data and (packet.read_syn(data) or packet.read_echo(data)) and data[0] >> 4 == (6 if v6 else 4)):
+                continue
+            ours = ends(v6)[0] == (data[8:24] if v6 else data[12:16])
+            assert takes(data) == ours, data.hex()
 
 
 @pytest.mark.root

@@ -22,18 +22,17 @@ from runtime.net.engine.relay import Relay, Target
 from runtime.net.errors import EngineFault
 
 CONFIG = EngineConfig(
-    zone="nginx",
+    whose="zone nginx",
     netns="/run/netns/zw-nginx",
     uid=64003,
-    zone4="10.75.3.2",
-    zone6="fd5a:6f6e:6577:3::2",
+    zones=1,
+    subnets=("10.75.3.0/24", "fd5a:6f6e:6577:3::/64"),
     resolvers=("192.0.2.1", "fe80::1%2"),
     gateway4="10.75.3.1",
     gateway6="fd5a:6f6e:6577:3::1",
     mtu=1500,
     echo_identifier=7,
     deny=("10.0.2.0/24",),
-    egress=("deny 0.0.0.0/0 25",),
     seccomp="0600000000000080",
     limits=Limits(connections=7),
     listeners=Listeners._make(range(3, 3 + len(Listeners._fields))),

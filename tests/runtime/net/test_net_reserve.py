@@ -5,8 +5,9 @@ from __future__ import annotations
 import pytest
 
 from runtime.net.errors import AddressesExhausted, AddressTaken, BadAddress
-from runtime.net.plan import Doors, nft_ruleset
+from runtime.net.plan import Doors, Place
 from runtime.net.reserve import Reservation, Reservations, parse_static
+from runtime.net.rules import nft_ruleset
 
 
 def test_owner_keeps_its_addresses_until_they_are_released() -> None:
@@ -35,7 +36,7 @@ def test_static_address_is_given_in_both_families(address: str) -> None:
     addresses = Reservations().reserve("a", address=address).addresses
     assert (addresses.zone4, addresses.zone6) == ("10.75.7.9", "fd5a:6f6e:6577:7::9")
     assert (addresses.gateway4, addresses.zone_mac) == ("10.75.7.1", "00:16:3e:4b:07:09")
-    assert "ip saddr != 10.75.7.9" in nft_ruleset(addresses, Doors(1, 2, 3, 4))
+    assert "ip saddr 10.75.7.9 goto from_zone4" in nft_ruleset(addresses, [Place(addresses, Doors(1, 2, 3, 4))])
 
 
 def test_static_address_in_anothers_network_is_refused_with_whose_it_is() -> None:

@@ -154,11 +154,17 @@ class HealthWish:
 
 @dataclass(frozen=True)
 class Network:
-    """The zone's one interface, as the spec wants it; addresses are given at launch."""
+    """The zone's one interface, as the spec wants it; addresses are given at launch.
+
+    name:      of the network that it shares with other zones; "": a private one.
+    isolated:  apart from the others there.
+    """
 
     mtu: int = 1500
     nameservers: tuple[str, ...] = ()
     search: tuple[str, ...] = ()
+    name: str = ""
+    isolated: bool = False
 
 
 @dataclass(frozen=True)

@@ -88,6 +88,9 @@ def parse_spec(name: str, document: dict[str, Any], *, subject: str) -> ZoneSpec
     _refuse_double_ports(ports, subject)
     for address in dns.get("nameservers", []):
         _address(address, subject=f"{subject}: key dns.nameservers")
+    network = document.get("network", {})
+    if network.get("isolated") and not network.get("name"):
+        raise BadSpec(f"{subject}: key network.isolated", expected="network.name beside it", got="a private network")
     return ZoneSpec(
         name=name,
         image=document["image"],
@@ -102,9 +105,11 @@ def parse_spec(name: str, document: dict[str, Any], *, subject: str) -> ZoneSpec
         resources=parse_resources(resources, subject=f"{subject}: key resources"),
         ports=ports,
         network=Network(
-            document.get("network", {}).get("mtu", 1500),
+            network.get("mtu", 1500),
             tuple(dns.get("nameservers", [])),
             tuple(dns.get("search", [])),
+            network.get("name", ""),
+            network.get("isolated", False),
         ),
         readonly_root=root.get("readonly", False),
         overlay_size_mib=root.get("overlay_size_mib", 0),

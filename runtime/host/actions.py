@@ -36,6 +36,10 @@ class ForeignDevices(RuntimeFault):
     """A bundle of another's that names block devices of the host."""
 
 
+class ForeignNetwork(RuntimeFault):
+    """A bundle of another's that names a network that zones of the host share."""
+
+
 @dataclass
 class Booted:
     """A zone that is up: where it answers, and how long each step took.
@@ -54,11 +58,14 @@ class Wishes:
 
     until:   running: its domain runs; ready: its workload does; ports: and every published port answers.
     remove:  zoned forgets the zone once it has ended; attach: and once its output and end have been asked for.
+    network: the shared network to join, instead of the bundle's; isolated: apart from the others there.
     """
 
     until: str = "ports"
     remove: bool = False
     attach: bool = False
+    network: str = ""
+    isolated: bool = False
 
 
 class Timeline:
@@ -83,16 +90,26 @@ class Timeline:
 
 
 def boot(
-    host: Host, store: Store, name: str, *, wait: bool = True, devices: bool = False, progress: Progress
+    host: Host,
+    store: Store,
+    name: str,
+    *,
+    wait: bool = True,
+    devices: bool = False,
+    network: str = "",
+    isolated: bool = False,
+    progress: Progress,
 ) -> Booted:
     """Boot the zone `name` from its bundle in the store.
 
     wait:    return when its workload runs and every published port answers, rather than when its domain runs.
     devices: a bundle that was not made here may have the block devices of the host that it names.
+    network: the shared network to join, instead of the bundle's; isolated: apart from the others there.
     Raises:  UnknownName, StoreDamaged, and what the host raises.
     """
     descriptor, bundle = manifest.find(store, name)
-    return boot_bundle(host, store, descriptor, bundle, wait=wait, devices=devices, progress=progress)
+    options: dict[str, Any] = {"wait": wait, "devices": devices, "network": network, "isolated": isolated}
+    return boot_bundle(host, store, descriptor, bundle, progress=progress, **options)
 
 
 def boot_bundle(
@@ -103,12 +120,16 @@ def boot_bundle(
     *,
     wait: bool = True,
     devices: bool = False,
+    network: str = "",
+    isolated: bool = False,
     progress: Progress,
 ) -> Booted:
     """Boot a bundle; see `boot`."""
     if not devices:
         refuse_foreign_devices(descriptor, bundle)
-    wishes = Wishes(until="ports" if wait else "running")
+    if not network:
+        refuse_foreign_network(descriptor, bundle)
+    wishes = Wishes(until="ports" if wait else "running", network=network, isolated=isolated)
     timeline = Timeline()
     prepare(host, store, descriptor, bundle, timeline, progress)
     with host.connect() as client:
@@ -124,6 +145,18 @@ def refuse_foreign_devices(descriptor: Descriptor, bundle: Bundle) -> None:
             expected="no block devices of the host in a bundle that was not made here",
             got=", ".join(named)[:400],
             hint="zone boot --devices gives it these",
+        )
+
+
+def refuse_foreign_network(descriptor: Descriptor, bundle: Bundle) -> None:
+    """Nor whose neighbour the zone becomes. Raises ForeignNetwork."""
+    named = bundle.network.name
+    if named and (origin := descriptor.annotations.get(manifest.ORIGIN)):
+        raise ForeignNetwork(
+            f"zone {bundle.name} from {origin}",
+            expected="no network of the host's in a bundle that was not made here",
+            got=named,
+            hint=f"zone boot --network {named} lets it join",
         )
 
 
@@ -194,6 +227,8 @@ def boot_request(descriptor: Descriptor, bundle: Bundle, ports: list[PortRule], 
         labels=bundle.labels,
         until_ready=wishes.until in ("ready", "ports"),
         until_ports_answer=wishes.until == "ports",
+        network=wishes.network,
+        isolated=wishes.isolated,
     )
 
 

@@ -13,7 +13,7 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from pipeline.bundle.model import Bundle, Port, Process, Resources
+from pipeline.bundle.model import Bundle, Network, Port, Process, Resources
 from pipeline.oci import Descriptor, Digest
 from runtime.boot import domain as domains
 from runtime.boot import vbd
@@ -28,6 +28,7 @@ from runtime.host.daemon.core import Settings
 from runtime.host.daemon.edge import Edge
 from runtime.host.daemon.manager import Manager
 from runtime.host.daemon.model import BootRequest
+from runtime.net.addresses import ZoneAddresses
 from runtime.net.capture import CaptureRequest
 from runtime.net.engine.flows import Flow
 from support.fakecapture import FakeCapture
@@ -90,8 +91,15 @@ class FakeClock:
 class FakeNetwork:
     """Notes what is done; its engine lives on without its zoned."""
 
-    def __init__(self, host: Host, name: str, record: Callable[..., None]) -> None:
-        self.host, self.name, self.record = host, name, record
+    def __init__(
+        self,
+        host: Host,
+        name: str,
+        record: Callable[..., None],
+        segment: FakeSegment | None = None,
+        isolated: bool = False,
+    ) -> None:
+        self.host, self.name, self.record, self.segment, self.isolated = host, name, record, segment, isolated
         self.listening: list[tuple[str, int, int]] = []
         self.vif = ""
 
@@ -100,7 +108,11 @@ class FakeNetwork:
         self.host.did.append(f"{self.name}: {what}")
 
     def create(self) -> None:
-        self.record("net.netns", name=self.name)
+        if self.segment is None:
+            self.record("net.netns", name=self.name)
+        else:
+            self.record("net.member", network=self.segment.name, zone=self.name, control="")
+            assert self.segment.name in self.host.segments, "its network is there"
         self._do("network made")
         if self.host.network_fails is not None:
             raise self.host.network_fails
@@ -157,6 +169,36 @@ class FakeNetwork:
         self.host.networks.pop(self.name, None)
 
 
+class FakeSegment:
+    """A network that zones share; it lives on without its zoned."""
+
+    def __init__(self, host: Host, name: str, addresses: ZoneAddresses, record: Callable[..., None]) -> None:
+        self.host, self.name, self.addresses, self.record = host, name, addresses, record
+
+    def _do(self, what: str) -> None:
+        self.host.alive()
+        self.host.did.append(f"@{self.name}: {what}")
+
+    def create(self) -> None:
+        self.record("net.netns", name=f"@{self.name}")
+        self._do("made")
+        if self.host.segment_fails is not None:
+            raise self.host.segment_fails
+        assert self.name not in self.host.segments, "two networks of one name"
+        self.host.segments[self.name] = self
+
+    def adopt(self, records: Iterable[Mapping[str, Any]]) -> bool:
+        self._do("adopted")
+        return self.name in self.host.segments
+
+    def forget_others(self) -> None:
+        self._do("others forgotten")
+
+    def destroy(self) -> None:
+        self._do("gone")
+        self.host.segments.pop(self.name, None)
+
+
 class FakeLoop:
     """A loop device; the host knows those that are held."""
 
@@ -186,6 +228,9 @@ class HostEdge(Edge):
         for record in records:
             if record["kind"] == "net.netns":
                 self.host.networks.pop(record["name"], None)
+                self.host.segments.pop(record["name"].removeprefix("@"), None)
+            elif record["kind"] == "net.member":
+                self.host.networks.pop(record["zone"], None)
 
 
 class Host:
@@ -203,8 +248,10 @@ class Host:
         self.killed = threading.Event()
         self.did: list[str] = []
         self.networks: dict[str, FakeNetwork] = {}
+        self.segments: dict[str, FakeSegment] = {}
         self.answering: set[int] = set()
         self.network_fails: Exception | None = None
+        self.segment_fails: Exception | None = None
         self.engine_fails: Exception | None = None
         self.captures: list[FakeCapture] = []
         self.teardown_fails: Exception | None = None
@@ -310,7 +357,10 @@ class Host:
         self.stores.append(store)
         edge = HostEdge(Hypervisor(self.xen), store, stores=(self.path / "store",), open_link=self._open_link)
         edge.host = self
-        edge.make_network = lambda name, addresses, mtu, record, deny=(): FakeNetwork(self, name, record)
+        edge.make_network = lambda name, addresses, mtu, record, deny=(), **options: FakeNetwork(
+            self, name, record, **options
+        )
+        edge.make_segment = lambda name, addresses, mtu, record, **options: FakeSegment(self, name, addresses, record)
         made = Settings(self.path / "run", self.path / "state", version="1", **settings)
         self.manager = Manager(made, edge, clock=self.clock, this_boot=self.boot_id)
         await self.manager.start()
@@ -381,6 +431,7 @@ class Host:
             process=process,
             resources=resources,
             ports=keywords.pop("bundle_ports", ()),
+            network=keywords.pop("bundle_network", Network()),
         )
         return BootRequest(bundle, **keywords)
 
@@ -403,6 +454,7 @@ class Host:
         for ledger in (self.path / "run" / "ledger").glob("*"):
             ledger.unlink()
         self.networks.clear()
+        self.segments.clear()
         self.guests.clear()
 
     def foreign_domain(self) -> int:
@@ -415,9 +467,10 @@ class Host:
         left = [f"domain {domid}" for domid in self.xen.domains if domid]
         left += [f"channel {channel.port}" for channel in self.xen.channels]
         left += [path for path in self.xenstored.below("/local/domain") if path.split("/")[3:4] not in ([], ["0"])]
-        left += [f"network {name}" for name in self.networks]
+        left += [f"network {name}" for name in [*self.networks, *(f"@{name}" for name in self.segments)]]
         left += [f"loop {loop.device}" for loop in self.loops]
-        return left + [f"ledger {path.name}" for path in (self.path / "run" / "ledger").glob("*")]
+        ledgers = [path for kind in ("ledger", "networks") for path in (self.path / "run" / kind).glob("*")]
+        return left + [f"ledger {path.name}" for path in ledgers]
 
 
 def _blob(data: bytes) -> Descriptor:

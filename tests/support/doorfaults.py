@@ -113,7 +113,7 @@ def faulty_edges(points: Points) -> Iterator[None]:
 
 def _edges() -> Iterator[tuple[Any, str, str, Failure]]:
     from runtime.host import loops
-    from runtime.net import commands, furnish, netlink, netns, network, published
+    from runtime.net import commands, furnish, netlink, netns, published, segment
     from runtime.net.engine import processes, proxy
 
     loops_fcntl = SimpleNamespace(ioctl=loops.fcntl.ioctl)
@@ -121,13 +121,13 @@ def _edges() -> Iterator[tuple[Any, str, str, Failure]]:
     yield loops_fcntl, "ioctl", "loop ioctl", os_failure
     yield netlink.Rtnetlink, "request", "netlink", os_failure
     yield commands, "feed", "command", os_failure
-    yield netns, "_call", "namespace", os_failure
+    yield netns, "call", "namespace", os_failure
     yield furnish, "listen", "listen inside", os_failure
     yield furnish, "bind_udp", "bind inside", os_failure
     yield furnish, "catch_udp", "datagrams inside", os_failure
     yield furnish, "tap", "packet socket", os_failure
     yield furnish, "raw_sender", "raw socket", os_failure
-    yield network, "echo_socket", "echo socket", os_failure
+    yield segment, "echo_socket", "echo socket", os_failure
     yield published, "listen", "listen", os_failure
     yield processes, "hold", "pidfd", os_failure
     yield proxy.ProxyEngine, "prepare", "engine start", os_failure

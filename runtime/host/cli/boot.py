@@ -5,7 +5,7 @@ from __future__ import annotations
 from argparse import Namespace
 from typing import Any
 
-from runtime.host.cli.parsers import Parser, complete
+from runtime.host.cli.parsers import Parser, complete, network_arguments
 from runtime.host.cli.terminal import with_progress, write
 
 EXAMPLES = """\
@@ -26,6 +26,7 @@ def fill_boot(parser: Parser) -> None:
     complete(name, "bundles")
     parser.add_argument("--replace", action="store_true", help="REF may take its name from another bundle here")
     parser.add_argument("--devices", action="store_true", help="REF may have the block devices of the host it names")
+    network_arguments(parser)
     parser.add_argument("--no-wait", action="store_true", help="return when its domain runs, before its ports answer")
 
 
@@ -42,6 +43,7 @@ def run(arguments: Namespace) -> None:
 
     def boot(progress: Any) -> actions.Booted:
         options = {"wait": not arguments.no_wait, "devices": arguments.devices}
+        options |= {"network": arguments.network, "isolated": arguments.isolated}
         if not bundles.is_reference(arguments.name):
             return actions.boot(host, store, arguments.name, progress=progress, **options)
         found = bundles.pull_bundle(open_env(progress), arguments.name, replaces=arguments.replace)

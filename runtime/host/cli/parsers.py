@@ -88,3 +88,12 @@ def format_argument(parser: Parser, *, default: str = "table", formats: tuple[st
 def quiet_argument(parser: Parser, what: str) -> None:
     """`-q`."""
     parser.add_argument("-q", "--quiet", action="store_true", help=what)
+
+
+def network_arguments(parser: Parser) -> None:
+    """--network and --isolated."""
+    network = parser.add_argument(
+        "--network", default="", metavar="NAME", help="the network to share with other zones (default: a private one)"
+    )
+    complete(network, "networks")
+    parser.add_argument("--isolated", action="store_true", help="apart from the other zones of that network")

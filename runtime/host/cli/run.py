@@ -11,7 +11,7 @@ from typing import Any
 from pipeline.errors import SentenceError
 from runtime.host.cli.amounts import memory_mib, whole_cpus
 from runtime.host.cli.moments import span_s
-from runtime.host.cli.parsers import Parser, complete
+from runtime.host.cli.parsers import Parser, complete, network_arguments
 from runtime.host.cli.process import check_terminal, process_arguments
 from runtime.host.cli.terminal import escaped, with_progress, write
 from runtime.host.faults import RemoteFault
@@ -46,6 +46,7 @@ def fill_run(parser: Parser) -> None:
     parser.add_argument("--hostname", metavar="NAME", help="default: the zone's name")
     parser.add_argument("-p", "--publish", action="append", default=[], metavar="RULE", help=PORT)
     parser.add_argument("-v", "--volume", action="append", default=[], metavar="VOLUME", help=VOLUME)
+    network_arguments(parser)
     parser.add_argument("-m", "--memory", type=memory_mib, metavar="AMOUNT", help="256m, 1g (default: 256m)")
     parser.add_argument("--memory-max", type=memory_mib, metavar="AMOUNT", help="what `zone update` may give it")
     parser.add_argument("-c", "--cpus", type=whole_cpus, metavar="N", help="vCPUs (default: 1)")

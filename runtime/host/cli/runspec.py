@@ -38,6 +38,7 @@ def spec_of(arguments: Namespace) -> ZoneSpec:
         "hostname": hostname,
         "ports": arguments.publish,
         "volumes": arguments.volume,
+        "network": _network(arguments),
         "resources": _resources(arguments),
         "restart": arguments.restart or "no",
         "labels": dict(_label(text) for text in arguments.label),
@@ -61,6 +62,12 @@ def spec_of(arguments: Namespace) -> ZoneSpec:
         extensions=tuple(ExtensionChoice(reference) for reference in arguments.extension),
         stop_signal=None if signal is None else signal_number(signal, subject="--stop-signal"),
     )
+
+
+def _network(arguments: Namespace) -> dict[str, Any]:
+    if arguments.isolated and not arguments.network:
+        raise BadOption("--isolated", expected="--network NAME beside it", got="none: a private network has one zone")
+    return {"name": arguments.network, "isolated": arguments.isolated} if arguments.network else {}
 
 
 def _resources(arguments: Namespace) -> dict[str, int]:

@@ -16,6 +16,7 @@ from pipeline.jsonmodel import from_json
 from runtime.boot.doors import DomainInfo
 from runtime.host.daemon.model import BootRequest, ExitStatus
 from runtime.host.ledger import Record
+from runtime.net.addresses import ZONE_HOST
 
 
 class Fate(Enum):
@@ -36,6 +37,7 @@ class Head:
     name: str
     uuid: str
     index: int
+    host: int
     request: BootRequest
     created: float
     restarts: int
@@ -53,6 +55,7 @@ def head_of(records: Sequence[Record]) -> Head | None:
             name=str(first["name"]),
             uuid=str(first["uuid"]),
             index=int(first["index"]),
+            host=int(first.get("host", ZONE_HOST)),  # a zonewright before shared networks did not write it
             request=from_json(BootRequest, first["request"], subject="ledger"),
             created=float(first["created"]),
             restarts=int(first["restarts"]),

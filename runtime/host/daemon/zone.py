@@ -208,7 +208,7 @@ def info(zone: Zone, **seen: Any) -> ZoneInfo:
         command=bundle.process.argv,
         health=alive.health if alive else "",
         tty=bundle.process.tty,
-        network=zone.name if alive else "",
+        network=(zone.request.network_name or zone.name) if alive else "",
         agent=bool(alive and alive.link and alive.link.connected.is_set()),
         reservation=zone.request.reservation,
         **seen,

@@ -58,9 +58,7 @@ try:
     task.check_variables(_CMDLINE_VARS or {})
     task.use(offline=get_var("offline", "no"), cache=get_var("cache", ""))
     LIMITS = load_config().limits
-    ZONES = {name: specs.load_spec(name) for name in ([get_var("zone")] if get_var("zone") else names(specs.ZONES))}
-    for spec in ZONES.values():
-        specs.check_references(spec, parse)
+    ZONES, REFUSED = specs.load_zones([get_var("zone")] if get_var("zone") else names(specs.ZONES), parse)
     KERNELS = {task.slug(spec.kernel): spec.kernel for spec in ZONES.values()}
     EXTENSIONS = task.named(choice.image for spec in ZONES.values() for choice in spec.extensions)
     NAMED = {name: spec.image for name, spec in ZONES.items()} | KERNELS | EXTENSIONS
@@ -108,6 +106,12 @@ def command_task(function, *arguments, needs=()):
     return {"actions": [(attempt, [function, *arguments])], "task_dep": list(needs), "uptodate": [False]}
 
 
+def refused_tasks():
+    """For each zone whose file cannot be read as one, a task that says why, in the place of the stage's own."""
+    for name, error in REFUSED.items():
+        yield {"name": name, **command_task(task.refuse, error)}
+
+
 def task_recipe():
     """image recipes of zones/recipes -> OCI images"""
     for name in names(image.RECIPES):
@@ -140,11 +144,14 @@ def task_fetch():
         if name not in MADE_BY and REFERENCES[name].digest is None:
             one["uptodate"].append(False)  # a tag may name another image by now: that takes one request
         yield one
+    yield from refused_tasks()
 
 
 def task_lock():
     """pin the tags of image references to digests, in images.lock.json: ./doit lock [zone=NAME]"""
-    return command_task(partial(tags.lock, whole=not get_var("zone")), IMAGE_LOCK, NAMED.values(), task.env)
+    lock = partial(tags.lock, whole=not get_var("zone"))
+    # The tags of a zone that cannot be read would lose their digests.
+    return command_task(lock, IMAGE_LOCK, NAMED.values(), task.env, needs=[f"bundle:{name}" for name in REFUSED])
 
 
 def task_unpack():
@@ -152,6 +159,7 @@ def task_unpack():
     for name in IMAGES:
         needs = [(FetchResult, "fetch", name)]
         yield stage_task(UnpackResult, "unpack", name, unpack, partial(UnpackParams, limits=LIMITS), needs=needs)
+    yield from refused_tasks()
 
 
 def task_squash():
@@ -159,6 +167,7 @@ def task_squash():
     for name in ZONES:
         needs = [(UnpackResult, "unpack", name)]
         yield stage_task(SquashResult, "squash", name, squash, SquashParams, needs=needs)
+    yield from refused_tasks()
 
 
 def task_initrd():
@@ -187,6 +196,7 @@ def task_assemble():
         ]
         params = partial(AssembleParams.of, wanted)
         yield stage_task(AssembleResult, "assemble", name, assemble, params, needs=needs)
+    yield from refused_tasks()
 
 
 def task_bundle():
@@ -201,11 +211,12 @@ def task_bundle():
         ]
         params, files = partial(bundle.BundleParams, spec), any(volume.kind == "squashfs" for volume in spec.volumes)
         yield stage_task(BundleResult, "bundle", name, bundle, params, needs=needs, always=files)
+    yield from refused_tasks()
 
 
 def task_boot():
     """boot a zone and wait until its ports answer: ./doit boot zone=NAME [wait=no]"""
-    needs = [f"bundle:{name}" for name in ZONES if name == get_var("zone")]
+    needs = [f"bundle:{name}" for name in (*ZONES, *REFUSED) if name == get_var("zone")]
     return command_task(
         commands.boot, get_var("zone"), get_var("wait", "yes"), get_var("host"), needs=[*needs, "_host"]
     )
@@ -213,7 +224,7 @@ def task_boot():
 
 def task_publish():
     """push a zone's bundle, or a recipe's image: ./doit publish zone=NAME|recipe=NAME to=HOST/REPOSITORY[:TAG]"""
-    needs = [PUBLISHED] if PUBLISHED else [f"bundle:{name}" for name in ZONES if name == get_var("zone")]
+    needs = [PUBLISHED] if PUBLISHED else [f"bundle:{name}" for name in (*ZONES, *REFUSED) if name == get_var("zone")]
     return command_task(commands.publish, get_var("zone"), get_var("recipe"), get_var("to"), needs=needs)
 
 
@@ -260,8 +271,8 @@ def task_faults():
 
 
 def task_soak():
-    """long runs on the lab that ./doit test leaves out: ./doit soak [ARGUMENTS for pytest]"""
-    long = [PYTHON, "-m", "pytest", "-m", "soak", "tests/lab"]
+    """long runs, most of them on the lab, that ./doit test leaves out: ./doit soak [ARGUMENTS for pytest]"""
+    long = [PYTHON, "-m", "pytest", "-m", "soak", "tests/lab", "tests/runtime/init"]
     return {
         "actions": [(task.run_checks, [[], long])],
         "pos_arg": "arguments",

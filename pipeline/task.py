@@ -146,6 +146,11 @@ def check_variables(given: Sequence[str]) -> None:
             raise UnknownVariable(f"{name}=…", got="no task reads a variable of that name", hint=hint)
 
 
+def refuse(error: PipelineError) -> NoReturn:
+    """An action for what cannot be done, as was found when the graph was made: it raises the error."""
+    raise error
+
+
 def interrupted() -> NoReturn:
     """End the process as Ctrl-C should: one word, exit code 130, nothing of doit's own."""
     env().progress.close()

@@ -32,6 +32,7 @@ ELF = "application/vnd.zonewright.init.v1.elf"
 
 # Where the sources lie in the build root: a fixed place, so that no path of this machine gets into the program.
 _BUILD = "build"
+STAND_INS = "runtime/init/standin/"
 _MAX_ELF_BYTES = 64 << 20
 
 
@@ -114,7 +115,8 @@ def _build(params: InitParams, lock: PackageLock, files: dict[str, Path], env: E
 def compile_script(recipe: dict[str, Any], names: list[str]) -> str:
     """The shell script that makes /build/init in the root "$1" and then empties it of the tool chain."""
     python = f"python{recipe['python']}"
-    modules = [f"{_module(name)}=/{_BUILD}/{name}" for name in names if "/" in name and name[-3:] == ".py"]
+    ours = [name for name in names if "/" in name and name[-3:] == ".py" and name != f"{STAND_INS}__init__.py"]
+    modules = [f"{_module(name)}=/{_BUILD}/{name}" for name in ours]
     standard = [_stdlib(python, name) for name in recipe["stdlib"]]
     c_files = [f"/{_BUILD}/{name}" for name in names if name.endswith(".c")]
     archive = f"/usr/lib/{python}/config-{recipe['python']}-x86_64-linux-gnu/lib{python}.a"
@@ -147,7 +149,8 @@ def compile_script(recipe: dict[str, Any], names: list[str]) -> str:
 
 
 def _module(name: str) -> str:
-    return name.removesuffix(".py").removesuffix("/__init__").replace("/", ".")
+    """The name that a file is imported by; a stand-in has that of the standard module it stands in for."""
+    return name.removeprefix(STAND_INS).removesuffix(".py").removesuffix("/__init__").replace("/", ".")
 
 
 def _stdlib(python: str, name: str) -> str:

@@ -77,7 +77,10 @@ class Resources:
 
 @dataclass(frozen=True)
 class Port:
-    """host_address:host_port on the user's machine leads to zone_port in the zone."""
+    """host_address:host_port on the user's machine leads to zone_port in the zone.
+
+    host_port:  0: one that is free. protocol: tcp or udp.
+    """
 
     host_address: str
     host_port: int
@@ -158,11 +161,17 @@ class Network:
 
     name:      of the network that it shares with other zones; "": a private one.
     isolated:  apart from the others there.
+    nameservers, search, options: of its resolv.conf.
+    egress:  what it may reach, see egress.py; the first rule that matches decides.
+    bandwidth_bit_s: of its interface, each way; 0: no limit.
     """
 
     mtu: int = 1500
     nameservers: tuple[str, ...] = ()
     search: tuple[str, ...] = ()
+    options: tuple[str, ...] = ()
+    egress: tuple[str, ...] = ()
+    bandwidth_bit_s: int = 0
     name: str = ""
     isolated: bool = False
 
@@ -197,6 +206,8 @@ class Bundle:
     volumes: tuple[Volume, ...] = ()
     seccomp: Seccomp = Seccomp()
     healthcheck: Healthcheck | None = None
+    sysctls: dict[str, str] = field(default_factory=dict)  # of the zone's kernel, before the workload starts
+    scratch: str = ""  # a device of the zone's host that takes what is written over the image; "": memory
 
 
 @dataclass(frozen=True)
@@ -209,6 +220,7 @@ class LaunchNetwork:
     gateways: tuple[str, ...]
     nameservers: tuple[str, ...]
     search: tuple[str, ...] = ()
+    options: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -219,6 +231,8 @@ class Launch:
     process: None for a zone that idles until the host has something for it.
     root:  device of the image ("xvda"); addons: device of the addons ("xvdb") or "".
     disks: devices of volumes, which have to be there before the workload starts.
+    scratch: device of what is written over the image, and its file system: ("xvdc", "ext4"); (): memory.
+    sysctls: set once all modules are loaded; "net.core.somaxconn" or "net/core/somaxconn".
     """
 
     hostname: str
@@ -232,6 +246,8 @@ class Launch:
     overlay_size_mib: int = 0
     network: LaunchNetwork | None = None
     disks: tuple[str, ...] = ()
+    sysctls: dict[str, str] = field(default_factory=dict)
+    scratch: tuple[str, ...] = ()
     extra: dict[str, Any] = field(default_factory=dict)
 
 

@@ -5,11 +5,14 @@ from __future__ import annotations
 import ipaddress
 import re
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from pipeline.bundle.bandwidth import parse_bandwidth
+from pipeline.bundle.dns import parse_dns
+from pipeline.bundle.egress import BadRule, parse_rule
 from pipeline.bundle.errors import BadSpec
 from pipeline.bundle.health import parse_health
 from pipeline.bundle.model import (
@@ -23,10 +26,11 @@ from pipeline.bundle.model import (
     Seccomp,
     Volume,
 )
+from pipeline.bundle.ports import check_ports, parse_ports
 from pipeline.bundle.security import parse_seccomp
 from pipeline.bundle.volumes import check_disks, parse_volume
 from pipeline.errors import PipelineError
-from pipeline.recipe import PROJECT, load
+from pipeline.recipe import PROJECT, UnknownName, load
 
 ZONES = PROJECT / "zones"
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,62}")
@@ -54,9 +58,11 @@ class ZoneSpec:
     network: Network = Network()
     readonly_root: bool = False
     overlay_size_mib: int = 0
+    scratch: str = ""
     modules: tuple[ModuleWish, ...] = ()
     verbose: bool = False
     cmdline_append: str = ""
+    sysctls: dict[str, str] = field(default_factory=dict)
     stop_signal: int | None = None
     stop_timeout_s: int = 10
     annotations: dict[str, str] = field(default_factory=dict)
@@ -80,17 +86,32 @@ def load_spec(name: str, directory: Path = ZONES) -> ZoneSpec:
     return parse_spec(name, document, subject=str(directory / f"{name}.toml"))
 
 
+def load_zones(
+    names: Iterable[str], parse: Callable[[str], object], directory: Path = ZONES
+) -> tuple[dict[str, ZoneSpec], dict[str, PipelineError]]:
+    """The specs of zones, and why some have none: what one file says, or names and is not there, is no other's trouble.
+
+    parse:   reads an image reference, as in `check_references`.
+    Raises:  UnknownName.
+    """
+    good, refused = {}, {}
+    for name in names:
+        try:
+            spec = load_spec(name, directory)
+            check_references(spec, parse, directory)
+            good[name] = spec
+        except UnknownName:
+            raise
+        except PipelineError as error:
+            refused[name] = error
+    return good, refused
+
+
 def parse_spec(name: str, document: dict[str, Any], *, subject: str) -> ZoneSpec:
     """Turn a document that fits the schema into a ZoneSpec; checks what a schema cannot say."""
-    resources, dns, root = (document.get(key, {}) for key in ("resources", "dns", "root"))
+    resources, network, dns, root = (document.get(key, {}) for key in ("resources", "network", "dns", "root"))
     kernel_options, stop, security = (document.get(key, {}) for key in ("kernel_options", "stop", "security"))
-    ports = tuple(parse_port(text, subject=f"{subject}: key ports") for text in document.get("ports", []))
-    _refuse_double_ports(ports, subject)
-    for address in dns.get("nameservers", []):
-        _address(address, subject=f"{subject}: key dns.nameservers")
-    network = document.get("network", {})
-    if network.get("isolated") and not network.get("name"):
-        raise BadSpec(f"{subject}: key network.isolated", expected="network.name beside it", got="a private network")
+    ports = _ports(document.get("ports", []), subject=f"{subject}: key ports")
     return ZoneSpec(
         name=name,
         image=document["image"],
@@ -104,18 +125,14 @@ def parse_spec(name: str, document: dict[str, Any], *, subject: str) -> ZoneSpec
         hostname=document.get("hostname", hostname_of(name)),
         resources=parse_resources(resources, subject=f"{subject}: key resources"),
         ports=ports,
-        network=Network(
-            network.get("mtu", 1500),
-            tuple(dns.get("nameservers", [])),
-            tuple(dns.get("search", [])),
-            network.get("name", ""),
-            network.get("isolated", False),
-        ),
+        network=_network(network, dns, subject),
         readonly_root=root.get("readonly", False),
         overlay_size_mib=root.get("overlay_size_mib", 0),
+        scratch=_scratch(root, subject=f"{subject}: key root.scratch"),
         modules=_modules(kernel_options.get("modules", []), subject=f"{subject}: key kernel_options.modules"),
         verbose=kernel_options.get("verbose", False),
         cmdline_append=kernel_options.get("cmdline_append", ""),
+        sysctls={key: str(value) for key, value in kernel_options.get("sysctls", {}).items()},
         stop_signal=signal_number(stop["signal"], subject=f"{subject}: key stop.signal") if "signal" in stop else None,
         stop_timeout_s=stop.get("timeout_s", 10),
         annotations=document.get("annotations", {}),
@@ -162,6 +179,47 @@ def parse_restart(text: str, *, subject: str) -> RestartPolicy:
     return RestartPolicy(name, int(most or 0))
 
 
+def _ports(items: list[str], *, subject: str) -> tuple[Port, ...]:
+    """Each as `-p` has it, each port of the host once."""
+    found = tuple(port for text in items for port in parse_ports(text, subject=subject))
+    check_ports(found, subject=subject)
+    return found
+
+
+def _network(network: dict[str, Any], dns: dict[str, list[str]], subject: str) -> Network:
+    if network.get("isolated") and not network.get("name"):
+        raise BadSpec(f"{subject}: key network.isolated", expected="network.name beside it", got="a private network")
+    keys = ("nameservers", "search", "options")
+    resolver = parse_dns(
+        *(dns.get(key, []) for key in keys),
+        subjects=(f"{subject}: key dns.nameservers", f"{subject}: key dns.search", f"{subject}: key dns.options"),
+    )
+    return Network(
+        mtu=network.get("mtu", 1500),
+        nameservers=resolver.nameservers,
+        search=resolver.search,
+        options=resolver.options,
+        egress=parse_egress(network.get("egress", []), subject=f"{subject}: key network.egress"),
+        bandwidth_bit_s=(
+            parse_bandwidth(network["bandwidth"], subject=f"{subject}: key network.bandwidth")
+            if "bandwidth" in network
+            else 0
+        ),
+        name=network.get("name", ""),
+        isolated=network.get("isolated", False),
+    )
+
+
+def parse_egress(texts: Sequence[str], *, subject: str) -> tuple[str, ...]:
+    """Egress rules, each with single blanks. Raises BadSpec."""
+    for index, text in enumerate(texts):
+        try:
+            parse_rule(text)
+        except BadRule as error:
+            raise BadSpec(f"{subject}[{index}]", expected=error.expected, got=repr(text)[:120]) from None
+    return tuple(" ".join(text.split()) for text in texts)
+
+
 def _seccomp(security: dict[str, str], *, subject: str) -> Seccomp:
     return parse_seccomp(security["seccomp"], subject=subject) if "seccomp" in security else Seccomp()
 
@@ -172,6 +230,13 @@ def _volumes(items: list[Any], *, subject: str) -> tuple[Volume, ...]:
     _refuse_twice([volume.target for volume in found], "target", subject)
     check_disks(found, subject=subject)
     return found
+
+
+def _scratch(root: dict[str, Any], *, subject: str) -> str:
+    """A device, which has a size of its own."""
+    if "scratch" in root and "overlay_size_mib" in root:
+        raise BadSpec(subject, expected="no root.overlay_size_mib beside it", got="both")
+    return str(root.get("scratch", ""))
 
 
 def _extensions(items: list[Any], *, subject: str) -> tuple[ExtensionChoice, ...]:
@@ -193,19 +258,6 @@ def _refuse_twice(names: list[str], what: str, subject: str) -> None:
     for index, name in enumerate(names):
         if name in names[:index]:
             raise BadSpec(f"{subject}[{index}]", expected=f"each {what} once", got=f"{name} again")
-
-
-def parse_port(text: str, *, subject: str) -> Port:
-    """A port rule `[ADDRESS:]HOST_PORT:ZONE_PORT[/tcp]`; the address is 127.0.0.1 unless given."""
-    match = re.fullmatch(r"(?:(\[[^\]]+\]|[^:\[\]]+):)?(\d+):(\d+)(?:/(tcp))?", text)
-    if match is None:
-        raise BadSpec(subject, expected='a port rule such as "8080:80"', got=repr(text))
-    address = (match[1] or "127.0.0.1").strip("[]")
-    _address(address, subject=subject)
-    for digits in (match[2], match[3]):
-        if not 1 <= int(digits) <= 65535:
-            raise BadSpec(subject, expected="ports from 1 to 65535", got=repr(text))
-    return Port(address, int(match[2]), int(match[3]), match[4] or "tcp")
 
 
 def signal_number(text: str, *, subject: str) -> int:
@@ -231,15 +283,6 @@ def _address(text: str, *, subject: str) -> None:
         ipaddress.ip_address(text)
     except ValueError:
         raise BadSpec(subject, expected="an IPv4 or IPv6 address", got=repr(text)) from None
-
-
-def _refuse_double_ports(ports: tuple[Port, ...], subject: str) -> None:
-    seen: set[tuple[str, int]] = set()
-    for port in ports:
-        key = (port.host_address, port.host_port)
-        if key in seen:
-            raise BadSpec(f"{subject}: key ports", expected="each host port once", got=f"{key[0]}:{key[1]} twice")
-        seen.add(key)
 
 
 def _tuple(value: list[str] | None) -> tuple[str, ...] | None:

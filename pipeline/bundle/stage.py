@@ -92,6 +92,8 @@ def resolve(params: BundleParams, store: Store) -> Bundle:
         labels=spec.labels,
         volumes=bundled(spec.volumes, store, subject=f"zone {spec.name}: key volumes"),
         seccomp=spec.seccomp,
+        sysctls=spec.sysctls,
+        scratch=spec.scratch,
         healthcheck=resolve_health(
             spec.health, inner(config, subject), subject=subject, key=f"zone {spec.name}: key healthcheck"
         ),

@@ -301,20 +301,26 @@ class Store:
             synced.result()
             size = file.seek(0, os.SEEK_END)
             self.adopt(path, digest, fileno=file.fileno())
-            self._proven[digest] = _identity(file.fileno())
+            self._proven.setdefault(digest, _identity(file.fileno()))
         return Descriptor(media_type, digest, size)
 
     def adopt(self, path: Path, digest: Digest, *, fileno: int) -> None:
-        """fsync a finished temporary file and rename it to its digest.
+        """fsync a finished temporary file and rename it to its digest; where a sound one is there already, that stays.
+
+        For what reads the one that is there goes on reading it: a zone's disk, or the lab's, is no longer the store's
+        file once that has been replaced.
 
         Raises:  OSError; the object is not there then, also where only its directory could not be synced: to find it
                  next time would be to take that failure for a success.
         """
-        os.fchmod(fileno, 0o444)
-        os.fsync(fileno)
         target = self.path(digest)
         target.parent.mkdir(parents=True, exist_ok=True)
         self._lease.note(digest)
+        if os.path.lexists(target) and self.verify(digest):
+            os.unlink(path)
+            return
+        os.fchmod(fileno, 0o444)
+        os.fsync(fileno)
         if target.is_dir() and not target.is_symlink():
             self._discard(digest)  # damage of a kind that rename does not replace
         os.rename(path, target)

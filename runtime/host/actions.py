@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Generator, Iterable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Generator, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, cast
 
 from pipeline.bundle import manifest
+from pipeline.bundle.egress import BadRule, parse_rule
 from pipeline.bundle.model import Bundle
 from pipeline.env import intact
 from pipeline.errors import StoreDamaged
@@ -17,6 +18,7 @@ from pipeline.oci import Descriptor, Digest, canonical_json
 from pipeline.progress import Progress
 from pipeline.store import Store
 from runtime.errors import RuntimeFault
+from runtime.net.policy import may_open
 
 if TYPE_CHECKING:
     from runtime.host.api.host_pb2 import BootZoneReply, BootZoneRequest, PortRule, ZoneInfo
@@ -40,6 +42,10 @@ class ForeignNetwork(RuntimeFault):
     """A bundle of another's that names a network that zones of the host share."""
 
 
+class ForeignRules(RuntimeFault):
+    """A bundle of another's whose egress rules open what is closed to zones unless named."""
+
+
 @dataclass
 class Booted:
     """A zone that is up: where it answers, and how long each step took.
@@ -56,7 +62,7 @@ class Booted:
 class Wishes:
     """How a zone is booted, besides what its bundle says.
 
-    until:   running: its domain runs; ready: its workload does; ports: and every published port answers.
+    until:   running: its domain runs; ready: its workload does; ports: and every published port is served.
     remove:  zoned forgets the zone once it has ended; attach: and once its output and end have been asked for.
     network: the shared network to join, instead of the bundle's; isolated: apart from the others there.
     """
@@ -89,27 +95,38 @@ class Timeline:
             self.steps.append((name, round(start - self.origin, 4), round(self._last - self.origin, 4)))
 
 
+@dataclass(frozen=True)
+class Overrides:
+    """What whoever boots a bundle says of it.
+
+    devices: one that was not made here may have the block devices of the host that it names.
+    egress:  rules in place of its own; None for its own. bandwidth_bit_s: likewise, 0 for no limit.
+    network: the shared network to join, instead of the bundle's; isolated: apart from the others there.
+    """
+
+    devices: bool = False
+    egress: tuple[str, ...] | None = None
+    bandwidth_bit_s: int | None = None
+    network: str = ""
+    isolated: bool = False
+
+
 def boot(
     host: Host,
     store: Store,
     name: str,
     *,
     wait: bool = True,
-    devices: bool = False,
-    network: str = "",
-    isolated: bool = False,
+    overrides: Overrides | None = None,
     progress: Progress,
 ) -> Booted:
     """Boot the zone `name` from its bundle in the store.
 
     wait:    return when its workload runs and every published port answers, rather than when its domain runs.
-    devices: a bundle that was not made here may have the block devices of the host that it names.
-    network: the shared network to join, instead of the bundle's; isolated: apart from the others there.
     Raises:  UnknownName, StoreDamaged, and what the host raises.
     """
     descriptor, bundle = manifest.find(store, name)
-    options: dict[str, Any] = {"wait": wait, "devices": devices, "network": network, "isolated": isolated}
-    return boot_bundle(host, store, descriptor, bundle, progress=progress, **options)
+    return boot_bundle(host, store, descriptor, bundle, wait=wait, overrides=overrides, progress=progress)
 
 
 def boot_bundle(
@@ -119,45 +136,66 @@ def boot_bundle(
     bundle: Bundle,
     *,
     wait: bool = True,
-    devices: bool = False,
-    network: str = "",
-    isolated: bool = False,
+    overrides: Overrides | None = None,
     progress: Progress,
 ) -> Booted:
     """Boot a bundle; see `boot`."""
-    if not devices:
-        refuse_foreign_devices(descriptor, bundle)
-    if not network:
-        refuse_foreign_network(descriptor, bundle)
-    wishes = Wishes(until="ports" if wait else "running", network=network, isolated=isolated)
+    given = overrides or Overrides()
+    bundle = overridden(descriptor, bundle, given)
+    until = "ports" if wait else "running"
+    wishes = Wishes(until=until, network=given.network, isolated=given.isolated)
     timeline = Timeline()
     prepare(host, store, descriptor, bundle, timeline, progress)
     with host.connect() as client:
         return start(client, host, descriptor, bundle, wishes, timeline, progress)
 
 
-def refuse_foreign_devices(descriptor: Descriptor, bundle: Bundle) -> None:
-    """Whoever published a bundle must not choose among the disks of those who boot it. Raises ForeignDevices."""
+def overridden(descriptor: Descriptor, bundle: Bundle, overrides: Overrides) -> Bundle:
+    """A bundle as it is to be booted.
+
+    Whoever published one must not choose among the disks of those who boot it, nor open what this host closes to zones,
+    nor say whose neighbour the zone becomes.
+    Raises:  ForeignDevices, ForeignRules, ForeignNetwork.
+    """
+    if overrides.egress is not None:
+        bundle = replace(bundle, network=replace(bundle.network, egress=overrides.egress))
+    if overrides.bandwidth_bit_s is not None:
+        bundle = replace(bundle, network=replace(bundle.network, bandwidth_bit_s=overrides.bandwidth_bit_s))
+    origin = descriptor.annotations.get(manifest.ORIGIN)
+    if not origin:
+        return bundle
     named = [volume.source for volume in bundle.volumes if volume.kind == "block"]
-    if named and (origin := descriptor.annotations.get(manifest.ORIGIN)):
+    named += [bundle.scratch] if bundle.scratch else []
+    if named and not overrides.devices:
         raise ForeignDevices(
             f"zone {bundle.name} from {origin}",
             expected="no block devices of the host in a bundle that was not made here",
             got=", ".join(named)[:400],
             hint="zone boot --devices gives it these",
         )
-
-
-def refuse_foreign_network(descriptor: Descriptor, bundle: Bundle) -> None:
-    """Nor whose neighbour the zone becomes. Raises ForeignNetwork."""
-    named = bundle.network.name
-    if named and (origin := descriptor.annotations.get(manifest.ORIGIN)):
+    opening = [text for text in bundle.network.egress if _may_open(text)]
+    if opening and overrides.egress is None:
+        raise ForeignRules(
+            f"zone {bundle.name} from {origin}",
+            expected="no rules that may open this host or its links in a bundle that was not made here",
+            got=", ".join(opening)[:400],
+            hint="zone boot --egress says which rules it has instead",
+        )
+    if bundle.network.name and not overrides.network:
         raise ForeignNetwork(
             f"zone {bundle.name} from {origin}",
             expected="no network of the host's in a bundle that was not made here",
-            got=named,
-            hint=f"zone boot --network {named} lets it join",
+            got=bundle.network.name,
+            hint=f"zone boot --network {bundle.network.name} lets it join",
         )
+    return bundle
+
+
+def _may_open(text: str) -> bool:
+    try:
+        return may_open(parse_rule(text))
+    except BadRule:  # zoned refuses it, whoever it is from
+        return False
 
 
 def prepare(
@@ -198,7 +236,7 @@ def start(
     urls: list[str] = []
     if wishes.until == "ports":
         with timeline.step("first answer"):
-            urls = [_url(rule) for rule in zone.ports]
+            urls = _urls(zone.ports)
     return Booted(zone, urls, timeline.steps)
 
 
@@ -336,12 +374,22 @@ def zones(host: Host) -> list[ZoneInfo]:
         return list(client.call(client.host.ListZones, ListZonesRequest(all=True)).zones)
 
 
+def _urls(rules: Sequence[Any]) -> list[str]:
+    """Of each port, all asked at once: of a range, none may speak HTTP, and each keep its asker waiting."""
+    from concurrent.futures import ThreadPoolExecutor
+
+    with ThreadPoolExecutor(max_workers=max(len(rules), 1)) as pool:
+        return list(pool.map(_url, rules))
+
+
 def _url(rule: Any) -> str:
-    """`http://…/` when the port answers HTTP, else `tcp://…`."""
+    """`http://…/` when the port answers HTTP, else `tcp://…`; `udp://…` unasked."""
     import http.client
 
     address, port = rule.host_address, rule.host_port
     shown = f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
+    if rule.protocol == "udp":
+        return f"udp://{shown}"
     connection = http.client.HTTPConnection(address, port, timeout=HTTP_TIMEOUT_S)
     try:
         connection.request("HEAD", "/")

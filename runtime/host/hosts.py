@@ -70,7 +70,10 @@ class Host(Protocol):
         """Make blobs of the local store reachable for its zoned."""
 
     def listen_for(self, ports: Iterable[Port]) -> list[PortRule]:
-        """Where zoned is to listen so that `expose` can lead each port to where users are."""
+        """Where zoned is to listen so that `expose` can lead each port to where users are.
+
+        Raises:  what says that one cannot be had, as far as it can be seen from here.
+        """
 
     def expose(self, published: Iterable[PortRule]) -> None:
         """Lead the ports zoned published to the user's machine."""
@@ -270,23 +273,22 @@ class LabHost:
         from runtime.host.api.host_pb2 import PortRule
 
         wanted = list(ports)
-        for port in wanted:
-            self.lab.check_port(port.host_address, port.host_port)
+        free = self.lab.find_free((port.host_address, port.host_port, port.protocol) for port in wanted)
         return [
             PortRule(
                 host_address=port.host_address,
-                host_port=port.host_port,
+                host_port=number,
                 address=self.lab.dom0_address,
                 port=0,
                 zone_port=port.zone_port,
                 protocol=port.protocol,
             )
-            for port in wanted
+            for port, number in zip(wanted, free, strict=True)
         ]
 
     def expose(self, published: Iterable[PortRule]) -> None:
         for rule in published:
-            self.lab.forward(rule.host_address, rule.host_port, rule.port)
+            self.lab.forward(rule.host_address, rule.host_port, rule.port, rule.protocol)
 
     def tidy(self, client: HostClient) -> None:
         """Drop the forwards that no zone known to zoned uses, and unplug idle disks beyond a few.
@@ -296,12 +298,13 @@ class LabHost:
         zones = _live(client)
         used = {digest for zone in zones for digest in zone.blobs}
         # A zone that was restarted has other ports of dom0 than before.
-        wanted = {((rule.host_address, rule.host_port), rule.port) for zone in zones for rule in zone.ports}
+        rules = [rule for zone in zones for rule in zone.ports]
+        wanted = {((rule.host_address, rule.host_port, rule.protocol), rule.port) for rule in rules}
         own = self.lab.own_forwards()
-        for (address, port), dom0_port in self.lab.forwards().items():
-            if ((address, port), dom0_port) not in wanted and (address, port) not in own:
+        for end, dom0_port in self.lab.forwards().items():
+            if (end, dom0_port) not in wanted and end not in own:
                 with contextlib.suppress(RuntimeFault):
-                    self.lab.unforward(address, port)
+                    self.lab.unforward(*end)
         idle = [digest for digest in self.lab.attached() if digest not in used]
         for digest in idle[: max(len(idle) - IDLE_DISKS, 0)]:
             with contextlib.suppress(RuntimeFault):

@@ -7,7 +7,7 @@ reaps, passes signals and stop requests on, and ends the zone (supervise.py): li
 import _socket
 import posix
 
-from runtime.init import devices, kernel, launch, modules, mounts, network, supervise
+from runtime.init import abi, devices, kernel, launch, modules, mounts, network, supervise
 from runtime.init.agent import device
 from runtime.init.failure import BootFailure, os_failure
 from runtime.init.report import Reporter, say
@@ -23,24 +23,47 @@ def main() -> int:
     if posix.getpid() != 1:
         say("init runs as pid 1 of a zone only")
         return 1
-    report = Reporter()
+    report, channel = Reporter(), Channel()
     try:
-        outcome = boot(report)
+        outcome = boot(report, channel)
     except BootFailure as failure:
         outcome = f"failed {failure.reason} {failure.sentence}"
     except BaseException as error:
         outcome = f"failed internal {type(error).__name__}: {error}"
+    if not channel.taken:
+        channel.tell(outcome, report)
     report.exit(outcome)
     report.flush()
     kernel.power_off()
     return 70
 
 
-def boot(report: Reporter) -> str:
+class Channel:
+    """The agent's channel, as far as the boot has come; where no agent takes it, pid 1 tells the host itself."""
+
+    def __init__(self) -> None:
+        self.path = device.DEFAULT
+        self.fd: int | None = None
+        self.taken = False
+
+    def tell(self, outcome: str, report: Reporter) -> None:
+        """Be the agent of a zone that is over, until the host has heard it or will not; nothing it does fails."""
+        try:
+            from runtime.init.agent import main
+
+            if self.fd is None:
+                self.fd = device.open_link(self.path)
+            main.tell(outcome, report.timings, self.path, self.fd)
+        except BaseException as error:
+            say(f"the agent channel: {type(error).__name__}: {error}")
+
+
+def boot(report: Reporter, channel: Channel) -> str:
     """Set the zone up, leave it to the agent, return how it ended. Raises BootFailure."""
     mounts.early()
     report.connect()
     data = launch.load()
+    channel.path = device.path_of(data["extra"])
     seed_entropy(str(data["seed"]))
     report.phase("init")
     modules.load_all(_list(data["modules"]))
@@ -48,11 +71,12 @@ def boot(report: Reporter) -> str:
     timeout_s = _timeout(data["extra"])
     set_hostname(str(data["hostname"]))
     # The agent's device is opened this early because the initramfs, where it may lie, goes with the switch.
-    link_fd = device.open_link(device.path_of(data["extra"]))
+    channel.fd = device.open_link(channel.path)
     mounts.switch()
     if data["addons"]:
         mounts.addons(str(data["addons"]), timeout_s)
     modules.load_all(_list(data["late_modules"]))
+    set_sysctls(data["sysctls"])
     if data["root"]:
         _main_root(data, timeout_s)
     _await_disks(_list(data["disks"]), timeout_s)
@@ -60,16 +84,17 @@ def boot(report: Reporter) -> str:
     network.configure(network_of(data), timeout_s)
     report.phase("network")
     signal_fd, ours, theirs = supervise.prepare()
+    channel.taken = True
     pid = posix.fork()
     if pid == 0:
         report.disconnect()
         ours.close()
         from runtime.init.agent import main
 
-        main.run(data, report.timings, theirs, link_fd)
+        main.run(data, report.timings, theirs, channel.fd)
     theirs.close()
-    if link_fd is not None:
-        posix.close(link_fd)
+    if channel.fd is not None:
+        posix.close(channel.fd)
     return supervise.Supervisor(report, signal_fd, ours).run(pid)
 
 
@@ -78,9 +103,13 @@ def _main_root(data: dict[str, object], timeout_s: float) -> None:
     device = str(data["root"])
     if not devices.wait_for(f"/dev/{device}", timeout_s):
         raise BootFailure("root", f"root device {device} did not appear within {timeout_s:.0f} s")
+    scratch = [str(word) for word in _list(data["scratch"])]
+    if scratch and not devices.wait_for(f"/dev/{scratch[0]}", timeout_s):
+        raise BootFailure("root", f"scratch device {scratch[0]} did not appear within {timeout_s:.0f} s")
     mounts.image_root(
         MAIN,
         device,
+        scratch=scratch,
         overlay_size_mib=_int(data["overlay_size_mib"]),
         hostname=str(data["hostname"]),
         network=network_of(data),
@@ -116,6 +145,21 @@ def set_hostname(hostname: str) -> None:
         _socket.sethostname(hostname)
     except OSError as error:
         raise os_failure("files", f"setting the hostname {hostname!r}", error) from None
+
+
+def set_sysctls(values: object) -> None:
+    """Settings of the kernel, behind the modules that may have them. Raises BootFailure "sysctl"."""
+    for key, value in values.items() if isinstance(values, dict) else ():
+        path = str(key) if "/" in str(key) else str(key).replace(".", "/")
+        try:
+            root_fd = posix.open("/proc/sys", abi.O_PATH | posix.O_DIRECTORY | posix.O_CLOEXEC)
+            resolve = abi.RESOLVE_IN_ROOT | abi.RESOLVE_NO_SYMLINKS
+            fd = kernel.open_in(root_fd, path, posix.O_WRONLY | posix.O_CLOEXEC, resolve=resolve)
+            posix.write(fd, str(value).encode())
+        except OSError as error:
+            raise os_failure("sysctl", f"setting {key} to {value!r:.60}", error) from None
+        posix.close(fd)
+        posix.close(root_fd)
 
 
 def network_of(data: dict[str, object]) -> dict[str, object] | None:

@@ -2,6 +2,8 @@
 
 import posix
 
+_OPTIONS = {"squashfs": "SQUASHFS", "mqueue": "POSIX_MQUEUE", "9p": "9P_FS and CONFIG_NET_9P_XEN", "cgroup2": "CGROUPS"}
+
 
 class Failure(Exception):
     """A step that cannot go on.
@@ -18,7 +20,7 @@ class Failure(Exception):
 class BootFailure(Failure):
     """The boot ends here.
 
-    reason:  launch, mount, modules, root, addons, network, files, user, cwd, command-127 (missing), command-126
+    reason:  launch, mount, modules, sysctl, root, addons, network, files, user, cwd, command-127 (missing), command-126
              (cannot be executed), workload, internal.
     """
 
@@ -39,3 +41,9 @@ def os_failure(reason: str, what: str, error: OSError) -> BootFailure:
 def why(error: OSError) -> str:
     """The kernel's reason in words."""
     return posix.strerror(error.errno) if error.errno else str(error)
+
+
+def lacking(kind: str) -> str:
+    """What a kernel lacks that does not know a file system, and what brings it: names of fs/*/Kconfig."""
+    option = _OPTIONS.get(kind) or f"{kind.upper()}_FS"
+    return f"the kernel has no {kind}, which is CONFIG_{option}: as a module, it is loaded by kernel_options.modules"

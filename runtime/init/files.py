@@ -103,6 +103,8 @@ def etc_files(hostname: str, network: dict[str, object] | None) -> dict[str, str
         lines = [f"nameserver {address}" for address in _texts(network.get("nameservers"))]
         search = _texts(network.get("search"))
         lines += [f"search {' '.join(search)}"] if search else []
+        options = _texts(network.get("options"))
+        lines += [f"options {' '.join(options)}"] if options else []
         files["resolv.conf"] = "".join(line + "\n" for line in lines)
     return files
 

@@ -20,6 +20,8 @@ _KEYS: dict[str, tuple[type, object]] = {
     "overlay_size_mib": (int, 0),
     "network": (dict, None),
     "disks": (list, []),
+    "sysctls": (dict, {}),
+    "scratch": (list, []),
     "extra": (dict, {}),
 }
 _PROCESS: dict[str, tuple[type, object]] = {

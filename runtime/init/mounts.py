@@ -8,7 +8,7 @@ import errno
 import posix
 
 from runtime.init import abi, devices, files, kernel
-from runtime.init.failure import BootFailure, os_failure
+from runtime.init.failure import BootFailure, lacking, os_failure, why
 
 NEW_ROOT = "/new"
 CONTAINERS = "/containers"
@@ -55,10 +55,12 @@ def image_root(
     overlay_size_mib: int,
     hostname: str,
     network: dict[str, object] | None,
+    scratch: list[str] | None = None,
 ) -> None:
     """Mount an image's squashfs with a tmpfs above it, and give it its files of /etc.
 
-    The device must be there. What was mounted when a step fails is unmounted again.
+    scratch: (device, file system) in the place of the tmpfs; what was written there before is there again.
+    The devices must be there. What was mounted when a step fails is unmounted again.
     Raises:  BootFailure "root" when the device does not mount, "files", "mount".
     """
     base = f"{CONTAINERS}/{container}"
@@ -68,7 +70,10 @@ def image_root(
     try:
         _mount("root", f"/dev/{device}", lower, "squashfs", abi.MS_RDONLY | abi.MS_NODEV)
         size = f"size={overlay_size_mib}m" if overlay_size_mib else "size=50%"
-        _mount("root", "tmpfs", writable, "tmpfs", abi.MS_NODEV, f"mode=755,{size}")
+        if scratch:
+            _mount("root", f"/dev/{scratch[0]}", writable, scratch[1], abi.MS_NODEV)
+        else:
+            _mount("root", "tmpfs", writable, "tmpfs", abi.MS_NODEV, f"mode=755,{size}")
         for name in ("upper", "work"):
             make_directory(f"{writable}/{name}")
         # The root of an overlay shows the owner and mode of the upper directory.
@@ -190,4 +195,6 @@ def _mount(
         kernel.mount(source, target, kind, flags, data)
     except OSError as error:
         what = f"mounting {source} on {shown or target}" + (f" as {kind}" if kind and kind != source else "")
+        if error.errno == errno.ENODEV and kind:
+            raise BootFailure(reason, f"{what}: {why(error)} ({lacking(kind)})") from None
         raise os_failure(reason, what, error) from None

@@ -1,4 +1,4 @@
-"""Run `ip` and `nft` with a text on standard input."""
+"""Run `ip`, `tc` and `nft` with a text on standard input."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def feed(argv: Sequence[str], text: str, *, subject: str) -> None:
     try:
         done = subprocess.run(argv, input=text.encode(), capture_output=True, env=_ENV, timeout=_TIMEOUT_S, check=False)
     except FileNotFoundError:
-        package = {"ip": "iproute2", "nft": "nftables"}.get(argv[0], argv[0])
+        package = {"ip": "iproute2", "tc": "iproute2", "nft": "nftables"}.get(argv[0], argv[0])
         raise NetworkFault(subject, expected=f"program {argv[0]}", got="none", hint=f"package {package}") from None
     except subprocess.TimeoutExpired:
         raise NetworkFault(subject, expected=f"{argv[0]} to end within {_TIMEOUT_S} s", got="it still runs") from None

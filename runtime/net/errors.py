@@ -22,7 +22,7 @@ class NetworkFault(RuntimeFault):
 
 
 class PortTaken(RuntimeFault):
-    """Another program listens where a zone's port should be published."""
+    """Another program, or another zone, listens where a zone's port should be published."""
 
 
 class EngineFault(RuntimeFault):

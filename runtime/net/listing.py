@@ -14,7 +14,7 @@ from runtime.net.network import ZoneNetwork
 class NetworkInfo:
     """One network.
 
-    ports:     (address, port, zone_port) of what is published.
+    ports:     (address, port, zone_port, protocol) of what is published.
     counters:  see engine.model.COUNTERS; {} where the engine does not answer, and `problem` says why.
     """
 
@@ -28,7 +28,7 @@ class NetworkInfo:
     vif: str
     engine_pid: int
     restarts: int
-    ports: tuple[tuple[str, int, int], ...] = ()
+    ports: tuple[tuple[str, int, int, str], ...] = ()
     counters: dict[str, int] = field(default_factory=dict)
     problem: str = ""
 
@@ -56,7 +56,7 @@ def _describe(network: ZoneNetwork) -> NetworkInfo:
         vif=network.vif,
         engine_pid=engine.pid if engine is not None else 0,
         restarts=network.restarts,
-        ports=tuple((item.address, item.port, item.zone_port) for item in network.published()),
+        ports=tuple((item.address, item.port, item.zone_port, item.protocol) for item in network.published()),
         counters=counters,
         problem=problem,
     )

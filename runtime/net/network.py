@@ -29,6 +29,7 @@ from pipeline.bundle.model import Port
 from runtime.errors import RuntimeFault
 from runtime.net import furnish, netlink, netns, plan
 from runtime.net.addresses import ZoneAddresses
+from runtime.net.bandwidth import Bandwidth, device_of
 from runtime.net.capture import Capture, CaptureRequest, Captures
 from runtime.net.engine.flows import Flow
 from runtime.net.engine.interface import Engine, EngineHandle
@@ -53,7 +54,8 @@ class ZoneNetwork:
 
     segment:   the shared one that it joins; without, it makes a private one, for which the options from `deny` on are.
     isolated:  of a shared one: the zone reaches the gateway only, and none of the others reaches it.
-    egress:    what the zone may reach, see policy.parse_rule.
+    egress:    what the zone may reach, see pipeline.bundle.egress.
+    bandwidth_bit_s: of its vif, each way; 0: no limit.
     Effects: none before `create`. Every method raises RuntimeFault; create and the first attach tear down when they do.
     Threads: any; the host's side is the namespace of the thread that calls create, publish and revive.
     """
@@ -68,6 +70,7 @@ class ZoneNetwork:
         segment: Segment | None = None,
         isolated: bool = False,
         egress: Sequence[str] = (),
+        bandwidth_bit_s: int = 0,
         deny: Sequence[str] = (),
         limits: Limits | None = None,
         engine: Engine | None = None,
@@ -91,6 +94,9 @@ class ZoneNetwork:
         self._isolated = isolated
         self._part = ZonePart(name, addresses.zone4, addresses.zone6, tuple(egress))
         self._part.rules()  # what is wrong in them is said here, not by the engine
+        self._limit = device_of(addresses.host)
+        subject = f"network of zone {name}"
+        self._bandwidth = Bandwidth(self.netns, self._limit, self.mtu, bandwidth_bit_s, subject=subject)
         self._records: list[dict[str, Any]] = []
         self._inside: list[socket.socket] = []
         self._published: dict[str, Published] = {}
@@ -134,7 +140,8 @@ class ZoneNetwork:
             try:
                 if not self._private:
                     network, control = self.segment.name, str(self.segment.control)
-                    self._take("net.member", network=network, zone=self.name, control=control)
+                    limit = {"limit": self._limit, "netns": self.netns}
+                    self._take("net.member", network=network, zone=self.name, control=control, **limit)
                 self._open_inside()
                 self.segment.join(self)
             except BaseException:
@@ -154,11 +161,17 @@ class ZoneNetwork:
                 self._running()
                 self._take("net.vif", vif=vif, netns=self.netns)
                 furnish.move_vif(vif, self.netns, self.addresses, self.mtu)
+                self._bandwidth.attach(vif)
                 self.vif = vif
             except BaseException:
                 if not self.vif:
                     self.destroy()
                 raise
+
+    def limit(self, bandwidth_bit_s: int) -> None:
+        """Hold the zone to this rate each way from now on; 0 for none. Raises NetworkFault; all is as before then."""
+        with self.segment.lock:
+            self._bandwidth.change(self.vif, bandwidth_bit_s)
 
     # -- ports ---------------------------------------------------------------------------------------------------------
 
@@ -332,7 +345,9 @@ class ZoneNetwork:
                 log.warning("%s", failure)
         try:
             self.serve()
-            self.resolve_again()  # they may have changed while there was no zoned
+            # They may have changed while there was no zoned, or as it ended.
+            self.resolve_again()
+            self.judge_by(self._part.egress)
         except EngineFault as fault:
             log.warning("%s", fault)
         return True
@@ -340,6 +355,14 @@ class ZoneNetwork:
     def resolve_again(self) -> None:
         """See Segment.resolve_again."""
         self.segment.resolve_again()
+
+    def judge_by(self, egress: Sequence[str]) -> None:
+        """Let the zone reach what these rules say, from now on; connections that run go on. Raises EngineFault."""
+        with self.segment.lock:
+            part = self._part._replace(egress=tuple(egress))
+            if self._admitted:  # else it is told with the zone
+                self._running().judge_by(self.name, part.egress)
+            self._part = part
 
     def counters(self) -> dict[str, int]:
         """What the engine counted for this zone, see engine.model.COUNTERS. Raises EngineFault."""

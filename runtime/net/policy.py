@@ -8,27 +8,34 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import lru_cache
-from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_network
-from typing import NamedTuple
+from ipaddress import IPv4Address, IPv6Address, ip_network
+from typing import Any, NamedTuple, cast
 
+from pipeline.bundle.egress import BadRule, Network, Rule
 from runtime.net.pool import POOL4, POOL6
 
 Address = IPv4Address | IPv6Address
-Network = IPv4Network | IPv6Network
 
 # Source: IANA special-purpose address registries; the metadata addresses are the clouds' own documentation's.
-CLOSED: tuple[tuple[str, str], ...] = (
-    ("0.0.0.0/8", "unspecified"),
+# A rule that allows a part of one of these, and nothing beside it, opens that part.
+CLOSED_UNLESS_NAMED: tuple[tuple[str, str], ...] = (
     ("127.0.0.0/8", "loopback"),
     ("169.254.0.0/16", "link-local and metadata"),
     ("168.63.129.16/32", "metadata"),
     ("100.100.100.200/32", "metadata"),
     ("192.0.0.192/32", "metadata"),
+    ("::1/128", "loopback"),
+    ("fd00:ec2::254/128", "metadata"),
+    ("fd20:ce::254/128", "metadata"),
+)
+# These stay closed: there is nothing to reach there, or no way to say on which link.
+CLOSED: tuple[tuple[str, str], ...] = (
+    ("0.0.0.0/8", "unspecified"),
     ("224.0.0.0/4", "multicast"),
     ("240.0.0.0/4", "reserved and broadcast"),
     (str(POOL4), "another zone network"),
     # All of ::/96 is unspecified, loopback or IPv4-compatible.
-    ("::/96", "unspecified, loopback or IPv4-compatible"),
+    ("::/96", "unspecified or IPv4-compatible"),
     # These four carry an IPv4 address inside: what is closed above would be open through them.
     ("::ffff:0:0/96", "IPv4-mapped"),
     ("64:ff9b::/96", "NAT64"),
@@ -38,43 +45,43 @@ CLOSED: tuple[tuple[str, str], ...] = (
     ("fe80::/10", "link-local"),
     ("fec0::/10", "site-local"),
     ("ff00::/8", "multicast"),
-    ("fd00:ec2::254/128", "metadata"),
-    ("fd20:ce::254/128", "metadata"),
     (str(POOL6), "another zone network"),
 )
-_CLOSED = tuple((ip_network(text), reason) for text, reason in CLOSED)
 
 
-class Rule(NamedTuple):
-    """Addresses and ports, and whether a zone may reach them. ICMP has no ports: a rule with some is not about it."""
+class Closed(NamedTuple):
+    """A network that is closed to every zone, and what it is."""
 
-    allow: bool
     network: Network
-    first_port: int = 0
-    last_port: int = 65535
-
-    def matches(self, destination: Address, port: int) -> bool:
-        """Is this rule about that?"""
-        return (
-            destination.version == self.network.version
-            and destination in self.network
-            and self.first_port <= port <= self.last_port
-        )
+    reason: str
+    nameable: bool
 
 
-def parse_rule(text: str) -> Rule:
-    """A rule as people write it: `allow|deny CIDR [PORT[-PORT]]`. Raises ValueError with a sentence."""
-    words = text.split()
-    if not 2 <= len(words) <= 3 or words[0] not in ("allow", "deny"):
-        raise ValueError(f"egress rule {text!r}: expected `allow|deny CIDR [PORT[-PORT]]`")
-    allow, network = words[0] == "allow", ip_network(words[1])
-    if len(words) == 2:
-        return Rule(allow, network)
-    first, _, last = words[2].partition("-")
-    ports = (int(first), int(last or first))
-    if not 0 < ports[0] <= ports[1] <= 65535:
-        raise ValueError(f"egress rule {text!r}: expected ports from 1 to 65535")
-    return Rule(allow, network, *ports)
+_CLOSED = tuple(
+    Closed(ip_network(text), reason, nameable)
+    for table, nameable in ((CLOSED_UNLESS_NAMED, True), (CLOSED, False))
+    for text, reason in table
+)
+
+
+def matches(rule: Rule, destination: Address, port: int) -> bool:
+    """Is this rule about that?"""
+    return rule.first_port <= port <= rule.last_port and (rule.network is None or destination in rule.network)
+
+
+def check_rule(rule: Rule, text: str) -> None:
+    """Raises BadRule for one that allows only what no rule opens."""
+    if rule.allow and rule.network is not None:
+        closed = _around(rule.network)
+        if closed is not None and not closed.nameable:
+            raise BadRule(text, f"what a rule can open, not {closed.reason} addresses")
+
+
+def may_open(rule: Rule) -> bool:
+    """Could this rule open what is closed unless named? A single address could be the host's own."""
+    if not rule.allow or rule.network is None:
+        return False
+    return rule.network.num_addresses == 1 or _around(rule.network) is not None
 
 
 class Verdict(NamedTuple):
@@ -84,13 +91,19 @@ class Verdict(NamedTuple):
     reason: str
 
 
+def _around(network: Network) -> Closed | None:
+    """The closed network that holds all of another one."""
+    for closed in _CLOSED:
+        # Of one version they can be compared, which the types cannot say.
+        if closed.network.version == network.version and network.subnet_of(cast(Any, closed.network)):
+            return closed
+    return None
+
+
 @lru_cache(maxsize=1024)  # a zone talks to few addresses, and to each often
-def _closed(destination: Address) -> str:
-    """Why an address is closed to every zone, "" if it is not."""
-    for network, reason in _CLOSED:
-        if destination.version == network.version and destination in network:
-            return reason
-    return ""
+def _closed(destination: Address) -> Closed | None:
+    """What closes an address to every zone."""
+    return next((closed for closed in _CLOSED if destination in closed.network), None)
 
 
 def decide(
@@ -106,18 +119,33 @@ def decide(
     route:   what the host's routing says of it ("unicast", "local", "broadcast", "anycast", ...), None when it has
              no route. Only this knows every address of the host, also one given a moment ago.
     port:    of TCP or UDP; 0 for ICMP.
-    deny:    further closed networks of this host, such as the developer's machine behind the lab.
-    rules:   the zone's own; the first that matches decides, and none opens what is closed otherwise.
+    deny:    further closed networks of this host, such as the developer's machine behind the lab; no rule opens them.
+    rules:   the zone's own; the first that matches decides. What is closed unless named is open to the rules alone
+             that name it: a part of the closed network, or exactly this one address where it is the host's own.
     Effects: none.
     """
-    if reason := _closed(destination):
-        return Verdict(False, reason)
-    for network in deny:
-        if destination.version == network.version and destination in network:
-            return Verdict(False, "denied by configuration")
-    if route not in (None, "unicast"):
+    closed = _closed(destination)
+    if closed is not None and not closed.nameable:
+        return Verdict(False, closed.reason)
+    if any(destination in network for network in deny):
+        return Verdict(False, "denied by configuration")
+    if route not in (None, "unicast", "local"):
         return Verdict(False, f"{route} address of this host")
+    own = route == "local" and (closed is None or closed.reason != "loopback")
     for rule in rules:
-        if rule.matches(destination, port):
-            return Verdict(rule.allow, "" if rule.allow else "denied by a rule")
-    return Verdict(True, "")
+        if matches(rule, destination, port):
+            if not rule.allow:
+                return Verdict(False, "denied by a rule")
+            if _names(rule, closed, own=own):
+                return Verdict(True, "")
+    if closed is not None:
+        return Verdict(False, closed.reason)
+    return Verdict(False, "local address of this host") if own else Verdict(True, "")
+
+
+def _names(rule: Rule, closed: Closed | None, *, own: bool) -> bool:
+    """Does a rule that matches an address mean what is closed there? Where nothing is, it does."""
+    network = rule.network
+    if closed is not None and (network is None or not network.subnet_of(cast(Any, closed.network))):
+        return False
+    return not own or (network is not None and network.num_addresses == 1)

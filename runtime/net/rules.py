@@ -7,6 +7,8 @@ of an address that is not its own where it is (ARP, neighbour discovery), nor ac
 Packet sockets and `divert` are at the bridge device, behind the guard. A SYN of the zone ends in `divert`: the engine
 has its copy, and sends it again, on `lo`, when the outer connect has succeeded. So does an echo request to the outside.
 The rest of TCP finds its connection by itself; what has none gets the kernel's RST.
+At the gateway's own addresses the kernel answers pings, and each zone's own sockets DNS. What else is sent there means
+the host's loopback, and is the engine's to judge, by the rules of the zone that sent it.
 Fragments of UDP come in; put together again by the kernel before `divert`, which sees only whole packets.
 Source:    nft(8), Documentation/networking/tproxy.rst, RFC 826, RFC 4861 section 4.
 """
@@ -119,15 +121,18 @@ table inet divert {{
   type filter hook prerouting priority mangle; policy drop;
   iifname "lo" meta l4proto tcp goto zones
   iifname != "{BRIDGE}" drop
-  ip daddr {network.gateway4} meta l4proto {{ tcp, udp }} th dport {DNS_PORT} goto zones
-  ip6 daddr {network.gateway6} meta l4proto {{ tcp, udp }} th dport {DNS_PORT} goto zones
-  ip daddr {network.gateway4} accept
-  ip6 daddr {network.gateway6} accept
+  ip daddr {network.gateway4} jump gateway
+  ip6 daddr {network.gateway6} jump gateway
   icmpv6 type {{ nd-neighbor-solicit, nd-neighbor-advert }} accept
   tcp flags & (syn | ack) == syn drop
   meta l4proto tcp accept
   meta l4proto udp socket wildcard 0 accept
   meta l4proto udp goto zones
+ }}
+ chain gateway {{
+  meta l4proto {{ tcp, udp }} th dport {DNS_PORT} goto zones
+  meta l4proto {{ tcp, udp }} return
+  accept
  }}
  chain zones {{
 {by4}{by6}  drop

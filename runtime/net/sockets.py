@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 
 from runtime.net import bpf
+from runtime.net.plan import DNS_PORT
 
 BACKLOG = 128
 IP_TRANSPARENT = 19  # linux/in.h; not in Python's socket module
@@ -74,13 +75,12 @@ def raw_sender(family: int) -> socket.socket:
 
 
 def tap_filter(gateway: str, zone: str) -> bytes:
-    """A zone's bare SYNs and echo requests of one family, but those for the gateway itself, which the kernel serves.
+    """A zone's bare SYNs and echo requests of one family, but those the kernel takes at the gateway: DNS and pings.
 
     Fragments and what is behind extension headers are none of them, and end where they are not expected: see plan.py.
     """
     own, others = _words(zone), _words(gateway)
-    last = len(own) - 1
-    if last:
+    if len(own) > 1:
         lines: list[bpf.Line] = [("ldx", 40)]
         protocol, icmp, source, destination, request = 6, socket.IPPROTO_ICMPV6, 8, 24, 128
     else:
@@ -89,8 +89,10 @@ def tap_filter(gateway: str, zone: str) -> bytes:
     for number, word in enumerate(own):
         lines += [("ld", source + 4 * number), ("jeq", word, "", bpf.DROP)]
     for number, word in enumerate(others):
-        lines += [("ld", destination + 4 * number), ("jeq", word, bpf.DROP if number == last else "", "elsewhere")]
+        lines += [("ld", destination + 4 * number), ("jeq", word, "", "elsewhere")]
     lines += [
+        *(("ldb", protocol), ("jeq", socket.IPPROTO_TCP, "", bpf.DROP)),
+        *(("ldh x+", 2), ("jeq", DNS_PORT, bpf.DROP, "")),
         "elsewhere",
         *(("ldb", protocol), ("jeq", socket.IPPROTO_TCP, "tcp", ""), ("jeq", icmp, "", bpf.DROP)),
         *(("ldb x+", 0), ("jeq", request, bpf.TAKE, bpf.DROP)),

@@ -2,8 +2,9 @@
 
 Records: net.directory (path), net.netns (name), net.engine (pid, start_time), net.vif (vif, netns), net.listener
 (address, port, zone_port, and protocol where it is not tcp); of a zone in a shared network, whose first three are in
-that network's own ledger, net.member (network, zone, and where its engine is asked). A record KIND.gone says that what
-an earlier KIND with the same fields named is given back.
+that network's own ledger, net.member (network, zone, where its engine is asked, and the device in the namespace that is
+made for it where its bandwidth is limited). A record KIND.gone says that what an earlier KIND with the same fields
+named is given back.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import shutil
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from runtime.net import netns
+from runtime.net import bandwidth, netns
 from runtime.net.engine import processes
 from runtime.net.engine.control import ask
 
@@ -60,6 +61,7 @@ def teardown(records: Iterable[Mapping[str, Any]]) -> None:
                     netns.delete(record["name"])
                 case "net.member":
                     _let_go(record["control"], record["zone"])
+                    _unlimit(record["netns"], record["limit"])
                 case "net.directory":
                     shutil.rmtree(record["path"], ignore_errors=True)
         except Exception as error:
@@ -73,3 +75,8 @@ def _let_go(control: str, zone: str) -> None:
     """Have a shared network's engine end what it has of a zone; one that does not run has nothing of any."""
     with contextlib.suppress(OSError, ValueError):
         ask(control, {"op": "leave", "zone": zone}, timeout_s=_LEAVE_TIMEOUT_S)
+
+
+def _unlimit(namespace: str, device: str) -> None:
+    if netns.path_of(namespace).exists():
+        netns.inside(namespace, lambda: bandwidth.remove(device, subject=f"network {namespace}"))

@@ -1,11 +1,12 @@
 """How many instructions a program executes in user mode, where the clock is too noisy: with whatever it forks.
 
-    python instructions.py --from NAME (--to NAME | --to-first-write) [--no-steps] COMMAND [ARGUMENT…]
+    python instructions.py --from NAME (--to NAME | --to-first-write) COMMAND [ARGUMENT…]
 
 Counting begins when a process executes a program called NAME (--from), and ends when one of its tree executes another
 (--to) or writes to a file (--to-first-write). The processor's own counter is read where the kernel lets one have it;
-else every instruction is stepped over, which takes some 30 µs each. Both count the same: a string instruction once.
-What the kernel does on behalf of the program is in neither. Prints {"instructions": N, "by": "counter" or "steps"}.
+else every instruction is stepped over (stepper.c, which needs gcc), which takes some microseconds each. Both count the
+same: a string instruction once. What the kernel does on behalf of the program is in neither.
+Prints {"instructions": N, "by": "counter" or "steps"}.
 
 Source:  ptrace(2), perf_event_open(2); include/uapi/linux/ptrace.h, perf_event.h.
 """
@@ -21,6 +22,7 @@ import signal
 import struct
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 TRACEME, PEEKUSER, CONT, SINGLESTEP, SETOPTIONS, GETEVENTMSG = 0, 3, 7, 9, 0x4200, 0x4201
@@ -28,7 +30,7 @@ FORK, VFORK, CLONE, EXEC = 1, 2, 3, 4  # events; the options are 1 << event
 EXITKILL = 1 << 20
 OPTIONS = 1 << FORK | 1 << VFORK | 1 << CLONE | 1 << EXEC | EXITKILL
 RIP = 16 * 8  # struct user_regs_struct
-WALL = 0x40000000
+SOURCE = Path(__file__).with_name("stepper.c")
 PERF_EVENT_OPEN = 298
 # perf_event_attr: type (hardware), size, config (instructions), period, sample_type, read_format, flags
 ATTRIBUTES = struct.Struct("<IIQQQQQ64x")
@@ -46,17 +48,34 @@ def counter(pid: int) -> int | None:
     return fd if fd >= 0 else None
 
 
+def stepper(directory: Path) -> ctypes.CDLL:
+    """stepper.c, compiled. Raises SystemExit where there is no compiler."""
+    library = directory / "stepper.so"
+    try:
+        subprocess.run(["gcc", "-O2", "-shared", "-fPIC", "-o", library, SOURCE], check=True)
+    except FileNotFoundError:
+        raise SystemExit("counting instructions: expected gcc to compile the stepper, found none") from None
+    made = ctypes.CDLL(str(library))
+    made.add.argtypes = [ctypes.c_int, ctypes.c_ulong]
+    return made
+
+
 class Tracer:
     """Follows a tree of processes from one exec to another, or to the first write."""
 
-    def __init__(self, begin: str, end: str | None, *, steps: bool = True) -> None:
-        self._begin, self._end, self._steps = begin, end, steps
+    def __init__(self, begin: str, end: str | None, stepper: ctypes.CDLL) -> None:
+        self._begin, self._end, self._stepper = begin, end, stepper
         self._fd: int | None = None
-        self._stepped: dict[int, int] = {}  # pid -> where it was
+        self._stepped: set[int] = set()
         self._known: set[int] = set()
         self._early: set[int] = set()  # stopped before their parent's event told whose they are
-        self.count = 0
+        self._count = ctypes.c_ulong()
         self.by = ""
+
+    @property
+    def count(self) -> int:
+        """Instructions so far."""
+        return self._count.value
 
     def run(self, command: list[str]) -> None:
         """Start a command and follow it. Raises SystemExit where it ends too early."""
@@ -67,11 +86,15 @@ class Tracer:
         self._known.add(pid)
         self._ptrace(SETOPTIONS, pid, OPTIONS)
         self._resume(pid)
+        raw = ctypes.c_int()
         while self._known:
-            pid, status = os.waitpid(-1, WALL)
+            pid, status = self._stepper.follow(ctypes.byref(raw), ctypes.byref(self._count)), raw.value
+            if pid < 0:
+                raise SystemExit(f"waitpid: {os.strerror(-pid)}")
             if not os.WIFSTOPPED(status):
                 self._known.discard(pid)
-                self._stepped.pop(pid, None)
+                self._stepped.discard(pid)
+                self._stepper.drop(pid)
             elif self._stopped(pid, os.WSTOPSIG(status), status >> 16):
                 self._finish()
                 return
@@ -88,9 +111,7 @@ class Tracer:
             return False
         elif number == signal.SIGXFSZ and self._end is None and self.by:
             return True
-        elif number == signal.SIGTRAP:
-            self._step(pid)
-        else:
+        elif number != signal.SIGTRAP:
             self._resume(pid, number)
             return False
         self._resume(pid)
@@ -103,10 +124,8 @@ class Tracer:
         if not self.by and name == self._begin:
             self._fd = counter(pid)
             self.by = "counter" if self._fd is not None else "steps"
-            if self._fd is None and not self._steps:
-                raise SystemExit("this kernel lends no counter of instructions, and steps would take too long for it")
             if self._fd is None:
-                self._stepped[pid] = self._where(pid)  # the first stop is the exec's own, before any instruction
+                self._step(pid, self._where(pid))  # the first stop is the exec's own, before any instruction
         self._resume(pid)
         return False
 
@@ -115,17 +134,15 @@ class Tracer:
         self._ptrace(GETEVENTMSG, pid, ctypes.addressof(child))
         self._known.add(child.value)
         if pid in self._stepped:
-            self._stepped[child.value] = 0
+            self._step(child.value, 0)
         if child.value in self._early:
             self._early.discard(child.value)
             self._resume(child.value)
 
-    def _step(self, pid: int) -> None:
-        """One more, unless it is a string instruction that goes on."""
-        if pid in self._stepped:
-            here = self._where(pid)
-            self.count += here != self._stepped[pid]
-            self._stepped[pid] = here
+    def _step(self, pid: int, at: int) -> None:
+        if self._stepper.add(pid, at):
+            raise SystemExit("counting instructions: expected fewer processes than there are")
+        self._stepped.add(pid)
 
     @staticmethod
     def _where(pid: int) -> int:
@@ -139,7 +156,7 @@ class Tracer:
 
     def _finish(self) -> None:
         if self._fd is not None:
-            self.count = struct.unpack("<Q", os.read(self._fd, 8))[0]
+            self._count.value = struct.unpack("<Q", os.read(self._fd, 8))[0]
         # What is left of the tree ends with us: EXITKILL.
 
     @staticmethod
@@ -159,10 +176,10 @@ def _become(command: list[str], *, no_files: bool) -> None:
     os.execvp(command[0], command)
 
 
-def words(begin: str, end: str | None = None, *, steps: bool = True) -> list[str]:
-    """The words before a command that have it counted. steps: is it in no hurry?"""
+def words(begin: str, end: str | None = None) -> list[str]:
+    """The words before a command that have it counted."""
     until = ["--to-first-write"] if end is None else ["--to", end]
-    return [sys.executable, str(Path(__file__)), "--from", begin, *until, *([] if steps else ["--no-steps"]), "--"]
+    return [sys.executable, str(Path(__file__)), "--from", begin, *until, "--"]
 
 
 def count(command: list[str], *, begin: str, end: str | None = None, timeout_s: float = 3600) -> tuple[int, str]:
@@ -190,10 +207,10 @@ def main() -> None:
     group = parser.add_mutually_exclusive_group(required=True)
     group.add_argument("--to")
     group.add_argument("--to-first-write", action="store_true")
-    parser.add_argument("--no-steps", action="store_true")
     parser.add_argument("command", nargs="+")
     given = parser.parse_args()
-    tracer = Tracer(given.begin, given.to, steps=not given.no_steps)
+    with tempfile.TemporaryDirectory(prefix="zb-step-") as scratch:
+        tracer = Tracer(given.begin, given.to, stepper(Path(scratch)))
     tracer.run(given.command)
     print(json.dumps({"instructions": tracer.count, "by": tracer.by}), flush=True)
 

@@ -1,4 +1,7 @@
-"""Writes docs/bench.md from what the last benchmarks left in build/bench: `python tests/bench/report.py`."""
+"""Writes docs/bench.md from what the last benchmarks left in build/bench: `python tests/bench/report.py`.
+
+A bench that left nothing there keeps the section it has.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +12,7 @@ from typing import Any
 
 from run import BENCHES, HERE, OUT, PROJECT
 
+REPORT = PROJECT / "docs" / "bench.md"
 PICTURES = {
     "boot": {
         "boot-warm.svg": "a boot from the snapshot: what the host, zoned and the zone do, and when",
@@ -32,14 +36,22 @@ with seconds of the same machine only, ratios are of one run. Goals stand in [go
 def main() -> None:
     """One section a bench, with its pictures."""
     goals = tomllib.loads((HERE / "goals.toml").read_text())
-    parts = [HEAD]
+    parts, kept = [HEAD], sections(REPORT.read_text())
     for bench in BENCHES:
         path = OUT / f"{bench}.json"
         if path.is_file():
             parts.append(section(bench, json.loads(path.read_text()), goals.get(bench, {})))
             parts += [text for text in (ABOUT.get(bench),) if text]
             parts += [show(name, title) for name, title in PICTURES.get(bench, {}).items() if (OUT / name).is_file()]
-    (PROJECT / "docs" / "bench.md").write_text("\n".join(parts))
+        elif bench in kept:
+            parts.append(kept[bench])
+    REPORT.write_text("\n".join(parts))
+
+
+def sections(text: str) -> dict[str, str]:
+    """The sections of a report as it is, by bench."""
+    found = {part.split("\n", 1)[0]: f"## {part}" for part in text.split("\n## ")[1:]}
+    return {bench: part.rstrip("\n") + "\n" for bench, part in found.items()}
 
 
 def show(name: str, title: str) -> str:

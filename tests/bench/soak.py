@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 import threading
 import time
 from typing import TYPE_CHECKING, Any
@@ -18,6 +19,9 @@ FULL_BOOTS, BUILDS = 50, 200
 KILLS, ZONES_UNDER_LOAD = 100, 5
 BACK_TIMEOUT_S = 300.0
 PAUSE_S = 0.5  # between one client's requests: five that hardly pause leave a lab's zoned no processor to start on
+# What dom0 shows where zoned stays away: its log, who runs, and what each of its threads waits for.
+LOOK_AT_ZONED = """tail -n 60 /run/zonewright/zoned.log; top -b -n 1 | head -n 30; dmesg | tail -n 20
+for pid in $(pgrep -f runtime.host.zoned); do grep -H . /proc/$pid/task/*/wchan /proc/$pid/task/*/stack; done"""
 BUILD_MANY = "cd /opt/zonewright; python3 /tmp/many.py {count}"
 # Runs in dom0: builds a domain, destroys it, again and again; then what is left against what there was.
 MANY = """
@@ -101,6 +105,7 @@ def kills(here: World) -> list[Measure]:
         here.host.lab.shell(f"kill -9 {pid}")
         if not _back(here, pid):
             why = f"zoned did not come back within {BACK_TIMEOUT_S:.0f} s"
+            print(here.host.lab.shell(LOOK_AT_ZONED)[1], file=sys.stderr)
             break
         back.append(time.monotonic() - begin)
         if _identities(here) != identities or failures:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import subprocess
 from pathlib import Path
 
 import instructions
@@ -41,18 +40,6 @@ def test_counts_what_the_tree_does_from_one_exec_to_another(tmp_path: Path) -> N
     # 405 of the program's own, and what the shell needs for a fork.
     assert both >= alone + 405
     assert both < 50_000_000, "the last program does not count"
-
-
-def test_what_is_in_a_hurry_is_not_stepped(tmp_path: Path) -> None:
-    path = program(tmp_path / "tiny", loop(10) + WRITE + EXIT)
-    argv = [*instructions.words("tiny", steps=False), path]
-    done = subprocess.run(argv, capture_output=True, text=True, timeout=60)
-    try:
-        found, by = instructions.read(done.stdout, done.stderr)
-    except NotMeasured as error:
-        assert "this kernel lends no counter" in str(error)
-    else:
-        assert by == "counter" and found > 20
 
 
 def test_program_that_ends_too_early_is_no_measure(tmp_path: Path) -> None:

@@ -116,7 +116,7 @@ def test_ports_are_forwarded_to_dom0_and_back_to_nobody(lab: Lab) -> None:
     lab.shell("mkdir -p /tmp/www && echo served-by-dom0 >/tmp/www/index.html && httpd -p 8090 -h /tmp/www")
     lab.forward("127.0.0.1", port, 8090)
     try:
-        assert ("127.0.0.1", port) in lab.forwards()
+        assert ("127.0.0.1", port, "tcp") in lab.forwards()
         with urllib.request.urlopen(f"http://127.0.0.1:{port}/", timeout=60) as answer:
             assert answer.read() == b"served-by-dom0\n"
         lab.forward("127.0.0.1", port, 8090)
@@ -264,7 +264,7 @@ def test_ports_of_the_settings_are_forwarded_also_in_a_lab_that_runs(own: Lab) -
     before = own.up(PlainProgress())
     own.config = replace(own.config, ports=("127.0.0.1:18999:8090",))
     assert own.up().pid == before.pid, "ports are no reason to"
-    assert ("127.0.0.1", 18999) in own.forwards()
+    assert ("127.0.0.1", 18999, "tcp") in own.forwards()
 
 
 def test_disk_whose_file_was_replaced_in_the_store_is_stale(lab, tmp_path):

@@ -53,7 +53,7 @@ def test_boot_killed_at_any_moment_is_simply_done_again(host, make, after_s):
     assert "zone cut" in get(f"http://127.0.0.1:{port}/")
     (zone,) = live(host)
     assert zone.state == "ready"
-    assert list(host.lab.forwards()) == [("127.0.0.1", port)]
+    assert list(host.lab.forwards()) == [("127.0.0.1", port, "tcp")]
 
 
 def test_interrupted_boot_leaves_no_zone_and_no_port(host, make):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 
-from runtime.boot.xenstore import XenStore
+from runtime.boot.xenstore import Transaction, XenStore
 from support.xenstored import FakeXenstored
 
 ROOT = "/local/domain/0/backend/vbd"
@@ -56,4 +56,9 @@ class FakeBlkback:
 
     def _become(self, path: str, state: str) -> None:
         self.history.append((path, state))
-        self._store.write(f"{path}/state", state)
+
+        def switch(transaction: Transaction) -> None:
+            if transaction.read(f"{path}/state") is not None:  # as the kernel does: what was removed stays so
+                transaction.write(f"{path}/state", state)
+
+        self._store.transaction(switch)

@@ -31,6 +31,7 @@ from runtime.host.daemon.model import BootRequest
 from runtime.net.addresses import ZoneAddresses
 from runtime.net.capture import CaptureRequest
 from runtime.net.engine.flows import Flow
+from runtime.net.published import Published, key_of, protocol_of
 from support.fakecapture import FakeCapture
 from support.fakeguest import FakeLink, Guest
 from support.hypervisor import FakeXen
@@ -96,11 +97,16 @@ class FakeNetwork:
         host: Host,
         name: str,
         record: Callable[..., None],
+        *,
+        egress: tuple[str, ...],
+        bandwidth_bit_s: int,
+        deny: tuple[str, ...] = (),
         segment: FakeSegment | None = None,
         isolated: bool = False,
     ) -> None:
         self.host, self.name, self.record, self.segment, self.isolated = host, name, record, segment, isolated
-        self.listening: list[tuple[str, int, int]] = []
+        self.egress, self.bandwidth_bit_s = egress, bandwidth_bit_s
+        self.listening: list[Published] = []
         self.vif = ""
 
     def _do(self, what: str) -> None:
@@ -122,8 +128,9 @@ class FakeNetwork:
     def use(self, listeners: Iterable[tuple[Port, Any]]) -> None:
         for port, listener in listeners:
             address, number = listener.getsockname()[:2]
-            self.record("net.listener", address=address, port=number, zone_port=port.zone_port)
-            self.listening.append((address, number, port.zone_port))
+            item = Published(address, number, port.zone_port, listener.dup(), protocol=protocol_of(listener))
+            self.record("net.listener", **item.fields())
+            self.listening.append(item)
 
     def attach(self, vif: str) -> None:
         self._do(f"attached {vif}")
@@ -133,10 +140,28 @@ class FakeNetwork:
         self._do("serves")
 
     def unpublish(self, address: str, port: int, protocol: str = "tcp") -> None:
-        self.listening = [item for item in self.listening if item[:2] != (address, port)]
+        (gone,) = [item for item in self.listening if item.key == key_of(address, port, protocol)]
+        gone.listener.close()
+        self.record("net.listener.gone", **gone.fields())
+        self.listening.remove(gone)
 
-    def published(self) -> tuple[Any, ...]:
-        return ()
+    def published(self) -> tuple[Published, ...]:
+        return tuple(self.listening)
+
+    def close(self) -> None:
+        """Its engine ends."""
+        for item in self.listening:
+            item.listener.close()
+
+    def judge_by(self, egress: Iterable[str]) -> None:
+        if self.host.engine_fails is not None:
+            raise self.host.engine_fails
+        self.egress = tuple(egress)
+
+    def limit(self, bandwidth_bit_s: int) -> None:
+        if self.host.limit_fails is not None:
+            raise self.host.limit_fails
+        self.bandwidth_bit_s = bandwidth_bit_s
 
     def answers(self, zone_port: int, *, timeout_s: float = 1.0) -> bool:
         self.host.alive()
@@ -166,7 +191,7 @@ class FakeNetwork:
 
     def destroy(self) -> None:
         self.host.alive()
-        self.host.networks.pop(self.name, None)
+        self.host.network_gone(self.name)
 
 
 class FakeSegment:
@@ -227,10 +252,10 @@ class HostEdge(Edge):
         super().teardown([record for record in records if not str(record["kind"]).startswith("net.")])
         for record in records:
             if record["kind"] == "net.netns":
-                self.host.networks.pop(record["name"], None)
+                self.host.network_gone(record["name"])
                 self.host.segments.pop(record["name"].removeprefix("@"), None)
             elif record["kind"] == "net.member":
-                self.host.networks.pop(record["zone"], None)
+                self.host.network_gone(record["zone"])
 
 
 class Host:
@@ -253,6 +278,7 @@ class Host:
         self.network_fails: Exception | None = None
         self.segment_fails: Exception | None = None
         self.engine_fails: Exception | None = None
+        self.limit_fails: Exception | None = None
         self.captures: list[FakeCapture] = []
         self.teardown_fails: Exception | None = None
         self.loops: list[FakeLoop] = []
@@ -344,6 +370,11 @@ class Host:
             self.killed.set()
             raise Killed
 
+    def network_gone(self, name: str) -> None:
+        """A network, with its engine and what that has."""
+        if (network := self.networks.pop(name, None)) is not None:
+            network.close()
+
     async def _open_link(self, domain: Domain) -> Any:
         if not self.has_agents:
             return None
@@ -357,9 +388,7 @@ class Host:
         self.stores.append(store)
         edge = HostEdge(Hypervisor(self.xen), store, stores=(self.path / "store",), open_link=self._open_link)
         edge.host = self
-        edge.make_network = lambda name, addresses, mtu, record, deny=(), **options: FakeNetwork(
-            self, name, record, **options
-        )
+        edge.make_network = lambda name, addresses, mtu, record, **options: FakeNetwork(self, name, record, **options)
         edge.make_segment = lambda name, addresses, mtu, record, **options: FakeSegment(self, name, addresses, record)
         made = Settings(self.path / "run", self.path / "state", version="1", **settings)
         self.manager = Manager(made, edge, clock=self.clock, this_boot=self.boot_id)
@@ -453,7 +482,8 @@ class Host:
                 self.xenstored.nodes.pop(path, None)
         for ledger in (self.path / "run" / "ledger").glob("*"):
             ledger.unlink()
-        self.networks.clear()
+        for name in list(self.networks):
+            self.network_gone(name)
         self.segments.clear()
         self.guests.clear()
 

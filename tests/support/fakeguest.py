@@ -42,6 +42,7 @@ class Guest:
         self.silent = False  # never reports anything by itself
         self.ended = False
         self.answers: dict[str, Callable[[Json], Json]] = {}
+        self.outcome = ""  # of a boot that failed, which its agent's channel tells
 
     # -- what the test says happens
 
@@ -232,7 +233,7 @@ class FakeLink:
                 {"id": name, "state": box.state, "exit": box.exit} | ({"health": box.health} if box.health else {})
                 for name, box in guest.containers.items()
             ],
-        }
+        } | ({"outcome": guest.outcome, "containers": []} if guest.outcome else {})
         self.callbacks: list[Callable[[Json], None]] = []
         self.streams: list[FakeStream] = []
         self.closed = False

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import threading
 import uuid
-from collections.abc import AsyncIterator
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -32,17 +30,17 @@ from runtime.host.daemon.model import (
     ZoneProcess,
 )
 from runtime.host.daemon.sessions import Session
+from support.sessions import QueuedSession
 
 HOST_ID = "11111111-2222-3333-4444-555555555555"
 MEMORY_MIB = 1024
 
 
-class EchoSession(Session):
+class EchoSession(QueuedSession):
     """Says back on stdout what it is told, notes sizes on stderr, and exits with 7 at the end of its input."""
 
     def __init__(self, first: tuple[Output, ...] = ()) -> None:
-        self._outputs: asyncio.Queue[Output] = asyncio.Queue()
-        self.closed = threading.Event()
+        super().__init__()
         for output in first:
             self._outputs.put_nowait(output)
 
@@ -54,16 +52,6 @@ class EchoSession(Session):
 
     async def resize(self, size: TerminalSize) -> None:
         self._outputs.put_nowait(Output("stderr", f"{size.rows}x{size.columns}".encode()))
-
-    async def outputs(self) -> AsyncIterator[Output]:
-        while True:
-            output = await self._outputs.get()
-            yield output
-            if output.kind == "exit":
-                return
-
-    async def close(self) -> None:
-        self.closed.set()
 
 
 @dataclass

@@ -18,15 +18,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from grpclib.const import Status
-
 from pipeline.errors import SentenceError
-from runtime.host.api import common_pb2 as common
-from runtime.host.api import control_pb2 as control
 from runtime.host.api import host_pb2 as pb
-from runtime.host.api.control_grpc import ControlServiceBase
 from runtime.host.api.host_grpc import HostBase
 from runtime.host.serve.listener import Listener
+from support.fakecontrol import Control
 from support.fakenetworks import Networks
 from support.fakeprocesses import Processes, Program, Run, Unattended
 from support.fakerefusals import Refused, UnknownZone, method
@@ -51,6 +47,7 @@ class FakeZoned:
         self.flows: list[Any] = []
         self.capture: list[Any] = []  # the pieces of every capture, which then ends, or goes on for ever
         self.capture_goes_on = False
+        self.snooped: list[Any] = []  # the replies of every look at the channels, which then ends
         self.findings: list[Any] = []
         self.boot_error: SentenceError | None = None
         self.end_at_once = b""  # what workloads say, which end with 4 then
@@ -83,7 +80,7 @@ class FakeZoned:
 
     async def _start(self) -> None:
         self.changed, self.called = asyncio.Condition(), asyncio.Event()
-        self._server: Listener | None = Listener([Servicer(self), Control()])
+        self._server: Listener | None = Listener([Servicer(self), Control(self)])
         await self._server.start(path=str(self.path))
 
     async def drop(self) -> None:
@@ -377,9 +374,13 @@ class Servicer(Processes, Networks, HostBase):
             zone.vcpus = request.vcpus
         if request.HasField("restart"):
             zone.restart.CopyFrom(request.restart)
+        if request.HasField("egress"):
+            zone.egress[:] = request.egress.rules
+        if request.HasField("bandwidth_bit_s"):
+            zone.bandwidth_bit_s = request.bandwidth_bit_s
         zone.ports.extend(request.add_ports)
-        gone = {(rule.host_address, rule.host_port) for rule in request.remove_ports}
-        kept = [rule for rule in zone.ports if (rule.host_address, rule.host_port) not in gone]
+        gone = [(rule.host_address, rule.host_port, rule.protocol) for rule in request.remove_ports]
+        kept = [rule for rule in zone.ports if (rule.host_address, rule.host_port, rule.protocol) not in gone]
         del zone.ports[:]
         zone.ports.extend(kept)
         await self.fake.change(zone, zone.state, "zone.updated")
@@ -397,24 +398,6 @@ class Servicer(Processes, Networks, HostBase):
         return pb.ReadMetricsReply(
             metrics=[pb.Metric(name=name, value=value, unit=unit) for name, value, unit in rows], unix_s=time.time()
         )
-
-
-async def _unimplemented(self: Any, stream: Any) -> None:
-    await stream.send_trailing_metadata(status=Status.UNIMPLEMENTED, status_message="not in this script")
-
-
-_Unimplemented: Any = type(
-    "_Unimplemented", (ControlServiceBase,), dict.fromkeys(ControlServiceBase.__abstractmethods__, _unimplemented)
-)
-
-
-class Control(_Unimplemented):  # type: ignore[misc]
-    """What the command asks of the other service."""
-
-    async def GetHostCpuTopology(self, stream: Any) -> None:
-        await stream.recv_message()
-        cpus = [common.HostCpuTopologyInfo(core=core, **{"class": kind}) for core, kind in ((0, 1), (1, 2))]
-        await stream.send_message(control.GetHostCpuTopologyReply(cpus=cpus))
 
 
 zone_programs: set[Any] = set()

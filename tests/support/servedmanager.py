@@ -16,6 +16,7 @@ from runtime.host.daemon.errors import NotEnough, UnknownZone
 from runtime.host.daemon.manager import Manager, Session
 from runtime.host.serve.host import HostService
 from runtime.host.serve.server import HostServer
+from support.sessions import QueuedSession
 
 WEB = model.ZoneInfo(
     id="11111111-2222-3333-4444-555555555555",
@@ -32,13 +33,12 @@ WEB = model.ZoneInfo(
 )
 
 
-class ScriptedSession(Session):
+class ScriptedSession(QueuedSession):
     """An exec: `exit` on stdin ends it, all else is echoed; `hang` says nothing for ever."""
 
     def __init__(self) -> None:
+        super().__init__(2)
         self.inputs: list[Any] = []
-        self.ended = threading.Event()
-        self._outputs: asyncio.Queue[model.Output] = asyncio.Queue(2)
 
     async def write_stdin(self, data: bytes) -> None:
         if data == b"exit":
@@ -58,14 +58,8 @@ class ScriptedSession(Session):
 
     async def outputs(self) -> AsyncIterator[model.Output]:
         yield model.Output("started")
-        while True:
-            output = await self._outputs.get()
+        async for output in super().outputs():
             yield output
-            if output.kind == "exit":
-                return
-
-    async def close(self) -> None:
-        self.ended.set()
 
 
 class ScriptedManager(Manager):

@@ -278,7 +278,7 @@ class ExitStatus(_message.Message):
     def __init__(self, code: _Optional[int] = ..., signal: _Optional[int] = ..., oom: _Optional[bool] = ..., crashed: _Optional[bool] = ..., reason: _Optional[str] = ..., text: _Optional[str] = ...) -> None: ...
 
 class ZoneInfo(_message.Message):
-    __slots__ = ("id", "name", "state", "domain_uuid", "domid", "image", "kernel", "manifest", "memory_mib", "memory_max_mib", "memory_seen_mib", "vcpus", "vcpus_max", "vcpus_seen", "addresses", "ports", "exit", "restart", "restarts", "created_unix_s", "started_unix_s", "finished_unix_s", "remove", "labels", "timings", "zone_timings", "blobs", "console_tail", "command", "health", "tty", "network")
+    __slots__ = ("id", "name", "state", "domain_uuid", "domid", "image", "kernel", "manifest", "memory_mib", "memory_max_mib", "memory_seen_mib", "vcpus", "vcpus_max", "vcpus_seen", "addresses", "ports", "exit", "restart", "restarts", "created_unix_s", "started_unix_s", "finished_unix_s", "remove", "labels", "timings", "zone_timings", "blobs", "console_tail", "command", "health", "tty", "network", "egress", "bandwidth_bit_s", "volumes", "devices")
     class LabelsEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -332,6 +332,10 @@ class ZoneInfo(_message.Message):
     HEALTH_FIELD_NUMBER: _ClassVar[int]
     TTY_FIELD_NUMBER: _ClassVar[int]
     NETWORK_FIELD_NUMBER: _ClassVar[int]
+    EGRESS_FIELD_NUMBER: _ClassVar[int]
+    BANDWIDTH_BIT_S_FIELD_NUMBER: _ClassVar[int]
+    VOLUMES_FIELD_NUMBER: _ClassVar[int]
+    DEVICES_FIELD_NUMBER: _ClassVar[int]
     id: str
     name: str
     state: str
@@ -364,7 +368,41 @@ class ZoneInfo(_message.Message):
     health: str
     tty: bool
     network: str
-    def __init__(self, id: _Optional[str] = ..., name: _Optional[str] = ..., state: _Optional[str] = ..., domain_uuid: _Optional[str] = ..., domid: _Optional[int] = ..., image: _Optional[str] = ..., kernel: _Optional[str] = ..., manifest: _Optional[str] = ..., memory_mib: _Optional[int] = ..., memory_max_mib: _Optional[int] = ..., memory_seen_mib: _Optional[int] = ..., vcpus: _Optional[int] = ..., vcpus_max: _Optional[int] = ..., vcpus_seen: _Optional[int] = ..., addresses: _Optional[_Iterable[str]] = ..., ports: _Optional[_Iterable[_Union[PortRule, _Mapping]]] = ..., exit: _Optional[_Union[ExitStatus, _Mapping]] = ..., restart: _Optional[_Union[RestartPolicy, _Mapping]] = ..., restarts: _Optional[int] = ..., created_unix_s: _Optional[float] = ..., started_unix_s: _Optional[float] = ..., finished_unix_s: _Optional[float] = ..., remove: _Optional[bool] = ..., labels: _Optional[_Mapping[str, str]] = ..., timings: _Optional[_Mapping[str, float]] = ..., zone_timings: _Optional[_Mapping[str, float]] = ..., blobs: _Optional[_Iterable[str]] = ..., console_tail: _Optional[_Iterable[str]] = ..., command: _Optional[_Iterable[str]] = ..., health: _Optional[str] = ..., tty: _Optional[bool] = ..., network: _Optional[str] = ...) -> None: ...
+    egress: _containers.RepeatedScalarFieldContainer[str]
+    bandwidth_bit_s: int
+    volumes: _containers.RepeatedCompositeFieldContainer[VolumeInfo]
+    devices: _containers.RepeatedCompositeFieldContainer[DeviceInfo]
+    def __init__(self, id: _Optional[str] = ..., name: _Optional[str] = ..., state: _Optional[str] = ..., domain_uuid: _Optional[str] = ..., domid: _Optional[int] = ..., image: _Optional[str] = ..., kernel: _Optional[str] = ..., manifest: _Optional[str] = ..., memory_mib: _Optional[int] = ..., memory_max_mib: _Optional[int] = ..., memory_seen_mib: _Optional[int] = ..., vcpus: _Optional[int] = ..., vcpus_max: _Optional[int] = ..., vcpus_seen: _Optional[int] = ..., addresses: _Optional[_Iterable[str]] = ..., ports: _Optional[_Iterable[_Union[PortRule, _Mapping]]] = ..., exit: _Optional[_Union[ExitStatus, _Mapping]] = ..., restart: _Optional[_Union[RestartPolicy, _Mapping]] = ..., restarts: _Optional[int] = ..., created_unix_s: _Optional[float] = ..., started_unix_s: _Optional[float] = ..., finished_unix_s: _Optional[float] = ..., remove: _Optional[bool] = ..., labels: _Optional[_Mapping[str, str]] = ..., timings: _Optional[_Mapping[str, float]] = ..., zone_timings: _Optional[_Mapping[str, float]] = ..., blobs: _Optional[_Iterable[str]] = ..., console_tail: _Optional[_Iterable[str]] = ..., command: _Optional[_Iterable[str]] = ..., health: _Optional[str] = ..., tty: _Optional[bool] = ..., network: _Optional[str] = ..., egress: _Optional[_Iterable[str]] = ..., bandwidth_bit_s: _Optional[int] = ..., volumes: _Optional[_Iterable[_Union[VolumeInfo, _Mapping]]] = ..., devices: _Optional[_Iterable[_Union[DeviceInfo, _Mapping]]] = ...) -> None: ...
+
+class VolumeInfo(_message.Message):
+    __slots__ = ("source", "target", "type", "readonly", "device", "size_mib")
+    SOURCE_FIELD_NUMBER: _ClassVar[int]
+    TARGET_FIELD_NUMBER: _ClassVar[int]
+    TYPE_FIELD_NUMBER: _ClassVar[int]
+    READONLY_FIELD_NUMBER: _ClassVar[int]
+    DEVICE_FIELD_NUMBER: _ClassVar[int]
+    SIZE_MIB_FIELD_NUMBER: _ClassVar[int]
+    source: str
+    target: str
+    type: str
+    readonly: bool
+    device: str
+    size_mib: int
+    def __init__(self, source: _Optional[str] = ..., target: _Optional[str] = ..., type: _Optional[str] = ..., readonly: _Optional[bool] = ..., device: _Optional[str] = ..., size_mib: _Optional[int] = ...) -> None: ...
+
+class DeviceInfo(_message.Message):
+    __slots__ = ("name", "kind", "source", "purpose", "readonly")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    KIND_FIELD_NUMBER: _ClassVar[int]
+    SOURCE_FIELD_NUMBER: _ClassVar[int]
+    PURPOSE_FIELD_NUMBER: _ClassVar[int]
+    READONLY_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    kind: str
+    source: str
+    purpose: str
+    readonly: bool
+    def __init__(self, name: _Optional[str] = ..., kind: _Optional[str] = ..., source: _Optional[str] = ..., purpose: _Optional[str] = ..., readonly: _Optional[bool] = ...) -> None: ...
 
 class ListZonesRequest(_message.Message):
     __slots__ = ("all",)
@@ -429,20 +467,30 @@ class WaitZoneRequest(_message.Message):
     def __init__(self, zone: _Optional[str] = ..., until: _Optional[str] = ..., timeout_s: _Optional[float] = ...) -> None: ...
 
 class UpdateZoneRequest(_message.Message):
-    __slots__ = ("zone", "memory_mib", "vcpus", "restart", "add_ports", "remove_ports")
+    __slots__ = ("zone", "memory_mib", "vcpus", "restart", "add_ports", "remove_ports", "egress", "bandwidth_bit_s")
     ZONE_FIELD_NUMBER: _ClassVar[int]
     MEMORY_MIB_FIELD_NUMBER: _ClassVar[int]
     VCPUS_FIELD_NUMBER: _ClassVar[int]
     RESTART_FIELD_NUMBER: _ClassVar[int]
     ADD_PORTS_FIELD_NUMBER: _ClassVar[int]
     REMOVE_PORTS_FIELD_NUMBER: _ClassVar[int]
+    EGRESS_FIELD_NUMBER: _ClassVar[int]
+    BANDWIDTH_BIT_S_FIELD_NUMBER: _ClassVar[int]
     zone: str
     memory_mib: int
     vcpus: int
     restart: RestartPolicy
     add_ports: _containers.RepeatedCompositeFieldContainer[PortRule]
     remove_ports: _containers.RepeatedCompositeFieldContainer[PortRule]
-    def __init__(self, zone: _Optional[str] = ..., memory_mib: _Optional[int] = ..., vcpus: _Optional[int] = ..., restart: _Optional[_Union[RestartPolicy, _Mapping]] = ..., add_ports: _Optional[_Iterable[_Union[PortRule, _Mapping]]] = ..., remove_ports: _Optional[_Iterable[_Union[PortRule, _Mapping]]] = ...) -> None: ...
+    egress: EgressRules
+    bandwidth_bit_s: int
+    def __init__(self, zone: _Optional[str] = ..., memory_mib: _Optional[int] = ..., vcpus: _Optional[int] = ..., restart: _Optional[_Union[RestartPolicy, _Mapping]] = ..., add_ports: _Optional[_Iterable[_Union[PortRule, _Mapping]]] = ..., remove_ports: _Optional[_Iterable[_Union[PortRule, _Mapping]]] = ..., egress: _Optional[_Union[EgressRules, _Mapping]] = ..., bandwidth_bit_s: _Optional[int] = ...) -> None: ...
+
+class EgressRules(_message.Message):
+    __slots__ = ("rules",)
+    RULES_FIELD_NUMBER: _ClassVar[int]
+    rules: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, rules: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class ReadLogsRequest(_message.Message):
     __slots__ = ("zone", "follow", "since_unix_s", "until_unix_s", "tail", "console")

@@ -84,12 +84,12 @@ def compare_processes(expected: Expected, found: Found) -> Iterator[Finding]:
 def compare_ports(expected: Expected, found: Found) -> Iterator[Finding]:
     """Ports of the host: those an engine holds without a ledger, those a ledger has that nobody listens on."""
     for process, held in sorted(found.held.items()):
-        for address, port in sorted(held - expected.listeners.keys()):
+        for port in sorted(held - expected.listeners.keys()):
             problem = f"engine {process.pid} listens there, {NO_LEDGER}"
-            yield Finding("port", f"{address}:{port}", problem, f"kill -9 {process.pid}")
-    for (address, port), zone in sorted(expected.listeners.items()):
-        if (address, port) not in found.listening:
-            yield Finding("port", f"{address}:{port}", gone(zone), remove_zone(zone))
+            yield Finding("port", str(port), problem, f"kill -9 {process.pid}")
+    for port, zone in sorted(expected.listeners.items()):
+        if port not in found.listening:
+            yield Finding("port", str(port), gone(zone), remove_zone(zone))
 
 
 def compare_paths(expected: Expected, found: Found, allowed: Iterable[str]) -> Iterator[Finding]:

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from runtime.host.check.model import Process
+from runtime.host.check.model import HostPort, Process
 
 Record = Mapping[str, Any]
 
@@ -50,7 +50,7 @@ class Expected:
     namespaces: dict[str, str] = field(default_factory=dict)
     vifs: dict[str, dict[str, str]] = field(default_factory=dict)  # netns -> vif -> zone
     engines: dict[Process, str] = field(default_factory=dict)
-    listeners: dict[tuple[str, int], str] = field(default_factory=dict)
+    listeners: dict[HostPort, str] = field(default_factory=dict)
     processes: dict[Process, str] = field(default_factory=dict)
     mounts: dict[str, str] = field(default_factory=dict)
     cgroups: dict[str, str] = field(default_factory=dict)
@@ -121,12 +121,10 @@ def _note_network(expected: Expected, zone: str, record: Record) -> None:
             expected.engines[Process(pid, start_time)] = zone
         case {"kind": "net.engine.gone", "pid": pid, "start_time": start_time}:
             expected.engines.pop(Process(pid, start_time), None)
-        case {"protocol": "udp"}:
-            pass  # the check looks for sockets that listen, and UDP's do not
         case {"kind": "net.listener", "address": address, "port": port}:
-            expected.listeners[address, port] = zone
+            expected.listeners[HostPort(address, port, record.get("protocol", "tcp"))] = zone
         case {"kind": "net.listener.gone", "address": address, "port": port}:
-            expected.listeners.pop((address, port), None)
+            expected.listeners.pop(HostPort(address, port, record.get("protocol", "tcp")), None)
         case {"kind": "process", "pid": pid, "start_time": start_time}:
             expected.processes[Process(pid, start_time)] = zone
         case {"kind": "process.gone", "pid": pid, "start_time": start_time}:

@@ -13,13 +13,15 @@ from pathlib import Path
 from runtime.errors import RuntimeFault
 from runtime.host import loops
 from runtime.host.check.expected import Expected
-from runtime.host.check.model import Found, Process
+from runtime.host.check.model import Found, HostPort, Process
 from runtime.net import netns
 from runtime.net.engine.processes import start_time_of
 from runtime.net.engine.proxy import ENTRY
 
 NAMESPACE_PREFIX = "zw-"
-_LISTEN = "0A"  # include/net/tcp_states.h
+# Of a table in /proc/net, the state that counts: LISTEN, and CLOSE, which is a UDP socket without a peer. An engine's
+# flows to the outside have one. Source: include/net/tcp_states.h.
+_STATES = {"tcp": "0A", "udp": "07"}
 _SOCKET = re.compile(r"socket:\[(\d+)\]")
 _LIMIT = 10_000  # files looked at below one directory
 
@@ -98,16 +100,17 @@ def _look_at_ports(expected: Expected, places: Places, found: Found) -> None:
         found.held[process] = held
 
 
-def _listening(net: Path) -> Iterator[tuple[str, tuple[str, int]]]:
-    """inode -> (address, port). Source: net/ipv4/tcp_ipv4.c, get_tcp4_sock: addresses in the machine's byte order."""
-    for table in ("tcp", "tcp6"):
+def _listening(net: Path) -> Iterator[tuple[str, HostPort]]:
+    """inode -> port. Source: net/ipv4/tcp_ipv4.c, get_tcp4_sock: addresses in the machine's byte order."""
+    for table in ("tcp", "tcp6", "udp", "udp6"):
+        protocol = table[:3]
         for line in _text(net / table).splitlines()[1:]:
             fields = line.split()
-            if len(fields) > 9 and fields[3] == _LISTEN:
+            if len(fields) > 9 and fields[3] == _STATES[protocol]:
                 address, port = fields[1].split(":")
                 words = bytes.fromhex(address)
                 packed = b"".join(words[at : at + 4][::-1] for at in range(0, len(words), 4))
-                yield fields[9], (str(ipaddress.ip_address(packed)), int(port, 16))
+                yield fields[9], HostPort(str(ipaddress.ip_address(packed)), int(port, 16), protocol)
 
 
 def _look_at_files(expected: Expected, places: Places, found: Found) -> None:

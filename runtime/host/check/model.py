@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from runtime.boot.machine import ChannelState, Grant
+from runtime.net.published import key_of
 
 
 @dataclass(frozen=True)
@@ -42,6 +43,17 @@ class Process(NamedTuple):
     start_time: int
 
 
+class HostPort(NamedTuple):
+    """A port of the host."""
+
+    address: str
+    port: int
+    protocol: str = "tcp"
+
+    def __str__(self) -> str:
+        return key_of(*self)
+
+
 class Device(NamedTuple):
     """A half of a device in xenstore."""
 
@@ -70,7 +82,7 @@ class Found:
     channels:     dom0's; grants: of domains of ours and of dying ones.
     interfaces:   of the host's namespace; links: of each namespace of ours.
     namespaces:   names below /run/netns that are ours -> is a namespace mounted there?
-    listening:    address, port of the host; held: those held by each engine.
+    listening:    ports of the host, for UDP those bound without a peer; held: those held by each engine.
     mounts, cgroups, files: below the directories that are ours.
     """
 
@@ -89,8 +101,8 @@ class Found:
     processes: set[Process] = field(default_factory=set)
     engines: set[Process] = field(default_factory=set)
     zombies: dict[int, str] = field(default_factory=dict)
-    listening: set[tuple[str, int]] = field(default_factory=set)
-    held: dict[Process, set[tuple[str, int]]] = field(default_factory=dict)
+    listening: set[HostPort] = field(default_factory=set)
+    held: dict[Process, set[HostPort]] = field(default_factory=dict)
     mounts: set[str] = field(default_factory=set)
     cgroups: set[str] = field(default_factory=set)
     files: set[str] = field(default_factory=set)

@@ -1,4 +1,4 @@
-"""Memory and vCPUs as users write them, after docker."""
+"""Memory, vCPUs and bandwidth as users write them, after docker."""
 
 from __future__ import annotations
 
@@ -30,3 +30,12 @@ def whole_cpus(text: str) -> int:
     if match is None or not int(match[1]):
         raise ArgumentTypeError(f"expected a whole number of vCPUs, got {text!r}")
     return int(match[1])
+
+
+def bandwidth_or_none(text: str | None) -> int | None:
+    """`100mbit` in bits per second, 0 for `none`, None for what was not given. Raises BadSpec."""
+    from pipeline.bundle.bandwidth import parse_bandwidth
+
+    if text is None:
+        return None
+    return 0 if text == "none" else parse_bandwidth(text, subject="--bandwidth")

@@ -5,13 +5,14 @@ from __future__ import annotations
 from argparse import Namespace
 from typing import Any
 
-from runtime.host.cli.parsers import Parser, complete, network_arguments
+from runtime.host.cli.parsers import BANDWIDTH, EGRESS, Parser, complete, network_arguments
 from runtime.host.cli.terminal import with_progress, write
 
 EXAMPLES = """\
 examples:
   zone boot nginx                          the bundle `./doit bundle zone=nginx` made
   zone boot docker://127.0.0.1:5000/zones/nginx
+  zone boot --egress "deny any" nginx      it may reach nothing, whatever its bundle says
   zone boot --no-wait nginx                back as soon as its domain runs
 """
 
@@ -27,23 +28,36 @@ def fill_boot(parser: Parser) -> None:
     parser.add_argument("--replace", action="store_true", help="REF may take its name from another bundle here")
     parser.add_argument("--devices", action="store_true", help="REF may have the block devices of the host it names")
     network_arguments(parser)
+    parser.add_argument("--egress", action="append", metavar="RULE", help=f"instead of the bundle's rules: {EGRESS}")
+    parser.add_argument("--bandwidth", metavar="RATE|none", help=f"instead of the bundle's: {BANDWIDTH}")
     parser.add_argument("--no-wait", action="store_true", help="return when its domain runs, before its ports answer")
 
 
 def run(arguments: Namespace) -> None:
     """Boot a zone and say where it answers."""
+    from pipeline.bundle.spec import parse_egress
     from pipeline.env import open_env
     from pipeline.remote import bundles
     from pipeline.store import Store
     from runtime.host import actions
+    from runtime.host.cli.amounts import bandwidth_or_none
     from runtime.host.hosts import select_host
 
     store = Store()
     host = select_host(store, arguments.host)
 
+    egress = None if arguments.egress is None else parse_egress(arguments.egress, subject="--egress")
+    bandwidth = bandwidth_or_none(arguments.bandwidth)
+    overrides = actions.Overrides(
+        devices=arguments.devices,
+        egress=egress,
+        bandwidth_bit_s=bandwidth,
+        network=arguments.network,
+        isolated=arguments.isolated,
+    )
+
     def boot(progress: Any) -> actions.Booted:
-        options = {"wait": not arguments.no_wait, "devices": arguments.devices}
-        options |= {"network": arguments.network, "isolated": arguments.isolated}
+        options: dict[str, Any] = {"wait": not arguments.no_wait, "overrides": overrides}
         if not bundles.is_reference(arguments.name):
             return actions.boot(host, store, arguments.name, progress=progress, **options)
         found = bundles.pull_bundle(open_env(progress), arguments.name, replaces=arguments.replace)

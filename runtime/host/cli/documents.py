@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterable
 from typing import Any
 
 from runtime.host.cli.terminal import duration_text, escaped
@@ -58,13 +59,29 @@ def _end_word(exit: Any) -> str:
 
 
 def ports_text(zone: Any) -> str:
-    """`8080->80, 192.0.2.1:8443->443`: as `-p` takes them, where 127.0.0.1 and tcp need not be said."""
-    return ", ".join(port_text(rule).removeprefix("127.0.0.1:").removesuffix("/tcp") for rule in zone.ports)
+    """`8080->80, 192.0.2.1:8443->443, 53->53/udp`: as `-p` takes them, 127.0.0.1 and tcp left out."""
+    return ", ".join(text.removeprefix("127.0.0.1:").removesuffix("/tcp") for text in port_texts(zone.ports))
 
 
-def port_text(rule: Any) -> str:
-    """`127.0.0.1:8080->80/tcp`."""
-    return f"{host_end(rule)}->{rule.zone_port}/{rule.protocol or 'tcp'}"
+def port_texts(rules: Iterable[Any]) -> list[str]:
+    """`127.0.0.1:8080->80/tcp`; ports that follow one another are one text: `127.0.0.1:8000-8010->9000-9010/tcp`."""
+    runs: list[list[Any]] = []
+    for rule in rules:
+        if runs and _follows(rule, runs[-1][-1]):
+            runs[-1].append(rule)
+        else:
+            runs.append([rule])
+    return [_run_text(run[0], run[-1]) for run in runs]
+
+
+def _follows(rule: Any, before: Any) -> bool:
+    same = (rule.host_address, rule.protocol) == (before.host_address, before.protocol)
+    return same and (rule.host_port, rule.zone_port) == (before.host_port + 1, before.zone_port + 1)
+
+
+def _run_text(first: Any, last: Any) -> str:
+    more = (f"-{last.host_port}", f"-{last.zone_port}") if last is not first else ("", "")
+    return f"{host_end(first)}{more[0]}->{first.zone_port}{more[1]}/{first.protocol or 'tcp'}"
 
 
 def host_end(rule: Any) -> str:

@@ -20,6 +20,7 @@ PORT = """\
 examples:
   zone port web
   zone port web 80                         127.0.0.1:8080
+  zone port dns 53/udp                     127.0.0.1:53
 """
 
 
@@ -40,14 +41,14 @@ def fill_port(parser: Parser) -> None:
     parser.set_defaults(run=run_port)
     parser.epilog = PORT
     zone_argument(parser)
-    parser.add_argument("port", metavar="PORT[/tcp]", nargs="?", type=_port, help="of the zone: where it is, alone")
+    parser.add_argument("port", metavar="PORT[/udp]", nargs="?", type=_port, help="of the zone: where it is, alone")
     format_argument(parser)
 
 
 def _port(text: str) -> tuple[int, str]:
     number, _, protocol = text.partition("/")
-    if not number.isascii() or not number.isdigit() or protocol not in ("", "tcp"):
-        raise ArgumentTypeError(f"expected a port such as 80 or 80/tcp, got {text!r}")
+    if not number.isascii() or not number.isdigit() or protocol not in ("", "tcp", "udp"):
+        raise ArgumentTypeError(f"expected a port such as 80 or 53/udp, got {text!r}")
     return int(number), protocol or "tcp"
 
 
@@ -75,7 +76,8 @@ def rows(zone: Any) -> list[tuple[str, Any]]:
     """What `inspect` shows of a zone, in order; empty values are left out."""
     import shlex
 
-    from runtime.host.cli.documents import port_text, restart_text, state_text, time_text
+    from pipeline.bundle.bandwidth import bandwidth_text
+    from runtime.host.cli.documents import port_texts, restart_text, state_text, time_text
 
     seen = f", it sees {zone.memory_seen_mib} MiB" if zone.memory_seen_mib else ""
     return [
@@ -94,7 +96,11 @@ def rows(zone: Any) -> list[tuple[str, Any]]:
         ("vcpus", f"{zone.vcpus} of at most {zone.vcpus_max}"),
         ("network", zone.network),
         *(("address", address) for address in zone.addresses),
-        *(("port", port_text(rule)) for rule in zone.ports),
+        *(("port", text) for text in port_texts(zone.ports)),
+        *(("egress", rule) for rule in zone.egress),
+        ("bandwidth", bandwidth_text(zone.bandwidth_bit_s) if zone.bandwidth_bit_s else ""),
+        *(("volume", _volume_text(volume)) for volume in zone.volumes),
+        *(("device", _device_text(device)) for device in zone.devices),
         ("restart", restart_text(zone.restart)),
         ("restarts", zone.restarts or ""),
         ("removed", "once it has ended" if zone.remove else ""),
@@ -109,6 +115,23 @@ def rows(zone: Any) -> list[tuple[str, Any]]:
         ),
         ("console", "its last lines:" if zone.console_tail else ""),
     ]
+
+
+def _volume_text(volume: Any) -> str:
+    """`/dev/sdb -> /data, ext4, read-only, as xvdc`."""
+    size = f" of at most {volume.size_mib} MiB" if volume.size_mib else ""
+    where = f", as {volume.device}" if volume.device else ""
+    return f"{volume.source} -> {volume.target}, {volume.type}{size}{_readonly_text(volume)}{where}"
+
+
+def _device_text(device: Any) -> str:
+    """`xvda: disk, rootfs, read-only, sha256:1e0b…`."""
+    purpose = f", {device.purpose}" if device.purpose != device.kind else ""
+    return f"{device.name}: {device.kind}{purpose}{_readonly_text(device)}, {device.source}"
+
+
+def _readonly_text(item: Any) -> str:
+    return ", read-only" if item.readonly else ""
 
 
 def run_port(arguments: Namespace) -> None:
@@ -126,7 +149,7 @@ def run_port(arguments: Namespace) -> None:
     found = [rule for rule in zone.ports if (rule.zone_port, rule.protocol or "tcp") == arguments.port]
     if not found:
         number, protocol = arguments.port
-        known = ", ".join(str(rule.zone_port) for rule in zone.ports) or "none"
+        known = ", ".join(f"{rule.zone_port}/{rule.protocol or 'tcp'}" for rule in zone.ports) or "none"
         raise NotPublished(f"zone {zone.name}", expected=f"port {number}/{protocol} to be published", got=known)
     if not show([document(rule) for rule in found], arguments.format):
         write("".join(f"{host_end(rule)}\n" for rule in found))

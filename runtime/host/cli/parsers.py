@@ -7,6 +7,8 @@ from collections.abc import Callable
 from typing import Any, NoReturn
 
 FORMATS = ("table", "json", "yaml")
+BANDWIDTH = "of its network, each way: 100mbit, 1.5gbit"
+EGRESS = "what it may reach, the first that matches decides: allow|deny ADDRESS|CIDR|any [PORT[-PORT]]"
 Fill = Callable[["Parser"], None]
 
 

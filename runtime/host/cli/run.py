@@ -11,7 +11,7 @@ from typing import Any
 from pipeline.errors import SentenceError
 from runtime.host.cli.amounts import memory_mib, whole_cpus
 from runtime.host.cli.moments import span_s
-from runtime.host.cli.parsers import Parser, complete, network_arguments
+from runtime.host.cli.parsers import BANDWIDTH, EGRESS, Parser, complete, network_arguments
 from runtime.host.cli.process import check_terminal, process_arguments
 from runtime.host.cli.terminal import escaped, with_progress, write
 from runtime.host.faults import RemoteFault
@@ -25,7 +25,10 @@ examples:
   zone run --rm docker.io/library/alpine uname -a
   zone run -it --rm debian                 a shell; Ctrl-] leaves it running
   zone run -d --name web -p 8080:80 recipe:nginx
+  zone run -d -p 53:53 -p 53:53/udp -p 0.0.0.0:8000-8010:9000-9010 app
+  zone run -d --name web -p 80 recipe:nginx    on a port that is free: `zone port web`
   zone run -d -m 256m --memory-max 1g -c 2 --restart on-failure:3 -e MODE=test 127.0.0.1:5000/app:1
+  zone run --rm --egress "allow 192.0.2.0/24 443" --egress "deny any" alpine wget -O - https://192.0.2.7/
   zone run --rm -v tmpfs:/scratch:size=64m --read-only alpine df -h /scratch
   zone run -d --health-cmd "wget -q -O /dev/null 127.0.0.1" --health-interval 10s recipe:nginx
   echo hello | zone run -i --rm alpine tr a-z A-Z
@@ -45,6 +48,11 @@ def fill_run(parser: Parser) -> None:
     parser.add_argument("--name", metavar="NAME", help="the zone's name (default: made from the image's)")
     parser.add_argument("--hostname", metavar="NAME", help="default: the zone's name")
     parser.add_argument("-p", "--publish", action="append", default=[], metavar="RULE", help=PORT)
+    parser.add_argument("--dns", action="append", default=[], metavar="ADDRESS", help=DNS)
+    parser.add_argument("--dns-search", action="append", default=[], metavar="DOMAIN", help="to complete names with")
+    parser.add_argument("--dns-option", action="append", default=[], metavar="OPTION", help="ndots:2, use-vc, …")
+    parser.add_argument("--egress", action="append", default=[], metavar="RULE", help=EGRESS)
+    parser.add_argument("--bandwidth", metavar="RATE", help=f"{BANDWIDTH} (default: no limit)")
     parser.add_argument("-v", "--volume", action="append", default=[], metavar="VOLUME", help=VOLUME)
     network_arguments(parser)
     parser.add_argument("-m", "--memory", type=memory_mib, metavar="AMOUNT", help="256m, 1g (default: 256m)")
@@ -88,7 +96,8 @@ HEALTH_TIMES = {
     "start-interval": "between two looks in the start period (default: 5s)",
 }
 PULLS = ("missing", "always", "never")
-PORT = "[ADDRESS:]HOST_PORT:ZONE_PORT"
+PORT = "[[ADDRESS:][HOST_PORT]:]ZONE_PORT[/udp], or ranges of one length; on 127.0.0.1 unless ADDRESS is given"
+DNS = "a name server (default: the zone's gateway, which asks the host's)"
 VOLUME = "tmpfs:TARGET[:size=N[m|g]][:ro], FILE.squashfs:TARGET, or DEVICE:TARGET[:ro]"
 SECURITY = "seccomp=unconfined, or seccomp=FILE with a profile (linux.seccomp of an OCI bundle)"
 PULL = "missing (default): a tag means what it did when last pulled; always: what it means now; never: no network"

@@ -39,6 +39,7 @@ def spec_of(arguments: Namespace) -> ZoneSpec:
         "ports": arguments.publish,
         "volumes": arguments.volume,
         "network": _network(arguments),
+        "dns": {"nameservers": arguments.dns, "search": arguments.dns_search, "options": arguments.dns_option},
         "resources": _resources(arguments),
         "restart": arguments.restart or "no",
         "labels": dict(_label(text) for text in arguments.label),
@@ -67,7 +68,12 @@ def spec_of(arguments: Namespace) -> ZoneSpec:
 def _network(arguments: Namespace) -> dict[str, Any]:
     if arguments.isolated and not arguments.network:
         raise BadOption("--isolated", expected="--network NAME beside it", got="none: a private network has one zone")
-    return {"name": arguments.network, "isolated": arguments.isolated} if arguments.network else {}
+    given: dict[str, Any] = {"egress": arguments.egress}
+    if arguments.bandwidth is not None:
+        given["bandwidth"] = arguments.bandwidth
+    if arguments.network:
+        given |= {"name": arguments.network, "isolated": arguments.isolated}
+    return given
 
 
 def _resources(arguments: Namespace) -> dict[str, int]:

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from argparse import Namespace
-from typing import Any
 
 from runtime.errors import RuntimeFault
-from runtime.host.cli.amounts import memory_mib, whole_cpus
-from runtime.host.cli.parsers import Parser, complete, zone_argument
+from runtime.host.cli.amounts import bandwidth_or_none, memory_mib, whole_cpus
+from runtime.host.cli.parsers import BANDWIDTH, EGRESS, Parser, complete, zone_argument
 from runtime.host.cli.terminal import escaped, write
 
 EXAMPLES = """\
@@ -16,8 +15,15 @@ Memory and vCPUs go up to the maximum the zone was booted with; `zone inspect` s
 examples:
   zone update -m 384m web
   zone update -c 2 --restart on-failure:3 web
+  zone update --egress "allow 192.0.2.0/24 443" --egress "deny any" web     in place of the rules it has
+  zone update --bandwidth 100mbit web      each way; none takes the limit away
   zone update --publish-add 8443:443 --publish-rm 8080 web
+  zone update --publish-add 53:53/udp --publish-add 8000-8010:9000-9010 dns
+  zone update --publish-rm 53/udp --publish-rm 8000-8010 dns
 """
+
+ADD = "one more port, or a range, as `zone run -p` has it"
+REMOVE = "no longer: [ADDRESS:]HOST_PORT[/udp], or a range"
 
 
 class NothingToDo(RuntimeFault):
@@ -32,36 +38,56 @@ def fill_update(parser: Parser) -> None:
     parser.add_argument("-c", "--cpus", type=whole_cpus, metavar="N", help="vCPUs")
     restart = parser.add_argument("--restart", metavar="POLICY", help="no, on-failure[:MAX], always, unless-stopped")
     complete(restart, "restarts")
-    parser.add_argument(
-        "--publish-add", action="append", default=[], metavar="RULE", help="[ADDRESS:]HOST_PORT:ZONE_PORT"
-    )
-    parser.add_argument("--publish-rm", action="append", default=[], metavar="[ADDRESS:]HOST_PORT", help="no longer")
+    parser.add_argument("--publish-add", action="append", default=[], metavar="RULE", help=ADD)
+    parser.add_argument("--publish-rm", action="append", default=[], metavar="PORT", help=REMOVE)
+    rules = parser.add_mutually_exclusive_group()
+    rules.add_argument("--egress", action="append", metavar="RULE", help=f"instead of its rules: {EGRESS}")
+    rules.add_argument("--no-egress", action="store_true", help="no rules of its own; connections that run go on")
+    parser.add_argument("--bandwidth", metavar="RATE|none", help=BANDWIDTH)
     zone_argument(parser)
 
 
 def run(arguments: Namespace) -> None:
     """Change a zone; refused as a whole where one part cannot be."""
-    from pipeline.bundle.spec import parse_port, parse_restart
+    from pipeline.bundle.ports import check_ports, parse_host_ends, parse_ports
+    from pipeline.bundle.spec import parse_egress, parse_restart
     from pipeline.store import Store
     from runtime.host import actions
     from runtime.host.api import host_pb2 as messages
     from runtime.host.cli.link import meant_by
     from runtime.host.hosts import select_host
 
-    added = [parse_port(text, subject="--publish-add") for text in arguments.publish_add]
-    removed = [_host_end(text) for text in arguments.publish_rm]
-    given = (arguments.memory, arguments.cpus, arguments.restart)
-    if not added and not removed and given == (None, None, None):
+    added = [port for text in arguments.publish_add for port in parse_ports(text, subject="--publish-add")]
+    removed = [port for text in arguments.publish_rm for port in parse_host_ends(text, subject="--publish-rm")]
+    check_ports(added, subject="--publish-add")
+    egress = [] if arguments.no_egress else arguments.egress
+    bandwidth = bandwidth_or_none(arguments.bandwidth)
+    given = (arguments.memory, arguments.cpus, arguments.restart, egress, bandwidth)
+    if not added and not removed and all(value is None for value in given):
         raise NothingToDo(f"zone {arguments.zone}", expected="something to change", got="nothing", hint="-m, -c, …")
     request = messages.UpdateZoneRequest(
         zone=arguments.zone,
         memory_mib=arguments.memory,
         vcpus=arguments.cpus,
-        remove_ports=[messages.PortRule(host_address=address, host_port=port) for address, port in removed],
+        bandwidth_bit_s=bandwidth,
+        remove_ports=[
+            messages.PortRule(
+                host_address=port.host_address,
+                host_port=port.host_port,
+                # On a host that is somewhere else the port is where it was asked for, and is seen under another name.
+                address=port.host_address,
+                port=port.host_port,
+                protocol=port.protocol,
+            )
+            for port in removed
+        ],
     )
     if arguments.restart is not None:
         policy = parse_restart(arguments.restart, subject="--restart")
         request.restart.CopyFrom(messages.RestartPolicy(name=policy.name, max_retries=policy.max_retries))
+    if egress is not None:
+        rules = parse_egress(egress, subject="--egress")
+        request.egress.CopyFrom(messages.EgressRules(rules=rules))
     host = select_host(Store(), arguments.host)
     with host.connect() as client, meant_by(client, arguments.zone):
         request.add_ports.extend(host.listen_for(added))
@@ -71,10 +97,3 @@ def run(arguments: Namespace) -> None:
         if removed:
             actions.tidy(host, client)
     write(f"{escaped(zone.name)}\n")
-
-
-def _host_end(text: str) -> tuple[str, Any]:
-    from pipeline.bundle.spec import parse_port
-
-    rule = parse_port(f"{text}:1", subject="--publish-rm")
-    return rule.host_address, rule.host_port

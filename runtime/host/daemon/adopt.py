@@ -15,6 +15,7 @@ from runtime.host.daemon.reconcile import Fate, Head, exit_in, fate_of, head_of,
 from runtime.host.daemon.zone import Run, StopOrder, Zone, of_row
 from runtime.host.ledger import Ledger, Record
 from runtime.net.addresses import plan_addresses
+from runtime.net.teardown import current
 
 log = logging.getLogger(__name__)
 
@@ -115,19 +116,18 @@ async def _adopt(core: Core, head: Head, ledger: Ledger, records: list[Record]) 
         raise RuntimeFault(subject, expected=f"its network {head.request.network_name} up", got="it is not")
     console = core.settings.state_dir / "logs" / head.id / "console"
     run = Run(head.uuid, ledger, addresses, console)
+    zone = _zone_of(core, head)
 
     def take() -> bool:
         console.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         run.domain = core.edge.adopt(records)
         if run.domain is None:
             return False
-        mtu, isolated = head.request.bundle.network.mtu, head.request.is_isolated
-        run.network = core.edge.network(head.name, addresses, mtu, ledger, segment=segment, isolated=isolated)
+        wanted, isolated = zone.bundle.network, head.request.is_isolated
+        run.network = core.edge.network(head.name, addresses, wanted, ledger, segment=segment, isolated=isolated)
         if not run.network.adopt(records):
             log.error("zone %s: the engine of its network does not run", head.name)
         return True
-
-    zone = _zone_of(core, head)
 
     try:
         taken = await core.thread(take)
@@ -156,6 +156,7 @@ async def _adopt(core: Core, head: Head, ledger: Ledger, records: list[Record]) 
 
 
 def _ports_of(records: list[Record]) -> tuple[PortRule, ...]:
+    """What the ledger says, without what was published for a while."""
     return tuple(
         PortRule(
             int(record["zone_port"]),
@@ -163,7 +164,7 @@ def _ports_of(records: list[Record]) -> tuple[PortRule, ...]:
             int(record["port"]),
             protocol=str(record.get("protocol", "tcp")),
         )
-        for record in records
+        for record in current(records)
         if record["kind"] == "net.listener"
     )
 

@@ -110,6 +110,10 @@ async def follow_agent(core: Core, zone: Zone, run: Run, link: AgentLink) -> Non
 
 
 async def _take_hello(core: Core, zone: Zone, run: Run, hello: Json) -> None:
+    kind, _, rest = str(hello.get("outcome", "")).partition(" ")
+    if kind == "failed" and run.told is None:  # its boot: there is no container that could tell
+        reason, _, sentence = rest.partition(" ")
+        run.told = exits.from_agent({"failed": reason, "sentence": sentence or reason}, oom=run.oom)
     boot = hello.get("boot")
     if isinstance(boot, Mapping):
         run.zone_timings = {
@@ -150,7 +154,9 @@ async def take_note(core: Core, zone: Zone, run: Run, note: Json) -> None:
         if isinstance(port, int) and 0 < port < 65536:
             opened = note.get("state") != "closed"
             address = str(note.get("address", ""))[:_MAX_WORD]
-            await core.tell("port.open" if opened else "port.closed", zone, port=str(port), address=address)
+            protocol = "udp" if note.get("protocol") == "udp" else "tcp"
+            kind = "port.open" if opened else "port.closed"
+            await core.tell(kind, zone, port=str(port), address=address, protocol=protocol)
     elif event == "health":
         state = str(note.get("state", ""))[:_MAX_WORD]
         run.health = state if container == MAIN else run.health

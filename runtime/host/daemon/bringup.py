@@ -14,6 +14,7 @@ from runtime.boot.model import Disk
 from runtime.host.daemon import sharednets, spec, volumes
 from runtime.host.daemon.admission import OVERHEAD_KIB
 from runtime.host.daemon.core import Core
+from runtime.host.daemon.disks import own_disks
 from runtime.host.daemon.model import State
 from runtime.host.daemon.signals import Clock
 from runtime.host.daemon.zone import Run, Zone
@@ -115,7 +116,7 @@ async def _make_network(core: Core, zone: Zone, run: Run, times: Stopwatch) -> N
         run.network = core.edge.network(
             zone.name,
             run.addresses,
-            zone.bundle.network.mtu,
+            zone.bundle.network,
             run.ledger,
             segment=segment,
             isolated=zone.request.is_isolated,
@@ -141,7 +142,7 @@ async def _build(core: Core, zone: Zone, run: Run, times: Stopwatch) -> None:
 
     def plan() -> Any:
         kernel, initrd = edge.find(bundle.kernel), [edge.find(part) for part in bundle.initrd]
-        own = {vdev: block_device(blob) for vdev, blob in spec.own_disks(bundle).items()}
+        own = {vdev: block_device(blob) for vdev, blob in own_disks(bundle).items()}
         disks = [Disk(vdev, str(device)) for vdev, device in own.items()]
         disks += volumes.plan_disks(bundle, run.devices, block_device)
         launch = spec.launch_of(zone.request, run.addresses, run.devices)

@@ -6,7 +6,8 @@ import asyncio
 import uuid as uuids
 
 from runtime.errors import RuntimeFault
-from runtime.host.daemon import bringup, ending, life, logreader, names, policy, spec, volumes
+from runtime.host.agentlink.model import AgentFault
+from runtime.host.daemon import bringup, ending, life, logreader, names, networking, policy, ports, spec, volumes
 from runtime.host.daemon.agent import MAIN
 from runtime.host.daemon.core import Core
 from runtime.host.daemon.errors import (
@@ -21,7 +22,7 @@ from runtime.host.daemon.errors import (
     WrongState,
     ZoneFailed,
 )
-from runtime.host.daemon.model import BootRequest, Emit, State, ZoneInfo
+from runtime.host.daemon.model import BootRequest, Emit, PortRule, State, ZoneInfo
 from runtime.host.daemon.signals import first, until
 from runtime.host.daemon.zone import Run, StopOrder, Zone, info
 
@@ -38,11 +39,9 @@ def check_request(request: BootRequest) -> None:
     policy.check_policy(request.restart, subject)
     if request.remove and request.restart.name not in ("no",):
         raise BadRequest(subject, expected="a restart policy or removal at its end", got="both")
-    for rule in spec.rules_of(request):
-        if not 0 < rule.zone_port < 65536 or not 0 <= rule.port < 65536 or rule.protocol != "tcp":
-            got = f"{rule.address}:{rule.port} to {rule.zone_port}/{rule.protocol}"
-            raise BadRequest(f"{subject}, port", expected="tcp ports up to 65535", got=got)
+    ports.check_rules(spec.rules_of(request), subject)
     volumes.check(bundle)
+    networking.check(bundle.network, subject)
 
 
 async def boot(core: Core, request: BootRequest, emit: Emit) -> ZoneInfo:
@@ -73,7 +72,7 @@ async def boot(core: Core, request: BootRequest, emit: Emit) -> ZoneInfo:
 
 
 async def _accept(core: Core, request: BootRequest) -> Zone:
-    """A zone that is known and promised its memory, and nothing else yet."""
+    """A zone that is known, has its ports and is promised its memory, and nothing else yet."""
     name = request.bundle.name
     old = next((zone for zone in core.zones.values() if zone.name == name), None)
     if name in core.booting or (old is not None and old.state.live):
@@ -88,8 +87,9 @@ async def _accept(core: Core, request: BootRequest) -> Zone:
         )
     if request.reservation:
         _check_reservation(core, request)
-    core.booting.add(name)
     zone = Zone(id=str(uuids.uuid4()), request=request, created=core.clock.now(), uuid=str(uuids.uuid4()))
+    _take_ports(core, zone)
+    core.booting.add(name)
     try:
         await core.admission.promise(zone.uuid, bringup.memory_kib(zone), f"zone {name}")
         try:
@@ -100,9 +100,20 @@ async def _accept(core: Core, request: BootRequest) -> Zone:
             core.admission.settle(zone.uuid)
             raise
         core.zones[zone.id] = zone
+    except BaseException:
+        zone.held.release()
+        raise
     finally:
         core.booting.discard(name)
     return zone
+
+
+def _take_ports(core: Core, zone: Zone) -> None:
+    """Before anything is made for it: a port that cannot be had is the commonest thing to go wrong."""
+    rules = spec.rules_of(zone.request)
+    others = [(other.name, other.ports) for other in core.zones.values() if other.state.live]
+    ports.refuse_taken(zone.name, rules, others)
+    zone.ports = zone.held.take(zone.name, rules)
 
 
 def _check_reservation(core: Core, request: BootRequest) -> None:
@@ -220,13 +231,17 @@ async def restart(core: Core, zone: Zone, timeout_s: float | None) -> ZoneInfo:
         raise UnknownZone(f"zone {zone.name}", got="it is removed as it has ended")
     if zone.state.live or zone.name in core.booting:
         raise WrongState(f"zone {zone.name}", expected="it stopped", got="somebody has started it again")
+    _take_ports(core, zone)
     core.booting.add(zone.name)
     try:
         uuid = str(uuids.uuid4())
         await core.admission.promise(uuid, bringup.memory_kib(zone), f"zone {zone.name}")
+    except BaseException:
+        zone.held.release()
+        raise
     finally:
         core.booting.discard(zone.name)
-    zone.uuid, zone.wanted, zone.restarts, zone.ports, zone.last = uuid, True, 0, (), None
+    zone.uuid, zone.wanted, zone.restarts, zone.last = uuid, True, 0, None
     zone.state, zone.stop, zone.failure = State.QUEUED, None, None
     await core.save(zone, "zone.queued")
     life.start(core, zone)
@@ -290,7 +305,7 @@ async def _until_ready(core: Core, zone: Zone, timeout_s: float | None, *, patie
 
 
 async def _until_ports(core: Core, zone: Zone, timeout_s: float | None) -> None:
-    """Each published port answers, asked from inside the zone's network."""
+    """Each published port is served in the zone."""
     deadline = None if timeout_s is None else core.clock.monotonic() + timeout_s
     for rule in zone.ports:
         pause_s = PORT_POLL_S
@@ -300,11 +315,26 @@ async def _until_ports(core: Core, zone: Zone, timeout_s: float | None) -> None:
                 await until(zone.changes, lambda: zone.run is None or not zone.run.reason, core.clock, END_PATIENCE_S)
                 raise await failure(core, zone, f"ended before port {rule.zone_port} answered")
             count = zone.changes.count
-            if await core.thread(run.network.answers, rule.zone_port):
+            if await _is_served(core, run, rule):
                 break
             if deadline is not None and core.clock.monotonic() > deadline:
-                got = f"nothing listens on its port {rule.zone_port} after {timeout_s:g} s"
+                shown = rule.zone_port if rule.protocol == "tcp" else f"{rule.zone_port}/{rule.protocol}"
+                got = f"nothing listens on its port {shown} after {timeout_s:g} s"
                 raise WaitTimeout(f"zone {zone.name}", got=got)
             await first(zone.changes.after(count), core.clock.sleep(pause_s))
             pause_s = min(pause_s * 1.5, LONGEST_PORT_POLL_S)
         zone.say("port", str(rule.zone_port))
+
+
+async def _is_served(core: Core, run: Run, rule: PortRule) -> bool:
+    """TCP is asked from inside the zone's network. UDP has nothing that asks without a meaning: the agent looks."""
+    assert run.network is not None
+    if rule.protocol != "udp":
+        return await core.thread(run.network.answers, rule.zone_port)
+    if run.link is None:
+        return run.joined  # a zone without an agent: nobody can tell
+    try:
+        found = await run.link.call("listening", {"port": rule.zone_port})
+    except AgentFault as fault:
+        return fault.reason == "method"  # an agent of before this question; without a reason, a channel that mends
+    return found.get("open") is True

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+from pipeline.bundle import model as bundles
 from pipeline.bundle.model import Port, Volume
 from pipeline.oci import Descriptor
 from runtime.boot import hotplug, machine, resize
@@ -57,6 +58,8 @@ class Network(Protocol):
     def serve(self) -> None: ...
     def published(self) -> tuple[Published, ...]: ...
     def unpublish(self, address: str, port: int, protocol: str = "tcp") -> None: ...
+    def judge_by(self, egress: Sequence[str]) -> None: ...
+    def limit(self, bandwidth_bit_s: int) -> None: ...
     def answers(self, zone_port: int, *, timeout_s: float = 1.0) -> bool: ...
     def alive(self) -> bool: ...
     def counters(self) -> dict[str, int]: ...
@@ -169,16 +172,19 @@ class Edge:
         self,
         name: str,
         addresses: ZoneAddresses,
-        mtu: int,
+        wanted: bundles.Network,
         ledger: Ledger,
         *,
         segment: Segment | None = None,
         isolated: bool = False,
     ) -> Network:
         """A zone's network, not yet made: a private one, or its place in one that is shared."""
+        own: dict[str, Any] = {"egress": wanted.egress, "bandwidth_bit_s": wanted.bandwidth_bit_s}
         if segment is not None:
-            return self.make_network(name, addresses, mtu, ledger.record, segment=segment, isolated=isolated)
-        return self.make_network(name, addresses, mtu, ledger.record, deny=self.deny)
+            own |= {"segment": segment, "isolated": isolated}
+        else:
+            own["deny"] = self.deny
+        return self.make_network(name, addresses, wanted.mtu, ledger.record, **own)
 
     def segment(self, name: str, addresses: ZoneAddresses, mtu: int, ledger: Ledger) -> Segment:
         """A network that zones share, not yet made."""

@@ -39,7 +39,8 @@ class State(Enum):
 class PortRule:
     """host_address:host_port of the user's machine leads to address:port here, and that to zone_port in the zone.
 
-    port:  0 lets zoned choose.
+    port:       0 lets zoned choose. host_port: 0: the same as port is then.
+    protocol:   tcp or udp.
     """
 
     zone_port: int
@@ -116,6 +117,37 @@ class ExitStatus:
 
 
 @dataclass(frozen=True)
+class VolumeInfo:
+    """Something mounted in a zone besides its image.
+
+    source:  a file's name, the path of a device of the zone's host, or tmpfs; type: the file system, as far as known.
+    device:  the disk it is in the zone; "" for a tmpfs. size_mib: of a tmpfs; 0: half of the memory.
+    """
+
+    source: str
+    target: str
+    type: str
+    readonly: bool
+    device: str = ""
+    size_mib: int = 0
+
+
+@dataclass(frozen=True)
+class DeviceInfo:
+    """A device Xen gives a zone.
+
+    name:    in the zone; kind: disk or network; purpose: rootfs, addons, scratch, volume TARGET, network.
+    source:  what is behind it: a digest, the path of a device of the zone's host, a MAC address.
+    """
+
+    name: str
+    kind: str
+    source: str
+    purpose: str
+    readonly: bool
+
+
+@dataclass(frozen=True)
 class ZoneInfo:
     """A zone as it is now."""
 
@@ -154,8 +186,12 @@ class ZoneInfo:
     health: str = ""
     tty: bool = False
     network: str = ""
+    egress: tuple[str, ...] = ()
+    bandwidth_bit_s: int = 0
     agent: bool = False  # its agent answers: exec, copies and metrics work
     reservation: str = ""
+    volumes: tuple[VolumeInfo, ...] = ()
+    devices: tuple[DeviceInfo, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -315,13 +351,18 @@ class Pruned:
 
 @dataclass(frozen=True)
 class Update:
-    """Changes to a zone; None leaves a thing as it is. remove_ports are named by address and port."""
+    """Changes to a zone; None leaves a thing as it is. remove_ports are named by address and port.
+
+    egress:  all of its rules, in place of those it has. bandwidth_bit_s: 0 for no limit.
+    """
 
     memory_mib: int | None = None
     vcpus: int | None = None
     restart: RestartPolicy | None = None
     add_ports: tuple[PortRule, ...] = ()
     remove_ports: tuple[PortRule, ...] = ()
+    egress: tuple[str, ...] | None = None
+    bandwidth_bit_s: int | None = None
 
 
 @dataclass(frozen=True)

@@ -1,19 +1,59 @@
 """The ports a zone is published on: held by zoned while the zone may come again, so that nobody takes them meanwhile.
 
-The engine of a run gets a copy of each listener. A connection that comes between two runs waits in the listener's
-queue for the next engine.
+The engine of a run gets a copy of each listener. A connection, or a datagram, that comes between two runs waits in the
+listener's queue for the next engine.
 """
 
 from __future__ import annotations
 
 import contextlib
 import dataclasses
+import ipaddress
 import socket
 from collections.abc import Iterable, Sequence
 
 from pipeline.bundle.model import Port
+from pipeline.bundle.ports import PROTOCOLS, overlap
+from runtime.host.daemon.errors import BadRequest
 from runtime.host.daemon.model import PortRule
+from runtime.net.engine.model import MAX_PUBLISHED
+from runtime.net.errors import PortTaken
 from runtime.net.published import Published, key_of, listen_on
+
+
+def check_rules(rules: Sequence[PortRule], subject: str, *, before: int = 0) -> None:
+    """Everything about rules that can be refused without looking at this host. Raises BadRequest.
+
+    before:  how many ports the zone has already.
+    """
+    for rule in rules:
+        if not 0 < rule.zone_port < 65536 or not 0 <= rule.port < 65536 or rule.protocol not in PROTOCOLS:
+            got = f"{rule.address}:{rule.port} to {rule.zone_port}/{rule.protocol}"
+            raise BadRequest(f"{subject}, port", expected="tcp or udp ports up to 65535", got=got)
+        try:
+            ipaddress.ip_address(rule.address)
+        except ValueError:
+            got = repr(rule.address[:80])
+            raise BadRequest(f"{subject}, port", expected="an IPv4 or IPv6 address", got=got) from None
+    if before + len(rules) > MAX_PUBLISHED:
+        got = str(before + len(rules))
+        raise BadRequest(f"{subject}, ports", expected=f"at most {MAX_PUBLISHED} ports", got=got)
+
+
+def refuse_taken(zone: str, rules: Iterable[PortRule], others: Iterable[tuple[str, Iterable[PortRule]]]) -> None:
+    """Raise PortTaken for a port that a zone of this host has. others: names of zones, and the ports they are on."""
+    taken = [(name, port_of(rule)) for name, has in others for rule in has]
+    for rule in rules:
+        for name, port in taken:
+            if overlap(port_of(rule), port):
+                key = key_of(rule.address, rule.port, rule.protocol)
+                hint = "choose another one, or stop that zone"
+                raise PortTaken(f"port {key} of zone {zone}", expected="it free", got=f"zone {name} has it", hint=hint)
+
+
+def port_of(rule: PortRule) -> Port:
+    """Its end on this host, as a network has it."""
+    return Port(rule.address, rule.port, rule.zone_port, rule.protocol)
 
 
 class HeldPorts:
@@ -25,6 +65,8 @@ class HeldPorts:
     def take(self, zone: str, rules: Iterable[PortRule]) -> tuple[PortRule, ...]:
         """Listen for all rules or none; rules that are held already stay so. The rules as bound.
 
+        A rule that names no port of the user's machine has got the one here for it.
+
         Raises:  PortTaken, NetworkFault.
         """
         bound: list[PortRule] = []
@@ -34,8 +76,11 @@ class HeldPorts:
                 if rule in self._held:
                     bound.append(rule)
                     continue
-                published = listen_on(zone, Port(rule.address, rule.port, rule.zone_port, rule.protocol))
+                published = listen_on(zone, port_of(rule))
                 taken = dataclasses.replace(rule, port=published.port)
+                if not rule.host_port:
+                    there = rule.host_address or rule.address
+                    taken = dataclasses.replace(taken, host_address=there, host_port=published.port)
                 new[taken] = published.listener
                 bound.append(taken)
         except BaseException:
@@ -55,11 +100,7 @@ class HeldPorts:
 
     def listeners(self, rules: Sequence[PortRule]) -> list[tuple[Port, socket.socket]]:
         """Those of rules that are held, as a network uses them."""
-        return [
-            (Port(rule.address, rule.port, rule.zone_port, rule.protocol), self._held[rule])
-            for rule in rules
-            if rule in self._held
-        ]
+        return [(port_of(rule), self._held[rule]) for rule in rules if rule in self._held]
 
     def release(self, rules: Iterable[PortRule] | None = None) -> None:
         """Listen no more for these, or for any."""

@@ -6,11 +6,13 @@ makes the decisions, so that every combination can be looked at in a test; adopt
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from typing import Any
 
+from pipeline.bundle.model import Network
 from pipeline.errors import PipelineError
 from pipeline.jsonmodel import from_json
 from runtime.boot.doors import DomainInfo
@@ -30,7 +32,7 @@ class Fate(Enum):
 
 @dataclass(frozen=True)
 class Head:
-    """The first record of a ledger: whose run it is."""
+    """The first record of a ledger: whose run it is, and the request with what was changed of its network since."""
 
     boot_id: str
     id: str
@@ -49,6 +51,11 @@ def head_of(records: Sequence[Record]) -> Head | None:
     if first.get("kind") != "zone":
         return None
     try:
+        request = from_json(BootRequest, first["request"], subject="ledger")
+        changes = [record["network"] for record in records if record["kind"] == "network"]
+        if changes:
+            network = from_json(Network, changes[-1], subject="ledger")
+            request = dataclasses.replace(request, bundle=dataclasses.replace(request.bundle, network=network))
         return Head(
             boot_id=str(first["boot_id"]),
             id=str(first["id"]),
@@ -56,7 +63,7 @@ def head_of(records: Sequence[Record]) -> Head | None:
             uuid=str(first["uuid"]),
             index=int(first["index"]),
             host=int(first.get("host", ZONE_HOST)),  # a zonewright before shared networks did not write it
-            request=from_json(BootRequest, first["request"], subject="ledger"),
+            request=request,
             created=float(first["created"]),
             restarts=int(first["restarts"]),
         )

@@ -6,18 +6,16 @@ import os
 from collections.abc import Sequence
 from typing import Any
 
-from pipeline.bundle.model import Bundle, Launch, LaunchNetwork, Port
+from pipeline.bundle.model import Launch, LaunchNetwork, Port
 from pipeline.jsonmodel import to_json
-from pipeline.oci import Descriptor
 from runtime.boot.launch import launch_segment
 from runtime.boot.model import Disk, DomainSpec, FileRange, Vif
 from runtime.host.daemon import confinement, volumes
+from runtime.host.daemon.disks import ADDONS, INTERFACE, ROOTFS, Devices, scratch, volume_disks
 from runtime.host.daemon.model import BootRequest, PortRule
 from runtime.host.daemon.zone import Run
 from runtime.host.sources import Source
 from runtime.net.addresses import ZoneAddresses
-
-ROOTFS, ADDONS = "xvda", "xvdb"
 
 
 def rules_of(request: BootRequest) -> tuple[PortRule, ...]:
@@ -38,21 +36,17 @@ def rules_of(request: BootRequest) -> tuple[PortRule, ...]:
     return tuple(rule(port) for port in request.bundle.ports)
 
 
-def own_disks(bundle: Bundle) -> dict[str, Descriptor]:
-    """The blobs that are disks of every zone, by their names there; those of volumes come behind them."""
-    return {ROOTFS: bundle.rootfs} | ({ADDONS: bundle.addons} if bundle.addons else {})
-
-
-def launch_of(request: BootRequest, addresses: ZoneAddresses, devices: volumes.Devices) -> Launch:
+def launch_of(request: BootRequest, addresses: ZoneAddresses, devices: Devices) -> Launch:
     """What only this host knows, for the zone's init. devices: of its volumes that are devices of this host."""
     bundle = request.bundle
     network = LaunchNetwork(
-        interface="eth0",
+        interface=INTERFACE,
         mtu=bundle.network.mtu,
         addresses=(f"{addresses.zone4}/{addresses.prefix4}", f"{addresses.zone6}/{addresses.prefix6}"),
         gateways=(addresses.gateway4, addresses.gateway6),
         nameservers=bundle.network.nameservers or (addresses.gateway4,),
         search=bundle.network.search,
+        options=bundle.network.options,
     )
     return Launch(
         hostname=bundle.hostname,
@@ -65,12 +59,14 @@ def launch_of(request: BootRequest, addresses: ZoneAddresses, devices: volumes.D
         readonly_root=bundle.readonly_root,
         overlay_size_mib=bundle.overlay_size_mib,
         network=network,
-        disks=tuple(volumes.disks(bundle)),
+        disks=tuple(volume_disks(bundle)),
+        sysctls=bundle.sysctls,
+        scratch=scratch(bundle, devices),
         extra=_extra(request, devices),
     )
 
 
-def _extra(request: BootRequest, devices: volumes.Devices) -> dict[str, Any]:
+def _extra(request: BootRequest, devices: Devices) -> dict[str, Any]:
     """What not every zone has; `container` is more of the spec that runtime.init.container takes."""
     bundle = request.bundle
     container = {

@@ -1,4 +1,4 @@
-"""Changes of a zone: memory and vCPUs, restart policy, ports; while it runs, or for its next start."""
+"""Changes of a zone: memory and vCPUs, restart policy, ports, egress rules; while it runs, or for its next start."""
 
 from __future__ import annotations
 
@@ -6,12 +6,13 @@ import dataclasses
 import logging
 
 from runtime.errors import RuntimeFault
-from runtime.host.daemon import policy
+from runtime.host.daemon import networking, policy, ports
 from runtime.host.daemon.admission import OVERHEAD_KIB
 from runtime.host.daemon.core import Core
 from runtime.host.daemon.errors import BadRequest, WrongState
 from runtime.host.daemon.model import PortRule, State, Update, ZoneInfo
 from runtime.host.daemon.zone import Run, Zone, info
+from runtime.net.published import key_of
 
 log = logging.getLogger(__name__)
 
@@ -41,6 +42,11 @@ async def update(core: Core, zone: Zone, change: Update) -> ZoneInfo:
                 raise BadRequest(f"{subject}, {name}", expected=f"1 to {most}, fixed at its start", got=str(asked))
     elif change.add_ports or change.remove_ports:
         raise WrongState(f"{subject}, ports", expected="it running", got=f"it is {zone.state.value}")
+    gone = _matching(zone, change.remove_ports)
+    ports.check_rules(change.add_ports, subject, before=len(zone.ports))
+    taken = [(other.name, other.ports) for other in core.zones.values() if other.state.live]
+    ports.refuse_taken(zone.name, change.add_ports, taken)
+    network = networking.changed(zone, change)
     if run is not None and run.domain is not None:
         added = await core.thread(_add_ports, core, zone, change.add_ports) if change.add_ports else ()
         try:
@@ -50,6 +56,7 @@ async def update(core: Core, zone: Zone, change: Update) -> ZoneInfo:
             if vcpus != resources.vcpus:
                 await core.thread(core.edge.set_vcpus, run.domain, vcpus)
                 await _use_vcpus(zone, run, vcpus)
+            await networking.apply(core, zone, network)
         except BaseException:
             await core.thread(_drop_ports, zone, added)
             raise
@@ -57,7 +64,6 @@ async def update(core: Core, zone: Zone, change: Update) -> ZoneInfo:
             core.admission.settle(run.uuid)
         zone.ports += added
         if change.remove_ports:
-            gone = _matching(zone, change.remove_ports)
             await core.thread(_drop_ports, zone, gone)
             zone.ports = tuple(rule for rule in zone.ports if rule not in gone)
     new = dataclasses.replace(
@@ -67,12 +73,11 @@ async def update(core: Core, zone: Zone, change: Update) -> ZoneInfo:
         vcpus=vcpus,
         vcpus_max=max(most_vcpus, vcpus),
     )
-    ports = zone.ports if change.add_ports or change.remove_ports else zone.request.ports
     zone.request = dataclasses.replace(
         zone.request,
-        bundle=dataclasses.replace(zone.bundle, resources=new),
+        bundle=dataclasses.replace(zone.bundle, resources=new, network=network),
         restart=change.restart or zone.request.restart,
-        ports=ports,
+        ports=zone.ports if change.add_ports or change.remove_ports else zone.request.ports,
     )
     await core.save(zone, "zone.updated", request=True)
     return info(zone)
@@ -113,16 +118,24 @@ def _matching(zone: Zone, wanted: tuple[PortRule, ...]) -> tuple[PortRule, ...]:
     """The rules that are meant: by address and port here or on the user's machine, or by the zone's port alone."""
     found = []
     for rule in wanted:
-        same = [
-            known
-            for known in zone.ports
-            if (known.address, known.port) == (rule.address, rule.port)
-            or (not rule.port and known.zone_port == rule.zone_port)
-            or (rule.host_port and (known.host_address, known.host_port) == (rule.host_address, rule.host_port))
-        ]
+        same = [known for known in zone.ports if known.protocol == rule.protocol and _is_meant(known, rule)]
         if not same:
-            listed = ", ".join(f"{known.address}:{known.port}" for known in zone.ports) or "none"
-            got = f"{rule.address}:{rule.port}"
-            raise BadRequest(f"zone {zone.name}, port", expected=f"one it is published on ({listed})", got=got)
+            listed = ", ".join(_host_end(known) for known in zone.ports) or "none"
+            expected = f"one it is published on ({listed})"
+            raise BadRequest(f"zone {zone.name}, port", expected=expected, got=_host_end(rule))
         found += same
     return tuple(found)
+
+
+def _is_meant(known: PortRule, rule: PortRule) -> bool:
+    return (
+        (known.address, known.port) == (rule.address, rule.port)
+        or (not rule.port and known.zone_port == rule.zone_port)
+        or (rule.host_port != 0 and (known.host_address, known.host_port) == (rule.host_address, rule.host_port))
+    )
+
+
+def _host_end(rule: PortRule) -> str:
+    """Where the user sees it, if it is told."""
+    here = (rule.host_address, rule.host_port) if rule.host_port else (rule.address, rule.port)
+    return key_of(*here, rule.protocol)

@@ -7,28 +7,26 @@ both only read it.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from pipeline.bundle.model import Bundle, Volume
-from runtime.boot import vbd
 from runtime.boot.model import Disk
 from runtime.host.blockdevices import BlockDevice, DeviceUnfit
 from runtime.host.daemon.core import Core
+from runtime.host.daemon.disks import NAMES, SCRATCH, Devices, all_volumes, volume_disks
 from runtime.host.daemon.errors import BadRequest
 from runtime.host.daemon.zone import Run, Zone
 
 log = logging.getLogger(__name__)
 
 KINDS = ("tmpfs", "squashfs", "block")
-NAMES = vbd.NAMES[2:]  # behind rootfs and addons, whether there are any addons or not
-Devices = Mapping[str, BlockDevice]  # by target
 
 
 def check(bundle: Bundle) -> None:
     """What can be refused without looking at this host. Raises BadRequest."""
-    for volume in bundle.volumes:
+    for volume in all_volumes(bundle):
         subject = subject_of(bundle.name, volume)
         if volume.kind not in KINDS:
             raise BadRequest(subject, expected=", ".join(KINDS), got=repr(volume.kind)[:80])
@@ -36,28 +34,25 @@ def check(bundle: Bundle) -> None:
             raise BadRequest(subject, expected="the blob of its squashfs", got="none")
         if volume.kind == "block" and (not volume.source.startswith("/") or "\0" in volume.source):
             raise BadRequest(subject, expected="the path of a device", got=repr(volume.source)[:80])
-    count = sum(volume.kind != "tmpfs" for volume in bundle.volumes)
+    count = sum(volume.kind != "tmpfs" for volume in all_volumes(bundle))
     if count > len(NAMES):
         raise BadRequest(f"zone {bundle.name}, volumes", expected=f"at most {len(NAMES)} with a disk", got=str(count))
-    targets = [volume.target for volume in bundle.volumes]
+    targets = [volume.target for volume in all_volumes(bundle)]
     if len(set(targets)) != len(targets):
         raise BadRequest(f"zone {bundle.name}, volumes", expected="each target once", got="one of them twice")
 
 
 def subject_of(zone: str, volume: Volume) -> str:
     """What a sentence about a volume begins with."""
+    if volume.target == SCRATCH:
+        return f"zone {zone}, scratch {volume.source}"[:400]
     return f"zone {zone}, volume {volume.source or volume.kind}:{volume.target}"[:400]
-
-
-def disks(bundle: Bundle) -> dict[str, Volume]:
-    """The volumes that are disks, by their names in the zone."""
-    return dict(zip(NAMES, (volume for volume in bundle.volumes if volume.kind != "tmpfs"), strict=False))
 
 
 def plan_disks(bundle: Bundle, devices: Devices, block_device: Callable[[Any], Path]) -> list[Disk]:
     """The disks of a zone's volumes. block_device: brings a blob behind a device."""
     planned = []
-    for vdev, volume in disks(bundle).items():
+    for vdev, volume in volume_disks(bundle).items():
         if volume.kind == "squashfs":
             planned.append(Disk(vdev, str(block_device(volume.blob))))
         else:
@@ -68,7 +63,7 @@ def plan_disks(bundle: Bundle, devices: Devices, block_device: Callable[[Any], P
 
 def mounts(bundle: Bundle, devices: Devices) -> list[dict[str, Any]]:
     """What the container's spec says of the volumes. No device and no set-user-id program on one works."""
-    vdevs = {volume.target: vdev for vdev, volume in disks(bundle).items()}
+    vdevs = {volume.target: vdev for vdev, volume in volume_disks(bundle).items()}
     found = []
     for volume in bundle.volumes:
         kind, source, readonly, options = volume.kind, volume.kind, volume.readonly, ["nosuid", "nodev"]
@@ -89,10 +84,14 @@ async def look(core: Core, bundle: Bundle) -> dict[str, BlockDevice]:
     """The devices of its block volumes, by target. Raises DeviceUnfit."""
 
     def found() -> dict[str, BlockDevice]:
-        wanted = [volume for volume in bundle.volumes if volume.kind == "block"]
+        wanted = [volume for volume in all_volumes(bundle) if volume.kind == "block"]
         return {volume.target: core.edge.block_device(volume, subject_of(bundle.name, volume)) for volume in wanted}
 
-    return await core.thread(found)
+    devices = await core.thread(found)
+    if SCRATCH in devices and devices[SCRATCH].readonly:
+        where, got = f"zone {bundle.name}, scratch {bundle.scratch}", devices[SCRATCH].filesystem
+        raise DeviceUnfit(where, expected="a file system that can be written to", got=got)
+    return devices
 
 
 async def claim_again(core: Core, zone: Zone, run: Run) -> None:
@@ -105,7 +104,7 @@ async def claim_again(core: Core, zone: Zone, run: Run) -> None:
             log.warning("%s", fault)
             return None
 
-    for volume in zone.bundle.volumes:
+    for volume in all_volumes(zone.bundle):
         if volume.kind == "block" and (device := await core.thread(found, volume)) is not None:
             run.devices[volume.target] = device
 
@@ -129,5 +128,5 @@ def refuse_shared(core: Core, zone: Zone, found: Devices) -> None:
         for other, had in [*others, *mine]:
             if had.number == device.number and not (had.readonly and device.readonly):
                 expected = "a device of its own, unless all that have it only read it"
-                where = f"zone {zone.name}, volume {device.path}:{target}"
+                where = subject_of(zone.name, Volume(target, "block", str(device.path)))
                 raise DeviceUnfit(where, expected=expected, got=f"zone {other.name} has it too")

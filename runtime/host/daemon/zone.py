@@ -16,6 +16,7 @@ from pipeline.oci import Descriptor
 from runtime.boot.domain import Domain
 from runtime.boot.xenstore import Watch
 from runtime.host.blockdevices import BlockDevice
+from runtime.host.daemon import disks
 from runtime.host.daemon.agent import AgentLink
 from runtime.host.daemon.edge import Network
 from runtime.host.daemon.logwriter import LogWriter
@@ -37,6 +38,7 @@ class Run:
     told:    how it ended, as the zone itself told.
     reason:  how it ended, as Xen has it; "" while it lives.
     devices: of this host, that it has as volumes, by target.
+    joined:  the channel of its agent was looked for: without a link from then on, it has none.
     news:    its init has reported something in xenstore.
     """
 
@@ -52,6 +54,7 @@ class Run:
     devices: dict[str, BlockDevice] = field(default_factory=dict)
     timings: dict[str, float] = field(default_factory=dict)
     zone_timings: dict[str, float] = field(default_factory=dict)
+    joined: bool = False
     phase: str = ""
     health: str = ""
     up: bool = False
@@ -209,7 +212,11 @@ def info(zone: Zone, **seen: Any) -> ZoneInfo:
         health=alive.health if alive else "",
         tty=bundle.process.tty,
         network=(zone.request.network_name or zone.name) if alive else "",
+        egress=bundle.network.egress,
+        bandwidth_bit_s=bundle.network.bandwidth_bit_s,
         agent=bool(alive and alive.link and alive.link.connected.is_set()),
         reservation=zone.request.reservation,
+        volumes=disks.volume_infos(bundle, alive.devices if alive else {}),
+        devices=disks.device_infos(bundle, alive.devices if alive else {}, addresses.zone_mac if addresses else ""),
         **seen,
     )

@@ -59,4 +59,4 @@ def _lead_ports(lab: Lab, client: HostClient, zone: ZoneInfo) -> None:
     request = WaitZoneRequest(zone=zone.id, until="running", timeout_s=RUNNING_TIMEOUT_S)
     running = client.call(client.host.WaitZone, request, timeout_s=RUNNING_TIMEOUT_S + MARGIN_S)
     for rule in running.ports:
-        lab.forward(rule.host_address, rule.host_port, rule.port)
+        lab.forward(rule.host_address, rule.host_port, rule.port, rule.protocol)

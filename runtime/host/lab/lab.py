@@ -8,7 +8,7 @@ import logging
 import os
 import time
 import uuid
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,7 @@ from runtime.host.lab.config import LabConfig
 from runtime.host.lab.console import attach_console, console_tail
 from runtime.host.lab.errors import LabDown, LabFailed, LabOutdated, SnapshotDamaged
 from runtime.host.lab.parts import Parts, check_resources, gather
+from runtime.host.lab.ports import HostPort
 from runtime.host.lab.qmp import Qmp
 from runtime.host.lab.reach import ADDRESS, data_directory, lab_endpoint, state_directory
 from runtime.host.lab.state import STATE_DISK, Record, State
@@ -131,8 +132,9 @@ class Lab:
         about |= {"up_s": round(time.time() - record.started_unix_s), "restored": record.restored}
         with self._qmp() as qmp:
             about["disks"] = disks.attached(qmp)
-            rules = [rule for rule in ports.forwards(qmp) if rule[2] != TLS_PORT]
-            about["forwards"] = [f"{address}:{port}:{dom0_port}" for address, port, dom0_port in rules]
+            rules = [(end, to) for end, to in ports.forwards(qmp).items() if to != TLS_PORT or end.protocol != "tcp"]
+            shown = {"tcp": "", "udp": "/udp"}
+            about["forwards"] = [f"{end.address}:{end.port}:{to}{shown[end.protocol]}" for end, to in rules]
         about["state_disk"] = str(self.state_disk)
         about["api"] = f"tls://{ADDRESS}:{record.api_port}"
         return about
@@ -196,29 +198,32 @@ class Lab:
         with self._qmp() as qmp:
             return [f"sha256:{digest}" for digest in disks.attached(qmp)]
 
-    def check_port(self, host_address: str, host_port: int) -> None:
-        """Raise PortTaken or BadAddress where this port of this machine could not be forwarded."""
-        ports.check_free(host_address, host_port)
+    def find_free(self, wanted: Iterable[tuple[str, int, str]]) -> list[int]:
+        """The numbers of ports of this machine (address, port, protocol); for 0 one that is free.
 
-    def forward(self, host_address: str, host_port: int, dom0_port: int) -> None:
+        Raises:  PortTaken or BadAddress where one could not be forwarded.
+        """
+        return ports.find_free(HostPort(*end) for end in wanted)
+
+    def forward(self, host_address: str, host_port: int, dom0_port: int, protocol: str = "tcp") -> None:
         """Lead a port of this machine to one of dom0."""
         with self._qmp() as qmp:
-            ports.add(qmp, host_address, host_port, dom0_port)
+            ports.add(qmp, HostPort(host_address, host_port, protocol), dom0_port)
 
-    def unforward(self, host_address: str, host_port: int) -> None:
+    def unforward(self, host_address: str, host_port: int, protocol: str = "tcp") -> None:
         """Lead it no more."""
         with self._qmp() as qmp:
-            ports.remove(qmp, host_address, host_port)
+            ports.remove(qmp, HostPort(host_address, host_port, protocol))
 
-    def forwards(self) -> dict[tuple[str, int], int]:
-        """Address and port here, and the port of dom0, of every forward but the one to zoned."""
+    def forwards(self) -> dict[HostPort, int]:
+        """Every forward but the one to zoned: from where here, to which port of dom0."""
         with self._qmp() as qmp:
-            return {(address, port): to for address, port, to in ports.forwards(qmp) if to != TLS_PORT}
+            return {end: to for end, to in ports.forwards(qmp).items() if (to, end.protocol) != (TLS_PORT, "tcp")}
 
-    def own_forwards(self) -> set[tuple[str, int]]:
+    def own_forwards(self) -> set[HostPort]:
         """The forwards of the configuration, which belong to no zone."""
         rules = (rule.split(":") for rule in self.config.ports)
-        return {(address[0] if address else "127.0.0.1", int(port)) for *address, port, _ in rules}
+        return {HostPort(address[0] if address else ADDRESS, int(port)) for *address, port, _ in rules}
 
     def exclusive(self) -> contextlib.AbstractContextManager[None]:
         """Held by whoever plugs disks for a zone that zoned does not know yet, or takes back what no zone uses."""

@@ -108,6 +108,8 @@ def update(request: pb.UpdateZoneRequest) -> model.Update:
         restart=restart_policy(request.restart) if request.HasField("restart") else None,
         add_ports=tuple(map(port_rule, request.add_ports)),
         remove_ports=tuple(map(port_rule, request.remove_ports)),
+        egress=tuple(request.egress.rules) if request.HasField("egress") else None,
+        bandwidth_bit_s=request.bandwidth_bit_s if request.HasField("bandwidth_bit_s") else None,
     )
 
 

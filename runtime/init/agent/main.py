@@ -59,6 +59,18 @@ def _run(data: dict[str, object], timings: list[tuple[str, float]], init: _socke
     agent.loop.run()
 
 
+def tell(outcome: str, timings: list[tuple[str, float]], path: str, link_fd: int | None) -> None:
+    """In pid 1 of a zone whose boot failed: answer the host with how it ended, for as long as an agent would."""
+    kernel.block_signals((*WATCHED, abi.SIGPIPE))
+    # What an agent tells pid 1 is known here: nobody reads it.
+    ours, theirs = _socket.socketpair(_socket.AF_UNIX, _socket.SOCK_SEQPACKET | _socket.SOCK_CLOEXEC)
+    agent = Agent({}, timings, theirs, kernel.signal_fd((abi.SIGCHLD,)))
+    agent.end(outcome)
+    agent.connect(path, link_fd)
+    agent.loop.run()
+    ours.close()
+
+
 def main_spec(data: dict[str, object], process: dict[str, object], extra: dict[str, object]) -> dict[str, object]:
     """The container runtime's spec of the workload.
 

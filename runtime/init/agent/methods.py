@@ -191,6 +191,12 @@ def _dial(agent: Agent, stream: Stream, given: Params) -> None:
     stream.handler = Dial(agent.loop, stream, address, port)
 
 
+def _listening(agent: Agent, stream: Stream, given: Params) -> Params:
+    from runtime.init.agent import ports
+
+    return {"open": ports.is_open(ports.listening("udp"), params.number(given, "port", least=1, most=65535))}
+
+
 def _shutdown(agent: Agent, stream: Stream, given: Params) -> Params:
     mode = params.text(given, "mode", "stop")
     if mode == "stop":
@@ -235,6 +241,7 @@ METHODS = {
     "memory": _memory,
     "sysctl": _sysctl,
     "dial": _dial,
+    "listening": _listening,
     "shutdown": _shutdown,
     "clock": _clock,
 }

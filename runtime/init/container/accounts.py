@@ -56,8 +56,13 @@ def map_text(rows: object) -> bytes:
 
 def outside_id(rows: object) -> int:
     """Who the container's root is outside: 0 where it has no root."""
+    return mapped(rows, 0) or 0
+
+
+def mapped(rows: object, number: int) -> int | None:
+    """Who an id of the container is outside; None for one it does not have."""
     assert isinstance(rows, list)
-    return next((int(outside) - int(inside) for inside, outside, _ in rows if inside == 0), 0)
+    return next((out + number - inside for inside, out, count in rows if inside <= number < inside + count), None)
 
 
 def inside_root(rows: object) -> int:

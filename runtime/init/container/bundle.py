@@ -80,7 +80,7 @@ def spec_of(config: object, directory: str) -> Json:
         "hostname": config.get("hostname", ""),
         "domainname": config.get("domainname", ""),
         "namespaces": own,
-        "mounts": [_mount(item, at) for at, item in enumerate(_items(config, "mounts"))],
+        "mounts": _mounts(_items(config, "mounts")),
         "default_mounts": False,
         "masked_paths": linux.get("maskedPaths") or [],
         "readonly_paths": linux.get("readonlyPaths") or [],
@@ -160,6 +160,30 @@ def _namespaces(linux: Json) -> Json:
     return found
 
 
+def _mounts(items: list[object]) -> list[Json]:
+    """In their order. The options of a remount are said of the mount before it at that place, after its own.
+
+    Where there is none before, one with a source of its own is a bind mount as any other: its flags come with it.
+    """
+    made: list[Json] = []
+    for at, item in enumerate(items):
+        mount = _mount(item, at)
+        options = _items(mount, "options")
+        if "remount" not in options:
+            made.append(mount)
+            continue
+        place = str(mount.get("destination")).rstrip("/")
+        before = next((one for one in reversed(made) if str(one.get("destination")).rstrip("/") == place), None)
+        if before is not None:
+            more = [option for option in options if option not in ("remount", "bind", "rbind")]
+            before["options"] = [*_items(before, "options"), *more]
+        elif {"bind", "rbind"} & set(map(str, options)) and str(mount.get("source", "")).startswith("/"):
+            made.append(mount | {"options": [option for option in options if option != "remount"]})
+        else:
+            raise _bad(f"mounts[{at}].options", "remount of what is mounted before it", place)
+    return made
+
+
 def _mount(item: object, at: int) -> Json:
     if not isinstance(item, dict):
         raise _bad(f"mounts[{at}]", "an object", item)
@@ -172,8 +196,8 @@ def _mount(item: object, at: int) -> Json:
 def _device(item: object) -> object:
     if not isinstance(item, dict):
         return item
-    found = {"path": item.get("path"), "type": item.get("type"), "major": item.get("major"), "minor": item.get("minor")}
-    return found | {"mode": item.get("fileMode", 0o666)}
+    found = {key: item[key] for key in ("path", "type", "major", "minor", "uid", "gid") if item.get(key) is not None}
+    return found | ({"mode": item["fileMode"]} if item.get("fileMode") is not None else {})
 
 
 def _limits(resources: Json) -> Json:

@@ -1,12 +1,14 @@
 """System calls of containers. A thin edge, as runtime/init/kernel.py: it packs arguments, OSError says what failed."""
 
 import _struct
+import errno
 import posix
 
 import zsys  # type: ignore[import-not-found]
 
 from runtime.init.abi import SYS_IOCTL, SYS_PRCTL
 from runtime.init.container import abi
+from runtime.init.failure import lacking
 from runtime.init.kernel import call
 
 
@@ -44,7 +46,11 @@ def attach(tree_fd: int, target_fd: int) -> None:
 
 def new_mount(kind: str, source: str, parameters: list[tuple[str, str | None]], attributes: int) -> int:
     """fsopen, fsconfig and fsmount(2): a detached mount of a new file system. A parameter without a value is a flag."""
-    context = call(abi.SYS_FSOPEN, kind, abi.FSOPEN_CLOEXEC)
+    try:
+        context = call(abi.SYS_FSOPEN, kind, abi.FSOPEN_CLOEXEC)
+    except OSError as error:
+        # Of fsopen(2) alone it says that the kernel has no such file system; later it would be about the device.
+        raise (OSError(errno.ENODEV, lacking(kind)) if error.errno == errno.ENODEV else error) from None
     try:
         if source:
             call(abi.SYS_FSCONFIG, context, abi.FSCONFIG_SET_STRING, "source", source, 0)

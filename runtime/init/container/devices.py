@@ -1,9 +1,12 @@
-"""The /dev of a container: which nodes, links and directories it has. No system calls."""
+"""The /dev of a container: which nodes, links and directories it has. No system calls.
 
-from runtime.init.container import abi
+Source:  OCI runtime specification, config-linux.md, "Devices" and "Default Devices".
+"""
+
+from runtime.init.container import abi, accounts
 from runtime.init.failure import ContainerFailure
 
-# (name, kind, major, minor, mode): Documentation/admin-guide/devices.txt; OCI config-linux.md, "Default Devices".
+# (name, kind, major, minor, mode): Documentation/admin-guide/devices.txt.
 # console comes with a terminal only, ptmx is a link into the container's own devpts.
 NODES: tuple[tuple[str, str, int, int, int], ...] = (
     ("null", "c", 1, 3, 0o666),
@@ -21,38 +24,70 @@ LINKS = (
     ("ptmx", "pts/ptmx"),
 )
 DIRECTORIES = ("pts", "shm", "mqueue")
-_KINDS = {"c": abi.S_IFCHR, "u": abi.S_IFCHR, "b": abi.S_IFBLK}
+# What is in it besides, and may be no node's name.
+_TAKEN = (*(name for name, _ in LINKS), *DIRECTORIES, "console")
+_KINDS = {"c": abi.S_IFCHR, "b": abi.S_IFBLK, "p": abi.S_IFIFO}
 # The hypervisor's consoles and /dev/mem's family: Documentation/admin-guide/devices.txt.
 _HVC_MAJOR = 229
 _CLOSED_OF_MEM = (1, 2, 4)
+Node = tuple[str, str, int, int, int, int, int]
 
 
-def check(items: object) -> list[tuple[str, str, int, int, int]]:
-    """Further nodes: {"path": "/dev/NAME", "type": "c", "major", "minor", "mode"}. Raises ContainerFailure "spec"."""
+def plan(items: object, maps: dict[str, object] | None) -> list[Node]:
+    """All nodes: the default ones, and further ones, of which one with a default's name and numbers changes that.
+
+    items:   [{"path": "/dev/NAME", "type": "c", "u", "b" or "p", "major", "minor", "mode", "uid", "gid"}]; of a fifo,
+             "p", the numbers do not matter.
+    maps:    the id maps of an own user namespace: uid and gid are ids in it.
+    Shape:   (name, kind, major, minor, mode, uid, gid), the ids as they are outside.
+    Raises:  ContainerFailure "spec".
+    """
     assert isinstance(items, list)
-    found = []
+    root = _owner({}, maps, "")
+    found: dict[str, Node] = {node[0]: (*node, *root) for node in NODES}
+    further: list[str] = []
     for index, item in enumerate(items):
         where = f"devices[{index}]"
         if not isinstance(item, dict) or set(item) - {"path", "type", "major", "minor", "mode", "uid", "gid"}:
-            raise _bad(where, "an object of path, type, major, minor and mode", item)
+            raise _bad(where, "an object of path, type, major, minor, mode, uid and gid", item)
         path, kind, mode = str(item.get("path", "")), item.get("type"), item.get("mode", 0o666)
         name = path.removeprefix("/dev/")
         if not path.startswith("/dev/") or not name or any(part in ("", ".", "..") for part in name.split("/")):
             raise _bad(f"{where}.path", "a path below /dev", path)
-        numbers = [item.get(key) for key in ("major", "minor")]
+        kind = "c" if kind == "u" else str(kind)
+        numbers = [0, 0] if kind == "p" else [item.get(key) for key in ("major", "minor")]
         if kind not in _KINDS or not all(
             isinstance(number, int) and 0 <= number < 1 << 20 for number in [*numbers, mode]
         ):
-            raise _bad(where, "a character or block device with its numbers", item)
+            raise _bad(where, "a character or block device with its numbers, or a fifo (p)", item)
         major, minor = int(str(numbers[0])), int(str(numbers[1]))
         if name.startswith("xen") or (
-            kind != "b" and (major == _HVC_MAJOR or (major == 1 and minor in _CLOSED_OF_MEM))
+            kind == "c" and (major == _HVC_MAJOR or (major == 1 and minor in _CLOSED_OF_MEM))
         ):
             raise _bad(where, "no way to the hypervisor, its consoles or the zone's memory", item)
-        if (name, kind, major, minor) in [node[:4] for node in NODES]:
-            continue
-        found.append((name, str(kind), major, minor, mode & 0o777))
-    return found
+        other = name in found and found[name][1:4] != (kind, major, minor)
+        if other or name in further or name.split("/")[0] in _TAKEN:
+            raise _bad(f"{where}.path", "a name that nothing else has in /dev", path)
+        further.append(name)
+        found[name] = (name, kind, major, minor, mode & 0o777, *_owner(item, maps, where))
+    return list(found.values())
+
+
+def _owner(item: dict[str, object], maps: dict[str, object] | None, where: str) -> tuple[int, int]:
+    return _outside(item, "uid", maps, where), _outside(item, "gid", maps, where)
+
+
+def _outside(item: dict[str, object], key: str, maps: dict[str, object] | None, where: str) -> int:
+    """An owner's id as it is outside; where none is given, that of the container's root."""
+    if key not in item:
+        return accounts.outside_id(maps[f"{key}_maps"]) if maps else 0
+    number = accounts.check_id(item[key], f"{where}.{key}")
+    if maps is None:
+        return number
+    outside = accounts.mapped(maps[f"{key}_maps"], number)
+    if outside is None:
+        raise _bad(f"{where}.{key}", "an id that the user namespace has", number)
+    return outside
 
 
 def node_mode(kind: str, mode: int) -> int:

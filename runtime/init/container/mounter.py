@@ -43,7 +43,7 @@ class Mounter:
         for name in ("nodes", "lower", "rw"):
             posix.mkdir(name, 0o755, dir_fd=self._work)
 
-    def _devices(self, nodes: list[tuple[str, str, int, int, int]], owner: tuple[int, int], tty: bool) -> None:
+    def _devices(self, nodes: list[devices.Node], owner: tuple[int, int], tty: bool) -> None:
         """/dev without a working device on it, and a copy of each node to be put over its empty file.
 
         So whoever may make nodes makes none that works, and needs no device filter for that.
@@ -55,10 +55,10 @@ class Mounter:
                 posix.mkdir(name, 0o755, dir_fd=tree)
             for name, target in devices.LINKS:
                 posix.symlink(target, name, dir_fd=tree)
-            for number, (name, kind, major, minor, mode) in enumerate(nodes):
+            for number, (name, kind, major, minor, mode, uid, gid) in enumerate(nodes):
                 source = f"nodes/{number}"
                 posix.mknod(source, devices.node_mode(kind, mode), posix.makedev(major, minor), dir_fd=self._work)
-                posix.chown(source, *owner, dir_fd=self._work)
+                posix.chown(source, uid, gid, dir_fd=self._work)
                 self._trees["node", name] = calls.open_tree(self._work, source, abi.OPEN_TREE_CLONE)
                 calls.change_mount(self._trees["node", name], set_=abi.MOUNT_ATTR_NOSUID | abi.MOUNT_ATTR_NOEXEC)
                 self._empty(tree, name)
@@ -140,7 +140,7 @@ class Mounter:
     def _make(self, number: int, mount: dict[str, object]) -> None:
         """A detached mount with its flags."""
         set_, clear, kind = _int(mount["set"]), _int(mount["clear"]), str(mount["type"])
-        source, deep = str(mount["source"]), _int(mount["recursive_set"])
+        source, deep, deep_clear = str(mount["source"]), _int(mount["recursive_set"]), _int(mount["recursive_clear"])
         if mount["rbind"] is None:
             parameters = mount["parameters"]
             assert isinstance(parameters, list)
@@ -160,9 +160,9 @@ class Mounter:
             posix.close(place)
             calls.change_mount(tree, set_=set_, clear=clear)
             # Below a recursive bind, devices work no more than on it.
-            deep |= abi.MOUNT_ATTR_NODEV & set_ if mount["rbind"] else 0
-        if deep:
-            calls.change_mount(tree, set_=deep, recursive=True)
+            deep |= abi.MOUNT_ATTR_NODEV & set_ & ~deep_clear if mount["rbind"] else 0
+        if deep or deep_clear:
+            calls.change_mount(tree, set_=deep, clear=deep_clear, recursive=True)
         self._trees[number] = tree
 
     # In the container's namespaces.

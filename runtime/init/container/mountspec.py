@@ -35,6 +35,16 @@ _PROPAGATION = {
     "unbindable": (abi.MS_UNBINDABLE, False),
     "runbindable": (abi.MS_UNBINDABLE, True),
 }
+# What is so anyway, or only about what the kernel logs.
+_IDLE = ("defaults", "", "silent", "loud", "noiversion")
+# The same of a whole file system, of which a bind mount changes nothing.
+_IDLE_OF_BINDS = (("async", None), ("nolazytime", None), ("nomand", None))
+_REFUSED = {
+    "tmpcopyup": "no copying of the image into a tmpfs",
+    "idmap": "no id-mapped mount",
+    "ridmap": "no id-mapped mount",
+    "remount": "flags with the mount they are of",
+}
 _SAFE = ["nosuid", "nodev", "noexec"]
 # The mounts of the OCI runtime specification, config-linux.md "Default Filesystems", and the order they are made in.
 DEFAULTS: tuple[dict[str, object], ...] = (
@@ -79,8 +89,8 @@ _OF_NAMESPACES = {"proc": "pid", "mqueue": "ipc", "cgroup2": "cgroup", "sysfs": 
 def check(item: object, where: str) -> dict[str, object]:
     """A mount with its options worked out.
 
-    Gives:   destination, type, source, rbind (None where it is no bind), set, clear, recursive_set, propagation,
-             parameters.
+    Gives:   destination, type, source, rbind (None where it is no bind), set, clear, recursive_set, recursive_clear,
+             propagation, parameters.
     Raises:  ContainerFailure "spec".
     """
     if not isinstance(item, dict) or set(item) - {"destination", "type", "source", "options"}:
@@ -96,7 +106,7 @@ def check(item: object, where: str) -> dict[str, object]:
     parts = [part for part in destination.split("/") if part not in ("", ".")]
     if not destination.startswith("/") or ".." in parts or not parts:
         raise _bad(f"{where}.destination", "an absolute path below / without ..", destination)
-    found = _options(options)
+    found = _options(options, where)
     found |= {"destination": "/" + "/".join(parts), "type": "cgroup2" if kind == "cgroup" else kind, "source": source}
     if kind in ("bind", "none", "") and found["rbind"] is None:
         if kind != "bind":
@@ -105,28 +115,31 @@ def check(item: object, where: str) -> dict[str, object]:
     if found["rbind"] is not None:
         if not source.startswith("/"):
             raise _bad(f"{where}.source", "an absolute path to bind", source)
-        if found["parameters"]:
-            raise _bad(f"{where}.options", "options a bind mount has", found["parameters"])
+        parameters = found["parameters"]
+        assert isinstance(parameters, list)
+        if wrong := [pair for pair in parameters if pair not in _IDLE_OF_BINDS]:
+            raise _bad(f"{where}.options", "options a bind mount has", wrong)
     return found
 
 
-def _options(options: list[object]) -> dict[str, object]:
+def _options(options: list[object], where: str) -> dict[str, object]:
     """Flags, propagation and parameters. Devices on a mount work only where the option dev says so."""
-    set_, clear, deep, rbind = abi.MOUNT_ATTR_NODEV, 0, 0, None
+    set_, clear, rbind = abi.MOUNT_ATTR_NODEV, 0, None
+    deep = deep_clear = 0
     propagation: list[tuple[int, bool]] = []
     parameters: list[tuple[str, str | None]] = []
     for option in map(str, options):
         if option in ("bind", "rbind"):
             rbind = option == "rbind"
         elif option in _FLAGS:
-            on, off = _FLAGS[option]
-            set_, clear = set_ & ~off | on, clear & ~on | off
+            set_, clear = _and_then(set_, clear, *_FLAGS[option])
         elif option[:1] == "r" and option[1:] in _FLAGS:
-            on, _ = _FLAGS[option[1:]]
-            deep |= on
+            deep, deep_clear = _and_then(deep, deep_clear, *_FLAGS[option[1:]])
+        elif option in _REFUSED:
+            raise _bad(f"{where}.options", _REFUSED[option], option)
         elif option in _PROPAGATION:
             propagation.append(_PROPAGATION[option])
-        elif option not in ("defaults", ""):
+        elif option not in _IDLE:
             key, equals, value = option.partition("=")
             parameters.append((key, value if equals else None))
     return {
@@ -134,9 +147,15 @@ def _options(options: list[object]) -> dict[str, object]:
         "set": set_,
         "clear": clear,
         "recursive_set": deep,
+        "recursive_clear": deep_clear,
         "propagation": propagation,
         "parameters": parameters,
     }
+
+
+def _and_then(set_: int, clear: int, on: int, off: int) -> tuple[int, int]:
+    """What is set and cleared, and then by a later option; mount_setattr(2) clears before it sets."""
+    return set_ & ~off | on, clear & ~on | off
 
 
 def arrange(mounts: list[dict[str, object]], *, defaults: bool) -> list[dict[str, object]]:

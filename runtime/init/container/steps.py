@@ -105,7 +105,7 @@ def _mount_steps(
     root, process = found["root"], found["process"]
     assert isinstance(root, dict) and isinstance(process, dict)
     owner = (accounts.outside_id(maps["uid_maps"]), accounts.outside_id(maps["gid_maps"])) if maps else (0, 0)
-    nodes = [*devices.NODES, *devices.check(found["devices"])]
+    nodes = devices.plan(found["devices"], maps)
     stage: list[Step] = [("workshop",), ("devices", nodes, owner, process["tty"])]
     if root["device"]:
         stage.append(("root_device", root["device"], root["overlay_size_mib"]))
@@ -153,10 +153,8 @@ def _owned(mount: dict[str, object], maps: dict[str, object] | None, owner: tupl
     parameters = _pairs(mount["parameters"])
     given = {str(key) for key, _ in parameters}
     if mount["type"] == "devpts":
-        gid_maps = maps["gid_maps"]
-        assert isinstance(gid_maps, list)
-        group = next((str(out + 5 - inside) for inside, out, count in gid_maps if inside <= 5 < inside + count), None)
-        parameters = [pair for pair in parameters if pair[0] != "gid"] + ([("gid", group)] if group else [])
+        group = accounts.mapped(maps["gid_maps"], 5)
+        parameters = [pair for pair in parameters if pair[0] != "gid"] + ([("gid", str(group))] if group else [])
         given |= {"uid", "gid"}
     added = [(key, str(number)) for key, number in zip(("uid", "gid"), owner, strict=True) if key not in given]
     return mount | {"parameters": [*parameters, *added]}

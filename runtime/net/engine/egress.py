@@ -6,20 +6,37 @@ from collections.abc import Sequence
 from functools import lru_cache
 from ipaddress import ip_address
 
+from pipeline.bundle.egress import Network, Rule
 from runtime.net.netlink import Rtnetlink
-from runtime.net.policy import Network, Rule, decide
+from runtime.net.policy import decide
 
+LOOPBACK = ("127.0.0.1", "::1")
 _parse = lru_cache(maxsize=1024)(ip_address)
 
 
 class Egress:
-    """Asked by the SYN gate and at the birth of every UDP flow and echo."""
+    """Asked by the SYN gate and at the birth of every UDP flow and echo.
 
-    def __init__(self, routes: Rtnetlink, deny: Sequence[Network], rules: Sequence[Rule]) -> None:
+    gateways:  of both families. A zone's own kernel keeps loopback addresses to itself, so the gateway's stands for the
+               host's: it leads there where a rule names that.
+    """
+
+    def __init__(
+        self, routes: Rtnetlink, deny: Sequence[Network], rules: Sequence[Rule], gateways: tuple[str, str]
+    ) -> None:
         self._routes, self._deny, self._rules = routes, deny, rules
+        self._loopback = dict(zip(gateways, LOOPBACK, strict=True))
+
+    def outer(self, host: str) -> str:
+        """Where a connection to an address goes, seen from the host."""
+        return self._loopback.get(host, host)
+
+    def replace(self, rules: Sequence[Rule]) -> None:
+        """Ask by these from now on; what has been let out goes on."""
+        self._rules = rules
 
     def allows(self, host: str, port: int) -> bool:
         """May the zone reach this address at this port (0 for ICMP)? Raises OSError where routing gives no answer."""
-        destination = _parse(host)
+        destination = _parse(self.outer(host))
         route = self._routes.route_type(destination.packed)
         return decide(destination, route=route, port=port, deny=self._deny, rules=self._rules).allowed

@@ -131,7 +131,7 @@ class Gate:
         queue_errors(far, wanted=True)
         if syn.hops <= FEW_HOPS:
             set_hops(far, syn.hops - 1)
-        code = socket.socket.connect_ex(far, (syn.host, syn.port))
+        code = socket.socket.connect_ex(far, (self._egress.outer(syn.host), syn.port))
         if code in _PENDING:
             self._loop.urgent.add(held)
             self._loop.watch(far, held, WRITE)

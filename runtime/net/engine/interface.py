@@ -62,6 +62,9 @@ class EngineHandle(Protocol):
     def resolve_by(self, resolvers: tuple[str, ...]) -> None:
         """Pass the zones' questions to these from now on. Raises EngineFault."""
 
+    def judge_by(self, zone: str, rules: tuple[str, ...]) -> None:
+        """Ask these egress rules for a zone from now on; what has been let out goes on. Raises EngineFault."""
+
     def handback(self, zone: str) -> Handback:
         """Duplicates of all a zone's sockets; it goes on serving them. Raises EngineFault; UnknownToEngine."""
 

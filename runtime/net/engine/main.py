@@ -14,16 +14,17 @@ import time
 from ipaddress import ip_network
 from typing import Any
 
+from pipeline.bundle.egress import parse_rule
 from runtime.net.engine import confine
 from runtime.net.engine.control import ControlServer
 from runtime.net.engine.dns import Resolvers
 from runtime.net.engine.echo import Pinger
 from runtime.net.engine.flows import page
 from runtime.net.engine.loop import Loop
-from runtime.net.engine.model import INSIDE, EngineConfig, Limits, ZonePart, load
+from runtime.net.engine.model import INSIDE, MAX_PUBLISHED, EngineConfig, Limits, ZonePart, load
 from runtime.net.engine.names import Names
 from runtime.net.engine.pipes import PipePool
-from runtime.net.engine.zone import MAX_PUBLISHED, Common, Zone
+from runtime.net.engine.zone import Common, Zone
 from runtime.net.netlink import Rtnetlink
 
 log = logging.getLogger(__name__)
@@ -70,6 +71,9 @@ class Server:
             (listener,) = passed
             problem = zone.publish(str(request["key"]), int(request["zone_port"]), listener)
             return {"error": problem} if problem else {}
+        if operation == "egress":
+            zone.egress.replace(tuple(parse_rule(str(text)) for text in request["rules"]))
+            return {}
         if operation == "unpublish":
             _, acceptor = zone.published.pop(str(request["key"]), (0, None))
             if acceptor is None:

@@ -9,8 +9,10 @@ import json
 from ipaddress import ip_network
 from typing import Any, NamedTuple
 
+from pipeline.bundle.egress import Network, Rule, parse_rule
 from runtime.net.errors import EngineFault
-from runtime.net.policy import Network, Rule, parse_rule
+
+MAX_PUBLISHED = 200  # ports of one zone: all of them go back in one packet, see control.MAX_DESCRIPTORS
 
 
 class Limits(NamedTuple):
@@ -58,7 +60,7 @@ INSIDE = ("tcp4", "tcp6", "udp4", "udp6", "dns4", "dns6", "packet4", "packet6", 
 
 
 class ZonePart(NamedTuple):
-    """A zone as its network's engine knows it. egress: its rules, see policy.parse_rule."""
+    """A zone as its network's engine knows it. egress: its rules, see pipeline.bundle.egress."""
 
     name: str
     zone4: str

@@ -86,6 +86,10 @@ class ProxyHandle:
         """Tell it the host's name servers. Raises EngineFault."""
         self._ask({"op": "resolve", "resolvers": resolvers})
 
+    def judge_by(self, zone: str, rules: tuple[str, ...]) -> None:
+        """Tell it a zone's egress rules. Raises EngineFault."""
+        self._ask({"op": "egress", "zone": zone, "rules": rules})
+
     def handback(self, zone: str) -> Handback:
         """Duplicates of all a zone's sockets. Raises EngineFault; OutdatedEngine for an engine of another version."""
         received: list[socket.socket] = []

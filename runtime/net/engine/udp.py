@@ -226,7 +226,7 @@ class Flows:
             return None
         make_room(self._flows, self.traffic)
         try:
-            far = _open_far(family, remote, hops)
+            far = _open_far(family, (self._egress.outer(remote[0]), remote[1]), hops)
         except OSError as error:
             counts["failed"] += 1
             if (trouble := trouble_of(error.errno or 0, family)) is not None:

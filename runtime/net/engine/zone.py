@@ -16,14 +16,12 @@ from runtime.net.engine.feedback import Feedback
 from runtime.net.engine.gate import Gate
 from runtime.net.engine.inflow import PublishedUdp, tcp_targets
 from runtime.net.engine.loop import Loop
-from runtime.net.engine.model import EngineConfig, ZonePart
+from runtime.net.engine.model import MAX_PUBLISHED, EngineConfig, ZonePart
 from runtime.net.engine.names import Names
 from runtime.net.engine.pipes import PipeShare
 from runtime.net.engine.tap import Tap
 from runtime.net.engine.udp import Flows
 from runtime.net.netlink import Rtnetlink
-
-MAX_PUBLISHED = 200  # all of them go back in one packet
 
 
 class Common(NamedTuple):
@@ -54,8 +52,8 @@ class Zone:
         self.traffic = Traffic(config.limits, self._pipes)
         self.published: dict[str, tuple[int, Acceptor | PublishedUdp]] = {}
         tcp4, tcp6, udp4, udp6, dns4, dns6, packet4, packet6, raw4, raw6 = inside
-        egress = Egress(common.routes, config.denied(), rules)
         gateways = (config.gateway4, config.gateway6)
+        egress = self.egress = Egress(common.routes, config.denied(), rules, gateways)
         feedback = Feedback(raw4, raw6, gateways, common.routes, errors_per_s=config.limits.errors_per_s)
         gate = Gate(loop, self.traffic, egress, feedback)
         self._echoes = Echoes(self.traffic, egress, feedback, common.pinger)

@@ -72,12 +72,12 @@ def test_building_again_in_another_store_gives_the_same_program(tmp_path):
 
 
 @pytest.mark.network
-def test_the_program_says_what_its_other_names_will_be(tmp_path):
+def test_the_program_says_what_its_names_are_for(tmp_path):
     program = zoneparts.env().store.path(zoneparts.zone_init().elf.digest)
     (tmp_path / "program").write_bytes(program.read_bytes())
     (tmp_path / "program").chmod(0o755)
     for name, code, words in (
-        ("zone", 1, "zone arrives with the agent"),
+        ("zone", 1, "the zone's agent is a part of init"),
         ("styrolite", 125, "usage: styrolite CONFIG"),
     ):
         (tmp_path / name).symlink_to("program")

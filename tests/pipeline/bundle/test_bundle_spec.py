@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 
 from pipeline.bundle.errors import BadSpec
 from pipeline.bundle.model import ExtensionChoice, ModuleWish
-from pipeline.bundle.spec import ZONES, check_references, hostname_of, load_spec, parse_port
+from pipeline.bundle.spec import ZONES, check_references, hostname_of, load_spec, load_zones
 from pipeline.recipe import BadRecipe, UnknownName, names
 
 
 @pytest.mark.parametrize("name", names(ZONES))
 def test_every_shipped_spec_loads(name):
     assert load_spec(name).name == name
+
+
+def parse_reference(reference: str) -> None:
+    """Reads every reference but one."""
+    if reference == "bad":
+        raise BadSpec(f"image reference {reference!r}", expected="another", got="this")
 
 
 def write(tmp_path, text: str) -> str:
@@ -24,6 +32,19 @@ def test_unknown_zone_names_the_near_ones(tmp_path):
     write(tmp_path, 'image = "x"')
     with pytest.raises(UnknownName, match=r"zone 'wev': no such zone \(did you mean web\?\)"):
         load_spec("wev", tmp_path)
+
+
+def test_a_file_that_cannot_be_read_as_a_zone_is_no_other_zones_trouble(tmp_path):
+    write(tmp_path, 'image = "x"')
+    (tmp_path / "gone.toml").write_text('image = "x"\nvolumes = ["./gone.squashfs:/data"]')
+    (tmp_path / "bad.toml").write_text('image = "bad"')
+    good, refused = load_zones(("bad", "gone", "web"), parse_reference, tmp_path)
+    assert list(good) == ["web"] and list(refused) == ["bad", "gone"]
+    assert "bad.toml: key image: image reference 'bad': expected another" in str(refused["bad"])
+    gone = r"gone\.toml: key volumes\[0\]: expected a source that is there, got \./gone\.squashfs: No such file"
+    assert re.search(gone, str(refused["gone"]))
+    with pytest.raises(UnknownName):
+        load_zones(["wev"], parse_reference, tmp_path)
 
 
 def test_wrong_type_names_file_key_expected_and_got(tmp_path):
@@ -46,21 +67,42 @@ def test_broken_toml_is_a_sentence(tmp_path):
         load_spec(write(tmp_path, "image = "), tmp_path)
 
 
-def test_port_rules():
-    assert parse_port("8080:80", subject="s").host_address == "127.0.0.1"
-    rule = parse_port("[::1]:8443:443/tcp", subject="s")
-    assert (rule.host_address, rule.host_port, rule.zone_port) == ("::1", 8443, 443)
+def test_ports_are_rules_one_of_which_may_be_for_several(tmp_path):
+    spec = load_spec(write(tmp_path, 'image = "x"\nports = ["8080:80", "5000-5001:53-54/udp"]'), tmp_path)
+    assert [(port.host_port, port.zone_port, port.protocol) for port in spec.ports] == [
+        (8080, 80, "tcp"),
+        (5000, 53, "udp"),
+        (5001, 54, "udp"),
+    ]
 
 
-@pytest.mark.parametrize("text", ["80", "0:80", "8080:65536", "1.2.3:80:80", "a:b", "300.0.0.1:80:80"])
-def test_bad_port_rules_are_refused(text):
-    with pytest.raises(BadSpec):
-        parse_port(text, subject="web.toml: key ports")
+def test_wrong_port_rule_names_file_and_key(tmp_path):
+    with pytest.raises(BadRecipe, match=r"web\.toml: key ports\[0\]: expected a port rule such as .*, got \'80/sctp\'"):
+        load_spec(write(tmp_path, 'image = "x"\nports = ["80/sctp"]'), tmp_path)
+    with pytest.raises(BadSpec, match=r"web\.toml: key ports: expected as many ports of the host as of the zone"):
+        load_spec(write(tmp_path, 'image = "x"\nports = ["80-81:80"]'), tmp_path)
 
 
 def test_one_host_port_twice_is_refused(tmp_path):
     with pytest.raises(BadSpec, match="8080 twice"):
         load_spec(write(tmp_path, 'image = "x"\nports = ["8080:80", "8080:81"]'), tmp_path)
+
+
+def test_dns_reaches_the_network(tmp_path):
+    text = 'image = "x"\n[dns]\nnameservers = ["192.0.2.53"]\nsearch = ["example.org"]\noptions = ["ndots:2"]'
+    network = load_spec(write(tmp_path, text), tmp_path).network
+    assert (network.nameservers, network.search, network.options) == (("192.0.2.53",), ("example.org",), ("ndots:2",))
+    with pytest.raises(BadSpec, match=r"key dns\.nameservers: expected an IPv4 or IPv6 address, got '1\.2\.3'"):
+        load_spec(write(tmp_path, text.replace("192.0.2.53", "1.2.3")), tmp_path)
+
+
+def test_egress_rules_are_kept_in_order(tmp_path):
+    rules = 'image = "x"\n[network]\negress = ["allow  192.0.2.0/24 443", "deny any"]'
+    assert load_spec(write(tmp_path, rules), tmp_path).network.egress == ("allow 192.0.2.0/24 443", "deny any")
+    with pytest.raises(BadSpec, match=r"key network.egress\[1\]: expected a port from 1 to 65535"):
+        load_spec(write(tmp_path, rules.replace("any", "any 0")), tmp_path)
+    with pytest.raises(BadRecipe, match=r'egress\[1\]: expected a rule such as "allow'):
+        load_spec(write(tmp_path, rules.replace("deny", "drop")), tmp_path)
 
 
 def test_hostname_comes_from_the_name():
@@ -99,12 +141,15 @@ def test_wrong_extensions_and_modules_name_file_and_key(tmp_path, text, sentence
         load_spec(write(tmp_path, 'image = "x"\n' + text), tmp_path)
 
 
+def test_settings_of_the_kernel_are_text_or_numbers(tmp_path):
+    text = 'image = "x"\nkernel_options.sysctls = { "vm.swappiness" = 10, "net/core/somaxconn" = "64" }'
+    assert load_spec(write(tmp_path, text), tmp_path).sysctls == {"vm.swappiness": "10", "net/core/somaxconn": "64"}
+    for wrong in ('{ "vm.x" = true }', '{ "vm" = 1 }', '{ "vm/../x" = 1 }', '{ "vm.x" = "\\u00e9" }'):
+        with pytest.raises(BadRecipe, match=r"web\.toml: key kernel_options\.sysctls"):
+            load_spec(write(tmp_path, f'image = "x"\nkernel_options.sysctls = {wrong}'), tmp_path)
+
+
 def test_a_wrong_reference_names_file_and_key(tmp_path):
     spec = load_spec(write(tmp_path, 'image = "x"\nextensions = ["good", "bad"]'), tmp_path)
-
-    def parse(reference: str) -> None:
-        if reference == "bad":
-            raise BadSpec(f"image reference {reference!r}", expected="another", got="this")
-
     with pytest.raises(BadSpec, match=r"web\.toml: key extensions\[1\]: image reference 'bad': expected another"):
-        check_references(spec, parse, tmp_path)
+        check_references(spec, parse_reference, tmp_path)

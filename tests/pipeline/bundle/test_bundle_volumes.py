@@ -58,6 +58,17 @@ def test_schema_names_the_key(tmp_path, key: str, said: str) -> None:
         load_spec("web", tmp_path)
 
 
+def test_scratch_is_a_device_and_has_its_own_size(tmp_path) -> None:
+    (tmp_path / "web.toml").write_text('image = "x"\nroot.scratch = "/dev/vg/web"\n')
+    assert load_spec("web", tmp_path).scratch == "/dev/vg/web"
+    (tmp_path / "web.toml").write_text('image = "x"\nroot = { scratch = "/dev/vg/web", overlay_size_mib = 5 }\n')
+    with pytest.raises(BadSpec, match=r"key root.scratch: expected no root.overlay_size_mib beside it, got both"):
+        load_spec("web", tmp_path)
+    (tmp_path / "web.toml").write_text('image = "x"\nroot.scratch = "disk.img"\n')
+    with pytest.raises(BadRecipe, match=r"key root\.scratch: expected a block device of the zone's host"):
+        load_spec("web", tmp_path)
+
+
 def test_maxima_are_at_least_what_the_zone_begins_with() -> None:
     assert parse_resources({}, subject="s") == Resources(256, 256, 1, 1)
     with pytest.raises(BadSpec, match=r"s\.memory_max_mib: expected at least 256, what the zone begins with, got 128"):

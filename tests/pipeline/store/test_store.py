@@ -56,6 +56,29 @@ def test_altered_object_is_never_read_and_is_healed_by_the_next_put(store):
     assert store.read(descriptor.digest) == b"hello"
 
 
+@pytest.mark.parametrize("way", ["writer", "file"])
+def test_sound_object_stays_the_same_file_when_it_is_made_again_and_an_altered_one_does_not(store, way):
+    def make():
+        if way == "writer":
+            with store.writer() as writer:
+                writer.write(b"twice")
+                return writer.commit()
+        with store.scratch() as scratch:
+            (scratch / "made").write_bytes(b"twice")
+            return store.put_file(scratch / "made")
+
+    path = store.path(make().digest)
+    with open(path, "rb") as first:  # held open, so that its inode is not used again
+        make()
+        assert os.path.samestat(os.fstat(first.fileno()), path.stat())
+        assert list(store.tmp.iterdir()) == []
+        path.chmod(0o644)
+        path.write_bytes(b"other")
+        make()
+        assert not os.path.samestat(os.fstat(first.fileno()), path.stat())
+    assert path.read_bytes() == b"twice" and path.stat().st_mode & 0o777 == 0o444
+
+
 def test_store_is_an_image_layout_others_read(store):
     manifest = store.put(b"{}", "application/vnd.oci.image.manifest.v1+json")
     store.tag("zones/web", manifest)

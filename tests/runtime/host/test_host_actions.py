@@ -108,6 +108,13 @@ def test_boot_checks_then_brings_up_then_builds_then_opens_ports(host, store) ->
     assert booted.urls == ["tcp://127.0.0.1:1"] and booted.zone.state == "ready"
 
 
+def test_udp_ports_are_named_and_not_asked(host, store, zoned) -> None:
+    ports = (Port("127.0.0.1", 1, 80), Port("127.0.0.1", 1, 53, "udp"))
+    bundle = dataclasses.replace(manifest.find(store, "web")[1], ports=ports)
+    booted = actions.boot_bundle(host, store, manifest.write(store, bundle), bundle, progress=Progress())
+    assert booted.urls == ["tcp://127.0.0.1:1", "udp://127.0.0.1:1"]
+
+
 def test_the_bundle_says_how_its_zone_is_kept(host, store, zoned) -> None:
     actions.boot(host, store, "web", progress=Progress())
     (request,) = [message for method, message in zoned.calls if method == "BootZone"]
@@ -186,7 +193,28 @@ def test_bundle_of_another_gets_no_block_device_it_was_not_given(host, store) ->
     ):
         with pytest.raises(actions.ForeignDevices, match=r"zone web from docker://example\.org/web: .* got /dev/sda"):
             boot()
+    with pytest.raises(actions.ForeignDevices, match="got /dev/sdb"):
+        actions.overridden(pulled, dataclasses.replace(bundle, volumes=(), scratch="/dev/sdb"), actions.Overrides())
     assert host.asked == []
-    actions.refuse_foreign_devices(own, bundle)  # made here: it is our own choice
-    actions.boot(host, store, "web", devices=True, progress=Progress())
+    assert actions.overridden(own, bundle, actions.Overrides()) == bundle  # made here: it is our own choice
+    actions.boot(host, store, "web", overrides=actions.Overrides(devices=True), progress=Progress())
     assert "provide" in host.asked
+
+
+def test_bundle_of_another_opens_nothing_that_is_closed_unless_whoever_boots_it_says_so(host, store) -> None:
+    plain = manifest.find(store, "web")[1]
+    pulled = dataclasses.replace(
+        manifest.write(store, plain), annotations={manifest.ORIGIN: "docker://example.org/web"}
+    )
+
+    def with_rules(*rules: str) -> Bundle:
+        return dataclasses.replace(plain, network=dataclasses.replace(plain.network, egress=rules))
+
+    for rule in ("allow 169.254.169.254 80", "allow 127.0.0.0/8", "allow 192.0.2.1"):
+        with pytest.raises(actions.ForeignRules, match=rf"zone web from docker://example\.org/web: .* got {rule}"):
+            actions.boot_bundle(host, store, pulled, with_rules("deny any 25", rule), progress=Progress())
+    assert host.asked == []
+    harmless = with_rules("deny 169.254.169.254", "allow 192.0.2.0/24", "allow any 443", "deny any")
+    assert actions.overridden(pulled, harmless, actions.Overrides()) == harmless
+    own = actions.overridden(pulled, with_rules("allow 127.0.0.1"), actions.Overrides(egress=("deny any",)))
+    assert own.network.egress == ("deny any",)

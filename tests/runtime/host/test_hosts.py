@@ -173,7 +173,7 @@ class FakeLab:
 
     def __init__(self) -> None:
         self.plugged: list[str] = []
-        self.ports: dict[tuple[str, int], int] = {}
+        self.ports: dict[tuple[str, int, str], int] = {}
         self.stale: set[str] = set()
 
     def is_stale(self, blob: Descriptor) -> bool:
@@ -190,20 +190,20 @@ class FakeLab:
     def attached(self) -> list[str]:
         return list(self.plugged)
 
-    def check_port(self, address: str, port: int) -> None:
-        assert port != 22
+    def find_free(self, wanted: Any) -> list[int]:
+        return [port or 50000 + at for at, (_, port, _) in enumerate(wanted)]
 
-    def forward(self, address: str, port: int, dom0_port: int) -> None:
-        self.ports[address, port] = dom0_port
+    def forward(self, address: str, port: int, dom0_port: int, protocol: str) -> None:
+        self.ports[address, port, protocol] = dom0_port
 
-    def unforward(self, address: str, port: int) -> None:
-        del self.ports[address, port]
+    def unforward(self, address: str, port: int, protocol: str) -> None:
+        del self.ports[address, port, protocol]
 
-    def forwards(self) -> dict[tuple[str, int], int]:
+    def forwards(self) -> dict[tuple[str, int, str], int]:
         return dict(self.ports)
 
-    def own_forwards(self) -> set[tuple[str, int]]:
-        return {("127.0.0.1", 2222)}
+    def own_forwards(self) -> set[tuple[str, int, str]]:
+        return {("127.0.0.1", 2222, "tcp")}
 
     def exclusive(self) -> Any:
         return contextlib.nullcontext()
@@ -228,11 +228,14 @@ def test_a_lab_gets_blobs_as_disks_and_gives_ports_back(store: Store) -> None:
     client: Any = FakeClient()
     host.provide(client, [blob], Progress())
     assert lab.plugged == [str(blob.digest)]
-    (rule,) = host.listen_for([Port("127.0.0.1", 8080, 80)])
-    assert (rule.address, rule.port, rule.host_port) == ("10.0.2.15", 0, 8080)
-    rule.port = 40001  # as zoned chose
-    host.expose([rule])
-    assert lab.ports == {("127.0.0.1", 8080): 40001}
+    rules = host.listen_for([Port("127.0.0.1", 8080, 80), Port("127.0.0.1", 0, 53, "udp")])
+    assert [(rule.address, rule.port, rule.host_port, rule.protocol) for rule in rules] == [
+        ("10.0.2.15", 0, 8080, "tcp"),
+        ("10.0.2.15", 0, 50001, "udp"),
+    ]
+    rules[0].port, rules[1].port = 40001, 40001  # as zoned chose
+    host.expose(rules)
+    assert lab.ports == {("127.0.0.1", 8080, "tcp"): 40001, ("127.0.0.1", 50001, "udp"): 40001}
 
 
 def test_a_lab_keeps_what_zones_use_and_a_few_idle_disks(store: Store) -> None:
@@ -240,14 +243,18 @@ def test_a_lab_keeps_what_zones_use_and_a_few_idle_disks(store: Store) -> None:
     host = LabHost(store, lab)
     blobs = [store.put(bytes([number])) for number in range(hosts.IDLE_DISKS + 3)]
     host.provide(FakeClient(), blobs, Progress())  # type: ignore[arg-type]
-    lab.ports = {("127.0.0.1", port): dom0_port for port, dom0_port in ((8080, 1), (8081, 2), (8082, 3), (2222, 22))}
+    forwards = ((8080, "tcp", 1), (8080, "udp", 1), (8081, "tcp", 2), (8082, "udp", 3), (2222, "tcp", 22))
+    lab.ports = {("127.0.0.1", port, protocol): dom0_port for port, protocol, dom0_port in forwards}
     used = str(blobs[0].digest)
     rules = ((8080, 1), (8082, 4))  # the second was restarted, and is elsewhere since
-    ports = [pb.PortRule(host_address="127.0.0.1", host_port=port, port=dom0_port) for port, dom0_port in rules]
+    ports = [
+        pb.PortRule(host_address="127.0.0.1", host_port=port, port=dom0_port, protocol="udp")
+        for port, dom0_port in rules
+    ]
     client: Any = FakeClient(blobs=[used], ports=ports)
     host.tidy(client)
     assert used in lab.plugged and len(lab.plugged) == hosts.IDLE_DISKS + 1
-    assert set(lab.ports) == {("127.0.0.1", 8080), ("127.0.0.1", 2222)}
+    assert set(lab.ports) == {("127.0.0.1", 8080, "udp"), ("127.0.0.1", 2222, "tcp")}
 
 
 def test_a_blob_that_was_replaced_is_plugged_anew_unless_a_zone_runs_from_it(store: Store) -> None:

@@ -34,7 +34,7 @@ class OneLab:
     def __init__(self, zoned: FakeZoned) -> None:
         self._zoned = zoned
         self.plugged: list[str] = []
-        self.forwards: list[tuple[str, int, int]] = []
+        self.forwards: list[tuple[str, int, int, str]] = []
 
     def endpoint(self) -> Any:
         return endpoint_of(self._zoned.address)
@@ -45,8 +45,8 @@ class OneLab:
         self.plugged.append(str(blob.digest))
         return ""
 
-    def forward(self, address: str, port: int, dom0_port: int) -> None:
-        self.forwards.append((address, port, dom0_port))
+    def forward(self, address: str, port: int, dom0_port: int, protocol: str) -> None:
+        self.forwards.append((address, port, dom0_port, protocol))
 
 
 @pytest.fixture
@@ -57,11 +57,11 @@ def zoned(tmp_path: Path) -> Iterator[FakeZoned]:
 
 def test_disks_are_plugged_in_and_ports_lead_here_again(zoned: FakeZoned) -> None:
     zoned.add("poor", blobs=[LOST])
-    web = zoned.add("web", ports=((8080, 80),), blobs=[GOOD])
+    web = zoned.add("web", ports=((8080, 80), (8080, 53)), blobs=[GOOD])
     zoned.add("over", state="exited", blobs=[LOST])
-    web.ports[0].port = 40001
+    web.ports[0].port, web.ports[1].port, web.ports[1].protocol = 40001, 40002, "udp"
     lab, progress = OneLab(zoned), Saying()
     bring_back(lab, progress)  # type: ignore[arg-type]
     assert lab.plugged == [GOOD]
-    assert lab.forwards == [("127.0.0.1", 8080, 40001)]
+    assert lab.forwards == [("127.0.0.1", 8080, 40001, "tcp"), ("127.0.0.1", 8080, 40002, "udp")]
     assert progress.said == ["zone poor does not come back: store object: none"]

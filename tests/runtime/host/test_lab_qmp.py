@@ -18,6 +18,7 @@ from pipeline.oci import Descriptor, Digest
 from pipeline.store import Store
 from runtime.host.lab import disks, ports, statefile
 from runtime.host.lab.errors import LabFailed, NoSlot, PortTaken, QmpError, StateDiskInUse
+from runtime.host.lab.ports import HostPort
 from runtime.host.lab.qmp import Qmp
 
 GREETING = {"QMP": {"version": {"qemu": {"major": 7}}, "capabilities": []}}
@@ -207,38 +208,65 @@ USERNET = (
     "  TCP[HOST_FORWARD]  24       127.0.0.1 18090       10.0.2.15  8090     0     0\r\n"
     "  TCP[HOST_FORWARD]  25               * 18091       10.0.2.15  8091     0     0\r\n"
     "  TCP[ESTABLISHED]   26       127.0.0.1 18090       10.0.2.15  8090     0     0\r\n"
+    "  UDP[HOST_FORWARD]  27       127.0.0.1 18090       10.0.2.15  8092     0     0\r\n"
+    "  UDP[236 sec]       28       10.0.2.15 41000       10.0.2.3    53     0     0\r\n"
 )
 
 
 def test_forwards_are_read_from_qemus_list(fake: FakeQemu, qmp: Qmp) -> None:
     fake.always["human-monitor-command"] = [{"return": USERNET}]
-    assert ports.forwards(qmp) == [("127.0.0.1", 18090, 8090), ("0.0.0.0", 18091, 8091)]
+    assert ports.forwards(qmp) == {
+        HostPort("127.0.0.1", 18090): 8090,
+        HostPort("0.0.0.0", 18091): 8091,
+        HostPort("127.0.0.1", 18090, "udp"): 8092,
+    }
 
 
 def test_a_forward_that_is_there_is_not_added_again_but_another_target_is_refused(fake: FakeQemu, qmp: Qmp) -> None:
     fake.always["human-monitor-command"] = [{"return": USERNET}]
-    ports.add(qmp, "127.0.0.1", 18090, 8090)
-    assert len(fake.names()) == 1
-    with pytest.raises(PortTaken, match=r"port 18090 on 127\.0\.0\.1: expected it free, got published by another zone"):
-        ports.add(qmp, "127.0.0.1", 18090, 9999)
+    for end, dom0_port in ((HostPort("127.0.0.1", 18090), 8090), (HostPort("127.0.0.1", 18090, "udp"), 8092)):
+        fake.commands.clear()
+        ports.add(qmp, end, dom0_port)
+        assert len(fake.names()) == 1
+        with pytest.raises(PortTaken, match=f"{end}: expected it free, got published by another zone"):
+            ports.add(qmp, end, 9999)
 
 
-def test_a_port_in_use_is_named_before_qemu_is_asked(fake: FakeQemu, qmp: Qmp) -> None:
+@pytest.mark.parametrize(("protocol", "shown"), [("tcp", ""), ("udp", "/udp")])
+def test_a_port_in_use_is_named_before_qemu_is_asked(fake: FakeQemu, qmp: Qmp, protocol: str, shown: str) -> None:
     fake.always["human-monitor-command"] = [{"return": ""}]
-    with socket.socket() as taken:
+    with socket.socket(type=socket.SOCK_DGRAM if protocol == "udp" else socket.SOCK_STREAM) as taken:
         taken.bind(("127.0.0.1", 0))
-        taken.listen()
+        if protocol == "tcp":
+            taken.listen()
         port = taken.getsockname()[1]
-        with pytest.raises(PortTaken, match=f"port {port} on 127.0.0.1: expected it free, got in use"):
-            ports.add(qmp, "127.0.0.1", port, 80)
-    assert len(fake.names()) == 1
+        with pytest.raises(PortTaken, match=f"port {port}{shown} on 127.0.0.1: expected it free, got in use"):
+            ports.add(qmp, HostPort("127.0.0.1", port, protocol), 80)
+        assert len(fake.names()) == 1
+        # The other protocol's port of this number is another port.
+        other = "tcp" if protocol == "udp" else "udp"
+        ports.add(qmp, HostPort("127.0.0.1", port, other), 80)
+        fake.always["human-monitor-command"] = [{"return": "host forwarding rule for it removed\r\n"}]
+        ports.remove(qmp, HostPort("127.0.0.1", port, other))
+    lines = [arguments["command-line"] for _, arguments in fake.commands if arguments]
+    assert lines[-2:] == [f"hostfwd_add n0 {other}:127.0.0.1:{port}-:80", f"hostfwd_remove n0 {other}:127.0.0.1:{port}"]
 
 
 def test_addresses_qemu_cannot_forward_from_are_refused() -> None:
     with pytest.raises(ports.BadAddress, match="expected an IPv4 address"):
-        ports.check_free("::1", 8080)
+        ports.find_free([HostPort("::1", 8080)])
     with pytest.raises(ports.BadAddress, match="expected an address of this machine"):
-        ports.check_free("192.0.2.1", 8080)
+        ports.find_free([HostPort("192.0.2.1", 8080)])
+
+
+@pytest.mark.parametrize("protocol", ["tcp", "udp"])
+def test_free_ports_are_other_ones_and_those_named_must_not_be_in_each_others_way(protocol: str) -> None:
+    first, second = ports.find_free([HostPort("127.0.0.1", 0, protocol)] * 2)
+    assert first and second and first != second
+    named = HostPort("127.0.0.1", first, protocol)
+    assert ports.find_free([named]) == [first]
+    with pytest.raises(PortTaken, match="expected it free"):
+        ports.find_free([named, HostPort("0.0.0.0", first, protocol)])
 
 
 # -- the state disk and the way to zoned -------------------------------------------------------------------------------

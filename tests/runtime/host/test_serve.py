@@ -154,6 +154,24 @@ def test_a_boot_tells_its_steps_and_ends_with_the_zone(client: HostClient, manag
     assert (request.bundle.name, request.labels, request.ports) == ("web", {"a": "b"}, None)
 
 
+def test_ports_of_a_request_are_rules_and_tcp_where_it_does_not_say() -> None:
+    ports = [
+        pb.PortRule(zone_port=53, host_address="127.0.0.1", host_port=53, port=40001, protocol="udp"),
+        pb.PortRule(zone_port=80, address="::"),
+    ]
+    rules = (
+        model.PortRule(53, "127.0.0.1", 40001, "127.0.0.1", 53, "udp"),
+        model.PortRule(80, "::", 0, "", 0, "tcp"),
+    )
+    boot = boot_request("web")
+    boot.ports.extend(ports)
+    assert convert.boot_request(boot).ports == rules
+    change = convert.update(pb.UpdateZoneRequest(add_ports=ports, remove_ports=ports[:1]))
+    assert (change.add_ports, change.remove_ports) == (rules, rules[:1])
+    ports[0].address = "127.0.0.1"
+    assert convert.fill(pb.PortRule(), rules[0]) == ports[0]
+
+
 def test_a_boot_that_fails_tells_its_steps_and_why(client: HostClient) -> None:
     seen = []
     with pytest.raises(RemoteFault, match="expected 9 MiB free"):

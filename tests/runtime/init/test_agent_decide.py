@@ -15,9 +15,22 @@ def test_listening_ports_are_read_with_their_addresses():
    0: 00000000000000000000000001000000:0050 00000000000000000000000000000000:0000 0A 00000000:00000000
    1: B80D0120000000000000000001000000:01BB 00000000000000000000000000000000:0000 0A 00000000:00000000
 """
-    assert ports.parse(tcp) == {("127.0.0.1", 8080)}
-    assert ports.parse(tcp6) == {("::1", 80), ("2001:db8::1", 443)}
-    assert ports.parse("") == set()
+    assert ports.parse(tcp, "tcp") == {("tcp", "127.0.0.1", 8080)}
+    assert ports.parse(tcp6, "tcp") == {("tcp", "::1", 80), ("tcp", "2001:db8::1", 443)}
+    assert ports.parse("", "tcp") == set()
+
+
+def test_bound_udp_sockets_are_read_and_those_with_a_peer_are_not():
+    udp = """   sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode ref
+  100: 00000000:0035 00000000:0000 07 00000000:00000000 00:00000000 00000000     0        0 1 2 0 0
+  101: 0100007F:0143 00000000:0000 07 00000000:00000000 00:00000000 00000000     0        0 2 2 0 0
+  102: 0200000A:9C40 08080808:0035 01 00000000:00000000 00:00000000 00000000     0        0 3 2 0 0
+  103: 00000000:9C41 00000000:0000 07 00000000:00000000 00:00000000 00000000     0        0 4 2 0 0
+"""
+    found = ports.parse(udp, "udp")
+    assert found == {("udp", "0.0.0.0", 53), ("udp", "127.0.0.1", 323), ("udp", "0.0.0.0", 40001)}
+    assert ports.without(found, range(32768, 61000)) == {("udp", "0.0.0.0", 53), ("udp", "127.0.0.1", 323)}
+    assert [ports.is_open(found, port) for port in (53, 323, 40000, 40001)] == [True, False, False, True]
 
 
 def test_proc_files_are_read():

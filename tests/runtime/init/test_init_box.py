@@ -26,11 +26,6 @@ NETWORK = {
 
 
 @pytest.fixture(scope="session")
-def initrd(tmp_path_factory):
-    return zonebox.make_initrd(tmp_path_factory.mktemp("initrd") / "initrd")
-
-
-@pytest.fixture(scope="session")
 def image(tmp_path_factory):
     directory = tmp_path_factory.mktemp("image")
     root = zoneparts.small_root(directory / "root", zonebox.PROGRAMS)
@@ -261,6 +256,29 @@ def test_what_is_written_to_a_block_device_volume_is_on_it_afterwards(box, tmp_p
     assert out.splitlines()[0] == "kept" and "refused" in out.splitlines()
 
 
+def test_what_is_written_over_the_image_is_on_the_scratch_device_and_there_again(box, tmp_path):
+    disk = tmp_path / "disk"
+    with open(disk, "wb") as file:
+        file.truncate(64 << 20)
+    require("mkfs.ext4")
+    subprocess.run(["mkfs.ext4", "-q", disk], check=True)
+    with loop_device(disk, writable=True) as device:
+        scratch = {"scratch": [device.removeprefix("/dev/"), "ext4"], "overlay_size_mib": 0}
+        out, end = box(sh("dd if=/dev/zero of=/big bs=1M count=20 && echo kept >/file; cat /etc/hostname"), **scratch)
+        assert end.endswith("code 0")
+        out, _ = box(sh("cat /file; stat -c %s /big; echo x >/new && echo written"), **scratch)
+    assert out == "kept\n20971520\nwritten\n"
+
+
+def test_a_scratch_device_that_does_not_come_or_does_not_mount_is_named(box, tmp_path):
+    _, end = box(sh("true"), scratch=["xvdz", "ext4"], extra={"device_timeout_s": 0.2})
+    assert end == "zone: failed (root): scratch device xvdz did not appear within 0 s"
+    (tmp_path / "none").write_bytes(bytes(1 << 20))
+    with loop_device(tmp_path / "none", writable=True) as device:
+        _, end = box(sh("true"), scratch=[device.removeprefix("/dev/"), "nonefs"])
+    assert "as nonefs: No such device (the kernel has no nonefs, which is CONFIG_NONEFS_FS: " in end
+
+
 def test_a_volume_whose_target_is_a_symlink_of_the_image_stays_in_its_root(box, tmp_path):
     """What the links name is there in the zone's own root, too."""
     (tmp_path / "tree").mkdir()
@@ -283,7 +301,28 @@ def test_a_volume_that_does_not_come_or_does_not_mount_is_named(box, tmp_path):
     (tmp_path / "none").write_bytes(bytes(8192))
     with loop_device(tmp_path / "none") as device:
         _, end = box(sh("true"), **volume(device, "/data", "squashfs", "ro"))
-    assert end.startswith("zone: failed (mount): mounting squashfs for /data: ")
+        assert end.startswith("zone: failed (mount): mounting squashfs for /data: ")
+        _, end = box(sh("true"), **volume(device, "/data", "nonefs"))
+    assert end.startswith("zone: failed (mount): mounting nonefs for /data: No such device (the kernel has no nonefs, ")
+    assert "CONFIG_NONEFS_FS: as a module, it is loaded by kernel_options.modules" in end
+
+
+def test_settings_of_the_kernel_are_made_before_the_workload_starts(box):
+    values = {"kernel.shmmax": "123456", "net/ipv4/ip_default_ttl": "33"}
+    out, _ = box(sh("cat /proc/sys/net/ipv4/ip_default_ttl"), sysctls=values)
+    assert out == "33\n"
+
+
+@pytest.mark.parametrize(
+    ("values", "words"),
+    [
+        ({"vm.nothing": "1"}, "setting vm.nothing to '1': No such file or directory"),
+        ({"net.ipv4.ip_default_ttl": "many"}, "setting net.ipv4.ip_default_ttl to 'many': Invalid argument"),
+        ({"../../etc/passwd": "x"}, "setting ../../etc/passwd to 'x': No such file or directory"),
+    ],
+)
+def test_a_setting_the_kernel_refuses_ends_the_boot(box, values, words):
+    assert box(sh("true"), sysctls=values)[1] == f"zone: failed (sysctl): {words}"
 
 
 def test_a_late_module_that_is_not_there_is_named(box):

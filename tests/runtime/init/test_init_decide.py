@@ -52,6 +52,8 @@ def test_etc_files_name_the_zone_and_its_resolvers():
     assert found["hostname"] == "web\n"
     assert "10.75.1.2 web\nfd00::2 web\n" in found["hosts"] and found["hosts"].startswith("127.0.0.1 localhost\n")
     assert found["resolv.conf"] == "nameserver 10.75.1.1\nsearch lan corp\n"
+    found = files.etc_files("web", {**network, "options": ["ndots:2", "use-vc"], "search": []})
+    assert found["resolv.conf"] == "nameserver 10.75.1.1\noptions ndots:2 use-vc\n"
 
 
 def test_without_a_network_the_image_keeps_its_resolv_conf():

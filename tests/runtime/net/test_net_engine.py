@@ -304,10 +304,12 @@ def test_network_denied_by_configuration_is_refused(world: World) -> None:
 
 
 def test_gateway_serves_nothing_but_dns(world: World) -> None:
-    world.up()
+    network = world.up()
+    port = world.serve(world.host, "127.0.0.1", 0, digest_then_echo)
     for address in (world.addresses.gateway4, world.addresses.gateway6):
         with pytest.raises(ConnectionRefusedError):
-            world.connect(address, 80)
+            world.connect(address, port)
+    assert network.counters()["denied"] == 2
 
 
 def test_host_without_ipv6_refuses_it_at_once_before_the_connect(world: World) -> None:

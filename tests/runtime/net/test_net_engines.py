@@ -351,13 +351,15 @@ def test_networks_are_listed_with_ports_and_counters_dead_engine_or_not(world: W
     serve_in_zone(world)
     network = world.up()
     ((_, port),) = world.on_host(lambda: network.publish([Port(HOST4, 0, 80)]))
+    world.on_host(lambda: network.publish([Port(HOST4, port, 53, "udp")]))
     ask(world, port)
     (info,) = networks([network])
     assert (info.name, info.ipv4, info.gateway4, info.vif) == (network.name, "10.75.7.0/24", "10.75.7.1", VIF)
-    assert info.ports == ((HOST4, port, 80),)
+    ports = ((HOST4, port, 80, "tcp"), (HOST4, port, 53, "udp"))
+    assert info.ports == ports
     assert (info.counters["published"], info.problem, info.restarts) == (1, "", 0)
     kill_engine(network)
     world.wait_until(lambda: not network.alive())
     (info,) = networks([network])
-    assert (info.counters, info.ports) == ({}, ((HOST4, port, 80),))
+    assert (info.counters, info.ports) == ({}, ports)
     assert "it ended" in info.problem

@@ -196,10 +196,15 @@ def test_tap_takes_syns_and_echo_requests_that_are_not_the_gateways(v6: bool) ->
     for flags in (0, 4, 0x10, 0x12, 3):
         assert not taken(syn(v6=v6, flags=flags))
     for whole in (syn(v6=v6), echo(v6=v6)):
-        assert not taken(whole.replace(far, packed))
         assert taken(whole.replace(far, packed[:-1] + b"\x07"))
         assert not taken(whole[:20])
         assert not taken(whole.replace(zone, zone[:-1] + b"\x03")), "another zone's"
+    assert not taken(echo(v6=v6).replace(far, packed)), "the kernel answers it"
+    assert taken(syn(v6=v6).replace(far, packed))
+    to_dns = bytearray(syn(v6=v6))
+    at = (40 if v6 else (to_dns[0] & 15) * 4) + 2
+    to_dns[at : at + 2] = (53).to_bytes(2, "big")
+    assert taken(bytes(to_dns)) and not taken(bytes(to_dns).replace(far, packed))
     assert not taken(ip(zone, far, 17, bytes(100)))
     assert not taken(ip(zone, far, 58 if v6 else 1, icmp(135 if v6 else 13, 0, bytes(20), zone, far)))
     if not v6:

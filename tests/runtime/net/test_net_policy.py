@@ -6,7 +6,8 @@ from ipaddress import ip_address, ip_network
 
 import pytest
 
-from runtime.net.policy import decide
+from pipeline.bundle.egress import BadRule, parse_rule
+from runtime.net.policy import check_rule, decide, may_open
 
 OPEN = [
     "1.1.1.1",
@@ -88,3 +89,96 @@ def test_denied_network_closes_its_addresses_only() -> None:
     assert not decide(ip_address("2001:db8:5::1"), route="unicast", deny=deny).allowed
     assert decide(ip_address("10.0.3.2"), route="unicast", deny=deny).allowed
     assert decide(ip_address("2001:db8:6::1"), route="unicast", deny=deny).allowed
+
+
+def reaches(text: str, *rules: str, route: str = "unicast", port: int = 443) -> bool:
+    return decide(ip_address(text), route=route, port=port, rules=tuple(map(parse_rule, rules))).allowed
+
+
+def test_first_rule_that_matches_decides() -> None:
+    rules = ("deny any 25", "allow 192.0.2.0/24 443-444", "deny 192.0.0.0/16", "deny 2001:db8::/32")
+    assert reaches("192.0.2.7", *rules, port=444) and not reaches("192.0.2.7", *rules, port=445)
+    assert not reaches("192.0.3.7", *rules) and reaches("198.51.100.1", *rules)
+    assert not reaches("2001:db8::1", *rules) and reaches("2001:db9::1", *rules)
+    assert not reaches("198.51.100.1", *rules, port=25) and not reaches("2001:db9::1", *rules, port=25)
+
+
+def test_icmp_is_of_no_rule_with_ports() -> None:
+    assert reaches("192.0.2.7", "deny any 1-65535", port=0) and not reaches("192.0.2.7", "deny any", port=0)
+
+
+@pytest.mark.parametrize(
+    ("text", "rule"),
+    [
+        ("169.254.169.254", "allow 169.254.169.254 443"),
+        ("169.254.7.7", "allow 169.254.0.0/16"),
+        ("168.63.129.16", "allow 168.63.129.16/32"),
+        ("fd00:ec2::254", "allow fd00:ec2::254"),
+    ],
+)
+def test_what_is_closed_is_open_to_the_rule_that_names_it(text: str, rule: str) -> None:
+    assert reaches(text, rule)
+    assert not reaches(text, rule.replace("allow", "deny"), rule), "the first one decides here as well"
+    for broad in ("allow any", "allow 0.0.0.0/0", "allow 168.0.0.0/7", "allow fd00::/8", "allow ::/0"):
+        assert not reaches(text, broad)
+        assert reaches(text, broad, rule), "a rule that does not name it is not about it"
+
+
+def test_port_of_the_rule_is_all_that_is_opened() -> None:
+    assert not reaches("169.254.169.254", "allow 169.254.169.254 80", port=443)
+    assert not reaches("169.254.169.254", "allow 169.254.169.254 80", port=0)
+
+
+@pytest.mark.parametrize("text", ["192.168.1.10", "2001:db8::10"])
+def test_host_itself_is_open_to_the_rule_for_exactly_that_address(text: str) -> None:
+    own = ip_network(text)
+    around = own.supernet(new_prefix=own.max_prefixlen - 1)
+    assert reaches(text, f"allow {text}", route="local")
+    assert not reaches(text, f"allow {around}", "allow any", route="local")
+    assert not reaches(text, f"allow {text}", route="broadcast")
+    assert not reaches(text, f"deny {text}", f"allow {text}", route="local")
+
+
+@pytest.mark.parametrize("text", ["127.0.0.1", "127.3.2.1", "::1"])
+def test_loopback_is_open_to_the_rule_that_names_it(text: str) -> None:
+    assert reaches(text, f"allow {text}", route="local")
+    assert not reaches(text, "allow any", "allow ::/127", "allow 126.0.0.0/7", route="local")
+    assert reaches(text, "allow 127.0.0.0/8", route="local") is (text != "::1")
+
+
+def test_link_local_address_of_the_host_itself_is_not_opened_by_the_links_network() -> None:
+    assert not reaches("169.254.9.9", "allow 169.254.0.0/16", route="local")
+    assert reaches("169.254.9.9", "allow 169.254.9.9", route="local")
+
+
+@pytest.mark.parametrize(
+    "text", ["0.0.0.1", "224.0.0.1", "10.75.3.2", "::ffff:7f00:1", "64:ff9b::1", "fe80::1", "ff02::1"]
+)
+def test_some_addresses_no_rule_opens(text: str) -> None:
+    rule = parse_rule(f"allow {text}")
+    with pytest.raises(BadRule, match="what a rule can open, not"):
+        check_rule(rule, f"allow {text}")
+    assert not decide(ip_address(text), route="unicast", rules=(rule,)).allowed
+    check_rule(parse_rule(f"deny {text}"), "")
+
+
+def test_no_rule_opens_what_the_host_denies() -> None:
+    deny, rules = (ip_network("10.0.2.0/24"),), (parse_rule("allow 10.0.2.2"),)
+    assert not decide(ip_address("10.0.2.2"), route="unicast", deny=deny, rules=rules).allowed
+    assert not decide(ip_address("10.0.2.2"), route="local", deny=deny, rules=rules).allowed
+
+
+@pytest.mark.parametrize(
+    ("text", "opens"),
+    [
+        ("allow any", False),
+        ("allow 0.0.0.0/0", False),
+        ("allow 192.0.2.0/31", False),
+        ("deny 169.254.169.254", False),
+        ("allow 192.0.2.1", True),
+        ("allow 169.254.0.0/17", True),
+        ("allow 127.0.0.1 80", True),
+    ],
+)
+def test_rules_that_may_open_what_is_closed_are_known(text: str, opens: bool) -> None:
+    assert may_open(parse_rule(text)) is opens

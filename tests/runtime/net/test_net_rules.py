@@ -78,13 +78,16 @@ def test_syn_of_the_zone_meets_its_end_before_anything_lets_it_in() -> None:
     rules = chain(nft_ruleset(WEB, PLACES), "inet divert", "prerouting")
     end = rules.index("tcp flags & (syn | ack) == syn drop")
     # What is sent again; to the gateway's own addresses; neighbour discovery.
-    assert [rule for rule in rules[:end] if re.search("accept|goto", rule)] == [
+    assert [rule for rule in rules[:end] if re.search("accept|goto|jump", rule)] == [
         'iifname "lo" meta l4proto tcp goto zones',
-        f"ip daddr {WEB.gateway4} meta l4proto {{ tcp, udp }} th dport 53 goto zones",
-        f"ip6 daddr {WEB.gateway6} meta l4proto {{ tcp, udp }} th dport 53 goto zones",
-        f"ip daddr {WEB.gateway4} accept",
-        f"ip6 daddr {WEB.gateway6} accept",
+        f"ip daddr {WEB.gateway4} jump gateway",
+        f"ip6 daddr {WEB.gateway6} jump gateway",
         "icmpv6 type { nd-neighbor-solicit, nd-neighbor-advert } accept",
+    ]
+    assert chain(nft_ruleset(WEB, PLACES), "inet divert", "gateway") == [
+        "meta l4proto { tcp, udp } th dport 53 goto zones",
+        "meta l4proto { tcp, udp } return",
+        "accept",
     ]
 
 

@@ -264,6 +264,9 @@ class OpenEgress:
     def allows(self, host: str, port: int) -> bool:
         return True
 
+    def outer(self, host: str) -> str:
+        return host
+
 
 def test_idle_flow_gives_everything_back() -> None:
     loop, traffic = Loop(), Traffic(Limits(udp_idle_s=50))

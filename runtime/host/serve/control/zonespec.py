@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import ipaddress
 import re
 import secrets
 from dataclasses import dataclass
 
+from pipeline.bundle.dns import parse_dns
+from pipeline.bundle.errors import BadSpec
 from pipeline.bundle.model import Bundle, ModuleWish, Network, Process, Resources
 from pipeline.bundle.spec import NAME, ZoneSpec, hostname_of
 from pipeline.bundle.stage import command_line
@@ -36,6 +37,7 @@ class Wanted:
     init: str
     addons: tuple[str, ...]
     modules: tuple[ModuleWish, ...]
+    sysctls: dict[str, str]
     annotations: dict[str, str]
     reservation: str
 
@@ -70,6 +72,7 @@ def check(spec: pb.ZoneSpec) -> Wanted:
         init=_digest("initrd", spec.initrd),
         addons=tuple(_digest(f"addons[{index}]", image) for index, image in enumerate(spec.addons)),
         modules=modules,
+        sysctls=_sysctls(spec.kernel_options),
         annotations={annotation.key: annotation.value for annotation in spec.annotations},
         reservation=spec.network_options.assume_network_reservation,
     )
@@ -93,6 +96,7 @@ def bundle(wanted: Wanted, parts: Assembled) -> Bundle:
         late_modules=parts.late_modules,
         extensions=parts.extensions,
         annotations=wanted.annotations,
+        sysctls=wanted.sysctls,
     )
 
 
@@ -127,20 +131,25 @@ def _network(options: pb.ZoneNetworkOptionsSpec) -> Network:
     if options.backend != pb.ZONE_NETWORK_BACKEND_DEFAULT:
         backend = pb.ZoneNetworkBackend.Name(options.backend)
         raise _not_served("network_options.backend", backend, "every zone has a network of its own")
-    for address in options.dns_config.nameservers:
-        try:
-            ipaddress.ip_address(address)
-        except ValueError:
-            raise _bad("network_options.dns_config.nameservers", "addresses", address) from None
+    field = "zone spec: network_options.dns_config"
     dns = options.dns_config
-    return Network(nameservers=tuple(dns.nameservers), search=tuple(dns.searches))
+    try:
+        found = parse_dns(
+            dns.nameservers,
+            dns.searches,
+            dns.options,
+            subjects=(f"{field}.nameservers", f"{field}.searches", f"{field}.options"),
+        )
+    except BadSpec as error:
+        raise BadRequest(error.subject, expected=error.expected, got=error.got) from None
+    return Network(nameservers=found.nameservers, search=found.search, options=found.options)
 
 
 # -- the kernel --------------------------------------------------------------------------------------------------------
 
 
 def _kernel_options(options: pb.KernelOptionsSpec) -> tuple[tuple[ModuleWish, ...], list[str]]:
-    """Modules to load, with what they are told; words for the command line: parameters of built-in ones, sysctls."""
+    """Modules to load, with what they are told; words for the command line: parameters of built-in ones."""
     names = list(dict.fromkeys(name.replace("-", "_") for name in options.modules))
     told: dict[str, list[str]] = {name: [] for name in names}
     words = []
@@ -156,13 +165,14 @@ def _kernel_options(options: pb.KernelOptionsSpec) -> tuple[tuple[ModuleWish, ..
             told[name].append(parameter.parameter)
         else:
             words.append(f"{name}.{parameter.parameter}")
-    for setting in options.sysctl_parameters:
-        if not _SYSCTL.fullmatch(setting.key) or not setting.value.isprintable() or '"' in setting.value:
-            raise _bad("kernel_options.sysctl_parameters", "a key and a value", f"{setting.key}={setting.value}")
-        # Linux sets these itself before init: Documentation/admin-guide/kernel-parameters.txt, "sysctl.*".
-        word = f"sysctl.{setting.key}={setting.value}"
-        words.append(f'"{word}"' if " " in word else word)
     return tuple(ModuleWish(name, " ".join(parameters)) for name, parameters in told.items()), words
+
+
+def _sysctls(options: pb.KernelOptionsSpec) -> dict[str, str]:
+    for setting in options.sysctl_parameters:
+        if not _SYSCTL.fullmatch(setting.key) or not setting.value.isprintable():
+            raise _bad("kernel_options.sysctl_parameters", "a key and a value", f"{setting.key}={setting.value}")
+    return {setting.key: setting.value for setting in options.sysctl_parameters}
 
 
 def _cmdline(name: str, options: pb.KernelOptionsSpec, words: list[str]) -> str:

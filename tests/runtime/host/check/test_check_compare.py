@@ -11,11 +11,11 @@ import pytest
 from runtime.boot.machine import ChannelState, Grant
 from runtime.host.check.check import compare_all
 from runtime.host.check.expected import Expected, read_ledgers
-from runtime.host.check.model import Device, Found, FoundDomain, Process
+from runtime.host.check.model import Device, Found, FoundDomain, HostPort, Process
 
 UUID, OTHER = "0f0e0d0c-0b0a-4908-8706-050403020100", "1f0e0d0c-0b0a-4908-8706-050403020100"
 ENGINE = Process(500, 12345)
-PORT = ("0.0.0.0", 8080)
+PORT, UDP_PORT = HostPort("0.0.0.0", 8080), HostPort("0.0.0.0", 8080, "udp")
 RUN = "/run/zonewright"
 ALLOWED = (f"{RUN}/zoned.sock", f"{RUN}/ledger")
 STORE = ("/store",)
@@ -28,9 +28,12 @@ RECORDS: list[dict[str, Any]] = [
     {"kind": "net.engine", "engine": "proxy", "pid": 400, "start_time": 1},
     {"kind": "net.engine.gone", "pid": 400, "start_time": 1},
     {"kind": "net.engine", "engine": "proxy", "pid": ENGINE.pid, "start_time": ENGINE.start_time},
-    {"kind": "net.listener", "address": PORT[0], "port": 9999, "zone_port": 80},
-    {"kind": "net.listener.gone", "address": PORT[0], "port": 9999, "zone_port": 80},
-    {"kind": "net.listener", "address": PORT[0], "port": PORT[1], "zone_port": 80},
+    {"kind": "net.listener", "address": PORT.address, "port": 9999, "zone_port": 80},
+    {"kind": "net.listener.gone", "address": PORT.address, "port": 9999, "zone_port": 80},
+    {"kind": "net.listener", "address": PORT.address, "port": PORT.port, "zone_port": 80},
+    {"kind": "net.listener", "address": PORT.address, "port": PORT.port, "zone_port": 53, "protocol": "udp"},
+    {"kind": "net.listener", "address": PORT.address, "port": 9999, "zone_port": 53, "protocol": "udp"},
+    {"kind": "net.listener.gone", "address": PORT.address, "port": 9999, "zone_port": 53, "protocol": "udp"},
     {"kind": "domain", "name": "web", "uuid": UUID},
     {"kind": "xenstore", "domid": 7, "uuid": UUID, "has_vif": True, "disks": [["xvda", "/dev/loop0"]]},
     {"kind": "console", "domid": 7, "uuid": UUID, "mfn": 1, "port": 2, "log": f"{RUN}/console/web.log"},
@@ -71,8 +74,8 @@ def healthy() -> Found:
         links={"zw-web": {"lo", "zw0", "vif7.0"}},
         processes={ENGINE, Process(600, 6)},
         engines={ENGINE},
-        listening={PORT, ("0.0.0.0", 22)},
-        held={ENGINE: {PORT}},
+        listening={PORT, UDP_PORT, HostPort("0.0.0.0", 22)},
+        held={ENGINE: {PORT, UDP_PORT}},
         mounts={f"{RUN}/volume", "/run/netns/zw-web"},
         cgroups={"/sys/fs/cgroup/zonewright/web"},
         files={
@@ -161,8 +164,12 @@ LEAKS: dict[str, tuple[Change, str]] = {
         "process 77 (nft): it ended and zoned did not wait for it",
     ),
     "port": (
-        lambda f: f.held[ENGINE].add(("0.0.0.0", 9999)),
+        lambda f: f.held[ENGINE].add(HostPort("0.0.0.0", 9999)),
         "port 0.0.0.0:9999: engine 500 listens there, in no ledger (kill -9 500)",
+    ),
+    "udp port": (
+        lambda f: f.held[ENGINE].add(HostPort("0.0.0.0", 9999, "udp")),
+        "port 0.0.0.0:9999/udp: engine 500 listens there, in no ledger (kill -9 500)",
     ),
     "mount": (
         lambda f: f.mounts.add(f"{RUN}/other"),
@@ -234,6 +241,10 @@ LOSSES: dict[str, tuple[Change, str]] = {
     "port": (
         lambda f: (f.listening.discard(PORT), f.held.clear()),
         "port 0.0.0.0:8080: in the ledger of zone web, but gone (zone rm -f web)",
+    ),
+    "udp port": (
+        lambda f: (f.listening.discard(UDP_PORT), f.held.clear()),
+        "port 0.0.0.0:8080/udp: in the ledger of zone web, but gone (zone rm -f web)",
     ),
     "mount": (
         lambda f: f.mounts.discard(f"{RUN}/volume"),

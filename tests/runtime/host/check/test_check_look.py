@@ -21,6 +21,7 @@ from runtime.host import loops
 from runtime.host.check.look_host import ENTRY
 from runtime.host.loops import LoopDevice
 from runtime.net import netns
+from runtime.net.sockets import bind_udp
 
 pytestmark = pytest.mark.root
 
@@ -38,7 +39,7 @@ def host(world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Itera
         world.network = world.new_network()
         world.network._record = ledger.record
         network = world.up()
-        world.on_host(lambda: network.publish([Port(HOST4, 0, 80)]))
+        world.on_host(lambda: network.publish([Port(HOST4, 0, 80), Port(HOST4, 0, 53, "udp")]))
         made.xen.next_domid = 7  # as the name of the world's vif has it
         built = made.build(ledger, small_plan(tmp_path, vif=False))
         yield made
@@ -162,6 +163,16 @@ def plant_port(world: World, host: CheckedHost) -> Undo:
     return lambda: engine.unpublish(world.network.name, f"{address}:{port}")
 
 
+def plant_udp_port(world: World, host: CheckedHost) -> Undo:
+    listener = world.on_host(lambda: bind_udp(HOST4, 0))
+    address, port = listener.getsockname()
+    engine = world.network.engine
+    assert engine is not None
+    engine.publish(world.network.name, listener, f"{address}:{port}/udp", 53)
+    listener.close()
+    return lambda: engine.unpublish(world.network.name, f"{address}:{port}/udp")
+
+
 def plant_mount(world: World, host: CheckedHost) -> Undo:
     (host.run / world.network.name / "mounted").mkdir()
     path = str(host.run / world.network.name / "mounted")
@@ -197,6 +208,7 @@ PLANTS = {
     plant_engine: "process",
     plant_zombie: "process",
     plant_port: "port",
+    plant_udp_port: "port",
     plant_mount: "mount",
     plant_cgroup: "cgroup",
     plant_file: "file",

@@ -25,7 +25,7 @@ ALL = {" ".join(words): one for words, one in commands(parser()) if words[:2] !=
 
 
 def test_all_commands_there_should_be_are_there() -> None:
-    wanted = "boot run ps inspect logs port update stop kill restart wait rm events attach exec cp top metrics"
+    wanted = "boot run ps inspect logs port update stop kill restart wait rm events attach exec cp top metrics snoop"
     groups = [
         "host up",
         "host down",

@@ -93,12 +93,38 @@ def test_update_changes_all_that_was_asked_for(zone, zones) -> None:
     web = zones["web"]
     assert (web.memory_mib, web.vcpus, web.restart.name, web.restart.max_retries) == (512, 2, "on-failure", 3)
     assert [(rule.host_port, rule.zone_port) for rule in web.ports] == [(9000, 90)]
+    assert zone("update", "--egress", "allow 192.0.2.1", "--egress", "deny  any", "web") == "web\n"
+    assert list(web.egress) == ["allow 192.0.2.1", "deny any"]
+    zone("update", "--bandwidth", "100mbit", "web")
+    assert (web.bandwidth_bit_s, list(web.egress)) == (100_000_000, ["allow 192.0.2.1", "deny any"])
+    zone("update", "--bandwidth", "none", "web")
+    assert web.bandwidth_bit_s == 0
+    zone("update", "--no-egress", "web")
+    assert list(web.egress) == []
 
 
 def test_update_leaves_alone_what_was_not_named(zone, zoned) -> None:
     zone("update", "-c", "1", "web")
     request = zoned.calls[-1][1]
-    assert not request.HasField("memory_mib") and not request.HasField("restart")
+    assert not any(map(request.HasField, ("memory_mib", "restart", "egress", "bandwidth_bit_s")))
+
+
+def test_update_of_ports_names_protocols_and_each_port_of_a_range(zone, zoned, zones) -> None:
+    zone("update", "--publish-add", "8080:80/udp", "--publish-add", "9000-9001:90-91", "web")
+    assert [(rule.host_port, rule.protocol) for rule in zones["web"].ports] == [
+        (8080, "tcp"),
+        (8080, "udp"),
+        (9000, "tcp"),
+        (9001, "tcp"),
+    ]
+    zone("update", "--publish-rm", "8080/udp", "--publish-rm", "0.0.0.0:9000-9001", "web")
+    asked = [(rule.address, rule.port, rule.host_address, rule.protocol) for rule in zoned.calls[-1][1].remove_ports]
+    assert asked == [
+        ("127.0.0.1", 8080, "127.0.0.1", "udp"),
+        ("0.0.0.0", 9000, "0.0.0.0", "tcp"),
+        ("0.0.0.0", 9001, "0.0.0.0", "tcp"),
+    ]
+    assert [(rule.host_port, rule.protocol) for rule in zones["web"].ports][:1] == [(8080, "tcp")]
 
 
 @pytest.mark.parametrize(
@@ -107,8 +133,14 @@ def test_update_leaves_alone_what_was_not_named(zone, zoned) -> None:
         ((), "expected something to change"),
         (("-m", "999m"), "expected at most 256 MiB, got 999 MiB"),
         (("--restart", "sometimes"), "--restart: expected no, on-failure[:MAX]"),
-        (("--publish-add", "80"), "--publish-add: expected a port rule"),
-        (("--publish-rm", "web"), "--publish-rm: expected a port rule"),
+        (("--bandwidth", "1kbit"), "--bandwidth: expected 64kbit to 100gbit, got 1kbit"),
+        (("--egress", "deny"), "--egress[0]: expected `allow|deny ADDRESS|CIDR|any"),
+        (("--publish-add", "80/sctp"), "--publish-add: expected a port rule"),
+        (
+            ("--publish-add", "53:53/udp", "--publish-add", "53:54/udp"),
+            "each host port once, got 127.0.0.1:53/udp twice",
+        ),
+        (("--publish-rm", "web"), "--publish-rm: expected a port of the host"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",
 )

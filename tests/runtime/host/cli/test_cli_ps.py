@@ -135,7 +135,11 @@ def test_what_a_zone_says_of_itself_cannot_act_on_the_terminal(zone, zoned) -> N
 
 
 def test_inspect_asks_the_zone_itself_and_shows_what_it_sees(zone, zones) -> None:
+    zones.zones["web"].egress.extend(["allow 192.0.2.1 443", "deny any"])
+    zones.zones["web"].bandwidth_bit_s = 1_500_000
     shown = zone("inspect", "web")
+    assert re.search(r"^bandwidth: +1\.5mbit$", shown, re.M)
+    assert re.search(r"^egress: +allow 192\.0\.2\.1 443\negress: +deny any$", shown, re.M)
     assert re.search(r"^memory: +256 MiB of at most 512 MiB, it sees 232 MiB$", shown, re.M)
     assert re.search(r"^label: +tier=front$", shown, re.M) and "finished" not in shown
     assert [method for method, _ in zones.calls] == ["GetZone"] and zones.calls[0][1].fresh
@@ -146,12 +150,63 @@ def test_inspect_of_several_is_a_list(zone, zones) -> None:
     assert zone("inspect", "db", "web").count("\n\nzone:") == 1
 
 
+def test_inspect_lists_volumes_and_devices(zone, zones) -> None:
+    web = zones.zones["web"]
+    web.volumes.add(source="/dev/sdb", target="/data", type="ext4", readonly=True, device="xvdc")
+    web.volumes.add(source="tmpfs", target="/tmp", type="tmpfs", size_mib=64)
+    web.devices.add(name="xvda", kind="disk", source="sha256:" + "1" * 64, purpose="rootfs", readonly=True)
+    web.devices.add(name="eth0", kind="network", source="00:16:3e:00:00:01", purpose="network")
+    lines = [line.split(maxsplit=1) for line in zone("inspect", "web").splitlines()]
+    assert [text for key, text in lines if key == "volume:"] == [
+        "/dev/sdb -> /data, ext4, read-only, as xvdc",
+        "tmpfs -> /tmp, tmpfs of at most 64 MiB",
+    ]
+    assert [text for key, text in lines if key == "device:"] == [
+        "xvda: disk, rootfs, read-only, sha256:" + "1" * 64,
+        "eth0: network, 00:16:3e:00:00:01",
+    ]
+    (document,) = json.loads(zone("inspect", "web", "--format", "json"))
+    assert document["volumes"][0] == {
+        "source": "/dev/sdb",
+        "target": "/data",
+        "type": "ext4",
+        "readonly": True,
+        "device": "xvdc",
+        "size_mib": 0,
+    }
+    assert [device["name"] for device in document["devices"]] == ["xvda", "eth0"]
+    shown = zone("inspect", "web", "--format", "yaml")
+    assert "target: /data" in shown and "purpose: rootfs" in shown
+
+
 def test_port(zone, zones) -> None:
     assert zone("port", "web").splitlines() == ["80/tcp   ->  127.0.0.1:8080", "443/tcp  ->  127.0.0.1:8443"]
     assert zone("port", "web", "443/tcp") == "127.0.0.1:8443\n"
-    assert "expected port 25/tcp to be published, got 80, 443" in zone.sentence("port", "web", "25")
+    said = "expected port 25/tcp to be published, got 80/tcp, 443/tcp"
+    assert said in zone.sentence("port", "web", "25")
     assert json.loads(zone("port", "web", "80", "--format", "json"))[0]["host_port"] == 8080
     assert zone("port", "db") == ""
+
+
+def test_tcp_and_udp_of_one_port_are_two(zone, zones) -> None:
+    zones.zones["db"].ports.add(host_address="127.0.0.1", host_port=53, zone_port=53, protocol="tcp")
+    zones.zones["db"].ports.add(host_address="0.0.0.0", host_port=5353, zone_port=53, protocol="udp")
+    assert zone("port", "db").splitlines() == ["53/tcp  ->  127.0.0.1:53", "53/udp  ->  0.0.0.0:5353"]
+    assert (zone("port", "db", "53"), zone("port", "db", "53/udp")) == ("127.0.0.1:53\n", "0.0.0.0:5353\n")
+    assert "expected port 80/udp to be published, got 53/tcp, 53/udp" in zone.sentence("port", "db", "80/udp")
+    assert "53->53, 0.0.0.0:5353->53/udp" in zone("ps", "-a")
+    zone("port", "db", "53/sctp", code=2)
+    assert "expected a port such as 80 or 53/udp, got '53/sctp'" in zone.err
+
+
+def test_ports_that_follow_one_another_are_shown_as_a_range(zone, zones) -> None:
+    for protocol, numbers in (("udp", (8000, 8001, 8002, 8004)), ("tcp", (8005,))):
+        for number in numbers:
+            zones.zones["db"].ports.add(
+                host_address="127.0.0.1", host_port=number, zone_port=number + 1000, protocol=protocol
+            )
+    assert "8000-8002->9000-9002/udp, 8004->9004/udp, 8005->9005\n" in zone("ps", "-a")
+    assert re.search(r"^port: +127\.0\.0\.1:8000-8002->9000-9002/udp$", zone("inspect", "db"), re.M)
 
 
 def test_watch_is_a_block_for_each_change_where_there_is_no_terminal(zones, start) -> None:

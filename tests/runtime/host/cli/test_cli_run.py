@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import os
 import pty
 import select
 import signal
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,7 +16,7 @@ from support.tinybundles import install
 
 from pipeline import compose
 from pipeline.bundle import manifest
-from pipeline.bundle.model import HealthWish, RestartPolicy, Seccomp, Volume
+from pipeline.bundle.model import HealthWish, Network, Port, RestartPolicy, Seccomp, Volume
 from pipeline.bundle.spec import ZoneSpec
 from pipeline.env import Env
 from pipeline.store import Store
@@ -45,7 +47,10 @@ def test_every_option_reaches_the_spec() -> None:
     options += " --extension oci:a --extension oci:b --stop-signal QUIT --stop-timeout 3"
     options += " --security-opt seccomp=unconfined --health-interval 1m30s --health-timeout 500ms --health-retries 2"
     options += " --health-start-period 0s --health-start-interval 2s --health-cmd true"
-    made = spec(*options.split(), "nginx", "-g", "daemon off;")
+    options += " --bandwidth 1.5mbit"
+    options += " --dns 192.0.2.53 --dns 2001:db8::53 --dns-search example.org --dns-option ndots:2 --dns-option use-vc"
+    rules = ("--egress", "allow 192.0.2.0/24  443", "--egress", "deny any")
+    made = spec(*options.split(), *rules, "nginx", "-g", "daemon off;")
     assert (made.tty, made.stdin_open, made.user, made.workdir, made.env) == (True, True, "33:33", "/srv", {"A": "1"})
     assert (made.ports[0].host_address, made.ports[0].host_port, made.ports[0].zone_port) == ("127.0.0.2", 8080, 80)
     assert made.volumes == (Volume("/x", size_mib=8),)
@@ -55,9 +60,29 @@ def test_every_option_reaches_the_spec() -> None:
     assert (made.readonly_root, made.labels, made.kernel) == (True, {"tier": "front", "bare": ""}, "recipe:k")
     assert [choice.image for choice in made.extensions] == ["oci:a", "oci:b"]
     assert (made.stop_signal, made.stop_timeout_s) == (signal.SIGQUIT, 3)
+    network = Network(
+        nameservers=("192.0.2.53", "2001:db8::53"),
+        search=("example.org",),
+        options=("ndots:2", "use-vc"),
+        egress=("allow 192.0.2.0/24 443", "deny any"),
+        bandwidth_bit_s=1_500_000,
+    )
+    assert made.network == network
     assert made.seccomp == Seccomp(unconfined=True)
     assert made.health == HealthWish(False, None, "true", 90.0, 0.5, 0.0, 2.0, 2)
     assert (made.command, made.args) == (None, ("-g", "daemon off;"))
+
+
+def test_every_form_of_a_port_reaches_the_spec() -> None:
+    words = ["-p", "53:53", "-p", "53:53/udp", "-p", "0.0.0.0:8000-8001:9000-9001", "-p", "70-71/udp"]
+    assert spec(*words, "x").ports == (
+        Port("127.0.0.1", 53, 53),
+        Port("127.0.0.1", 53, 53, "udp"),
+        Port("0.0.0.0", 8000, 9000),
+        Port("0.0.0.0", 8001, 9001),
+        Port("127.0.0.1", 0, 70, "udp"),
+        Port("127.0.0.1", 0, 71, "udp"),
+    )
 
 
 def test_no_healthcheck_is_none_not_even_the_images() -> None:
@@ -103,9 +128,16 @@ def test_name_is_made_of_the_images(image: str, name: str) -> None:
         (("--hostname", "a_b", "x"), "--hostname 'a_b'"),
         (("--rm", "--restart", "always", "x"), "--rm: expected no --restart beside it"),
         (("--memory-max", "64m", "x"), "resources.memory_max_mib: expected at least 256"),
-        (("-p", "80", "x"), "expected a port rule"),
+        (("-p", "80/sctp", "x"), "expected a port rule"),
+        (("-p", "80-81:80", "x"), "as many ports of the host as of the zone, got 2 for 1"),
         (("-p", "1:1", "-p", "1:2", "x"), "each host port once"),
         (("-v", "/:/host", "x"), "CONFIG_NET_9P_XEN"),
+        (("--bandwidth", "100m", "x"), "key network.bandwidth: expected a rate such as 100mbit"),
+        (("--dns", "dns.example.org", "x"), "key dns.nameservers: expected an IPv4 or IPv6 address"),
+        (("--dns-search", "a b", "x"), "key dns.search: expected a domain name, got 'a b'"),
+        (("--dns-option", "ndots=2", "x"), "key dns.options: expected an option such as ndots:2"),
+        ((*("--dns", "192.0.2.1") * 4, "x"), "key dns.nameservers: expected 3 at most, got 4"),
+        (("--egress", "allow example.org", "x"), "network.egress[0]: expected any, an address, or a network"),
         (
             ("--security-opt", "apparmor=x", "x"),
             "--security-opt 'apparmor=x': expected seccomp=unconfined or seccomp=FILE",
@@ -170,6 +202,12 @@ def test_rm_of_a_workload_that_has_ended_before_it_could_be_attached_to(zone, zo
     zoned.end_at_once = b"quick\n"
     assert zone("run", "--rm", "--name", "job", "x", code=4) == "quick\n"
     assert boot_of(zoned).remove and boot_of(zoned).attach and zoned.zones == {}
+
+
+def test_ports_are_asked_for_with_their_protocols(zone, zoned, composed) -> None:
+    zone("run", "-d", "--name", "dns", "-p", "53:53", "-p", "53:53/udp", "-p", "80", "x")
+    asked = [(rule.host_port, rule.port, rule.zone_port, rule.protocol) for rule in boot_of(zoned).ports]
+    assert asked == [(53, 53, 53, "tcp"), (53, 53, 53, "udp"), (0, 0, 80, "tcp")]
 
 
 def test_nobody_waits_for_the_attach_of_a_detached_run(zone, zoned, composed) -> None:
@@ -273,6 +311,20 @@ def test_boot_says_where_it_answers(zone, zoned, composed, monkeypatch) -> None:
     manifest.write(env.store, bundle)
     assert zone("boot", "web") == "zone web is up: 10.75.0.2/16\n"
     assert "it runs already" in zone.sentence("boot", "web")
+
+
+def test_boot_has_the_rules_of_the_bundle_or_those_it_was_given(zone, zoned, composed) -> None:
+    env = Env(Store())
+    bundle = compose.compose(ZoneSpec("web", "x"), env, pull="missing").bundle
+    manifest.write(env.store, replace(bundle, network=Network(egress=("deny any 25",))))
+    zone("boot", "web")
+    assert json.loads(boot_of(zoned).bundle)["network"]["egress"] == ["deny any 25"]
+    zoned.zones.clear()
+    zoned.calls.clear()
+    zone("boot", "--egress", "deny any", "--bandwidth", "2gbit", "web")
+    network = json.loads(boot_of(zoned).bundle)["network"]
+    assert (network["egress"], network["bandwidth_bit_s"]) == (["deny any"], 2_000_000_000)
+    assert "--egress[0]: expected a port" in zone.sentence("boot", "--egress", "deny any x", "web")
 
 
 def test_boot_of_what_nobody_built_names_near_ones(zone, zoned, composed) -> None:

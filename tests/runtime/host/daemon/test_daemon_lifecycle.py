@@ -89,6 +89,26 @@ def test_end_is_told_apart(host: Host, how: Any, code: int, text: str, agent: bo
     run(work())
 
 
+def test_boot_that_failed_is_told_by_the_agents_channel_alone(host: Host) -> None:
+    async def work() -> None:
+        guest = Guest()
+        guest.silent, guest.outcome = True, "failed root root device xvda did not appear within 30 s"
+        host.make_guest = lambda: guest
+        manager = await host.start()
+        await manager.boot(host.request())
+        (zone,) = manager.core.zones.values()
+        async with asyncio.timeout(10):
+            while zone.run is not None and zone.run.told is None:
+                await asyncio.sleep(0.01)
+        guest.die()
+        ended = await manager.wait("web")
+        assert ended.exit is not None and (ended.exit.reason, ended.exit.code) == ("root", 125)
+        assert ended.exit.text == "root device xvda did not appear within 30 s"
+        await host.stop()
+
+    run(work())
+
+
 def test_oom_is_seen_in_the_exit(host: Host) -> None:
     async def work() -> None:
         manager = await host.start()

@@ -126,7 +126,8 @@ def test_ports_stay_taken_while_the_zone_pauses(host: Host) -> None:
             listen_on("other", Port("127.0.0.1", number, 80))
         clock.pass_time(1)
         await settled(lambda: zone.run is not None and zone.run.up)
-        assert host.networks["web"].listening == [("127.0.0.1", number, 80)]
+        (item,) = host.networks["web"].listening
+        assert (item.address, item.port, item.zone_port) == ("127.0.0.1", number, 80)
         await manager.stop("web")
         listen_on("other", Port("127.0.0.1", number, 80)).listener.close()
         await host.stop()

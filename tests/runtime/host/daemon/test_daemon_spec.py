@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import dataclasses
+import json
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from pipeline.bundle.model import Bundle, Healthcheck, Process, Seccomp, Volume
+from pipeline.bundle.model import Bundle, Healthcheck, Network, Process, Seccomp, Volume
+from pipeline.jsonmodel import to_json
 from pipeline.oci import Descriptor, Digest
 from pipeline.seccomp import filters, profile
+from runtime.host.blockdevices import BlockDevice
 from runtime.host.daemon import confinement
 from runtime.host.daemon.errors import BadRequest
 from runtime.host.daemon.model import BootRequest
 from runtime.host.daemon.spec import launch_of
+from runtime.init import files
 from runtime.init.container import capabilities, mountspec, spec
 from runtime.net.addresses import ZoneAddresses
 
@@ -23,6 +29,17 @@ ADDRESSES = ZoneAddresses(1, "10.75.0.2", "10.75.0.1", 16, "fd00::2", "fd00::1",
 def extra(*argv: str, stdin_open: bool = False, **keywords: Any) -> dict[str, Any]:
     bundle = Bundle("web", BLOB, "6", (BLOB,), (), BLOB, Process(argv, ()), **keywords)
     return launch_of(BootRequest(bundle, stdin_open=stdin_open), ADDRESSES, {}).extra
+
+
+def test_resolv_conf_of_the_zone_says_what_its_bundle_does() -> None:
+    wanted = Network(nameservers=("192.0.2.53",), search=("example.org",), options=("ndots:2",))
+    for network, lines in (
+        (wanted, "nameserver 192.0.2.53\nsearch example.org\noptions ndots:2\n"),
+        (Network(), f"nameserver {ADDRESSES.gateway4}\n"),
+    ):
+        bundle = Bundle("web", BLOB, "6", (BLOB,), (), BLOB, Process(("/x",), ()), network=network)
+        launch = json.loads(json.dumps(to_json(launch_of(BootRequest(bundle), ADDRESSES, {}))))
+        assert files.etc_files("web", launch["network"])["resolv.conf"] == lines
 
 
 def test_volumes_are_mounts_the_zones_container_runtime_takes() -> None:
@@ -39,6 +56,14 @@ def test_volumes_are_mounts_the_zones_container_runtime_takes() -> None:
     assert fixed["options"] == ["nosuid", "nodev", "mode=1777", "ro"]
     for mount in (scratch, fixed):
         assert mountspec.check(mount, "mounts")["destination"] == mount["destination"]
+
+
+def test_scratch_device_is_told_by_its_name_in_the_zone_and_its_file_system() -> None:
+    bundle = Bundle("web", BLOB, "6", (BLOB,), (), BLOB, Process(("/x",), ()), scratch="/dev/sdx")
+    device = BlockDevice(Path("/dev/sdx"), (8, 16), "xfs", False)
+    launch = launch_of(BootRequest(bundle), ADDRESSES, {"": device})
+    assert launch.scratch == ("xvdc", "xfs") and launch.disks == ("xvdc",) and "mounts" not in launch.extra["container"]
+    assert launch_of(BootRequest(dataclasses.replace(bundle, scratch="")), ADDRESSES, {}).scratch == ()
 
 
 def test_health_check_goes_to_the_agent_with_the_workload_it_is_of() -> None:

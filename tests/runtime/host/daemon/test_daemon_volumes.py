@@ -17,7 +17,7 @@ from runtime.host.blockdevices import BlockDevice, DeviceUnfit
 from runtime.host.check.expected import read_ledgers
 from runtime.host.daemon.edge import Edge
 from runtime.host.daemon.errors import BadRequest
-from runtime.host.daemon.model import BootRequest, State
+from runtime.host.daemon.model import BootRequest, DeviceInfo, State, VolumeInfo
 from runtime.host.sources import BlobUnreachable
 from runtime.init.container import mountspec
 
@@ -74,6 +74,33 @@ def test_file_and_device_are_disks_and_all_is_given_back(host: Host) -> None:
     run(work())
 
 
+def test_volumes_and_devices_are_told_of_a_zone_that_runs_and_of_one_that_has_ended(host: Host) -> None:
+    async def work() -> None:
+        manager = await host.start()
+        zone = await manager.boot(
+            wanted(host, Volume("/tmp", size_mib=8), FILE, dataclasses.replace(DISK, readonly=True))
+        )
+        memory = VolumeInfo("tmpfs", "/tmp", "tmpfs", False, size_mib=8)
+        file = VolumeInfo("data.squashfs", "/data", "squashfs", True, "xvdc")
+        disk = VolumeInfo("/dev/sdx", "/disk", "ext4", True, "xvdd")
+        assert zone.volumes == (memory, file, disk)
+        volumes = [
+            DeviceInfo("xvdc", "disk", str(BLOB.digest), "volume /data", True),
+            DeviceInfo("xvdd", "disk", "/dev/sdx", "volume /disk", True),
+        ]
+        own, interface = zone.devices[: -len(volumes) - 1], zone.devices[-1]
+        assert [(device.name, device.purpose, device.readonly) for device in own][:1] == [("xvda", "rootfs", True)]
+        assert list(zone.devices[len(own) : -1]) == volumes
+        assert (interface.name, interface.kind, interface.source) == ("eth0", "network", zone.mac)
+        await manager.stop("web")
+        ended = await manager.get("web")
+        assert ended.volumes == (memory, file, dataclasses.replace(disk, type="block"))
+        assert list(ended.devices) == [*own, *volumes], "and no interface, as it has none now"
+        await host.stop()
+
+    run(work())
+
+
 def test_boot_that_fails_midway_gives_back_device_and_loop(host: Host) -> None:
     async def work() -> None:
         manager = await host.start()
@@ -117,6 +144,34 @@ def test_device_is_one_zones_unless_all_only_read_it(host: Host) -> None:
         await manager.boot(wanted(host, reader, name="other"))
         assert sorted(zone.name for zone in manager.list_zones(all=False)) == ["other", "web"]
         await host.stop(end_zones=True)
+
+    run(work())
+
+
+def test_scratch_device_is_a_disk_no_other_zone_gets(host: Host, devices: dict[str, BlockDevice]) -> None:
+    async def work() -> None:
+        manager = await host.start()
+
+        def scratched(name: str, *volumes: Volume) -> BootRequest:
+            request = wanted(host, *volumes, name=name)
+            return dataclasses.replace(request, bundle=dataclasses.replace(request.bundle, scratch="/dev/sdx"))
+
+        zone = await manager.boot(scratched("web", FILE))
+        assert disks(host)["xvdd"] == ("/dev/sdx", "w")
+        assert [(one.name, one.purpose) for one in zone.devices if one.source == "/dev/sdx"] == [("xvdd", "scratch")]
+        assert [volume.target for volume in zone.volumes] == ["/data"]
+        with pytest.raises(DeviceUnfit, match="zone other, scratch /dev/sdx: expected a device of its own"):
+            await manager.boot(scratched("other"))
+        await manager.stop("web")
+        with pytest.raises(DeviceUnfit, match="got zone other has it too"):
+            await manager.boot(scratched("other", DISK))
+        devices["/dev/sdx"] = dataclasses.replace(devices["/dev/sdx"], filesystem="erofs", readonly=True)
+        with pytest.raises(
+            DeviceUnfit, match="scratch /dev/sdx: expected a file system that can be written to, got erofs"
+        ):
+            await manager.boot(scratched("other"))
+        assert host.leftovers() == []
+        await host.stop()
 
     run(work())
 

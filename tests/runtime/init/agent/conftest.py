@@ -8,11 +8,6 @@ from support.zonebox import IDLE
 
 
 @pytest.fixture(scope="module")
-def initrd(tmp_path_factory):
-    return zonebox.make_initrd(tmp_path_factory.mktemp("initrd") / "initrd")
-
-
-@pytest.fixture(scope="module")
 def image(tmp_path_factory):
     directory = tmp_path_factory.mktemp("image")
     programs = ("stty", "tty", "head", "wc", "env", "perl", "touch", "mkdir", "rm")

@@ -17,6 +17,13 @@ pytestmark = [
 # Says the letters of its argument back; needs no module of perl's.
 SERVER = """socket(S,2,1,6);setsockopt(S,1,2,pack("i",1));bind(S,pack("SnCCCCx8",2,8080,127,0,0,1))or die;listen(S,9);
 while(accept(C,S)){while(sysread(C,$b,65536)){syswrite(C,$b)}close(C)}"""
+NETWORK = {"mtu": 1400, "addresses": ["10.75.1.2/24"], "gateways": ["10.75.1.1"], "nameservers": [], "search": []}
+# Tries to look at pid 1 and its child, to open their memory, and to attach to them (ptrace is 101); says the errors.
+TRACER = """open(F,"/proc/1/task/1/children");($a)=split(/ /,<F>);%p=("init",1,"agent",$a);
+for(qw(init agent)){readlink("/proc/$p{$_}/exe")and$!=0;print"$_ ",$!+0," "}print";";
+for(qw(init agent)){open(M,"+<","/proc/$p{$_}/mem")and$!=0;print"$_ ",$!+0," "}print";";
+for(qw(init agent)){$!=0;$r=syscall(101,16,int($p{$_}),0,0);print"$_ $r ",$!+0," "}"""
+UDP_SERVER = 'socket(S,2,2,17);bind(S,pack("SnCCCCx8",2,5353,0,0,0,0))or die;sleep 1000'
 
 
 def test_the_greeting_tells_phases_and_containers(zone):
@@ -83,9 +90,20 @@ def test_garbage_of_the_host_costs_only_its_session(zone):
 def test_a_port_is_told_as_it_opens_and_closes(host):
     stream = host.open("exec", container="main", process={"argv": ["perl", "-e", SERVER]})
     opened = host.note("port", state="open", port=8080)
-    assert opened["address"] == "127.0.0.1"
+    assert (opened["protocol"], opened["address"]) == ("tcp", "127.0.0.1")
     stream.event(signal=9)
     host.note("port", state="closed", port=8080)
+
+
+def test_a_udp_port_is_told_too_and_can_be_asked_for(host):
+    assert host.call("listening", port=5353) == {"open": False}
+    stream = host.open("exec", container="main", process={"argv": ["perl", "-e", UDP_SERVER]})
+    opened = host.note("port", state="open", port=5353)
+    assert (opened["protocol"], opened["address"]) == ("udp", "0.0.0.0")
+    assert host.call("listening", port=5353) == {"open": True}
+    stream.event(signal=9)
+    host.note("port", state="closed", port=5353)
+    assert host.call("listening", port=5353) == {"open": False}
 
 
 def test_dial_passes_bytes_both_ways_and_both_ends(host):
@@ -268,8 +286,8 @@ def test_acknowledged_output_is_not_sent_again_and_the_rest_is(start):
     assert not again.events
 
 
-def test_a_great_output_arrives_whole(start):
-    size = 64 << 20
+@pytest.mark.parametrize("size", [64 << 20, pytest.param(1 << 30, marks=pytest.mark.soak)])
+def test_a_great_output_arrives_whole(start, size):
     zone = start({"argv": ["head", "-c", str(size), "/dev/zero"]})
     logs = zone.host.open("logs", container="main")
     total = 0
@@ -313,6 +331,13 @@ def test_init_and_agent_live_in_a_root_of_their_own(zone):
     assert zone.host.run(["ls", "/proc/1/root/containers"]).result == {"ok": {"exit": {"code": 2}}}
 
 
+def test_init_and_agent_cannot_be_traced_even_where_their_process_ids_are_shared(start):
+    zone = start(IDLE, extra={"container": {"namespaces": {"pid": "zone"}}})
+    exe, mem, attach = zone.host.run(["perl", "-e", TRACER]).data[1].decode().split(";")
+    assert exe == mem == "init 13 agent 13 " and attach == "init -1 1 agent -1 1 "
+    assert zone.host.call("ping")
+
+
 def test_stop_kills_what_does_not_listen(start):
     zone = start(sh("trap '' TERM; echo up; while :; do sleep 1; done"))
     logs = zone.host.open("logs", container="main")
@@ -325,6 +350,36 @@ def test_a_workload_that_cannot_start_is_told_to_the_host(start):
     zone = start({"argv": ["nothere"]})
     assert zone.host.greeting["outcome"].startswith("failed command-127 command 'nothere'")
     assert "failed (command-127)" in zone.wait()[1]
+
+
+@pytest.mark.parametrize(
+    ("launch", "outcome"),
+    [
+        ({"modules": [{"path": "/none.ko"}]}, "failed modules loading /none.ko: No such file or directory"),
+        ({"seed": "zz"}, "failed launch launch data: key seed: expected hex digits, got something else"),
+        ({"hostname": "x" * 100}, f"failed files setting the hostname '{'x' * 100}': Invalid argument"),
+        ({"root": "xvdz"}, "failed root root device xvdz did not appear within 0 s"),
+        (
+            {"root": "null"},
+            "failed root mounting /dev/null on /containers/main/lower as squashfs: Block device required",
+        ),
+        ({"addons": "xvdz"}, "failed addons addons device xvdz did not appear within 0 s"),
+        (
+            {"late_modules": [{"path": "/run/zone/ext/none.ko"}]},
+            "failed modules loading /run/zone/ext/none.ko: No such file or directory",
+        ),
+        ({"disks": ["xvdz"]}, "failed volume volume device xvdz did not appear within 0 s"),
+        (
+            {"network": NETWORK | {"interface": "none0"}},
+            "failed network interface none0 did not appear within 0 s",
+        ),
+    ],
+)
+def test_a_boot_that_fails_is_told_over_the_channel_and_on_the_console(start, launch, outcome):
+    zone = start(IDLE, extra={"device_timeout_s": 0.2}, **launch)
+    _, reason, sentence = outcome.split(" ", 2)
+    assert zone.host.greeting["outcome"] == outcome and zone.host.greeting["containers"] == []
+    assert zone.wait()[1] == f"zone: failed ({reason}): {sentence}"
 
 
 def test_ten_thousand_orphans_are_reaped(start):

@@ -1,4 +1,4 @@
-"""What is decided about containers before anything is done: specs, plans, bundles, configs of styrolite. No root."""
+"""What is decided about containers before anything is done: specs, their nodes and mounts, plans. No root."""
 
 import copy
 import json
@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from runtime.init.container import abi, accounts, bundle, capabilities, limits, mountspec, steps, wrap
+from runtime.init.container import abi, accounts, devices, limits, mountspec, steps
 from runtime.init.container import spec as specs
 from runtime.init.failure import ContainerFailure
 
@@ -191,6 +191,84 @@ def test_devices_work_on_a_mount_only_when_asked():
     assert options("rro")["recursive_set"] == abi.MOUNT_ATTR_RDONLY
 
 
+def test_recursive_options_set_clear_and_take_the_access_time_as_one_field():
+    found = options("rro", "rnoatime")
+    assert found["recursive_set"] == abi.MOUNT_ATTR_RDONLY | abi.MOUNT_ATTR_NOATIME
+    assert found["recursive_clear"] == abi.MOUNT_ATTR__ATIME
+    found = options("rro", "rrw", "rsuid", "rstrictatime", "rrelatime")
+    assert found["recursive_set"] == 0
+    assert found["recursive_clear"] == abi.MOUNT_ATTR_RDONLY | abi.MOUNT_ATTR_NOSUID | abi.MOUNT_ATTR__ATIME
+    assert options("relatime", "relatime")["clear"] == abi.MOUNT_ATTR__ATIME
+
+
+@pytest.mark.parametrize(
+    ("mount", "words"),
+    [
+        (
+            {"type": "bind", "source": "/s", "options": ["rbind", "sync"]},
+            "key m.options: expected options a bind mount has, got [('sync', None)]",
+        ),
+        (
+            {"type": "tmpfs", "options": ["tmpcopyup"]},
+            "key m.options: expected no copying of the image into a tmpfs, got 'tmpcopyup'",
+        ),
+        (
+            {"type": "bind", "source": "/s", "options": ["rbind", "ridmap"]},
+            "key m.options: expected no id-mapped mount, got 'ridmap'",
+        ),
+        (
+            {"type": "tmpfs", "options": ["remount", "ro"]},
+            "key m.options: expected flags with the mount they are of, got 'remount'",
+        ),
+    ],
+)
+def test_mount_options_that_are_not_done_are_refused(mount, words):
+    with pytest.raises(ContainerFailure) as caught:
+        mountspec.check({"destination": "/x", **mount}, "m")
+    assert words in caught.value.sentence
+
+
+def test_options_that_say_what_is_so_anyway_are_no_parameters():
+    words = ["rbind", "async", "nomand", "nolazytime", "silent", "loud"]
+    bind = {"destination": "/x", "type": "bind", "source": "/s", "options": words}
+    assert mountspec.check(bind, "m")["rbind"] is True
+    assert options("silent", "loud", "noiversion", "defaults")["parameters"] == []
+
+
+def test_nodes_are_the_default_ones_and_those_of_the_spec():
+    items = [
+        {"path": "/dev/pipe", "type": "p", "mode": 0o640, "uid": 5, "gid": 6},
+        {"path": "/dev/net/tun", "type": "u", "major": 10, "minor": 200},
+        {"path": "/dev/null", "type": "c", "major": 1, "minor": 3, "mode": 0o600},
+    ]
+    found = {node[0]: node[1:] for node in devices.plan(items, None)}
+    assert found["pipe"] == ("p", 0, 0, 0o640, 5, 6) and found["net/tun"] == ("c", 10, 200, 0o666, 0, 0)
+    assert found["null"] == ("c", 1, 3, 0o600, 0, 0) and found["zero"] == ("c", 1, 5, 0o666, 0, 0)
+    maps = {"uid_maps": [[0, 1000, 10]], "gid_maps": [[0, 2000, 10]]}
+    mapped = {node[0]: node[5:] for node in devices.plan(items, maps)}
+    assert (mapped["pipe"], mapped["zero"]) == ((1005, 2006), (1000, 2000))
+
+
+@pytest.mark.parametrize(
+    ("items", "words"),
+    [
+        ([{"path": "/dev/x", "type": "s"}], "a character or block device with its numbers, or a fifo (p)"),
+        ([{"path": "/dev/x", "type": "c", "major": 1}], "a character or block device with its numbers"),
+        ([{"path": "/x", "type": "p"}], "key devices[0].path: expected a path below /dev, got '/x'"),
+        ([{"path": "/dev/x", "type": "p"}] * 2, "key devices[1].path: expected a name that nothing else has in /dev"),
+        ([{"path": "/dev/null", "type": "p"}], "key devices[0].path: expected a name that nothing else has"),
+        ([{"path": "/dev/pts/9", "type": "p"}], "key devices[0].path: expected a name that nothing else has"),
+        ([{"path": "/dev/console", "type": "c", "major": 5, "minor": 1}], "a name that nothing else has in /dev"),
+        ([{"path": "/dev/x", "type": "p", "uid": -1}], "key devices[0].uid: expected 0 to 4294967294, got -1"),
+        ([{"path": "/dev/x", "type": "p", "gid": 10}], "key devices[0].gid: expected an id that the user namespace"),
+    ],
+)
+def test_nodes_that_cannot_be_are_refused(items, words):
+    with pytest.raises(ContainerFailure) as caught:
+        devices.plan(items, {"uid_maps": [[0, 1000, 10]], "gid_maps": [[0, 2000, 10]]})
+    assert words in caught.value.sentence
+
+
 def test_in_a_user_namespace_what_is_made_belongs_to_its_root():
     maps = {"uid_maps": [[0, 1000, 10]], "gid_maps": [[0, 2000, 10]]}
     plan = planned(namespaces={"user": maps})
@@ -246,261 +324,6 @@ def test_limits_become_writes():
         "cpu.weight.nice": "3",
     }
     assert limits.controllers(limits.check(wanted)) == ["cpu", "cpuset", "io", "memory", "pids"]
-
-
-# OCI bundles
-
-
-def oci(**linux):
-    """What `runc spec` writes, in short."""
-    caps = ["CAP_AUDIT_WRITE", "CAP_KILL", "CAP_NET_BIND_SERVICE"]
-    return {
-        "ociVersion": "1.0.2-dev",
-        "process": {
-            "terminal": True,
-            "consoleSize": {"height": 25, "width": 80},
-            "user": {"uid": 1, "gid": 2, "umask": 63, "additionalGids": [5, 6]},
-            "args": ["sh"],
-            "env": ["PATH=/bin", "TERM=xterm"],
-            "cwd": "/tmp",
-            "capabilities": {"bounding": caps, "effective": caps, "permitted": caps},
-            "rlimits": [{"type": "RLIMIT_NOFILE", "hard": 1024, "soft": 512}],
-            "noNewPrivileges": True,
-            "oomScoreAdj": 100,
-        },
-        "root": {"path": "rootfs", "readonly": True},
-        "hostname": "runc",
-        "mounts": [
-            {"destination": "/proc", "type": "proc", "source": "proc"},
-            {"destination": "/dev", "type": "tmpfs", "source": "tmpfs", "options": ["nosuid", "mode=755"]},
-            {"destination": "/sys/fs/cgroup", "type": "cgroup", "source": "cgroup", "options": ["ro", "relatime"]},
-        ],
-        "linux": {
-            "namespaces": [{"type": kind} for kind in ("pid", "network", "ipc", "uts", "mount", "cgroup")],
-            "maskedPaths": ["/proc/kcore"],
-            "readonlyPaths": ["/proc/sys"],
-        }
-        | linux,
-    }
-
-
-def test_a_bundle_becomes_a_spec():
-    found = bundle.spec_of(oci(), "/b")
-    assert specs.check(found)
-    assert found["root"] == {"path": "/b/rootfs", "readonly": True}
-    process = found["process"]
-    assert (process["argv"], process["uid"], process["gid"], process["groups"], process["umask"]) == (
-        *(["sh"], 1, 2),
-        *([5, 6], 63),
-    )
-    assert process["size"] == [25, 80] and process["rlimits"] == {"RLIMIT_NOFILE": [512, 1024]}
-    assert found["namespaces"] == {
-        **dict.fromkeys(("pid", "net", "ipc", "uts", "cgroup"), "own"),
-        "user": "zone",
-        "time": "zone",
-    }
-    assert found["masked_paths"] == ["/proc/kcore"] and found["default_mounts"] is False
-
-
-def test_what_a_bundle_does_not_say_is_not_given():
-    config = oci()
-    del config["process"]["capabilities"], config["process"]["noNewPrivileges"], config["linux"]["maskedPaths"]
-    found = bundle.spec_of(config, "/b")
-    assert found["process"]["capabilities"] == {} and found["process"]["no_new_privileges"] is False
-    assert found["masked_paths"] == []
-
-
-def test_unknown_keys_of_a_bundle_are_ignored_as_the_specification_says():
-    assert bundle.spec_of(oci() | {"com.example.key": {"a": 1}, "annotations": {"a": "b"}}, "/b")
-
-
-def test_resources_of_a_bundle():
-    resources = {
-        "memory": {"limit": 1 << 30, "swap": 3 << 29, "reservation": 1 << 20},
-        "cpu": {"shares": 1024, "quota": 50000, "period": 100000, "cpus": "0"},
-        "pids": {"limit": 64},
-        "blockIO": {"weight": 500, "throttleReadBpsDevice": [{"major": 8, "minor": 0, "rate": 600}]},
-        "unified": {"memory.high": "max"},
-        "devices": [{"allow": False, "access": "rwm"}],
-    }
-    assert bundle.spec_of(oci(resources=resources), "/b")["limits"] == {
-        "memory_max": 1 << 30,
-        "memory_low": 1 << 20,
-        "memory_swap_max": 1 << 29,
-        "cpu_weight": 39,
-        "cpu_max": [50000, 100000],
-        "cpuset_cpus": "0",
-        "pids_max": 64,
-        "unified": {"memory.high": "max"},
-        "io_weight": 4950,
-        "io_max": [{"device": "8:0", "rbps": 600}],
-    }
-    endless = {"memory": {"limit": -1, "swap": -1}, "cpu": {"quota": -1}, "pids": {"limit": -1}}
-    assert set(bundle.spec_of(oci(resources=endless), "/b")["limits"].values()) == {"max"}
-
-
-def test_a_user_namespace_of_a_bundle():
-    linux = {
-        "namespaces": [{"type": kind} for kind in ("user", "mount", "pid", "time")],
-        "uidMappings": [{"containerID": 0, "hostID": 1000, "size": 5}],
-        "gidMappings": [{"containerID": 0, "hostID": 2000, "size": 5}],
-        "timeOffsets": {"boottime": {"secs": 50, "nanosecs": 0}},
-    }
-    names = bundle.spec_of(oci(**linux) | {"hostname": ""}, "/b")["namespaces"]
-    assert names["user"] == {"uid_maps": [[0, 1000, 5]], "gid_maps": [[0, 2000, 5]]}
-    assert names["time"] == {"boottime": 50} and names["net"] == "zone"
-
-
-@pytest.mark.parametrize(
-    ("change", "words"),
-    [
-        ({"ociVersion": "2.0.0"}, "key ociVersion: expected 1.x, got '2.0.0'"),
-        ({"hooks": {"prestart": [{"path": "/x"}]}}, "key hooks: expected no hooks"),
-        ({"root": {}}, "key root: expected an object with a path"),
-        ({"process": None}, "key process: expected an object"),
-        ({"process": {"args": ["x"], "cwd": "/", "apparmorProfile": "p"}}, "key process.apparmorProfile"),
-        ({"process": {"args": ["x"], "cwd": "/", "selinuxLabel": "p"}}, "key process.selinuxLabel"),
-        ({"linux": {"namespaces": [{"type": "pid"}]}}, "key linux.namespaces: expected a mount namespace, got 'none'"),
-        ({"linux": {"namespaces": [{"type": "flat"}]}}, "key linux.namespaces"),
-        ({"linux": {"intelRdt": {"closID": "x"}}}, "key linux.intelRdt: expected no Intel RDT"),
-        ({"linux": {"rootfsPropagation": "shared"}}, "key linux.rootfsPropagation: expected private or slave"),
-        ({"mounts": [{"destination": "/x", "uidMappings": [1]}]}, "key mounts[0].uidMappings: expected no id-mapped"),
-    ],
-)
-def test_what_a_bundle_cannot_have_is_refused(change, words):
-    config = oci()
-    for key, value in change.items():
-        config[key] = {**config[key], **value} if key == "linux" else value
-    with pytest.raises(ContainerFailure) as caught:
-        bundle.spec_of(config, "/b")
-    assert words in caught.value.sentence
-
-
-def test_a_listener_for_notifications_is_refused():
-    with pytest.raises(ContainerFailure, match="a profile without a listener"):
-        bundle.seccomp_of(oci(seccomp={"defaultAction": "SCMP_ACT_ALLOW", "listenerPath": "/run/x"}))
-    assert bundle.seccomp_of(oci()) is None
-
-
-# Configs of styrolite
-
-ALL = (1 << len(capabilities.NAMES)) - 1
-
-
-def create(**keys):
-    config = {"kind": "Create", "rootfs": "/r", "exec": {"executable": "/bin/sh", "no_new_privs": True}} | keys
-    return wrap.create(config, permitted=ALL, uptime_s=100, pid=42)
-
-
-def test_a_config_of_styrolite_becomes_a_spec():
-    name, found = create(
-        workload_id="w1",
-        rootfs_readonly=True,
-        exec={
-            "executable": "/bin/sh",
-            "arguments": ["-c", "true"],
-            "working_directory": "/tmp",
-            "environment": {"A": "1"},
-            "uid": 5,
-            "gid": 6,
-            "supplemental_gids": [7],
-            "process_limits": {"open_files": 64, "core_size": None},
-            "no_new_privs": True,
-            "oom_score_adj": 10,
-            "seccomp": {"instructions": [[6, 0, 0, 0x7FFF0000]]},
-        },
-        uid_mappings=[{"base_nsid": 0, "base_hostid": 1000, "remap_count": 10}],
-        gid_mappings=[{"base_nsid": 0, "base_hostid": 2000, "remap_count": 10}],
-        limits={"memory.max": "256M"},
-        mutations=[{"kind": "CreateDir", "target": "/made"}],
-        mounts=[
-            {
-                "source": "/src",
-                "target": "dst",
-                "fstype": None,
-                "bind": True,
-                "recurse": True,
-                "unshare": True,
-                "safe": True,
-                "create_mountpoint": True,
-                "read_only": True,
-                "data": None,
-            }
-        ],
-    )
-    assert name == "styrolite-w1" and steps.plan(found)
-    assert found["root"] == {"path": "/r", "readonly": True, "directories": ["/made"]}
-    assert found["process"]["rlimits"] == {"nofile": [64, 64]} and found["process"]["seccomp"] == "060000000000ff7f"
-    assert found["namespaces"]["user"] == {
-        "uid_maps": [[0, 1000, 10]],
-        "gid_maps": [[0, 2000, 10]],
-        "deny_setgroups": False,  # groups are asked for
-    }
-    assert found["namespaces"]["time"] == {"boottime": -99} and found["namespaces"]["net"] == "zone"
-    assert found["mounts"] == [
-        {
-            "destination": "/dst",
-            "type": "bind",
-            "source": "/src",
-            "options": [
-                *("rbind", "nosuid", "rnosuid", "nodev", "rnodev", "noexec", "rnoexec", "ro", "rro", "rprivate")
-            ],
-        }
-    ]
-    assert found["limits"] == {"unified": {"memory.max": "256M"}} and found["hostname"] == "styrolite-w1"
-
-
-def test_mount_data_is_not_lost():
-    mount = {"target": "/x", "fstype": "tmpfs", "data": "size=64m,mode=700"}
-    assert create(mounts=[mount])[1]["mounts"][0]["options"] == ["size=64m", "mode=700"]
-
-
-def test_without_mappings_there_is_no_user_namespace():
-    assert create()[1]["namespaces"]["user"] == "zone"
-    assert create(namespaces=["Mount"])[1]["namespaces"] == dict.fromkeys(
-        ("pid", "uts", "ipc", "cgroup", "net", "user", "time"), "zone"
-    )
-
-
-def test_capabilities_are_dropped_and_raised_and_never_inherited():
-    sets = create(capabilities={"drop": ["ALL"], "raise": ["CAP_CHOWN"], "raise_ambient": ["NET_RAW"]})[1]["process"][
-        "capabilities"
-    ]
-    assert sets["bounding"] == sets["permitted"] == ["CAP_CHOWN", "CAP_NET_RAW"]
-    assert sets["inheritable"] == sets["ambient"] == ["CAP_NET_RAW"]
-    assert create()[1]["process"]["capabilities"]["inheritable"] == []
-
-
-@pytest.mark.parametrize(
-    ("keys", "words"),
-    [
-        ({"namespaces": ["Pid"]}, "key namespaces: expected Mount among them"),
-        ({"namespaces": ["Moon"]}, "key namespaces: expected names of Mount"),
-        ({"exec": {"executable": "x", "apparmor": "p"}}, "key exec.apparmor: expected no AppArmor profile"),
-        ({"exec": {"executable": "x", "process_limits": {"eyes": 2}}}, "key exec.process_limits.eyes"),
-        ({"exec": {"executable": "x", "seccomp": {"instructions": [[1, 2]]}}}, "key exec.seccomp"),
-        ({"capabilities": {"drop": ["FLY"]}}, "key capabilities.drop: expected names of capabilities"),
-        ({"mutations": [{"kind": "Chown", "target": "/x"}]}, "key mutations[0]: expected the kind CreateDir"),
-        ({"what": 1}, "key what: expected only the keys kind, workload_id"),
-    ],
-)
-def test_wrong_configs_of_styrolite_name_the_key(keys, words):
-    with pytest.raises(ContainerFailure) as caught:
-        create(**keys)
-    assert words in caught.value.sentence
-
-
-def test_attach_names_supervisor_and_namespaces():
-    pid, names, process = wrap.attach(
-        {
-            "kind": "Attach",
-            "pid": 7,
-            "exec": {"executable": "id", "no_new_privs": False},
-            "namespaces": ["Mount", "Pid"],
-        },
-        permitted=ALL,
-    )
-    assert (pid, names, process["argv"]) == (7, ["pid", "mount"], ["id"])
 
 
 def test_plans_are_data():

@@ -7,6 +7,8 @@ import pytest
 from support import containers, zoneparts
 from support.containers import refused, run, spec
 
+from runtime.init.failure import lacking
+
 pytestmark = [pytest.mark.root, pytest.mark.usefixtures("zsys")]
 
 
@@ -30,6 +32,19 @@ def test_further_devices_are_made_where_asked():
         "/dev/loop-test block special file 7:0 640",
         "/dev/net/tun character special file a:c8 666",
     ]
+
+
+def test_a_fifo_among_the_devices_carries_bytes_and_has_its_mode_and_owner():
+    fifo = {"path": "/dev/pipes/one", "type": "p", "mode": 0o640, "uid": 1234, "gid": 55}
+    script = "stat -c '%n %F %a %U %G' /dev/pipes/one; echo through > /dev/pipes/one & cat /dev/pipes/one"
+    out, end = run(spec(script, devices=[fifo]))
+    assert out.splitlines() == ["/dev/pipes/one fifo 640 joe staff", "through"] and end["code"] == 0
+
+
+def test_a_device_belongs_to_an_id_of_the_user_namespace():
+    maps = {"uid_maps": [[0, 100000, 65536]], "gid_maps": [[0, 100000, 65536]]}
+    fifo = {"path": "/dev/one", "type": "p", "uid": 1234, "gid": 55}
+    assert run(spec(["stat", "-c", "%U %G", "/dev/one"], devices=[fifo], namespaces={"user": maps}))[0] == "joe staff\n"
 
 
 def test_default_mounts_and_their_flags():
@@ -80,6 +95,56 @@ def test_recursive_read_only_reaches_what_is_mounted_below(tmp_path):
         subprocess.run(["umount", tmp_path / "below"], check=True)
 
 
+def info_of(out, place):
+    """(flags, propagation) of a mount, from /proc/self/mountinfo."""
+    (line,) = [line.split() for line in out.splitlines() if line.split()[4] == place]
+    return set(line[5].split(",")), line[6 : line.index("-")]
+
+
+def test_a_bind_mount_has_its_flags_and_those_below_have_the_recursive_ones(tmp_path):
+    (tmp_path / "below").mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "below", tmp_path / "below"], check=True)
+    bind = {"destination": "/data", "source": str(tmp_path), "type": "bind"}
+    try:
+        for options, top, below in (
+            (["rbind", "ro", "nosuid", "nodev", "noexec"], {"ro", "nosuid", "nodev", "noexec"}, {"rw", "nodev"}),
+            (["rbind", "rro", "rnosuid", "rnoexec"], {"ro", "nosuid", "noexec"}, {"ro", "nosuid", "noexec"}),
+            (["rbind", "noatime"], {"noatime"}, {"relatime"}),
+            (["rbind", "rnoatime"], {"noatime"}, {"noatime"}),
+            (["rbind", "rnoatime", "rrelatime", "ro", "rrw"], {"rw", "relatime"}, {"rw", "relatime"}),
+        ):
+            out, _ = run(spec(["cat", "/proc/self/mountinfo"], mounts=[bind | {"options": options}]))
+            assert top <= info_of(out, "/data")[0] and below <= info_of(out, "/data/below")[0], (options, out)
+            assert "noexec" not in info_of(out, "/data/below")[0] or "rnoexec" in options
+    finally:
+        subprocess.run(["umount", tmp_path / "below"], check=True)
+
+
+@pytest.mark.parametrize(
+    ("option", "top", "below"),
+    [
+        ("private", [], []),
+        ("rprivate", [], []),
+        ("shared", ["shared:"], []),
+        ("rshared", ["shared:"], ["shared:"]),
+        ("unbindable", ["unbindable"], []),
+        ("runbindable", ["unbindable"], ["unbindable"]),
+        ("slave", [], []),
+        ("rslave", [], []),
+    ],
+)
+def test_each_propagation_is_what_it_says(tmp_path, option, top, below):
+    (tmp_path / "below").mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "below", tmp_path / "below"], check=True)
+    bind = {"destination": "/data", "source": str(tmp_path), "type": "bind", "options": ["rbind", option]}
+    try:
+        out, _ = run(spec(["cat", "/proc/self/mountinfo"], mounts=[bind]))
+    finally:
+        subprocess.run(["umount", tmp_path / "below"], check=True)
+    for place, expected in (("/data", top), ("/data/below", below)):
+        assert [word.rstrip("0123456789") for word in info_of(out, place)[1]] == expected, out
+
+
 def test_propagation_is_set(tmp_path):
     bind = {"destination": "/data", "source": str(tmp_path), "type": "bind", "options": ["rbind", "rshared"]}
     out, _ = run(spec(["cat", "/proc/self/mountinfo"], mounts=[bind]))
@@ -92,6 +157,29 @@ def test_a_wrong_mount_option_is_told_in_the_file_systems_words():
     failure = refused(spec("true", mounts=[{"destination": "/x", "type": "tmpfs", "options": ["size=lots"]}]))
     assert failure.reason == "mount"
     assert failure.sentence.startswith("mounting tmpfs for /x: Invalid argument (tmpfs: Bad value for 'size'")
+
+
+def test_a_file_system_the_kernel_does_not_have_is_refused_with_its_option():
+    failure = refused(spec("true", mounts=[{"destination": "/x", "type": "nonefs", "source": "/dev/null"}]))
+    assert (failure.reason, failure.sentence) == (
+        "mount",
+        "mounting nonefs for /x: No such device (the kernel has no nonefs, which is CONFIG_NONEFS_FS: as a module, "
+        "it is loaded by kernel_options.modules)",
+    )
+
+
+@pytest.mark.parametrize(
+    ("kind", "option"),
+    [
+        ("xfs", "CONFIG_XFS_FS:"),
+        ("ext4", "CONFIG_EXT4_FS:"),
+        ("btrfs", "CONFIG_BTRFS_FS:"),
+        ("squashfs", "CONFIG_SQUASHFS:"),
+        ("9p", "CONFIG_9P_FS and CONFIG_NET_9P_XEN:"),
+    ],
+)
+def test_the_option_of_a_file_system_is_that_of_the_kernels_kconfig(kind, option):
+    assert option in lacking(kind)
 
 
 def test_a_read_only_root_can_be_written_nowhere_but_in_its_mounts():

@@ -83,6 +83,24 @@ def test_an_oci_bundle_runs(run):
     assert "Read-only file system" in done.stderr and "NoNewPrivs:\t1" in done.stdout
 
 
+def test_devices_and_bind_mounts_of_a_bundle(run, tmp_path):
+    config = oci(
+        "stat -c '%F %a' /dev/one; cat /proc/self/mountinfo",
+        devices=[{"path": "/dev/one", "type": "p", "fileMode": 0o600}],
+    )
+    options = ["rbind", "rprivate", "ro", "nosuid", "nodev", "noexec", "relatime"]
+    config["mounts"].append({"destination": "/tmp/data", "type": "bind", "source": str(tmp_path), "options": options})
+    done = run(config)
+    assert done.returncode == 0, done.stderr
+    first, *lines = done.stdout.splitlines()
+    (flags,) = [line.split()[5] for line in lines if line.split()[4] == "/tmp/data"]
+    assert first == "fifo 600" and flags == "ro,nosuid,nodev,noexec,relatime"
+    config["process"]["args"][-1] = "echo x > /tmp/data/new"
+    config["mounts"][-1]["options"] = ["bind"]
+    config["mounts"].append({"destination": "/tmp/data", "type": "none", "options": ["bind", "remount", "ro"]})
+    assert "Read-only file system" in run(config).stderr
+
+
 def test_the_filter_of_a_bundle_is_compiled_and_installed(run):
     script = "cat /proc/self/status; call 250 0 -3 1"
     done = run(oci(script, seccomp=profile.default([])))

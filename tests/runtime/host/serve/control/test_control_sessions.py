@@ -73,7 +73,7 @@ def test_a_command_has_input_sizes_output_and_an_exit(ready: ControlServer) -> N
     (asked,) = ready.manager.started
     assert (asked.argv, asked.env, asked.cwd, asked.user) == (("cat", "-"), ("A=1",), "/srv", "web")
     assert (asked.tty, asked.stdin, asked.size) == (True, True, TerminalSize(40, 120))
-    assert ready.manager.sessions[0].closed.is_set()
+    assert ready.manager.sessions[0].ended.is_set()
 
 
 def test_without_stdin_a_command_finds_its_end_at_once(ready: ControlServer) -> None:
@@ -110,7 +110,7 @@ def test_a_caller_that_leaves_closes_the_session(ready: ControlServer) -> None:
     replies.cancel()
     requests.send(None)
     (session,) = ready.manager.sessions
-    assert session.closed.wait(30)
+    assert session.ended.wait(30)
 
 
 def test_the_console_brings_what_was_kept_where_it_is_wanted(ready: ControlServer) -> None:

@@ -73,8 +73,8 @@ def test_a_zone_boots_from_the_platform_and_comes_back_as_it_was_asked_for(ready
         (platform.initrd.base, platform.initrd.modules_segment),
     )
     assert (bundle.rootfs, bundle.addons, bundle.process.argv) == (platform.root, platform.initrd.addons, ())
-    assert bundle.cmdline.endswith("quiet sysctl.net.core.somaxconn=64 debug")
-    assert bundle.network.nameservers == ("9.9.9.9",)
+    assert bundle.cmdline.endswith("quiet debug") and bundle.sysctls == {"net.core.somaxconn": "64"}
+    assert (bundle.network.nameservers, bundle.network.options) == (("9.9.9.9",), ("ndots:2",))
     assert request.ports == ()
     zone = ready.stub.GetZone(pb.GetZoneRequest(zone_id=zone_id)).zone
     assert zone.spec == spec
@@ -169,6 +169,8 @@ def create_call(server: ControlServer) -> Any:
         ({"virtualization_options": {"backend": 2}}, "UNIMPLEMENTED", "virtualization_options"),
         ({"network_options": {"backend": 1}}, "UNIMPLEMENTED", "network_options.backend"),
         ({"network_options": {"dns_config": {"nameservers": ["x"]}}}, "INVALID_ARGUMENT", "nameservers"),
+        ({"network_options": {"dns_config": {"searches": ["a\nb"]}}}, "INVALID_ARGUMENT", "dns_config.searches"),
+        ({"network_options": {"dns_config": {"options": ["a b"]}}}, "INVALID_ARGUMENT", "dns_config.options"),
         ({"kernel": {"digest": "latest"}}, "INVALID_ARGUMENT", "digest"),
         ({"kernel_options": {"cmdline_append": "a\nb"}}, "INVALID_ARGUMENT", "cmdline"),
         ({"kernel_options": {"cmdline_append": "a" * 1024}}, "INVALID_ARGUMENT", "cmdline_append"),

@@ -1,0 +1,130 @@
+"""What a zone may do with its network: refused before anything is made, changed while it runs, kept by zoned."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from support.daemonworld import Host, run
+
+from pipeline.bundle.model import Network
+from runtime.errors import RuntimeFault
+from runtime.host.daemon.errors import BadRequest
+from runtime.host.daemon.manager import Manager
+from runtime.host.daemon.model import Update
+
+RULES = ("allow 192.0.2.0/24 443", "deny any")
+
+
+async def egress_of(manager: Manager) -> tuple[str, ...]:
+    return (await manager.get("web")).egress
+
+
+@pytest.mark.parametrize(
+    ("wanted", "said"),
+    [
+        ({"egress": ("deny everything",)}, "zone web, egress rule: expected any, an address, or a network"),
+        ({"egress": ("allow 10.75.3.2",)}, "expected what a rule can open, not another zone network addresses"),
+        ({"egress": ("deny any",) * 257}, "egress rules: expected 256 at most, got 257"),
+        ({"bandwidth_bit_s": 63_999}, "zone web, bandwidth: expected 64kbit to 100gbit, got 63999 bit/s"),
+        ({"bandwidth_bit_s": -1}, "zone web, bandwidth: expected 64kbit to 100gbit"),
+    ],
+)
+def test_what_makes_no_sense_is_refused_before_there_is_a_zone(host: Host, wanted: dict[str, Any], said: str) -> None:
+    async def work() -> None:
+        manager = await host.start()
+        with pytest.raises(BadRequest, match=said):
+            await manager.boot(host.request(bundle_network=Network(**wanted)))
+        assert manager.list_zones() == []
+        await manager.boot(host.request())
+        with pytest.raises(BadRequest, match=said):
+            await manager.update("web", Update(**wanted))
+        network = host.networks["web"]
+        assert (network.egress, network.bandwidth_bit_s) == (await egress_of(manager), 0) == ((), 0)
+        await host.stop(end_zones=True)
+
+    run(work())
+
+
+def test_rules_reach_the_network_and_change_while_the_zone_runs(host: Host) -> None:
+    async def work() -> None:
+        manager = await host.start()
+        await manager.boot(host.request(bundle_network=Network(egress=RULES)))
+        assert host.networks["web"].egress == await egress_of(manager) == RULES
+        await manager.update("web", Update(vcpus=1))
+        assert host.networks["web"].egress == RULES
+        await manager.update("web", Update(egress=("deny any",)))
+        assert host.networks["web"].egress == await egress_of(manager) == ("deny any",)
+        await manager.restart("web")
+        assert host.networks["web"].egress == ("deny any",), "a change is for the zone, not for one run of it"
+        await manager.stop("web")
+        assert (await manager.update("web", Update(egress=()))).egress == ()
+        await manager.restart("web")
+        assert host.networks["web"].egress == ()
+        await host.stop(end_zones=True)
+
+    run(work())
+
+
+def test_rules_an_engine_did_not_take_are_not_the_zones(host: Host) -> None:
+    async def work() -> None:
+        manager = await host.start()
+        await manager.boot(host.request(bundle_network=Network(egress=RULES)))
+        host.engine_fails = RuntimeFault("engine", got="no answer", temporary=True)
+        with pytest.raises(RuntimeFault, match="no answer"):
+            await manager.update("web", Update(egress=()))
+        assert await egress_of(manager) == RULES
+        host.engine_fails = None
+        await host.stop(end_zones=True)
+
+    run(work())
+
+
+@pytest.mark.parametrize("database", ["kept", "lost"])
+def test_rules_outlive_a_zoned_that_is_killed(host: Host, database: str) -> None:
+    async def work() -> None:
+        manager = await host.start()
+        await manager.boot(host.request(until_ready=True))
+        await manager.update("web", Update(egress=("deny any",)))
+        await manager.update("web", Update(egress=RULES))
+        await host.kill()
+        if database == "lost":
+            for path in (host.path / "state").glob("zones.sqlite*"):
+                path.unlink()
+        manager = await host.start()
+        assert host.networks["web"].egress == await egress_of(manager) == RULES
+        await manager.restart("web")
+        assert host.networks["web"].egress == RULES
+        await host.stop(end_zones=True)
+
+    run(work())
+
+
+def test_bandwidth_reaches_the_network_changes_while_the_zone_runs_and_is_kept(host: Host) -> None:
+    async def work() -> None:
+        manager = await host.start()
+        await manager.boot(host.request(until_ready=True, bundle_network=Network(bandwidth_bit_s=64_000)))
+        assert host.networks["web"].bandwidth_bit_s == (await manager.get("web")).bandwidth_bit_s == 64_000
+        await manager.update("web", Update(bandwidth_bit_s=1_000_000))
+        await host.kill()
+        manager = await host.start()
+        assert host.networks["web"].bandwidth_bit_s == (await manager.get("web")).bandwidth_bit_s == 1_000_000
+        await manager.update("web", Update(bandwidth_bit_s=0))
+        assert host.networks["web"].bandwidth_bit_s == 0
+        await host.stop(end_zones=True)
+
+    run(work())
+
+
+def test_update_is_made_as_a_whole_or_not_at_all(host: Host) -> None:
+    async def work() -> None:
+        manager = await host.start()
+        await manager.boot(host.request(bundle_network=Network(egress=RULES, bandwidth_bit_s=64_000)))
+        host.limit_fails = RuntimeFault("network of zone web, bandwidth", got="no sch_tbf")
+        with pytest.raises(RuntimeFault, match="no sch_tbf"):
+            await manager.update("web", Update(egress=(), bandwidth_bit_s=128_000))
+        zone, network = await manager.get("web"), host.networks["web"]
+        assert (zone.egress, zone.bandwidth_bit_s) == (network.egress, network.bandwidth_bit_s) == (RULES, 64_000)
+        await host.stop(end_zones=True)
+
+    run(work())

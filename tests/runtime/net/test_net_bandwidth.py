@@ -1,0 +1,209 @@
+"""A bandwidth limit for real: the rate holds both ways, and the same way carries far more without it.
+
+Only ratios to the limit are looked at, over three megabytes, behind the first bytes, which a full bucket lets pass.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+
+import pytest
+from support.networld import OUTSIDE4, World
+
+from pipeline.bundle.model import Port
+from runtime.net.bandwidth import device_of
+from runtime.net.errors import NetworkFault
+from runtime.net.network import ZoneNetwork
+
+pytestmark = pytest.mark.root
+
+LIMIT_BIT_S = 16_000_000
+PAYLOAD = 1400
+FIRST_BYTES, COUNTED_BYTES = 400_000, 3_200_000
+# Frames have headers, which count; a busy machine is slow; and what waited in sockets while it was comes all at once.
+LEAST, MOST, FREE = 0.4, 2.0, 2.5
+
+Measure = Callable[[World], float]
+
+
+def rate_of(receive: Callable[[], int]) -> float:
+    """Bits per second of what comes, the first part of it left out; in proportion to the limit."""
+    total, began = 0, 0.0
+    while total < FIRST_BYTES + COUNTED_BYTES:
+        before = total
+        total += receive()
+        if before < FIRST_BYTES <= total:
+            began, counted_from = time.monotonic(), total
+    return (total - counted_from) * 8 / (time.monotonic() - began) / LIMIT_BIT_S
+
+
+@contextlib.contextmanager
+def flowing(source: socket.socket, sink: socket.socket) -> Iterator[Callable[[], float]]:
+    """A connection that is sent over all the while, and what tells how fast it is."""
+
+    def send() -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                source.sendall(bytes(65536))
+
+    thread = threading.Thread(target=send, daemon=True)
+    thread.start()
+    sink.settimeout(20)
+    buffer = bytearray(65536)
+    try:
+        yield lambda: rate_of(lambda: sink.recv_into(buffer))
+    finally:
+        for each in (source, sink):
+            with contextlib.suppress(OSError):
+                each.shutdown(socket.SHUT_RDWR)
+            each.close()
+        thread.join()
+
+
+def tcp_rate(source: socket.socket, sink: socket.socket) -> float:
+    with flowing(source, sink) as measure:
+        return measure()
+
+
+def tcp_pair(world: World) -> tuple[socket.socket, socket.socket]:
+    """Both ends of a connection the zone makes: the zone's, the outside's."""
+    with world.of(world.outside, lambda: socket.create_server((OUTSIDE4, 0))) as listener:
+        listener.settimeout(20)
+        zone = world.connect(*listener.getsockname())
+        return zone, listener.accept()[0]
+
+
+def tcp_up(world: World) -> float:
+    return tcp_rate(*tcp_pair(world))
+
+
+def tcp_down(world: World) -> float:
+    return tcp_rate(*reversed(tcp_pair(world)))
+
+
+def udp_pair(world: World) -> tuple[socket.socket, socket.socket]:
+    """Both ends of a flow of the zone's that both have been heard on."""
+    with contextlib.ExitStack() as stack:
+        outside = stack.enter_context(world.of(world.outside, lambda: socket.socket(type=socket.SOCK_DGRAM)))
+        zone = stack.enter_context(world.in_zone(lambda: socket.socket(type=socket.SOCK_DGRAM)))
+        for each in (outside, zone):
+            each.settimeout(20)
+        outside.bind((OUTSIDE4, 0))
+        zone.connect(outside.getsockname())
+        zone.send(b"hello")
+        outside.connect(outside.recvfrom(100)[1])
+        outside.send(b"hello")
+        assert zone.recv(100) == b"hello"
+        stack.pop_all()
+        return zone, outside
+
+
+def udp_rate(source: socket.socket, sink: socket.socket) -> float:
+    """At four times the limit, as far as this machine can."""
+    stop = threading.Event()
+
+    def send() -> None:
+        data, began, sent = bytes(PAYLOAD), time.monotonic(), 0
+        while not stop.is_set():
+            if sent * 8 < (time.monotonic() - began) * 4 * LIMIT_BIT_S:
+                with contextlib.suppress(OSError):
+                    source.send(data)
+                sent += PAYLOAD
+            else:
+                time.sleep(0.001)
+
+    thread = threading.Thread(target=send, daemon=True)
+    thread.start()
+    try:
+        return rate_of(lambda: len(sink.recv(2048)))
+    finally:
+        stop.set()
+        thread.join()
+        source.close()
+        sink.close()
+
+
+def udp_up(world: World) -> float:
+    return udp_rate(*udp_pair(world))
+
+
+def udp_down(world: World) -> float:
+    return udp_rate(*reversed(udp_pair(world)))
+
+
+def up_with(world: World, bandwidth_bit_s: int) -> ZoneNetwork:
+    world.network = world.new_network(bandwidth_bit_s=bandwidth_bit_s)
+    return world.up()
+
+
+@pytest.mark.parametrize("measure", [tcp_up, tcp_down, udp_up, udp_down])
+def test_rate_holds_until_the_limit_is_taken_away(world: World, measure: Measure) -> None:
+    network = up_with(world, LIMIT_BIT_S)
+    world.meet()
+    assert LEAST < measure(world) < MOST
+    network.limit(0)
+    assert measure(world) > FREE
+
+
+@pytest.mark.parametrize("upward", [True, False])
+def test_limit_changes_under_connections_that_run(world: World, upward: bool) -> None:
+    """Down as well, while the queue is full of what was sent at the limit before."""
+    network = up_with(world, 2 * LIMIT_BIT_S)
+    pair = tcp_pair(world)
+    with flowing(*(pair if upward else reversed(pair))) as measure:
+        for _ in range(2):
+            assert 2 * LEAST < measure() < 2 * MOST
+            network.limit(LIMIT_BIT_S // 2)
+            assert LEAST / 2 < measure() < MOST / 2
+            network.limit(2 * LIMIT_BIT_S)
+
+
+def test_published_ports_are_held_to_it_too(world: World) -> None:
+    network = up_with(world, LIMIT_BIT_S)
+    with world.in_zone(lambda: socket.create_server((world.addresses.zone4, 80))) as listener:
+        listener.settimeout(20)
+        ((address, port),) = world.on_host(lambda: network.publish([Port("127.0.0.1", 0, 80)]))
+        client = world.on_host(lambda: socket.create_connection((address, port), 20))
+        assert LEAST < tcp_rate(client, listener.accept()[0]) < MOST
+
+
+def test_zone_that_comes_again_is_held_to_it_again(world: World) -> None:
+    network = up_with(world, LIMIT_BIT_S)
+    world.replace_vif("vif8.0")
+    world.on_host(lambda: network.attach("vif8.0"))
+    world.meet()
+    assert LEAST < tcp_up(world) < MOST
+    assert LEAST < tcp_down(world) < MOST
+
+
+def test_without_a_limit_nothing_is_made_and_nothing_stays_of_one(world: World) -> None:
+    network, device = up_with(world, 0), device_of(world.addresses.host)
+
+    def made() -> str:
+        return world.shell(network.netns, "tc qdisc show; ip -o link")
+
+    before = made()
+    network.limit(0)
+    assert made() == before and device not in before
+    network.limit(LIMIT_BIT_S)
+    assert device in made()
+    network.limit(0)
+    assert "tbf" not in made() and "ingress" not in made() and device not in made()
+
+
+def test_limit_this_host_cannot_hold_is_refused_and_the_one_before_stays(world: World) -> None:
+    network = up_with(world, LIMIT_BIT_S)
+
+    def buckets() -> str:
+        return re.sub(r"tbf \w+:", "tbf", world.shell(network.netns, "tc qdisc show"))
+
+    before = buckets()
+    assert before.count("rate 16Mbit") == 2
+    with pytest.raises(NetworkFault, match=r"bandwidth: expected tc -batch - to succeed, got .*sch_tbf"):
+        network.limit(-1)
+    assert buckets() == before

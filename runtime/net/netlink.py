@@ -160,8 +160,10 @@ def enslave_link(name: str, bridge: str, mtu: int, *, group: int, mac: str) -> N
 
 def release_link(name: str) -> None:
     """Make a link of this thread's network namespace nobody's port; harmless where it is gone. Raises NetworkFault."""
+    index = next((index for index, known in socket.if_nameindex() if known == name), None)
+    if index is None:  # if_nametoindex would raise an error without a number
+        return
     try:
-        index = socket.if_nametoindex(name)
         with Rtnetlink() as kernel:
             nobody = (attribute(IFLA_GROUP, bytes(4)), attribute(IFLA_MASTER, bytes(4)))
             kernel.request(RTM_SETLINK, link_request(index, *nobody))

@@ -353,6 +353,16 @@ def test_zone_that_leaves_leaves_the_others_as_they_are(world: World, pair: tupl
     assert kinds == ["net.member", "net.vif", "net.listener"]
 
 
+def test_zone_whose_vif_went_with_its_domain_leaves_like_any_other(
+    world: World, shared: SharedNetwork, pair: tuple[Neighbour, Neighbour]
+) -> None:
+    web, db = pair
+    world.ip(shared.segment.netns, f"link del {web.vif}")
+    web.network.destroy()
+    assert list(shared.segment.zones) == ["db"]
+    assert db.network.engine is not None and db.network.engine.zones() == ["db"]
+
+
 def test_address_of_a_zone_that_left_is_the_next_ones(world: World, shared: SharedNetwork) -> None:
     first = shared.zone("first", 2)
     first.network.destroy()

@@ -165,6 +165,7 @@ class ZoneNetwork:
                 self.vif = vif
             except BaseException:
                 if not self.vif:
+                    self.vif = vif  # it may be in, and a port
                     self.destroy()
                 raise
 

@@ -201,6 +201,21 @@ def test_bundle_of_another_gets_no_block_device_it_was_not_given(host, store) ->
     assert "provide" in host.asked
 
 
+def test_bundle_of_another_joins_no_network_it_was_not_let_into(host, store, zoned) -> None:
+    plain = manifest.find(store, "web")[1]
+    bundle = dataclasses.replace(plain, network=dataclasses.replace(plain.network, name="back"))
+    own = manifest.write(store, bundle)
+    pulled = dataclasses.replace(own, annotations={manifest.ORIGIN: "docker://example.org/web"})
+    with pytest.raises(actions.ForeignNetwork, match=r"zone web from docker://example\.org/web: .* got back"):
+        actions.boot_bundle(host, store, pulled, bundle, progress=Progress())
+    assert host.asked == []
+    assert actions.overridden(own, bundle, actions.Overrides()) == bundle
+    let_in = actions.Overrides(network="front", isolated=True)
+    actions.boot_bundle(host, store, pulled, bundle, overrides=let_in, progress=Progress())
+    (request,) = [message for method, message in zoned.calls if method == "BootZone"]
+    assert (request.network, request.isolated) == ("front", True)
+
+
 def test_bundle_of_another_opens_nothing_that_is_closed_unless_whoever_boots_it_says_so(host, store) -> None:
     plain = manifest.find(store, "web")[1]
     pulled = dataclasses.replace(

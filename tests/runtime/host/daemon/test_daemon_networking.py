@@ -128,3 +128,30 @@ def test_update_is_made_as_a_whole_or_not_at_all(host: Host) -> None:
         await host.stop(end_zones=True)
 
     run(work())
+
+
+def test_zones_of_one_network_have_each_their_own_over_updates_and_zoneds(host: Host) -> None:
+    async def work() -> None:
+        manager = await host.start()
+        wanted = {
+            "web": Network(name="back", egress=RULES, bandwidth_bit_s=64_000),
+            "db": Network(name="back", isolated=True),
+        }
+        for name, network in wanted.items():
+            await manager.boot(host.request(name, until_ready=True, bundle_network=network))
+
+        def own() -> dict[str, tuple[tuple[str, ...], int, bool]]:
+            assert [each.segment.name for each in host.networks.values() if each.segment] == ["back", "back"]
+            return {name: (each.egress, each.bandwidth_bit_s, each.isolated) for name, each in host.networks.items()}
+
+        assert own() == {"web": (RULES, 64_000, False), "db": ((), 0, True)}
+        await manager.update("db", Update(egress=("deny any",), bandwidth_bit_s=1_000_000))
+        assert own() == {"web": (RULES, 64_000, False), "db": (("deny any",), 1_000_000, True)}
+        await host.kill()
+        manager = await host.start()
+        assert own() == {"web": (RULES, 64_000, False), "db": (("deny any",), 1_000_000, True)}
+        assert {zone.name: zone.network for zone in manager.list_zones()} == {"web": "back", "db": "back"}
+        await host.stop(end_zones=True)
+        assert host.leftovers() == []
+
+    run(work())

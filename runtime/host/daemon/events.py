@@ -11,6 +11,7 @@ from runtime.host.daemon.model import Event
 from runtime.host.daemon.signals import Changes
 
 _BATCH = 200
+_BOUNDS = "SELECT (SELECT min(seq) FROM events), coalesce((SELECT seq FROM sqlite_sequence WHERE name = 'events'), 0)"
 _SELECT = "SELECT seq, unix_s, kind, zone_id, zone, attributes FROM events WHERE seq > ?"
 
 
@@ -55,10 +56,11 @@ class Events:
         return self._token((await self._bounds())[1])
 
     async def _bounds(self) -> tuple[int, int]:
-        """Numbers of the first event kept and of the last there was."""
-        ((first,),) = await self._database.read("SELECT min(seq) FROM events")
-        rows = await self._database.read("SELECT seq FROM sqlite_sequence WHERE name = 'events'")
-        last = rows[0][0] if rows else 0
+        """Numbers of the first event kept and of the last there was.
+
+        By one statement: an event that came between two would leave none kept before it, and a reader looked late.
+        """
+        ((first, last),) = await self._database.read(_BOUNDS)
         return (last + 1 if first is None else first), last
 
     def _token(self, number: int) -> str:

@@ -22,6 +22,7 @@ MODULES = "sch_tbf, sch_ingress, cls_u32, act_mirred, ifb"
 _BURST_S, _LEAST_BURST_BYTES = 0.01, 16384
 # What waits at most, on top of that; ten frames where the rate is low.
 _QUEUE_S, _LEAST_QUEUE_FRAMES = 0.05, 10
+_EARLIER = "limit0"  # in a private network that an earlier version made, before devices had the zone's number
 
 
 def device_of(host: int) -> str:
@@ -76,15 +77,17 @@ class Bandwidth:
 
 def limit(vif: str, device: str, bit_s: int, mtu: int, *, subject: str) -> None:
     """Hold a vif of the calling thread's namespace to a rate, both ways; 0 for none. Raises NetworkFault."""
-    there = _is_there(device)
+    there = [name for name in (device, _EARLIER) if _is_there(name)]
     if not bit_s:
         if there:
             _feed("tc", [f"qdisc del dev {vif} root", f"qdisc del dev {vif} ingress"], subject)
-            _feed("ip", [f"link del {device}"], subject)
+            _feed("ip", [f"link del {name}" for name in there], subject)
         return
-    lines = [] if there else [f"link add {device} mtu {mtu} type ifb"]
+    lines = [] if device in there else [f"link add {device} mtu {mtu} type ifb"]
     _feed("ip", [*lines, f"link set {device} up"], subject)
     _feed("tc", tc_lines(vif, device, bit_s, mtu), subject)
+    if _EARLIER in there:  # nothing leads to it any more
+        _feed("ip", [f"link del {_EARLIER}"], subject)
 
 
 def remove(device: str, *, subject: str) -> None:

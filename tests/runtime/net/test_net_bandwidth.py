@@ -157,6 +157,24 @@ def test_without_a_limit_nothing_is_made_and_nothing_stays_of_one(world: World) 
     assert "tbf" not in made() and "ingress" not in made() and device not in made()
 
 
+@pytest.mark.parametrize("bit_s", [0, 2 * LIMIT_BIT_S])
+def test_limit_of_a_network_that_an_earlier_version_made_is_changed_and_taken_away(world: World, bit_s: int) -> None:
+    """Its device had another name."""
+    network, device = up_with(world, LIMIT_BIT_S), device_of(world.addresses.host)
+    filters = "tc filter show dev vif7.0 parent ffff:"
+    world.shell(network.netns, f"ip link add limit0 type ifb; ip link set limit0 up; ip link del {device}")
+    where = "dev vif7.0 parent ffff: protocol all prio 1 handle 800::800"
+    redirect = "u32 match u32 0 0 action mirred egress redirect dev limit0"
+    world.shell(network.netns, f"tc filter replace {where} {redirect}")
+    assert "to device limit0" in world.shell(network.netns, filters)
+    network.limit(bit_s)
+    left = world.shell(network.netns, "tc qdisc show; ip -o link")
+    assert "limit0" not in left and (device in left) == (bit_s > 0)
+    assert left.count("rate 32Mbit") == (2 if bit_s else 0)
+    if bit_s:
+        assert f"to device {device}" in world.shell(network.netns, filters)
+
+
 def test_limit_this_host_cannot_hold_is_refused_and_the_one_before_stays(world: World) -> None:
     network = up_with(world, LIMIT_BIT_S)
 

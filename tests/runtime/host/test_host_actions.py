@@ -47,9 +47,9 @@ class RecordingHost(RemoteHost):
         self._note("provide")
         super().provide(*arguments)
 
-    def listen_for(self, ports: Any) -> list[Any]:
+    def listen_for(self, ports: Any, *, released: Any = ()) -> list[Any]:
         self._note("listen_for")
-        return super().listen_for(ports)
+        return super().listen_for(ports, released=released)
 
     def expose(self, published: Any) -> None:
         self._note("expose")

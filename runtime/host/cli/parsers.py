@@ -8,7 +8,7 @@ from typing import Any, NoReturn
 
 FORMATS = ("table", "json", "yaml")
 BANDWIDTH = "of its network, each way: 100mbit, 1.5gbit"
-EGRESS = "what it may reach, the first that matches decides: allow|deny ADDRESS|CIDR|any [PORT[-PORT]]"
+EGRESS = "what it may reach, the first that matches decides: allow|deny ADDRESS|CIDR|any [PORT[-PORT][/PROTOCOL]]"
 Fill = Callable[["Parser"], None]
 
 

@@ -11,6 +11,7 @@ import errno
 import socket
 from typing import NamedTuple
 
+from pipeline.bundle.egress import ICMP
 from runtime.net.engine.acceptor import Traffic
 from runtime.net.engine.egress import Egress
 from runtime.net.engine.feedback import EXPIRED, PROHIBITED, Feedback, too_big, trouble_of
@@ -97,7 +98,7 @@ class Echoes:
         echo = read_echo(packet)
         if echo is None:
             counts["malformed"] += 1
-        elif not self._egress.allows(echo.host, 0):
+        elif not self._egress.allows(echo.host, 0, ICMP):
             counts["denied"] += 1
             self._feedback.error(echo.family, echo.head, PROHIBITED[echo.family])
         elif echo.hops <= 1:

@@ -35,8 +35,12 @@ class Egress:
         """Ask by these from now on; what has been let out goes on."""
         self._rules = rules
 
-    def allows(self, host: str, port: int) -> bool:
-        """May the zone reach this address at this port (0 for ICMP)? Raises OSError where routing gives no answer."""
+    def allows(self, host: str, port: int, protocol: str) -> bool:
+        """May the zone reach this address at this port (0 for ICMP) by this protocol of pipeline.bundle.egress?
+
+        Raises:  OSError where routing gives no answer.
+        """
         destination = _parse(self.outer(host))
         route = self._routes.route_type(destination.packed)
-        return decide(destination, route=route, port=port, deny=self._deny, rules=self._rules).allowed
+        verdict = decide(destination, route=route, port=port, protocol=protocol, deny=self._deny, rules=self._rules)
+        return verdict.allowed

@@ -18,6 +18,7 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
+from pipeline.bundle.egress import TCP
 from runtime.net.engine.acceptor import Traffic
 from runtime.net.engine.egress import Egress
 from runtime.net.engine.feedback import EXPIRED, Feedback, next_error, queue_errors, trouble_of
@@ -105,7 +106,7 @@ class Gate:
 
     def _consider(self, syn: Syn) -> None:
         counts, limits = self.traffic.counts, self.traffic.limits
-        if not self._egress.allows(syn.host, syn.port):
+        if not self._egress.allows(syn.host, syn.port, TCP):
             counts["denied"] += 1
             self._feedback.refuse(syn)
         elif len(self.traffic.relays) >= limits.connections:

@@ -12,21 +12,19 @@ from collections.abc import Callable, Iterator, Sequence
 from ipaddress import ip_address
 
 from runtime.net.engine.acceptor import Traffic
+from runtime.net.engine.datagrams import IP_PKTINFO, IPV6_PKTINFO, IPV6_RECVPKTINFO, LARGEST, datagrams
 from runtime.net.engine.flows import Flow, endpoint
 from runtime.net.engine.loop import READ, Loop
 from runtime.net.engine.relay import Target
 from runtime.net.engine.udp import IPV6_FREEBIND, Address, MakeSocket, make_room, shorten_queues
 from runtime.net.pool import POOL4, POOL6
 
-_IP_PKTINFO, _IPV6_RECVPKTINFO, _IPV6_PKTINFO = 8, 49, 50  # linux/in.h, linux/in6.h
 _IP_BIND_ADDRESS_NO_PORT = 24  # the port is chosen at connect, unique by both ends: ip(7)
-_LARGEST = 65535
-_ANCILLARY_BYTES = 256
 _BURST = 32  # answers moved before the loop's others get their turn
 _STRAYS = 1000
 _QUESTIONS = 8  # the same for what clients send: each may be a new one
 
-_buffer = bytearray(_LARGEST)
+_buffer = bytearray(LARGEST)
 _view = memoryview(_buffer)
 
 
@@ -146,9 +144,9 @@ class PublishedUdp:
         listener.setblocking(False)
         # An answer has to come from the address that was asked, of the several that a host may have.
         if listener.family == socket.AF_INET:
-            listener.setsockopt(socket.IPPROTO_IP, _IP_PKTINFO, 1)
+            listener.setsockopt(socket.IPPROTO_IP, IP_PKTINFO, 1)
         else:
-            listener.setsockopt(socket.IPPROTO_IPV6, _IPV6_RECVPKTINFO, 1)
+            listener.setsockopt(socket.IPPROTO_IPV6, IPV6_RECVPKTINFO, 1)
         loop.watch(listener, self, READ)
         traffic.sources.append(self)
 
@@ -160,12 +158,11 @@ class PublishedUdp:
 
     def ready(self, source: socket.socket, mask: int) -> None:
         """Take a few datagrams."""
-        for _ in range(_QUESTIONS):
-            try:
-                data, ancillary, _, client = source.recvmsg(_LARGEST, _ANCILLARY_BYTES)
-            except OSError:
-                return
-            asked = next((value for _, kind, value in ancillary if kind in (_IP_PKTINFO, _IPV6_PKTINFO)), b"")
+        pktinfo = (
+            (socket.IPPROTO_IP, IP_PKTINFO) if source.family == socket.AF_INET else (socket.IPPROTO_IPV6, IPV6_PKTINFO)
+        )
+        for data, ancillary, client in datagrams(source, _QUESTIONS):
+            asked = ancillary.get(pktinfo, b"")
             key = (client, asked)
             flow = self._flows.get(key) or self._begin(key, client, asked)
             if flow is not None:
@@ -205,10 +202,10 @@ class PublishedUdp:
         """Send the zone's answer from the address that the client asked."""
         if self.listener.family == socket.AF_INET:
             # struct in_pktinfo: the route says the interface, not the way the question came.
-            control = [(socket.IPPROTO_IP, _IP_PKTINFO, bytes(4) + asked[4:])] if asked else []
+            control = [(socket.IPPROTO_IP, IP_PKTINFO, bytes(4) + asked[4:])] if asked else []
         else:
             local_link = client[0].startswith("fe80")
-            control = [(socket.IPPROTO_IPV6, _IPV6_PKTINFO, asked if local_link else asked[:16] + bytes(4))]
+            control = [(socket.IPPROTO_IPV6, IPV6_PKTINFO, asked if local_link else asked[:16] + bytes(4))]
         try:
             self.listener.sendmsg([data], control, 0, client)
         except OSError:  # a full queue loses datagrams, as every queue does

@@ -95,6 +95,24 @@ def test_rules_are_asked_for_udp_and_ping_as_well(world: World, address: str) ->
     world.shell(world.zone, f"ping -c 1 -W 5 {address}")
 
 
+def test_protocols_of_a_port_are_told_apart(world: World) -> None:
+    port = world.serve(world.outside, OUTSIDE4, 0, says_hi)
+    with world.of(world.outside, lambda: socket.socket(type=socket.SOCK_DGRAM)) as server:
+        server.bind((OUTSIDE4, port))
+        server.settimeout(5)
+        network = up_with(world, f"allow any {port}/udp", "deny any")
+        with world.in_zone(lambda: socket.socket(type=socket.SOCK_DGRAM)) as client:
+            client.settimeout(5)
+            client.connect((OUTSIDE4, port))
+            client.send(b"x")
+            data, zone = server.recvfrom(1)
+            server.sendto(data, zone)
+            assert client.recv(1) == b"x"
+        assert outcome(world, OUTSIDE4, port) == errno.ECONNREFUSED
+        network.judge_by([f"deny any {port}/udp"])
+        assert outcome(world, OUTSIDE4, port) == b"hi"
+
+
 def test_engine_that_comes_in_place_of_another_has_the_rules_as_they_are(world: World) -> None:
     port = world.serve(world.outside, OUTSIDE4, 0, says_hi)
     network = up_with(world)

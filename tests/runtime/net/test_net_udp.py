@@ -261,7 +261,7 @@ def test_flow_begins_anew_after_the_engine_died(world: World) -> None:
 class OpenEgress:
     """Everything may be reached."""
 
-    def allows(self, host: str, port: int) -> bool:
+    def allows(self, host: str, port: int, protocol: str) -> bool:
         return True
 
     def outer(self, host: str) -> str:

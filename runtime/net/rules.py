@@ -9,7 +9,9 @@ has its copy, and sends it again, on `lo`, when the outer connect has succeeded.
 The rest of TCP finds its connection by itself; what has none gets the kernel's RST.
 At the gateway's own addresses the kernel answers pings, and each zone's own sockets DNS. What else is sent there means
 the host's loopback, and is the engine's to judge, by the rules of the zone that sent it.
-Fragments of UDP come in; put together again by the kernel before `divert`, which sees only whole packets.
+Fragments of UDP and of echo requests come in; put together again by the kernel before `divert`, which sees only whole
+packets. An echo request that came in fragments gets a type that nobody has in `divert`: so the kernel, to which every
+address is local, does not answer it, and leaves it to the zone's raw socket.
 Source:    nft(8), Documentation/networking/tproxy.rst, RFC 826, RFC 4861 section 4.
 """
 
@@ -20,7 +22,10 @@ from ipaddress import IPv6Address
 
 from runtime.net import plan
 from runtime.net.addresses import GATEWAY_MAC, ZoneAddresses
+from runtime.net.engine.packet import GATHERED4, GATHERED6
 from runtime.net.plan import BRIDGE, DNS_PORT, Doors, Place
+
+_FRAGMENT_MARK = "0x1"
 
 _MULTICAST = "ether daddr & 01:00:00:00:00:00 == 01:00:00:00:00:00"
 
@@ -48,6 +53,8 @@ table bridge guard {{
   ether daddr != {GATEWAY_MAC} accept
   ip hdrlength != 5 drop
   ip protocol udp accept
+  ip protocol icmp ip frag-off & 0x1fff != 0 meta mark set {_FRAGMENT_MARK} accept
+  ip frag-off & 0x3fff != 0 icmp type echo-request meta mark set {_FRAGMENT_MARK} accept
   ip frag-off & 0x3fff != 0 drop
   ip protocol tcp accept
   icmp type echo-request accept
@@ -59,8 +66,14 @@ table bridge guard {{
   ether daddr != {GATEWAY_MAC} goto to_zone6
   ip6 nexthdr {{ tcp, udp }} accept
   ip6 nexthdr ipv6-frag frag nexthdr udp accept
+  ip6 nexthdr ipv6-frag frag nexthdr ipv6-icmp goto ping6
   ip6 nexthdr ipv6-icmp icmpv6 type echo-request accept
   ip6 daddr {network.gateway6} ip6 nexthdr ipv6-icmp icmpv6 type echo-reply accept
+  drop
+ }}
+ chain ping6 {{
+  frag frag-off != 0 meta mark set {_FRAGMENT_MARK} accept
+  icmpv6 type echo-request meta mark set {_FRAGMENT_MARK} accept
   drop
  }}
  chain to_zone6 {{
@@ -126,6 +139,8 @@ table inet divert {{
   icmpv6 type {{ nd-neighbor-solicit, nd-neighbor-advert }} accept
   tcp flags & (syn | ack) == syn drop
   meta l4proto tcp accept
+  meta mark {_FRAGMENT_MARK} icmp type echo-request icmp type set {GATHERED4} accept
+  meta mark {_FRAGMENT_MARK} icmpv6 type echo-request icmpv6 type set {GATHERED6} accept
   meta l4proto udp socket wildcard 0 accept
   meta l4proto udp goto zones
  }}

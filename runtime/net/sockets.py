@@ -5,7 +5,8 @@ from __future__ import annotations
 import socket
 
 from runtime.net import bpf
-from runtime.net.engine.datagrams import IP_ORIGDSTADDR, IPV6_ORIGDSTADDR
+from runtime.net.engine.datagrams import IP_ORIGDSTADDR, IPV6_ORIGDSTADDR, IPV6_RECVPKTINFO
+from runtime.net.engine.packet import GATHERED4, GATHERED6
 from runtime.net.plan import DNS_PORT
 
 BACKLOG = 128
@@ -77,7 +78,7 @@ def raw_sender(family: int) -> socket.socket:
 def tap_filter(gateway: str, zone: str) -> bytes:
     """A zone's bare SYNs and echo requests of one family, but those the kernel takes at the gateway: DNS and pings.
 
-    Fragments and what is behind extension headers are none of them, and end where they are not expected: see plan.py.
+    Fragments and what is behind extension headers are none of them: see rules.py for what becomes of them.
     """
     own, others = _words(zone), _words(gateway)
     if len(own) > 1:
@@ -143,6 +144,35 @@ def echo_socket(family: int, identifier: int) -> socket.socket:
     made = socket.socket(family, socket.SOCK_RAW, socket.IPPROTO_ICMPV6 if v6 else socket.IPPROTO_ICMP)
     try:
         bpf.attach(made, echo_filter(family, identifier))
+    except BaseException:
+        made.close()
+        raise
+    return made
+
+
+def gathered_filter(zone: str) -> bytes:
+    """A zone's echo requests of one family that came in fragments, as `divert` leaves them."""
+    own = _words(zone)
+    if len(own) > 1:
+        lines: list[bpf.Line] = [("ldx", 0)]  # IPv6 without the header, which is there all the same
+        source, kind = bpf.NETWORK + 8, GATHERED6
+    else:
+        lines = [("ldx header", 0)]
+        source, kind = 12, GATHERED4
+    for number, word in enumerate(own):
+        lines += [("ld", source + 4 * number), ("jeq", word, "", bpf.DROP)]
+    return bpf.assemble([*lines, ("ldb x+", 0), ("jeq", kind, bpf.TAKE, bpf.DROP)])
+
+
+def gathered_socket(zone: str) -> socket.socket:
+    """A raw socket of the calling thread's namespace for what gathered_filter says. Raises OSError."""
+    v6 = ":" in zone
+    family, protocol = (socket.AF_INET6, socket.IPPROTO_ICMPV6) if v6 else (socket.AF_INET, socket.IPPROTO_ICMP)
+    made = socket.socket(family, socket.SOCK_RAW, protocol)
+    try:
+        bpf.attach(made, gathered_filter(zone))
+        for option in (IPV6_RECVPKTINFO, IPV6_RECVHOPLIMIT) if v6 else ():
+            made.setsockopt(socket.IPPROTO_IPV6, option, 1)
     except BaseException:
         made.close()
         raise

@@ -13,12 +13,24 @@ from typing import NamedTuple
 
 from pipeline.bundle.egress import ICMP
 from runtime.net.engine.acceptor import Traffic
+from runtime.net.engine.datagrams import IPV6_PKTINFO, datagrams, hops_of
 from runtime.net.engine.egress import Egress
 from runtime.net.engine.feedback import EXPIRED, PROHIBITED, Feedback, too_big, trouble_of
 from runtime.net.engine.loop import READ, Loop
-from runtime.net.engine.packet import Answer, Echo, echo_reply, echo_request, read_answer, read_echo
-from runtime.net.engine.udp import FRAGMENT_NEVER, MTU, MTU_DISCOVER
+from runtime.net.engine.packet import (
+    ICMPV6,
+    Answer,
+    Echo,
+    echo_reply,
+    echo_request,
+    gathered_echo,
+    ip_header,
+    read_answer,
+    read_echo,
+)
+from runtime.net.engine.udp import FRAGMENT_IF_NEEDED, FRAGMENT_NEVER, MTU, MTU_DISCOVER
 
+_GATHERED = 4  # large requests taken before the loop's others get their turn
 _BURST = 16  # answers taken before the loop's others get their turn
 _LARGEST = 65535
 _HOPS: dict[int, tuple[int, int]] = {
@@ -57,7 +69,14 @@ class Pinger:
         self._sequence = sequence
         message = echo_request(echo.family, self._identifier, sequence, echo.data)
         hops = (*_HOPS[echo.family], (echo.hops - 1).to_bytes(4, "little"))
-        self._outer[echo.family].sendmsg([message], [hops], 0, (echo.host, 0))
+        outer, discover = self._outer[echo.family], MTU_DISCOVER[echo.family]
+        if echo.gathered:
+            outer.setsockopt(*discover, FRAGMENT_IF_NEEDED)
+        try:
+            outer.sendmsg([message], [hops], 0, (echo.host, 0))
+        finally:
+            if echo.gathered:
+                outer.setsockopt(*discover, FRAGMENT_NEVER)
         self._asked[sequence] = Asked(owner, echo.source, echo.destination, echo.mark, echo.head)
         return sequence
 
@@ -88,14 +107,19 @@ class Pinger:
 class Echoes:
     """All echo requests of a zone."""
 
-    def __init__(self, traffic: Traffic, egress: Egress, feedback: Feedback, pinger: Pinger) -> None:
+    def __init__(self, traffic: Traffic, egress: Egress, feedback: Feedback, pinger: Pinger, *, mtu: int) -> None:
+        """mtu: of the zone's link."""
         self._traffic, self._egress, self._feedback, self._pinger = traffic, egress, feedback, pinger
+        self._mtu = mtu
         self._waiting: dict[int, None] = {}  # the numbers of those without an answer, the oldest first
 
     def take(self, packet: bytes) -> None:
         """One packet of the zone's that the filter of the packet socket took for an echo request."""
+        self.consider(read_echo(packet))
+
+    def consider(self, echo: Echo | None) -> None:
+        """Ask the outside, or say why not; None is a packet that is none."""
         counts = self._traffic.counts
-        echo = read_echo(packet)
         if echo is None:
             counts["malformed"] += 1
         elif not self._egress.allows(echo.host, 0, ICMP):
@@ -136,12 +160,40 @@ class Echoes:
         elif sender == asked.destination:
             self._forget(answer.sequence)
             packet = echo_reply(asked.destination, asked.source, asked.mark, answer.data)
-            self._feedback.send(family, packet, socket.inet_ntop(family, asked.source))
+            self._feedback.send_in_fragments(family, packet, socket.inet_ntop(family, asked.source), self._mtu)
 
     def close(self) -> None:
         """Wait for nothing any more."""
         for sequence in list(self._waiting):
             self._forget(sequence)
+
+
+class Gathered:
+    """Takes a zone's echo requests that came in fragments, from a raw socket of its namespace."""
+
+    def __init__(self, loop: Loop, source: socket.socket, echoes: Echoes) -> None:
+        self._echoes = echoes
+        source.setblocking(False)
+        loop.watch(source, self, READ)
+
+    def ready(self, source: socket.socket, mask: int) -> None:
+        """Take a few of them."""
+        for data, ancillary, sender in datagrams(source, _GATHERED):
+            packet = data
+            if source.family == socket.AF_INET6:  # comes without its header: RFC 3542 section 3
+                info = ancillary.get((socket.IPPROTO_IPV6, IPV6_PKTINFO), b"")
+                hops = hops_of(ancillary)
+                if len(info) < 16 or hops is None:
+                    continue
+                zone = socket.inet_pton(socket.AF_INET6, sender[0].partition("%")[0])
+                packet = ip_header(zone, info[:16], ICMPV6, len(data), hops=hops) + data
+            self._echoes.consider(gathered_echo(packet))
+
+    def tick(self, now: float) -> None:
+        """Nothing here has a deadline."""
+
+    def abort(self) -> None:
+        """One packet failed in an unforeseen way; the others go on."""
 
 
 def _path_mtu(family: int, host: str) -> int:

@@ -12,7 +12,7 @@ import socket
 import struct
 import time
 
-from runtime.net.engine.packet import Syn, Trouble, error_about, reset_of
+from runtime.net.engine.packet import Syn, Trouble, error_about, fragments, reset_of
 from runtime.net.netlink import Rtnetlink
 
 IP_RECVERR, IPV6_RECVERR = 11, 25  # linux/in.h, linux/in6.h
@@ -96,6 +96,7 @@ class Feedback:
         errors_per_s: int,
     ) -> None:
         gateway4, gateway6 = gateways
+        self._identification = 0
         self._raw: dict[int, socket.socket] = {socket.AF_INET: raw4, socket.AF_INET6: raw6}
         self._gateway: dict[int, bytes] = {
             socket.AF_INET: socket.inet_pton(socket.AF_INET, gateway4),
@@ -112,6 +113,12 @@ class Feedback:
             self._raw[family].sendto(packet, (destination, 0))
         except OSError:
             pass
+
+    def send_in_fragments(self, family: int, packet: bytes, destination: str, mtu: int) -> None:
+        """`send`, where a packet may be larger than the zone's link takes."""
+        self._identification = self._identification % 0xFFFF + 1
+        for piece in fragments(packet, mtu, self._identification):
+            self.send(family, piece, destination)
 
     def refuse(self, syn: Syn) -> None:
         """Answer a SYN with a RST."""

@@ -56,7 +56,11 @@ class Listeners(NamedTuple):
 # tcp4/6:      TPROXY leads to them what the gate lets through, and DNS over TCP. udp4/6: first datagrams, and DNS.
 # dns4/6:      answer from the gateway's port 53, and never receive.
 # packet4/6:   copies of the zone's SYNs and echo requests. raw4/6: whole packets into the namespace.
-INSIDE = ("tcp4", "tcp6", "udp4", "udp6", "dns4", "dns6", "packet4", "packet6", "raw4", "raw6")
+# ping4/6:     echo requests that came in fragments, put together.
+INSIDE = (
+    *("tcp4", "tcp6", "udp4", "udp6", "dns4", "dns6"),
+    *("packet4", "packet6", "raw4", "raw6", "ping4", "ping6"),
+)
 
 
 class ZonePart(NamedTuple):

@@ -32,7 +32,7 @@ MTU_DISCOVER: dict[int, tuple[int, int]] = {
     socket.AF_INET6: (socket.IPPROTO_IPV6, 23),
 }
 MTU: dict[int, tuple[int, int]] = {socket.AF_INET: (socket.IPPROTO_IP, 14), socket.AF_INET6: (socket.IPPROTO_IPV6, 24)}
-FRAGMENT_NEVER, _FRAGMENT_IF_NEEDED = 2, 1  # IP_PMTUDISC_DO, IP_PMTUDISC_WANT
+FRAGMENT_NEVER, FRAGMENT_IF_NEEDED = 2, 1  # IP_PMTUDISC_DO, IP_PMTUDISC_WANT
 _HEADERS_BYTES: dict[int, int] = {socket.AF_INET: 28, socket.AF_INET6: 48}
 _BURST = 32  # datagrams moved before the loop's others get their turn
 _BIRTHS = 4  # the same for first datagrams: a flow costs as much as 30 datagrams of it
@@ -127,7 +127,7 @@ class Flow:
     def _fragment(self) -> None:
         """From now on: a zone that has been told sends in fragments itself, and these arrive here as a whole."""
         self._fragments = True
-        self._far.setsockopt(*MTU_DISCOVER[self._far.family], _FRAGMENT_IF_NEEDED)
+        self._far.setsockopt(*MTU_DISCOVER[self._far.family], FRAGMENT_IF_NEEDED)
 
     def _pass_errors(self) -> None:
         while (reported := next_error(self._far)) is not None:

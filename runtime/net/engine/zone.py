@@ -10,7 +10,7 @@ from runtime.net.engine.acceptor import Acceptor, Traffic
 from runtime.net.engine.confine import SocketFactory
 from runtime.net.engine.dns import Resolvers, UdpForwarder
 from runtime.net.engine.dnsstream import StreamServer
-from runtime.net.engine.echo import Echoes, Pinger
+from runtime.net.engine.echo import Echoes, Gathered, Pinger
 from runtime.net.engine.egress import Egress
 from runtime.net.engine.feedback import Feedback
 from runtime.net.engine.gate import Gate
@@ -51,12 +51,14 @@ class Zone:
         self._pipes = PipeShare(loop.pipes)
         self.traffic = Traffic(config.limits, self._pipes)
         self.published: dict[str, tuple[int, Acceptor | PublishedUdp]] = {}
-        tcp4, tcp6, udp4, udp6, dns4, dns6, packet4, packet6, raw4, raw6 = inside
+        tcp4, tcp6, udp4, udp6, dns4, dns6, packet4, packet6, raw4, raw6, ping4, ping6 = inside
         gateways = (config.gateway4, config.gateway6)
         egress = self.egress = Egress(common.routes, config.denied(), rules, gateways)
         feedback = Feedback(raw4, raw6, gateways, common.routes, errors_per_s=config.limits.errors_per_s)
         gate = Gate(loop, self.traffic, egress, feedback)
-        self._echoes = Echoes(self.traffic, egress, feedback, common.pinger)
+        self._echoes = Echoes(self.traffic, egress, feedback, common.pinger, mtu=config.mtu)
+        for source in (ping4, ping6):
+            Gathered(loop, source, self._echoes)
         for source in (packet4, packet6):
             Tap(loop, source, gate.take, self._echoes.take)
         self._streams = StreamServer(loop, self.traffic, common.resolvers, common.names)

@@ -45,9 +45,9 @@ def trouble_of(code: int, family: int) -> Trouble | None:
     return troubles[family] if troubles is not None else None
 
 
-def queue_errors(connection: socket.socket, *, wanted: bool) -> None:
+def queue_errors(connection: socket.socket, family: int, *, wanted: bool) -> None:
     """Let a socket keep the ICMP errors that reach it, or no longer. Source: ip(7), IP_RECVERR."""
-    if connection.family == socket.AF_INET:
+    if family == socket.AF_INET:
         connection.setsockopt(socket.IPPROTO_IP, IP_RECVERR, wanted)
     else:
         connection.setsockopt(socket.IPPROTO_IPV6, IPV6_RECVERR, wanted)

@@ -23,7 +23,7 @@ from runtime.net.engine.acceptor import Traffic
 from runtime.net.engine.egress import Egress
 from runtime.net.engine.feedback import EXPIRED, Feedback, next_error, queue_errors, trouble_of
 from runtime.net.engine.flows import Flow, endpoint
-from runtime.net.engine.loop import WRITE, Loop
+from runtime.net.engine.loop import EDGE, GONE, WRITE, Loop
 from runtime.net.engine.packet import Syn, ends_of, key_of, read_syn
 from runtime.net.engine.relay import Target
 
@@ -54,12 +54,13 @@ class Held:
 
     def ready(self, source: socket.socket, mask: int) -> None:
         """The connect has an outcome; or the server hung up before the zone's connection was accepted."""
-        if not self.open:
-            code = self.far.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
-            if code or mask & WRITE:
-                self.gate.settle(self, code)
-            else:
-                next_error(self.far)  # an error that ends nothing, and would be reported for ever
+        if self.open:
+            return  # for whoever gets the connection to find
+        code = self.far.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) if mask & GONE else 0
+        if code or mask & WRITE:
+            self.gate.settle(self, code)
+        else:
+            next_error(self.far)  # an error that ends nothing
 
     def tick(self, now: float) -> None:
         """Give up what takes too long."""
@@ -129,13 +130,13 @@ class Gate:
             return
         held = Held(self, syn, far)
         self._held[syn.key] = held
-        queue_errors(far, wanted=True)
+        queue_errors(far, syn.family, wanted=True)
         if syn.hops <= FEW_HOPS:
             set_hops(far, syn.hops - 1)
         code = socket.socket.connect_ex(far, (self._egress.outer(syn.host), syn.port))
         if code in _PENDING:
             self._loop.urgent.add(held)
-            self._loop.watch(far, held, WRITE)
+            self._loop.watch(far, held, WRITE | EDGE)  # it stays watched, for whoever gets the connection
         else:
             self.settle(held, code)
 
@@ -153,22 +154,24 @@ class Gate:
             elif (trouble := trouble_of(code, syn.family)) is not None:
                 self._feedback.error(syn.family, syn.packet, trouble)
             return
-        queue_errors(held.far, wanted=False)
+        queue_errors(held.far, syn.family, wanted=False)
         if syn.hops <= FEW_HOPS:
             set_hops(held.far, -1)
         held.open = True
-        held.deadline = time.monotonic() + self.traffic.limits.accept_timeout_s
-        self._loop.forget(held.far)
+        held.deadline = self._loop.now + self.traffic.limits.accept_timeout_s
         self._loop.urgent.add(held)
         self._pass_on(syn)
 
     def _pass_on(self, syn: Syn) -> None:
         self._feedback.send(syn.family, syn.packet, syn.host)
 
-    def targets_of(self, near: socket.socket) -> list[Target]:
-        """Where a connection accepted behind the gate leads: nowhere, if its outer one is gone. Raises OSError."""
+    def targets_of(self, near: socket.socket, peer: tuple[str, int]) -> list[Target]:
+        """Where a connection accepted behind the gate leads: nowhere, if its outer one is gone. Raises OSError.
+
+        Whoever is given a target makes its socket, which may be watched already.
+        """
         local = near.getsockname()
-        held = self._held.get(key_of(near.getpeername(), local))
+        held = self._held.get(key_of(peer, local))
         if held is None or not held.open:
             return []
         far = held.far
@@ -188,13 +191,12 @@ class Gate:
     def drop(self, held: Held) -> None:
         """Close the outer side; the zone hears nothing of it."""
         self._forget(held)
-        held.far.close()
+        self._loop.close(held.far)
 
     def _forget(self, held: Held) -> None:
         if self._held.get(held.syn.key) is held:
             del self._held[held.syn.key]
         self._loop.discard(held)
-        self._loop.forget(held.far)
 
 
 def set_hops(connection: socket.socket, hops: int) -> None:

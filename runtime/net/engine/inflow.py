@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import socket
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from ipaddress import ip_address
 
-from runtime.net.engine.acceptor import Traffic
+from runtime.net.engine.acceptor import TargetsOf, Traffic
 from runtime.net.engine.datagrams import IP_PKTINFO, IPV6_PKTINFO, IPV6_RECVPKTINFO, LARGEST, datagrams
 from runtime.net.engine.flows import Flow, endpoint
 from runtime.net.engine.loop import READ, Loop
@@ -42,17 +42,15 @@ def _speak_for(sock: socket.socket, host: str, port: int) -> None:
     sock.bind((host, port))
 
 
-def tcp_targets(
-    make_socket: MakeSocket, zone4: str, zone6: str, zone_port: int
-) -> Callable[[socket.socket], Sequence[Target]]:
+def tcp_targets(make_socket: MakeSocket, zone4: str, zone6: str, zone_port: int) -> TargetsOf:
     """Targets of a published port: the zone, first by the client's own family and address."""
 
-    def targets_of(near: socket.socket) -> Sequence[Target]:
-        client = near.getpeername()[0]
+    def targets_of(near: socket.socket, peer: Address) -> Sequence[Target]:
+        client, of = peer[0], near.family
 
         def named(family: int, kind: int) -> socket.socket:
             made = make_socket(family, kind)
-            if family == near.family and has_a_name(client):
+            if family == of and has_a_name(client):
                 made.setsockopt(socket.IPPROTO_IP, _IP_BIND_ADDRESS_NO_PORT, 1)
                 _speak_for(made, client, 0)
             return made
@@ -61,7 +59,7 @@ def tcp_targets(
             Target(socket.AF_INET, (zone4, zone_port), named),
             Target(socket.AF_INET6, (zone6, zone_port), named),
         ]
-        return targets if near.family == socket.AF_INET else targets[::-1]
+        return targets if of == socket.AF_INET else targets[::-1]
 
     return targets_of
 

@@ -32,11 +32,16 @@ class Target(NamedTuple):
 
 def reset(connection: socket.socket) -> None:
     """Close a connection so that its peer sees a reset. Harmless on a closed one."""
+    let_reset(connection)
+    connection.close()
+
+
+def let_reset(connection: socket.socket) -> None:
+    """Let a connection's peer see a reset when it is closed. Harmless on a closed one."""
     try:
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
     except OSError:
         pass
-    connection.close()
 
 
 def keep_alive(connection: socket.socket) -> None:
@@ -77,11 +82,7 @@ class Relay:
 
     def start(self) -> None:
         """Begin to connect; the accepted side is not read until that succeeded."""
-        try:
-            self._near.setblocking(False)
-        except OSError:  # gone already
-            self.abort()
-            return
+        self._near.setblocking(False)
         self._next_target()
 
     def _next_target(self) -> None:
@@ -105,8 +106,7 @@ class Relay:
 
     def _drop_far(self) -> None:
         if self._far is not None:
-            self._loop.forget(self._far)
-            self._far.close()
+            self._loop.close(self._far)
             self._far = None
 
     def ready(self, source: socket.socket, mask: int) -> None:
@@ -137,7 +137,7 @@ class Relay:
             self._loop.again(way.source)
 
     def _connected(self, far: socket.socket, mask: int) -> tuple[Way, Way] | None:
-        code = far.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+        code = far.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) if mask & GONE else 0
         if code == 0 and mask & WRITE:
             self._loop.urgent.discard(self)
             return self._establish(far)
@@ -148,9 +148,7 @@ class Relay:
 
     def _establish(self, far: socket.socket) -> tuple[Way, Way]:
         near, pipes, chunk_bytes = self._near, self._pipes, self._limits.chunk_bytes
-        for connection in (near, far):
-            # The peers have their own ideas of when to wait for more; a second wait on top of theirs helps nobody.
-            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        far.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # as the accepted side, see acceptor.py
         self._ways = (Way(near, far, pipes, chunk_bytes), Way(far, near, pipes, chunk_bytes))
         self._last_active = self._loop.now
         self._loop.patient.add(self)
@@ -190,9 +188,7 @@ class Relay:
             way.release()
         for connection in (self._near, self._far):
             if connection is not None:
-                self._loop.forget(connection)
-                if graceful:
-                    connection.close()
-                else:
-                    reset(connection)
+                if not graceful:
+                    let_reset(connection)
+                self._loop.close(connection)
         self._ended(self, self._ways is not None)

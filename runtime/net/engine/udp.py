@@ -299,7 +299,7 @@ def _destination(ancillary: Ancillary, family: int) -> tuple[Address | None, int
 def _open_far(family: int, remote: Address, hops: int) -> socket.socket:
     far = socket.socket(family, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
     try:
-        queue_errors(far, wanted=True)
+        queue_errors(far, family, wanted=True)
         far.setsockopt(*MTU_DISCOVER[family], FRAGMENT_NEVER)
         if hops <= FEW_HOPS:
             set_hops(far, hops - 1)

@@ -63,8 +63,7 @@ class Accepted:
 
     family = socket.AF_INET
 
-    def getpeername(self) -> tuple[str, int]:
-        return "10.75.7.2", 40000
+    peer = ("10.75.7.2", 40000)
 
     def getsockname(self) -> tuple[str, int]:
         return "203.0.113.2", 443
@@ -96,7 +95,7 @@ def test_syn_sent_again_leads_to_one_connect_before_between_and_after(gate: Loca
     assert gate.feedback.passed_on == [syn()]
     gate.take(AGAIN)
     assert gate.feedback.passed_on == [syn()] * 2, "the first may have been lost"
-    (target,) = gate.targets_of(Accepted())  # type: ignore[arg-type]
+    (target,) = gate.targets_of(Accepted(), Accepted.peer)  # type: ignore[arg-type]
     with target.make_socket(target.family, socket.SOCK_STREAM) as far:
         assert far.getpeername() == gate.listener.getsockname()
         gate.take(AGAIN)
@@ -108,7 +107,7 @@ def test_syn_sent_again_leads_to_one_connect_before_between_and_after(gate: Loca
 
 
 def test_connection_nobody_waits_for_leads_nowhere(gate: LocalGate) -> None:
-    assert gate.targets_of(Accepted()) == []  # type: ignore[arg-type]
+    assert gate.targets_of(Accepted(), Accepted.peer) == []  # type: ignore[arg-type]
 
 
 def test_syn_that_begins_anew_takes_the_place_of_the_first(gate: LocalGate) -> None:

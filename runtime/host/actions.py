@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Generator, Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, cast
 
 from pipeline.bundle import manifest
 from pipeline.bundle.egress import BadRule, parse_rule
@@ -18,6 +18,7 @@ from pipeline.oci import Descriptor, Digest, canonical_json
 from pipeline.progress import Progress
 from pipeline.store import Store
 from runtime.errors import RuntimeFault
+from runtime.host.urls import urls_of
 from runtime.net.policy import may_open
 
 if TYPE_CHECKING:
@@ -25,7 +26,6 @@ if TYPE_CHECKING:
     from runtime.host.client.client import HostClient
     from runtime.host.hosts import Host
 
-HTTP_TIMEOUT_S = 10.0
 OCTETS = "application/octet-stream"
 ENDED = ("exited", "failed")
 # What zoned may take beyond the time a zone is given to stop.
@@ -236,7 +236,7 @@ def start(
     urls: list[str] = []
     if wishes.until == "ports":
         with timeline.step("first answer"):
-            urls = _urls(zone.ports)
+            urls = urls_of(zone.ports)
     return Booted(zone, urls, timeline.steps)
 
 
@@ -372,30 +372,3 @@ def zones(host: Host) -> list[ZoneInfo]:
         return []
     with host.connect() as client:
         return list(client.call(client.host.ListZones, ListZonesRequest(all=True)).zones)
-
-
-def _urls(rules: Sequence[Any]) -> list[str]:
-    """Of each port, all asked at once: of a range, none may speak HTTP, and each keep its asker waiting."""
-    from concurrent.futures import ThreadPoolExecutor
-
-    with ThreadPoolExecutor(max_workers=max(len(rules), 1)) as pool:
-        return list(pool.map(_url, rules))
-
-
-def _url(rule: Any) -> str:
-    """`http://…/` when the port answers HTTP, else `tcp://…`; `udp://…` unasked."""
-    import http.client
-
-    address, port = rule.host_address, rule.host_port
-    shown = f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
-    if rule.protocol == "udp":
-        return f"udp://{shown}"
-    connection = http.client.HTTPConnection(address, port, timeout=HTTP_TIMEOUT_S)
-    try:
-        connection.request("HEAD", "/")
-        connection.getresponse()
-        return f"http://{shown}/"
-    except (OSError, http.client.HTTPException):
-        return f"tcp://{shown}"
-    finally:
-        connection.close()

@@ -34,8 +34,8 @@ from runtime.net.capture import Capture, CaptureRequest, Captures
 from runtime.net.engine.flows import Flow
 from runtime.net.engine.interface import Engine, EngineHandle
 from runtime.net.engine.model import Limits, ZonePart
-from runtime.net.errors import EngineFault, NetworkFault, OutdatedEngine, PortTaken, UnknownToEngine
-from runtime.net.published import Published, key_of, listen_on, protocol_of
+from runtime.net.errors import EngineFault, OutdatedEngine, UnknownToEngine
+from runtime.net.published import Published, PublishedPorts, key_of
 from runtime.net.resolvers import RESOLV_CONF
 from runtime.net.segment import RUN_DIRECTORY, Record, Segment
 from runtime.net.teardown import current, teardown
@@ -99,7 +99,7 @@ class ZoneNetwork:
         self._bandwidth = Bandwidth(self.netns, self._limit, self.mtu, bandwidth_bit_s, subject=subject)
         self._records: list[dict[str, Any]] = []
         self._inside: list[socket.socket] = []
-        self._published: dict[str, Published] = {}
+        self._ports = PublishedPorts(name, self._take)
         self._admitted = False
         self._captures = Captures()
 
@@ -189,18 +189,7 @@ class ZoneNetwork:
         Raises:  PortTaken, NetworkFault.
         """
         with self.segment.lock:
-            taken: list[Published] = []
-            try:
-                for port in ports:
-                    taken.append(listen_on(self.name, port))
-                for item in taken:
-                    self._take("net.listener", **item.fields())
-            except BaseException:
-                for item in taken:
-                    item.listener.close()
-                raise
-            self._published |= {item.key: item for item in taken}
-            return tuple((item.address, item.port) for item in taken)
+            return self._ports.listen(ports)
 
     def use(self, listeners: Iterable[tuple[Port, socket.socket]]) -> None:
         """Lead connections to listeners of the caller's to their ports' zone_port, from `serve` on.
@@ -208,11 +197,7 @@ class ZoneNetwork:
         They stay the caller's, who may hold them longer than this network lives.
         """
         with self.segment.lock:
-            for port, listener in listeners:
-                address, number = listener.getsockname()[:2]
-                item = Published(address, number, port.zone_port, listener.dup(), protocol=port.protocol)
-                self._take("net.listener", **item.fields())
-                self._published[item.key] = item
+            self._ports.use(listeners)
 
     def serve(self) -> None:
         """Wait for the engine, make the zone known to it, and lead every connection to a port listened on to its
@@ -224,7 +209,7 @@ class ZoneNetwork:
             if not self._admitted:
                 handle.admit(self._part, self._inside)
                 self._admitted = True
-            for item in self._published.values():
+            for item in self._ports:
                 if not item.served:
                     handle.publish(self.name, item.listener, item.key, item.zone_port)
                     item.served = True
@@ -233,20 +218,14 @@ class ZoneNetwork:
         """Stop listening there; connections that run go on. Raises NetworkFault where nothing is published."""
         with self.segment.lock:
             handle = self._running()
-            key = key_of(address, port, protocol)
-            item = self._published.pop(key, None)
-            if item is None:
-                got = ", ".join(self._published) or "none"
-                subject = f"port {key} of zone {self.name}"
-                raise NetworkFault(subject, expected="one that is published", got=got)
-            item.listener.close()
+            item = self._ports.close(key_of(address, port, protocol))
             if item.served and handle.alive():
                 handle.unpublish(self.name, item.key)
-            self._take("net.listener.gone", **item.fields())
+            self._ports.tell_gone(item)
 
     def published(self) -> tuple[Published, ...]:
         """The ports published now."""
-        return tuple(self._published.values())
+        return tuple(self._ports)
 
     # -- the engine ----------------------------------------------------------------------------------------------------
 
@@ -279,23 +258,12 @@ class ZoneNetwork:
             self._open_inside()
             if self.vif:  # an earlier version did not say whose port it is
                 netns.inside(self.netns, lambda: furnish.plug_vif(self.vif, self.addresses, self.mtu))
-        failure: RuntimeFault | None = None
-        for key, item in list(self._published.items()):
-            if item.listener.fileno() >= 0:
-                continue
-            try:
-                port = Port(item.address, item.port, item.zone_port, item.protocol)
-                self._published[key] = listen_on(self.name, port)
-            except (PortTaken, NetworkFault) as fault:
-                del self._published[key]
-                self._take("net.listener.gone", **item.fields())
-                failure = failure or fault
-        return failure
+        return self._ports.open_again()
 
     def forget_engine(self) -> None:
         """See segment.Zone."""
         self._admitted = False
-        for item in self._published.values():
+        for item in self._ports:
             item.served = False
 
     def adopt(self, records: Iterable[Mapping[str, Any]]) -> bool:
@@ -313,9 +281,7 @@ class ZoneNetwork:
                 if record["kind"] == "net.vif":
                     self.vif = record["vif"]
                 elif record["kind"] == "net.listener":
-                    protocol = record.get("protocol", "tcp")
-                    item = Published.lost(record["address"], record["port"], record["zone_port"], protocol)
-                    self._published[item.key] = item
+                    self._ports.know(record)
             self._records = [record for record in mine if record["kind"] not in _OF_SEGMENT]
             self.segment.zones[self.name] = self
             return self.alive() and self._take_back()
@@ -338,10 +304,7 @@ class ZoneNetwork:
         else:
             self._admitted = True
             self._inside = handback.inside
-            for key, zone_port, listener in handback.published:
-                address, port = listener.getsockname()[:2]
-                protocol = protocol_of(listener)
-                self._published[key] = Published(address, port, zone_port, listener, served=True, protocol=protocol)
+            self._ports.take_back(handback.published)
             if failure := self.open_again():
                 log.warning("%s", failure)
         try:
@@ -395,9 +358,9 @@ class ZoneNetwork:
     def destroy(self) -> None:
         """Give everything back; harmless twice, and after a `create` that failed anywhere. Others' is left alone."""
         with self.segment.lock:
-            for listener in (*self._inside, *(item.listener for item in self._published.values())):
-                listener.close()
-            self._published.clear()
+            for item in self._inside:
+                item.close()
+            self._ports.forget_all()
             self._inside.clear()
             self._captures.stop()
             self._admitted = False

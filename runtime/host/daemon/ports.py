@@ -65,6 +65,24 @@ def takes_the_place_of(rule: PortRule, old: PortRule) -> bool:
     return rule.host_port != 0 and (rule.host_address, rule.host_port) == (old.host_address, old.host_port)
 
 
+def ranges(rules: Iterable[PortRule]) -> list[list[PortRule]]:
+    """Rules as people wrote them: those of a range, whose ports follow one another at both ends, are together."""
+    found: list[list[PortRule]] = []
+    for rule in rules:
+        if found and _follows(rule, found[-1][-1]):
+            found[-1].append(rule)
+        else:
+            found.append([rule])
+    return found
+
+
+def _follows(rule: PortRule, last: PortRule) -> bool:
+    return (rule.protocol, rule.address, rule.zone_port, rule.host_address, rule.host_port) == (
+        *(last.protocol, last.address, last.zone_port + 1),
+        *(last.host_address, last.host_port + 1),
+    )
+
+
 class HeldPorts:
     """The listeners of one zone."""
 

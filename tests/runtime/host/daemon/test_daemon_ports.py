@@ -316,6 +316,25 @@ def test_udp_port_is_not_waited_for_where_nobody_can_tell(host: Host) -> None:
     run(work())
 
 
+def test_one_port_of_a_range_is_waited_for_and_of_each_other_rule_its_own(host: Host) -> None:
+    async def work() -> None:
+        manager = await host.start()
+        host.answering = {80, 5002}
+        ends = {80: 8080, **{5000 + number: 15000 + number for number in range(4)}, 6000: 16000, 6001: 17000}
+        rules = tuple(PortRule(port, host_address="127.0.0.1", host_port=there) for port, there in ends.items())
+        await manager.boot(host.request(ports=rules, until_ready=True))
+        with pytest.raises(WaitTimeout, match=r"nothing listens on its port 6000 after"):
+            await manager.wait("web", "ports", 0.01)
+        host.answering = {80, 5002, 6000, 6001}
+        await manager.wait("web", "ports", 20)
+        host.answering = {80, 6000, 6001}
+        with pytest.raises(WaitTimeout, match=r"nothing listens on its port 5000-5003 after"):
+            await manager.wait("web", "ports", 0.01)
+        await host.stop(end_zones=True)
+
+    run(work())
+
+
 def test_events_of_ports_name_the_protocol(host: Host) -> None:
     async def work() -> None:
         manager = await host.start()

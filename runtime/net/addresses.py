@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from dataclasses import dataclass
-from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_network
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 
-from runtime.net.errors import AddressesExhausted
+from runtime.net.errors import AddressesExhausted, BadAddress
 from runtime.net.pool import POOL4, POOL6
 
 PREFIX4 = 24
@@ -88,6 +88,24 @@ def plan_addresses(index: int, *, host: int = ZONE_HOST) -> ZoneAddresses:
         zone_mac=f"00:16:3e:4b:{index:02x}:{host:02x}",
         gateway_mac=GATEWAY_MAC,
     )
+
+
+def parse_static(text: str) -> tuple[int, int]:
+    """(index, host) of an address of either pool. Raises BadAddress."""
+    expected = f"an address of {POOL4} or {POOL6} that a zone can have"
+    try:
+        address = ip_address(text)
+    except ValueError:
+        raise BadAddress(f"address {text!r}", expected=expected, got="no address") from None
+    if isinstance(address, IPv4Address) and address in POOL4:
+        index, host = divmod(int(address) - int(POOL4.network_address), 1 << (32 - PREFIX4))
+    elif isinstance(address, IPv6Address) and address in POOL6:
+        index, host = divmod(int(address) - int(POOL6.network_address), 1 << (128 - PREFIX6))
+    else:
+        raise BadAddress(f"address {text}", expected=expected, got="one of another network")
+    if not GATEWAY_HOST < host <= LAST_HOST or index >= 1 << (PREFIX4 - POOL4.prefixlen):
+        raise BadAddress(f"address {text}", expected=expected, got="a gateway's, a network's or a broadcast address")
+    return index, host
 
 
 def allocate_host(index: int, used: Collection[int]) -> int:

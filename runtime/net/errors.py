@@ -10,7 +10,7 @@ class AddressesExhausted(RuntimeFault):
 
 
 class AddressTaken(RuntimeFault):
-    """A reservation that belongs to somebody else, or differs from what the owner has."""
+    """A zone's own address, or its network, that another has."""
 
 
 class BadAddress(RuntimeFault):

@@ -55,6 +55,7 @@ def fill_run(parser: Parser) -> None:
     parser.add_argument("--bandwidth", metavar="RATE", help=f"{BANDWIDTH} (default: no limit)")
     parser.add_argument("-v", "--volume", action="append", default=[], metavar="VOLUME", help=VOLUME)
     network_arguments(parser)
+    parser.add_argument("--ip", default="", metavar="ADDRESS", help="its own address, of zones' pool (default: any)")
     parser.add_argument("-m", "--memory", type=memory_mib, metavar="AMOUNT", help="256m, 1g (default: 256m)")
     parser.add_argument("--memory-max", type=memory_mib, metavar="AMOUNT", help="what `zone update` may give it")
     parser.add_argument("-c", "--cpus", type=whole_cpus, metavar="N", help="vCPUs (default: 1)")

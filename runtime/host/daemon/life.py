@@ -17,14 +17,14 @@ from collections.abc import Callable, Coroutine
 from typing import Any
 
 from runtime.errors import RuntimeFault
-from runtime.host.daemon import agentwatch, bringup, ending, exits, policy, sharednets
+from runtime.host.daemon import addressing, agentwatch, bringup, ending, exits, policy, sharednets
 from runtime.host.daemon.agent import MAIN
 from runtime.host.daemon.core import Core
 from runtime.host.daemon.errors import BadRequest, BootCancelled
 from runtime.host.daemon.model import ExitStatus, State
 from runtime.host.daemon.signals import until
 from runtime.host.daemon.zone import Run, StopOrder, Zone
-from runtime.net.addresses import ZoneAddresses, plan_addresses
+from runtime.net.addresses import ZoneAddresses
 
 log = logging.getLogger(__name__)
 
@@ -159,8 +159,7 @@ def _addresses(core: Core, zone: Zone, uuid: str) -> ZoneAddresses:
         return sharednets.place(core, zone, uuid)
     if zone.request.isolated:
         raise BadRequest(f"zone {zone.name}", expected="a shared network to be isolated in", got="a private one")
-    reserved = core.reservations.get(zone.request.reservation)
-    return plan_addresses(core.free_index() if reserved is None else reserved)
+    return addressing.private(core, zone.name, zone.bundle.network.address, zone.request.reservation)
 
 
 async def _unbegun(core: Core, zone: Zone, error: Exception) -> ExitStatus:

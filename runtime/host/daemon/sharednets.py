@@ -17,11 +17,11 @@ from ipaddress import ip_network
 from typing import TYPE_CHECKING
 
 from runtime.errors import RuntimeFault
-from runtime.host.daemon import rows
+from runtime.host.daemon import addressing, rows
 from runtime.host.daemon.errors import BadRequest, NameTaken, StateDamaged, UnknownNetwork, WrongState
 from runtime.host.daemon.model import NetworkInfo
 from runtime.host.ledger import Ledger
-from runtime.net.addresses import ZoneAddresses, allocate_host, plan_addresses
+from runtime.net.addresses import ZoneAddresses, plan_addresses
 from runtime.net.plan import check_mtu
 
 if TYPE_CHECKING:
@@ -113,21 +113,22 @@ def zones_in(core: Core, network: SharedNetwork) -> list[str]:
 def place(core: Core, zone: Zone, uuid: str) -> ZoneAddresses:
     """Addresses in the network a zone wants, for one run of it; the network is known from here on.
 
-    Raises:  BadRequest, AddressesExhausted.
+    Raises:  BadRequest, AddressTaken, AddressesExhausted.
     """
-    request, mtu = zone.request, zone.bundle.network.mtu
+    request, mtu, static = zone.request, zone.bundle.network.mtu, zone.bundle.network.address
     name = request.network_name
     _check(name, mtu)
     if request.reservation:
         raise BadRequest(f"zone {zone.name}", expected="a reservation or a shared network", got="both")
     network = core.networks.get(name)
     if network is None:
-        network = core.networks[name] = SharedNetwork(name, core.free_index(), mtu)
+        index = addressing.index_for(core, zone.name, static)
+        network = core.networks[name] = SharedNetwork(name, index, mtu)
     if network.mtu != mtu:
         hint = "key network.mtu of the zone, or --mtu of zone net create"
         subject = f"zone {zone.name} in network {name}"
         raise BadRequest(subject, expected=f"its MTU, {network.mtu}", got=str(mtu), hint=hint)
-    host = network.hosts[uuid] = allocate_host(network.index, set(network.hosts.values()))
+    host = network.hosts[uuid] = addressing.host_for(core, zone.name, network, static)
     return plan_addresses(network.index, host=host)
 
 

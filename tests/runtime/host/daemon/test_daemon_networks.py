@@ -126,6 +126,53 @@ def test_created_network_outlives_a_reboot(host: Host) -> None:
     run(work())
 
 
+@pytest.mark.parametrize("text", ["10.75.9.7", "fd5a:6f6e:6577:9::7"])
+@pytest.mark.parametrize("network", ["", "back"])
+def test_zone_has_the_address_it_names_over_restarts_and_another_zoned(host: Host, network: str, text: str) -> None:
+    async def work() -> None:
+        manager = await host.start()
+        await manager.boot(host.request("web", network=network, bundle_network=Network(address=text)))
+        assert addresses(manager) == {"web": "10.75.9.7"}
+        await manager.restart("web")
+        assert addresses(manager) == {"web": "10.75.9.7"}
+        await host.kill()
+        manager = await host.start()
+        assert addresses(manager) == {"web": "10.75.9.7"}
+        await host.stop(end_zones=True)
+        assert host.leftovers() == []
+
+    run(work())
+
+
+def test_address_that_a_zone_names_is_no_others_while_it_may_come_again(host: Host) -> None:
+    async def work() -> None:
+        manager = await host.start()
+        for name, address in (("web", "10.75.0.2"), ("alone", "10.75.1.9")):
+            own = Network(address=address, name="back" if name == "web" else "")
+            await manager.boot(host.request(name, bundle_network=own))
+            await manager.stop(name)
+        for name in ("db", "tool"):
+            await manager.boot(host.request(name, network="back", bundle_network=Network()))
+        assert addresses(manager) == {"db": "10.75.2.2", "tool": "10.75.2.3"}
+        with pytest.raises(RuntimeFault, match=r"network back, address: expected one of 10\.75\.2\.0/24 or fd5a"):
+            await manager.boot(host.request("web", bundle_network=Network(address="10.75.0.2", name="back")))
+        await manager.boot(host.request("again", bundle_network=Network(address="10.75.2.9", name="back")))
+        with pytest.raises(RuntimeFault, match=r"10\.75\.2\.9 of zone late: expected it free, got another zone"):
+            await manager.boot(host.request("late", bundle_network=Network(address="10.75.2.9", name="back")))
+        with pytest.raises(RuntimeFault, match=r"address 10\.75\.2\.9 of zone late: .* got network back"):
+            await manager.boot(host.request("late", bundle_network=Network(address="10.75.2.9")))
+        with pytest.raises(BadRequest, match=r"zone late, address: expected an address of 10\.75\.0\.0/16"):
+            await manager.boot(host.request("late", bundle_network=Network(address="10.75.2.1")))
+        reserved = (await manager.create_reservation()).id
+        own = Network(address="10.75.30.2")
+        with pytest.raises(RuntimeFault, match="expected a reservation or an address of its own, got both"):
+            await manager.boot(host.request("late", reservation=reserved, bundle_network=own))
+        await host.stop(end_zones=True)
+        assert host.leftovers() == []
+
+    run(work())
+
+
 @pytest.mark.parametrize("name", ["", "a b", "../x", "-x", "x" * 64, "@x"])
 def test_name_that_is_none_is_refused(host: Host, name: str) -> None:
     async def work() -> None:

@@ -7,7 +7,7 @@ from functools import lru_cache
 from ipaddress import ip_address
 
 from pipeline.bundle.egress import Network, Rule
-from runtime.net.netlink import Rtnetlink
+from runtime.net.netlink import Routes
 from runtime.net.policy import decide
 
 LOOPBACK = ("127.0.0.1", "::1")
@@ -22,7 +22,7 @@ class Egress:
     """
 
     def __init__(
-        self, routes: Rtnetlink, deny: Sequence[Network], rules: Sequence[Rule], gateways: tuple[str, str]
+        self, routes: Routes, deny: Sequence[Network], rules: Sequence[Rule], gateways: tuple[str, str]
     ) -> None:
         self._routes, self._deny, self._rules = routes, deny, rules
         self._loopback = dict(zip(gateways, LOOPBACK, strict=True))

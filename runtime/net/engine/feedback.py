@@ -13,7 +13,7 @@ import struct
 import time
 
 from runtime.net.engine.packet import Syn, Trouble, error_about, fragments, reset_of
-from runtime.net.netlink import Rtnetlink
+from runtime.net.netlink import Routes
 
 IP_RECVERR, IPV6_RECVERR = 11, 25  # linux/in.h, linux/in6.h
 _EXTENDED_ERROR = struct.Struct("=IBBBxII")  # struct sock_extended_err: errno, origin, type, code, pad, info, data
@@ -91,7 +91,7 @@ class Feedback:
         raw4: socket.socket,
         raw6: socket.socket,
         gateways: tuple[str, str],
-        routes: Rtnetlink,
+        routes: Routes,
         *,
         errors_per_s: int,
     ) -> None:

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import errno
 import socket
-import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -48,7 +47,7 @@ class Held:
 
     def __init__(self, gate: Gate, syn: Syn, far: Connected) -> None:
         self.gate, self.syn, self.far = gate, syn, far
-        self.began = time.monotonic()
+        self.began = gate.loop.now
         self.deadline = self.began + gate.traffic.limits.connect_timeout_s
         self.open = False
 
@@ -84,7 +83,7 @@ class Gate:
         feedback: Feedback,
     ) -> None:
         self.traffic = traffic
-        self._loop, self._egress, self._feedback = loop, egress, feedback
+        self.loop, self._egress, self._feedback = loop, egress, feedback
         self._held: dict[bytes, Held] = traffic.held
         traffic.sources.append(self)
         self._accepted: dict[bytes, bytes] = {}  # the last ones: key, sequence
@@ -135,8 +134,8 @@ class Gate:
             set_hops(far, syn.hops - 1)
         code = socket.socket.connect_ex(far, (self._egress.outer(syn.host), syn.port))
         if code in _PENDING:
-            self._loop.urgent.add(held)
-            self._loop.watch(far, held, WRITE | EDGE)  # it stays watched, for whoever gets the connection
+            self.loop.urgent.add(held)
+            self.loop.watch(far, held, WRITE | EDGE)  # it stays watched, for whoever gets the connection
         else:
             self.settle(held, code)
 
@@ -158,8 +157,8 @@ class Gate:
         if syn.hops <= FEW_HOPS:
             set_hops(held.far, -1)
         held.open = True
-        held.deadline = self._loop.now + self.traffic.limits.accept_timeout_s
-        self._loop.urgent.add(held)
+        held.deadline = self.loop.now + self.traffic.limits.accept_timeout_s
+        self.loop.urgent.add(held)
         self._pass_on(syn)
 
     def _pass_on(self, syn: Syn) -> None:
@@ -191,12 +190,12 @@ class Gate:
     def drop(self, held: Held) -> None:
         """Close the outer side; the zone hears nothing of it."""
         self._forget(held)
-        self._loop.close(held.far)
+        self.loop.close(held.far)
 
     def _forget(self, held: Held) -> None:
         if self._held.get(held.syn.key) is held:
             del self._held[held.syn.key]
-        self._loop.discard(held)
+        self.loop.discard(held)
 
 
 def set_hops(connection: socket.socket, hops: int) -> None:

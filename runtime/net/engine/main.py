@@ -25,7 +25,7 @@ from runtime.net.engine.model import INSIDE, MAX_PUBLISHED, EngineConfig, Limits
 from runtime.net.engine.names import Names
 from runtime.net.engine.pipes import PipePool
 from runtime.net.engine.zone import Common, Zone
-from runtime.net.netlink import Rtnetlink
+from runtime.net.netlink import Routes
 
 log = logging.getLogger(__name__)
 
@@ -44,7 +44,7 @@ class Server:
         names = Names(tuple(map(ip_network, config.subnets)))
         self._resolvers = Resolvers(config.resolvers)
         pinger = Pinger(loop, (echo4, echo6), config.echo_identifier)
-        self._common = Common(loop, config, factory, Rtnetlink(), pinger, self._resolvers, names)
+        self._common = Common(loop, config, factory, Routes(), pinger, self._resolvers, names)
         self._zones: dict[str, Zone] = {}
         ControlServer(loop, socket.socket(fileno=config.listeners.control), self._operate)
 

@@ -8,6 +8,7 @@ Source: RFC 791, 8200, 9293, 792, 4443; checksums RFC 1071.
 from __future__ import annotations
 
 import socket
+from functools import lru_cache
 from typing import NamedTuple
 
 TCP, UDP, ICMP, ICMPV6 = 6, 17, 1, 58
@@ -155,8 +156,13 @@ def read_syn(packet: bytes) -> Syn | None:
 def key_of(peer: tuple[str, int], local: tuple[str, int]) -> bytes:
     """The key of the SYN that an accepted connection began with."""
     family = socket.AF_INET6 if ":" in peer[0] else socket.AF_INET
-    source, destination = (socket.inet_pton(family, end[0].partition("%")[0]) for end in (peer, local))
+    source, destination = _packed(family, peer[0]), _packed(family, local[0])
     return b"".join((source, destination, peer[1].to_bytes(2, "big"), local[1].to_bytes(2, "big")))
+
+
+@lru_cache(maxsize=1024)  # a zone talks to few addresses, and to each often
+def _packed(family: int, text: str) -> bytes:
+    return socket.inet_pton(family, text.partition("%")[0])
 
 
 def ends_of(key: bytes) -> tuple[tuple[str, int], tuple[str, int]]:

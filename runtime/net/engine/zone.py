@@ -21,7 +21,7 @@ from runtime.net.engine.names import Names
 from runtime.net.engine.pipes import PipeShare
 from runtime.net.engine.tap import Tap
 from runtime.net.engine.udp import Flows
-from runtime.net.netlink import Rtnetlink
+from runtime.net.netlink import Routes
 
 
 class Common(NamedTuple):
@@ -30,7 +30,7 @@ class Common(NamedTuple):
     loop: Loop
     config: EngineConfig
     factory: SocketFactory
-    routes: Rtnetlink
+    routes: Routes
     pinger: Pinger
     resolvers: Resolvers
     names: Names

@@ -127,7 +127,7 @@ def test_connection_never_completed_by_the_zone_is_given_up(gate: LocalGate) -> 
     held.tick(time.monotonic() + Limits().accept_timeout_s + 1)
     assert not gate._held
     assert held.far.fileno() < 0
-    assert not gate._loop.urgent and not gate._loop._watched
+    assert not gate.loop.urgent and not gate.loop._watched
 
 
 def test_what_is_no_syn_is_counted_and_forgotten(gate: LocalGate) -> None:

@@ -70,6 +70,20 @@ def test_zone_that_is_restarted_is_found_again(zone: ZoneCommand) -> None:
     assert zone.json("system", "check")["findings"] == []
 
 
+def test_zone_keeps_the_address_it_names(zone: ZoneCommand) -> None:
+    zone("net", "create", "fixed")
+    (network,) = [network for network in zone.json("net", "ls") if network["name"] == "fixed"]
+    wanted = network["gateway4"].removesuffix("1") + "77"
+    zone("run", "-d", "--name", "named", "--network", "fixed", "--ip", wanted, *SMALL, IMAGE)
+    assert address_of(zone, "named") == wanted
+    zone("restart", "named")
+    zone("wait", "--until", "ready", "named")
+    assert address_of(zone, "named") == wanted
+    assert wanted in zone("exec", "named", "cat", "/proc/net/fib_trie")
+    zone("rm", "-f", "named")
+    zone("net", "rm", "fixed")
+
+
 def test_network_that_was_created_stays_until_it_is_removed(zone: ZoneCommand) -> None:
     assert zone("net", "create", "kept") == "kept\n"
     zone("run", "--rm", "--network", "kept", *SMALL, IMAGE, "true")

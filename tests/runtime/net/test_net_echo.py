@@ -93,6 +93,13 @@ def test_large_ping_says_how_many_hops_it_had_left(world: World, address: str) -
     assert received(ping(world, address, "-t3", "-s3000", count=3)) >= 2
 
 
+def test_unfinished_fragments_are_bounded_and_do_not_stay_for_long(world: World) -> None:
+    network = world.up()
+    names = ("ipv4/ipfrag", "netfilter/nf_conntrack_frag6")
+    said = [world.shell(network.netns, f"cd /proc/sys/net; cat {name}_high_thresh {name}_time*") for name in names]
+    assert [text.split() for text in said] == [[str(1 << 20), "10"]] * 2
+
+
 def test_fragments_of_other_icmp_do_not_pass_the_guard(world: World) -> None:
     """A timestamp request and an echo reply, in two fragments each: the kernel would take them for itself."""
     network = world.up()

@@ -142,7 +142,7 @@ def _matching(zone: Zone, wanted: tuple[PortRule, ...]) -> tuple[PortRule, ...]:
             expected = f"one it is published on ({listed})"
             raise BadRequest(f"zone {zone.name}, port", expected=expected, got=_host_end(rule))
         found += same
-    return tuple(found)
+    return tuple(dict.fromkeys(found))  # each once, however often it was named
 
 
 def _is_meant(known: PortRule, rule: PortRule) -> bool:

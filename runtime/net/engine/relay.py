@@ -23,11 +23,12 @@ _ALL = READ | WRITE | END | EDGE
 
 
 class Target(NamedTuple):
-    """Where to connect to, with a socket made in the right namespace."""
+    """Where to connect to, with a socket made in the right namespace. connected: which is so already."""
 
     family: int
     address: tuple[str, int]
     make_socket: Callable[[int, int], socket.socket]
+    connected: bool = False
 
 
 def reset(connection: socket.socket) -> None:
@@ -90,7 +91,7 @@ class Relay:
             target = self._targets.pop(0)
             try:
                 far = self._far = target.make_socket(target.family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
-                code = far.connect_ex(target.address)
+                code = 0 if target.connected else far.connect_ex(target.address)
                 if code == 0:
                     self._establish(far)
                     return

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import socket
 import time
 from collections.abc import Iterator
@@ -96,7 +97,8 @@ def test_syn_sent_again_leads_to_one_connect_before_between_and_after(gate: Loca
     gate.take(AGAIN)
     assert gate.feedback.passed_on == [syn()] * 2, "the first may have been lost"
     (target,) = gate.targets_of(Accepted(), Accepted.peer)  # type: ignore[arg-type]
-    with target.make_socket(target.family, socket.SOCK_STREAM) as far:
+    assert target.connected
+    with contextlib.closing(target.make_socket(target.family, socket.SOCK_STREAM)) as far:
         assert far.getpeername() == gate.listener.getsockname()
         gate.take(AGAIN)
         assert gate.egress.asked == 1, "the connection it belongs to is there"

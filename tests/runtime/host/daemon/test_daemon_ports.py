@@ -83,6 +83,17 @@ def test_one_update_leads_a_port_to_another_of_the_zone_and_it_is_open_all_the_w
     run(work())
 
 
+def test_port_that_is_named_twice_is_taken_back_once(host: Host) -> None:
+    async def work() -> None:
+        manager = await host.start()
+        (rule,) = (await manager.boot(host.request(ports=(PortRule(80),), until_ready=True))).ports
+        zone = await manager.update("web", Update(remove_ports=(rule, PortRule(80))))
+        assert zone.ports == () and is_free(rule)
+        await host.stop(end_zones=True)
+
+    run(work())
+
+
 def test_one_update_puts_a_port_on_another_address(host: Host) -> None:
     async def work() -> None:
         manager = await host.start()

@@ -8,4 +8,4 @@ Tools:   none.   Privileges: none.   Network: none.
 Only `model`, `manifest` and `egress` are imported by the runtime; `stage` pulls in the models of the other stages.
 """
 
-VERSION = 9
+VERSION = 11

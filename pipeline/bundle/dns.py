@@ -34,8 +34,8 @@ def parse_dns(
     """Check them. subjects: what each is called where it came from. Raises BadSpec."""
     kinds = (
         (nameservers, MOST_NAMESERVERS, "an IPv4 or IPv6 address", _is_address),
-        (search, MOST_SEARCH, "a domain name", lambda text: _DOMAIN.fullmatch(text) is not None),
-        (options, MOST_OPTIONS, "an option such as ndots:2", lambda text: _OPTION.fullmatch(text) is not None),
+        (search, MOST_SEARCH, "a domain name", _is_domain),
+        (options, MOST_OPTIONS, "an option such as ndots:2", _is_option),
     )
     for subject, (texts, most, expected, fits) in zip(subjects, kinds, strict=True):
         if len(texts) > most:
@@ -52,3 +52,11 @@ def _is_address(text: str) -> bool:
     except ValueError:
         return False
     return True
+
+
+def _is_domain(text: str) -> bool:
+    return _DOMAIN.fullmatch(text) is not None
+
+
+def _is_option(text: str) -> bool:
+    return _OPTION.fullmatch(text) is not None

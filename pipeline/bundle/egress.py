@@ -11,8 +11,9 @@ from typing import NamedTuple
 
 Network = IPv4Network | IPv6Network
 
-FORM = "`allow|deny ADDRESS|CIDR|any [PORT[-PORT]]`"
+FORM = "`allow|deny ADDRESS|CIDR|any [PORT[-PORT][/PROTOCOL] | PROTOCOL]`"
 ANY = "any"
+TCP, UDP, ICMP = PROTOCOLS = ("tcp", "udp", "icmp")
 MOST_RULES, MOST_CHARACTERS = 256, 100  # all of them go to an engine in one packet of its control socket
 _LAST_PORT = 65535
 
@@ -28,13 +29,15 @@ class BadRule(ValueError):
 class Rule(NamedTuple):
     """Addresses and ports, and whether a zone may reach them. ICMP has no ports: a rule with some is not about it.
 
-    network:  None for every address of both families.
+    network:   None for every address of both families.
+    protocol:  one of PROTOCOLS, "icmp" for ICMPv6 as well; "" for all of them.
     """
 
     allow: bool
     network: Network | None
     first_port: int = 0
     last_port: int = _LAST_PORT
+    protocol: str = ""
 
 
 def parse_rule(text: str) -> Rule:
@@ -46,11 +49,15 @@ def parse_rule(text: str) -> Rule:
     network = None if words[1] == ANY else _network(text, words[1])
     if len(words) == 2:
         return Rule(allow, network)
-    match = re.fullmatch(r"([0-9]{1,5})(?:-([0-9]{1,5}))?", words[2])
+    if words[2] in PROTOCOLS:
+        return Rule(allow, network, protocol=words[2])
+    ports, slash, protocol = words[2].partition("/")
+    match = re.fullmatch(r"([0-9]{1,5})(?:-([0-9]{1,5}))?", ports)
     first, last = (int(match[1]), int(match[2] or match[1])) if match else (0, 0)
-    if not 0 < first <= last <= _LAST_PORT:
-        raise BadRule(text, "a port from 1 to 65535, or two with a hyphen, the lower one first")
-    return Rule(allow, network, first, last)
+    if not 0 < first <= last <= _LAST_PORT or (slash and protocol not in (TCP, UDP)):
+        expected = "a port from 1 to 65535, or two with a hyphen, the lower one first; /tcp or /udp behind it"
+        raise BadRule(text, f"{expected}; or tcp, udp, icmp")
+    return Rule(allow, network, first, last, protocol)
 
 
 def _network(text: str, word: str) -> Network:

@@ -157,8 +157,11 @@ class HealthWish:
 
 @dataclass(frozen=True)
 class Network:
-    """The zone's one interface, as the spec wants it; addresses are given at launch.
+    """The zone's one interface, as the spec wants it; addresses are given at launch, unless one is wanted.
 
+    name:      of the network that it shares with other zones; "": a private one.
+    isolated:  apart from the others there.
+    address:   of either family, of zones' pool, and its number in its network in both; "": any.
     nameservers, search, options: of its resolv.conf.
     egress:  what it may reach, see egress.py; the first rule that matches decides.
     bandwidth_bit_s: of its interface, each way; 0: no limit.
@@ -170,6 +173,9 @@ class Network:
     options: tuple[str, ...] = ()
     egress: tuple[str, ...] = ()
     bandwidth_bit_s: int = 0
+    name: str = ""
+    isolated: bool = False
+    address: str = ""
 
 
 @dataclass(frozen=True)

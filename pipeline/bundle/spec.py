@@ -190,7 +190,16 @@ def _ports(items: list[str], *, subject: str) -> tuple[Port, ...]:
     return found
 
 
+def _own_address(text: str, subject: str) -> str:
+    try:
+        return str(ipaddress.ip_address(text)) if text else ""
+    except ValueError:
+        raise BadSpec(subject, expected="an IPv4 or IPv6 address", got=repr(text)[:120]) from None
+
+
 def _network(network: dict[str, Any], dns: dict[str, list[str]], subject: str) -> Network:
+    if network.get("isolated") and not network.get("name"):
+        raise BadSpec(f"{subject}: key network.isolated", expected="network.name beside it", got="a private network")
     keys = ("nameservers", "search", "options")
     resolver = parse_dns(
         *(dns.get(key, []) for key in keys),
@@ -207,6 +216,9 @@ def _network(network: dict[str, Any], dns: dict[str, list[str]], subject: str) -
             if "bandwidth" in network
             else 0
         ),
+        name=network.get("name", ""),
+        isolated=network.get("isolated", False),
+        address=_own_address(network.get("address", ""), f"{subject}: key network.address"),
     )
 
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Generator, Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, cast
 
 from pipeline.bundle import manifest
 from pipeline.bundle.egress import BadRule, parse_rule
@@ -18,6 +18,7 @@ from pipeline.oci import Descriptor, Digest, canonical_json
 from pipeline.progress import Progress
 from pipeline.store import Store
 from runtime.errors import RuntimeFault
+from runtime.host.urls import urls_of
 from runtime.net.policy import may_open
 
 if TYPE_CHECKING:
@@ -25,7 +26,6 @@ if TYPE_CHECKING:
     from runtime.host.client.client import HostClient
     from runtime.host.hosts import Host
 
-HTTP_TIMEOUT_S = 10.0
 OCTETS = "application/octet-stream"
 ENDED = ("exited", "failed")
 # What zoned may take beyond the time a zone is given to stop.
@@ -36,6 +36,10 @@ STEPS = {"running": "build domain", "ready": "zone boots"}
 
 class ForeignDevices(RuntimeFault):
     """A bundle of another's that names block devices of the host."""
+
+
+class ForeignNetwork(RuntimeFault):
+    """A bundle of another's that names a network that zones of the host share."""
 
 
 class ForeignRules(RuntimeFault):
@@ -60,11 +64,14 @@ class Wishes:
 
     until:   running: its domain runs; ready: its workload does; ports: and every published port is served.
     remove:  zoned forgets the zone once it has ended; attach: and once its output and end have been asked for.
+    network: the shared network to join, instead of the bundle's; isolated: apart from the others there.
     """
 
     until: str = "ports"
     remove: bool = False
     attach: bool = False
+    network: str = ""
+    isolated: bool = False
 
 
 class Timeline:
@@ -95,12 +102,15 @@ class Overrides:
     devices: one that was not made here may have the block devices of the host that it names.
     egress:  rules in place of its own; None for its own. bandwidth_bit_s: likewise, 0 for no limit.
     scratch: what takes what it writes, as pipeline.bundle.scratch reads it, in place of its own.
+    network: the shared network to join, instead of the bundle's; isolated: apart from the others there.
     """
 
     devices: bool = False
     egress: tuple[str, ...] | None = None
     bandwidth_bit_s: int | None = None
     scratch: tuple[str, int] | None = None
+    network: str = ""
+    isolated: bool = False
 
 
 def boot(
@@ -132,8 +142,10 @@ def boot_bundle(
     progress: Progress,
 ) -> Booted:
     """Boot a bundle; see `boot`."""
-    bundle = overridden(descriptor, bundle, overrides or Overrides())
-    wishes = Wishes(until="ports" if wait else "running")
+    given = overrides or Overrides()
+    bundle = overridden(descriptor, bundle, given)
+    until = "ports" if wait else "running"
+    wishes = Wishes(until=until, network=given.network, isolated=given.isolated)
     timeline = Timeline()
     prepare(host, store, descriptor, bundle, timeline, progress)
     with host.connect() as client:
@@ -143,8 +155,9 @@ def boot_bundle(
 def overridden(descriptor: Descriptor, bundle: Bundle, overrides: Overrides) -> Bundle:
     """A bundle as it is to be booted.
 
-    Whoever published one must not choose among the disks of those who boot it, nor open what this host closes to zones.
-    Raises:  ForeignDevices, ForeignRules.
+    Whoever published one must not choose among the disks of those who boot it, nor open what this host closes to zones,
+    nor say whose neighbour the zone becomes.
+    Raises:  ForeignDevices, ForeignRules, ForeignNetwork.
     """
     if overrides.egress is not None:
         bundle = replace(bundle, network=replace(bundle.network, egress=overrides.egress))
@@ -172,6 +185,13 @@ def overridden(descriptor: Descriptor, bundle: Bundle, overrides: Overrides) -> 
             expected="no rules that may open this host or its links in a bundle that was not made here",
             got=", ".join(opening)[:400],
             hint="zone boot --egress says which rules it has instead",
+        )
+    if bundle.network.name and not overrides.network:
+        raise ForeignNetwork(
+            f"zone {bundle.name} from {origin}",
+            expected="no network of the host's in a bundle that was not made here",
+            got=bundle.network.name,
+            hint=f"zone boot --network {bundle.network.name} lets it join",
         )
     return bundle
 
@@ -221,7 +241,7 @@ def start(
     urls: list[str] = []
     if wishes.until == "ports":
         with timeline.step("first answer"):
-            urls = _urls(zone.ports)
+            urls = urls_of(zone.ports)
     return Booted(zone, urls, timeline.steps)
 
 
@@ -250,6 +270,8 @@ def boot_request(descriptor: Descriptor, bundle: Bundle, ports: list[PortRule], 
         labels=bundle.labels,
         until_ready=wishes.until in ("ready", "ports"),
         until_ports_answer=wishes.until == "ports",
+        network=wishes.network,
+        isolated=wishes.isolated,
     )
 
 
@@ -355,30 +377,3 @@ def zones(host: Host) -> list[ZoneInfo]:
         return []
     with host.connect() as client:
         return list(client.call(client.host.ListZones, ListZonesRequest(all=True)).zones)
-
-
-def _urls(rules: Sequence[Any]) -> list[str]:
-    """Of each port, all asked at once: of a range, none may speak HTTP, and each keep its asker waiting."""
-    from concurrent.futures import ThreadPoolExecutor
-
-    with ThreadPoolExecutor(max_workers=max(len(rules), 1)) as pool:
-        return list(pool.map(_url, rules))
-
-
-def _url(rule: Any) -> str:
-    """`http://…/` when the port answers HTTP, else `tcp://…`; `udp://…` unasked."""
-    import http.client
-
-    address, port = rule.host_address, rule.host_port
-    shown = f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
-    if rule.protocol == "udp":
-        return f"udp://{shown}"
-    connection = http.client.HTTPConnection(address, port, timeout=HTTP_TIMEOUT_S)
-    try:
-        connection.request("HEAD", "/")
-        connection.getresponse()
-        return f"http://{shown}/"
-    except (OSError, http.client.HTTPException):
-        return f"tcp://{shown}"
-    finally:
-        connection.close()

@@ -69,9 +69,10 @@ class Host(Protocol):
     def provide(self, client: HostClient, blobs: Iterable[Descriptor], progress: Progress) -> None:
         """Make blobs of the local store reachable for its zoned."""
 
-    def listen_for(self, ports: Iterable[Port]) -> list[PortRule]:
+    def listen_for(self, ports: Iterable[Port], *, released: Iterable[Port] = ()) -> list[PortRule]:
         """Where zoned is to listen so that `expose` can lead each port to where users are.
 
+        released:  ends that the same request gives back, and that others of it may have therefore.
         Raises:  what says that one cannot be had, as far as it can be seen from here.
         """
 
@@ -117,7 +118,7 @@ class RemoteHost:
 
         upload(client, self._store, blobs, progress)
 
-    def listen_for(self, ports: Iterable[Port]) -> list[PortRule]:
+    def listen_for(self, ports: Iterable[Port], *, released: Iterable[Port] = ()) -> list[PortRule]:
         from runtime.host.api.host_pb2 import PortRule
 
         return [
@@ -269,11 +270,13 @@ class LabHost:
                 )
         self.lab.detach(str(blob.digest))
 
-    def listen_for(self, ports: Iterable[Port]) -> list[PortRule]:
+    def listen_for(self, ports: Iterable[Port], *, released: Iterable[Port] = ()) -> list[PortRule]:
         from runtime.host.api.host_pb2 import PortRule
 
         wanted = list(ports)
-        free = self.lab.find_free((port.host_address, port.host_port, port.protocol) for port in wanted)
+        own = {_end(port) for port in released}
+        found = iter(self.lab.find_free(_end(port) for port in wanted if _end(port) not in own))
+        free = [port.host_port if _end(port) in own else next(found) for port in wanted]
         return [
             PortRule(
                 host_address=port.host_address,
@@ -312,6 +315,10 @@ class LabHost:
 
     def exclusive(self) -> contextlib.AbstractContextManager[None]:
         return self.lab.exclusive()
+
+
+def _end(port: Port) -> tuple[str, int, str]:
+    return port.host_address, port.host_port, port.protocol
 
 
 def _live(client: HostClient) -> list[ZoneInfo]:

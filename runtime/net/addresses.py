@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from dataclasses import dataclass
-from ipaddress import IPv4Network, IPv6Address, IPv6Network
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 
-from runtime.net.errors import AddressesExhausted
+from runtime.net.errors import AddressesExhausted, BadAddress
 from runtime.net.pool import POOL4, POOL6
 
 PREFIX4 = 24
@@ -18,6 +18,7 @@ PREFIX6 = 64
 POOL_SIZE = 1 << (PREFIX4 - POOL4.prefixlen)
 
 GATEWAY_HOST, ZONE_HOST = 1, 2
+LAST_HOST = (1 << (32 - PREFIX4)) - 2  # the last one is the broadcast address
 
 # The same in every network: a zone keeps a valid neighbour entry when the namespace behind it is made anew.
 GATEWAY_MAC = "02:7a:77:00:00:01"
@@ -36,6 +37,18 @@ class ZoneAddresses:
     prefix6: int
     zone_mac: str
     gateway_mac: str
+
+    @property
+    def host(self) -> int:
+        """The zone's number in its network, the same in both families."""
+        return int(IPv4Address(self.zone4)) & (1 << (32 - PREFIX4)) - 1
+
+    @property
+    def subnets(self) -> tuple[str, str]:
+        """The network in both families."""
+        ends = ((self.gateway4, self.prefix4), (self.gateway6, self.prefix6))
+        subnet4, subnet6 = (str(ip_network(end, strict=False)) for end in ends)
+        return subnet4, subnet6
 
     @property
     def zone_link_local(self) -> str:
@@ -75,6 +88,37 @@ def plan_addresses(index: int, *, host: int = ZONE_HOST) -> ZoneAddresses:
         zone_mac=f"00:16:3e:4b:{index:02x}:{host:02x}",
         gateway_mac=GATEWAY_MAC,
     )
+
+
+def parse_static(text: str) -> tuple[int, int]:
+    """(index, host) of an address of either pool. Raises BadAddress."""
+    expected = f"an address of {POOL4} or {POOL6} that a zone can have"
+    try:
+        address = ip_address(text)
+    except ValueError:
+        raise BadAddress(f"address {text!r}", expected=expected, got="no address") from None
+    if isinstance(address, IPv4Address) and address in POOL4:
+        index, host = divmod(int(address) - int(POOL4.network_address), 1 << (32 - PREFIX4))
+    elif isinstance(address, IPv6Address) and address in POOL6:
+        index, host = divmod(int(address) - int(POOL6.network_address), 1 << (128 - PREFIX6))
+    else:
+        raise BadAddress(f"address {text}", expected=expected, got="one of another network")
+    if not GATEWAY_HOST < host <= LAST_HOST or index >= 1 << (PREFIX4 - POOL4.prefixlen):
+        raise BadAddress(f"address {text}", expected=expected, got="a gateway's, a network's or a broadcast address")
+    return index, host
+
+
+def allocate_host(index: int, used: Collection[int]) -> int:
+    """The smallest free zone's number of network `index`. Raises AddressesExhausted. Effects: none."""
+    free = next((host for host in range(ZONE_HOST, LAST_HOST + 1) if host not in used), None)
+    if free is None:
+        raise AddressesExhausted(
+            f"zone network {index}",
+            expected="a free address for one more zone",
+            got=f"all {LAST_HOST - ZONE_HOST + 1} used",
+            hint="stop a zone that is no longer needed, or use another network",
+        )
+    return free
 
 
 def allocate_index(used: Collection[int]) -> int:

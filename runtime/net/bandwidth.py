@@ -1,10 +1,11 @@
 """A zone's bandwidth: a token bucket of the kernel's for each direction of its vif.
 
     to the zone     the queue of the vif. This host's own TCP fills it, and waits for room; UDP loses datagrams
-    from the zone   what the vif receives goes through the queue of a device `limit0`, and comes back as if the vif
-                    received it then. A queue, not a policer: TCP is slowed down before it loses anything
+    from the zone   what the vif receives goes through the queue of a device of the zone's own, and comes back as if the
+                    vif received it then. A queue, not a policer: TCP is slowed down before it loses anything
 
-Frames count whole, headers included. Both are in the network's namespace and go with it; the vif's goes with the vif.
+Frames count whole, headers included; in a network that zones share, those from one zone to another as well. Both are in
+the network's namespace; the vif's queue goes with the vif, the device with the namespace or when its zone leaves it.
 Source:  tc-tbf(8), tc-mirred(8), Documentation/networking/ifb; drivers/net/ifb.c.
 """
 
@@ -16,15 +17,20 @@ import socket
 from runtime.net import commands, netns
 from runtime.net.errors import NetworkFault
 
-DEVICE = "limit0"
 MODULES = "sch_tbf, sch_ingress, cls_u32, act_mirred, ifb"
 # What may go at once: as much as 10 ms make, since kernels fill buckets no more often (CONFIG_HZ=100).
 _BURST_S, _LEAST_BURST_BYTES = 0.01, 16384
 # What waits at most, on top of that; ten frames where the rate is low.
 _QUEUE_S, _LEAST_QUEUE_FRAMES = 0.05, 10
+_EARLIER = "limit0"  # in a private network that an earlier version made, before devices had the zone's number
 
 
-def tc_lines(vif: str, bit_s: int, mtu: int) -> list[str]:
+def device_of(host: int) -> str:
+    """The device in the way from a zone, by the zone's number in its network."""
+    return f"limit{host}"
+
+
+def tc_lines(vif: str, device: str, bit_s: int, mtu: int) -> list[str]:
     """The lines for one `tc -batch -`; they hold whatever there was before.
 
     A bucket is made anew each time, by way of another kind of queue. Changed as it is, a smaller one would keep frames
@@ -34,19 +40,20 @@ def tc_lines(vif: str, bit_s: int, mtu: int) -> list[str]:
     most = burst + max(int(bit_s / 8 * _QUEUE_S), _LEAST_QUEUE_FRAMES * mtu)
     bucket = f"root tbf rate {bit_s}bit burst {burst} limit {most}"
     return [
-        *(f"qdisc replace dev {device} {queue}" for device in (vif, DEVICE) for queue in ("root pfifo", bucket)),
+        *(f"qdisc replace dev {link} {queue}" for link in (vif, device) for queue in ("root pfifo", bucket)),
         f"qdisc replace dev {vif} ingress",
         # The handle makes it the same filter each time.
         f"filter replace dev {vif} parent ffff: protocol all prio 1 handle 800::800 u32 match u32 0 0"
-        f" action mirred egress redirect dev {DEVICE}",
+        f" action mirred egress redirect dev {device}",
     ]
 
 
 class Bandwidth:
-    """The limit of one network, as it is and for the vifs to come."""
+    """The limit of one zone, as it is and for the vifs to come."""
 
-    def __init__(self, namespace: str, mtu: int, bit_s: int, *, subject: str) -> None:
-        self._namespace, self._mtu, self._bit_s, self._subject = namespace, mtu, bit_s, subject
+    def __init__(self, namespace: str, device: str, mtu: int, bit_s: int, *, subject: str) -> None:
+        self._namespace, self._device, self._mtu = namespace, device, mtu
+        self._bit_s, self._subject = bit_s, subject
 
     def attach(self, vif: str) -> None:
         """Hold a new vif to it. Raises NetworkFault."""
@@ -65,20 +72,32 @@ class Bandwidth:
         self._bit_s = bit_s
 
     def _hold(self, vif: str, bit_s: int) -> None:
-        netns.inside(self._namespace, lambda: limit(vif, bit_s, self._mtu, subject=self._subject))
+        netns.inside(self._namespace, lambda: limit(vif, self._device, bit_s, self._mtu, subject=self._subject))
 
 
-def limit(vif: str, bit_s: int, mtu: int, *, subject: str) -> None:
+def limit(vif: str, device: str, bit_s: int, mtu: int, *, subject: str) -> None:
     """Hold a vif of the calling thread's namespace to a rate, both ways; 0 for none. Raises NetworkFault."""
-    there = DEVICE in (name for _, name in socket.if_nameindex())
+    there = [name for name in (device, _EARLIER) if _is_there(name)]
     if not bit_s:
         if there:
             _feed("tc", [f"qdisc del dev {vif} root", f"qdisc del dev {vif} ingress"], subject)
-            _feed("ip", [f"link del {DEVICE}"], subject)
+            _feed("ip", [f"link del {name}" for name in there], subject)
         return
-    lines = [] if there else [f"link add {DEVICE} mtu {mtu} type ifb"]
-    _feed("ip", [*lines, f"link set {DEVICE} up"], subject)
-    _feed("tc", tc_lines(vif, bit_s, mtu), subject)
+    lines = [] if device in there else [f"link add {device} mtu {mtu} type ifb"]
+    _feed("ip", [*lines, f"link set {device} up"], subject)
+    _feed("tc", tc_lines(vif, device, bit_s, mtu), subject)
+    if _EARLIER in there:  # nothing leads to it any more
+        _feed("ip", [f"link del {_EARLIER}"], subject)
+
+
+def remove(device: str, *, subject: str) -> None:
+    """Remove a zone's device from the calling thread's namespace; harmless without. Raises NetworkFault."""
+    if _is_there(device):
+        _feed("ip", [f"link del {device}"], subject)
+
+
+def _is_there(device: str) -> bool:
+    return device in (name for _, name in socket.if_nameindex())
 
 
 def _feed(program: str, lines: list[str], subject: str) -> None:

@@ -26,6 +26,7 @@ _JUMPS = {"jeq": 0x15, "jset": 0x45}
 _RETURN = 0x06
 TAKE, DROP = "take", "drop"
 _RESULTS = {TAKE: 0x40000, DROP: 0}  # how many bytes of the packet; more than any has
+NETWORK = 0xFFF00000  # loads from here on are from the IP header, wherever the data begins: SKF_NET_OFF
 _INSTRUCTION = struct.Struct("=HBBI")
 
 # (load, offset or constant), (jump, constant, where to if so, where to if not), or the name of the next instruction.

@@ -10,7 +10,7 @@ class AddressesExhausted(RuntimeFault):
 
 
 class AddressTaken(RuntimeFault):
-    """A reservation that belongs to somebody else, or differs from what the owner has."""
+    """A zone's own address, or its network, that another has."""
 
 
 class BadAddress(RuntimeFault):
@@ -31,3 +31,7 @@ class EngineFault(RuntimeFault):
 
 class OutdatedEngine(EngineFault):
     """An engine that runs, of a version whose descriptors are others."""
+
+
+class UnknownToEngine(EngineFault):
+    """A zone that the engine of its network does not have."""

@@ -21,12 +21,19 @@ NLA_F_NESTED = 0x8000
 RTM_SETLINK = 19
 RTM_NEWROUTE = 24
 RTM_GETROUTE = 26
+RTM_NEWNEIGH = 28
+NLM_F_REPLACE, NLM_F_CREATE = 0x100, 0x400
+NUD_NOARP = 0x40  # for a bridge: an entry that stays, static
+NTF_MASTER = 0x04
+NDA_LLADDR = 2
 RTA_DST = 1
 IFLA_MTU = 4
 IFLA_MASTER = 10
 IFLA_PROTINFO = 12
+IFLA_GROUP = 27
 IFLA_NET_NS_FD = 28
 IFLA_BRPORT_LEARNING = 8
+IFLA_BRPORT_UNICAST_FLOOD = 9
 IFF_UP = 0x1
 AF_BRIDGE = 7
 ROUTE_TYPES = {
@@ -39,8 +46,13 @@ ROUTE_TYPES = {
     7: "unreachable",
     8: "prohibit",
 }
+# Links, addresses, routes and rules of both families; next hops. Source: linux/rtnetlink.h, RTMGRP_*, RTNLGRP_*.
+_CHANGES = 0x1 | 0x10 | 0x40 | 0x80 | 0x100 | 0x400 | 1 << 18 | 1 << 31
+_NEWS_BYTES = 16  # of a message the rest is lost, and nothing of it is looked at
+_REMEMBERED = 1024
 _NLMSGHDR = struct.Struct("=IHHII")  # length, type, flags, sequence, port
 _IFINFOMSG = struct.Struct("=BxHiII")  # family, device type, index, flags, change mask
+_NDMSG = struct.Struct("=BxxxiHBB")  # family, interface, state, flags, type
 _RTMSG = struct.Struct("=BBBBBBBBI")  # family, dst_len, src_len, tos, table, protocol, scope, type, flags
 
 
@@ -109,6 +121,47 @@ class Rtnetlink:
         return None if route == "unreachable" else route
 
 
+class Routes:
+    """Kinds of routes, remembered until anything of the namespace's routing changes.
+
+    The kernel puts word of a change into the sockets that want it before whoever made it returns; and a look whether
+    there is any costs less than half of a question.
+    """
+
+    def __init__(self) -> None:
+        self._kernel = Rtnetlink()
+        self._news = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, NETLINK_ROUTE)
+        self._news.setblocking(False)
+        self._news.bind((0, _CHANGES))
+        self._known: dict[bytes, str | None] = {}
+
+    def close(self) -> None:
+        """Give the sockets back."""
+        self._kernel.close()
+        self._news.close()
+
+    def route_type(self, packed: bytes) -> str | None:
+        """See Rtnetlink.route_type."""
+        if self._changed() or len(self._known) >= _REMEMBERED:
+            self._known.clear()
+        try:
+            return self._known[packed]
+        except KeyError:
+            found = self._known[packed] = self._kernel.route_type(packed)
+            return found
+
+    def _changed(self) -> bool:
+        changed = False
+        while True:
+            try:
+                self._news.recv(_NEWS_BYTES)
+            except BlockingIOError:
+                return changed
+            except OSError:  # there was more than the queue holds
+                pass
+            changed = True
+
+
 def move_link(name: str, netns_fd: int) -> None:
     """Move a link of this thread's network namespace into another one. Raises NetworkFault."""
     try:
@@ -122,21 +175,43 @@ def move_link(name: str, netns_fd: int) -> None:
         raise NetworkFault(f"interface {name}", expected="it moved to its network", got=str(error)) from error
 
 
-def enslave_link(name: str, bridge: str, mtu: int) -> None:
-    """Make a link a port of a bridge, both in this thread's network namespace, and bring it up. Raises NetworkFault.
+def enslave_link(name: str, bridge: str, mtu: int, *, group: int, mac: str) -> None:
+    """Make a link a port of a bridge, both in this thread's network namespace, and bring it up; done again, a no-op.
 
-    Learning is off: a zone that sends from a million MACs would otherwise fill this host's memory with them.
+    group:  by which rules know the port; set before it is one.
+    mac:    of what is behind it. The bridge is told, and learns none by itself: a zone that sends from a million MACs
+            would otherwise fill this host's memory with them. Frames for MACs of nobody go to no port.
+    Raises:  NetworkFault.
     """
     try:
         with Rtnetlink() as kernel:
             index, master = socket.if_nametoindex(name), socket.if_nametoindex(bridge)
             attributes = (
                 attribute(IFLA_MTU, struct.pack("=I", mtu)),
-                attribute(IFLA_MASTER, struct.pack("=I", master)),
+                attribute(IFLA_GROUP, struct.pack("=I", group)),
             )
             kernel.request(RTM_SETLINK, link_request(index, *attributes))
-            port = attribute(IFLA_PROTINFO | NLA_F_NESTED, attribute(IFLA_BRPORT_LEARNING, b"\0"))
+            kernel.request(RTM_SETLINK, link_request(index, attribute(IFLA_MASTER, struct.pack("=I", master))))
+            off = attribute(IFLA_BRPORT_LEARNING, b"\0") + attribute(IFLA_BRPORT_UNICAST_FLOOD, b"\0")
+            port = attribute(IFLA_PROTINFO | NLA_F_NESTED, off)
             kernel.request(RTM_SETLINK, link_request(index, port, family=AF_BRIDGE))
+            entry = _NDMSG.pack(AF_BRIDGE, index, NUD_NOARP, NTF_MASTER, 0)
+            entry += attribute(NDA_LLADDR, bytes.fromhex(mac.replace(":", "")))
+            kernel.request(RTM_NEWNEIGH, entry, flags=NLM_F_ACK | NLM_F_CREATE | NLM_F_REPLACE)
             kernel.request(RTM_SETLINK, link_request(index, up=True))
     except OSError as error:
         raise NetworkFault(f"interface {name}", expected=f"it as a port of {bridge}", got=str(error)) from error
+
+
+def release_link(name: str) -> None:
+    """Make a link of this thread's network namespace nobody's port; harmless where it is gone. Raises NetworkFault."""
+    index = next((index for index, known in socket.if_nameindex() if known == name), None)
+    if index is None:  # if_nametoindex would raise an error without a number
+        return
+    try:
+        with Rtnetlink() as kernel:
+            nobody = (attribute(IFLA_GROUP, bytes(4)), attribute(IFLA_MASTER, bytes(4)))
+            kernel.request(RTM_SETLINK, link_request(index, *nobody))
+    except OSError as error:
+        if error.errno not in (errno.ENODEV, errno.ENXIO):
+            raise NetworkFault(f"interface {name}", expected="it no port", got=str(error)) from error

@@ -1,8 +1,9 @@
-"""One zone's network, from nothing to running and back: the thin edge that does what plan.py says.
+"""A zone's network, from nothing to running and back: its own private one, or its place in one that zones share.
 
 Order, as zoned drives it:
-    network = ZoneNetwork(name, plan_addresses(allocate_index(used)), mtu, record)
-    network.create()            # namespace, bridge, rules, engine started (not waited for)
+    network = ZoneNetwork(name, plan_addresses(allocate_index(used)), mtu, record)      # a private one, or with
+    network = ZoneNetwork(name, addresses, mtu, record, segment=segment)                # one that others are in, too
+    network.create()            # namespace, bridge, engine started (not waited for) where it is private; sockets, rules
     network.listen(ports)       # conflicts show here, before any domain runs
     ... build the domain, wait for vifN.0 ...
     network.attach("vifN.0")    # before hotplug-status and unpause
@@ -10,9 +11,8 @@ Order, as zoned drives it:
     ... the zone runs, ends, its domain is destroyed ...
     network.attach("vifM.0")    # again, where the zone is restarted: ports and addresses were kept all the while
     network.destroy()
-Ports come and go at any time (`publish`, `unpublish`). An engine that died is replaced by `revive` (supervise.py calls
-it): this process keeps duplicates of all listeners, so connections wait instead of being refused; a later zoned gets
-them back from the engine (`adopt`).
+Ports come and go at any time (`publish`, `unpublish`). This process keeps duplicates of all sockets, so connections
+wait for the next engine instead of being refused; a later zoned gets them back from the engine (`adopt`).
 What is taken is told to `record` before it is taken; `teardown(records)` alone ends all of it, any number of times.
 """
 
@@ -20,50 +20,44 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import secrets
 import socket
-import threading
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from pipeline.bundle.model import Port
 from runtime.errors import RuntimeFault
-from runtime.net import furnish, netns, plan
+from runtime.net import furnish, netlink, netns, plan
 from runtime.net.addresses import ZoneAddresses
-from runtime.net.bandwidth import Bandwidth
-from runtime.net.calls import engine_filter
+from runtime.net.bandwidth import Bandwidth, device_of
 from runtime.net.capture import Capture, CaptureRequest, Captures
 from runtime.net.engine.flows import Flow
-from runtime.net.engine.interface import Engine, EngineHandle, Prepared
-from runtime.net.engine.model import EngineConfig, Limits, Listeners
-from runtime.net.engine.proxy import ProxyEngine
-from runtime.net.errors import EngineFault, NetworkFault, OutdatedEngine, PortTaken
-from runtime.net.published import Published, key_of, listen_on, protocol_of
-from runtime.net.resolvers import NONE_NAMED, RESOLV_CONF, read_resolvers
-from runtime.net.sockets import echo_socket
+from runtime.net.engine.interface import Engine, EngineHandle
+from runtime.net.engine.model import Limits, ZonePart
+from runtime.net.errors import EngineFault, OutdatedEngine, UnknownToEngine
+from runtime.net.published import Published, PublishedPorts, key_of
+from runtime.net.resolvers import RESOLV_CONF
+from runtime.net.segment import RUN_DIRECTORY, Record, Segment
 from runtime.net.teardown import current, teardown
 
 log = logging.getLogger(__name__)
 
-RUN_DIRECTORY = Path("/run/zonewright/net")
-FIRST_UID = 64000
 ENGINE_READY_TIMEOUT_S = 60.0
+
+_OF_SEGMENT = ("net.directory", "net.netns", "net.engine")
 
 __all__ = ["Record", "ZoneNetwork", "teardown"]
 
 
-class Record(Protocol):
-    """How an outside resource gets into the ledger."""
-
-    def __call__(self, kind: str, **fields: Any) -> Any: ...
-
-
 class ZoneNetwork:
-    """A private network of one zone.
+    """One zone's network.
 
+    segment:   the shared one that it joins; without, it makes a private one, for which the options from `deny` on are.
+    isolated:  of a shared one: the zone reaches the gateway only, and none of the others reaches it.
+    egress:    what the zone may reach, see pipeline.bundle.egress.
+    bandwidth_bit_s: of its vif, each way; 0: no limit.
     Effects: none before `create`. Every method raises RuntimeFault; create and the first attach tear down when they do.
-    Threads: any, one at a time; the host's side is the namespace of the thread that calls create, publish and revive.
+    Threads: any; the host's side is the namespace of the thread that calls create, publish and revive.
     """
 
     def __init__(
@@ -73,123 +67,111 @@ class ZoneNetwork:
         mtu: int,
         record: Record,
         *,
-        deny: Sequence[str] = (),
+        segment: Segment | None = None,
+        isolated: bool = False,
         egress: Sequence[str] = (),
         bandwidth_bit_s: int = 0,
+        deny: Sequence[str] = (),
         limits: Limits | None = None,
         engine: Engine | None = None,
         run_directory: Path = RUN_DIRECTORY,
         resolv_conf: Path = RESOLV_CONF,
     ) -> None:
-        plan.check_mtu(name, mtu)
-        self.name, self.addresses, self.mtu = name, addresses, mtu
-        self.netns = plan.netns_name(name)
+        self.name, self.addresses = name, addresses
         self.vif = ""
-        self.restarts = 0
-        self._record, self._deny, self._egress = record, tuple(deny), tuple(egress)
-        self._limits = limits or Limits()
-        self._bandwidth = Bandwidth(self.netns, mtu, bandwidth_bit_s, subject=f"network of zone {name}")
-        self._engine: Engine = engine or ProxyEngine()
-        self._directory = run_directory / name
-        self._control, self._log_file = self._directory / "control", self._directory / "log"
-        self._resolv_conf, self._resolvers = resolv_conf, NONE_NAMED
+        self._record = record
+        self.segment = segment or Segment(
+            name,
+            addresses,
+            mtu,
+            self._record_for_segment,
+            deny=deny,
+            limits=limits,
+            engine=engine,
+            run_directory=run_directory,
+            resolv_conf=resolv_conf,
+        )
+        self._isolated = isolated
+        self._part = ZonePart(name, addresses.zone4, addresses.zone6, tuple(egress))
+        self._part.rules()  # what is wrong in them is said here, not by the engine
+        self._limit = device_of(addresses.host)
+        subject = f"network of zone {name}"
+        self._bandwidth = Bandwidth(self.netns, self._limit, self.mtu, bandwidth_bit_s, subject=subject)
         self._records: list[dict[str, Any]] = []
-        self._handle: EngineHandle | None = None
-        self._prepared: Prepared | None = None
         self._inside: list[socket.socket] = []
-        self._published: dict[str, Published] = {}
+        self._ports = PublishedPorts(name, self._take)
+        self._admitted = False
         self._captures = Captures()
-        self._lock = threading.RLock()
 
-    @property
-    def uid(self) -> int:
-        """The network's own user: its engine's, and the owner of its namespace. Nothing of this host belongs to it."""
-        return FIRST_UID + self.addresses.index
+    def _record_for_segment(self, kind: str, **fields: Any) -> None:
+        self._record(kind, **fields)
 
     def _take(self, kind: str, **fields: Any) -> None:
         self._record(kind, **fields)
         self._records.append({"kind": kind, **fields})
 
+    @property
+    def _private(self) -> bool:
+        return not self.segment.shared
+
+    @property
+    def netns(self) -> str:
+        """The namespace."""
+        return self.segment.netns
+
+    @property
+    def mtu(self) -> int:
+        """Of the zone's link."""
+        return self.segment.mtu
+
+    @property
+    def place(self) -> plan.Place:
+        """See segment.Zone."""
+        return plan.Place(self.addresses, furnish.doors_of(self._inside), self._isolated)
+
     # -- making --------------------------------------------------------------------------------------------------------
 
     def create(self) -> None:
-        """Make the namespace with bridge, gateway and rules, and start the engine."""
-        if netns.path_of(self.netns).exists():
-            raise NetworkFault(
-                f"network of zone {self.name}", expected="none yet", got="it exists", hint="stop it first"
-            )
-        with self._lock:
+        """Make the namespace with bridge and gateway and start the engine, where they are its own; take its place."""
+        with self.segment.lock:
+            self.segment.expect(self.name)
+            if self._private:
+                self.segment.create()
             try:
-                self._take("net.directory", path=str(self._directory))
-                self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-                self._take("net.netns", name=self.netns)
-                netns.create(self.netns, owner=self.uid)
-                netns.inside(self.netns, lambda: furnish.lay_out(self.name, self.addresses, self.mtu))
+                if not self._private:
+                    network, control = self.segment.name, str(self.segment.control)
+                    limit = {"limit": self._limit, "netns": self.netns}
+                    self._take("net.member", network=network, zone=self.name, control=control, **limit)
                 self._open_inside()
-                self._start_engine()
-            except OSError as error:
-                self.destroy()
-                raise NetworkFault(f"network of zone {self.name}", expected="it made", got=str(error)) from error
+                self.segment.join(self)
             except BaseException:
                 self.destroy()
                 raise
 
     def _open_inside(self) -> None:
-        self._inside = netns.inside(self.netns, lambda: furnish.open_listeners(self.name, self.addresses))
-
-    def _start_engine(self) -> None:
-        path = self._control
-        path.unlink(missing_ok=True)
-        identifier = secrets.randbelow(1 << 16)
-        with contextlib.ExitStack() as stack:
-            families = (socket.AF_INET, socket.AF_INET6)
-            echoes = [stack.enter_context(echo_socket(family, identifier)) for family in families]
-            control = stack.enter_context(socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET))
-            control.bind(str(path))
-            control.listen(8)
-            inherited = tuple(item.fileno() for item in (*self._inside, *echoes, control))
-            config = EngineConfig(
-                zone=self.name,
-                netns=str(netns.path_of(self.netns)),
-                uid=self.uid,
-                zone4=self.addresses.zone4,
-                zone6=self.addresses.zone6,
-                resolvers=self._read_resolvers(),
-                gateway4=self.addresses.gateway4,
-                gateway6=self.addresses.gateway6,
-                mtu=self.mtu,
-                echo_identifier=identifier,
-                deny=self._deny,
-                egress=self._egress,
-                seccomp=engine_filter(),
-                limits=self._limits,
-                listeners=Listeners._make(inherited),
-            )
-            config.denied(), config.rules()  # what is wrong in them is said here, not by a process that ends
-            prepared = self._prepared = self._engine.prepare(inherited, path, self._log_file)
-            self._take("net.engine", engine=self._engine.name, pid=prepared.pid, start_time=prepared.start_time)
-            self._handle = prepared.start(config)
+        self._inside = netns.inside(self.netns, lambda: furnish.open_sockets(self.name, self.addresses))
 
     def attach(self, vif: str) -> None:
         """Move the vif in, make it the bridge's port, bring it up. The zone's connections wait for `serve`.
 
         A network that had a vif before stays as it is when this one cannot be attached.
         """
-        with self._lock:
+        with self.segment.lock:
             try:
                 self._running()
                 self._take("net.vif", vif=vif, netns=self.netns)
-                furnish.move_vif(vif, self.netns, self.mtu)
+                furnish.move_vif(vif, self.netns, self.addresses, self.mtu)
                 self._bandwidth.attach(vif)
                 self.vif = vif
             except BaseException:
                 if not self.vif:
+                    self.vif = vif  # it may be in, and a port
                     self.destroy()
                 raise
 
     def limit(self, bandwidth_bit_s: int) -> None:
         """Hold the zone to this rate each way from now on; 0 for none. Raises NetworkFault; all is as before then."""
-        with self._lock:
+        with self.segment.lock:
             self._bandwidth.change(self.vif, bandwidth_bit_s)
 
     # -- ports ---------------------------------------------------------------------------------------------------------
@@ -206,133 +188,112 @@ class ZoneNetwork:
         Shape:   the addresses listened on, in order; host_port 0 lets the kernel choose.
         Raises:  PortTaken, NetworkFault.
         """
-        with self._lock:
-            taken: list[Published] = []
-            try:
-                for port in ports:
-                    taken.append(listen_on(self.name, port))
-                for item in taken:
-                    self._take("net.listener", **item.fields())
-            except BaseException:
-                for item in taken:
-                    item.listener.close()
-                raise
-            self._published |= {item.key: item for item in taken}
-            return tuple((item.address, item.port) for item in taken)
+        with self.segment.lock:
+            return self._ports.listen(ports)
 
     def use(self, listeners: Iterable[tuple[Port, socket.socket]]) -> None:
         """Lead connections to listeners of the caller's to their ports' zone_port, from `serve` on.
 
         They stay the caller's, who may hold them longer than this network lives.
         """
-        with self._lock:
-            for port, listener in listeners:
-                address, number = listener.getsockname()[:2]
-                item = Published(address, number, port.zone_port, listener.dup(), protocol=port.protocol)
-                self._take("net.listener", **item.fields())
-                self._published[item.key] = item
+        with self.segment.lock:
+            self._ports.use(listeners)
 
     def serve(self) -> None:
-        """Wait for the engine, and lead every connection to a port listened on to its zone_port. Raises EngineFault."""
-        with self._lock:
+        """Wait for the engine, make the zone known to it, and lead every connection to a port listened on to its
+        zone_port. Raises EngineFault.
+        """
+        with self.segment.lock:
             handle = self._running()
             handle.wait_ready(ENGINE_READY_TIMEOUT_S)
-            for item in self._published.values():
+            if not self._admitted:
+                handle.admit(self._part, self._inside)
+                self._admitted = True
+            for item in self._ports:
                 if not item.served:
-                    handle.publish(item.listener, item.key, item.zone_port)
+                    handle.publish(self.name, item.listener, item.key, item.zone_port)
                     item.served = True
 
     def unpublish(self, address: str, port: int, protocol: str = "tcp") -> None:
         """Stop listening there; connections that run go on. Raises NetworkFault where nothing is published."""
-        with self._lock:
+        with self.segment.lock:
             handle = self._running()
-            key = key_of(address, port, protocol)
-            item = self._published.pop(key, None)
-            if item is None:
-                got = ", ".join(self._published) or "none"
-                subject = f"port {key} of zone {self.name}"
-                raise NetworkFault(subject, expected="one that is published", got=got)
-            item.listener.close()
+            item = self._ports.close(key_of(address, port, protocol))
             if item.served and handle.alive():
-                handle.unpublish(item.key)
-            self._take("net.listener.gone", **item.fields())
+                handle.unpublish(self.name, item.key)
+            self._ports.tell_gone(item)
 
     def published(self) -> tuple[Published, ...]:
         """The ports published now."""
-        return tuple(self._published.values())
+        return tuple(self._ports)
 
     # -- the engine ----------------------------------------------------------------------------------------------------
 
     @property
     def engine(self) -> EngineHandle | None:
-        """The engine, running or not."""
-        return self._handle
+        """The network's engine, running or not."""
+        return self.segment.engine
+
+    @property
+    def restarts(self) -> int:
+        """How often the engine was replaced."""
+        return self.segment.restarts
 
     def alive(self) -> bool:
         """Does the engine run?"""
-        return self._handle is not None and self._handle.alive()
+        return self.segment.alive()
 
     def revive(self) -> None:
-        """Put a new engine in the place of one that died or does not answer, with the same listeners.
+        """See Segment.revive."""
+        self.segment.revive()
 
-        Those that died with it and a zoned before this one are made anew.
-        Raises:  EngineFault, NetworkFault; PortTaken, after all else serves, where another program has a port by now.
-        """
-        with self._lock:
-            old = self._running()
-            old.stop()
-            self._take("net.engine.gone", pid=old.pid, start_time=old.start_time)
-            if not self._inside:
-                # The namespace may be the work of an earlier version.
-                netns.inside(self.netns, lambda: furnish.renew(self.name, self.addresses))
-                self._open_inside()
-            lost = self._listen_again()
-            self._start_engine()
-            self.restarts += 1
-            for item in self._published.values():
-                item.served = False
-            self.serve()
-        if lost is not None:
-            raise lost
+    @property
+    def whole(self) -> bool:
+        """See segment.Zone."""
+        return bool(self._inside)
 
-    def _listen_again(self) -> RuntimeFault | None:
-        failure: RuntimeFault | None = None
-        for key, item in list(self._published.items()):
-            if item.listener.fileno() >= 0:
-                continue
-            try:
-                port = Port(item.address, item.port, item.zone_port, item.protocol)
-                self._published[key] = listen_on(self.name, port)
-            except (PortTaken, NetworkFault) as fault:
-                del self._published[key]
-                self._take("net.listener.gone", **item.fields())
-                failure = failure or fault
-        return failure
+    def open_again(self) -> RuntimeFault | None:
+        """See segment.Zone."""
+        if not self._inside:
+            self._open_inside()
+            if self.vif:  # an earlier version did not say whose port it is
+                netns.inside(self.netns, lambda: furnish.plug_vif(self.vif, self.addresses, self.mtu))
+        return self._ports.open_again()
+
+    def forget_engine(self) -> None:
+        """See segment.Zone."""
+        self._admitted = False
+        for item in self._ports:
+            item.served = False
 
     def adopt(self, records: Iterable[Mapping[str, Any]]) -> bool:
         """Take over, from its ledger, a network that an earlier zoned made; False when its engine does not serve.
 
         An engine of another version is ended, as nothing could be put in its place later without its descriptors.
         What the records name is this object's from here on: `destroy` ends it, `revive` gives it an engine again.
+        A shared one is adopted before the zones in it.
         """
-        with self._lock:
-            self._records = current(records)
-            for record in self._records:
-                if record["kind"] == "net.engine":
-                    pid, start_time = record["pid"], record["start_time"]
-                    self._handle = self._engine.adopt(self.name, pid, start_time, self._control, self._log_file)
-                elif record["kind"] == "net.vif":
+        with self.segment.lock:
+            mine = current(records)
+            if self._private:
+                self.segment.adopt(mine)
+            for record in mine:
+                if record["kind"] == "net.vif":
                     self.vif = record["vif"]
                 elif record["kind"] == "net.listener":
-                    protocol = record.get("protocol", "tcp")
-                    item = Published.lost(record["address"], record["port"], record["zone_port"], protocol)
-                    self._published[item.key] = item
+                    self._ports.know(record)
+            self._records = [record for record in mine if record["kind"] not in _OF_SEGMENT]
+            self.segment.zones[self.name] = self
             return self.alive() and self._take_back()
 
     def _take_back(self) -> bool:
-        """Get duplicates of the engine's listeners; gives it those it was never told of."""
+        """Get duplicates of the engine's sockets for this zone; gives it what it was never told of."""
         try:
-            handback = self._running().handback()
+            handback = self._running().handback(self.name)
+        except UnknownToEngine:  # that zoned died between a zone's coming and its engine's being told
+            if failure := self.open_again():
+                log.warning("%s", failure)
+            self.segment.load_rules()
         except OutdatedEngine as fault:
             log.warning("%s", fault)
             self._running().stop()
@@ -340,49 +301,45 @@ class ZoneNetwork:
         except EngineFault as fault:
             log.warning("%s", fault)
             return False
-        self._inside = handback.inside
-        for key, zone_port, listener in handback.published:
-            address, port = listener.getsockname()[:2]
-            protocol = protocol_of(listener)
-            self._published[key] = Published(address, port, zone_port, listener, served=True, protocol=protocol)
-        if failure := self._listen_again():
-            log.warning("%s", failure)
-        self.serve()
+        else:
+            self._admitted = True
+            self._inside = handback.inside
+            self._ports.take_back(handback.published)
+            if failure := self.open_again():
+                log.warning("%s", failure)
         try:
+            self.serve()
             # They may have changed while there was no zoned, or as it ended.
             self.resolve_again()
-            self._running().judge_by(self._egress)
+            self.judge_by(self._part.egress)
         except EngineFault as fault:
             log.warning("%s", fault)
         return True
 
     def resolve_again(self) -> None:
-        """Tell the engine the host's name servers as they are now. Raises EngineFault."""
-        with self._lock:
-            self._running().resolve_by(self._read_resolvers())
+        """See Segment.resolve_again."""
+        self.segment.resolve_again()
 
     def judge_by(self, egress: Sequence[str]) -> None:
         """Let the zone reach what these rules say, from now on; connections that run go on. Raises EngineFault."""
-        with self._lock:
-            self._running().judge_by(tuple(egress))
-            self._egress = tuple(egress)
-
-    def _read_resolvers(self) -> tuple[str, ...]:
-        self._resolvers = read_resolvers(self._resolv_conf) or self._resolvers
-        return self._resolvers
+        with self.segment.lock:
+            part = self._part._replace(egress=tuple(egress))
+            if self._admitted:  # else it is told with the zone
+                self._running().judge_by(self.name, part.egress)
+            self._part = part
 
     def counters(self) -> dict[str, int]:
-        """What the engine counted, see engine.model.COUNTERS. Raises EngineFault."""
-        return self._running().counters()
+        """What the engine counted for this zone, see engine.model.COUNTERS. Raises EngineFault."""
+        return self._running().counters(self.name)
 
     def flows(self) -> list[Flow]:
-        """What passes through the engine now. Raises EngineFault."""
-        return self._running().flows()
+        """What passes through the engine for this zone now. Raises EngineFault."""
+        return self._running().flows(self.name)
 
     def capture(self, request: CaptureRequest) -> Capture:
         """Begin to record what passes the vif; `destroy` ends it, if its reader has not. Raises NetworkFault."""
-        with self._lock:
-            return self._captures.begin(self.name, self.netns, self.vif, self.uid, request)
+        with self.segment.lock:
+            return self._captures.begin(self.name, self.netns, self.vif, self.segment.uid, request)
 
     def answers(self, zone_port: int, *, timeout_s: float = 1.0) -> bool:
         """Does something in the zone listen on this TCP port? Asked from the gateway, past the engine."""
@@ -399,21 +356,27 @@ class ZoneNetwork:
     # -- the end -------------------------------------------------------------------------------------------------------
 
     def destroy(self) -> None:
-        """Give everything back; harmless twice, and after a `create` that failed anywhere."""
-        with self._lock:
-            for listener in (*self._inside, *(item.listener for item in self._published.values())):
-                listener.close()
+        """Give everything back; harmless twice, and after a `create` that failed anywhere. Others' is left alone."""
+        with self.segment.lock:
+            for item in self._inside:
+                item.close()
+            self._ports.forget_all()
             self._inside.clear()
-            self._published.clear()
-            if self._handle is not None:
-                self._handle.stop()
-            elif self._prepared is not None:
-                self._prepared.stop()
-            self._handle = self._prepared = None
             self._captures.stop()
-            self.vif = ""
+            self._admitted = False
+            vif, self.vif = self.vif, ""
             teardown(self._records)
             self._records.clear()
+            if self._private:
+                self.segment.destroy()
+            else:
+                self._leave(vif)
+
+    def _leave(self, vif: str) -> None:
+        if vif and netns.path_of(self.netns).exists():
+            # Its domain has taken it along, unless this is the way back out of a boot that failed.
+            netns.inside(self.netns, lambda: netlink.release_link(vif))
+        self.segment.leave(self)
 
     def __enter__(self) -> ZoneNetwork:
         return self
@@ -422,6 +385,4 @@ class ZoneNetwork:
         self.destroy()
 
     def _running(self) -> EngineHandle:
-        if self._handle is None:
-            raise EngineFault(f"network of zone {self.name}", expected="it created", got="it is not")
-        return self._handle
+        return self.segment.running

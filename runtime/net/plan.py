@@ -1,23 +1,23 @@
-"""What a zone network is made of, as text: `ip -batch` lines, sysctls and the nft ruleset. Decides, does nothing.
+"""What a network is made of, as text: `ip -batch` lines, sysctls; the rules are in rules.py. Decides, does nothing.
 
                         namespace of the network                            | host's namespace
-    zone -- vif -- bridge zw0 -- guard --+-- SYN, copied -----> packet socket ==|=> engine: gate => outer connect
-                                         |   echo request, copied --> the same =|=> engine => raw ICMP socket
-                                         |                                      |     |
-                                         |   listener <- TPROXY <- lo <- SYN <==|= connected
+    zone -- vif -- guard -- bridge zw0 --+-- SYN, copied -----> packet socket ==|=> engine: gate => outer connect
+                     |                   |   echo request, copied --> the same =|=> engine => raw ICMP socket
+    zone -- vif -- guard                 |                                      |     |
+    (another of the network)             |   listener <- TPROXY <- lo <- SYN <==|= connected
                                          +-- rest of TCP -> its connection =====|=> engine => outer socket
                                          +-- UDP -> TPROXY or its flow =========|=> engine => outer socket
-                   gateway addresses (ping, DNS by the kernel)                  |
+                   gateway addresses (ping by the kernel, DNS by TPROXY)        |
 
 All routing and filters are in the private namespace; the host's are not touched. In it every address that is not on the
-zone's own link is local: the kernel takes the zone's packets to whatever destination as its own, and a program without
+zones' own link is local: the kernel takes their packets to whatever destination as its own, and a program without
 any privilege may use any address as its own. IP forwarding is off; `divert` names all that is let in.
+A zone is known by the group number of its vif, which is its host number, and has listeners of its own.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
 from ipaddress import ip_network
 from typing import NamedTuple
 
@@ -33,7 +33,7 @@ MTU_MAX = 65000
 
 
 class Doors(NamedTuple):
-    """Ports of the engine's TPROXY listeners on 127.0.0.1 and ::1."""
+    """Ports of a zone's TPROXY listeners on 127.0.0.1 and ::1."""
 
     tcp4: int
     tcp6: int
@@ -41,19 +41,33 @@ class Doors(NamedTuple):
     udp6: int
 
 
-def check_mtu(name: str, mtu: int) -> None:
+class Place(NamedTuple):
+    """A zone's place in a network. isolated: it and the network's other zones do not reach each other."""
+
+    addresses: ZoneAddresses
+    doors: Doors
+    isolated: bool = False
+
+    @property
+    def group(self) -> int:
+        """Of its vif."""
+        return self.addresses.host
+
+
+def check_mtu(whose: str, mtu: int) -> None:
     """Raises NetworkFault for an MTU that a vif cannot have."""
     if not MTU_MIN <= mtu <= MTU_MAX:
-        raise NetworkFault(f"network of zone {name}", expected=f"an MTU from {MTU_MIN} to {MTU_MAX}", got=str(mtu))
+        raise NetworkFault(f"network of {whose}", expected=f"an MTU from {MTU_MIN} to {MTU_MAX}", got=str(mtu))
 
 
-def netns_name(zone: str) -> str:
-    """The namespace of a zone's private network. Raises NetworkFault for a name that is no file name."""
-    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,127}", zone):
-        raise NetworkFault(
-            f"network of zone {zone!r}", expected="a zone name of letters, digits, _ . -", got=repr(zone)
-        )
-    return f"zw-{zone}"
+def netns_name(name: str) -> str:
+    """The namespace of a network. Raises NetworkFault for a name that is no file name.
+
+    name:  the zone's whose private one it is, or @ and the name of a shared one, which no zone can have.
+    """
+    if not re.fullmatch(r"@?[A-Za-z0-9][A-Za-z0-9_.-]{0,127}", name):
+        raise NetworkFault(f"network {name!r}", expected="a name of letters, digits, _ . -", got=repr(name))
+    return f"zw-{name}"
 
 
 def ip_lines(addresses: ZoneAddresses, mtu: int) -> list[str]:
@@ -74,14 +88,19 @@ def ip_lines(addresses: ZoneAddresses, mtu: int) -> list[str]:
 
 
 def defragment_sysctls() -> list[tuple[str, str]]:
-    """What a zone's unfinished fragments may take of this host's memory: 1 MiB in each family, for the usual 30 s."""
+    """What a network's unfinished fragments may take of the host's memory: 1 MiB in each family, for 10 s.
+
+    They come over a vif alone, so all of a packet within a moment: the largest one takes 8 s at the least bandwidth
+    that a zone can be held to.
+    """
     low, high = str(768 << 10), str(1 << 20)
     return [
         ("ipv4/ipfrag_low_thresh", low),
         ("ipv4/ipfrag_high_thresh", high),
         ("netfilter/nf_conntrack_frag6_low_thresh", low),
         ("netfilter/nf_conntrack_frag6_high_thresh", high),
-        ("netfilter/nf_conntrack_frag6_timeout", "30"),
+        ("ipv4/ipfrag_time", "10"),
+        ("netfilter/nf_conntrack_frag6_timeout", "10"),
     ]
 
 
@@ -142,100 +161,3 @@ def optional_sysctls() -> list[tuple[str, str]]:
         *((f"bridge/bridge-nf-call-{table}", "0") for table in ("iptables", "ip6tables", "arptables")),
         ("ipv4/tcp_syncookies", "0"),
     ]
-
-
-def nft_ruleset(addresses: ZoneAddresses, doors: Doors) -> str:
-    """The ruleset of the namespace: `guard` lets in only what this zone may send, `divert` says where it goes.
-
-    The guard sits at the ingress of the bridge device, which sees every frame that leaves the one port for this host,
-    so it can be loaded before the vif exists; packet sockets come after it.
-    A SYN of the zone ends in `divert`: the engine has its copy, and sends it again, on `lo`, when the outer connect has
-    succeeded. So does an echo request to the outside. The rest of TCP finds its connection by itself; what has none
-    gets the kernel's RST.
-    At the gateway's own addresses the kernel answers pings, and has the sockets for DNS. What else is sent there means
-    the host's loopback, and is the engine's to judge.
-    Fragments of UDP come in here; put together again by the kernel before `divert`, which sees only whole packets.
-    Source:    nft(8), Documentation/networking/tproxy.rst.
-    """
-    zone4, zone6, gateway4, gateway6 = addresses.zone4, addresses.zone6, addresses.gateway4, addresses.gateway6
-    neighbours = f"{{ {zone6}, {addresses.zone_link_local} }}"
-    return f"""\
-table netdev guard {{
- chain ingress {{
-  type filter hook ingress device "{BRIDGE}" priority 0; policy drop;
-  ether saddr != {addresses.zone_mac} counter drop
-  ether type arp arp htype 1 arp ptype ip arp hlen 6 arp plen 4 arp operation {{ request, reply }} \
-arp saddr ether {addresses.zone_mac} arp saddr ip {zone4} accept
-  ether daddr != {addresses.gateway_mac} jump discovery
-  ether type ip jump zone_ip4
-  ether type ip6 jump zone_ip6
-  counter
- }}
- chain discovery {{
-  ip6 saddr {neighbours} icmpv6 type nd-neighbor-solicit ip6 hoplimit 255 accept
-  drop
- }}
- chain zone_ip4 {{
-  ip saddr != {zone4} counter drop
-  ip hdrlength != 5 drop
-  ip protocol udp accept
-  ip frag-off & 0x3fff != 0 drop
-  ip protocol tcp accept
-  icmp type echo-request accept
-  ip daddr {gateway4} icmp type echo-reply accept
-  drop
- }}
- chain zone_ip6 {{
-  ip6 saddr {neighbours} icmpv6 type {{ nd-neighbor-solicit, nd-neighbor-advert }} ip6 hoplimit 255 accept
-  ip6 saddr != {zone6} counter drop
-  ip6 nexthdr {{ tcp, udp }} accept
-  ip6 nexthdr ipv6-frag frag nexthdr udp accept
-  icmpv6 type echo-request accept
-  ip6 daddr {gateway6} icmpv6 type echo-reply accept
-  drop
- }}
-}}
-table inet divert {{
- chain prerouting {{
-  type filter hook prerouting priority mangle; policy drop;
-  iifname "lo" jump resent
-  iifname != "{BRIDGE}" drop
-  ip daddr {gateway4} jump gateway
-  ip6 daddr {gateway6} jump gateway
-  icmpv6 type {{ nd-neighbor-solicit, nd-neighbor-advert }} accept
-  tcp flags & (syn | ack) == syn drop
-  meta l4proto tcp accept
-  meta l4proto udp socket wildcard 0 accept
-  meta nfproto ipv4 meta l4proto udp tproxy ip to 127.0.0.1:{doors.udp4} accept
-  meta nfproto ipv6 meta l4proto udp tproxy ip6 to [::1]:{doors.udp6} accept
- }}
- chain gateway {{
-  meta l4proto {{ tcp, udp }} th dport != {DNS_PORT} return
-  accept
- }}
- chain resent {{
-  meta nfproto ipv4 meta l4proto tcp tproxy ip to 127.0.0.1:{doors.tcp4} accept
-  meta nfproto ipv6 meta l4proto tcp tproxy ip6 to [::1]:{doors.tcp6} accept
-  drop
- }}
- chain forward {{
-  type filter hook forward priority filter; policy drop;
- }}
-}}
-"""
-
-
-def describe(zone: str, addresses: ZoneAddresses, mtu: int, ports: Sequence[tuple[str, int, int]] = ()) -> str:
-    """The plan of a network as text, for people and failing tests; listeners' ports are chosen when it is made."""
-    sysctls = [f"{key} = {value}" for key, value in (*early_sysctls(), *optional_sysctls(), *late_sysctls())]
-    published = [f"{address}:{port} -> {zone_port}" for address, port, zone_port in ports]
-    return "\n".join(
-        [
-            f"# netns {netns_name(zone)}",
-            *sysctls,
-            *ip_lines(addresses, mtu),
-            *route_lines(addresses),
-            nft_ruleset(addresses, Doors(0, 0, 0, 0)),
-            *published,
-        ]
-    )

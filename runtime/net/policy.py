@@ -11,7 +11,7 @@ from functools import lru_cache
 from ipaddress import IPv4Address, IPv6Address, ip_network
 from typing import Any, NamedTuple, cast
 
-from pipeline.bundle.egress import BadRule, Network, Rule
+from pipeline.bundle.egress import TCP, BadRule, Network, Rule
 from runtime.net.pool import POOL4, POOL6
 
 Address = IPv4Address | IPv6Address
@@ -64,8 +64,10 @@ _CLOSED = tuple(
 )
 
 
-def matches(rule: Rule, destination: Address, port: int) -> bool:
+def matches(rule: Rule, destination: Address, port: int, protocol: str) -> bool:
     """Is this rule about that?"""
+    if rule.protocol not in ("", protocol):
+        return False
     return rule.first_port <= port <= rule.last_port and (rule.network is None or destination in rule.network)
 
 
@@ -111,6 +113,7 @@ def decide(
     *,
     route: str | None,
     port: int = 0,
+    protocol: str = TCP,
     deny: Sequence[Network] = (),
     rules: Sequence[Rule] = (),
 ) -> Verdict:
@@ -118,7 +121,7 @@ def decide(
 
     route:   what the host's routing says of it ("unicast", "local", "broadcast", "anycast", ...), None when it has
              no route. Only this knows every address of the host, also one given a moment ago.
-    port:    of TCP or UDP; 0 for ICMP.
+    port:    of TCP or UDP; 0 for ICMP. protocol: which of egress.PROTOCOLS.
     deny:    further closed networks of this host, such as the developer's machine behind the lab; no rule opens them.
     rules:   the zone's own; the first that matches decides. What is closed unless named is open to the rules alone
              that name it: a part of the closed network, or exactly this one address where it is the host's own.
@@ -133,7 +136,7 @@ def decide(
         return Verdict(False, f"{route} address of this host")
     own = route == "local" and (closed is None or closed.reason != "loopback")
     for rule in rules:
-        if matches(rule, destination, port):
+        if matches(rule, destination, port, protocol):
             if not rule.allow:
                 return Verdict(False, "denied by a rule")
             if _names(rule, closed, own=own):

@@ -5,13 +5,14 @@ from __future__ import annotations
 import socket
 
 from runtime.net import bpf
+from runtime.net.engine.datagrams import IP_ORIGDSTADDR, IPV6_ORIGDSTADDR, IPV6_RECVPKTINFO
+from runtime.net.engine.packet import GATHERED4, GATHERED6
 from runtime.net.plan import DNS_PORT
 
 BACKLOG = 128
 IP_TRANSPARENT = 19  # linux/in.h; not in Python's socket module
 IPV6_TRANSPARENT = 75  # linux/in6.h
-IP_ORIGDSTADDR, IP_RECVTTL = 20, 12
-IPV6_ORIGDSTADDR, IPV6_RECVHOPLIMIT = 74, 51
+IP_RECVTTL, IPV6_RECVHOPLIMIT = 12, 51
 ETH_P_IP, ETH_P_IPV6 = 0x0800, 0x86DD  # linux/if_ether.h
 
 
@@ -35,12 +36,13 @@ def listen(address: str, port: int, *, transparent: bool = False) -> socket.sock
     return listener
 
 
-def bind_udp(address: str, port: int) -> socket.socket:
-    """A UDP socket in the calling thread's network namespace. Raises OSError."""
+def bind_udp(address: str, port: int, *, shared: bool = False) -> socket.socket:
+    """A UDP socket in the calling thread's network namespace; shared: others may have the port too. Raises OSError."""
     bound = socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET, socket.SOCK_DGRAM)
     try:
         if bound.family == socket.AF_INET6:
             bound.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, shared)
         bound.bind((address, port))
     except BaseException:
         bound.close()
@@ -73,20 +75,21 @@ def raw_sender(family: int) -> socket.socket:
     return socket.socket(family, socket.SOCK_RAW, socket.IPPROTO_RAW)
 
 
-def tap_filter(gateway: str) -> bytes:
-    """Bare SYNs and echo requests of one family, but those the kernel serves at the gateway: DNS and its own pings.
+def tap_filter(gateway: str, zone: str) -> bytes:
+    """A zone's bare SYNs and echo requests of one family, but those the kernel takes at the gateway: DNS and pings.
 
-    Fragments and what is behind extension headers are none of them, and end where they are not expected: see plan.py.
+    Fragments and what is behind extension headers are none of them: see rules.py for what becomes of them.
     """
-    packed = socket.inet_pton(socket.AF_INET6 if ":" in gateway else socket.AF_INET, gateway)
-    words = [int.from_bytes(packed[at : at + 4], "big") for at in range(0, len(packed), 4)]
-    if len(words) > 1:
+    own, others = _words(zone), _words(gateway)
+    if len(own) > 1:
         lines: list[bpf.Line] = [("ldx", 40)]
-        protocol, icmp, destination, request = 6, socket.IPPROTO_ICMPV6, 24, 128
+        protocol, icmp, source, destination, request = 6, socket.IPPROTO_ICMPV6, 8, 24, 128
     else:
         lines = [("ldh", 6), ("jset", 0x3FFF, bpf.DROP, ""), ("ldx header", 0)]
-        protocol, icmp, destination, request = 9, socket.IPPROTO_ICMP, 16, 8
-    for number, word in enumerate(words):
+        protocol, icmp, source, destination, request = 9, socket.IPPROTO_ICMP, 12, 16, 8
+    for number, word in enumerate(own):
+        lines += [("ld", source + 4 * number), ("jeq", word, "", bpf.DROP)]
+    for number, word in enumerate(others):
         lines += [("ld", destination + 4 * number), ("jeq", word, "", "elsewhere")]
     lines += [
         *(("ldb", protocol), ("jeq", socket.IPPROTO_TCP, "", bpf.DROP)),
@@ -98,6 +101,11 @@ def tap_filter(gateway: str) -> bytes:
         *(("ldb x+", 13), ("and", 0x17), ("jeq", 0x02, bpf.TAKE, bpf.DROP)),
     ]
     return bpf.assemble(lines)
+
+
+def _words(address: str) -> list[int]:
+    packed = socket.inet_pton(socket.AF_INET6 if ":" in address else socket.AF_INET, address)
+    return [int.from_bytes(packed[at : at + 4], "big") for at in range(0, len(packed), 4)]
 
 
 def echo_filter(family: int, identifier: int) -> bytes:
@@ -142,15 +150,44 @@ def echo_socket(family: int, identifier: int) -> socket.socket:
     return made
 
 
-def tap(device: str, gateway: str) -> socket.socket:
+def gathered_filter(zone: str) -> bytes:
+    """A zone's echo requests of one family that came in fragments, as `divert` leaves them."""
+    own = _words(zone)
+    if len(own) > 1:
+        lines: list[bpf.Line] = [("ldx", 0)]  # IPv6 without the header, which is there all the same
+        source, kind = bpf.NETWORK + 8, GATHERED6
+    else:
+        lines = [("ldx header", 0)]
+        source, kind = 12, GATHERED4
+    for number, word in enumerate(own):
+        lines += [("ld", source + 4 * number), ("jeq", word, "", bpf.DROP)]
+    return bpf.assemble([*lines, ("ldb x+", 0), ("jeq", kind, bpf.TAKE, bpf.DROP)])
+
+
+def gathered_socket(zone: str) -> socket.socket:
+    """A raw socket of the calling thread's namespace for what gathered_filter says. Raises OSError."""
+    v6 = ":" in zone
+    family, protocol = (socket.AF_INET6, socket.IPPROTO_ICMPV6) if v6 else (socket.AF_INET, socket.IPPROTO_ICMP)
+    made = socket.socket(family, socket.SOCK_RAW, protocol)
+    try:
+        bpf.attach(made, gathered_filter(zone))
+        for option in (IPV6_RECVPKTINFO, IPV6_RECVHOPLIMIT) if v6 else ():
+            made.setsockopt(socket.IPPROTO_IPV6, option, 1)
+    except BaseException:
+        made.close()
+        raise
+    return made
+
+
+def tap(device: str, gateway: str, zone: str) -> socket.socket:
     """A packet socket that takes what tap_filter says from what comes in on a device. Raises OSError.
 
-    It is bound to one protocol, so it sees packets after the ingress chain of the device and never those that leave.
+    On a bridge it sees what the bridge's guard has let through; bound to one protocol, never what leaves.
     Source: packet(7); net/core/dev.c, __netif_receive_skb_core.
     """
     made = socket.socket(socket.AF_PACKET, socket.SOCK_DGRAM, 0)  # 0: nothing arrives before bind
     try:
-        bpf.attach(made, tap_filter(gateway))
+        bpf.attach(made, tap_filter(gateway, zone))
         made.bind((device, ETH_P_IPV6 if ":" in gateway else ETH_P_IP))
     except BaseException:
         made.close()

@@ -20,6 +20,7 @@ from runtime.errors import RuntimeFault
 from runtime.net.engine import processes
 from runtime.net.network import ZoneNetwork
 from runtime.net.resolvers import RESOLV_CONF, FileWatch
+from runtime.net.segment import Segment
 
 log = logging.getLogger(__name__)
 
@@ -27,8 +28,9 @@ FIRST_DELAY_S = 0.25
 LONGEST_DELAY_S = 30.0
 STEADY_S = 10.0  # an engine that lived so long did not die of its start
 
+Network = Segment | ZoneNetwork
 # Network, "died", "revived" or "failed", a sentence.
-OnEvent = Callable[[ZoneNetwork, str, str], None]
+OnEvent = Callable[[Network, str, str], None]
 
 
 def delay_s(deaths: int) -> float:
@@ -36,9 +38,13 @@ def delay_s(deaths: int) -> float:
     return 0.0 if deaths <= 1 else min(FIRST_DELAY_S * 2.0 ** min(deaths - 2, 20), LONGEST_DELAY_S)
 
 
+def _whose(network: Network) -> str:
+    return network.whose if isinstance(network, Segment) else network.segment.whose
+
+
 @dataclass
 class _Watched:
-    network: ZoneNetwork
+    network: Network
     pidfd: int = -1
     deaths: int = 0
     since: float = 0.0
@@ -71,17 +77,17 @@ class EngineSupervisor:
         self._thread = threading.Thread(target=self._run, name="engines", daemon=True)
         self._thread.start()
 
-    def add(self, network: ZoneNetwork) -> None:
+    def add(self, network: Network) -> None:
         """Care for a network whose engine has been started; one that is dead already is replaced at once."""
         entry = _Watched(network)
         with self._lock:
-            self._watched[network.name] = entry
+            self._watched[network.netns] = entry
         self._watch(entry)
 
-    def discard(self, network: ZoneNetwork) -> None:
+    def discard(self, network: Network) -> None:
         """Care no more: before the network is destroyed."""
         with self._lock:
-            entry = self._watched.pop(network.name, None)
+            entry = self._watched.pop(network.netns, None)
             if entry is not None:
                 self._forget(entry)
 
@@ -106,7 +112,7 @@ class EngineSupervisor:
         handle = entry.network.engine
         pidfd = processes.hold(handle.pid, handle.start_time) if handle is not None else None
         with self._lock:
-            if self._watched.get(entry.network.name) is not entry:
+            if self._watched.get(entry.network.netns) is not entry:
                 if pidfd is not None:
                     os.close(pidfd)
                 return
@@ -166,7 +172,7 @@ class EngineSupervisor:
         network = entry.network
         try:
             words = network.engine.last_words() if network.engine is not None else "no message"
-            self._tell(network, "died", f"the network engine of zone {network.name} ended: {words}")
+            self._tell(network, "died", f"the network engine of {_whose(network)} ended: {words}")
             while self._wanted(entry) and not self._stopping.wait(delay_s(entry.deaths)) and self._wanted(entry):
                 try:
                     network.revive()
@@ -176,11 +182,11 @@ class EngineSupervisor:
                         entry.deaths += 1
                         continue
                 except Exception as error:
-                    log.exception("reviving the network engine of zone %s", network.name)
+                    log.exception("reviving the network engine of %s", _whose(network))
                     self._tell(network, "failed", repr(error))
                     entry.deaths += 1
                     continue
-                self._tell(network, "revived", f"the network engine of zone {network.name} runs again")
+                self._tell(network, "revived", f"the network engine of {_whose(network)} runs again")
                 self._watch(entry)
                 return
         finally:
@@ -188,9 +194,9 @@ class EngineSupervisor:
 
     def _wanted(self, entry: _Watched) -> bool:
         with self._lock:
-            return self._watched.get(entry.network.name) is entry
+            return self._watched.get(entry.network.netns) is entry
 
-    def _tell(self, network: ZoneNetwork, event: str, text: str) -> None:
+    def _tell(self, network: Network, event: str, text: str) -> None:
         log.info("%s: %s", event, text)
         try:
             self._on_event(network, event, text)

@@ -1,22 +1,27 @@
 """Undoes a network from its ledger records alone.
 
 Records: net.directory (path), net.netns (name), net.engine (pid, start_time), net.vif (vif, netns), net.listener
-(address, port, zone_port, and protocol where it is not tcp). A record KIND.gone says that what an earlier KIND with the
-same fields named is given back.
+(address, port, zone_port, and protocol where it is not tcp); of a zone in a shared network, whose first three are in
+that network's own ledger, net.member (network, zone, where its engine is asked, and the device in the namespace that is
+made for it where its bandwidth is limited). A record KIND.gone says that what an earlier KIND with the same fields
+named is given back.
 """
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import shutil
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from runtime.net import netns
+from runtime.net import bandwidth, netns
 from runtime.net.engine import processes
+from runtime.net.engine.control import ask
 
 log = logging.getLogger(__name__)
 
+_LEAVE_TIMEOUT_S = 10.0
 _IDENTITY = {"net.engine": ("pid", "start_time"), "net.listener": ("address", "port", "protocol")}
 
 
@@ -54,6 +59,9 @@ def teardown(records: Iterable[Mapping[str, Any]]) -> None:
                     processes.kill(record["pid"], record["start_time"])
                 case "net.netns":
                     netns.delete(record["name"])
+                case "net.member":
+                    _let_go(record["control"], record["zone"])
+                    _unlimit(record["netns"], record["limit"])
                 case "net.directory":
                     shutil.rmtree(record["path"], ignore_errors=True)
         except Exception as error:
@@ -61,3 +69,14 @@ def teardown(records: Iterable[Mapping[str, Any]]) -> None:
             failure = failure or error
     if failure is not None:
         raise failure
+
+
+def _let_go(control: str, zone: str) -> None:
+    """Have a shared network's engine end what it has of a zone; one that does not run has nothing of any."""
+    with contextlib.suppress(OSError, ValueError):
+        ask(control, {"op": "leave", "zone": zone}, timeout_s=_LEAVE_TIMEOUT_S)
+
+
+def _unlimit(namespace: str, device: str) -> None:
+    if netns.path_of(namespace).exists():
+        netns.inside(namespace, lambda: bandwidth.remove(device, subject=f"network {namespace}"))

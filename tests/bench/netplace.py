@@ -23,8 +23,9 @@ from typing import Any
 
 from run import HERE, NotMeasured
 from support.networld import OUTSIDE4, World
+from support.sharedworld import SharedNetwork
 
-from runtime.net import commands, furnish, netns
+from runtime.net import commands, netns
 from runtime.net.engine.model import Limits
 
 ECHO_PORT, IPERF_PORT = 7007, 5201
@@ -98,13 +99,12 @@ class NetPlace:
         return natted
 
     def neighbours(self) -> tuple[Way, Way]:
-        """From a zone to another on a network's bridge, and the same over a plain bridge."""
-        second, plain = self.namespace("second"), self.namespace("plain")
-        left, right, zone = self.namespace("left"), self.namespace("right"), self.world.addresses
-        ip, beside = self.world.ip, zone.gateway4.rpartition(".")[0] + ".3"
-        ip(self.host, f"link add vif8.0 type veth peer name eth0 netns {second}")
-        self.world.on_host(lambda: furnish.move_vif("vif8.0", self.network.netns, self.network.mtu))
-        ip(second, f"address add {beside}/{zone.prefix4} dev eth0", "link set eth0 up")
+        """From a zone to another of a network they share, and the same over a plain bridge."""
+        plain, left, right, ip = self.namespace("plain"), self.namespace("left"), self.namespace("right"), self.world.ip
+        shared = SharedNetwork(self.world, limits=Limits())
+        one, two = shared.zone("one", 2), shared.zone("two", 3)
+        for name in (one.namespace, two.namespace, shared.segment.netns):
+            _settle(name)
         ip(plain, "link add br0 type bridge stp_state 0", "link set br0 up")
         for port, (name, address) in enumerate(((left, "10.98.0.2"), (right, "10.98.0.3"))):
             ip(
@@ -114,7 +114,7 @@ class NetPlace:
             )
             ip(name, f"address add {address}/24 dev eth0", "link set eth0 up")
         return (
-            Way("zone to zone", self.world.zone, beside, second),
+            Way("zone to zone", one.namespace, two.addresses.zone4, two.namespace),
             Way("plain bridge", left, "10.98.0.3", right),
         )
 

@@ -80,7 +80,7 @@ def test_bandwidth_is_held_by_dom0_on_both_ways_of_the_vif(zone: ZoneCommand, la
         assert code == 0, said
         return sorted(line.split(" root ")[0] for line in said.splitlines() if " rate 8Mbit " in line)
 
-    vif, upward = (line.split(" dev ")[1] for line in sorted(buckets(), key=lambda line: "limit0" in line))
-    assert vif.startswith("vif") and upward == "limit0"
+    vif, upward = (line.split(" dev ")[1] for line in sorted(buckets(), key=lambda line: "limit2" in line))
+    assert vif.startswith("vif") and upward == "limit2"
     zone("update", "--bandwidth", "none", "ruled")
     assert buckets() == []

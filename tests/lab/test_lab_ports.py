@@ -79,6 +79,13 @@ def test_udp_port_is_reached_from_outside_beside_the_tcp_port_of_its_number(
     assert get(f"http://127.0.0.1:{port}/")
     assert zone("port", "dns").split() == ["80/tcp", "->", f"127.0.0.1:{port}", "5353/udp", "->", f"127.0.0.1:{port}"]
 
+    before = lab.forwards()
+    for there in (81, 80):  # in one command, and QEMU's forward stays
+        zone("update", "--publish-rm", str(port), "--publish-add", f"{port}:{there}", "dns")
+        assert f"{there}/tcp -> 127.0.0.1:{port}" in zone("port", "dns")
+        assert lab.forwards() == before
+    assert get(f"http://127.0.0.1:{port}/")
+
     other = free_port()
     client.settimeout(5)
     zone("update", "--publish-rm", f"{port}/udp", "--publish-add", f"{other}:5353/udp", "dns")

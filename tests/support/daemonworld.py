@@ -28,6 +28,7 @@ from runtime.host.daemon.core import Settings
 from runtime.host.daemon.edge import Edge
 from runtime.host.daemon.manager import Manager
 from runtime.host.daemon.model import BootRequest
+from runtime.net.addresses import ZoneAddresses
 from runtime.net.capture import CaptureRequest
 from runtime.net.engine.flows import Flow
 from runtime.net.published import Published, key_of, protocol_of
@@ -92,9 +93,18 @@ class FakeNetwork:
     """Notes what is done; its engine lives on without its zoned."""
 
     def __init__(
-        self, host: Host, name: str, record: Callable[..., None], egress: tuple[str, ...], bandwidth_bit_s: int
+        self,
+        host: Host,
+        name: str,
+        record: Callable[..., None],
+        *,
+        egress: tuple[str, ...],
+        bandwidth_bit_s: int,
+        deny: tuple[str, ...] = (),
+        segment: FakeSegment | None = None,
+        isolated: bool = False,
     ) -> None:
-        self.host, self.name, self.record = host, name, record
+        self.host, self.name, self.record, self.segment, self.isolated = host, name, record, segment, isolated
         self.egress, self.bandwidth_bit_s = egress, bandwidth_bit_s
         self.listening: list[Published] = []
         self.vif = ""
@@ -104,7 +114,11 @@ class FakeNetwork:
         self.host.did.append(f"{self.name}: {what}")
 
     def create(self) -> None:
-        self.record("net.netns", name=self.name)
+        if self.segment is None:
+            self.record("net.netns", name=self.name)
+        else:
+            self.record("net.member", network=self.segment.name, zone=self.name, control="")
+            assert self.segment.name in self.host.segments, "its network is there"
         self._do("network made")
         if self.host.network_fails is not None:
             raise self.host.network_fails
@@ -180,6 +194,36 @@ class FakeNetwork:
         self.host.network_gone(self.name)
 
 
+class FakeSegment:
+    """A network that zones share; it lives on without its zoned."""
+
+    def __init__(self, host: Host, name: str, addresses: ZoneAddresses, record: Callable[..., None]) -> None:
+        self.host, self.name, self.addresses, self.record = host, name, addresses, record
+
+    def _do(self, what: str) -> None:
+        self.host.alive()
+        self.host.did.append(f"@{self.name}: {what}")
+
+    def create(self) -> None:
+        self.record("net.netns", name=f"@{self.name}")
+        self._do("made")
+        if self.host.segment_fails is not None:
+            raise self.host.segment_fails
+        assert self.name not in self.host.segments, "two networks of one name"
+        self.host.segments[self.name] = self
+
+    def adopt(self, records: Iterable[Mapping[str, Any]]) -> bool:
+        self._do("adopted")
+        return self.name in self.host.segments
+
+    def forget_others(self) -> None:
+        self._do("others forgotten")
+
+    def destroy(self) -> None:
+        self._do("gone")
+        self.host.segments.pop(self.name, None)
+
+
 class FakeLoop:
     """A loop device; the host knows those that are held, and the files behind those that a zone has."""
 
@@ -227,6 +271,9 @@ class HostEdge(Edge):
         for record in records:
             if record["kind"] == "net.netns":
                 self.host.network_gone(record["name"])
+                self.host.segments.pop(record["name"].removeprefix("@"), None)
+            elif record["kind"] == "net.member":
+                self.host.network_gone(record["zone"])
 
 
 class Host:
@@ -244,8 +291,10 @@ class Host:
         self.killed = threading.Event()
         self.did: list[str] = []
         self.networks: dict[str, FakeNetwork] = {}
+        self.segments: dict[str, FakeSegment] = {}
         self.answering: set[int] = set()
         self.network_fails: Exception | None = None
+        self.segment_fails: Exception | None = None
         self.engine_fails: Exception | None = None
         self.limit_fails: Exception | None = None
         self.captures: list[FakeCapture] = []
@@ -363,9 +412,8 @@ class Host:
         self.stores.append(store)
         edge = HostEdge(Hypervisor(self.xen), store, stores=(self.path / "store",), open_link=self._open_link)
         edge.host = self
-        edge.make_network = lambda name, addresses, mtu, record, *, deny, **wanted: FakeNetwork(
-            self, name, record, **wanted
-        )
+        edge.make_network = lambda name, addresses, mtu, record, **options: FakeNetwork(self, name, record, **options)
+        edge.make_segment = lambda name, addresses, mtu, record, **options: FakeSegment(self, name, addresses, record)
         made = Settings(self.path / "run", self.path / "state", version="1", **settings)
         self.manager = Manager(made, edge, clock=self.clock, this_boot=self.boot_id)
         await self.manager.start()
@@ -436,7 +484,7 @@ class Host:
             process=process,
             resources=resources,
             ports=keywords.pop("bundle_ports", ()),
-            network=keywords.pop("network", Network()),
+            network=keywords.pop("bundle_network", Network()),
             scratch_mib=keywords.pop("scratch_mib", 0),
         )
         return BootRequest(bundle, **keywords)
@@ -461,6 +509,7 @@ class Host:
             ledger.unlink()
         for name in list(self.networks):
             self.network_gone(name)
+        self.segments.clear()
         self.guests.clear()
 
     def foreign_domain(self) -> int:
@@ -473,9 +522,10 @@ class Host:
         left = [f"domain {domid}" for domid in self.xen.domains if domid]
         left += [f"channel {channel.port}" for channel in self.xen.channels]
         left += [path for path in self.xenstored.below("/local/domain") if path.split("/")[3:4] not in ([], ["0"])]
-        left += [f"network {name}" for name in self.networks]
+        left += [f"network {name}" for name in [*self.networks, *(f"@{name}" for name in self.segments)]]
         left += [f"loop {loop.device}" for loop in self.loops]
-        return left + [f"ledger {path.name}" for path in (self.path / "run" / "ledger").glob("*")]
+        ledgers = [path for kind in ("ledger", "networks") for path in (self.path / "run" / kind).glob("*")]
+        return left + [f"ledger {path.name}" for path in ledgers]
 
     def scratch_of(self) -> set[str]:
         """Ids of the zones whose scratch disks are there."""

@@ -22,6 +22,17 @@ class Networks:
         return pb.ListNetworksReply(networks=self.fake.networks)
 
     @method
+    async def CreateNetwork(self, stream: Any, request: Any) -> Any:
+        made = pb.NetworkInfo(name=request.name, ipv4="10.75.9.0/24", shared=True)
+        self.fake.networks.append(made)
+        return made
+
+    @method
+    async def RemoveNetwork(self, stream: Any, request: Any) -> Any:
+        self.fake.networks = [network for network in self.fake.networks if network.name != request.name]
+        return pb.RemoveNetworkReply()
+
+    @method
     async def ListFlows(self, stream: Any, request: Any) -> Any:
         wanted = {self.fake.find(request.zone).name} if request.zone else set(self.fake.zones)
         return pb.ListFlowsReply(zones=[zone for zone in self.fake.flows if zone.zone in wanted])

@@ -194,10 +194,10 @@ class World:
 
     def abandon(self, network: ZoneNetwork) -> None:
         """What the kernel does when the process that holds a network is killed: its descriptors go, no more."""
-        for listener in (*network._inside, *(item.listener for item in network.published())):
+        for listener in network._inside:
             listener.close()
         network._inside.clear()
-        network._published.clear()
+        network._ports.forget_all()
 
     def replace_vif(self, name: str) -> None:
         """The zone was restarted: its old vif is gone with its domain, a new one of another name waits on the host."""

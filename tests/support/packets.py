@@ -6,6 +6,8 @@ import random
 import socket
 import struct
 
+from runtime.net.engine.packet import GATHERED4, GATHERED6
+
 ZONE4, ZONE6 = "10.75.7.2", "fd5a:6f6e:6577:7::2"
 FAR4, FAR6 = "203.0.113.2", "2001:db8:1::2"
 IDENTIFIER = 0x5A57
@@ -88,11 +90,21 @@ def answer(*, v6: bool = False, trouble: tuple[int, int, int] | None = None) -> 
     return message if v6 else ip(destination, source, 1, message)
 
 
+def gathered(*, v6: bool) -> bytes:
+    """An echo request as `divert` leaves one that came in fragments."""
+    zone, far = ends(v6)
+    sent = echo(v6=v6, hops=5)
+    head = 40 if v6 else 20
+    protocol, kind = (58, GATHERED6) if v6 else (1, GATHERED4)
+    return ip(zone, far, protocol, icmp(kind, 0, sent[head + 4 :], zone, far), hops=5)
+
+
 def corpus() -> list[bytes]:
     """One of each kind."""
     packets = [answer(), answer(trouble=(3, 4, 1300)), answer(v6=True), answer(v6=True, trouble=(2, 0, 1300))]
     for v6 in (False, True):
         packets += [syn(v6=v6), syn(v6=v6, partial=True), syn(v6=v6, data=b"early", options=b""), echo(v6=v6)]
+        packets.append(gathered(v6=v6))
     return packets
 
 

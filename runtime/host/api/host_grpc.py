@@ -119,6 +119,14 @@ class HostBase(abc.ABC):
         pass
 
     @abc.abstractmethod
+    async def CreateNetwork(self, stream: 'grpclib.server.Stream[runtime.host.api.host_pb2.CreateNetworkRequest, runtime.host.api.host_pb2.NetworkInfo]') -> None:
+        pass
+
+    @abc.abstractmethod
+    async def RemoveNetwork(self, stream: 'grpclib.server.Stream[runtime.host.api.host_pb2.RemoveNetworkRequest, runtime.host.api.host_pb2.RemoveNetworkReply]') -> None:
+        pass
+
+    @abc.abstractmethod
     async def ListFlows(self, stream: 'grpclib.server.Stream[runtime.host.api.host_pb2.ListFlowsRequest, runtime.host.api.host_pb2.ListFlowsReply]') -> None:
         pass
 
@@ -283,6 +291,18 @@ class HostBase(abc.ABC):
                 grpclib.const.Cardinality.UNARY_UNARY,
                 runtime.host.api.host_pb2.ListNetworksRequest,
                 runtime.host.api.host_pb2.ListNetworksReply,
+            ),
+            '/zonewright.host.v1.Host/CreateNetwork': grpclib.const.Handler(
+                self.CreateNetwork,
+                grpclib.const.Cardinality.UNARY_UNARY,
+                runtime.host.api.host_pb2.CreateNetworkRequest,
+                runtime.host.api.host_pb2.NetworkInfo,
+            ),
+            '/zonewright.host.v1.Host/RemoveNetwork': grpclib.const.Handler(
+                self.RemoveNetwork,
+                grpclib.const.Cardinality.UNARY_UNARY,
+                runtime.host.api.host_pb2.RemoveNetworkRequest,
+                runtime.host.api.host_pb2.RemoveNetworkReply,
             ),
             '/zonewright.host.v1.Host/ListFlows': grpclib.const.Handler(
                 self.ListFlows,
@@ -457,6 +477,18 @@ class HostStub:
             '/zonewright.host.v1.Host/ListNetworks',
             runtime.host.api.host_pb2.ListNetworksRequest,
             runtime.host.api.host_pb2.ListNetworksReply,
+        )
+        self.CreateNetwork = grpclib.client.UnaryUnaryMethod(
+            channel,
+            '/zonewright.host.v1.Host/CreateNetwork',
+            runtime.host.api.host_pb2.CreateNetworkRequest,
+            runtime.host.api.host_pb2.NetworkInfo,
+        )
+        self.RemoveNetwork = grpclib.client.UnaryUnaryMethod(
+            channel,
+            '/zonewright.host.v1.Host/RemoveNetwork',
+            runtime.host.api.host_pb2.RemoveNetworkRequest,
+            runtime.host.api.host_pb2.RemoveNetworkReply,
         )
         self.ListFlows = grpclib.client.UnaryUnaryMethod(
             channel,

@@ -217,7 +217,7 @@ class RestartPolicy(_message.Message):
     def __init__(self, name: _Optional[str] = ..., max_retries: _Optional[int] = ...) -> None: ...
 
 class BootZoneRequest(_message.Message):
-    __slots__ = ("bundle", "manifest", "ports", "restart", "remove", "stdin_open", "labels", "until_ready", "until_ports_answer", "attach")
+    __slots__ = ("bundle", "manifest", "ports", "restart", "remove", "stdin_open", "labels", "until_ready", "until_ports_answer", "attach", "network", "isolated")
     class LabelsEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -235,6 +235,8 @@ class BootZoneRequest(_message.Message):
     UNTIL_READY_FIELD_NUMBER: _ClassVar[int]
     UNTIL_PORTS_ANSWER_FIELD_NUMBER: _ClassVar[int]
     ATTACH_FIELD_NUMBER: _ClassVar[int]
+    NETWORK_FIELD_NUMBER: _ClassVar[int]
+    ISOLATED_FIELD_NUMBER: _ClassVar[int]
     bundle: bytes
     manifest: str
     ports: _containers.RepeatedCompositeFieldContainer[PortRule]
@@ -245,7 +247,9 @@ class BootZoneRequest(_message.Message):
     until_ready: bool
     until_ports_answer: bool
     attach: bool
-    def __init__(self, bundle: _Optional[bytes] = ..., manifest: _Optional[str] = ..., ports: _Optional[_Iterable[_Union[PortRule, _Mapping]]] = ..., restart: _Optional[_Union[RestartPolicy, _Mapping]] = ..., remove: _Optional[bool] = ..., stdin_open: _Optional[bool] = ..., labels: _Optional[_Mapping[str, str]] = ..., until_ready: _Optional[bool] = ..., until_ports_answer: _Optional[bool] = ..., attach: _Optional[bool] = ...) -> None: ...
+    network: str
+    isolated: bool
+    def __init__(self, bundle: _Optional[bytes] = ..., manifest: _Optional[str] = ..., ports: _Optional[_Iterable[_Union[PortRule, _Mapping]]] = ..., restart: _Optional[_Union[RestartPolicy, _Mapping]] = ..., remove: _Optional[bool] = ..., stdin_open: _Optional[bool] = ..., labels: _Optional[_Mapping[str, str]] = ..., until_ready: _Optional[bool] = ..., until_ports_answer: _Optional[bool] = ..., attach: _Optional[bool] = ..., network: _Optional[str] = ..., isolated: _Optional[bool] = ...) -> None: ...
 
 class BootZoneReply(_message.Message):
     __slots__ = ("stage", "text", "zone")
@@ -679,7 +683,7 @@ class ListNetworksRequest(_message.Message):
     def __init__(self) -> None: ...
 
 class NetworkInfo(_message.Message):
-    __slots__ = ("name", "ipv4", "ipv6", "gateway4", "gateway6", "engine", "zones", "counters")
+    __slots__ = ("name", "ipv4", "ipv6", "gateway4", "gateway6", "engine", "zones", "counters", "shared")
     class CountersEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -695,6 +699,7 @@ class NetworkInfo(_message.Message):
     ENGINE_FIELD_NUMBER: _ClassVar[int]
     ZONES_FIELD_NUMBER: _ClassVar[int]
     COUNTERS_FIELD_NUMBER: _ClassVar[int]
+    SHARED_FIELD_NUMBER: _ClassVar[int]
     name: str
     ipv4: str
     ipv6: str
@@ -703,7 +708,26 @@ class NetworkInfo(_message.Message):
     engine: str
     zones: _containers.RepeatedScalarFieldContainer[str]
     counters: _containers.ScalarMap[str, int]
-    def __init__(self, name: _Optional[str] = ..., ipv4: _Optional[str] = ..., ipv6: _Optional[str] = ..., gateway4: _Optional[str] = ..., gateway6: _Optional[str] = ..., engine: _Optional[str] = ..., zones: _Optional[_Iterable[str]] = ..., counters: _Optional[_Mapping[str, int]] = ...) -> None: ...
+    shared: bool
+    def __init__(self, name: _Optional[str] = ..., ipv4: _Optional[str] = ..., ipv6: _Optional[str] = ..., gateway4: _Optional[str] = ..., gateway6: _Optional[str] = ..., engine: _Optional[str] = ..., zones: _Optional[_Iterable[str]] = ..., counters: _Optional[_Mapping[str, int]] = ..., shared: _Optional[bool] = ...) -> None: ...
+
+class CreateNetworkRequest(_message.Message):
+    __slots__ = ("name", "mtu")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    MTU_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    mtu: int
+    def __init__(self, name: _Optional[str] = ..., mtu: _Optional[int] = ...) -> None: ...
+
+class RemoveNetworkRequest(_message.Message):
+    __slots__ = ("name",)
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    def __init__(self, name: _Optional[str] = ...) -> None: ...
+
+class RemoveNetworkReply(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
 
 class ListNetworksReply(_message.Message):
     __slots__ = ("networks",)

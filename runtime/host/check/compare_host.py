@@ -49,7 +49,7 @@ def compare_namespaces(expected: Expected, found: Found) -> Iterator[Finding]:
 
 def _compare_vifs(expected: Expected, found: Found) -> Iterator[Finding]:
     alive = {str(domain.domid) for domain in found.domains}
-    attached = {vif for _, vif in expected.vifs.values()}
+    attached = {vif for vifs in expected.vifs.values() for vif in vifs}
     for name in sorted(found.interfaces):
         if (match := _VIF.fullmatch(name)) is None:
             continue
@@ -58,10 +58,11 @@ def _compare_vifs(expected: Expected, found: Found) -> Iterator[Finding]:
         elif name in attached:
             yield Finding("vif", name, "it is in the host's network, not in its zone's", f"ip link set {name} down")
     for namespace, links in sorted(found.links.items()):
-        zone, wanted = expected.vifs.get(namespace, ("", ""))
-        if wanted and wanted not in links | found.interfaces:
-            yield Finding("vif", f"{wanted} in {namespace}", gone(zone), remove_zone(zone))
-        for name in sorted(links - {wanted}):
+        wanted = expected.vifs.get(namespace, {})
+        for vif, zone in sorted(wanted.items()):
+            if vif not in links | found.interfaces:
+                yield Finding("vif", f"{vif} in {namespace}", gone(zone), remove_zone(zone))
+        for name in sorted(links - wanted.keys()):
             if _VIF.fullmatch(name):
                 remedy = f"ip -n {namespace} link set {name} down"
                 yield Finding("vif", f"{name} in {namespace}", NO_LEDGER, remedy)

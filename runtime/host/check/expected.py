@@ -48,7 +48,7 @@ class Expected:
     domains: dict[str, ExpectedDomain] = field(default_factory=dict)  # by uuid
     loops: dict[str, tuple[str, str]] = field(default_factory=dict)  # device -> zone, file
     namespaces: dict[str, str] = field(default_factory=dict)
-    vifs: dict[str, tuple[str, str]] = field(default_factory=dict)  # netns -> zone, vif
+    vifs: dict[str, dict[str, str]] = field(default_factory=dict)  # netns -> vif -> zone
     engines: dict[Process, str] = field(default_factory=dict)
     listeners: dict[HostPort, str] = field(default_factory=dict)
     processes: dict[Process, str] = field(default_factory=dict)
@@ -67,7 +67,8 @@ def read_ledgers(ledgers: Iterable[LedgerLike]) -> Expected:
     for ledger in ledgers:
         records = ledger.records()
         # A ledger is named by its run; people know the zone.
-        names = (str(record["name"]) for record in records if record["kind"] in ("zone", "domain") and "name" in record)
+        named = ("zone", "domain", "network")
+        names = (str(record["name"]) for record in records if record["kind"] in named and "name" in record)
         zone = next(names, ledger.name)
         expected.zones.add(zone)
         for record in records:
@@ -112,7 +113,10 @@ def _note_network(expected: Expected, zone: str, record: Record) -> None:
             expected.namespaces.pop(name, None)
             expected.vifs.pop(name, None)
         case {"kind": "net.vif", "netns": name, "vif": vif}:
-            expected.vifs[name] = (zone, vif)
+            vifs = expected.vifs.setdefault(name, {})
+            for other in [other for other, owner in vifs.items() if owner == zone]:
+                del vifs[other]  # a zone has one: this is of its next domain
+            vifs[vif] = zone
         case {"kind": "net.engine", "pid": pid, "start_time": start_time}:
             expected.engines[Process(pid, start_time)] = zone
         case {"kind": "net.engine.gone", "pid": pid, "start_time": start_time}:

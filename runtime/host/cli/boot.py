@@ -5,7 +5,7 @@ from __future__ import annotations
 from argparse import Namespace
 from typing import Any
 
-from runtime.host.cli.parsers import BANDWIDTH, EGRESS, SCRATCH, Parser, complete
+from runtime.host.cli.parsers import BANDWIDTH, EGRESS, SCRATCH, Parser, complete, network_arguments
 from runtime.host.cli.terminal import with_progress, write
 
 EXAMPLES = """\
@@ -27,6 +27,7 @@ def fill_boot(parser: Parser) -> None:
     complete(name, "bundles")
     parser.add_argument("--replace", action="store_true", help="REF may take its name from another bundle here")
     parser.add_argument("--devices", action="store_true", help="REF may have the block devices of the host it names")
+    network_arguments(parser)
     parser.add_argument("--egress", action="append", metavar="RULE", help=f"instead of the bundle's rules: {EGRESS}")
     parser.add_argument("--bandwidth", metavar="RATE|none", help=f"instead of the bundle's: {BANDWIDTH}")
     parser.add_argument("--scratch", metavar="SIZE|DEVICE", help=f"instead of the bundle's: {SCRATCH}")
@@ -50,7 +51,14 @@ def run(arguments: Namespace) -> None:
     egress = None if arguments.egress is None else parse_egress(arguments.egress, subject="--egress")
     bandwidth = bandwidth_or_none(arguments.bandwidth)
     scratch = None if arguments.scratch is None else parse_scratch(arguments.scratch, subject="--scratch")
-    overrides = actions.Overrides(devices=arguments.devices, egress=egress, bandwidth_bit_s=bandwidth, scratch=scratch)
+    overrides = actions.Overrides(
+        devices=arguments.devices,
+        egress=egress,
+        bandwidth_bit_s=bandwidth,
+        scratch=scratch,
+        network=arguments.network,
+        isolated=arguments.isolated,
+    )
 
     def boot(progress: Any) -> actions.Booted:
         options: dict[str, Any] = {"wait": not arguments.no_wait, "overrides": overrides}

@@ -161,6 +161,15 @@ def _ends(walk: Walk, found: Candidates) -> None:
     found.words |= {f"{zone.name}:": zone.state for zone in _list_zones(walk.host)}
 
 
+def _networks(walk: Walk, found: Candidates) -> None:
+    from runtime.host.api.host_pb2 import ListNetworksRequest
+    from runtime.host.client import connect
+
+    with connect(walk.host) as client:
+        listed = client.call(client.host.ListNetworks, ListNetworksRequest(), timeout_s=ZONED_TIMEOUT_S).networks
+    found.words |= {network.name: ", ".join(network.zones) for network in listed if network.shared}
+
+
 def _images(walk: Walk, found: Candidates) -> None:
     """Names of the store as `zone image ls` shows them, and recipes."""
     from pipeline.images.names import shown_name
@@ -188,6 +197,7 @@ def _fixed(*words: str) -> Callable[[Walk, Candidates], None]:
 _KINDS: dict[str, Callable[[Walk, Candidates], None]] = {
     "zones": _zones,
     "ends": _ends,
+    "networks": _networks,
     "images": _images,
     "bundles": _bundles,
     "hosts": _fixed("xen", "lab", "ssh://", "tls://", "unix:"),

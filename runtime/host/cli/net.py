@@ -7,13 +7,26 @@ from typing import Any
 
 from runtime.host.cli.capture import EXAMPLES as CAPTURE
 from runtime.host.cli.capture import fill_capture
-from runtime.host.cli.parsers import Parser, below, command, format_argument, quiet_argument, zone_argument
+from runtime.host.cli.parsers import Parser, below, command, complete, format_argument, quiet_argument, zone_argument
 from runtime.host.cli.terminal import duration_text, escaped, show, size_text, table, write
 
 LS = """\
 examples:
   zone net ls
   zone net ls --format json | jq '.[].counters'
+"""
+CREATE = """\
+A network that does not exist is made for the first zone that names it, and goes with the last; one made by this command
+stays until `zone net rm`, with its addresses.
+
+examples:
+  zone net create backend
+  zone run -d --name db --network backend recipe:postgres
+  zone run -it --rm --network backend debian           finds the other one as `db`
+"""
+RM = """\
+examples:
+  zone net rm backend
 """
 FLOWS = """\
 examples:
@@ -30,6 +43,11 @@ def fill_net(parser: Parser) -> None:
     ls = command(commands, "ls", "List the networks, and the zones in each.", run=run_ls, epilog=LS)
     quiet_argument(ls, "names alone")
     format_argument(ls)
+    create = command(commands, "create", "Make a network that zones can share.", run=run_create, epilog=CREATE)
+    create.add_argument("--mtu", type=int, default=0, metavar="N", help="of its zones' interfaces (default: 1500)")
+    create.add_argument("name", metavar="NAME", help="what zones name it by")
+    rm = command(commands, "rm", "Remove networks that zones shared.", run=run_rm, epilog=RM)
+    complete(rm.add_argument("names", metavar="NAME", nargs="+", help="networks without zones in them"), "networks")
     flows = command(commands, "flows", "List the connections that pass now.", run=run_flows, epilog=FLOWS)
     flows.add_argument("--counters", action="store_true", help="what was counted instead, in a table")
     format_argument(flows)
@@ -51,6 +69,29 @@ def run_ls(arguments: Namespace) -> None:
     else:
         head = ["NAME", "IPV4", "IPV6", "GATEWAY", "ENGINE", "ZONES"]
         table(head, [[n.name, n.ipv4, n.ipv6, n.gateway4, n.engine, ", ".join(n.zones)] for n in networks])
+
+
+def run_create(arguments: Namespace) -> None:
+    """Make a network."""
+    from runtime.host.api.host_pb2 import CreateNetworkRequest
+    from runtime.host.cli.link import ask
+
+    request = CreateNetworkRequest(name=arguments.name, mtu=max(0, arguments.mtu))
+    made = ask(arguments, lambda client: client.acall(client.host.CreateNetwork, request))
+    write(f"{escaped(made.name)}\n")
+
+
+def run_rm(arguments: Namespace) -> None:
+    """Remove networks, in order; the first that cannot be ends it."""
+    from runtime.host.api.host_pb2 import RemoveNetworkRequest
+    from runtime.host.cli.link import ask
+
+    async def remove(client: Any) -> None:
+        for name in arguments.names:
+            await client.acall(client.host.RemoveNetwork, RemoveNetworkRequest(name=name))
+            write(f"{escaped(name)}\n")
+
+    ask(arguments, remove)
 
 
 def run_flows(arguments: Namespace) -> None:

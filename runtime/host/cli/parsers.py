@@ -9,7 +9,7 @@ from typing import Any, NoReturn
 FORMATS = ("table", "json", "yaml")
 BANDWIDTH = "of its network, each way: 100mbit, 1.5gbit"
 SCRATCH = "where what is written over the image goes: a disk of 512m or 2g the host makes, or a block device of its own"
-EGRESS = "what it may reach, the first that matches decides: allow|deny ADDRESS|CIDR|any [PORT[-PORT]]"
+EGRESS = "what it may reach, the first that matches decides: allow|deny ADDRESS|CIDR|any [PORT[-PORT][/PROTOCOL]]"
 Fill = Callable[["Parser"], None]
 
 
@@ -91,3 +91,12 @@ def format_argument(parser: Parser, *, default: str = "table", formats: tuple[st
 def quiet_argument(parser: Parser, what: str) -> None:
     """`-q`."""
     parser.add_argument("-q", "--quiet", action="store_true", help=what)
+
+
+def network_arguments(parser: Parser) -> None:
+    """--network and --isolated."""
+    network = parser.add_argument(
+        "--network", default="", metavar="NAME", help="the network to share with other zones (default: a private one)"
+    )
+    complete(network, "networks")
+    parser.add_argument("--isolated", action="store_true", help="apart from the other zones of that network")

@@ -11,7 +11,7 @@ from typing import Any
 from pipeline.errors import SentenceError
 from runtime.host.cli.amounts import memory_mib, whole_cpus
 from runtime.host.cli.moments import span_s
-from runtime.host.cli.parsers import BANDWIDTH, EGRESS, SCRATCH, Parser, complete
+from runtime.host.cli.parsers import BANDWIDTH, EGRESS, SCRATCH, Parser, complete, network_arguments
 from runtime.host.cli.process import check_terminal, process_arguments
 from runtime.host.cli.terminal import escaped, with_progress, write
 from runtime.host.faults import RemoteFault
@@ -56,6 +56,8 @@ def fill_run(parser: Parser) -> None:
     parser.add_argument("--bandwidth", metavar="RATE", help=f"{BANDWIDTH} (default: no limit)")
     parser.add_argument("-v", "--volume", action="append", default=[], metavar="VOLUME", help=VOLUME)
     parser.add_argument("--scratch", metavar="SIZE|DEVICE", help=f"{SCRATCH} (default: memory)")
+    network_arguments(parser)
+    parser.add_argument("--ip", default="", metavar="ADDRESS", help="its own address, of zones' pool (default: any)")
     parser.add_argument("-m", "--memory", type=memory_mib, metavar="AMOUNT", help="256m, 1g (default: 256m)")
     parser.add_argument("--memory-max", type=memory_mib, metavar="AMOUNT", help="what `zone update` may give it")
     parser.add_argument("-c", "--cpus", type=whole_cpus, metavar="N", help="vCPUs (default: 1)")

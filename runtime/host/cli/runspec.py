@@ -69,8 +69,16 @@ def spec_of(arguments: Namespace) -> ZoneSpec:
 
 
 def _network(arguments: Namespace) -> dict[str, Any]:
-    given = {} if arguments.bandwidth is None else {"bandwidth": arguments.bandwidth}
-    return {"egress": arguments.egress, **given}
+    if arguments.isolated and not arguments.network:
+        raise BadOption("--isolated", expected="--network NAME beside it", got="none: a private network has one zone")
+    given: dict[str, Any] = {"egress": arguments.egress}
+    if arguments.bandwidth is not None:
+        given["bandwidth"] = arguments.bandwidth
+    if arguments.network:
+        given |= {"name": arguments.network, "isolated": arguments.isolated}
+    if arguments.ip:
+        given["address"] = arguments.ip
+    return given
 
 
 def _resources(arguments: Namespace) -> dict[str, int]:

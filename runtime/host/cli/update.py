@@ -90,7 +90,7 @@ def run(arguments: Namespace) -> None:
         request.egress.CopyFrom(messages.EgressRules(rules=rules))
     host = select_host(Store(), arguments.host)
     with host.connect() as client, meant_by(client, arguments.zone):
-        request.add_ports.extend(host.listen_for(added))
+        request.add_ports.extend(host.listen_for(added, released=removed))
         zone = client.call(client.host.UpdateZone, request, timeout_s=120)
         if added:
             host.expose(zone.ports)

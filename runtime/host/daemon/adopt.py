@@ -8,7 +8,7 @@ import shutil
 
 from runtime.boot.doors import DomainInfo
 from runtime.errors import RuntimeFault
-from runtime.host.daemon import ending, exits, life, policy, rows, volumes
+from runtime.host.daemon import ending, exits, life, policy, rows, sharednets, volumes
 from runtime.host.daemon.core import Core
 from runtime.host.daemon.model import ExitStatus, PortRule, State
 from runtime.host.daemon.reconcile import Fate, Head, exit_in, fate_of, head_of, stray_records, strays
@@ -27,6 +27,7 @@ async def recover(core: Core) -> None:
     core.reservations = {row[0]: row[1] for row in await core.database.read(rows.SELECT_RESERVATIONS)}
     before = await core.database.read("SELECT value FROM meta WHERE key = 'boot_id'")
     rebooted = bool(before) and before[0][0] != core.boot_id
+    await sharednets.load(core)
     domains = await core.thread(core.edge.domains)
     ledgers = [(ledger, await core.thread(ledger.records)) for ledger in core.ledgers.all()]
     known: set[str] = set()
@@ -35,6 +36,8 @@ async def recover(core: Core) -> None:
         known |= {str(record["uuid"]) for record in records if record["kind"] == "domain"}
         await _take(core, ledger, records, domains, ended)
     await _end_strays(core, strays(domains, known))
+    runs = [zone.run.uuid for zone in core.zones.values() if zone.run is not None]
+    await sharednets.settle(core, [*runs, *core.unfinished])
     for zone in list(core.zones.values()):
         if zone.state.live and zone.task is None:
             await _went(core, zone, ended.get(zone.id), rebooted=rebooted)
@@ -85,6 +88,8 @@ async def _take(
         ledger.close()
     else:
         core.unfinished[ledger.name] = head.index if head else -1
+        if head is not None:
+            sharednets.hold(core, head)
 
 
 def _zone_of(core: Core, head: Head) -> Zone:
@@ -104,7 +109,11 @@ def _zone_of(core: Core, head: Head) -> Zone:
 
 async def _adopt(core: Core, head: Head, ledger: Ledger, records: list[Record]) -> None:
     """Take over a running domain with its console, network and ports; it does not notice."""
-    addresses = plan_addresses(head.index)
+    addresses = plan_addresses(head.index, host=head.host)
+    segment = sharednets.hold(core, head)
+    if head.request.network_name and segment is None:
+        subject = f"zone {head.name}"
+        raise RuntimeFault(subject, expected=f"its network {head.request.network_name} up", got="it is not")
     console = core.settings.state_dir / "logs" / head.id / "console"
     run = Run(head.uuid, ledger, addresses, console)
     zone = _zone_of(core, head)
@@ -114,7 +123,8 @@ async def _adopt(core: Core, head: Head, ledger: Ledger, records: list[Record]) 
         run.domain = core.edge.adopt(records)
         if run.domain is None:
             return False
-        run.network = core.edge.network(head.name, addresses, zone.bundle.network, ledger)
+        wanted, isolated = zone.bundle.network, head.request.is_isolated
+        run.network = core.edge.network(head.name, addresses, wanted, ledger, segment=segment, isolated=isolated)
         if not run.network.adopt(records):
             log.error("zone %s: the engine of its network does not run", head.name)
         return True

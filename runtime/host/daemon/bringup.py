@@ -11,7 +11,7 @@ from typing import Any
 
 from pipeline.jsonmodel import to_json
 from runtime.boot.model import Disk
-from runtime.host.daemon import spec, volumes
+from runtime.host.daemon import sharednets, spec, volumes
 from runtime.host.daemon.admission import OVERHEAD_KIB
 from runtime.host.daemon.core import Core
 from runtime.host.daemon.disks import own_disks
@@ -61,6 +61,7 @@ def write_head(core: Core, zone: Zone, ledger: Ledger, uuid: str, addresses: Zon
         name=zone.name,
         uuid=uuid,
         index=addresses.index,
+        host=addresses.host,
         request=to_json(zone.request),
         created=zone.created,
         restarts=zone.restarts,
@@ -105,11 +106,21 @@ async def bring_up(core: Core, zone: Zone, run: Run) -> None:
 async def _make_network(core: Core, zone: Zone, run: Run, times: Stopwatch) -> None:
     """The engine's process takes as long to start as the domain to build, and neither needs the other."""
 
+    name = zone.request.network_name
+    segment = await sharednets.raise_up(core, name) if name else None
+
     def make() -> None:
         # Ports first: whether they are free is known at once.
         with times("ports"):
             zone.ports = zone.held.take(zone.name, zone.ports or spec.rules_of(zone.request))
-        run.network = core.edge.network(zone.name, run.addresses, zone.bundle.network, run.ledger)
+        run.network = core.edge.network(
+            zone.name,
+            run.addresses,
+            zone.bundle.network,
+            run.ledger,
+            segment=segment,
+            isolated=zone.request.is_isolated,
+        )
         with times("network"):
             run.network.create()
             run.network.use(zone.held.listeners(zone.ports))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import uuid as uuids
+from collections.abc import Sequence
 
 from runtime.errors import RuntimeFault
 from runtime.host.agentlink.model import AgentFault
@@ -308,25 +309,37 @@ async def _until_ready(core: Core, zone: Zone, timeout_s: float | None, *, patie
 
 
 async def _until_ports(core: Core, zone: Zone, timeout_s: float | None) -> None:
-    """Each published port is served in the zone."""
+    """Each published port is served in the zone; of a range, one: the others are often for what comes later."""
     deadline = None if timeout_s is None else core.clock.monotonic() + timeout_s
-    for rule in zone.ports:
+    for rules in ports.ranges(zone.ports):
         pause_s = PORT_POLL_S
         while True:
             run = zone.run
             if run is None or run.network is None or run.reason or not zone.state.live:
                 await until(zone.changes, lambda: zone.run is None or not zone.run.reason, core.clock, END_PATIENCE_S)
-                raise await failure(core, zone, f"ended before port {rule.zone_port} answered")
+                raise await failure(core, zone, f"ended before port {_shown(rules)} answered")
             count = zone.changes.count
-            if await _is_served(core, run, rule):
+            if served := await _served_of(core, run, rules):
                 break
             if deadline is not None and core.clock.monotonic() > deadline:
-                shown = rule.zone_port if rule.protocol == "tcp" else f"{rule.zone_port}/{rule.protocol}"
-                got = f"nothing listens on its port {shown} after {timeout_s:g} s"
+                got = f"nothing listens on its port {_shown(rules)} after {timeout_s:g} s"
                 raise WaitTimeout(f"zone {zone.name}", got=got)
             await first(zone.changes.after(count), core.clock.sleep(pause_s))
             pause_s = min(pause_s * 1.5, LONGEST_PORT_POLL_S)
-        zone.say("port", str(rule.zone_port))
+        zone.say("port", str(served.zone_port))
+
+
+def _shown(rules: Sequence[PortRule]) -> str:
+    """`80`, `53/udp`, `5000-5010`."""
+    numbers = str(rules[0].zone_port) if len(rules) == 1 else f"{rules[0].zone_port}-{rules[-1].zone_port}"
+    return numbers if rules[0].protocol == "tcp" else f"{numbers}/{rules[0].protocol}"
+
+
+async def _served_of(core: Core, run: Run, rules: Sequence[PortRule]) -> PortRule | None:
+    for rule in rules:
+        if await _is_served(core, run, rule):
+            return rule
+    return None
 
 
 async def _is_served(core: Core, run: Run, rule: PortRule) -> bool:

@@ -21,6 +21,7 @@ from runtime.host.daemon.edge import Edge
 from runtime.host.daemon.errors import StateDamaged
 from runtime.host.daemon.events import Events
 from runtime.host.daemon.logwriter import LogWriter
+from runtime.host.daemon.sharednets import SharedNetwork
 from runtime.host.daemon.signals import Clock, SystemClock
 from runtime.host.daemon.zone import Run, Zone, row
 from runtime.host.ledger import LedgerDir
@@ -67,6 +68,7 @@ class Core:
 
     booting:    names of zones that are being accepted; taking: network indexes of runs that are being begun.
     unfinished: ledgers whose teardown Xen has not let finish, with the network index they hold.
+    networks:   those that zones share, by name.
     leaving:    zoned ends and its zones go on.
     note_takers: who else hears what agents tell; run_enders: who else is to know that a run has ended.
     link_takers: who is given each channel of an agent before anything has passed on it.
@@ -82,6 +84,7 @@ class Core:
     booting: set[str] = field(default_factory=set)
     taking: set[int] = field(default_factory=set)
     unfinished: dict[str, int] = field(default_factory=dict)
+    networks: dict[str, SharedNetwork] = field(default_factory=dict)
     leaving: bool = False
     note_takers: list[NoteTaker] = field(default_factory=list)
     run_enders: list[RunEnder] = field(default_factory=list)
@@ -93,6 +96,7 @@ class Core:
         self.loop = asyncio.get_running_loop()
         self.events = Events(self.database)
         self.ledgers = LedgerDir(self.settings.run_dir / "ledger")
+        self.network_ledgers = LedgerDir(self.settings.run_dir / "networks")
         self.preparing = asyncio.Semaphore(self.settings.preparing)
         self.workers = ThreadPoolExecutor(WORKERS, "work")
         self.builders = ThreadPoolExecutor(self.settings.building, "build")
@@ -189,7 +193,8 @@ class Core:
     def used_indexes(self) -> set[int]:
         """Networks that are, or may still be, in use or kept for somebody."""
         live = {zone.run.addresses.index for zone in self.zones.values() if zone.run is not None}
-        return live | self.taking | set(self.reservations.values()) | set(self.unfinished.values())
+        shared = {network.index for network in self.networks.values()}
+        return live | shared | self.taking | set(self.reservations.values()) | set(self.unfinished.values())
 
     def free_index(self) -> int:
         """One that nobody has. Raises AddressesExhausted."""

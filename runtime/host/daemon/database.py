@@ -45,6 +45,11 @@ MIGRATIONS = (
         started REAL NOT NULL, finished REAL NOT NULL
     ) STRICT;
     """,
+    """
+    CREATE TABLE networks (
+        name TEXT PRIMARY KEY, net_index INTEGER NOT NULL UNIQUE, mtu INTEGER NOT NULL, created REAL NOT NULL
+    ) STRICT;
+    """,
 )
 
 

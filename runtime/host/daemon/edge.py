@@ -39,6 +39,7 @@ from runtime.net.capture import CaptureRequest
 from runtime.net.engine.flows import Flow
 from runtime.net.network import ZoneNetwork
 from runtime.net.published import Published
+from runtime.net.segment import Segment as NetSegment
 from runtime.net.supervise import EngineSupervisor
 from runtime.net.teardown import teardown as teardown_network
 
@@ -68,7 +69,17 @@ class Network(Protocol):
     def destroy(self) -> None: ...
 
 
+class Segment(Protocol):
+    """A network that zones share, as `runtime.net.segment.Segment` is one."""
+
+    def create(self) -> None: ...
+    def adopt(self, records: Iterable[Mapping[str, Any]]) -> bool: ...
+    def forget_others(self) -> None: ...
+    def destroy(self) -> None: ...
+
+
 MakeNetwork = Callable[..., Network]
+MakeSegment = Callable[..., Segment]
 
 
 @dataclass
@@ -88,6 +99,7 @@ class Edge:
     disk_wait_s: float = 0.0
     open_link: OpenLink = open_link
     make_network: MakeNetwork = ZoneNetwork
+    make_segment: MakeSegment = NetSegment
     attendant: Attendant | None = None
     engines: EngineSupervisor | None = None
 
@@ -168,27 +180,37 @@ class Edge:
         """A running domain of an earlier zoned."""
         return adopt(records, self.hypervisor, self.xenstore, attendant=self.attendant)
 
-    def network(self, name: str, addresses: ZoneAddresses, wanted: bundles.Network, ledger: Ledger) -> Network:
-        """A zone's network, not yet made."""
-        return self.make_network(
-            name,
-            addresses,
-            wanted.mtu,
-            ledger.record,
-            deny=self.deny,
-            egress=wanted.egress,
-            bandwidth_bit_s=wanted.bandwidth_bit_s,
-        )
+    def network(
+        self,
+        name: str,
+        addresses: ZoneAddresses,
+        wanted: bundles.Network,
+        ledger: Ledger,
+        *,
+        segment: Segment | None = None,
+        isolated: bool = False,
+    ) -> Network:
+        """A zone's network, not yet made: a private one, or its place in one that is shared."""
+        own: dict[str, Any] = {"egress": wanted.egress, "bandwidth_bit_s": wanted.bandwidth_bit_s}
+        if segment is not None:
+            own |= {"segment": segment, "isolated": isolated}
+        else:
+            own["deny"] = self.deny
+        return self.make_network(name, addresses, wanted.mtu, ledger.record, **own)
 
-    def care_for(self, network: Network) -> None:
-        """Have its engine replaced whenever it ends."""
-        if self.engines is not None and isinstance(network, ZoneNetwork):
-            self.engines.add(network)
+    def segment(self, name: str, addresses: ZoneAddresses, mtu: int, ledger: Ledger) -> Segment:
+        """A network that zones share, not yet made."""
+        return self.make_segment(name, addresses, mtu, ledger.record, shared=True, deny=self.deny)
 
-    def care_no_more(self, network: Network) -> None:
+    def care_for(self, network: Network | Segment) -> None:
+        """Have its engine replaced whenever it ends; a shared network's is cared for as that."""
+        if self.engines is not None and (supervised := _with_an_engine(network)) is not None:
+            self.engines.add(supervised)
+
+    def care_no_more(self, network: Network | Segment) -> None:
         """Before it is destroyed."""
-        if self.engines is not None and isinstance(network, ZoneNetwork):
-            self.engines.discard(network)
+        if self.engines is not None and (supervised := _with_an_engine(network)) is not None:
+            self.engines.discard(supervised)
 
     def teardown(self, records: Sequence[Record]) -> None:
         """End all that the records name. Raises what still stands in the way, after everything was tried."""
@@ -221,6 +243,12 @@ class Edge:
     def unplug(self, domain: Domain, vdev: str, record: Callable[..., None]) -> None:
         """Take a disk back, whether the guest lets go of it or not."""
         hotplug.unplug_disk(domain, vdev, record, force=True)
+
+
+def _with_an_engine(network: Network | Segment) -> ZoneNetwork | NetSegment | None:
+    if isinstance(network, NetSegment):
+        return network
+    return network if isinstance(network, ZoneNetwork) and not network.segment.shared else None
 
 
 def rss_kib() -> int:

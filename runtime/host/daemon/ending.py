@@ -9,7 +9,7 @@ from pathlib import Path
 
 from pipeline.jsonmodel import to_json
 from runtime.errors import RuntimeFault
-from runtime.host.daemon import rows
+from runtime.host.daemon import rows, sharednets
 from runtime.host.daemon.core import Core
 from runtime.host.daemon.edge import Edge
 from runtime.host.daemon.exits import from_xen
@@ -54,6 +54,7 @@ async def end(core: Core, zone: Zone, run: Run, exit: ExitStatus) -> None:
     await core.save(zone)
     if finished:
         await core.thread(run.ledger.close)
+        await sharednets.release(core, run.uuid)
 
 
 def _record_exit(ledger: Ledger, exit: ExitStatus) -> None:
@@ -111,6 +112,7 @@ async def reap(core: Core) -> None:
         for ledger in list(core.ledgers.all()):
             if ledger.name in core.unfinished and await core.thread(_again, core.edge, ledger):
                 core.unfinished.pop(ledger.name, None)
+                await sharednets.release(core, ledger.name)
 
 
 def _again(edge: Edge, ledger: Ledger) -> bool:

@@ -9,8 +9,12 @@ class UnknownZone(RuntimeFault):
     """No zone, or no workload, of that name or id on this host."""
 
 
+class UnknownNetwork(RuntimeFault):
+    """No shared network of that name on this host."""
+
+
 class NameTaken(RuntimeFault):
-    """A zone of that name is there already."""
+    """A zone, or a network, of that name is there already."""
 
 
 class BadRequest(RuntimeFault):

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
 import os
 import platform
 import uuid as uuids
-from ipaddress import ip_network
+from collections import Counter
 from pathlib import Path
 
 from runtime.errors import RuntimeFault
 from runtime.host.check.check import check as compare
 from runtime.host.check.look_host import Places
 from runtime.host.check.model import Report
-from runtime.host.daemon import blobs, ending
+from runtime.host.daemon import blobs, ending, sharednets
 from runtime.host.daemon.core import Core
 from runtime.host.daemon.edge import KIB_PER_PAGE, rss_kib
 from runtime.host.daemon.model import DiskUsageRow, HostStatus, NetworkInfo, Pruned
@@ -57,28 +58,40 @@ async def status(core: Core, started: float) -> HostStatus:
 
 async def networks(core: Core) -> list[NetworkInfo]:
     """See Manager.networks."""
-    found = []
-    for zone in sorted(core.zones.values(), key=lambda zone: zone.name):
-        run = zone.run
-        if run is None or run.network is None:
-            continue
-        counters: dict[str, int] = {}
-        with contextlib.suppress(RuntimeFault, OSError):  # its engine may be starting, or ending
-            counters = await core.thread(run.network.counters)
-        planned = run.addresses
-        found.append(
-            NetworkInfo(
-                name=zone.name,
-                ipv4=str(ip_network(f"{planned.gateway4}/{planned.prefix4}", strict=False)),
-                ipv6=str(ip_network(f"{planned.gateway6}/{planned.prefix6}", strict=False)),
-                gateway4=planned.gateway4,
-                gateway6=planned.gateway6,
-                engine=ProxyEngine.name,
-                zones=(zone.name,),
-                counters=counters,
-            )
-        )
-    return found
+    live = [zone for zone in core.zones.values() if zone.run is not None and zone.run.network is not None]
+    counted = {zone.name: await _counters(core, zone) for zone in live}
+    found = [_private(zone, counted[zone.name]) for zone in live if not zone.request.network_name]
+    for network in core.networks.values():
+        described = sharednets.describe(core, network)
+        sums: Counter[str] = Counter()
+        for zone in described.zones:
+            sums.update(counted.get(zone, {}))
+        engine = ProxyEngine.name if network.segment is not None else ""
+        found.append(dataclasses.replace(described, engine=engine, counters=dict(sums)))
+    return sorted(found, key=lambda network: network.name)
+
+
+async def _counters(core: Core, zone: Zone) -> dict[str, int]:
+    with contextlib.suppress(RuntimeFault, OSError):  # its engine may be starting, or ending
+        if zone.run is not None and zone.run.network is not None:
+            return await core.thread(zone.run.network.counters)
+    return {}
+
+
+def _private(zone: Zone, counters: dict[str, int]) -> NetworkInfo:
+    assert zone.run is not None
+    planned = zone.run.addresses
+    ipv4, ipv6 = planned.subnets
+    return NetworkInfo(
+        name=zone.name,
+        ipv4=ipv4,
+        ipv6=ipv6,
+        gateway4=planned.gateway4,
+        gateway6=planned.gateway6,
+        engine=ProxyEngine.name,
+        zones=(zone.name,),
+        counters=counters,
+    )
 
 
 async def disk_usage(core: Core) -> list[DiskUsageRow]:
@@ -137,7 +150,7 @@ async def check(core: Core) -> Report:
         return compare(
             core.edge.hypervisor,
             core.edge.xenstore,
-            core.ledgers.all,
+            lambda: [*core.ledgers.all(), *core.network_ledgers.all()],
             places=Places((core.settings.run_dir / "net", logs, scratch), containers=()),
             allowed=known,
             loop_files=(*map(str, core.edge.stores), str(scratch)),

@@ -18,14 +18,14 @@ from collections.abc import Callable, Coroutine
 from typing import Any
 
 from runtime.errors import RuntimeFault
-from runtime.host.daemon import agentwatch, bringup, ending, exits, policy
+from runtime.host.daemon import addressing, agentwatch, bringup, ending, exits, policy, sharednets
 from runtime.host.daemon.agent import MAIN
 from runtime.host.daemon.core import Core
-from runtime.host.daemon.errors import BootCancelled
+from runtime.host.daemon.errors import BadRequest, BootCancelled
 from runtime.host.daemon.model import ExitStatus, State
 from runtime.host.daemon.signals import until
 from runtime.host.daemon.zone import Run, StopOrder, Zone
-from runtime.net.addresses import plan_addresses
+from runtime.net.addresses import ZoneAddresses
 
 log = logging.getLogger(__name__)
 
@@ -141,9 +141,8 @@ async def _begin(core: Core, zone: Zone) -> Run:
     uuid = zone.uuid if zone.state is State.QUEUED and zone.uuid else str(uuids.uuid4())
     await core.admission.promise(uuid, bringup.memory_kib(zone), f"zone {zone.name}")
     try:
-        reserved = core.reservations.get(zone.request.reservation)
-        index = core.free_index() if reserved is None else reserved
-        addresses = plan_addresses(index)
+        addresses = _addresses(core, zone, uuid)
+        index = addresses.index
         core.taking.add(index)  # until the run that has it is known
         try:
             zone.run = await core.thread(bringup.begin, core, zone, uuid, addresses)
@@ -151,9 +150,18 @@ async def _begin(core: Core, zone: Zone) -> Run:
             core.taking.discard(index)
     except BaseException:
         core.admission.settle(uuid)
+        await sharednets.release(core, uuid)
         raise
     zone.uuid, zone.index = uuid, index
     return zone.run
+
+
+def _addresses(core: Core, zone: Zone, uuid: str) -> ZoneAddresses:
+    if zone.request.network_name:
+        return sharednets.place(core, zone, uuid)
+    if zone.request.isolated:
+        raise BadRequest(f"zone {zone.name}", expected="a shared network to be isolated in", got="a private one")
+    return addressing.private(core, zone.name, zone.bundle.network.address, zone.request.reservation)
 
 
 async def _unbegun(core: Core, zone: Zone, error: Exception) -> ExitStatus:

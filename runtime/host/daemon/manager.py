@@ -26,6 +26,7 @@ from runtime.host.daemon import (
     passing,
     reservations,
     sessions,
+    sharednets,
     snooping,
     updates,
 )
@@ -126,6 +127,7 @@ class Manager:
         for task in tasks:
             task.cancel()
         await bringup.settled(tasks)
+        await sharednets.leave(core)
         if core.deaths is not None:
             await asyncio.to_thread(core.deaths.close)
         await asyncio.to_thread(core.workers.shutdown)
@@ -374,6 +376,16 @@ class Manager:
         """All, oldest first."""
         return reservations.every(self.core)
 
+    # -- networks that zones share -------------------------------------------------------------------------------------
+
+    async def create_network(self, name: str, mtu: int) -> NetworkInfo:
+        """Keep a network's name and addresses, zones in it or not. Raises NameTaken, BadRequest."""
+        return await sharednets.create(self.core, name, mtu)
+
+    async def remove_network(self, name: str) -> None:
+        """Keep it no longer; refused while zones are in it. Raises UnknownNetwork, WrongState."""
+        await sharednets.remove(self.core, name)
+
     # -- the host ------------------------------------------------------------------------------------------------------
 
     async def status(self) -> HostStatus:
@@ -385,7 +397,7 @@ class Manager:
         return await hoststate.check(self.core)
 
     async def networks(self) -> list[NetworkInfo]:
-        """The networks of live zones."""
+        """The private networks of live zones, and those that zones share."""
         return await hoststate.networks(self.core)
 
     async def flows(self, ref: str = "") -> list[ZoneFlows]:

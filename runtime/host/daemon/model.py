@@ -68,6 +68,7 @@ class BootRequest:
     until_ready:  `boot` returns when the workload runs rather than when the domain does; until_ports_answer: and every
                   published port answers.
     attach:       whoever asks attaches next: with `remove`, the zone is kept until they have seen its end.
+    network:      the shared network to join; "": the bundle's, if it names one. isolated: apart from others in it.
     """
 
     bundle: Bundle
@@ -81,6 +82,18 @@ class BootRequest:
     until_ready: bool = False
     until_ports_answer: bool = False
     attach: bool = False
+    network: str = ""
+    isolated: bool = False
+
+    @property
+    def network_name(self) -> str:
+        """The shared network it joins; "" for a private one."""
+        return self.network or self.bundle.network.name
+
+    @property
+    def is_isolated(self) -> bool:
+        """Is it to be kept from the other zones there?"""
+        return self.isolated or self.bundle.network.isolated
 
 
 @dataclass(frozen=True)
@@ -272,7 +285,7 @@ class ZoneProcess:
 
 @dataclass(frozen=True)
 class NetworkInfo:
-    """A network and the zones in it."""
+    """A network and the zones in it. shared: others may join. engine: "" while no zone is in it."""
 
     name: str
     ipv4: str
@@ -282,6 +295,7 @@ class NetworkInfo:
     engine: str = ""
     zones: tuple[str, ...] = ()
     counters: Mapping[str, int] = field(default_factory=dict)
+    shared: bool = False
 
 
 @dataclass(frozen=True)

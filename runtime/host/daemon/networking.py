@@ -9,6 +9,7 @@ from pipeline.bundle.bandwidth import LEAST_BIT_S, MOST_BIT_S, bandwidth_text, f
 from pipeline.bundle.egress import MOST_RULES, BadRule, parse_rule
 from pipeline.bundle.model import Network
 from pipeline.jsonmodel import to_json
+from runtime.host.daemon import addressing
 from runtime.host.daemon.core import Core
 from runtime.host.daemon.errors import BadRequest
 from runtime.host.daemon.model import Update
@@ -18,6 +19,7 @@ from runtime.net.policy import check_rule
 
 def check(network: Network, subject: str) -> None:
     """Everything about a zone's network that can be refused without making it. Raises BadRequest."""
+    addressing.check(network.address, subject)
     _check_egress(network.egress, subject)
     if network.bandwidth_bit_s and not fits(network.bandwidth_bit_s):
         expected = f"{bandwidth_text(LEAST_BIT_S)} to {bandwidth_text(MOST_BIT_S)}"

@@ -56,17 +56,45 @@ def port_of(rule: PortRule) -> Port:
     return Port(rule.address, rule.port, rule.zone_port, rule.protocol)
 
 
+def takes_the_place_of(rule: PortRule, old: PortRule) -> bool:
+    """Is a rule about the very port of another, here or on the user's machine?"""
+    if rule.protocol != old.protocol:
+        return False
+    if rule.port:
+        return (rule.address, rule.port) == (old.address, old.port)
+    return rule.host_port != 0 and (rule.host_address, rule.host_port) == (old.host_address, old.host_port)
+
+
+def ranges(rules: Iterable[PortRule]) -> list[list[PortRule]]:
+    """Rules as people wrote them: those of a range, whose ports follow one another at both ends, are together."""
+    found: list[list[PortRule]] = []
+    for rule in rules:
+        if found and _follows(rule, found[-1][-1]):
+            found[-1].append(rule)
+        else:
+            found.append([rule])
+    return found
+
+
+def _follows(rule: PortRule, last: PortRule) -> bool:
+    return (rule.protocol, rule.address, rule.zone_port, rule.host_address, rule.host_port) == (
+        *(last.protocol, last.address, last.zone_port + 1),
+        *(last.host_address, last.host_port + 1),
+    )
+
+
 class HeldPorts:
     """The listeners of one zone."""
 
     def __init__(self) -> None:
         self._held: dict[PortRule, socket.socket] = {}
 
-    def take(self, zone: str, rules: Iterable[PortRule]) -> tuple[PortRule, ...]:
+    def take(self, zone: str, rules: Iterable[PortRule], old: Sequence[PortRule] = ()) -> tuple[PortRule, ...]:
         """Listen for all rules or none; rules that are held already stay so. The rules as bound.
 
         A rule that names no port of the user's machine has got the one here for it.
-
+        old:     held ones that are to be released afterwards: where one is about the same port, it is listened on all
+                 the while, and no connection is refused.
         Raises:  PortTaken, NetworkFault.
         """
         bound: list[PortRule] = []
@@ -75,6 +103,13 @@ class HeldPorts:
             for rule in rules:
                 if rule in self._held:
                     bound.append(rule)
+                    continue
+                before = next((each for each in old if each in self._held and takes_the_place_of(rule, each)), None)
+                if before is not None:
+                    taken = dataclasses.replace(before, zone_port=rule.zone_port)
+                    if taken != before:
+                        new[taken] = self._held[before].dup()
+                    bound.append(taken)
                     continue
                 published = listen_on(zone, port_of(rule))
                 taken = dataclasses.replace(rule, port=published.port)

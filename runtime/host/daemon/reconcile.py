@@ -18,6 +18,7 @@ from pipeline.jsonmodel import from_json
 from runtime.boot.doors import DomainInfo
 from runtime.host.daemon.model import BootRequest, ExitStatus
 from runtime.host.ledger import Record
+from runtime.net.addresses import ZONE_HOST
 
 
 class Fate(Enum):
@@ -38,6 +39,7 @@ class Head:
     name: str
     uuid: str
     index: int
+    host: int
     request: BootRequest
     created: float
     restarts: int
@@ -60,6 +62,7 @@ def head_of(records: Sequence[Record]) -> Head | None:
             name=str(first["name"]),
             uuid=str(first["uuid"]),
             index=int(first["index"]),
+            host=int(first.get("host", ZONE_HOST)),  # a zonewright before shared networks did not write it
             request=request,
             created=float(first["created"]),
             restarts=int(first["restarts"]),

@@ -31,6 +31,7 @@ _WORKLOAD_COLUMNS = [
 SELECT_ZONES = f"SELECT {', '.join(_ZONE_COLUMNS)} FROM zones ORDER BY created"
 SELECT_WORKLOADS = f"SELECT {', '.join(_WORKLOAD_COLUMNS)} FROM workloads ORDER BY created"
 SELECT_RESERVATIONS = "SELECT id, net_index, created FROM reservations ORDER BY created, id"
+SELECT_NETWORKS = "SELECT name, net_index, mtu FROM networks ORDER BY created, name"
 
 
 @dataclass(frozen=True)
@@ -114,6 +115,16 @@ def save_zone(row: ZoneRow, *, request: bool) -> Statement:
 def drop_zone(zone_id: str) -> list[Statement]:
     """Forget a zone and its workloads."""
     return [("DELETE FROM zones WHERE id = ?", [zone_id]), ("DELETE FROM workloads WHERE zone_id = ?", [zone_id])]
+
+
+def save_network(name: str, index: int, mtu: int, created: float) -> Statement:
+    """Keep a shared network."""
+    return "INSERT INTO networks (name, net_index, mtu, created) VALUES (?, ?, ?, ?)", [name, index, mtu, created]
+
+
+def drop_network(name: str) -> Statement:
+    """Keep it no longer."""
+    return "DELETE FROM networks WHERE name = ?", [name]
 
 
 def add_event(unix_s: float, kind: str, zone_id: str, zone: str, attributes: Mapping[str, str]) -> list[Statement]:

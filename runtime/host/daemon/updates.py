@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import logging
+from collections.abc import Sequence
 
+from pipeline.bundle.ports import overlap
 from runtime.errors import RuntimeFault
 from runtime.host.daemon import networking, policy, ports
 from runtime.host.daemon.admission import OVERHEAD_KIB
@@ -43,12 +46,13 @@ async def update(core: Core, zone: Zone, change: Update) -> ZoneInfo:
     elif change.add_ports or change.remove_ports:
         raise WrongState(f"{subject}, ports", expected="it running", got=f"it is {zone.state.value}")
     gone = _matching(zone, change.remove_ports)
-    ports.check_rules(change.add_ports, subject, before=len(zone.ports))
-    taken = [(other.name, other.ports) for other in core.zones.values() if other.state.live]
-    ports.refuse_taken(zone.name, change.add_ports, taken)
+    ports.check_rules(change.add_ports, subject, before=len(zone.ports) - len(gone))
+    stay = tuple(rule for rule in zone.ports if rule not in gone)
+    others = [(other.name, other.ports) for other in core.zones.values() if other.state.live and other is not zone]
+    ports.refuse_taken(zone.name, change.add_ports, [(zone.name, stay), *others])
     network = networking.changed(zone, change)
     if run is not None and run.domain is not None:
-        added = await core.thread(_add_ports, core, zone, change.add_ports) if change.add_ports else ()
+        added = await core.thread(_change_ports, zone, gone, change.add_ports)
         try:
             if memory_mib != resources.memory_mib:
                 await core.admission.promise(run.uuid, (memory_mib << 10) + OVERHEAD_KIB, subject)
@@ -58,14 +62,13 @@ async def update(core: Core, zone: Zone, change: Update) -> ZoneInfo:
                 await _use_vcpus(zone, run, vcpus)
             await networking.apply(core, zone, network)
         except BaseException:
-            await core.thread(_drop_ports, zone, added)
+            await core.thread(_change_ports, zone, added, gone)
+            zone.held.release(rule for rule in added if rule not in gone)
             raise
         finally:
             core.admission.settle(run.uuid)
-        zone.ports += added
-        if change.remove_ports:
-            await core.thread(_drop_ports, zone, gone)
-            zone.ports = tuple(rule for rule in zone.ports if rule not in gone)
+        zone.held.release(rule for rule in gone if rule not in added)
+        zone.ports = (*stay, *added)
     new = dataclasses.replace(
         resources,
         memory_mib=memory_mib,
@@ -93,25 +96,40 @@ async def _use_vcpus(zone: Zone, run: Run, vcpus: int) -> None:
         log.warning("zone %s, vcpus: %s", zone.name, fault)
 
 
-def _add_ports(core: Core, zone: Zone, rules: tuple[PortRule, ...]) -> tuple[PortRule, ...]:
+def _change_ports(zone: Zone, old: Sequence[PortRule], new: Sequence[PortRule]) -> tuple[PortRule, ...]:
+    """Publish other ports instead of some; the new ones as bound. Where one cannot be had, all is as before.
+
+    The old ones stay held, so that nobody else gets them before the rest of an update is done; but of one that would
+    be in the way of a new one.
+    """
     run = zone.run
+    if not old and not new:
+        return ()
     assert run is not None and run.network is not None
-    bound = zone.held.take(zone.name, rules)
+    in_the_way = [rule for rule in old if any(_collide(rule, other) for other in new)]
+    for rule in old:
+        run.network.unpublish(rule.address, rule.port, rule.protocol)
+    zone.held.release(in_the_way)
     try:
-        run.network.use(zone.held.listeners(bound))
-        run.network.serve()
+        bound = zone.held.take(zone.name, new, old)
+        try:
+            run.network.use(zone.held.listeners(bound))
+            run.network.serve()
+        except BaseException:
+            for rule in bound:
+                with contextlib.suppress(RuntimeFault):  # it came to nothing before this one
+                    run.network.unpublish(rule.address, rule.port, rule.protocol)
+            zone.held.release(rule for rule in bound if rule not in old)
+            raise
     except BaseException:
-        zone.held.release(bound)
+        run.network.use(zone.held.listeners(zone.held.take(zone.name, old)))
+        run.network.serve()
         raise
     return bound
 
 
-def _drop_ports(zone: Zone, rules: tuple[PortRule, ...]) -> None:
-    run = zone.run
-    for rule in rules:
-        if run is not None and run.network is not None:
-            run.network.unpublish(rule.address, rule.port, rule.protocol)
-    zone.held.release(rules)
+def _collide(old: PortRule, new: PortRule) -> bool:
+    return overlap(ports.port_of(old), ports.port_of(new)) and not ports.takes_the_place_of(new, old)
 
 
 def _matching(zone: Zone, wanted: tuple[PortRule, ...]) -> tuple[PortRule, ...]:
@@ -124,7 +142,7 @@ def _matching(zone: Zone, wanted: tuple[PortRule, ...]) -> tuple[PortRule, ...]:
             expected = f"one it is published on ({listed})"
             raise BadRequest(f"zone {zone.name}, port", expected=expected, got=_host_end(rule))
         found += same
-    return tuple(found)
+    return tuple(dict.fromkeys(found))  # each once, however often it was named
 
 
 def _is_meant(known: PortRule, rule: PortRule) -> bool:

@@ -216,7 +216,7 @@ def info(zone: Zone, **seen: Any) -> ZoneInfo:
         command=bundle.process.argv,
         health=alive.health if alive else "",
         tty=bundle.process.tty,
-        network=zone.name if alive else "",
+        network=(zone.request.network_name or zone.name) if alive else "",
         egress=bundle.network.egress,
         bandwidth_bit_s=bundle.network.bandwidth_bit_s,
         agent=bool(alive and alive.link and alive.link.connected.is_set()),

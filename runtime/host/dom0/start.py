@@ -31,6 +31,7 @@ MODULES = (
     "nf_tables",
     "nft_tproxy",
     "nft_socket",
+    "nft_meta_bridge",
     "nft_ct",
     "nft_masq",
     "nft_chain_nat",

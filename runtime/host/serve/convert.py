@@ -78,6 +78,8 @@ def boot_request(request: pb.BootZoneRequest) -> model.BootRequest:
         until_ready=request.until_ready,
         until_ports_answer=request.until_ports_answer,
         attach=request.attach,
+        network=request.network,
+        isolated=request.isolated,
     )
 
 

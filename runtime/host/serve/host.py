@@ -28,6 +28,7 @@ from runtime.host.serve.joining import closing, ended, join, never
 log = logging.getLogger(__name__)
 
 COPY_CHUNK_BYTES = 256 * 1024
+DEFAULT_MTU = 1500
 
 Check = Callable[[], Awaitable[pb.CheckReply]]
 
@@ -84,6 +85,18 @@ class HostService(HostBase):
             await request_of(stream)
             networks = [convert.fill(pb.NetworkInfo(), network) for network in await self._manager.networks()]
             await stream.send_message(pb.ListNetworksReply(networks=networks))
+
+    async def CreateNetwork(self, stream: Any) -> None:
+        async with answering(stream):
+            request = await request_of(stream)
+            made = await self._manager.create_network(request.name, request.mtu or DEFAULT_MTU)
+            await stream.send_message(convert.fill(pb.NetworkInfo(), made))
+
+    async def RemoveNetwork(self, stream: Any) -> None:
+        async with answering(stream):
+            request = await request_of(stream)
+            await self._manager.remove_network(request.name)
+            await stream.send_message(pb.RemoveNetworkReply())
 
     async def ListFlows(self, stream: Any) -> None:
         async with answering(stream):

@@ -1,25 +1,32 @@
-"""Listeners whose connections become relays: TPROXY, published ports, DNS over TCP."""
+"""Listeners whose connections become relays: TPROXY, published ports."""
 
 from __future__ import annotations
 
 import socket
 import time
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from typing import Any, cast
 
 from runtime.net.engine.flows import Flow, HasFlows, endpoint
 from runtime.net.engine.loop import READ, Loop
 from runtime.net.engine.model import Limits
+from runtime.net.engine.pipes import PipeShare
 from runtime.net.engine.relay import Relay, Target, reset
 
 _PAUSE_S = 1.0
 
+# Takes an accepted connection and who it is from.
+TargetsOf = Callable[[socket.socket, tuple[str, int]], Sequence[Target]]
+
 
 class Traffic:
-    """The counters and limits that all parts of an engine share."""
+    """The counters and limits that all that an engine does for one zone share.
 
-    def __init__(self, limits: Limits) -> None:
-        self.limits = limits
+    pipes:  the zone's part of the engine's; the loop's if there is none.
+    """
+
+    def __init__(self, limits: Limits, pipes: PipeShare | None = None) -> None:
+        self.limits, self.pipes = limits, pipes
         self.counts = {
             "accepted": 0,
             "denied": 0,
@@ -54,6 +61,7 @@ class Acceptor:
     """Accepts on one listener and asks `targets_of` where each connection leads; where it is nowhere, it is reset.
 
     counter:  what a connection counts as; inward: it comes from outside, so its bytes count the other way.
+    divert:   asked where it is nowhere; says True where it has taken the connection for itself.
     """
 
     def __init__(
@@ -61,18 +69,23 @@ class Acceptor:
         loop: Loop,
         traffic: Traffic,
         listener: socket.socket,
-        targets_of: Callable[[socket.socket], Sequence[Target]],
+        targets_of: TargetsOf,
         *,
         counter: str,
         inward: bool = False,
+        divert: Callable[[socket.socket], bool] = lambda near: False,
     ) -> None:
         self._loop, self._traffic, self._listener = loop, traffic, listener
-        self._targets_of, self._counter, self._inward = targets_of, counter, inward
+        self._targets_of, self._counter, self._inward, self._divert = targets_of, counter, inward, divert
         self._paused_until = 0.0
         # Of each relay: its accepted socket, where it leads, since when.
         self._taken: dict[Relay, tuple[socket.socket, Sequence[Target], float]] = {}
         traffic.sources.append(self)
         listener.setblocking(False)
+        # What is accepted has it, too. The peers have their own ideas of when to wait for more; a second wait on top of
+        # theirs helps nobody.
+        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self._family: int = listener.family
         loop.watch(listener, self, READ)
 
     @property
@@ -83,7 +96,7 @@ class Acceptor:
     def ready(self, source: socket.socket, mask: int) -> None:
         """Take one connection: others of the loop get their turn between two of them."""
         try:
-            near, _ = source.accept()
+            near, peer = self._accept()
         except (BlockingIOError, ConnectionError):
             return
         except OSError:
@@ -92,20 +105,31 @@ class Acceptor:
             self._loop.watch(source, self, 0)
             self._loop.urgent.add(self)
             return
+        full = len(self._traffic.relays) >= self._traffic.limits.connections
+        targets: Sequence[Target] = ()
+        if not full:
+            try:
+                targets = self._targets_of(near, peer)
+            except OSError:  # gone before it was looked at
+                pass
+        if not targets and self._divert(near):
+            return
         counts = self._traffic.counts
         counts[self._counter] += 1
-        if len(self._traffic.relays) >= self._traffic.limits.connections:
+        if full:
             counts["limited"] += 1
             reset(near)
             return
-        try:
-            targets = self._targets_of(near)
-        except OSError:  # gone before it was looked at
-            targets = ()
-        relay = Relay(self._loop, self._traffic.limits, near, targets, self._ended)
-        self._taken[relay] = (near, targets, time.monotonic())
+        relay = Relay(self._loop, self._traffic.limits, near, targets, self._ended, self._traffic.pipes)
+        self._taken[relay] = (near, targets, self._loop.now)
         self._traffic.relays.add(relay)
         relay.start()
+
+    def _accept(self) -> tuple[socket.socket, tuple[str, int]]:
+        """As socket.accept does, without asking four times which family it is. Raises OSError."""
+        fd, peer = self._listener._accept()  # type: ignore[attr-defined]
+        near = socket.SocketType(self._family, socket.SOCK_STREAM, 0, fd)
+        return cast(socket.socket, near), peer
 
     def _ended(self, relay: Relay, connected: bool) -> None:
         self._traffic.relays.discard(relay)

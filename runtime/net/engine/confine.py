@@ -80,10 +80,15 @@ class SocketFactory:
         return made
 
 
-def bound_descriptors(count: int) -> None:
-    """Allow this many descriptors and no more. Effects: the process's limit."""
-    resource.setrlimit(resource.RLIMIT_NOFILE, (count, count))
+def bound_descriptors(count: int) -> int:
+    """Allow this many descriptors and no more, or as many as this process may have. Effects: the process's limit."""
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (count, count))
+    except ValueError:  # above the limit that it was started with, or the kernel's
+        count = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+        resource.setrlimit(resource.RLIMIT_NOFILE, (count, count))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    return count
 
 
 def forbid_new_privileges() -> None:

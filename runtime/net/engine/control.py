@@ -1,11 +1,13 @@
 """The engine's control socket: one JSON object per packet, an answer for each; listeners travel as descriptors.
 
-Operations: {"op": "status"} -> {"counters": {...}}; {"op": "flows", "after": [...]} -> {"flows": [...]}, a page of them
-(flows.page), until one is empty; {"op": "publish", "key": K, "zone_port": N} with one listener;
-{"op": "unpublish", "key": K}; {"op": "resolve", "resolvers": [address, ...]};
-{"op": "egress", "rules": [text, ...]}, all of them, for what begins from then on;
-{"op": "handback"} -> {"inside": [NAME, ...], "published": [[K, N], ...]} with a duplicate of every listener, those of
-the namespace first. An answer {"error": sentence} says no.
+Operations, of the network: {"op": "status"} -> {"zones": [NAME, ...]}; {"op": "resolve", "resolvers": [address, ...]};
+{"op": "admit", "zone": NAME, "addresses": [IPv4, IPv6], "egress": [rule, ...]} with the sockets of model.INSIDE.
+Of one zone, each with "zone": NAME: {"op": "status"} -> {"counters": {...}}; {"op": "flows", "after": [...]} ->
+{"flows": [...]}, a page of them (flows.page), until one is empty; {"op": "publish", "key": K, "zone_port": N} with one
+listener; {"op": "unpublish", "key": K}; {"op": "egress", "rules": [rule, ...]}, all of them, for what begins from then
+on; {"op": "handback"} -> {"inside": [NAME, ...], "published": [[K, N], ...]} with a duplicate of every socket, those of
+the namespace first; {"op": "leave"}.
+An answer {"error": sentence} says no; with "unknown": true because there is no such zone.
 """
 
 from __future__ import annotations
@@ -13,10 +15,11 @@ from __future__ import annotations
 import array  # noqa: F401  send_fds and recv_fds import it, when there are no files any more
 import json
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from runtime.net.engine.loop import READ, Loop
+from runtime.net.engine.model import INSIDE
 
 PACKET_BYTES = 65536
 MAX_DESCRIPTORS = 253  # in one packet: include/net/scm.h, SCM_MAX_FD
@@ -50,7 +53,7 @@ class ControlServer:
             self._loop.watch(client, self, READ)
             return
         try:
-            packet, descriptors, _, _ = socket.recv_fds(source, PACKET_BYTES, 1)
+            packet, descriptors, _, _ = socket.recv_fds(source, PACKET_BYTES, len(INSIDE))
             passed = [socket.socket(fileno=fd) for fd in descriptors]
             if not packet:
                 raise EOFError
@@ -84,18 +87,18 @@ def ask(
     request: dict[str, Any],
     *,
     timeout_s: float,
-    listener: socket.socket | None = None,
+    passed: Sequence[socket.socket] = (),
     received: list[socket.socket] | None = None,
 ) -> Any:
     """Send one request to an engine and return its answer. Raises OSError, also when the engine ends meanwhile.
 
+    passed:    descriptors that go with the request.
     received:  where the descriptors that come with the answer go; the caller closes them.
     """
     with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as client:
         client.settimeout(timeout_s)
         client.connect(path)
-        descriptors = [listener.fileno()] if listener is not None else []
-        socket.send_fds(client, [json.dumps(request).encode()], descriptors)
+        socket.send_fds(client, [json.dumps(request).encode()], [item.fileno() for item in passed])
         answer, came, _, _ = socket.recv_fds(client, PACKET_BYTES, 0 if received is None else MAX_DESCRIPTORS)
     if received is not None:
         received += [socket.socket(fileno=fd) for fd in came]

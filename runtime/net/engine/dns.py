@@ -1,4 +1,4 @@
-"""The zone's name server on gateway:53: passes queries to the host's resolvers. It reads no names.
+"""The zone's name server on gateway:53: answers for zones' names (names.py), passes all else to the host's resolvers.
 
 Each query gets its own outer socket (so its own random port) and its own random ID: answers of strangers do not fit.
 A resolver that is silent or refuses is followed by the next; when the time is over the zone gets SERVFAIL.
@@ -10,17 +10,14 @@ from __future__ import annotations
 import random
 import socket
 import time
-from collections.abc import Callable, Sequence
 from typing import Any
 
 from runtime.net.engine.acceptor import Traffic
 from runtime.net.engine.loop import READ, Loop
-from runtime.net.engine.relay import Target
+from runtime.net.engine.names import HEADER_BYTES, RESPONSE, Names
 
 PORT = 53
-_HEADER_BYTES = 12
 _LARGEST = 65535
-_RESPONSE = 0x80
 _SERVFAIL = 2
 _random = random.SystemRandom()
 
@@ -54,51 +51,46 @@ def family_of(address: str) -> int:
     return socket.AF_INET6 if ":" in address else socket.AF_INET
 
 
-def tcp_targets(resolvers: Resolvers) -> Callable[[socket.socket], Sequence[Target]]:
-    """Targets of DNS over TCP, which is relayed as it is."""
-    return lambda near: [Target(family_of(host), socket_address(host), socket.socket) for host in resolvers.current()]
-
-
 def servfail(query: bytes) -> bytes:
     """The answer "server failure" to a query: its header with QR and RCODE set, RA as a forwarder, question kept."""
-    flags = bytes([query[2] | _RESPONSE, (query[3] & 0x10) | 0x80 | _SERVFAIL])
+    flags = bytes([query[2] | RESPONSE, (query[3] & 0x10) | 0x80 | _SERVFAIL])
     end = _question_end(query)
-    counts = b"\0\1" if end > _HEADER_BYTES else b"\0\0"
-    return query[:2] + flags + counts + bytes(6) + query[_HEADER_BYTES:end]
+    counts = b"\0\1" if end > HEADER_BYTES else b"\0\0"
+    return query[:2] + flags + counts + bytes(6) + query[HEADER_BYTES:end]
 
 
 def _question_end(query: bytes) -> int:
     """Where the first question ends; the header's end when it is damaged."""
-    offset = _HEADER_BYTES
+    offset = HEADER_BYTES
     while offset < len(query) and query[offset]:
         if query[offset] > 63:  # a compression pointer has no place in a question
-            return _HEADER_BYTES
+            return HEADER_BYTES
         offset += 1 + query[offset]
-    return offset + 5 if offset + 5 <= len(query) else _HEADER_BYTES
+    return offset + 5 if offset + 5 <= len(query) else HEADER_BYTES
 
 
 class UdpForwarder:
-    """Takes queries from one socket in the network's namespace."""
+    """Takes queries by UDP, and answers them from a socket bound to the gateway's port 53."""
 
-    def __init__(self, loop: Loop, traffic: Traffic, zone_side: socket.socket, resolvers: Resolvers) -> None:
-        self.loop, self.traffic, self.zone_side, self.resolvers = loop, traffic, zone_side, resolvers
+    def __init__(
+        self, loop: Loop, traffic: Traffic, zone_side: socket.socket, resolvers: Resolvers, names: Names
+    ) -> None:
+        self.loop, self.traffic, self.zone_side, self.resolvers, self.names = loop, traffic, zone_side, resolvers, names
         self.pending: set[Query] = set()
         zone_side.setblocking(False)
-        loop.watch(zone_side, self, READ)
 
-    def ready(self, source: socket.socket, mask: int) -> None:
-        """Take one query."""
-        try:
-            query, client = source.recvfrom(_LARGEST)
-        except OSError:  # also an ICMP error about an answer that the zone did not want any more
-            return
-        if len(query) < _HEADER_BYTES or query[2] & _RESPONSE:
+    def take(self, query: bytes, client: Any) -> None:
+        """One datagram of the zone's."""
+        if len(query) < HEADER_BYTES or query[2] & RESPONSE:
             return
         self.traffic.counts["dns_queries"] += 1
-        if len(self.pending) >= self.traffic.limits.dns_pending:
+        known = self.names.answer(query)
+        if known is not None:
+            self.answer(known, client)
+        elif len(self.pending) >= self.traffic.limits.dns_pending:
             self.answer(servfail(query), client, failed=True)
-            return
-        Query(self, query, client).try_next()
+        else:
+            Query(self, query, client).try_next()
 
     def answer(self, message: bytes, client: Any, *, failed: bool = False) -> None:
         """Send an answer to the zone; lost ones are asked again by its resolver."""
@@ -109,11 +101,10 @@ class UdpForwarder:
         except OSError:
             pass
 
-    def tick(self, now: float) -> None:
-        """Queries have their own deadlines."""
-
-    def abort(self) -> None:
-        """One query failed in an unforeseen way; the socket stays."""
+    def close(self) -> None:
+        """Answer no more."""
+        for query in list(self.pending):
+            query.abort()
 
 
 class Query:
@@ -157,7 +148,7 @@ class Query:
         except OSError:
             self.try_next()
             return
-        if len(answer) >= _HEADER_BYTES and answer[:2] == self._id and answer[2] & _RESPONSE:
+        if len(answer) >= HEADER_BYTES and answer[:2] == self._id and answer[2] & RESPONSE:
             self._finish(self._query[:2] + answer[2:])
 
     def tick(self, now: float) -> None:

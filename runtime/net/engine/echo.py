@@ -11,13 +11,26 @@ import errno
 import socket
 from typing import NamedTuple
 
+from pipeline.bundle.egress import ICMP
 from runtime.net.engine.acceptor import Traffic
+from runtime.net.engine.datagrams import IPV6_PKTINFO, datagrams, hops_of
 from runtime.net.engine.egress import Egress
 from runtime.net.engine.feedback import EXPIRED, PROHIBITED, Feedback, too_big, trouble_of
 from runtime.net.engine.loop import READ, Loop
-from runtime.net.engine.packet import Echo, echo_reply, echo_request, read_answer, read_echo
-from runtime.net.engine.udp import FRAGMENT_NEVER, MTU, MTU_DISCOVER
+from runtime.net.engine.packet import (
+    ICMPV6,
+    Answer,
+    Echo,
+    echo_reply,
+    echo_request,
+    gathered_echo,
+    ip_header,
+    read_answer,
+    read_echo,
+)
+from runtime.net.engine.udp import FRAGMENT_IF_NEEDED, FRAGMENT_NEVER, MTU, MTU_DISCOVER
 
+_GATHERED = 4  # large requests taken before the loop's others get their turn
 _BURST = 16  # answers taken before the loop's others get their turn
 _LARGEST = 65535
 _HOPS: dict[int, tuple[int, int]] = {
@@ -27,27 +40,19 @@ _HOPS: dict[int, tuple[int, int]] = {
 
 
 class Asked(NamedTuple):
-    """A request under way, without its data."""
+    """A request under way, without its data, and whose it is."""
 
+    owner: Echoes
     source: bytes
     destination: bytes
     mark: bytes
     head: bytes
 
 
-class Echoes:
-    """All echo requests of a zone."""
+class Pinger:
+    """The raw sockets of the host's that all zones of a network ask by; what comes back goes to whoever asked."""
 
-    def __init__(
-        self,
-        loop: Loop,
-        traffic: Traffic,
-        egress: Egress,
-        feedback: Feedback,
-        outer: tuple[socket.socket, socket.socket],
-        identifier: int,
-    ) -> None:
-        self._traffic, self._egress, self._feedback = traffic, egress, feedback
+    def __init__(self, loop: Loop, outer: tuple[socket.socket, socket.socket], identifier: int) -> None:
         self._identifier, self._sequence = identifier, 0
         self._outer: dict[int, socket.socket] = dict(zip((socket.AF_INET, socket.AF_INET6), outer, strict=True))
         self._asked: dict[int, Asked] = {}
@@ -56,13 +61,68 @@ class Echoes:
             each.setsockopt(*MTU_DISCOVER[family], FRAGMENT_NEVER)
             loop.watch(each, self, READ)
 
+    def ask(self, owner: Echoes, echo: Echo) -> int:
+        """Send a request on; the number it has here. Raises OSError."""
+        sequence = (self._sequence + 1) & 0xFFFF
+        while sequence in self._asked:  # of a zone that asks less often than others do
+            sequence = (sequence + 1) & 0xFFFF
+        self._sequence = sequence
+        message = echo_request(echo.family, self._identifier, sequence, echo.data)
+        hops = (*_HOPS[echo.family], (echo.hops - 1).to_bytes(4, "little"))
+        outer, discover = self._outer[echo.family], MTU_DISCOVER[echo.family]
+        if echo.gathered:
+            outer.setsockopt(*discover, FRAGMENT_IF_NEEDED)
+        try:
+            outer.sendmsg([message], [hops], 0, (echo.host, 0))
+        finally:
+            if echo.gathered:
+                outer.setsockopt(*discover, FRAGMENT_NEVER)
+        self._asked[sequence] = Asked(owner, echo.source, echo.destination, echo.mark, echo.head)
+        return sequence
+
+    def forget(self, sequence: int) -> None:
+        """Nobody waits for this answer any more."""
+        self._asked.pop(sequence, None)
+
+    def ready(self, source: socket.socket, mask: int) -> None:
+        """Take a few answers."""
+        for _ in range(_BURST):
+            try:
+                received, sender = source.recvfrom(_LARGEST)
+            except OSError:
+                return
+            answer = read_answer(source.family, received, self._identifier)
+            asked = self._asked.get(answer.sequence) if answer is not None else None
+            if answer is not None and asked is not None:
+                packed = socket.inet_pton(source.family, sender[0].partition("%")[0])
+                asked.owner.answer(source.family, asked, answer, packed)
+
+    def tick(self, now: float) -> None:
+        """What is under way has no deadline: it gives way to what comes after it."""
+
+    def abort(self) -> None:
+        """One answer failed in an unforeseen way; the others go on."""
+
+
+class Echoes:
+    """All echo requests of a zone."""
+
+    def __init__(self, traffic: Traffic, egress: Egress, feedback: Feedback, pinger: Pinger, *, mtu: int) -> None:
+        """mtu: of the zone's link."""
+        self._traffic, self._egress, self._feedback, self._pinger = traffic, egress, feedback, pinger
+        self._mtu = mtu
+        self._waiting: dict[int, None] = {}  # the numbers of those without an answer, the oldest first
+
     def take(self, packet: bytes) -> None:
         """One packet of the zone's that the filter of the packet socket took for an echo request."""
+        self.consider(read_echo(packet))
+
+    def consider(self, echo: Echo | None) -> None:
+        """Ask the outside, or say why not; None is a packet that is none."""
         counts = self._traffic.counts
-        echo = read_echo(packet)
         if echo is None:
             counts["malformed"] += 1
-        elif not self._egress.allows(echo.host, 0):
+        elif not self._egress.allows(echo.host, 0, ICMP):
             counts["denied"] += 1
             self._feedback.error(echo.family, echo.head, PROHIBITED[echo.family])
         elif echo.hops <= 1:
@@ -71,13 +131,10 @@ class Echoes:
             self._ask(echo)
 
     def _ask(self, echo: Echo) -> None:
-        if len(self._asked) >= self._traffic.limits.echoes:
-            del self._asked[next(iter(self._asked))]  # the oldest, which most likely nobody will answer
-        self._sequence = sequence = (self._sequence + 1) & 0xFFFF
-        message = echo_request(echo.family, self._identifier, sequence, echo.data)
-        hops = (*_HOPS[echo.family], (echo.hops - 1).to_bytes(4, "little"))
+        if len(self._waiting) >= self._traffic.limits.echoes:
+            self._forget(next(iter(self._waiting)))  # the oldest, which most likely nobody will answer
         try:
-            self._outer[echo.family].sendmsg([message], [hops], 0, (echo.host, 0))
+            sequence = self._pinger.ask(self, echo)
         except OSError as error:
             self._traffic.counts["failed"] += 1
             trouble = trouble_of(error.errno or 0, echo.family)
@@ -87,35 +144,56 @@ class Echoes:
                 self._feedback.error(echo.family, echo.head, trouble)
             return
         self._traffic.counts["echoes"] += 1
-        self._asked[sequence] = Asked(echo.source, echo.destination, echo.mark, echo.head)
+        self._waiting[sequence] = None
 
-    def ready(self, source: socket.socket, mask: int) -> None:
-        """Take a few answers."""
-        for _ in range(_BURST):
-            try:
-                received, sender = source.recvfrom(_LARGEST)
-            except OSError:
-                return
-            self._answer(source.family, received, socket.inet_pton(source.family, sender[0].partition("%")[0]))
+    def _forget(self, sequence: int) -> None:
+        self._waiting.pop(sequence, None)
+        self._pinger.forget(sequence)
 
-    def _answer(self, family: int, received: bytes, sender: bytes) -> None:
-        answer = read_answer(family, received, self._identifier)
-        asked = self._asked.get(answer.sequence) if answer is not None else None
-        if answer is None or asked is None or len(asked.source) != len(sender):
+    def answer(self, family: int, asked: Asked, answer: Answer, sender: bytes) -> None:
+        """What came back for a request of this zone's, and from whom."""
+        if len(asked.source) != len(sender):
             return
         if answer.trouble is not None:
-            del self._asked[answer.sequence]
+            self._forget(answer.sequence)
             self._feedback.error(family, asked.head, answer.trouble, sender)
         elif sender == asked.destination:
-            del self._asked[answer.sequence]
+            self._forget(answer.sequence)
             packet = echo_reply(asked.destination, asked.source, asked.mark, answer.data)
-            self._feedback.send(family, packet, socket.inet_ntop(family, asked.source))
+            self._feedback.send_in_fragments(family, packet, socket.inet_ntop(family, asked.source), self._mtu)
+
+    def close(self) -> None:
+        """Wait for nothing any more."""
+        for sequence in list(self._waiting):
+            self._forget(sequence)
+
+
+class Gathered:
+    """Takes a zone's echo requests that came in fragments, from a raw socket of its namespace."""
+
+    def __init__(self, loop: Loop, source: socket.socket, echoes: Echoes) -> None:
+        self._echoes = echoes
+        source.setblocking(False)
+        loop.watch(source, self, READ)
+
+    def ready(self, source: socket.socket, mask: int) -> None:
+        """Take a few of them."""
+        for data, ancillary, sender in datagrams(source, _GATHERED):
+            packet = data
+            if source.family == socket.AF_INET6:  # comes without its header: RFC 3542 section 3
+                info = ancillary.get((socket.IPPROTO_IPV6, IPV6_PKTINFO), b"")
+                hops = hops_of(ancillary)
+                if len(info) < 16 or hops is None:
+                    continue
+                zone = socket.inet_pton(socket.AF_INET6, sender[0].partition("%")[0])
+                packet = ip_header(zone, info[:16], ICMPV6, len(data), hops=hops) + data
+            self._echoes.consider(gathered_echo(packet))
 
     def tick(self, now: float) -> None:
-        """What is under way has no deadline: it gives way to what comes after it."""
+        """Nothing here has a deadline."""
 
     def abort(self) -> None:
-        """One answer failed in an unforeseen way; the others go on."""
+        """One packet failed in an unforeseen way; the others go on."""
 
 
 def _path_mtu(family: int, host: str) -> int:

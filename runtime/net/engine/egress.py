@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import lru_cache
+from functools import lru_cache, partial
 from ipaddress import ip_address
 
 from pipeline.bundle.egress import Network, Rule
-from runtime.net.netlink import Rtnetlink
-from runtime.net.policy import decide
+from runtime.net.netlink import Routes
+from runtime.net.policy import Address, decide
 
 LOOPBACK = ("127.0.0.1", "::1")
-_parse = lru_cache(maxsize=1024)(ip_address)
+_REMEMBERED = 1024  # a zone talks to few addresses, and to each often
+_parse = lru_cache(maxsize=_REMEMBERED)(ip_address)
 
 
 class Egress:
@@ -22,9 +23,10 @@ class Egress:
     """
 
     def __init__(
-        self, routes: Rtnetlink, deny: Sequence[Network], rules: Sequence[Rule], gateways: tuple[str, str]
+        self, routes: Routes, deny: Sequence[Network], rules: Sequence[Rule], gateways: tuple[str, str]
     ) -> None:
-        self._routes, self._deny, self._rules = routes, deny, rules
+        self._routes, self._deny = routes, deny
+        self.replace(rules)
         self._loopback = dict(zip(gateways, LOOPBACK, strict=True))
 
     def outer(self, host: str) -> str:
@@ -33,10 +35,20 @@ class Egress:
 
     def replace(self, rules: Sequence[Rule]) -> None:
         """Ask by these from now on; what has been let out goes on."""
-        self._rules = rules
+        decided = partial(_decide, tuple(self._deny), tuple(rules))
+        self._decided = lru_cache(maxsize=_REMEMBERED)(decided)  # of all that it depends on
 
-    def allows(self, host: str, port: int) -> bool:
-        """May the zone reach this address at this port (0 for ICMP)? Raises OSError where routing gives no answer."""
+    def allows(self, host: str, port: int, protocol: str) -> bool:
+        """May the zone reach this address at this port (0 for ICMP) by this protocol of pipeline.bundle.egress?
+
+        Raises:  OSError where routing gives no answer.
+        """
         destination = _parse(self.outer(host))
         route = self._routes.route_type(destination.packed)
-        return decide(destination, route=route, port=port, deny=self._deny, rules=self._rules).allowed
+        return self._decided(destination, route, port, protocol)
+
+
+def _decide(
+    deny: Sequence[Network], rules: Sequence[Rule], destination: Address, route: str | None, port: int, protocol: str
+) -> bool:
+    return decide(destination, route=route, port=port, protocol=protocol, deny=deny, rules=rules).allowed

@@ -12,8 +12,8 @@ import socket
 import struct
 import time
 
-from runtime.net.engine.packet import Syn, Trouble, error_about, reset_of
-from runtime.net.netlink import Rtnetlink
+from runtime.net.engine.packet import Syn, Trouble, error_about, fragments, reset_of
+from runtime.net.netlink import Routes
 
 IP_RECVERR, IPV6_RECVERR = 11, 25  # linux/in.h, linux/in6.h
 _EXTENDED_ERROR = struct.Struct("=IBBBxII")  # struct sock_extended_err: errno, origin, type, code, pad, info, data
@@ -45,9 +45,9 @@ def trouble_of(code: int, family: int) -> Trouble | None:
     return troubles[family] if troubles is not None else None
 
 
-def queue_errors(connection: socket.socket, *, wanted: bool) -> None:
+def queue_errors(connection: socket.socket, family: int, *, wanted: bool) -> None:
     """Let a socket keep the ICMP errors that reach it, or no longer. Source: ip(7), IP_RECVERR."""
-    if connection.family == socket.AF_INET:
+    if family == socket.AF_INET:
         connection.setsockopt(socket.IPPROTO_IP, IP_RECVERR, wanted)
     else:
         connection.setsockopt(socket.IPPROTO_IPV6, IPV6_RECVERR, wanted)
@@ -91,11 +91,12 @@ class Feedback:
         raw4: socket.socket,
         raw6: socket.socket,
         gateways: tuple[str, str],
-        routes: Rtnetlink,
+        routes: Routes,
         *,
         errors_per_s: int,
     ) -> None:
         gateway4, gateway6 = gateways
+        self._identification = 0
         self._raw: dict[int, socket.socket] = {socket.AF_INET: raw4, socket.AF_INET6: raw6}
         self._gateway: dict[int, bytes] = {
             socket.AF_INET: socket.inet_pton(socket.AF_INET, gateway4),
@@ -112,6 +113,12 @@ class Feedback:
             self._raw[family].sendto(packet, (destination, 0))
         except OSError:
             pass
+
+    def send_in_fragments(self, family: int, packet: bytes, destination: str, mtu: int) -> None:
+        """`send`, where a packet may be larger than the zone's link takes."""
+        self._identification = self._identification % 0xFFFF + 1
+        for piece in fragments(packet, mtu, self._identification):
+            self.send(family, piece, destination)
 
     def refuse(self, syn: Syn) -> None:
         """Answer a SYN with a RST."""

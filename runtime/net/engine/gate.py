@@ -14,15 +14,15 @@ from __future__ import annotations
 
 import errno
 import socket
-import time
 from collections.abc import Iterator
-from typing import Any
+from typing import cast
 
+from pipeline.bundle.egress import TCP
 from runtime.net.engine.acceptor import Traffic
 from runtime.net.engine.egress import Egress
 from runtime.net.engine.feedback import EXPIRED, Feedback, next_error, queue_errors, trouble_of
 from runtime.net.engine.flows import Flow, endpoint
-from runtime.net.engine.loop import WRITE, Loop
+from runtime.net.engine.loop import EDGE, GONE, WRITE, Loop
 from runtime.net.engine.packet import Syn, ends_of, key_of, read_syn
 from runtime.net.engine.relay import Target
 
@@ -32,33 +32,26 @@ _REMEMBERED = 1024  # connections whose SYN may come once more
 _PENDING = (errno.EINPROGRESS, errno.EWOULDBLOCK)
 
 
-class Connected(socket.socket):
-    """An outer socket that is connected when a relay gets it."""
-
-    def connect_ex(self, address: Any) -> int:
-        """Done already."""
-        return 0
-
-
 class Held:
     """One SYN and its outer connect; then, until the connection is accepted, the connected socket."""
 
     __slots__ = ("began", "deadline", "far", "gate", "open", "syn")
 
-    def __init__(self, gate: Gate, syn: Syn, far: Connected) -> None:
+    def __init__(self, gate: Gate, syn: Syn, far: socket.socket) -> None:
         self.gate, self.syn, self.far = gate, syn, far
-        self.began = time.monotonic()
+        self.began = gate.loop.now
         self.deadline = self.began + gate.traffic.limits.connect_timeout_s
         self.open = False
 
     def ready(self, source: socket.socket, mask: int) -> None:
         """The connect has an outcome; or the server hung up before the zone's connection was accepted."""
-        if not self.open:
-            code = self.far.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
-            if code or mask & WRITE:
-                self.gate.settle(self, code)
-            else:
-                next_error(self.far)  # an error that ends nothing, and would be reported for ever
+        if self.open:
+            return  # for whoever gets the connection to find
+        code = self.far.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) if mask & GONE else 0
+        if code or mask & WRITE:
+            self.gate.settle(self, code)
+        else:
+            next_error(self.far)  # an error that ends nothing
 
     def tick(self, now: float) -> None:
         """Give up what takes too long."""
@@ -82,7 +75,7 @@ class Gate:
         feedback: Feedback,
     ) -> None:
         self.traffic = traffic
-        self._loop, self._egress, self._feedback = loop, egress, feedback
+        self.loop, self._egress, self._feedback = loop, egress, feedback
         self._held: dict[bytes, Held] = traffic.held
         traffic.sources.append(self)
         self._accepted: dict[bytes, bytes] = {}  # the last ones: key, sequence
@@ -105,7 +98,7 @@ class Gate:
 
     def _consider(self, syn: Syn) -> None:
         counts, limits = self.traffic.counts, self.traffic.limits
-        if not self._egress.allows(syn.host, syn.port):
+        if not self._egress.allows(syn.host, syn.port, TCP):
             counts["denied"] += 1
             self._feedback.refuse(syn)
         elif len(self.traffic.relays) >= limits.connections:
@@ -122,19 +115,20 @@ class Gate:
 
     def _connect(self, syn: Syn) -> None:
         try:
-            far = Connected(syn.family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+            # Without Python's wrapper, which costs more than the socket.
+            far = cast(socket.socket, socket.SocketType(syn.family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK))
         except OSError:  # out of descriptors: silence, the zone tries again
             self.traffic.counts["limited"] += 1
             return
         held = Held(self, syn, far)
         self._held[syn.key] = held
-        queue_errors(far, wanted=True)
+        queue_errors(far, syn.family, wanted=True)
         if syn.hops <= FEW_HOPS:
             set_hops(far, syn.hops - 1)
-        code = socket.socket.connect_ex(far, (self._egress.outer(syn.host), syn.port))
+        code = far.connect_ex((self._egress.outer(syn.host), syn.port))
         if code in _PENDING:
-            self._loop.urgent.add(held)
-            self._loop.watch(far, held, WRITE)
+            self.loop.urgent.add(held)
+            self.loop.watch(far, held, WRITE | EDGE)  # it stays watched, for whoever gets the connection
         else:
             self.settle(held, code)
 
@@ -152,22 +146,24 @@ class Gate:
             elif (trouble := trouble_of(code, syn.family)) is not None:
                 self._feedback.error(syn.family, syn.packet, trouble)
             return
-        queue_errors(held.far, wanted=False)
+        queue_errors(held.far, syn.family, wanted=False)
         if syn.hops <= FEW_HOPS:
             set_hops(held.far, -1)
         held.open = True
-        held.deadline = time.monotonic() + self.traffic.limits.accept_timeout_s
-        self._loop.forget(held.far)
-        self._loop.urgent.add(held)
+        held.deadline = self.loop.now + self.traffic.limits.accept_timeout_s
+        self.loop.urgent.add(held)
         self._pass_on(syn)
 
     def _pass_on(self, syn: Syn) -> None:
         self._feedback.send(syn.family, syn.packet, syn.host)
 
-    def targets_of(self, near: socket.socket) -> list[Target]:
-        """Where a connection accepted behind the gate leads: nowhere, if its outer one is gone. Raises OSError."""
+    def targets_of(self, near: socket.socket, peer: tuple[str, int]) -> list[Target]:
+        """Where a connection accepted behind the gate leads: nowhere, if its outer one is gone. Raises OSError.
+
+        Whoever is given a target makes its socket, which may be watched already.
+        """
         local = near.getsockname()
-        held = self._held.get(key_of(near.getpeername(), local))
+        held = self._held.get(key_of(peer, local))
         if held is None or not held.open:
             return []
         far = held.far
@@ -176,7 +172,7 @@ class Gate:
         self._accepted[held.syn.key] = held.syn.sequence
         if len(self._accepted) > _REMEMBERED:
             del self._accepted[next(iter(self._accepted))]
-        return [Target(near.family, local[:2], lambda family, kind: far)]
+        return [Target(near.family, local[:2], lambda family, kind: far, connected=True)]
 
     def flows(self, now: float) -> Iterator[Flow]:
         """See flows.HasFlows: the connections that are not made yet."""
@@ -187,13 +183,12 @@ class Gate:
     def drop(self, held: Held) -> None:
         """Close the outer side; the zone hears nothing of it."""
         self._forget(held)
-        held.far.close()
+        self.loop.close(held.far)
 
     def _forget(self, held: Held) -> None:
         if self._held.get(held.syn.key) is held:
             del self._held[held.syn.key]
-        self._loop.discard(held)
-        self._loop.forget(held.far)
+        self.loop.discard(held)
 
 
 def set_hops(connection: socket.socket, hops: int) -> None:

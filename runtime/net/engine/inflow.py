@@ -8,24 +8,23 @@ from __future__ import annotations
 
 import socket
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from ipaddress import ip_address
 
-from runtime.net.engine.acceptor import Traffic
+from runtime.net.engine.acceptor import TargetsOf, Traffic
+from runtime.net.engine.datagrams import IP_PKTINFO, IPV6_PKTINFO, IPV6_RECVPKTINFO, LARGEST, datagrams
 from runtime.net.engine.flows import Flow, endpoint
 from runtime.net.engine.loop import READ, Loop
 from runtime.net.engine.relay import Target
 from runtime.net.engine.udp import IPV6_FREEBIND, Address, MakeSocket, make_room, shorten_queues
 from runtime.net.pool import POOL4, POOL6
 
-_IP_PKTINFO, _IPV6_RECVPKTINFO, _IPV6_PKTINFO = 8, 49, 50  # linux/in.h, linux/in6.h
 _IP_BIND_ADDRESS_NO_PORT = 24  # the port is chosen at connect, unique by both ends: ip(7)
-_LARGEST = 65535
-_ANCILLARY_BYTES = 256
 _BURST = 32  # answers moved before the loop's others get their turn
+_STRAYS = 1000
 _QUESTIONS = 8  # the same for what clients send: each may be a new one
 
-_buffer = bytearray(_LARGEST)
+_buffer = bytearray(LARGEST)
 _view = memoryview(_buffer)
 
 
@@ -43,17 +42,15 @@ def _speak_for(sock: socket.socket, host: str, port: int) -> None:
     sock.bind((host, port))
 
 
-def tcp_targets(
-    make_socket: MakeSocket, zone4: str, zone6: str, zone_port: int
-) -> Callable[[socket.socket], Sequence[Target]]:
+def tcp_targets(make_socket: MakeSocket, zone4: str, zone6: str, zone_port: int) -> TargetsOf:
     """Targets of a published port: the zone, first by the client's own family and address."""
 
-    def targets_of(near: socket.socket) -> Sequence[Target]:
-        client = near.getpeername()[0]
+    def targets_of(near: socket.socket, peer: Address) -> Sequence[Target]:
+        client, of = peer[0], near.family
 
         def named(family: int, kind: int) -> socket.socket:
             made = make_socket(family, kind)
-            if family == near.family and has_a_name(client):
+            if family == of and has_a_name(client):
                 made.setsockopt(socket.IPPROTO_IP, _IP_BIND_ADDRESS_NO_PORT, 1)
                 _speak_for(made, client, 0)
             return made
@@ -62,7 +59,7 @@ def tcp_targets(
             Target(socket.AF_INET, (zone4, zone_port), named),
             Target(socket.AF_INET6, (zone6, zone_port), named),
         ]
-        return targets if near.family == socket.AF_INET else targets[::-1]
+        return targets if of == socket.AF_INET else targets[::-1]
 
     return targets_of
 
@@ -119,6 +116,15 @@ class Inflow:
         self._owner.end(self, self._near)
 
 
+def _empty(near: socket.socket) -> None:
+    """Between bind and connect the kernel gave the new socket whatever was for that address, from any zone."""
+    for _ in range(_STRAYS):
+        try:
+            near.recv_into(_buffer)
+        except OSError:
+            return
+
+
 class PublishedUdp:
     """One published UDP port."""
 
@@ -136,9 +142,9 @@ class PublishedUdp:
         listener.setblocking(False)
         # An answer has to come from the address that was asked, of the several that a host may have.
         if listener.family == socket.AF_INET:
-            listener.setsockopt(socket.IPPROTO_IP, _IP_PKTINFO, 1)
+            listener.setsockopt(socket.IPPROTO_IP, IP_PKTINFO, 1)
         else:
-            listener.setsockopt(socket.IPPROTO_IPV6, _IPV6_RECVPKTINFO, 1)
+            listener.setsockopt(socket.IPPROTO_IPV6, IPV6_RECVPKTINFO, 1)
         loop.watch(listener, self, READ)
         traffic.sources.append(self)
 
@@ -150,12 +156,11 @@ class PublishedUdp:
 
     def ready(self, source: socket.socket, mask: int) -> None:
         """Take a few datagrams."""
-        for _ in range(_QUESTIONS):
-            try:
-                data, ancillary, _, client = source.recvmsg(_LARGEST, _ANCILLARY_BYTES)
-            except OSError:
-                return
-            asked = next((value for _, kind, value in ancillary if kind in (_IP_PKTINFO, _IPV6_PKTINFO)), b"")
+        pktinfo = (
+            (socket.IPPROTO_IP, IP_PKTINFO) if source.family == socket.AF_INET else (socket.IPPROTO_IPV6, IPV6_PKTINFO)
+        )
+        for data, ancillary, client in datagrams(source, _QUESTIONS):
+            asked = ancillary.get(pktinfo, b"")
             key = (client, asked)
             flow = self._flows.get(key) or self._begin(key, client, asked)
             if flow is not None:
@@ -179,6 +184,7 @@ class PublishedUdp:
             self.traffic.counts["failed"] += 1
             near.close()
             return None
+        _empty(near)
         self.traffic.counts["published"] += 1
         flow = self._flows[key] = Inflow(self, key, client, near, asked)
         self.traffic.clients[self._identity(flow)] = flow
@@ -194,10 +200,10 @@ class PublishedUdp:
         """Send the zone's answer from the address that the client asked."""
         if self.listener.family == socket.AF_INET:
             # struct in_pktinfo: the route says the interface, not the way the question came.
-            control = [(socket.IPPROTO_IP, _IP_PKTINFO, bytes(4) + asked[4:])] if asked else []
+            control = [(socket.IPPROTO_IP, IP_PKTINFO, bytes(4) + asked[4:])] if asked else []
         else:
             local_link = client[0].startswith("fe80")
-            control = [(socket.IPPROTO_IPV6, _IPV6_PKTINFO, asked if local_link else asked[:16] + bytes(4))]
+            control = [(socket.IPPROTO_IPV6, IPV6_PKTINFO, asked if local_link else asked[:16] + bytes(4))]
         try:
             self.listener.sendmsg([data], control, 0, client)
         except OSError:  # a full queue loses datagrams, as every queue does

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import socket
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
 from runtime.net.engine.flows import Flow
-from runtime.net.engine.model import EngineConfig
+from runtime.net.engine.model import EngineConfig, ZonePart
 
 
 class Handback(NamedTuple):
-    """What an engine listens on: inside the network's namespace, and (key, zone_port, listener) on the host."""
+    """A zone's sockets: inside the network's namespace, and (key, zone_port, listener) on the host."""
 
     inside: list[socket.socket]
     published: list[tuple[str, int, socket.socket]]
@@ -37,26 +38,35 @@ class EngineHandle(Protocol):
     def wait_ready(self, timeout_s: float) -> None:
         """Return when it serves. Raises EngineFault."""
 
-    def counters(self) -> dict[str, int]:
+    def zones(self) -> list[str]:
+        """The zones it has. Raises EngineFault."""
+
+    def admit(self, zone: ZonePart, inside: Sequence[socket.socket]) -> None:
+        """Serve one more zone, by these sockets (model.INSIDE). Raises EngineFault."""
+
+    def leave(self, zone: str) -> None:
+        """End all it has of a zone. Raises EngineFault; UnknownToEngine."""
+
+    def counters(self, zone: str) -> dict[str, int]:
         """See model.COUNTERS. Raises EngineFault."""
 
-    def flows(self) -> list[Flow]:
-        """What passes through it now. Raises EngineFault."""
+    def flows(self, zone: str) -> list[Flow]:
+        """What passes through it for a zone now. Raises EngineFault."""
 
-    def publish(self, listener: socket.socket, key: str, zone_port: int) -> None:
+    def publish(self, zone: str, listener: socket.socket, key: str, zone_port: int) -> None:
         """Give it a listener whose connections go to the zone. Raises EngineFault."""
 
-    def unpublish(self, key: str) -> None:
+    def unpublish(self, zone: str, key: str) -> None:
         """Stop listening there. Raises EngineFault."""
 
     def resolve_by(self, resolvers: tuple[str, ...]) -> None:
-        """Pass the zone's names to these from now on. Raises EngineFault."""
+        """Pass the zones' questions to these from now on. Raises EngineFault."""
 
-    def judge_by(self, rules: tuple[str, ...]) -> None:
-        """Ask these egress rules from now on; what has been let out goes on. Raises EngineFault."""
+    def judge_by(self, zone: str, rules: tuple[str, ...]) -> None:
+        """Ask these egress rules for a zone from now on; what has been let out goes on. Raises EngineFault."""
 
-    def handback(self) -> Handback:
-        """Duplicates of all its listeners; it goes on serving them. Raises EngineFault."""
+    def handback(self, zone: str) -> Handback:
+        """Duplicates of all a zone's sockets; it goes on serving them. Raises EngineFault; UnknownToEngine."""
 
     def stop(self) -> None:
         """End it; returns when it is gone. Harmless twice."""
@@ -88,5 +98,5 @@ class Engine(Protocol):
     def prepare(self, inherited: tuple[int, ...], control: Path, log_file: Path) -> Prepared:
         """Start the process with these descriptors, but not its work: its pid is to be recorded in between."""
 
-    def adopt(self, zone: str, pid: int, start_time: int, control: Path, log_file: Path) -> EngineHandle:
+    def adopt(self, whose: str, pid: int, start_time: int, control: Path, log_file: Path) -> EngineHandle:
         """A handle on an engine that another process started."""

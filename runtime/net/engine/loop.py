@@ -86,6 +86,13 @@ class Loop:
             self._stale.add(fd)
             self._epoll.unregister(fd)
 
+    def close(self, source: socket.socket) -> None:
+        """`forget` and close a socket that nothing else holds: then the kernel's epoll forgets it by itself."""
+        fd = source.fileno()
+        if self._watched.pop(fd, None) is not None:
+            self._stale.add(fd)
+        source.close()
+
     def discard(self, handler: Handler) -> None:
         """Forget the deadlines of a handler."""
         self.urgent.discard(handler)

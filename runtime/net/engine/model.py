@@ -16,9 +16,10 @@ MAX_PUBLISHED = 200  # ports of one zone: all of them go back in one packet, see
 
 
 class Limits(NamedTuple):
-    """Bounds of one network's engine. In flight are at most 2 * connections * chunk_bytes, and 1 MiB in each pipe.
+    """Bounds of each zone of a network. In flight are at most 2 * connections * chunk_bytes, and 1 MiB in each pipe.
 
-    pipes:             an unprivileged user has no more of 1 MiB, see pipes.py; streams beyond them are copied.
+    pipes:             of the whole engine, in equal shares: an unprivileged user has no more of 1 MiB, see pipes.py;
+                       streams beyond them are copied.
     pending:           connections of the zone that are not made yet; one more makes the oldest give way.
     accept_timeout_s:  how long a connection that was made waits for the zone to complete its own half.
     udp_flows:         to the outside, and as many clients of published ports; one more makes an unanswered or else the
@@ -44,58 +45,62 @@ class Limits(NamedTuple):
 
 
 class Listeners(NamedTuple):
-    """Descriptors the engine inherits: made inside the network's namespace, the last three excepted.
+    """Descriptors the engine inherits. echo4/6: the host's, for echo requests with EngineConfig.echo_identifier."""
 
-    tcp4/6:     TPROXY leads to them what the gate lets through. udp4/6: and first datagrams.
-    packet4/6:  copies of the zone's SYNs and echo requests. raw4/6: whole packets into the namespace.
-    echo4/6:    the host's, for echo requests with EngineConfig.echo_identifier.
-    """
-
-    tcp4: int
-    tcp6: int
-    udp4: int
-    udp6: int
-    dns_udp4: int
-    dns_udp6: int
-    dns_tcp4: int
-    dns_tcp6: int
-    packet4: int
-    packet6: int
-    raw4: int
-    raw6: int
     echo4: int
     echo6: int
     control: int
 
 
-# What an engine hands back: all it inherited from the network's namespace.
-INSIDE = Listeners._fields[:-3]
+# What belongs to one zone: sockets made for it inside the network's namespace, so that nobody fills another's queue.
+# tcp4/6:      TPROXY leads to them what the gate lets through, and DNS over TCP. udp4/6: first datagrams, and DNS.
+# dns4/6:      answer from the gateway's port 53, and never receive.
+# packet4/6:   copies of the zone's SYNs and echo requests. raw4/6: whole packets into the namespace.
+# ping4/6:     echo requests that came in fragments, put together.
+INSIDE = (
+    *("tcp4", "tcp6", "udp4", "udp6", "dns4", "dns6"),
+    *("packet4", "packet6", "raw4", "raw6", "ping4", "ping6"),
+)
+
+
+class ZonePart(NamedTuple):
+    """A zone as its network's engine knows it. egress: its rules, see pipeline.bundle.egress."""
+
+    name: str
+    zone4: str
+    zone6: str
+    egress: tuple[str, ...] = ()
+
+    def rules(self) -> tuple[Rule, ...]:
+        """`egress` as rules. Raises ValueError."""
+        return tuple(parse_rule(text) for text in self.egress)
 
 
 class EngineConfig(NamedTuple):
-    """Everything the engine knows.
+    """Everything the engine knows of its network; zones come by its control socket.
 
-    mtu:    of the zone's link.
-    netns:  path of the namespace in which connections towards the zone are opened.
+    whose:  the network, for messages: "zone web", "network db".
+    mtu:    of the zones' links.
+    netns:  path of the namespace in which connections towards the zones are opened.
     uid:    user and group it becomes after set-up.
+    zones:  at most so many at once. subnets: all their addresses.
     resolvers: the host's name servers, see runtime.net.resolvers.
     deny:   further closed networks, see policy.decide.
-    egress: the zone's rules, see pipeline.bundle.egress.
     seccomp: its filter, as hexadecimal struct sock_filter[].
+    limits: of each zone.
     """
 
-    zone: str
+    whose: str
     netns: str
     uid: int
-    zone4: str
-    zone6: str
+    zones: int
+    subnets: tuple[str, ...]
     resolvers: tuple[str, ...]
     gateway4: str
     gateway6: str
     mtu: int
     echo_identifier: int
     deny: tuple[str, ...]
-    egress: tuple[str, ...]
     seccomp: str
     limits: Limits
     listeners: Listeners
@@ -103,10 +108,6 @@ class EngineConfig(NamedTuple):
     def denied(self) -> tuple[Network, ...]:
         """`deny` as networks."""
         return tuple(ip_network(text) for text in self.deny)
-
-    def rules(self) -> tuple[Rule, ...]:
-        """`egress` as rules. Raises ValueError."""
-        return tuple(parse_rule(text) for text in self.egress)
 
 
 def dump(config: EngineConfig) -> str:
@@ -122,14 +123,14 @@ def load(text: str) -> EngineConfig:
         document: dict[str, Any] = json.loads(text)
         document["limits"] = Limits(**document["limits"])
         document["listeners"] = Listeners(**document["listeners"])
-        for name in ("deny", "egress", "resolvers"):
+        for name in ("deny", "resolvers", "subnets"):
             document[name] = tuple(document[name])
         return EngineConfig(**document)
     except (ValueError, TypeError, KeyError) as error:
         raise EngineFault("engine config", expected="one JSON object", got=str(error)) from error
 
 
-# Counters of the proxy engine, all since its start but the last ones.
+# Counters of the proxy engine for each zone, all since the zone came to it but the last ones.
 COUNTERS = (
     "accepted",  # connections of the zone made
     "denied",  # refused by policy
@@ -143,7 +144,7 @@ COUNTERS = (
     "bytes_down",  # to the zone
     "dns_queries",
     "dns_failed",  # answered SERVFAIL
-    "faults",  # handlers that ended in an unexpected exception
+    "faults",  # handlers that ended in an unexpected exception, of all zones
     "active",  # connections now
     "pending",  # connections now that wait for their outer side
     "udp_active",  # flows now

@@ -8,13 +8,18 @@ Source: RFC 791, 8200, 9293, 792, 4443; checksums RFC 1071.
 from __future__ import annotations
 
 import socket
+from functools import lru_cache
 from typing import NamedTuple
 
 TCP, UDP, ICMP, ICMPV6 = 6, 17, 1, 58
+_FRAGMENT = 44
+# What an echo request that came in fragments is made: types for experiments, which kernels answer with nothing.
+# Source: RFC 4727 section 3, RFC 4443 section 2.1.
+GATHERED4, GATHERED6 = 253, 200
 _FIN_SYN_RST_ACK = 0x17
 _SYN = 0x02
 _RST_ACK = b"\x14"
-_TTL = b"\x40"
+_HOPS = 64
 _QUOTE4_BYTES = 548  # an ICMP error is at most 576 bytes: RFC 1812 section 4.3.2.3
 _QUOTE6_BYTES = 1232  # an ICMPv6 error fits the least MTU, 1280: RFC 4443 section 2.4
 
@@ -41,7 +46,10 @@ class Syn(NamedTuple):
 
 
 class Echo(NamedTuple):
-    """A zone's echo request. mark: identifier and sequence number. head: what an error about it quotes."""
+    """A zone's echo request. mark: identifier and sequence number. head: what an error about it quotes.
+
+    gathered:  it came in fragments, and may go on as such.
+    """
 
     family: int
     source: bytes
@@ -51,6 +59,7 @@ class Echo(NamedTuple):
     mark: bytes
     data: bytes
     head: bytes
+    gathered: bool = False
 
 
 class Answer(NamedTuple):
@@ -147,8 +156,13 @@ def read_syn(packet: bytes) -> Syn | None:
 def key_of(peer: tuple[str, int], local: tuple[str, int]) -> bytes:
     """The key of the SYN that an accepted connection began with."""
     family = socket.AF_INET6 if ":" in peer[0] else socket.AF_INET
-    source, destination = (socket.inet_pton(family, end[0].partition("%")[0]) for end in (peer, local))
+    source, destination = _packed(family, peer[0]), _packed(family, local[0])
     return b"".join((source, destination, peer[1].to_bytes(2, "big"), local[1].to_bytes(2, "big")))
+
+
+@lru_cache(maxsize=1024)  # a zone talks to few addresses, and to each often
+def _packed(family: int, text: str) -> bytes:
+    return socket.inet_pton(family, text.partition("%")[0])
 
 
 def ends_of(key: bytes) -> tuple[tuple[str, int], tuple[str, int]]:
@@ -161,11 +175,12 @@ def ends_of(key: bytes) -> tuple[tuple[str, int], tuple[str, int]]:
     return source, destination
 
 
-def ip_header(source: bytes, destination: bytes, protocol: int, size: int) -> bytes:
+def ip_header(source: bytes, destination: bytes, protocol: int, size: int, *, hops: int = _HOPS) -> bytes:
     """The header of an IP packet with `size` bytes behind it."""
     if len(source) == 16:
-        return b"".join((b"\x60\0\0\0", size.to_bytes(2, "big"), bytes([protocol]), _TTL, source, destination))
-    head = b"".join((b"\x45\0", (20 + size).to_bytes(2, "big"), bytes(4), _TTL, bytes([protocol])))
+        kind = bytes([protocol, hops])
+        return b"".join((b"\x60\0\0\0", size.to_bytes(2, "big"), kind, source, destination))
+    head = b"".join((b"\x45\0", (20 + size).to_bytes(2, "big"), bytes(4), bytes([hops, protocol])))
     value = checksum(head + source + destination)
     return b"".join((head, value.to_bytes(2, "big"), source, destination))
 
@@ -173,6 +188,34 @@ def ip_header(source: bytes, destination: bytes, protocol: int, size: int) -> by
 def ip_packet(source: bytes, destination: bytes, protocol: int, payload: bytes) -> bytes:
     """An IP packet."""
     return ip_header(source, destination, protocol, len(payload)) + payload
+
+
+def fragments(packet: bytes, mtu: int, identification: int) -> list[bytes]:
+    """A packet of ip_packet's as it is, or in pieces that fit the MTU.
+
+    identification:  tells the pieces of one packet from those of others. Not 0, for which the kernel puts its own.
+    Source:  RFC 791 section 3.2, RFC 8200 section 4.5.
+    """
+    if len(packet) <= mtu:
+        return [packet]
+    v6 = packet[0] >> 4 == 6
+    start = 40 if v6 else 20
+    size = (mtu - start - (8 if v6 else 0)) & ~7
+    made = []
+    for at in range(0, len(packet) - start, size):
+        piece = packet[start + at : start + at + size]
+        more = start + at + size < len(packet)
+        if v6:
+            place = (at | more).to_bytes(2, "big")
+            head = b"".join((packet[:4], (8 + len(piece)).to_bytes(2, "big"), bytes([_FRAGMENT]), packet[7:40]))
+            made.append(b"".join((head, packet[6:7], b"\0", place, identification.to_bytes(4, "big"), piece)))
+        else:
+            place = (at >> 3 | more << 13).to_bytes(2, "big")
+            whole = (20 + len(piece)).to_bytes(2, "big")
+            # The kernel makes the checksum: raw(7), IP_HDRINCL.
+            head = b"".join((packet[:2], whole, (identification & 0xFFFF).to_bytes(2, "big"), place, packet[8:10]))
+            made.append(b"".join((head, bytes(2), packet[12:20], piece)))
+    return made
 
 
 def udp_quote(key: bytes, size: int) -> bytes:
@@ -200,6 +243,7 @@ def reset_of(syn: Syn) -> bytes:
 
 
 _ECHO_REQUEST = {4: 8, 16: 128}  # by the size of an address
+_GATHERED = {4: GATHERED4, 16: GATHERED6}
 _ECHO_REPLY = {4: 0, 16: 129}
 _ERRORS = {4: (3, 11, 12), 16: (1, 2, 3, 4)}
 _ECHO_HEAD_BYTES = 128
@@ -227,6 +271,21 @@ def read_echo(packet: bytes) -> Echo | None:
         data=message[8:],
         head=header.packet[:_ECHO_HEAD_BYTES],
     )
+
+
+def gathered_echo(packet: bytes) -> Echo | None:
+    """An echo request that came in fragments, from the packet that `divert` made of it, with its own type again."""
+    header = _read_header(packet)
+    if header is None:
+        return None
+    size, start = len(header.addresses) // 2, header.start
+    if len(header.packet) < start + 8 or header.packet[start] != _GATHERED[size]:
+        return None
+    body = bytes([_ECHO_REQUEST[size], header.packet[start + 1], 0, 0]) + header.packet[start + 4 :]
+    pseudo = _pseudo(header.addresses, len(body), ICMPV6) if size == 16 else b""
+    value = checksum(pseudo + body).to_bytes(2, "big")
+    echo = read_echo(b"".join((header.packet[:start], body[:2], value, body[4:])))
+    return None if echo is None else echo._replace(gathered=True)
 
 
 def echo_request(family: int, identifier: int, sequence: int, data: bytes) -> bytes:

@@ -35,11 +35,17 @@ class PipePool:
         self._most = most
         self._made = 0
         self._free: list[Pipe] = []
+        self.shares = 0
 
     @property
     def free(self) -> int:
         """Pipes that wait to be taken."""
         return len(self._free)
+
+    @property
+    def share(self) -> int:
+        """How many pipes each of those who share them may hold; two are one connection."""
+        return max(2, self._most // max(1, self.shares))
 
     @property
     def made(self) -> int:
@@ -81,3 +87,31 @@ class PipePool:
             return None
         self._made += 1
         return pipe
+
+
+class PipeShare:
+    """One zone's part of a pool: a zone whose streams stand still holds no more pipes than that."""
+
+    def __init__(self, pool: PipePool) -> None:
+        self._pool, self._held = pool, 0
+        pool.shares += 1
+
+    def take(self) -> Pipe | None:
+        """See PipePool."""
+        pipe = self._pool.take() if self._held < self._pool.share else None
+        self._held += pipe is not None
+        return pipe
+
+    def give(self, pipe: Pipe) -> None:
+        """See PipePool."""
+        self._held -= 1
+        self._pool.give(pipe)
+
+    def drop(self, pipe: Pipe) -> None:
+        """See PipePool."""
+        self._held -= 1
+        self._pool.drop(pipe)
+
+    def close(self) -> None:
+        """Leave it to the others."""
+        self._pool.shares -= 1

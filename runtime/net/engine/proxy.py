@@ -6,6 +6,7 @@ import signal
 import socket
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +14,8 @@ from runtime.net.engine import processes
 from runtime.net.engine.control import ask
 from runtime.net.engine.flows import Flow
 from runtime.net.engine.interface import EngineHandle, Handback
-from runtime.net.engine.model import INSIDE, EngineConfig, dump
-from runtime.net.errors import EngineFault, OutdatedEngine
+from runtime.net.engine.model import INSIDE, EngineConfig, ZonePart, dump
+from runtime.net.errors import EngineFault, OutdatedEngine, UnknownToEngine
 
 ROOT = Path(__file__).resolve().parents[3]
 # -I: no environment and no current directory on the path; -S: no site-packages, the engine needs none of them.
@@ -27,8 +28,8 @@ _MOST_FLOWS = 20_000  # more than limits let an engine have: one that goes on fo
 class ProxyHandle:
     """A running proxy engine; made by its starter, or by a later zoned from its ledger."""
 
-    def __init__(self, zone: str, pid: int, start_time: int, control: Path, log_file: Path, child: Any = None) -> None:
-        self._zone, self.pid, self.start_time = zone, pid, start_time
+    def __init__(self, whose: str, pid: int, start_time: int, control: Path, log_file: Path, child: Any = None) -> None:
+        self._whose, self.pid, self.start_time = whose, pid, start_time
         self._control, self._log_file = control, log_file
         self._child: subprocess.Popen[bytes] | None = child
 
@@ -42,47 +43,63 @@ class ProxyHandle:
         """Return when it serves. Raises EngineFault."""
         self._ask({"op": "status"}, timeout_s=timeout_s)
 
-    def counters(self) -> dict[str, int]:
+    def zones(self) -> list[str]:
+        """The zones it has. Raises EngineFault."""
+        zones: list[str] = self._ask({"op": "status"})["zones"]
+        return zones
+
+    def admit(self, zone: ZonePart, inside: Sequence[socket.socket]) -> None:
+        """Have it serve one more zone. Raises EngineFault."""
+        addresses = [zone.zone4, zone.zone6]
+        request = {"op": "admit", "zone": zone.name, "addresses": addresses, "egress": zone.egress}
+        self._ask(request, passed=inside)
+
+    def leave(self, zone: str) -> None:
+        """End all it has of a zone. Raises EngineFault; UnknownToEngine."""
+        self._ask({"op": "leave", "zone": zone})
+
+    def counters(self, zone: str) -> dict[str, int]:
         """See model.COUNTERS. Raises EngineFault."""
-        counters: dict[str, int] = self._ask({"op": "status"})["counters"]
+        counters: dict[str, int] = self._ask({"op": "status", "zone": zone})["counters"]
         return counters
 
-    def flows(self) -> list[Flow]:
-        """What passes through it now. Raises EngineFault."""
+    def flows(self, zone: str) -> list[Flow]:
+        """What passes through it for a zone now. Raises EngineFault."""
         found: list[Flow] = []
         while len(found) < _MOST_FLOWS:
-            rows = self._ask({"op": "flows", "after": list(found[-1][:3]) if found else []})["flows"]
+            after = list(found[-1][:3]) if found else []
+            rows = self._ask({"op": "flows", "zone": zone, "after": after})["flows"]
             if not rows:
                 break
             found += [Flow(*row) for row in rows]
         return found
 
-    def publish(self, listener: socket.socket, key: str, zone_port: int) -> None:
+    def publish(self, zone: str, listener: socket.socket, key: str, zone_port: int) -> None:
         """Give it a listener. Raises EngineFault."""
-        self._ask({"op": "publish", "key": key, "zone_port": zone_port}, listener=listener)
+        self._ask({"op": "publish", "zone": zone, "key": key, "zone_port": zone_port}, passed=[listener])
 
-    def unpublish(self, key: str) -> None:
+    def unpublish(self, zone: str, key: str) -> None:
         """Stop listening there. Raises EngineFault."""
-        self._ask({"op": "unpublish", "key": key})
+        self._ask({"op": "unpublish", "zone": zone, "key": key})
 
     def resolve_by(self, resolvers: tuple[str, ...]) -> None:
         """Tell it the host's name servers. Raises EngineFault."""
         self._ask({"op": "resolve", "resolvers": resolvers})
 
-    def judge_by(self, rules: tuple[str, ...]) -> None:
-        """Tell it the zone's egress rules. Raises EngineFault."""
-        self._ask({"op": "egress", "rules": rules})
+    def judge_by(self, zone: str, rules: tuple[str, ...]) -> None:
+        """Tell it a zone's egress rules. Raises EngineFault."""
+        self._ask({"op": "egress", "zone": zone, "rules": rules})
 
-    def handback(self) -> Handback:
-        """Duplicates of all its listeners. Raises EngineFault; OutdatedEngine for one of another version."""
+    def handback(self, zone: str) -> Handback:
+        """Duplicates of all a zone's sockets. Raises EngineFault; OutdatedEngine for an engine of another version."""
         received: list[socket.socket] = []
         inside = len(INSIDE)
         try:
-            answer = self._ask({"op": "handback"}, received=received)
+            answer = self._ask({"op": "handback", "zone": zone}, received=received)
             # An engine of before this question had names does not say which it has.
             if answer.get("inside") != list(INSIDE) or len(received) != inside + len(answer["published"]):
                 raise OutdatedEngine(
-                    f"network engine of zone {self._zone}",
+                    f"network engine of {self._whose}",
                     expected=f"{inside} descriptors and those of its ports",
                     got=f"{len(received)}, as another version has them",
                     hint="a new engine takes its place, and connections through it end",
@@ -105,21 +122,22 @@ class ProxyHandle:
         request: dict[str, Any],
         *,
         timeout_s: float = _ASK_TIMEOUT_S,
-        listener: socket.socket | None = None,
+        passed: Sequence[socket.socket] = (),
         received: list[socket.socket] | None = None,
     ) -> dict[str, Any]:
-        subject = f"network engine of zone {self._zone}"
+        subject = f"network engine of {self._whose}"
         try:
             # The control socket listens before the process runs, so a request waits for an engine that is starting; and
             # nobody else holds it, so one for an engine that ends is answered with a reset.
             answer: dict[str, Any] = ask(
-                str(self._control), request, timeout_s=timeout_s, listener=listener, received=received
+                str(self._control), request, timeout_s=timeout_s, passed=passed, received=received
             )
         except OSError as error:
             got = f"no answer: {error}" if self.alive() else f"it ended: {self.last_words()}"
             raise EngineFault(subject, expected="an answer", got=got, temporary=True) from error
         if "error" in answer:
-            raise EngineFault(subject, expected=f"{request['op']} to be done", got=answer["error"])
+            kind = UnknownToEngine if answer.get("unknown") else EngineFault
+            raise kind(subject, expected=f"{request['op']} to be done", got=answer["error"])
         return answer
 
     def last_words(self) -> str:
@@ -149,7 +167,7 @@ class PreparedProxy:
             self._child.stdin.close()
         except BrokenPipeError:
             pass  # wait_ready says why it ended
-        return ProxyHandle(config.zone, self.pid, self.start_time, self._control, self._log_file, self._child)
+        return ProxyHandle(config.whose, self.pid, self.start_time, self._control, self._log_file, self._child)
 
     def stop(self) -> None:
         """End it unused."""
@@ -178,6 +196,6 @@ class ProxyEngine:
             )
         return PreparedProxy(child, control, log_file)
 
-    def adopt(self, zone: str, pid: int, start_time: int, control: Path, log_file: Path) -> ProxyHandle:
+    def adopt(self, whose: str, pid: int, start_time: int, control: Path, log_file: Path) -> ProxyHandle:
         """A handle on an engine that another process started."""
-        return ProxyHandle(zone, pid, start_time, control, log_file)
+        return ProxyHandle(whose, pid, start_time, control, log_file)

@@ -15,7 +15,7 @@ from __future__ import annotations
 import os
 import socket
 
-from runtime.net.engine.pipes import SIZE_BYTES, Pipe, PipePool
+from runtime.net.engine.pipes import SIZE_BYTES, Pipe, PipePool, PipeShare
 
 _FLAGS = os.SPLICE_F_NONBLOCK | os.SPLICE_F_MOVE
 # Chunks in one turn: some, as each turn costs an epoll_wait; few, as the other connections wait meanwhile.
@@ -46,7 +46,9 @@ class Way:
         "source",
     )
 
-    def __init__(self, source: socket.socket, sink: socket.socket, pipes: PipePool, chunk_bytes: int) -> None:
+    def __init__(
+        self, source: socket.socket, sink: socket.socket, pipes: PipePool | PipeShare, chunk_bytes: int
+    ) -> None:
         self.source, self.sink = source, sink
         self._pipes, self._chunk_bytes = pipes, chunk_bytes
         self._pending: memoryview | None = None

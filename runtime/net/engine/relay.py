@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 from runtime.net.engine.loop import EDGE, END, GONE, READ, WRITE, Loop
 from runtime.net.engine.model import Limits
+from runtime.net.engine.pipes import PipePool, PipeShare
 from runtime.net.engine.pump import Way
 
 _RESET = struct.pack("ii", 1, 0)  # struct linger: on, 0 s; close() then sends RST (socket(7), SO_LINGER)
@@ -22,20 +23,26 @@ _ALL = READ | WRITE | END | EDGE
 
 
 class Target(NamedTuple):
-    """Where to connect to, with a socket made in the right namespace."""
+    """Where to connect to, with a socket made in the right namespace. connected: which is so already."""
 
     family: int
     address: tuple[str, int]
     make_socket: Callable[[int, int], socket.socket]
+    connected: bool = False
 
 
 def reset(connection: socket.socket) -> None:
     """Close a connection so that its peer sees a reset. Harmless on a closed one."""
+    let_reset(connection)
+    connection.close()
+
+
+def let_reset(connection: socket.socket) -> None:
+    """Let a connection's peer see a reset when it is closed. Harmless on a closed one."""
     try:
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
     except OSError:
         pass
-    connection.close()
 
 
 def keep_alive(connection: socket.socket) -> None:
@@ -56,8 +63,11 @@ class Relay:
         near: socket.socket,
         targets: Sequence[Target],
         ended: Callable[[Relay, bool], None],
+        pipes: PipePool | PipeShare | None = None,
     ) -> None:
+        """pipes: what bytes move through; the loop's if none are named."""
         self._loop, self._limits, self._ended = loop, limits, ended
+        self._pipes = pipes or loop.pipes
         self._near = near
         self._far: socket.socket | None = None
         self._targets = list(targets)
@@ -73,11 +83,7 @@ class Relay:
 
     def start(self) -> None:
         """Begin to connect; the accepted side is not read until that succeeded."""
-        try:
-            self._near.setblocking(False)
-        except OSError:  # gone already
-            self.abort()
-            return
+        self._near.setblocking(False)
         self._next_target()
 
     def _next_target(self) -> None:
@@ -85,7 +91,7 @@ class Relay:
             target = self._targets.pop(0)
             try:
                 far = self._far = target.make_socket(target.family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
-                code = far.connect_ex(target.address)
+                code = 0 if target.connected else far.connect_ex(target.address)
                 if code == 0:
                     self._establish(far)
                     return
@@ -101,8 +107,7 @@ class Relay:
 
     def _drop_far(self) -> None:
         if self._far is not None:
-            self._loop.forget(self._far)
-            self._far.close()
+            self._loop.close(self._far)
             self._far = None
 
     def ready(self, source: socket.socket, mask: int) -> None:
@@ -133,7 +138,7 @@ class Relay:
             self._loop.again(way.source)
 
     def _connected(self, far: socket.socket, mask: int) -> tuple[Way, Way] | None:
-        code = far.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+        code = far.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) if mask & GONE else 0
         if code == 0 and mask & WRITE:
             self._loop.urgent.discard(self)
             return self._establish(far)
@@ -143,10 +148,8 @@ class Relay:
         return None
 
     def _establish(self, far: socket.socket) -> tuple[Way, Way]:
-        near, pipes, chunk_bytes = self._near, self._loop.pipes, self._limits.chunk_bytes
-        for connection in (near, far):
-            # The peers have their own ideas of when to wait for more; a second wait on top of theirs helps nobody.
-            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        near, pipes, chunk_bytes = self._near, self._pipes, self._limits.chunk_bytes
+        far.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # as the accepted side, see acceptor.py
         self._ways = (Way(near, far, pipes, chunk_bytes), Way(far, near, pipes, chunk_bytes))
         self._last_active = self._loop.now
         self._loop.patient.add(self)
@@ -186,9 +189,7 @@ class Relay:
             way.release()
         for connection in (self._near, self._far):
             if connection is not None:
-                self._loop.forget(connection)
-                if graceful:
-                    connection.close()
-                else:
-                    reset(connection)
+                if not graceful:
+                    let_reset(connection)
+                self._loop.close(connection)
         self._ended(self, self._ways is not None)

@@ -13,28 +13,27 @@ import errno
 import select
 import socket
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
+from pipeline.bundle.egress import UDP
 from runtime.net.engine import flows as listed
 from runtime.net.engine.acceptor import Traffic
+from runtime.net.engine.datagrams import IP_ORIGDSTADDR, IPV6_ORIGDSTADDR, LARGEST, Ancillary, datagrams, hops_of
 from runtime.net.engine.egress import Egress
 from runtime.net.engine.feedback import EXPIRED, PROHIBITED, Feedback, next_error, queue_errors, too_big, trouble_of
 from runtime.net.engine.gate import FEW_HOPS, set_hops
 from runtime.net.engine.loop import READ, Loop
 from runtime.net.engine.packet import Trouble, ends_of, udp_quote
 
-IP_ORIGDSTADDR, IPV6_ORIGDSTADDR = 20, 74  # linux/in.h, linux/in6.h
 IPV6_FREEBIND = 78
 MTU_DISCOVER: dict[int, tuple[int, int]] = {
     socket.AF_INET: (socket.IPPROTO_IP, 10),
     socket.AF_INET6: (socket.IPPROTO_IPV6, 23),
 }
 MTU: dict[int, tuple[int, int]] = {socket.AF_INET: (socket.IPPROTO_IP, 14), socket.AF_INET6: (socket.IPPROTO_IPV6, 24)}
-FRAGMENT_NEVER, _FRAGMENT_IF_NEEDED = 2, 1  # IP_PMTUDISC_DO, IP_PMTUDISC_WANT
+FRAGMENT_NEVER, FRAGMENT_IF_NEEDED = 2, 1  # IP_PMTUDISC_DO, IP_PMTUDISC_WANT
 _HEADERS_BYTES: dict[int, int] = {socket.AF_INET: 28, socket.AF_INET6: 48}
-_LARGEST = 65535
-_ANCILLARY_BYTES = 256
 _BURST = 32  # datagrams moved before the loop's others get their turn
 _BIRTHS = 4  # the same for first datagrams: a flow costs as much as 30 datagrams of it
 _STRAYS = 1000
@@ -44,7 +43,7 @@ _DEEP_QUEUES = 32
 _SHALLOW_BYTES = 16384
 _USUAL_HOPS = 64
 
-_buffer = bytearray(_LARGEST)
+_buffer = bytearray(LARGEST)
 _view = memoryview(_buffer)
 
 Address = tuple[str, int]
@@ -128,7 +127,7 @@ class Flow:
     def _fragment(self) -> None:
         """From now on: a zone that has been told sends in fragments itself, and these arrive here as a whole."""
         self._fragments = True
-        self._far.setsockopt(*MTU_DISCOVER[self._far.family], _FRAGMENT_IF_NEEDED)
+        self._far.setsockopt(*MTU_DISCOVER[self._far.family], FRAGMENT_IF_NEEDED)
 
     def _pass_errors(self) -> None:
         while (reported := next_error(self._far)) is not None:
@@ -165,12 +164,23 @@ def shorten_queues(flows: dict[Any, Any], *of: socket.socket) -> None:
 
 
 class Flows:
-    """All flows of a zone: takes first datagrams from the listeners behind TPROXY."""
+    """All flows of a zone: takes first datagrams from the listeners behind TPROXY.
+
+    served:  what is not for the outside, by its address: takes a datagram and who sent it.
+    """
 
     def __init__(
-        self, loop: Loop, traffic: Traffic, egress: Egress, feedback: Feedback, make_near: MakeSocket, *, mtu: int
+        self,
+        loop: Loop,
+        traffic: Traffic,
+        egress: Egress,
+        feedback: Feedback,
+        make_near: MakeSocket,
+        *,
+        mtu: int,
+        served: Mapping[Address, Callable[[bytes, Address], None]] | None = None,
     ) -> None:
-        self.traffic, self.mtu = traffic, mtu
+        self.traffic, self.mtu, self._served = traffic, mtu, dict(served or {})
         self._loop, self._egress, self._feedback, self._make_near = loop, egress, feedback, make_near
         self._flows: dict[bytes, Flow] = traffic.flows
         traffic.sources.append(self)
@@ -182,13 +192,11 @@ class Flows:
 
     def ready(self, source: socket.socket, mask: int) -> None:
         """Take a few datagrams."""
-        for _ in range(_BIRTHS):
-            try:
-                data, ancillary, _, client = source.recvmsg(_LARGEST, _ANCILLARY_BYTES)
-            except OSError:
-                return
+        for data, ancillary, client in datagrams(source, _BIRTHS):
             remote, hops = _destination(ancillary, source.family)
-            if remote is not None:
+            if remote in self._served:
+                self._served[remote](data, client)
+            elif remote is not None:
                 self._take(source.family, data, client[:2], remote, hops)
 
     def _take(self, family: int, data: bytes, client: Address, remote: Address, hops: int) -> None:
@@ -204,7 +212,7 @@ class Flows:
 
     def _begin(self, family: int, key: bytes, size: int, client: Address, remote: Address, hops: int) -> Flow | None:
         counts = self.traffic.counts
-        if not self._egress.allows(*remote):
+        if not self._egress.allows(*remote, UDP):
             counts["denied"] += 1
             self.complain(key, size, PROHIBITED[family], None)
             return None
@@ -239,7 +247,7 @@ class Flows:
         near = flow.sockets[0]
         for _ in range(_STRAYS):
             try:
-                data, origin = near.recvfrom(_LARGEST)
+                data, origin = near.recvfrom(LARGEST)
             except OSError:
                 return
             if origin[:2] == client:
@@ -273,23 +281,25 @@ class Flows:
         """One datagram failed in an unforeseen way; the listeners stay."""
 
 
-def _destination(ancillary: list[tuple[int, int, bytes]], family: int) -> tuple[Address | None, int]:
+def _destination(ancillary: Ancillary, family: int) -> tuple[Address | None, int]:
     """Where a datagram was meant to go, and how many hops it had left."""
-    remote, hops = None, _USUAL_HOPS
-    for level, kind, data in ancillary:
-        if (level, kind) == (socket.IPPROTO_IP, IP_ORIGDSTADDR):
-            remote = socket.inet_ntop(family, data[4:8]), int.from_bytes(data[2:4], "big")
-        elif (level, kind) == (socket.IPPROTO_IPV6, IPV6_ORIGDSTADDR):
-            remote = socket.inet_ntop(family, data[8:24]), int.from_bytes(data[2:4], "big")
-        elif (level, kind) in ((socket.IPPROTO_IP, socket.IP_TTL), (socket.IPPROTO_IPV6, socket.IPV6_HOPLIMIT)):
-            hops = int.from_bytes(data[:4], "little")
-    return (remote if remote is not None and remote[1] else None), hops
+    hops = hops_of(ancillary)
+    hops = _USUAL_HOPS if hops is None else hops
+    for asked, start, end in (
+        ((socket.IPPROTO_IP, IP_ORIGDSTADDR), 4, 8),
+        ((socket.IPPROTO_IPV6, IPV6_ORIGDSTADDR), 8, 24),
+    ):
+        data = ancillary.get(asked)  # a struct sockaddr_in or sockaddr_in6
+        port = int.from_bytes(data[2:4], "big") if data else 0
+        if data and port:
+            return (socket.inet_ntop(family, data[start:end]), port), hops
+    return None, hops
 
 
 def _open_far(family: int, remote: Address, hops: int) -> socket.socket:
     far = socket.socket(family, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
     try:
-        queue_errors(far, wanted=True)
+        queue_errors(far, family, wanted=True)
         far.setsockopt(*MTU_DISCOVER[family], FRAGMENT_NEVER)
         if hops <= FEW_HOPS:
             set_hops(far, hops - 1)

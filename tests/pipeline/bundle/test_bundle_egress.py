@@ -17,6 +17,10 @@ from pipeline.bundle.egress import BadRule, Rule, parse_rule
         ("  allow\t2001:db8::/32   443-444 ", Rule(True, ip_network("2001:db8::/32"), 443, 444)),
         ("deny any", Rule(False, None, 0, 65535)),
         ("deny any 1-65535", Rule(False, None, 1, 65535)),
+        ("allow 192.0.2.7 53/udp", Rule(True, ip_network("192.0.2.7/32"), 53, 53, "udp")),
+        ("allow any 8000-8999/tcp", Rule(True, None, 8000, 8999, "tcp")),
+        ("deny any udp", Rule(False, None, 0, 65535, "udp")),
+        ("deny 2001:db8::/32 icmp", Rule(False, ip_network("2001:db8::/32"), 0, 65535, "icmp")),
     ],
 )
 def test_rule_is_read(text: str, rule: Rule) -> None:
@@ -37,6 +41,11 @@ def test_rule_is_read(text: str, rule: Rule) -> None:
         ("allow any 0", "a port from 1 to 65535"),
         ("allow any 65536", "a port from 1 to 65535"),
         ("allow any 444-443", "the lower one first"),
+        ("allow any 443/", "/tcp or /udp behind it"),
+        ("allow any 443/sctp", "/tcp or /udp behind it"),
+        ("allow any 443/icmp", "/tcp or /udp behind it"),
+        ("allow any /tcp", "or tcp, udp, icmp"),
+        ("allow any sctp", "or tcp, udp, icmp"),
         ("allow any 443-", "a port from 1 to 65535"),
         ("allow any ٤٤٣", "a port from 1 to 65535"),
     ],

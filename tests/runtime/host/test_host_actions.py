@@ -47,9 +47,9 @@ class RecordingHost(RemoteHost):
         self._note("provide")
         super().provide(*arguments)
 
-    def listen_for(self, ports: Any) -> list[Any]:
+    def listen_for(self, ports: Any, *, released: Any = ()) -> list[Any]:
         self._note("listen_for")
-        return super().listen_for(ports)
+        return super().listen_for(ports, released=released)
 
     def expose(self, published: Any) -> None:
         self._note("expose")
@@ -210,6 +210,21 @@ def test_scratch_of_whoever_boots_a_bundle_takes_the_place_of_its_own(host, stor
         assert (made.scratch, made.scratch_mib, made.overlay_size_mib) == (*scratch, 0)
     made_there = dataclasses.replace(bundle, scratch="", scratch_mib=512)
     assert actions.overridden(pulled, made_there, actions.Overrides()) == made_there, "a size is no device"
+
+
+def test_bundle_of_another_joins_no_network_it_was_not_let_into(host, store, zoned) -> None:
+    plain = manifest.find(store, "web")[1]
+    bundle = dataclasses.replace(plain, network=dataclasses.replace(plain.network, name="back"))
+    own = manifest.write(store, bundle)
+    pulled = dataclasses.replace(own, annotations={manifest.ORIGIN: "docker://example.org/web"})
+    with pytest.raises(actions.ForeignNetwork, match=r"zone web from docker://example\.org/web: .* got back"):
+        actions.boot_bundle(host, store, pulled, bundle, progress=Progress())
+    assert host.asked == []
+    assert actions.overridden(own, bundle, actions.Overrides()) == bundle
+    let_in = actions.Overrides(network="front", isolated=True)
+    actions.boot_bundle(host, store, pulled, bundle, overrides=let_in, progress=Progress())
+    (request,) = [message for method, message in zoned.calls if method == "BootZone"]
+    assert (request.network, request.isolated) == ("front", True)
 
 
 def test_bundle_of_another_opens_nothing_that_is_closed_unless_whoever_boots_it_says_so(host, store) -> None:

@@ -7,8 +7,8 @@ from ipaddress import ip_address, ip_interface
 
 import pytest
 
-from runtime.net.addresses import POOL_SIZE, allocate_index, plan_addresses
-from runtime.net.errors import AddressesExhausted
+from runtime.net.addresses import POOL_SIZE, allocate_index, parse_static, plan_addresses
+from runtime.net.errors import AddressesExhausted, BadAddress
 from runtime.net.pool import POOL4, POOL6
 
 
@@ -46,3 +46,20 @@ def test_exhaustion_is_told_with_what_to_do() -> None:
 def test_index_outside_the_pool_is_refused(index: int) -> None:
     with pytest.raises(AddressesExhausted):
         plan_addresses(index)
+
+
+@pytest.mark.parametrize("address", ["10.75.7.9", "fd5a:6f6e:6577:7::9"])
+def test_static_address_is_given_in_both_families(address: str) -> None:
+    index, host = parse_static(address)
+    addresses = plan_addresses(index, host=host)
+    assert (addresses.zone4, addresses.zone6) == ("10.75.7.9", "fd5a:6f6e:6577:7::9")
+    assert (addresses.gateway4, addresses.zone_mac) == ("10.75.7.1", "00:16:3e:4b:07:09")
+
+
+@pytest.mark.parametrize(
+    "text", ["", "x", "192.0.2.1", "10.75.3.0", "10.75.3.1", "10.75.3.255", "10.76.0.2", "fe80::1",
+             "fd5a:6f6e:6577:1::1", "fd5a:6f6e:6577:1:1::2", "fd5a:6f6e:6577:100::2", "10.75.3.2/24"],
+)  # fmt: skip
+def test_address_no_zone_can_have_is_refused(text: str) -> None:
+    with pytest.raises(BadAddress, match=r"an address of 10\.75\.0\.0/16"):
+        parse_static(text)

@@ -10,105 +10,24 @@ from __future__ import annotations
 import contextlib
 import re
 import socket
-import struct
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import pytest
 from support.networld import OUTSIDE4, World
+from support.rates import FREE, LEAST, LIMIT_BIT_S, MOST, MOST_BY_COUNT, drained, flowing, rate_at, rate_of, tcp_rate
 
 from pipeline.bundle.model import Port
-from runtime.net.bandwidth import DEVICE
+from runtime.net.bandwidth import device_of
 from runtime.net.errors import NetworkFault
 from runtime.net.network import ZoneNetwork
 
 pytestmark = pytest.mark.root
 
-LIMIT_BIT_S = 16_000_000
 PAYLOAD = 1400
-FIRST_BYTES, COUNTED_BYTES = 400_000, 3_200_000
-# Frames have headers, which count; a busy machine is slow; and what waited in sockets while it was comes all at once.
-LEAST, MOST, FREE = 0.4, 2.0, 2.5
-# Frames the old queue held are lost when the limit changes: a time for TCP to send them again. Then the kernel's count
-# is held to more: all that a bucket and its queue let through at once are 60 ms of the span.
-SETTLING_S, SPAN_S, MOST_BY_COUNT = 0.5, 2.0, 1.25
-TCPI_BYTES_ACKED = 120  # offset in struct tcp_info, linux/tcp.h; tcpi_bytes_received comes next
 
 Measure = Callable[[World], float]
-
-
-def rate_of(receive: Callable[[], int]) -> float:
-    """Bits per second of what comes, the first part of it left out; in proportion to the limit."""
-    total, began = 0, 0.0
-    while total < FIRST_BYTES + COUNTED_BYTES:
-        before = total
-        total += receive()
-        if before < FIRST_BYTES <= total:
-            began, counted_from = time.monotonic(), total
-    return (total - counted_from) * 8 / (time.monotonic() - began) / LIMIT_BIT_S
-
-
-@contextlib.contextmanager
-def flowing(source: socket.socket, sink: socket.socket) -> Iterator[None]:
-    """A connection that is sent over all the while."""
-
-    def send() -> None:
-        with contextlib.suppress(OSError):
-            while True:
-                source.sendall(bytes(65536))
-
-    thread = threading.Thread(target=send, daemon=True)
-    thread.start()
-    try:
-        yield
-    finally:
-        for each in (source, sink):
-            with contextlib.suppress(OSError):
-                each.shutdown(socket.SHUT_RDWR)
-            each.close()
-        thread.join()
-
-
-@contextlib.contextmanager
-def drained(sink: socket.socket) -> Iterator[None]:
-    """A socket that is read all the while, until its connection ends, which the caller sees to."""
-
-    def read() -> None:
-        buffer = bytearray(65536)
-        with contextlib.suppress(OSError):
-            while sink.recv_into(buffer):
-                pass
-
-    thread = threading.Thread(target=read, daemon=True)
-    thread.start()
-    try:
-        yield
-    finally:
-        thread.join()
-
-
-def tcp_rate(source: socket.socket, sink: socket.socket) -> float:
-    sink.settimeout(20)
-    buffer = bytearray(65536)
-    with flowing(source, sink):
-        return rate_of(lambda: sink.recv_into(buffer))
-
-
-def rate_at(zone: socket.socket) -> float:
-    """Rate over a time, by what the kernel counts at the zone's end, read or not, both ways; in proportion as above."""
-
-    def passed() -> int:
-        acked, received = struct.unpack_from(
-            "=QQ", zone.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 136), TCPI_BYTES_ACKED
-        )
-        return int(acked + received)
-
-    time.sleep(SETTLING_S)
-    began, before = time.monotonic(), passed()
-    time.sleep(SPAN_S)
-    after = passed()
-    return (after - before) * 8 / (time.monotonic() - began) / LIMIT_BIT_S
 
 
 def tcp_pair(world: World) -> tuple[socket.socket, socket.socket]:
@@ -224,18 +143,36 @@ def test_zone_that_comes_again_is_held_to_it_again(world: World) -> None:
 
 
 def test_without_a_limit_nothing_is_made_and_nothing_stays_of_one(world: World) -> None:
-    network = up_with(world, 0)
+    network, device = up_with(world, 0), device_of(world.addresses.host)
 
     def made() -> str:
         return world.shell(network.netns, "tc qdisc show; ip -o link")
 
     before = made()
     network.limit(0)
-    assert made() == before and DEVICE not in before
+    assert made() == before and device not in before
     network.limit(LIMIT_BIT_S)
-    assert DEVICE in made()
+    assert device in made()
     network.limit(0)
-    assert "tbf" not in made() and "ingress" not in made() and DEVICE not in made()
+    assert "tbf" not in made() and "ingress" not in made() and device not in made()
+
+
+@pytest.mark.parametrize("bit_s", [0, 2 * LIMIT_BIT_S])
+def test_limit_of_a_network_that_an_earlier_version_made_is_changed_and_taken_away(world: World, bit_s: int) -> None:
+    """Its device had another name."""
+    network, device = up_with(world, LIMIT_BIT_S), device_of(world.addresses.host)
+    filters = "tc filter show dev vif7.0 parent ffff:"
+    world.shell(network.netns, f"ip link add limit0 type ifb; ip link set limit0 up; ip link del {device}")
+    where = "dev vif7.0 parent ffff: protocol all prio 1 handle 800::800"
+    redirect = "u32 match u32 0 0 action mirred egress redirect dev limit0"
+    world.shell(network.netns, f"tc filter replace {where} {redirect}")
+    assert "to device limit0" in world.shell(network.netns, filters)
+    network.limit(bit_s)
+    left = world.shell(network.netns, "tc qdisc show; ip -o link")
+    assert "limit0" not in left and (device in left) == (bit_s > 0)
+    assert left.count("rate 32Mbit") == (2 if bit_s else 0)
+    if bit_s:
+        assert f"to device {device}" in world.shell(network.netns, filters)
 
 
 def test_limit_this_host_cannot_hold_is_refused_and_the_one_before_stays(world: World) -> None:

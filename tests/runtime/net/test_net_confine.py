@@ -18,7 +18,7 @@ from support.networld import DNS4, HOST4, OUTSIDE4, World
 from pipeline.bundle.model import Port
 from pipeline.seccomp import filters, syscalls
 from runtime.net import calls
-from runtime.net.engine.model import Listeners
+from runtime.net.engine.model import INSIDE, Listeners
 from runtime.net.engine.proxy import ENTRY, ProxyEngine
 from runtime.net.errors import EngineFault
 from runtime.net.network import ZoneNetwork
@@ -80,17 +80,19 @@ def test_serving_engine_has_only_descriptors_it_was_given_or_works_with(world: W
     network = world.up()
     ours = {os.readlink(entry) for entry in Path("/proc/self/fd").iterdir() if entry.is_symlink()}
 
+    sockets = len(Listeners._fields) + len(INSIDE) + 2
+
     def descriptors() -> dict[int, str]:
         return {int(entry.name): os.readlink(entry) for entry in Path(f"/proc/{pid_of(network)}/fd").iterdir()}
 
-    # Whoever asked whether it serves has gone, a moment later: what is left are the listeners, the socket that asks for
-    # routes, and what events are waited for with.
-    world.wait_until(lambda: len(descriptors()) == 3 + len(Listeners._fields) + 2)
+    # Whoever asked whether it serves has gone, a moment later: what is left are the listeners, the sockets that ask for
+    # routes and hear of their changes, and what events are waited for with.
+    world.wait_until(lambda: len(descriptors()) == 3 + sockets + 1)
     found = descriptors()
     log = str(world.directory / "run" / network.name / "log")
     assert [found.pop(fd) for fd in range(3)] == ["/dev/null", "/dev/null", log]
     kinds = sorted(re.sub(r"\[\d+\]", "", target) for target in found.values())
-    assert kinds == ["anon_inode:[eventpoll]", *["socket:"] * (len(Listeners._fields) + 1)]
+    assert kinds == ["anon_inode:[eventpoll]", *["socket:"] * sockets]
     assert len(set(found.values()) & ours) >= 6, "the listeners are those its starter has, too"
 
 
@@ -102,8 +104,8 @@ def test_socket_made_for_the_zone_may_be_transparent_and_is_in_its_namespace(wor
         "import socket, sys\n"
         "made = []\n"
         "create = main.Server.__init__\n"
-        "def keep(self, config, factory):\n"
-        "    create(self, config, factory)\n"
+        "def keep(self, config, factory, room):\n"
+        "    create(self, config, factory, room)\n"
         "    made.append(factory)\n"
         "def run(self):\n"
         "    inside = made[0].make(socket.AF_INET, socket.SOCK_STREAM)\n"
@@ -130,7 +132,7 @@ def run_as_engine(world: World, probe: str) -> tuple[int, str]:
     world.network = world.new_network(engine=ProbeEngine(probe))
     world.on_host(world.network.create)
     world.wait_until(lambda: not world.network.alive())
-    child = world.network._handle._child  # type: ignore[union-attr]
+    child = world.network.engine._child  # type: ignore[union-attr]
     lines = (world.directory / "run" / world.network.name / "log").read_text().strip().splitlines()
     return child.returncode, lines[-1] if lines else ""
 

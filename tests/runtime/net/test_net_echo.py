@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 import re
+import socket
 
 import pytest
 from support.networld import BLACK_HOLE, HOST4, OUTSIDE4, OUTSIDE6, World
 from support.tools import require
 
+from runtime.net.engine import packet
 from runtime.net.engine.model import Limits
 
 pytestmark = pytest.mark.root
@@ -38,6 +40,80 @@ def test_host_that_is_there_answers(world: World, address: str, size: int) -> No
     assert received(ping(world, address, f"-s{size}", count=5)) == 5
     counters = network.counters()
     assert (counters["echoes"], counters["malformed"], counters["faults"]) == (5, 0, 0)
+
+
+@BOTH
+@pytest.mark.parametrize("size", [1473, 3000, 20000, 60000])
+def test_ping_larger_than_the_mtu_is_answered(world: World, address: str, size: int) -> None:
+    """In fragments there and back, and as a whole where it is looked at."""
+    network = world.up()
+    world.meet()
+    said = ping(world, address, f"-s{size}", count=3)
+    assert received(said) == 3 and f"{size + 8} bytes from {address}" in said
+    counters = network.counters()
+    assert (counters["echoes"], counters["malformed"], counters["faults"]) == (3, 0, 0)
+
+
+@pytest.mark.parametrize("which", ["gateway4", "gateway6"])
+def test_ping_larger_than_the_mtu_to_the_gateway_is_the_kernels_to_answer(world: World, which: str) -> None:
+    network = world.up()
+    assert received(ping(world, getattr(world.addresses, which), "-s3000")) == 1
+    assert network.counters()["echoes"] == 0
+
+
+@pytest.mark.parametrize("address", [HOST4, "fd00:ec2::254"])
+def test_ping_larger_than_the_mtu_is_judged_as_any_other(world: World, address: str) -> None:
+    network = world.up()
+    said = ping(world, address, "-s3000")
+    assert re.search(r"(Packet filtered|Administratively prohibited)", said), said
+    assert (network.counters()["denied"], network.counters()["echoes"]) == (1, 0)
+
+
+@pytest.mark.parametrize("address", [FAR4, FAR6])
+def test_ping_larger_than_the_path_takes_goes_on_in_fragments_where_it_came_in_fragments(
+    world: World, address: str
+) -> None:
+    world.behind_a_narrow_link(address)
+    world.ip(world.host, f"route add {address} via {OUTSIDE6 if ':' in address else OUTSIDE4}")
+    world.up()
+    world.meet(address)
+    assert received(ping(world, address, "-Mdo", "-s1400")) == 0, "the zone is told, and from here on sends fragments"
+    assert received(ping(world, address, "-Mdont" if ":" not in address else "-Mwant", "-s1400", count=3)) >= 2
+
+
+@pytest.mark.parametrize("address", [FAR4, FAR6])
+def test_large_ping_says_how_many_hops_it_had_left(world: World, address: str) -> None:
+    world.behind_a_narrow_link(address)
+    world.ip(world.host, f"route add {address} via {OUTSIDE6 if ':' in address else OUTSIDE4}")
+    world.up()
+    world.meet(address)
+    zone = world.addresses
+    gateway = zone.gateway6 if ":" in address else zone.gateway4
+    assert re.search(rf"From {gateway} .*(exceeded|Hop limit)", ping(world, address, "-t1", "-s3000"))
+    assert received(ping(world, address, "-t3", "-s3000", count=3)) >= 2
+
+
+def test_unfinished_fragments_are_bounded_and_do_not_stay_for_long(world: World) -> None:
+    network = world.up()
+    names = ("ipv4/ipfrag", "netfilter/nf_conntrack_frag6")
+    said = [world.shell(network.netns, f"cd /proc/sys/net; cat {name}_high_thresh {name}_time*") for name in names]
+    assert [text.split() for text in said] == [[str(1 << 20), "10"]] * 2
+
+
+def test_fragments_of_other_icmp_do_not_pass_the_guard(world: World) -> None:
+    """A timestamp request and an echo reply, in two fragments each: the kernel would take them for itself."""
+    network = world.up()
+    zone, gateway = (socket.inet_aton(text) for text in (world.addresses.zone4, world.addresses.gateway4))
+    with world.in_zone(lambda: socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_RAW)) as raw:
+        for kind in (13, 0):
+            body = bytes([kind, 0, 0, 0]) + bytes(2000)
+            message = body[:2] + packet.checksum(body).to_bytes(2, "big") + body[4:]
+            for piece in packet.fragments(packet.ip_packet(zone, gateway, packet.ICMP, message), 1500, 7):
+                raw.sendto(piece, (world.addresses.gateway4, 0))
+    assert received(ping(world, world.addresses.gateway4)) == 1
+    counted = world.shell(network.netns, "nstat -asz IcmpInMsgs IcmpInTimestamps IcmpInEchoReps IcmpInEchos")
+    values = {line.split()[0]: int(line.split()[1]) for line in counted.splitlines() if line.startswith("Icmp")}
+    assert (values["IcmpInTimestamps"], values["IcmpInEchoReps"], values["IcmpInEchos"]) == (0, 0, 1)
 
 
 @BOTH

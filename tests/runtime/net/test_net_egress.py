@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import socket
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import pytest
 from support.networld import HOST4, HOST6, OUTSIDE4, OUTSIDE6, World, digest_then_echo, receive_all
 
+from runtime.net.netlink import Routes
 from runtime.net.network import ZoneNetwork
 
 pytestmark = pytest.mark.root
@@ -95,6 +97,24 @@ def test_rules_are_asked_for_udp_and_ping_as_well(world: World, address: str) ->
     world.shell(world.zone, f"ping -c 1 -W 5 {address}")
 
 
+def test_protocols_of_a_port_are_told_apart(world: World) -> None:
+    port = world.serve(world.outside, OUTSIDE4, 0, says_hi)
+    with world.of(world.outside, lambda: socket.socket(type=socket.SOCK_DGRAM)) as server:
+        server.bind((OUTSIDE4, port))
+        server.settimeout(5)
+        network = up_with(world, f"allow any {port}/udp", "deny any")
+        with world.in_zone(lambda: socket.socket(type=socket.SOCK_DGRAM)) as client:
+            client.settimeout(5)
+            client.connect((OUTSIDE4, port))
+            client.send(b"x")
+            data, zone = server.recvfrom(1)
+            server.sendto(data, zone)
+            assert client.recv(1) == b"x"
+        assert outcome(world, OUTSIDE4, port) == errno.ECONNREFUSED
+        network.judge_by([f"deny any {port}/udp"])
+        assert outcome(world, OUTSIDE4, port) == b"hi"
+
+
 def test_engine_that_comes_in_place_of_another_has_the_rules_as_they_are(world: World) -> None:
     port = world.serve(world.outside, OUTSIDE4, 0, says_hi)
     network = up_with(world)
@@ -150,3 +170,38 @@ def test_udp_of_the_hosts_loopback_answers_from_the_gateway(world: World) -> Non
         assert data == b"asked" and origin[0] == "127.0.0.1"
         server.sendto(b"answered", origin)
         assert client.recv(100) == b"answered"
+
+
+@pytest.mark.parametrize(("own", "prefix"), [("203.0.113.77", 32), ("2001:db8:1::77", 128)])
+def test_routes_are_known_until_anything_of_them_changes(world: World, own: str, prefix: int) -> None:
+    family = socket.AF_INET6 if ":" in own else socket.AF_INET
+    packed, far = socket.inet_pton(family, own), socket.inet_pton(family, OUTSIDE6 if ":" in own else OUTSIDE4)
+    routes = world.on_host(Routes)
+    with contextlib.closing(routes):
+        asked: list[bytes] = []
+        ask = routes._kernel.route_type
+        routes._kernel.route_type = lambda item: (asked.append(item), ask(item))[1]  # type: ignore[method-assign]
+        for _ in range(3):
+            assert (routes.route_type(packed), routes.route_type(far)) == ("unicast", "unicast")
+        assert asked == [packed, far]
+        for number in range(20):
+            world.ip(world.host, f"address add {own}/{prefix} dev up0 nodad")
+            assert (routes.route_type(packed), number) == ("local", number)
+            world.ip(world.host, f"address del {own}/{prefix} dev up0")
+            assert (routes.route_type(packed), number) == ("unicast", number)
+        world.ip(world.host, f"route add blackhole {own}/{prefix}")
+        assert routes.route_type(packed) != "unicast"
+        world.ip(world.host, f"route del blackhole {own}/{prefix}", "link set up0 down")
+        assert (routes.route_type(packed), routes.route_type(far)) == (None, None)
+
+
+def test_address_the_host_was_given_a_moment_ago_is_closed(world: World) -> None:
+    world.ip(world.outside, "address add 203.0.113.77/24 dev out0")
+    port = world.serve(world.outside, "203.0.113.77", 0, says_hi)
+    up_with(world)
+    assert outcome(world, "203.0.113.77", port) == b"hi"
+    world.serve(world.host, "0.0.0.0", port, says_hi)
+    world.ip(world.host, "address add 203.0.113.77/32 dev up0")
+    assert outcome(world, "203.0.113.77", port) == errno.ECONNREFUSED
+    world.ip(world.host, "address del 203.0.113.77/32 dev up0")
+    assert outcome(world, "203.0.113.77", port) == b"hi"

@@ -7,7 +7,6 @@ import os
 import socket
 import struct
 import threading
-import time
 from pathlib import Path
 
 import pytest
@@ -181,8 +180,7 @@ def test_gateway_answers_ping_in_both_families_also_without_the_engine(world: Wo
     assert [world.in_zone(lambda g=gateway: ping(*g)) for gateway in gateways] == [True, True]
     pid = next(record["pid"] for record in world.records if record["kind"] == "net.engine")
     os.kill(pid, 9)
-    while network.alive():
-        time.sleep(0.01)
+    world.wait_until(lambda: not network.alive())
     assert [world.in_zone(lambda g=gateway: ping(*g)) for gateway in gateways] == [True, True]
 
 
@@ -193,12 +191,7 @@ def test_neighbour_probe_from_the_link_local_address_is_answered(world: World) -
     assert world.in_zone(lambda: ping(socket.AF_INET6, gateway))
     mac = world.addresses.gateway_mac
     world.ip(world.zone, f"neigh change {gateway} lladdr {mac} dev eth0 nud probe")
-    deadline = time.monotonic() + 5
-    seen = ""
-    while "REACHABLE" not in seen and time.monotonic() < deadline:
-        seen = world.shell(world.zone, f"ip neigh show {gateway}")
-        time.sleep(0.05)
-    assert "REACHABLE" in seen
+    world.wait_until(lambda: "REACHABLE" in world.shell(world.zone, f"ip neigh show {gateway}"), timeout_s=5)
 
 
 @pytest.mark.parametrize("family", ["4", "6"])
@@ -443,4 +436,5 @@ def test_dns_over_tcp_reaches_the_resolver(world: World) -> None:
     world.up()
     with world.connect(world.addresses.gateway4, 53) as client:
         client.sendall(struct.pack("!H", len(QUERY)) + QUERY)
+        client.shutdown(socket.SHUT_WR)  # it asks no more: the answer comes all the same, then the end
         assert receive_all(client)[2:] == b"\x12\x34" + ANSWER

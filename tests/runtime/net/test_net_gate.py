@@ -175,8 +175,8 @@ def test_outer_connection_that_comes_late_is_the_zones_own(world: World) -> None
     world.shell(world.outside, f"nft '{rule}'")
     world.network = world.new_network(limits=Limits(connect_timeout_s=30))
     network = world.up()
-    with begin(world, OUTSIDE4, port) as connection:
-        time.sleep(1.2)
+    with syns_seen(world, world.zone, "eth0") as of_zone, begin(world, OUTSIDE4, port) as connection:
+        world.wait_until(lambda: len(of_zone) >= 2)
         assert state_of(connection) == SYN_SENT
         world.shell(world.outside, "nft flush ruleset")
         assert comes_about(connection, 10)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import socket
 import time
 from collections.abc import Iterator
@@ -20,7 +21,7 @@ class Egress:
     def __init__(self) -> None:
         self.asked = 0
 
-    def allows(self, host: str, port: int) -> bool:
+    def allows(self, host: str, port: int, protocol: str) -> bool:
         self.asked += 1
         return True
 
@@ -63,8 +64,7 @@ class Accepted:
 
     family = socket.AF_INET
 
-    def getpeername(self) -> tuple[str, int]:
-        return "10.75.7.2", 40000
+    peer = ("10.75.7.2", 40000)
 
     def getsockname(self) -> tuple[str, int]:
         return "203.0.113.2", 443
@@ -96,8 +96,9 @@ def test_syn_sent_again_leads_to_one_connect_before_between_and_after(gate: Loca
     assert gate.feedback.passed_on == [syn()]
     gate.take(AGAIN)
     assert gate.feedback.passed_on == [syn()] * 2, "the first may have been lost"
-    (target,) = gate.targets_of(Accepted())  # type: ignore[arg-type]
-    with target.make_socket(target.family, socket.SOCK_STREAM) as far:
+    (target,) = gate.targets_of(Accepted(), Accepted.peer)  # type: ignore[arg-type]
+    assert target.connected
+    with contextlib.closing(target.make_socket(target.family, socket.SOCK_STREAM)) as far:
         assert far.getpeername() == gate.listener.getsockname()
         gate.take(AGAIN)
         assert gate.egress.asked == 1, "the connection it belongs to is there"
@@ -108,7 +109,7 @@ def test_syn_sent_again_leads_to_one_connect_before_between_and_after(gate: Loca
 
 
 def test_connection_nobody_waits_for_leads_nowhere(gate: LocalGate) -> None:
-    assert gate.targets_of(Accepted()) == []  # type: ignore[arg-type]
+    assert gate.targets_of(Accepted(), Accepted.peer) == []  # type: ignore[arg-type]
 
 
 def test_syn_that_begins_anew_takes_the_place_of_the_first(gate: LocalGate) -> None:
@@ -128,7 +129,7 @@ def test_connection_never_completed_by_the_zone_is_given_up(gate: LocalGate) -> 
     held.tick(time.monotonic() + Limits().accept_timeout_s + 1)
     assert not gate._held
     assert held.far.fileno() < 0
-    assert not gate._loop.urgent and not gate._loop._watched
+    assert not gate.loop.urgent and not gate.loop._watched
 
 
 def test_what_is_no_syn_is_counted_and_forgotten(gate: LocalGate) -> None:

@@ -202,6 +202,7 @@ def test_two_networks_on_one_host_do_not_meet(world: World) -> None:
     world.addresses = plan_addresses(8)
     second = world.new_network(name="other")
     world.on_host(second.create)
+    world.on_host(second.serve)
     assert first.alive()
     assert second.counters()["active"] == 0
     second.destroy()

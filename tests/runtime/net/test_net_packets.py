@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import select
 import socket
 import struct
 import time
@@ -17,11 +18,14 @@ from support.packets import (
     FAR6,
     IDENTIFIER,
     OPTIONS,
+    ZONE4,
+    ZONE6,
     answer,
     corpus,
     damaged,
     echo,
     ends,
+    gathered,
     icmp,
     ip,
     plain_sum,
@@ -167,6 +171,44 @@ def test_answer_is_known_by_identifier_and_number(v6: bool, trouble: tuple[int, 
     assert all(packet.read_answer(family, received[:size], IDENTIFIER) is None for size in range(8))
 
 
+@BOTH
+@pytest.mark.parametrize("size", [0, 1, 1400, 1401, 20000, 65000])
+@pytest.mark.parametrize("mtu", [1280, 1500])
+def test_fragments_fit_the_link_and_are_the_packet_together(v6: bool, size: int, mtu: int) -> None:
+    zone, far = ends(v6)
+    whole = packet.ip_packet(far, zone, 58 if v6 else 1, bytes(number % 251 for number in range(size)))
+    start, protocol = (40, 6) if v6 else (20, 9)
+    pieces = packet.fragments(whole, mtu, 0x1234)
+    assert all(len(piece) <= mtu for piece in pieces)
+    if len(whole) <= mtu:
+        assert pieces == [whole]
+        return
+    body = b""
+    for piece in pieces:
+        assert int.from_bytes(piece[4:6] if v6 else piece[2:4], "big") == len(piece) - (40 if v6 else 0)
+        assert piece[start - 2 * len(zone) : start] == far + zone
+        if v6:
+            assert (piece[6], piece[40], piece[41]) == (44, 58, 0) and piece[44:48] == b"\0\0\x12\x34"
+            place = int.from_bytes(piece[42:44], "big")
+            at, more = place & ~7, place & 1
+        else:
+            assert piece[protocol] == 1 and piece[4:6] == b"\x12\x34"
+            place = int.from_bytes(piece[6:8], "big")
+            at, more = (place & 0x1FFF) * 8, place >> 13
+        assert at == len(body) and more == (piece is not pieces[-1])
+        body += piece[start + 8 * v6 :]
+    assert body == whole[start:]
+
+
+@BOTH
+def test_gathered_echo_is_the_request_it_was(v6: bool) -> None:
+    asked, plain = packet.gathered_echo(gathered(v6=v6)), packet.read_echo(echo(v6=v6, hops=5))
+    assert asked is not None and plain is not None
+    assert asked == plain._replace(gathered=True)
+    assert packet.gathered_echo(echo(v6=v6)) is None
+    assert all(packet.gathered_echo(gathered(v6=v6)[:size]) is None for size in range(len(gathered(v6=v6))))
+
+
 def passes(program: bytes) -> Callable[[bytes], bool]:
     """Asks the kernel: a filter looks at datagrams of any kind of socket."""
     sender, receiver = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
@@ -187,7 +229,7 @@ def passes(program: bytes) -> Callable[[bytes], bool]:
 @BOTH
 def test_tap_takes_syns_and_echo_requests_that_are_not_the_gateways(v6: bool) -> None:
     gateway = GATEWAY6 if v6 else GATEWAY4
-    taken = passes(sockets.tap_filter(gateway))
+    taken = passes(sockets.tap_filter(gateway, ZONE6 if v6 else ZONE4))
     zone, far = ends(v6)
     packed = socket.inet_pton(socket.AF_INET6 if v6 else socket.AF_INET, gateway)
     assert taken(syn(v6=v6)) and taken(syn(v6=v6, flags=0xC2)) and taken(echo(v6=v6))
@@ -196,6 +238,7 @@ def test_tap_takes_syns_and_echo_requests_that_are_not_the_gateways(v6: bool) ->
     for whole in (syn(v6=v6), echo(v6=v6)):
         assert taken(whole.replace(far, packed[:-1] + b"\x07"))
         assert not taken(whole[:20])
+        assert not taken(whole.replace(zone, zone[:-1] + b"\x03")), "another zone's"
     assert not taken(echo(v6=v6).replace(far, packed)), "the kernel answers it"
     assert taken(syn(v6=v6).replace(far, packed))
     to_dns = bytearray(syn(v6=v6))
@@ -224,7 +267,7 @@ def test_raw_socket_of_the_host_gets_its_own_answers_only(v6: bool) -> None:
 
 def test_filter_stays_on_its_socket() -> None:
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as held:
-        bpf.attach(held, sockets.tap_filter(GATEWAY4))
+        bpf.attach(held, sockets.tap_filter(GATEWAY4, ZONE4))
         with pytest.raises(PermissionError):
             held.setsockopt(socket.SOL_SOCKET, 27, 0)  # SO_DETACH_FILTER
 
@@ -232,6 +275,7 @@ def test_filter_stays_on_its_socket() -> None:
 READERS: tuple[Callable[[bytes], object], ...] = (
     packet.read_syn,
     packet.read_echo,
+    packet.gathered_echo,
     lambda data: packet.read_answer(socket.AF_INET, data, IDENTIFIER),
     lambda data: packet.read_answer(socket.AF_INET6, data, IDENTIFIER),
 )
@@ -271,12 +315,14 @@ def test_fuzz_damaged_packets_are_read_or_refused(rounds: int) -> None:
 def test_what_a_reader_takes_the_filter_takes_too() -> None:
     dice = random.Random(3)
     for v6 in (False, True):
-        takes = passes(sockets.tap_filter(GATEWAY6 if v6 else GATEWAY4))
+        takes = passes(sockets.tap_filter(*((GATEWAY6, ZONE6) if v6 else (GATEWAY4, ZONE4))))
         packets = [syn(v6=v6), syn(v6=v6, partial=True, options=OPTIONS), echo(v6=v6)]
         for number in range(20_000):
             data = damaged(packets[number % 3], dice)
-            if data and (packet.read_syn(data) or packet.read_echo(data)) and data[0] >> 4 == (6 if v6 else 4):
-                assert takes(data), data.hex()
+            if not (data and (packet.read_syn(data) or packet.read_echo(data)) and data[0] >> 4 == (6 if v6 else 4)):
+                continue
+            ours = ends(v6)[0] == (data[8:24] if v6 else data[12:16])
+            assert takes(data) == ours, data.hex()
 
 
 @pytest.mark.root
@@ -300,7 +346,7 @@ def test_flood_of_damaged_frames_ends_nothing(world: World) -> None:
                 try:
                     raw.send(macs + struct.pack("!H", kind) + data)
                 except OSError:  # the queue is full
-                    time.sleep(0.001)
+                    select.select([], [raw], [], 1)
 
     world.in_zone(flood)
     with world.connect(OUTSIDE4, port) as connection:

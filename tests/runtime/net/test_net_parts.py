@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 import socket
 import struct
@@ -22,18 +23,17 @@ from runtime.net.engine.relay import Relay, Target
 from runtime.net.errors import EngineFault
 
 CONFIG = EngineConfig(
-    zone="nginx",
+    whose="zone nginx",
     netns="/run/netns/zw-nginx",
     uid=64003,
-    zone4="10.75.3.2",
-    zone6="fd5a:6f6e:6577:3::2",
+    zones=1,
+    subnets=("10.75.3.0/24", "fd5a:6f6e:6577:3::/64"),
     resolvers=("192.0.2.1", "fe80::1%2"),
     gateway4="10.75.3.1",
     gateway6="fd5a:6f6e:6577:3::1",
     mtu=1500,
     echo_identifier=7,
     deny=("10.0.2.0/24",),
-    egress=("deny 0.0.0.0/0 25",),
     seccomp="0600000000000080",
     limits=Limits(connections=7),
     listeners=Listeners._make(range(3, 3 + len(Listeners._fields))),
@@ -135,14 +135,14 @@ def test_connect_that_takes_too_long_is_given_up_once(listener: socket.socket) -
 class FullListener(socket.socket):
     """A listener whose process has no descriptor left."""
 
-    def accept(self):
+    def _accept(self):
         raise OSError(24, "Too many open files")
 
 
 def test_listener_pauses_when_descriptors_run_out() -> None:
     loop = Loop()
     with FullListener() as listener:
-        acceptor = Acceptor(loop, Traffic(Limits()), listener, lambda near: [], counter="accepted")
+        acceptor = Acceptor(loop, Traffic(Limits()), listener, lambda near, peer: [], counter="accepted")
         assert listener.fileno() in loop._watched
         acceptor.ready(listener, READ)
         assert listener.fileno() not in loop._watched
@@ -151,6 +151,23 @@ def test_listener_pauses_when_descriptors_run_out() -> None:
         acceptor.tick(time.monotonic() + 2)
         assert listener.fileno() in loop._watched
         acceptor.close()
+
+
+def test_accepted_connection_waits_for_no_more_and_is_reset_where_it_leads_nowhere(listener: socket.socket) -> None:
+    loop, seen = Loop(), []
+
+    def nowhere(near: socket.socket, peer: tuple[str, int]) -> list[Target]:
+        delayed = not near.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+        seen.append((near.family, near.getpeername() == peer, os.get_inheritable(near.fileno()), delayed))
+        return []
+
+    Acceptor(loop, Traffic(Limits()), listener, nowhere, counter="accepted").ready(listener, READ)
+    with socket.create_connection(listener.getsockname()) as client:
+        client.settimeout(10)
+        loop._watched[listener.fileno()][1].ready(listener, READ)
+        with pytest.raises(ConnectionResetError):
+            client.recv(1)
+        assert seen == [(socket.AF_INET, True, False, False)]
 
 
 def test_control_answers_nonsense_and_goes_on(tmp_path) -> None:

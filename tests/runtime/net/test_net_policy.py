@@ -91,8 +91,9 @@ def test_denied_network_closes_its_addresses_only() -> None:
     assert decide(ip_address("2001:db8:6::1"), route="unicast", deny=deny).allowed
 
 
-def reaches(text: str, *rules: str, route: str = "unicast", port: int = 443) -> bool:
-    return decide(ip_address(text), route=route, port=port, rules=tuple(map(parse_rule, rules))).allowed
+def reaches(text: str, *rules: str, route: str = "unicast", port: int = 443, protocol: str = "tcp") -> bool:
+    parsed = tuple(map(parse_rule, rules))
+    return decide(ip_address(text), route=route, port=port, protocol=protocol, rules=parsed).allowed
 
 
 def test_first_rule_that_matches_decides() -> None:
@@ -105,6 +106,25 @@ def test_first_rule_that_matches_decides() -> None:
 
 def test_icmp_is_of_no_rule_with_ports() -> None:
     assert reaches("192.0.2.7", "deny any 1-65535", port=0) and not reaches("192.0.2.7", "deny any", port=0)
+
+
+@pytest.mark.parametrize("text", ["192.0.2.7", "2001:db8::7"])
+def test_rule_with_a_protocol_is_about_no_other(text: str) -> None:
+    def open_to(*rules: str) -> set[str]:
+        ports = {"tcp": 443, "udp": 443, "icmp": 0}
+        return {name for name, port in ports.items() if reaches(text, *rules, port=port, protocol=name)}
+
+    assert open_to("deny any 443/tcp") == {"udp", "icmp"}
+    assert open_to("deny any 443/udp") == {"tcp", "icmp"}
+    assert open_to("deny any udp") == {"tcp", "icmp"} and open_to("deny any icmp") == {"tcp", "udp"}
+    assert open_to("allow any 443/udp", "deny any") == {"udp"} and open_to("allow any icmp", "deny any") == {"icmp"}
+    assert open_to("deny any 444/tcp") == {"tcp", "udp", "icmp"} and open_to("deny any 443") == {"icmp"}
+
+
+def test_closed_address_is_opened_by_the_rules_protocol_alone() -> None:
+    rule = "allow 169.254.169.254 80/tcp"
+    assert reaches("169.254.169.254", rule, port=80)
+    assert not reaches("169.254.169.254", rule, port=80, protocol="udp")
 
 
 @pytest.mark.parametrize(

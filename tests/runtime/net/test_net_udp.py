@@ -159,7 +159,7 @@ def test_no_route_is_no_route(world: World, address: str) -> None:
     world.up()
     world.ip(world.host, "route del default")
     connection = client(world, address, 9)
-    queue_errors(connection, wanted=True)  # without, Linux keeps it from UDP sockets, as it may pass
+    queue_errors(connection, connection.family, wanted=True)  # without, Linux keeps it from UDP sockets, as it may pass
     with pytest.raises(OSError) as caught:
         exchange(connection, b"x")
     assert caught.value.errno == errno.ENETUNREACH
@@ -261,7 +261,7 @@ def test_flow_begins_anew_after_the_engine_died(world: World) -> None:
 class OpenEgress:
     """Everything may be reached."""
 
-    def allows(self, host: str, port: int) -> bool:
+    def allows(self, host: str, port: int, protocol: str) -> bool:
         return True
 
     def outer(self, host: str) -> str:

@@ -325,3 +325,18 @@ def test_comparing_changes_neither_side() -> None:
     before = (copy.deepcopy(found), copy.deepcopy(ledgers))
     findings(found, ledgers)
     assert (found, ledgers) == before
+
+
+def test_zones_that_share_a_network_have_their_vifs_in_one_namespace() -> None:
+    """The network's own ledger names what it has; a zone's, its vif there."""
+    vif = next(record for record in RECORDS if record["kind"] == "net.vif")
+    network = [{"kind": "network", "name": "back"}, *(record for record in RECORDS if record["kind"] == "net.netns")]
+    web = [record for record in RECORDS if record["kind"] != "net.netns"]
+    db = [{"kind": "zone", "name": "db"}, {**vif, "vif": "vif6.0"}, {**vif, "vif": "vif8.0"}]
+    shared = read_ledgers([Ledger(network), Ledger(web), Ledger(db)])
+    found = healthy()
+    assert findings(found, shared) == ["vif vif8.0 in zw-web: in the ledger of zone db, but gone (zone rm -f db)"]
+    found.links["zw-web"].add("vif8.0")
+    assert findings(found, shared) == []
+    found.links["zw-web"].add("vif6.0")
+    assert len(findings(found, shared)) == 1, "of a domain before"

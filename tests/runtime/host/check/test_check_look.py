@@ -158,9 +158,9 @@ def plant_port(world: World, host: CheckedHost) -> Undo:
     address, port = listener.getsockname()
     engine = world.network.engine
     assert engine is not None
-    engine.publish(listener, f"{address}:{port}", 80)
+    engine.publish(world.network.name, listener, f"{address}:{port}", 80)
     listener.close()
-    return lambda: engine.unpublish(f"{address}:{port}")
+    return lambda: engine.unpublish(world.network.name, f"{address}:{port}")
 
 
 def plant_udp_port(world: World, host: CheckedHost) -> Undo:
@@ -168,9 +168,9 @@ def plant_udp_port(world: World, host: CheckedHost) -> Undo:
     address, port = listener.getsockname()
     engine = world.network.engine
     assert engine is not None
-    engine.publish(listener, f"{address}:{port}/udp", 53)
+    engine.publish(world.network.name, listener, f"{address}:{port}/udp", 53)
     listener.close()
-    return lambda: engine.unpublish(f"{address}:{port}/udp")
+    return lambda: engine.unpublish(world.network.name, f"{address}:{port}/udp")
 
 
 def plant_mount(world: World, host: CheckedHost) -> Undo:

@@ -11,6 +11,7 @@ from support.checking import checked_host, small_plan
 
 from runtime.host.daemon import hoststate
 from runtime.host.daemon.core import Settings
+from runtime.host.ledger import LedgerDir
 from runtime.host.serve.checking import Checker
 
 
@@ -34,6 +35,7 @@ def test_reply_has_what_belongs_to_no_zone(tmp_path: Path, monkeypatch: pytest.M
             },
             scratch_of=lambda zone: state / "scratch" / zone.id,
             ledgers=host.ledgers,
+            network_ledgers=LedgerDir(host.run / "networks"),
             edge=SimpleNamespace(hypervisor=host.hypervisor(), xenstore=host.xenstore, stores=(host.store,)),
         )
         reply = asyncio.run(Checker(lambda: hoststate.check(core))())  # type: ignore[arg-type]

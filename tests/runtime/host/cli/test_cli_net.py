@@ -44,6 +44,15 @@ def test_networks(zone, zoned) -> None:
     assert zone("net", "ls", "-q") == "default\n"
 
 
+def test_networks_are_made_and_removed_by_name(zone, zoned) -> None:
+    assert zone("net", "create", "back") == "back\n"
+    assert zone("net", "create", "--mtu", "9000", "front") == "front\n"
+    assert [(call.name, call.mtu) for _, call in zoned.calls] == [("back", 0), ("front", 9000)]
+    assert zone("net", "ls", "-q") == "back\nfront\n"
+    assert zone("net", "rm", "back", "front") == "back\nfront\n"
+    assert zoned.networks == []
+
+
 def test_flows_of_all_zones_or_of_one(zone, zoned) -> None:
     for name in ("web", "db"):
         zoned.add(name)

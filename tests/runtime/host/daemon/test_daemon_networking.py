@@ -34,7 +34,7 @@ def test_what_makes_no_sense_is_refused_before_there_is_a_zone(host: Host, wante
     async def work() -> None:
         manager = await host.start()
         with pytest.raises(BadRequest, match=said):
-            await manager.boot(host.request(network=Network(**wanted)))
+            await manager.boot(host.request(bundle_network=Network(**wanted)))
         assert manager.list_zones() == []
         await manager.boot(host.request())
         with pytest.raises(BadRequest, match=said):
@@ -49,7 +49,7 @@ def test_what_makes_no_sense_is_refused_before_there_is_a_zone(host: Host, wante
 def test_rules_reach_the_network_and_change_while_the_zone_runs(host: Host) -> None:
     async def work() -> None:
         manager = await host.start()
-        await manager.boot(host.request(network=Network(egress=RULES)))
+        await manager.boot(host.request(bundle_network=Network(egress=RULES)))
         assert host.networks["web"].egress == await egress_of(manager) == RULES
         await manager.update("web", Update(vcpus=1))
         assert host.networks["web"].egress == RULES
@@ -69,7 +69,7 @@ def test_rules_reach_the_network_and_change_while_the_zone_runs(host: Host) -> N
 def test_rules_an_engine_did_not_take_are_not_the_zones(host: Host) -> None:
     async def work() -> None:
         manager = await host.start()
-        await manager.boot(host.request(network=Network(egress=RULES)))
+        await manager.boot(host.request(bundle_network=Network(egress=RULES)))
         host.engine_fails = RuntimeFault("engine", got="no answer", temporary=True)
         with pytest.raises(RuntimeFault, match="no answer"):
             await manager.update("web", Update(egress=()))
@@ -103,7 +103,7 @@ def test_rules_outlive_a_zoned_that_is_killed(host: Host, database: str) -> None
 def test_bandwidth_reaches_the_network_changes_while_the_zone_runs_and_is_kept(host: Host) -> None:
     async def work() -> None:
         manager = await host.start()
-        await manager.boot(host.request(until_ready=True, network=Network(bandwidth_bit_s=64_000)))
+        await manager.boot(host.request(until_ready=True, bundle_network=Network(bandwidth_bit_s=64_000)))
         assert host.networks["web"].bandwidth_bit_s == (await manager.get("web")).bandwidth_bit_s == 64_000
         await manager.update("web", Update(bandwidth_bit_s=1_000_000))
         await host.kill()
@@ -119,12 +119,39 @@ def test_bandwidth_reaches_the_network_changes_while_the_zone_runs_and_is_kept(h
 def test_update_is_made_as_a_whole_or_not_at_all(host: Host) -> None:
     async def work() -> None:
         manager = await host.start()
-        await manager.boot(host.request(network=Network(egress=RULES, bandwidth_bit_s=64_000)))
+        await manager.boot(host.request(bundle_network=Network(egress=RULES, bandwidth_bit_s=64_000)))
         host.limit_fails = RuntimeFault("network of zone web, bandwidth", got="no sch_tbf")
         with pytest.raises(RuntimeFault, match="no sch_tbf"):
             await manager.update("web", Update(egress=(), bandwidth_bit_s=128_000))
         zone, network = await manager.get("web"), host.networks["web"]
         assert (zone.egress, zone.bandwidth_bit_s) == (network.egress, network.bandwidth_bit_s) == (RULES, 64_000)
         await host.stop(end_zones=True)
+
+    run(work())
+
+
+def test_zones_of_one_network_have_each_their_own_over_updates_and_zoneds(host: Host) -> None:
+    async def work() -> None:
+        manager = await host.start()
+        wanted = {
+            "web": Network(name="back", egress=RULES, bandwidth_bit_s=64_000),
+            "db": Network(name="back", isolated=True),
+        }
+        for name, network in wanted.items():
+            await manager.boot(host.request(name, until_ready=True, bundle_network=network))
+
+        def own() -> dict[str, tuple[tuple[str, ...], int, bool]]:
+            assert [each.segment.name for each in host.networks.values() if each.segment] == ["back", "back"]
+            return {name: (each.egress, each.bandwidth_bit_s, each.isolated) for name, each in host.networks.items()}
+
+        assert own() == {"web": (RULES, 64_000, False), "db": ((), 0, True)}
+        await manager.update("db", Update(egress=("deny any",), bandwidth_bit_s=1_000_000))
+        assert own() == {"web": (RULES, 64_000, False), "db": (("deny any",), 1_000_000, True)}
+        await host.kill()
+        manager = await host.start()
+        assert own() == {"web": (RULES, 64_000, False), "db": (("deny any",), 1_000_000, True)}
+        assert {zone.name: zone.network for zone in manager.list_zones()} == {"web": "back", "db": "back"}
+        await host.stop(end_zones=True)
+        assert host.leftovers() == []
 
     run(work())

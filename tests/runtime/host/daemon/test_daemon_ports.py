@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import socket
 from typing import Any
 
@@ -13,7 +14,7 @@ from runtime.host.daemon.errors import BadRequest, WaitTimeout
 from runtime.host.daemon.manager import Manager
 from runtime.host.daemon.model import PortRule, State, Update
 from runtime.net.engine.model import MAX_PUBLISHED
-from runtime.net.errors import PortTaken
+from runtime.net.errors import NetworkFault, PortTaken
 
 
 def ends(zone: Any) -> list[tuple[int, str]]:
@@ -53,6 +54,80 @@ def test_tcp_and_udp_of_one_number_come_and_go_apart(host: Host) -> None:
         await manager.stop("web")
         assert is_free(udp)
         await host.stop()
+
+    run(work())
+
+
+@pytest.mark.parametrize("protocol", ["tcp", "udp"])
+@pytest.mark.parametrize("forwarded", [False, True], ids=["named here", "named on the user's machine"])
+def test_one_update_leads_a_port_to_another_of_the_zone_and_it_is_open_all_the_while(
+    host: Host, protocol: str, forwarded: bool
+) -> None:
+    async def work() -> None:
+        manager = await host.start()
+        there = PortRule(80, protocol=protocol, host_address="127.0.0.1", host_port=8080 if forwarded else 0)
+        (old,) = (await manager.boot(host.request(ports=(there,), until_ready=True))).ports
+        network = host.networks["web"]
+        (before,) = [item.listener.getsockname() for item in network.listening]
+        wanted = dataclasses.replace(there if forwarded else old, zone_port=81)
+        unpublish, free = network.unpublish, []
+        network.unpublish = lambda *end: (unpublish(*end), free.append(is_free(old)))
+        zone = await manager.update("web", Update(add_ports=(wanted,), remove_ports=(old,)))
+        assert zone.ports == (dataclasses.replace(old, zone_port=81),) and free == [False]
+        (item,) = network.listening
+        assert (item.listener.getsockname(), item.zone_port) == (before, 81) and not is_free(old)
+        await manager.stop("web")
+        assert is_free(old)
+        await host.stop()
+
+    run(work())
+
+
+def test_port_that_is_named_twice_is_taken_back_once(host: Host) -> None:
+    async def work() -> None:
+        manager = await host.start()
+        (rule,) = (await manager.boot(host.request(ports=(PortRule(80),), until_ready=True))).ports
+        zone = await manager.update("web", Update(remove_ports=(rule, PortRule(80))))
+        assert zone.ports == () and is_free(rule)
+        await host.stop(end_zones=True)
+
+    run(work())
+
+
+def test_one_update_puts_a_port_on_another_address(host: Host) -> None:
+    async def work() -> None:
+        manager = await host.start()
+        (old,) = (await manager.boot(host.request(ports=(PortRule(80),), until_ready=True))).ports
+        wide = PortRule(80, address="0.0.0.0", port=old.port)
+        zone = await manager.update("web", Update(add_ports=(wide,), remove_ports=(old,)))
+        assert [(rule.address, rule.port) for rule in zone.ports] == [("0.0.0.0", old.port)]
+        await host.stop(end_zones=True)
+
+    run(work())
+
+
+@pytest.mark.parametrize("fails", ["serve", "limit"])
+def test_update_that_cannot_be_done_leaves_the_port_where_it_led(
+    host: Host, monkeypatch: pytest.MonkeyPatch, fails: str
+) -> None:
+    async def work() -> None:
+        manager = await host.start()
+        (old,) = (await manager.boot(host.request(ports=(PortRule(80),), until_ready=True))).ports
+        network, failures = host.networks["web"], iter([True])
+
+        def fail_once(*_: Any) -> None:
+            if next(failures, False):
+                raise NetworkFault("network of zone web", expected="it done", got="not")
+
+        monkeypatch.setattr(network, fails, fail_once)
+        other = dataclasses.replace(old, zone_port=81)
+        with pytest.raises(NetworkFault):
+            await manager.update("web", Update(add_ports=(other,), remove_ports=(old,), bandwidth_bit_s=10**6))
+        assert manager.list_zones()[0].ports == (old,)
+        assert [(item.port, item.zone_port) for item in network.listening] == [(old.port, 80)]
+        await manager.update("web", Update(remove_ports=(old,)))
+        assert is_free(old)
+        await host.stop(end_zones=True)
 
     run(work())
 
@@ -247,6 +322,25 @@ def test_udp_port_is_not_waited_for_where_nobody_can_tell(host: Host) -> None:
         await manager.wait("old", "ports", 20)
         host.has_agents = False
         await manager.boot(host.request("foreign", ports=(rule,), until_ready=True, until_ports_answer=True))
+        await host.stop(end_zones=True)
+
+    run(work())
+
+
+def test_one_port_of_a_range_is_waited_for_and_of_each_other_rule_its_own(host: Host) -> None:
+    async def work() -> None:
+        manager = await host.start()
+        host.answering = {80, 5002}
+        ends = {80: 8080, **{5000 + number: 15000 + number for number in range(4)}, 6000: 16000, 6001: 17000}
+        rules = tuple(PortRule(port, host_address="127.0.0.1", host_port=there) for port, there in ends.items())
+        await manager.boot(host.request(ports=rules, until_ready=True))
+        with pytest.raises(WaitTimeout, match=r"nothing listens on its port 6000 after"):
+            await manager.wait("web", "ports", 0.01)
+        host.answering = {80, 5002, 6000, 6001}
+        await manager.wait("web", "ports", 20)
+        host.answering = {80, 6000, 6001}
+        with pytest.raises(WaitTimeout, match=r"nothing listens on its port 5000-5003 after"):
+            await manager.wait("web", "ports", 0.01)
         await host.stop(end_zones=True)
 
     run(work())

@@ -1,0 +1,77 @@
+"""Which addresses a zone gets: its own, where it names one; a free one that no other zone names, else."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from runtime.host.daemon.errors import BadRequest
+from runtime.net.addresses import (
+    ZONE_HOST,
+    ZoneAddresses,
+    allocate_host,
+    allocate_index,
+    parse_static,
+    plan_addresses,
+)
+from runtime.net.errors import AddressTaken, BadAddress
+
+if TYPE_CHECKING:
+    from runtime.host.daemon.core import Core
+    from runtime.host.daemon.sharednets import SharedNetwork
+
+
+def check(address: str, subject: str) -> None:
+    """Raises BadRequest for an address that no zone can have; "" is none."""
+    if address:
+        try:
+            parse_static(address)
+        except BadAddress as fault:
+            raise BadRequest(f"{subject}, address", expected=fault.expected, got=repr(address)[:120]) from None
+
+
+def private(core: Core, name: str, static: str, reservation: str) -> ZoneAddresses:
+    """Addresses of a zone's private network. Raises BadRequest, AddressTaken, AddressesExhausted."""
+    reserved = core.reservations.get(reservation)
+    if reserved is not None:
+        if static:
+            raise BadRequest(f"zone {name}", expected="a reservation or an address of its own", got="both")
+        return plan_addresses(reserved)
+    index = index_for(core, name, static)
+    return plan_addresses(index, host=parse_static(static)[1] if static else ZONE_HOST)
+
+
+def index_for(core: Core, name: str, static: str) -> int:
+    """A network that nobody has: the one that an address is of, else any. Raises AddressTaken, AddressesExhausted."""
+    used = core.used_indexes()
+    if not static:
+        return allocate_index(used | {index for index, _ in _named(core, but=name)})
+    index = parse_static(static)[0]
+    if index in used:
+        ours = (f"network {each.name}" for each in core.networks.values() if each.index == index)
+        holder = next(ours, "another network")
+        hint = "name that network, or choose another address" if holder != "another network" else "choose another one"
+        raise AddressTaken(f"address {static} of zone {name}", expected="its network free", got=holder, hint=hint)
+    return index
+
+
+def host_for(core: Core, name: str, network: SharedNetwork, static: str) -> int:
+    """A zone's number in a shared network. Raises BadRequest, AddressTaken, AddressesExhausted."""
+    used = set(network.hosts.values())
+    if not static:
+        named = {host for index, host in _named(core, but=name) if index == network.index}
+        return allocate_host(network.index, used | named)
+    index, host = parse_static(static)
+    if index != network.index:
+        expected = f"one of {' or '.join(plan_addresses(network.index).subnets)}"
+        raise BadRequest(f"zone {name} in network {network.name}, address", expected=expected, got=static)
+    if host in used:
+        raise AddressTaken(f"address {static} of zone {name}", expected="it free", got="another zone has it")
+    return host
+
+
+def _named(core: Core, *, but: str) -> Iterator[tuple[int, int]]:
+    """What other zones that may come again name as their own."""
+    for zone in core.zones.values():
+        if zone.bundle.network.address and zone.name != but:
+            yield parse_static(zone.bundle.network.address)

@@ -1,0 +1,254 @@
+"""Networks that zones share.
+
+A network is there, with a namespace and an engine, while a zone is in it: it is made for the first one and goes with
+the last. `zone net create` keeps its name and its addresses beyond that, until `zone net rm`. It has a ledger of its
+own, as it outlives the runs of the zones in it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import re
+import sqlite3
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from ipaddress import ip_network
+from typing import TYPE_CHECKING
+
+from runtime.errors import RuntimeFault
+from runtime.host.daemon import addressing, rows
+from runtime.host.daemon.errors import BadRequest, NameTaken, StateDamaged, UnknownNetwork, WrongState
+from runtime.host.daemon.model import NetworkInfo
+from runtime.host.ledger import Ledger
+from runtime.net.addresses import ZoneAddresses, plan_addresses
+from runtime.net.plan import check_mtu
+
+if TYPE_CHECKING:
+    from runtime.host.daemon.core import Core
+    from runtime.host.daemon.edge import Segment
+    from runtime.host.daemon.reconcile import Head
+    from runtime.host.daemon.zone import Zone
+
+log = logging.getLogger(__name__)
+
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,62}")
+_KIND = "network"  # of the first record of its ledger
+
+
+@dataclass
+class SharedNetwork:
+    """One network.
+
+    kept:     until somebody removes it, zones or not.
+    hosts:    the zones' numbers in it, by their runs' uuids.
+    segment:  while it is up. ledger: and until all of it is gone.
+    """
+
+    name: str
+    index: int
+    mtu: int
+    kept: bool = False
+    hosts: dict[str, int] = field(default_factory=dict)
+    segment: Segment | None = None
+    ledger: Ledger | None = None
+    lock: asyncio.Lock = field(default_factory=asyncio.Lock)
+
+
+# -- what people do ----------------------------------------------------------------------------------------------------
+
+
+async def create(core: Core, name: str, mtu: int) -> NetworkInfo:
+    """See Manager.create_network."""
+    _check(name, mtu)
+    known = core.networks.get(name)
+    if known is not None:
+        raise NameTaken(f"network {name}", expected="the name free", got="there is one of that name")
+    network = core.networks[name] = SharedNetwork(name, core.free_index(), mtu, kept=True)
+    try:
+        await core.database.commit(rows.save_network(name, network.index, mtu, core.clock.now()))
+    except sqlite3.Error as error:
+        core.networks.pop(name)
+        raise StateDamaged(str(core.database.path), expected="to write to it", got=str(error)) from error
+    return describe(core, network)
+
+
+async def remove(core: Core, name: str) -> None:
+    """See Manager.remove_network."""
+    network = core.networks.get(name)
+    if network is None:
+        got = ", ".join(sorted(core.networks)) or "none"
+        raise UnknownNetwork(f"network {name[:80]}", expected="one that is shared", got=got)
+    if network.hosts:
+        inside = ", ".join(zones_in(core, network)) or "a zone that is ending"
+        raise WrongState(f"network {name}", expected="no zone in it", got=inside, hint="stop them first")
+    await core.database.commit(rows.drop_network(name))
+    network.kept = False
+    await _settle(core, network)
+
+
+def describe(core: Core, network: SharedNetwork) -> NetworkInfo:
+    """For people; without counters."""
+    planned = plan_addresses(network.index)
+    ipv4, ipv6 = (str(ip_network(text)) for text in planned.subnets)
+    return NetworkInfo(
+        name=network.name,
+        ipv4=ipv4,
+        ipv6=ipv6,
+        gateway4=planned.gateway4,
+        gateway6=planned.gateway6,
+        zones=tuple(zones_in(core, network)),
+        shared=True,
+    )
+
+
+def zones_in(core: Core, network: SharedNetwork) -> list[str]:
+    """The names of the zones that run in it."""
+    return sorted(zone.name for zone in core.zones.values() if zone.run is not None and zone.run.uuid in network.hosts)
+
+
+# -- runs --------------------------------------------------------------------------------------------------------------
+
+
+def place(core: Core, zone: Zone, uuid: str) -> ZoneAddresses:
+    """Addresses in the network a zone wants, for one run of it; the network is known from here on.
+
+    Raises:  BadRequest, AddressTaken, AddressesExhausted.
+    """
+    request, mtu, static = zone.request, zone.bundle.network.mtu, zone.bundle.network.address
+    name = request.network_name
+    _check(name, mtu)
+    if request.reservation:
+        raise BadRequest(f"zone {zone.name}", expected="a reservation or a shared network", got="both")
+    network = core.networks.get(name)
+    if network is None:
+        index = addressing.index_for(core, zone.name, static)
+        network = core.networks[name] = SharedNetwork(name, index, mtu)
+    if network.mtu != mtu:
+        hint = "key network.mtu of the zone, or --mtu of zone net create"
+        subject = f"zone {zone.name} in network {name}"
+        raise BadRequest(subject, expected=f"its MTU, {network.mtu}", got=str(mtu), hint=hint)
+    host = network.hosts[uuid] = addressing.host_for(core, zone.name, network, static)
+    return plan_addresses(network.index, host=host)
+
+
+async def raise_up(core: Core, name: str) -> Segment:
+    """The network's segment, made if need be; some zone has a place in it. Raises what making it raises."""
+    network = core.networks[name]
+    async with network.lock:
+        if network.segment is None:
+            await _clear(core, network)
+            await core.thread(_make, core, network)
+        assert network.segment is not None
+        return network.segment
+
+
+def _make(core: Core, network: SharedNetwork) -> None:
+    ledger = network.ledger = core.network_ledgers.create(network.name)
+    ledger.record(_KIND, boot_id=core.boot_id, name=network.name, index=network.index, mtu=network.mtu)
+    segment = core.edge.segment(network.name, plan_addresses(network.index), network.mtu, ledger)
+    segment.create()
+    network.segment = segment  # here, not by whoever waits: they may have been cancelled
+    core.edge.care_for(segment)
+
+
+async def release(core: Core, uuid: str) -> None:
+    """A run has given its place back; harmless for one that had none."""
+    for network in list(core.networks.values()):
+        if network.hosts.pop(uuid, None) is not None:
+            await _settle(core, network)
+
+
+async def _settle(core: Core, network: SharedNetwork) -> None:
+    """Take down what nobody is in, and forget what nobody keeps."""
+    async with network.lock:
+        if network.hosts:
+            return
+        if network.segment is not None:
+            segment, network.segment = network.segment, None
+            try:
+                await core.thread(_take_down, core, segment)
+            except (RuntimeFault, OSError) as fault:
+                log.error("network %s is not gone yet: %s", network.name, fault)
+        try:
+            await _clear(core, network)
+        except (RuntimeFault, OSError) as fault:
+            log.error("network %s is not gone yet: %s", network.name, fault)
+        if not network.kept and not network.hosts and core.networks.get(network.name) is network:
+            del core.networks[network.name]
+
+
+def _take_down(core: Core, segment: Segment) -> None:
+    core.edge.care_no_more(segment)
+    segment.destroy()
+
+
+async def _clear(core: Core, network: SharedNetwork) -> None:
+    """Walk the ledger of a network that is down, if there still is one."""
+    if network.ledger is not None:
+        await core.thread(_walk, core, network.ledger)
+        network.ledger = None
+
+
+def _walk(core: Core, ledger: Ledger) -> None:
+    core.edge.teardown(ledger.records())
+    ledger.close()
+
+
+# -- a zoned that starts -----------------------------------------------------------------------------------------------
+
+
+async def load(core: Core) -> None:
+    """Know the networks that are kept, and take over those that are up, before the zones in them."""
+    for name, index, mtu in await core.database.read(rows.SELECT_NETWORKS):
+        core.networks[name] = SharedNetwork(name, index, mtu, kept=True)
+    for ledger in list(core.network_ledgers.all()):
+        records = await core.thread(ledger.records)
+        first = records[0] if records else {}
+        if first.get("kind") != _KIND or first.get("boot_id") != core.boot_id:
+            ledger.close()  # of another boot, or cut off before anything was taken
+            continue
+        name, index, mtu = str(first["name"]), int(first["index"]), int(first["mtu"])
+        network = core.networks.setdefault(name, SharedNetwork(name, index, mtu))
+        network.index, network.mtu, network.ledger = index, mtu, ledger
+        segment = network.segment = core.edge.segment(name, plan_addresses(index), mtu, ledger)
+        if not await core.thread(segment.adopt, records):
+            log.error("network %s: its engine does not run", name)
+
+
+def hold(core: Core, head: Head) -> Segment | None:
+    """Keep the place of a run that an earlier zoned began; the network's segment. None for a private network."""
+    network = core.networks.get(head.request.network_name)
+    if network is None:
+        return None
+    network.hosts[head.uuid] = head.host
+    return network.segment
+
+
+async def settle(core: Core, runs: Iterable[str]) -> None:
+    """When it is known which runs go on, or hold something still: give their networks' engines care, end the others."""
+    wanted = set(runs)
+    for network in list(core.networks.values()):
+        network.hosts = {uuid: host for uuid, host in network.hosts.items() if uuid in wanted}
+        if network.segment is not None and network.hosts:
+            try:
+                await core.thread(network.segment.forget_others)
+            except RuntimeFault as fault:  # it has no engine; the next one knows no others
+                log.warning("%s", fault)
+            await core.thread(core.edge.care_for, network.segment)
+        else:
+            await _settle(core, network)
+
+
+async def leave(core: Core) -> None:
+    """Let go of the networks, which go on without us."""
+    for network in core.networks.values():
+        if network.segment is not None:
+            await core.thread(core.edge.care_no_more, network.segment)
+
+
+def _check(name: str, mtu: int) -> None:
+    if not NAME.fullmatch(name):
+        expected = "a name of letters, digits, - and _, at most 63"
+        raise BadRequest(f"network {name[:80]!r}", expected=expected, got="another")
+    check_mtu(f"network {name}", mtu)

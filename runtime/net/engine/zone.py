@@ -1,0 +1,124 @@
+"""One zone of a network's engine: its sockets, limits, counters, flows. Nothing here is another zone's."""
+
+from __future__ import annotations
+
+import socket
+from typing import NamedTuple
+
+from runtime.net.engine import dns
+from runtime.net.engine.acceptor import Acceptor, Traffic
+from runtime.net.engine.confine import SocketFactory
+from runtime.net.engine.dns import Resolvers, UdpForwarder
+from runtime.net.engine.dnsstream import StreamServer
+from runtime.net.engine.echo import Echoes, Gathered, Pinger
+from runtime.net.engine.egress import Egress
+from runtime.net.engine.feedback import Feedback
+from runtime.net.engine.gate import Gate
+from runtime.net.engine.inflow import PublishedUdp, tcp_targets
+from runtime.net.engine.loop import Loop
+from runtime.net.engine.model import MAX_PUBLISHED, EngineConfig, ZonePart
+from runtime.net.engine.names import Names
+from runtime.net.engine.pipes import PipeShare
+from runtime.net.engine.tap import Tap
+from runtime.net.engine.udp import Flows
+from runtime.net.netlink import Routes
+
+
+class Common(NamedTuple):
+    """What the zones of an engine share."""
+
+    loop: Loop
+    config: EngineConfig
+    factory: SocketFactory
+    routes: Routes
+    pinger: Pinger
+    resolvers: Resolvers
+    names: Names
+
+
+class Zone:
+    """All that the engine does for one zone.
+
+    inside:  its sockets in the order of model.INSIDE; they are this object's.
+    Raises:  ValueError for rules that are none.
+    """
+
+    def __init__(self, common: Common, part: ZonePart, inside: list[socket.socket]) -> None:
+        loop, config = common.loop, common.config
+        rules = part.rules()
+        self.part, self.inside = part, inside
+        self._common = common
+        self._pipes = PipeShare(loop.pipes)
+        self.traffic = Traffic(config.limits, self._pipes)
+        self.published: dict[str, tuple[int, Acceptor | PublishedUdp]] = {}
+        tcp4, tcp6, udp4, udp6, dns4, dns6, packet4, packet6, raw4, raw6, ping4, ping6 = inside
+        gateways = (config.gateway4, config.gateway6)
+        egress = self.egress = Egress(common.routes, config.denied(), rules, gateways)
+        feedback = Feedback(raw4, raw6, gateways, common.routes, errors_per_s=config.limits.errors_per_s)
+        gate = Gate(loop, self.traffic, egress, feedback)
+        self._echoes = Echoes(self.traffic, egress, feedback, common.pinger, mtu=config.mtu)
+        for source in (ping4, ping6):
+            Gathered(loop, source, self._echoes)
+        for source in (packet4, packet6):
+            Tap(loop, source, gate.take, self._echoes.take)
+        self._streams = StreamServer(loop, self.traffic, common.resolvers, common.names)
+        self._name_servers = [(gateway, dns.PORT) for gateway in gateways]
+        self._doors = [
+            Acceptor(loop, self.traffic, tcp, gate.targets_of, counter="accepted", divert=self._is_dns)
+            for tcp in (tcp4, tcp6)
+        ]
+        self._forwarders = [
+            UdpForwarder(loop, self.traffic, sender, common.resolvers, common.names) for sender in (dns4, dns6)
+        ]
+        served = {at: each.take for at, each in zip(self._name_servers, self._forwarders, strict=True)}
+        flows = Flows(loop, self.traffic, egress, feedback, common.factory.make, mtu=config.mtu, served=served)
+        for udp in (udp4, udp6):
+            flows.listen(udp)
+        common.names.add(part.name, part.zone4, part.zone6)
+
+    def _is_dns(self, near: socket.socket) -> bool:
+        try:
+            if near.getsockname()[:2] not in self._name_servers:
+                return False
+        except OSError:  # gone before it was looked at
+            return False
+        self._streams.serve(near)
+        return True
+
+    def publish(self, key: str, zone_port: int, listener: socket.socket) -> str:
+        """Lead what comes to a listener to a port of the zone's; "" or what stands in the way."""
+        if key in self.published or len(self.published) >= MAX_PUBLISHED:
+            listener.close()
+            return f"{key} is published already" if key in self.published else "too many ports"
+        loop, make = self._common.loop, self._common.factory.make
+        if listener.type == socket.SOCK_DGRAM:
+            host = self.part.zone4 if listener.family == socket.AF_INET else self.part.zone6
+            self.published[key] = (
+                zone_port,
+                PublishedUdp(loop, self.traffic, listener, make, (host, zone_port)),
+            )
+        else:
+            to_zone = tcp_targets(make, self.part.zone4, self.part.zone6, zone_port)
+            acceptor = Acceptor(loop, self.traffic, listener, to_zone, counter="published", inward=True)
+            self.published[key] = (zone_port, acceptor)
+        return ""
+
+    def close(self) -> None:
+        """End all that the zone has here."""
+        self._common.names.remove(self.part.name)
+        for _, port in self.published.values():
+            port.close()
+        traffic = self.traffic
+        for each in (*traffic.relays, *traffic.held.values(), *traffic.flows.values(), *traffic.clients.values()):
+            each.abort()
+        self._streams.close()
+        for forwarder in self._forwarders:
+            forwarder.close()
+        self._echoes.close()
+        for door in self._doors:
+            door.close()
+        for each in self.inside:
+            if each.fileno() >= 0:  # the doors are closed already
+                self._common.loop.forget(each)
+                each.close()
+        self._pipes.close()

@@ -1,0 +1,192 @@
+"""A network's nft ruleset: `guard` lets in what each zone may send, `divert` says where it goes. Text, does nothing.
+
+The guard is the bridge's: it sees every frame that a port takes in, whether it is for this host or for another zone.
+Which zone sent it is told by the port, by the group number that was set on the vif before it became one; what a zone
+may call itself stands in that zone's own chain. So no zone can speak with another's MAC, IPv4 or IPv6 address, nor say
+of an address that is not its own where it is (ARP, neighbour discovery), nor act as a router.
+Packet sockets and `divert` are at the bridge device, behind the guard. A SYN of the zone ends in `divert`: the engine
+has its copy, and sends it again, on `lo`, when the outer connect has succeeded. So does an echo request to the outside.
+The rest of TCP finds its connection by itself; what has none gets the kernel's RST.
+At the gateway's own addresses the kernel answers pings, and each zone's own sockets DNS. What else is sent there means
+the host's loopback, and is the engine's to judge, by the rules of the zone that sent it.
+Fragments of UDP and of echo requests come in; put together again by the kernel before `divert`, which sees only whole
+packets. An echo request that came in fragments gets a type that nobody has in `divert`: so the kernel, to which every
+address is local, does not answer it, and leaves it to the zone's raw socket.
+Source:    nft(8), Documentation/networking/tproxy.rst, RFC 826, RFC 4861 section 4.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from ipaddress import IPv6Address
+
+from runtime.net import plan
+from runtime.net.addresses import GATEWAY_MAC, ZoneAddresses
+from runtime.net.engine.packet import GATHERED4, GATHERED6
+from runtime.net.plan import BRIDGE, DNS_PORT, Doors, Place
+
+_FRAGMENT_MARK = "0x1"
+
+_MULTICAST = "ether daddr & 01:00:00:00:00:00 == 01:00:00:00:00:00"
+
+
+def nft_ruleset(network: ZoneAddresses, places: Sequence[Place]) -> str:
+    """The rules of a network with these zones; of none, it lets nothing in. network: any address of it."""
+    return _guard(network, places) + _divert(network, places)
+
+
+def _guard(network: ZoneAddresses, places: Sequence[Place]) -> str:
+    to_zones = _vmap("meta iifgroup", ((str(place.group), place) for place in places))
+    isolated = ", ".join(str(place.group) for place in places if place.isolated)
+    apart = f"  meta iifgroup {{ {isolated} }} drop\n  meta oifgroup {{ {isolated} }} drop\n" if isolated else ""
+    return f"""\
+table bridge guard {{
+ chain prerouting {{
+  type filter hook prerouting priority filter; policy drop;
+  ether type != {{ ip, ip6, arp }} drop
+{to_zones} }}
+ chain forward {{
+  type filter hook forward priority filter; policy accept;
+{apart} }}
+ chain from_zone4 {{
+  {_MULTICAST} drop
+  ether daddr != {GATEWAY_MAC} accept
+  ip hdrlength != 5 drop
+  ip protocol udp accept
+  ip protocol icmp ip frag-off & 0x1fff != 0 meta mark set {_FRAGMENT_MARK} accept
+  ip frag-off & 0x3fff != 0 icmp type echo-request meta mark set {_FRAGMENT_MARK} accept
+  ip frag-off & 0x3fff != 0 drop
+  ip protocol tcp accept
+  icmp type echo-request accept
+  ip daddr {network.gateway4} icmp type echo-reply accept
+  drop
+ }}
+ chain from_zone6 {{
+  {_MULTICAST} drop
+  ether daddr != {GATEWAY_MAC} goto to_zone6
+  ip6 nexthdr {{ tcp, udp }} accept
+  ip6 nexthdr ipv6-frag frag nexthdr udp accept
+  ip6 nexthdr ipv6-frag frag nexthdr ipv6-icmp goto ping6
+  ip6 nexthdr ipv6-icmp icmpv6 type echo-request accept
+  ip6 daddr {network.gateway6} ip6 nexthdr ipv6-icmp icmpv6 type echo-reply accept
+  drop
+ }}
+ chain ping6 {{
+  frag frag-off != 0 meta mark set {_FRAGMENT_MARK} accept
+  icmpv6 type echo-request meta mark set {_FRAGMENT_MARK} accept
+  drop
+ }}
+ chain to_zone6 {{
+  ip6 nexthdr {{ 0, 43, 60, 135 }} drop
+  ip6 nexthdr ipv6-frag frag nexthdr {{ 0, 43, 44, 60, 135 }} drop
+  icmpv6 type {{ nd-router-solicit, nd-router-advert, nd-neighbor-solicit, nd-neighbor-advert, nd-redirect }} drop
+  accept
+ }}
+{"".join(map(_zone_guard, places))}}}
+"""
+
+
+def _zone_guard(place: Place) -> str:
+    """What one zone may call itself.
+
+    A solicitation or an advertisement is taken whole or not at all: with its one option, which names the zone's MAC,
+    or without. Offsets are those of ICMPv6: target 8, option 24.
+    """
+    zone, mac = place.addresses, place.addresses.zone_mac
+    own = f"0x{mac.replace(':', '')}"
+    ours = f"{{ {zone.zone6}, {zone.zone_link_local} }}"
+    targets = "".join(
+        f"  icmpv6 type nd-neighbor-advert @th,64,128 {_hexadecimal(address)} goto advertise_{place.group}\n"
+        for address in (zone.zone6, zone.zone_link_local)
+    )
+    return f"""\
+ chain zone_{place.group} {{
+  ether saddr != {mac} counter drop
+  arp htype 1 arp ptype ip arp hlen 6 arp plen 4 arp operation {{ request, reply }} \
+arp saddr ether {mac} arp saddr ip {zone.zone4} accept
+  ip saddr {zone.zone4} goto from_zone4
+  ip6 saddr {ours} ip6 nexthdr ipv6-icmp ip6 hoplimit 255 jump discover_{place.group}
+  ip6 saddr {zone.zone6} goto from_zone6
+  counter drop
+ }}
+ chain discover_{place.group} {{
+  icmpv6 type nd-neighbor-solicit ip6 length 24 accept
+  icmpv6 type nd-neighbor-solicit ip6 length 32 @th,192,16 0x0101 @th,208,48 {own} accept
+{targets} }}
+ chain advertise_{place.group} {{
+  ip6 length 24 accept
+  ip6 length 32 @th,192,16 0x0201 @th,208,48 {own} accept
+  drop
+ }}
+"""
+
+
+def _hexadecimal(address: str) -> str:
+    return f"0x{int(IPv6Address(address)):032x}"
+
+
+def _divert(network: ZoneAddresses, places: Sequence[Place]) -> str:
+    by4 = _vmap("ip saddr", ((place.addresses.zone4, place) for place in places))
+    by6 = _vmap("ip6 saddr", ((place.addresses.zone6, place) for place in places))
+    return f"""\
+table inet divert {{
+ chain prerouting {{
+  type filter hook prerouting priority mangle; policy drop;
+  iifname "lo" meta l4proto tcp goto zones
+  iifname != "{BRIDGE}" drop
+  ip daddr {network.gateway4} jump gateway
+  ip6 daddr {network.gateway6} jump gateway
+  icmpv6 type {{ nd-neighbor-solicit, nd-neighbor-advert }} accept
+  tcp flags & (syn | ack) == syn drop
+  meta l4proto tcp accept
+  meta mark {_FRAGMENT_MARK} icmp type echo-request icmp type set {GATHERED4} accept
+  meta mark {_FRAGMENT_MARK} icmpv6 type echo-request icmpv6 type set {GATHERED6} accept
+  meta l4proto udp socket wildcard 0 accept
+  meta l4proto udp goto zones
+ }}
+ chain gateway {{
+  meta l4proto {{ tcp, udp }} th dport {DNS_PORT} goto zones
+  meta l4proto {{ tcp, udp }} return
+  accept
+ }}
+ chain zones {{
+{by4}{by6}  drop
+ }}
+{"".join(map(_zone_doors, places))} chain forward {{
+  type filter hook forward priority filter; policy drop;
+ }}
+}}
+"""
+
+
+def _zone_doors(place: Place) -> str:
+    doors = place.doors
+    return f"""\
+ chain zone_{place.group} {{
+  meta nfproto ipv4 meta l4proto tcp tproxy ip to 127.0.0.1:{doors.tcp4} accept
+  meta nfproto ipv6 meta l4proto tcp tproxy ip6 to [::1]:{doors.tcp6} accept
+  meta nfproto ipv4 meta l4proto udp tproxy ip to 127.0.0.1:{doors.udp4} accept
+  meta nfproto ipv6 meta l4proto udp tproxy ip6 to [::1]:{doors.udp6} accept
+ }}
+"""
+
+
+def _vmap(what: str, places: Iterable[tuple[str, Place]]) -> str:
+    """The line that leads to each zone's chain; none without zones, as nft takes no empty map."""
+    verdicts = ", ".join(f"{key} : goto zone_{place.group}" for key, place in places)
+    return f"  {what} vmap {{ {verdicts} }}\n" if verdicts else ""
+
+
+def describe(zone: str, addresses: ZoneAddresses, mtu: int, ports: Sequence[tuple[str, int, int]] = ()) -> str:
+    """The plan of a zone's private network as text, for people and failing tests; its ports are chosen when made."""
+    settings = (*plan.early_sysctls(), *plan.optional_sysctls(), *plan.late_sysctls())
+    return "\n".join(
+        [
+            f"# netns {plan.netns_name(zone)}",
+            *(f"{key} = {value}" for key, value in settings),
+            *plan.ip_lines(addresses, mtu),
+            *plan.route_lines(addresses),
+            nft_ruleset(addresses, [Place(addresses, Doors(0, 0, 0, 0))]),
+            *(f"{address}:{port} -> {zone_port}" for address, port, zone_port in ports),
+        ]
+    )

@@ -1,0 +1,294 @@
+"""A network: one namespace, one bridge, one engine, and the zones that are in it.
+
+A zone's private network has one zone and goes with it; a shared one is made before its first zone and outlives any.
+Zones come and go by `join` and `leave`, which network.ZoneNetwork calls. An engine that died is replaced by `revive`
+(supervise.py calls it) and gets all zones again: their sockets are held here beside it.
+What is taken is told to `record` before it is taken.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import secrets
+import socket
+import threading
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+from runtime.errors import RuntimeFault
+from runtime.net import furnish, netns, plan
+from runtime.net.addresses import ZoneAddresses
+from runtime.net.calls import engine_filter
+from runtime.net.engine.interface import Engine, EngineHandle, Prepared
+from runtime.net.engine.model import EngineConfig, Limits, Listeners
+from runtime.net.engine.proxy import ProxyEngine
+from runtime.net.errors import EngineFault, NetworkFault
+from runtime.net.resolvers import NONE_NAMED, RESOLV_CONF, read_resolvers
+from runtime.net.sockets import echo_socket
+from runtime.net.teardown import current, teardown
+
+log = logging.getLogger(__name__)
+
+RUN_DIRECTORY = Path("/run/zonewright/net")
+FIRST_UID = 64000
+MOST_ZONES = 64  # of a shared network: the engine's bound on descriptors grows with it
+SHARED = "@"  # begins the names of shared networks' namespaces and directories: no zone's name begins with it
+
+
+class Record(Protocol):
+    """How an outside resource gets into the ledger."""
+
+    def __call__(self, kind: str, **fields: Any) -> Any: ...
+
+
+class Zone(Protocol):
+    """A zone in a network, as network.ZoneNetwork is one."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def place(self) -> plan.Place:
+        """Where it is, with sockets that are open."""
+
+    @property
+    def whole(self) -> bool:
+        """Are its sockets here?"""
+
+    def open_again(self) -> RuntimeFault | None:
+        """Make anew what died with every process that held it; what could not be, with all else done."""
+
+    def forget_engine(self) -> None:
+        """The engine has nothing of it any more."""
+
+    def serve(self) -> None:
+        """Give the engine what it lacks of it."""
+
+
+class Segment:
+    """One network.
+
+    addresses:  any of it.
+    shared:     zones of several names join; else it is the private one of the zone that has its name.
+    Effects: none before `create`. Every method raises RuntimeFault; create tears down when it does.
+    Threads: any; the host's side is the namespace of the thread that calls create and revive.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        addresses: ZoneAddresses,
+        mtu: int,
+        record: Record,
+        *,
+        shared: bool = False,
+        deny: Sequence[str] = (),
+        limits: Limits | None = None,
+        engine: Engine | None = None,
+        run_directory: Path = RUN_DIRECTORY,
+        resolv_conf: Path = RESOLV_CONF,
+    ) -> None:
+        self.name, self.addresses, self.mtu, self.shared = name, addresses, mtu, shared
+        self.whose = f"network {name}" if shared else f"zone {name}"
+        plan.check_mtu(self.whose, mtu)
+        identity = SHARED + name if shared else name
+        self.netns = plan.netns_name(identity)
+        self.restarts = 0
+        self.zones: dict[str, Zone] = {}
+        self.lock = threading.RLock()
+        self.record, self._deny = record, tuple(deny)
+        self._limits = limits or Limits()
+        self._engine: Engine = engine or ProxyEngine()
+        self._directory = run_directory / identity
+        self.control, self._log_file = self._directory / "control", self._directory / "log"
+        self._resolv_conf, self._resolvers = resolv_conf, NONE_NAMED
+        self._records: list[dict[str, Any]] = []
+        self._handle: EngineHandle | None = None
+        self._prepared: Prepared | None = None
+
+    @property
+    def uid(self) -> int:
+        """The network's own user: its engine's, and the owner of its namespace. Nothing of this host belongs to it."""
+        return FIRST_UID + self.addresses.index
+
+    def _take(self, kind: str, **fields: Any) -> None:
+        self.record(kind, **fields)
+        self._records.append({"kind": kind, **fields})
+
+    # -- making --------------------------------------------------------------------------------------------------------
+
+    def create(self) -> None:
+        """Make the namespace with bridge and gateway, and start the engine; nobody is in it yet."""
+        subject = f"network of {self.whose}"
+        if netns.path_of(self.netns).exists():
+            raise NetworkFault(subject, expected="none yet", got="it exists", hint="stop it first")
+        with self.lock:
+            try:
+                self._take("net.directory", path=str(self._directory))
+                self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+                self._take("net.netns", name=self.netns)
+                netns.create(self.netns, owner=self.uid)
+                netns.inside(self.netns, lambda: furnish.lay_out(self.whose, self.addresses, self.mtu))
+                self._start_engine()
+            except OSError as error:
+                self.destroy()
+                raise NetworkFault(subject, expected="it made", got=str(error)) from error
+            except BaseException:
+                self.destroy()
+                raise
+
+    def _start_engine(self) -> None:
+        self.control.unlink(missing_ok=True)
+        identifier = secrets.randbelow(1 << 16)
+        with contextlib.ExitStack() as stack:
+            families = (socket.AF_INET, socket.AF_INET6)
+            echoes = [stack.enter_context(echo_socket(family, identifier)) for family in families]
+            control = stack.enter_context(socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET))
+            control.bind(str(self.control))
+            control.listen(8)
+            inherited = tuple(item.fileno() for item in (*echoes, control))
+            config = EngineConfig(
+                whose=self.whose,
+                netns=str(netns.path_of(self.netns)),
+                uid=self.uid,
+                zones=MOST_ZONES if self.shared else 1,
+                subnets=self.addresses.subnets,
+                resolvers=self._read_resolvers(),
+                gateway4=self.addresses.gateway4,
+                gateway6=self.addresses.gateway6,
+                mtu=self.mtu,
+                echo_identifier=identifier,
+                deny=self._deny,
+                seccomp=engine_filter(),
+                limits=self._limits,
+                listeners=Listeners._make(inherited),
+            )
+            config.denied()  # what is wrong in it is said here, not by a process that ends
+            prepared = self._prepared = self._engine.prepare(inherited, self.control, self._log_file)
+            self._take("net.engine", engine=self._engine.name, pid=prepared.pid, start_time=prepared.start_time)
+            self._handle = prepared.start(config)
+
+    # -- zones ---------------------------------------------------------------------------------------------------------
+
+    def expect(self, name: str) -> None:
+        """Raises NetworkFault where there is no room for a zone of this name."""
+        if name in self.zones:
+            raise NetworkFault(f"zone {name}", expected=f"it not in the network of {self.whose} yet", got="it is")
+        if self.shared and len(self.zones) >= MOST_ZONES:
+            hint = "use another network for more"
+            raise NetworkFault(self.whose, expected=f"at most {MOST_ZONES} zones", got="one more", hint=hint)
+
+    def join(self, zone: Zone) -> None:
+        """Let an expected zone in, whose sockets are open; the engine knows it from its `serve` on.
+
+        Raises:  NetworkFault.
+        """
+        with self.lock:
+            self.zones[zone.name] = zone
+            try:
+                self.load_rules()
+            except BaseException:
+                del self.zones[zone.name]
+                raise
+
+    def leave(self, zone: Zone) -> None:
+        """Let a zone go; harmless where it is not in. Its addresses may be another's when this returns."""
+        with self.lock:
+            if self.zones.get(zone.name) is not zone:
+                return
+            del self.zones[zone.name]
+            if self.shared and netns.path_of(self.netns).exists():
+                self.load_rules()
+
+    def load_rules(self) -> None:
+        """The rules for the zones that are in. Raises NetworkFault."""
+        places = [zone.place for zone in self.zones.values()]
+        netns.inside(self.netns, lambda: furnish.load_rules(self.whose, self.addresses, places))
+
+    # -- the engine ----------------------------------------------------------------------------------------------------
+
+    @property
+    def engine(self) -> EngineHandle | None:
+        """The engine, running or not."""
+        return self._handle
+
+    @property
+    def running(self) -> EngineHandle:
+        """The engine of a network that has been made. Raises EngineFault."""
+        if self._handle is None:
+            raise EngineFault(f"network of {self.whose}", expected="it created", got="it is not")
+        return self._handle
+
+    def alive(self) -> bool:
+        """Does the engine run?"""
+        return self._handle is not None and self._handle.alive()
+
+    def revive(self) -> None:
+        """Put a new engine in the place of one that died or does not answer, for the same zones and ports.
+
+        Sockets that died with it and a zoned before this one are made anew.
+        Raises:  EngineFault, NetworkFault; PortTaken, after all else serves, where another program has a port by now.
+        """
+        with self.lock:
+            old = self.running
+            old.stop()
+            self._take("net.engine.gone", pid=old.pid, start_time=old.start_time)
+            zones = list(self.zones.values())
+            lost = any(not zone.whole for zone in zones)
+            failures = [zone.open_again() for zone in zones]
+            if lost:
+                # The namespace may be the work of an earlier version.
+                netns.inside(self.netns, lambda: furnish.renew(self.whose, self.addresses))
+                self.load_rules()
+            self._start_engine()
+            self.restarts += 1
+            for zone in zones:
+                zone.forget_engine()
+                zone.serve()
+        for failure in failures:
+            if failure is not None:
+                raise failure
+
+    def adopt(self, records: Iterable[Mapping[str, Any]]) -> bool:
+        """Take over, from its ledger, a network that an earlier zoned made; False when its engine does not run.
+
+        What the records name is this object's from here on: `destroy` ends it, `revive` gives it an engine again.
+        """
+        with self.lock:
+            self._records = current(records)
+            for record in self._records:
+                if record["kind"] == "net.engine":
+                    pid, start_time = record["pid"], record["start_time"]
+                    self._handle = self._engine.adopt(self.whose, pid, start_time, self.control, self._log_file)
+            return self.alive()
+
+    def forget_others(self) -> None:
+        """Have the engine end what it has of zones that are not in, left by a zoned that died. Raises EngineFault."""
+        with self.lock:
+            for name in self.running.zones():
+                if name not in self.zones:
+                    self.running.leave(name)
+
+    def resolve_again(self) -> None:
+        """Tell the engine the host's name servers as they are now. Raises EngineFault."""
+        with self.lock:
+            self.running.resolve_by(self._read_resolvers())
+
+    def _read_resolvers(self) -> tuple[str, ...]:
+        self._resolvers = read_resolvers(self._resolv_conf) or self._resolvers
+        return self._resolvers
+
+    # -- the end -------------------------------------------------------------------------------------------------------
+
+    def destroy(self) -> None:
+        """Give everything back; harmless twice, and after a `create` that failed anywhere."""
+        with self.lock:
+            if self._handle is not None:
+                self._handle.stop()
+            elif self._prepared is not None:
+                self._prepared.stop()
+            self._handle = self._prepared = None
+            self.zones.clear()
+            teardown(self._records)
+            self._records.clear()

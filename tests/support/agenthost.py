@@ -38,11 +38,13 @@ class Stream:
 
     def write(self, data: bytes, fd: int = 0) -> None:
         """Send bytes, waiting for credit."""
-        while data:
+        at = 0
+        while at < len(data):
             self._host.until(lambda: self.may_send > 0 or self.result is not None)
             if self.result is not None:
                 return
-            piece, data = data[: self.may_send], data[self.may_send :]
+            piece = data[at : at + self.may_send]
+            at += len(piece)
             self.may_send -= len(piece)
             self._host.send(frames.data(self.number, fd, piece))
 

@@ -37,6 +37,13 @@ def zones(zone: ZoneCommand) -> None:
         zone("run", "-d", "--name", name, *options, *SMALL, IMAGE)
 
 
+@pytest.fixture
+def room(zone: ZoneCommand) -> None:
+    """No zone is left: the lab's memory is for few."""
+    for name in zone("ps", "-a", "-q").split():
+        zone("rm", "-f", name)
+
+
 def asked(zone: ZoneCommand, one: str, what: str) -> str:
     """The first line of what a web server says to a zone; "" where it says nothing."""
     answer = f'timeout 5 bash -c "{ASK.format(what)}" 2>/dev/null || true'
@@ -70,6 +77,7 @@ def test_zone_that_is_restarted_is_found_again(zone: ZoneCommand) -> None:
     assert zone.json("system", "check")["findings"] == []
 
 
+@pytest.mark.usefixtures("room")
 def test_zone_keeps_the_address_it_names(zone: ZoneCommand) -> None:
     zone("net", "create", "fixed")
     (network,) = [network for network in zone.json("net", "ls") if network["name"] == "fixed"]
@@ -84,6 +92,7 @@ def test_zone_keeps_the_address_it_names(zone: ZoneCommand) -> None:
     zone("net", "rm", "fixed")
 
 
+@pytest.mark.usefixtures("room")
 def test_network_that_was_created_stays_until_it_is_removed(zone: ZoneCommand) -> None:
     assert zone("net", "create", "kept") == "kept\n"
     zone("run", "--rm", "--network", "kept", *SMALL, IMAGE, "true")

@@ -146,3 +146,25 @@ def test_health_is_told_as_it_changes_and_found_again_by_the_next_zoned(host: Ho
         return [event for event in found if event.kind == "zone.health"]
 
     run(work())
+
+
+def test_event_that_comes_between_any_two_looks_is_told_and_turns_no_reader_away(host: Host) -> None:
+    async def work() -> None:
+        manager = await host.start()
+        read, told = manager.core.database.read, 0
+
+        async def interrupted(*arguments: Any) -> Any:
+            nonlocal told
+            rows = await read(*arguments)
+            if told < 6:
+                told += 1
+                await manager.core.tell("test", None, number=str(told))
+            return rows
+
+        manager.core.database.read = interrupted  # type: ignore[method-assign]
+        events = manager.events(from_start=True)
+        assert [(await anext(events)).attributes["number"] for _ in range(6)] == list("123456")
+        await events.aclose()
+        await host.stop()
+
+    run(work())

@@ -50,16 +50,15 @@ class Parts:
     device: str
 
 
-def measure(out: Path) -> list[Measure]:
+def measure(out: Path) -> Iterator[Measure]:
     """All measures; one that cannot be taken says why."""
-    measures = [_taken("initrd", initrd)]
+    yield _taken("initrd", initrd)
     with _parts() as parts:
-        measures += _several(["container_start_ratio"], lambda: starts(parts))
-        measures += _several(["memory"], lambda: memory(parts))
-        measures += _several(["channel_bytes_lost"], lambda: carried(parts))
-        measures.append(_taken("first_line", lambda: first_line(parts)))
-        measures.append(_taken("whole_job", lambda: whole_job(parts)))
-    return measures
+        yield from _several(["container_start_ratio"], lambda: starts(parts))
+        yield from _several(["memory"], lambda: memory(parts))
+        yield from _several(["channel_bytes_lost"], lambda: carried(parts))
+        yield _taken("first_line", lambda: first_line(parts))
+        yield _taken("whole_job", lambda: whole_job(parts))
 
 
 def _taken(name: str, work: Callable[[], float]) -> Measure:

@@ -1,7 +1,7 @@
 """Zones that run: round trips, many at once, what zoned needs for each, and that nothing wears out or leaks.
 
-Takes three quarters of an hour, most of it boots and kills: `./doit bench zone`. The lab is one of its own, with more
-memory than usual.
+Takes an hour, most of it boots and kills: `./doit bench zone`. The lab is one of its own, with more memory than usual.
+What the zone's own program costs, which needs no lab, is part of it: `./doit bench init` takes that alone.
 """
 
 from __future__ import annotations
@@ -18,6 +18,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import bench_init
+from entry import entry
 from run import PROJECT, Measure
 from soak import builds, full_boots, kills
 
@@ -79,10 +81,12 @@ def measure(out: Path) -> Iterator[Measure]:
     """All measures, in a lab that is gone afterwards."""
     with world() as here:
         yield from round_trips(here)
+        yield from entry(here, out)
         yield from many(here)
         yield full_boots(here)
         yield builds(here)
         yield from kills(here)
+    yield from bench_init.measure(out)
 
 
 @contextmanager

@@ -275,7 +275,7 @@ def task_faults():
 
 def task_soak():
     """long runs, most of them on the lab, that ./doit test leaves out: ./doit soak [ARGUMENTS for pytest]"""
-    long = [PYTHON, "-m", "pytest", "-m", "soak", "tests/lab", "tests/runtime/init"]
+    long = [PYTHON, "-m", "pytest", "-m", "soak", "tests"]
     return {
         "actions": [(task.run_checks, [[], long])],
         "pos_arg": "arguments",

@@ -219,6 +219,7 @@ def test_a_killed_qemu_is_said_so_in_the_call_under_way_and_the_next_up_works(ow
     assert own.shell("echo again")[1] == "again\n"
 
 
+@pytest.mark.soak
 def test_a_damaged_snapshot_is_said_so_and_a_cold_start_follows(own: Lab, capsys: pytest.CaptureFixture[str]) -> None:
     for memory in own.snapshots.directory.glob("*/memory"):
         with open(memory, "rb+") as file:

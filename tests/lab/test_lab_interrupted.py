@@ -41,7 +41,7 @@ def begin(host, name: str) -> subprocess.Popen[bytes]:
     return process
 
 
-@pytest.mark.parametrize("after_s", [0.5, 2.0, 6.0])
+@pytest.mark.parametrize("after_s", [2.0, *(pytest.param(other, marks=pytest.mark.soak) for other in (0.5, 6.0))])
 def test_boot_killed_at_any_moment_is_simply_done_again(host, make, after_s):
     port = free_port()
     name = make("cut", ports=(Port("127.0.0.1", port, 80),))

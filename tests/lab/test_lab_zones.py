@@ -62,8 +62,8 @@ def test_booting_a_zone_that_runs_is_refused(host, make):
     [
         (("/no/such/command",), "/no/such/command"),
         (("/bin/sh", "-c", "echo the last words; exit 3"), "exit code 3"),
-        (("/bin/sh", "-c", "sh -c 'kill -9 $$'; exit $?"), "exit code 137"),
-        (("/etc/passwd",), "/etc/passwd"),
+        pytest.param(("/bin/sh", "-c", "sh -c 'kill -9 $$'; exit $?"), "exit code 137", marks=pytest.mark.soak),
+        pytest.param(("/etc/passwd",), "/etc/passwd", marks=pytest.mark.soak),
     ],
     ids=["missing", "exits", "killed", "not executable"],
 )

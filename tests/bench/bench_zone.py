@@ -83,9 +83,9 @@ def measure(out: Path) -> Iterator[Measure]:
         yield from round_trips(here)
         yield from entry(here, out)
         yield from many(here)
+        yield from kills(here)
         yield full_boots(here)
         yield builds(here)
-        yield from kills(here)
     yield from bench_init.measure(out)
 
 

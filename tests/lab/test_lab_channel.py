@@ -12,7 +12,9 @@ from test_lab_dom0 import FIND
 pytestmark = pytest.mark.xen
 
 
-@pytest.mark.parametrize("case", ["echo", "killed", "flood", pytest.param("memory", marks=pytest.mark.soak)])
+@pytest.mark.parametrize(
+    "case", ["echo", "killed", *(pytest.param(case, marks=pytest.mark.soak) for case in ("flood", "memory"))]
+)
 def test_the_agent_channels_bytes(host, lab, nginx, case):
     """A megabyte there and back; a kill amid bytes; a neighbour that floods its console; what a channel costs."""
     serial = lab.attach(nginx.kernel)

@@ -77,7 +77,9 @@ def test_zone_boot_typed_in_dom0_boots_from_its_own_store(lab, dom0_store):
     assert lab.shell("losetup -a; ls /run/netns")[1] == "", "its loop device and its namespace are gone"
 
 
-@pytest.mark.parametrize("case", ["sizes", "three", "single_pages", "killed"])
+@pytest.mark.parametrize(
+    "case", ["sizes", "killed", *(pytest.param(case, marks=pytest.mark.soak) for case in ("three", "single_pages"))]
+)
 def test_domains_are_built_and_taken_down(host, lab, nginx, case):
     """Sizes and vCPUs, three at once, memory in single pages, the builder killed at twelve moments."""
     paths = []

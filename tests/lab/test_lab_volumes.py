@@ -110,7 +110,7 @@ def test_scratch_disk_takes_what_a_zone_writes_and_goes_with_it(zone: ZoneComman
     """More is written than the zone has memory; it is there after a restart, and no more after the zone."""
     script = """
         test -e /kept && cat /kept && exec sleep 1000
-        dd if=/dev/zero of=/big bs=1M count=200 && echo of the first start > /kept && sync && echo written
+        dd if=/dev/zero of=/big bs=1M count=150 && echo of the first start > /kept && sync && echo written
         exec sleep 1000
     """
     look = "ls /var/lib/zonewright/scratch 2>/dev/null; losetup -a"

@@ -1,8 +1,9 @@
 """Runs what a page shows, and writes what came out into the page: `python tests/docs/refresh.py docs/zone.md`.
 
 In a block that begins with ```console every line `$ COMMAND` is run (a backslash at its end continues it), and what is
-below it up to the next one is replaced by what the command wrote. `<!-- run: COMMAND -->` is run and not shown. All
-commands of a page run in one bash, in an empty directory, with this checkout's `zone` before all others.
+below it up to the next one is replaced by what the command wrote, but for its progress, which a terminal takes away
+again. `<!-- run: COMMAND -->` is run and not shown. All commands of a page run in one bash, in an empty directory, with
+this checkout's `zone` before all others.
 
     --fake    against the scripted zoned of demo.py, rather than the host that $ZONE_HOST or this machine names
 """
@@ -22,6 +23,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 PROJECT = Path(__file__).resolve().parents[2]
+PROGRESS = re.compile(r"  \S.*( …|: (\d+ steps, )?\d+ (s|min)|: \d+ steps in .*)")
 HIDDEN = re.compile(r"<!-- run: (.*) -->")
 sys.path[:0] = [str(PROJECT), str(PROJECT / "tests")]
 
@@ -98,7 +100,7 @@ def refreshed(text: str, shell: Shell) -> str:
             sys.stderr.write(f"$ {part.command}\n")
             written, _ = shell.run(part.command)
             if part.output:
-                lines += written.rstrip("\n").splitlines()
+                lines += [line for line in written.rstrip("\n").splitlines() if not PROGRESS.fullmatch(line)]
     return "\n".join(lines) + "\n"
 
 

@@ -245,7 +245,7 @@ async def restart(core: Core, zone: Zone, timeout_s: float | None) -> ZoneInfo:
         raise
     finally:
         core.booting.discard(zone.name)
-    zone.uuid, zone.wanted, zone.restarts, zone.last = uuid, True, 0, None
+    zone.uuid, zone.wanted, zone.restarts, zone.pause_s, zone.last = uuid, True, 0, 0.0, None
     zone.state, zone.stop, zone.failure = State.QUEUED, None, None
     await core.save(zone, "zone.queued")
     life.start(core, zone)

@@ -53,11 +53,11 @@ async def _live(core: Core, zone: Zone, run: Run | None, pause_s: float) -> None
                 break
             if not policy.comes_again(zone.request.restart, exit, restarts=zone.restarts):
                 break
-            pause_s = policy.pause_s(pause_s, ran_s)
+            zone.pause_s = policy.pause_s(zone.pause_s, ran_s)
             zone.restarts += 1
             zone.state = State.RESTARTING
-            await core.save(zone, "zone.restarting", after=exit.text, pause_s=f"{pause_s:g}")
-            if not await _pause(core, zone, pause_s):
+            await core.save(zone, "zone.restarting", after=exit.text, pause_s=f"{zone.pause_s:g}")
+            if not await _pause(core, zone, zone.pause_s):
                 break
         await _over(core, zone, exit, ready=was_ready)
     except asyncio.CancelledError:

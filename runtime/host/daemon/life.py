@@ -196,6 +196,7 @@ async def _follow(core: Core, zone: Zone, run: Run) -> list[asyncio.Task[None]]:
         except (RuntimeFault, OSError) as fault:
             log.warning("zone %s has no agent channel: %s", zone.name, fault)
     run.joined = True
+    zone.changes.tell()
     if run.link is not None:
         writer = core.log_of(zone)
         tasks.append(asyncio.create_task(_guarded(zone, agentwatch.follow_agent(core, zone, run, run.link))))

@@ -14,13 +14,13 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from pipeline.bundle.model import LEAST_MEMORY_MIB
 from runtime.errors import RuntimeFault
 
 PAGES_PER_MIB = 256
 PV_KIND = "xen-3.0-x86_64"
 XEN_FLOOR = "4.17"  # older ones get no security updates any more
 KERNEL_FLOOR = "5.10"  # loop devices configured in one call (5.8), pidfds; the oldest that is still maintained
-SMALLEST_ZONE_MIB = 96
 DEVICES = {"privcmd": "xen-privcmd", "hypercall": "xen-privcmd", "evtchn": "xen-evtchn", "gntdev": "xen-gntdev"}
 # Back ends, which nothing loads by itself, and what zones' disks and networks stand on.
 MODULES = ("xen_blkback", "xen_netback", "loop", "bridge", "nf_tables", "nft_tproxy", "nft_socket")
@@ -114,9 +114,9 @@ def _lacks_of_xen(facts: Facts, xen_floor: str) -> Iterator[Lack]:
     if _number(facts.xen) < _number(xen_floor):
         hint = "older ones have known holes that a PV guest can use"
         yield _lack("hypervisor", f"Xen {xen_floor} or later", facts.xen, hint, fatal=False)
-    if facts.free_mib < SMALLEST_ZONE_MIB:
+    if facts.free_mib < LEAST_MEMORY_MIB:
         got, hint = f"{facts.free_mib} MiB", "stop a zone, or boot Xen with a smaller dom0_mem"
-        yield _lack("memory", f"{SMALLEST_ZONE_MIB} MiB free in Xen", got, hint, fatal=False)
+        yield _lack("memory", f"{LEAST_MEMORY_MIB} MiB free in Xen", got, hint, fatal=False)
 
 
 def _lack(subject: str, expected: str, got: str, hint: str = "", *, fatal: bool = True) -> Lack:

@@ -104,6 +104,7 @@ class Zone:
     log: LogWriter | None = None
     listeners: list[Callable[[BootProgress], None]] = field(default_factory=list)
     changes: Changes = field(default_factory=Changes)
+    changing: asyncio.Lock = field(default_factory=asyncio.Lock)  # held by an update
 
     @property
     def name(self) -> str:

@@ -427,7 +427,7 @@ def test_update_of_memory_vcpus_policy_and_ports(host: Host) -> None:
         home = f"/local/domain/{zone.domid}"
         assert host.xenstored.value(f"{home}/memory/target") == str(64 << 10)
         assert host.xenstored.value(f"{home}/cpu/1/availability") == "online"
-        with pytest.raises(BadRequest, match="1 to 96, fixed at its start"):
+        with pytest.raises(BadRequest, match="64 to 96, fixed at its start"):
             await manager.update("web", Update(memory_mib=97))
         zone = await manager.update("web", Update(remove_ports=zone.ports))
         assert zone.ports == () and host.networks["web"].listening == []

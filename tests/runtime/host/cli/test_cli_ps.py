@@ -184,13 +184,14 @@ def test_what_a_zone_says_of_itself_cannot_act_on_the_terminal(zone, zoned) -> N
         assert re.search(r"[\x00-\x09\x0b-\x1f\x7f-\x9f]", zone(*words)) is None
 
 
-def test_inspect_asks_the_zone_itself_and_shows_what_it_sees(zone, zones) -> None:
+def test_inspect_asks_anew_and_shows_what_the_zone_has(zone, zones) -> None:
     zones.zones["web"].egress.extend(["allow 192.0.2.1 443", "deny any"])
     zones.zones["web"].bandwidth_bit_s = 1_500_000
     shown = zone("inspect", "web")
     assert re.search(r"^bandwidth: +1\.5mbit$", shown, re.M)
     assert re.search(r"^egress: +allow 192\.0\.2\.1 443\negress: +deny any$", shown, re.M)
-    assert re.search(r"^memory: +256 MiB of at most 512 MiB, it sees 232 MiB$", shown, re.M)
+    assert re.search(r"^memory: +256 MiB of at most 512 MiB, it has 232 MiB$", shown, re.M)
+    assert re.search(r"^vcpus: +1 of at most 1, 1 online$", shown, re.M)
     assert re.search(r"^label: +tier=front$", shown, re.M) and "finished" not in shown
     assert [method for method, _ in zones.calls] == ["GetZone"] and zones.calls[0][1].fresh
 

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from pipeline.bundle.model import LEAST_MEMORY_MIB
+from runtime import kernelmodules
 from runtime.errors import RuntimeFault
 
 PAGES_PER_MIB = 256
@@ -22,9 +23,7 @@ PV_KIND = "xen-3.0-x86_64"
 XEN_FLOOR = "4.17"  # older ones get no security updates any more
 KERNEL_FLOOR = "5.10"  # loop devices configured in one call (5.8), pidfds; the oldest that is still maintained
 DEVICES = {"privcmd": "xen-privcmd", "hypercall": "xen-privcmd", "evtchn": "xen-evtchn", "gntdev": "xen-gntdev"}
-# Back ends, which nothing loads by itself, and what zones' disks and networks stand on.
-MODULES = ("xen_blkback", "xen_netback", "loop", "bridge", "nf_tables", "nft_tproxy", "nft_socket")
-LOADED_ON_DEMAND = ("loop", "bridge", "nf_tables", "nft_tproxy", "nft_socket")
+MODULES = (*kernelmodules.NEEDED, *kernelmodules.LESS_WITHOUT)
 TOOLS = {"ip": "iproute2", "nft": "nftables", "mke2fs": "e2fsprogs"}
 LESS_WITHOUT = {"mke2fs": "scratch disks need it"}
 _PATH = "/usr/sbin:/usr/bin:/sbin:/bin"
@@ -89,8 +88,10 @@ def _lacks(facts: Facts, xen_floor: str) -> Iterator[Lack]:
         yield _lack("xenstored", "it to answer", facts.xenstored, "systemctl start xenstored")
     for module, state in facts.modules.items():
         if state == "absent":
-            yield _lack(f"kernel module {module}", "it in this kernel", "none", f"kernel {facts.kernel} lacks it")
-        elif state == "loadable" and module not in LOADED_ON_DEMAND:
+            less = kernelmodules.LESS_WITHOUT.get(module, "")
+            hint = ", ".join(filter(None, (f"kernel {facts.kernel} lacks it", less)))
+            yield _lack(f"kernel module {module}", "it in this kernel", "none", hint, fatal=not less)
+        elif state == "loadable" and module in kernelmodules.BACK_ENDS:
             yield _lack(f"kernel module {module}", "it loaded", "it is not", f"modprobe {module}")
     for tool, package in TOOLS.items():
         if tool not in facts.tools:

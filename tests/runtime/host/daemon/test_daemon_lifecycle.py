@@ -488,3 +488,37 @@ def test_teardown_that_xen_does_not_let_finish_is_gone_on_with(host: Host, monke
         assert host.leftovers() == []
 
     run(work())
+
+
+@pytest.mark.parametrize(
+    ("told", "oom", "kept"),
+    [
+        ("code 0", False, False),
+        ("code 3", False, True),
+        ("signal 11", False, True),
+        ("signal 9", True, True),
+        ("failed mount no such device", False, True),
+    ],
+    ids=["clean", "code", "signal", "out of memory", "failed"],
+)
+def test_last_console_lines_are_kept_of_every_end_but_a_clean_one(host: Host, told: str, oom: bool, kept: bool) -> None:
+    async def work() -> None:
+        manager = await host.start()
+        await manager.boot(host.request(until_ready=True))
+        (zone,) = manager.core.zones.values()
+        assert zone.run is not None
+        zone.run.oom = oom
+        with open(zone.run.console, "ab") as console:
+            console.write(b"[    9.1] the last that was said\r\n")
+        host.guest().exit(told)
+        ended = await manager.wait("web", "exited", 20)
+        assert ended.exit is not None and ended.exit.oom is oom
+        assert ended.console_tail[-1:] == (("[    9.1] the last that was said",) if kept else ())
+        await host.stop()
+        manager = await host.start()
+        assert (await manager.get("web")).console_tail == ended.console_tail
+        again = await manager.restart("web")
+        assert again.console_tail == (), "what runs has not ended with anything yet"
+        await host.stop(end_zones=True)
+
+    run(work())

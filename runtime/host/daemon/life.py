@@ -215,7 +215,9 @@ async def _guarded(zone: Zone, work: Coroutine[Any, Any, None]) -> None:
 
 
 async def _until_end(core: Core, zone: Zone, run: Run) -> None:
-    """Until the domain has ended, by itself or by order."""
+    """Until the domain has ended, by itself, by order, or because it hangs."""
+    if await _hangs(core, zone, run):
+        return
     await until(zone.changes, lambda: run.reason or zone.stop is not None, core.clock)
     if run.reason:
         return
@@ -233,6 +235,18 @@ async def _until_end(core: Core, zone: Zone, run: Run) -> None:
             break
     if not run.reason:
         run.told = exits.by_signal(9)
+
+
+async def _hangs(core: Core, zone: Zone, run: Run) -> bool:
+    """Has its workload not come to run in the time it was given? A zone that idles has none to wait for."""
+    limit_s = zone.request.start_timeout_s
+    if not limit_s or not zone.bundle.process.argv:
+        return False
+    left_s = run.since + limit_s - core.clock.monotonic()
+    if await until(zone.changes, lambda: run.ready or run.reason or zone.stop is not None, core.clock, left_s):
+        return False
+    run.told = run.told or exits.failed("timeout", f"its workload did not start within {limit_s:g} s")
+    return True
 
 
 def _ended_or_reordered(zone: Zone, run: Run, order: StopOrder) -> Callable[[], bool]:

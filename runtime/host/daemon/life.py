@@ -31,6 +31,7 @@ log = logging.getLogger(__name__)
 
 FORCE_AFTER_S = 5.0  # beyond the workload's own time to stop: its init has to end too
 ATTACH_S = 10.0  # from the end of a zone that is awaited to the attach, which is the client's next call
+ADOPTED_S = 30.0  # in which what runs has told how far it is
 DRAIN_S = 0.5  # its agent had its output acknowledged before it ended, if it ended as it should
 
 
@@ -242,7 +243,8 @@ async def _hangs(core: Core, zone: Zone, run: Run) -> bool:
     limit_s = zone.request.start_timeout_s
     if not limit_s or not zone.bundle.process.argv:
         return False
-    left_s = run.since + limit_s - core.clock.monotonic()
+    # One that is adopted may have started while nobody looked: what it reports is read first.
+    left_s = max(run.since + limit_s - core.clock.monotonic(), min(limit_s, ADOPTED_S))
     if await until(zone.changes, lambda: run.ready or run.reason or zone.stop is not None, core.clock, left_s):
         return False
     run.told = run.told or exits.failed("timeout", f"its workload did not start within {limit_s:g} s")

@@ -596,6 +596,25 @@ def test_adopted_guest_that_hangs_has_what_is_left_of_its_time(host: Host) -> No
     run(work())
 
 
+def test_guest_that_started_while_no_zoned_looked_is_not_taken_for_one_that_hangs(host: Host) -> None:
+    async def work() -> None:
+        manager, clock, boot = await hanging(host, start_timeout_s=300)
+        await boot
+        guest = host.guest()
+        await host.kill()
+        guest.silent = False
+        guest.started()
+        clock.pass_time(1000)
+        manager = await host.start()
+        assert (await manager.wait("web", "ready")).state is State.READY
+        clock.pass_time(1000)
+        await asyncio.sleep(0.02)
+        assert manager.list_zones()[0].state is State.READY
+        await host.stop(end_zones=True)
+
+    run(work())
+
+
 @pytest.mark.parametrize("seconds", [-1.0, float("inf"), float("nan")])
 def test_start_timeout_that_is_none_is_refused(host: Host, seconds: float) -> None:
     async def work() -> None:

@@ -70,16 +70,23 @@ def plan_vcpus(name: str, count: int, *, domid: Domid, most: int) -> list[Node]:
     return availability_nodes(domid, online=count, most=most)
 
 
-def set_memory(hypervisor: Hypervisor, xenstore: XenStore, domid: Domid, uuid: str, target_mib: int) -> Resources:
+def set_memory(
+    hypervisor: Hypervisor,
+    xenstore: XenStore,
+    domid: Domid,
+    uuid: str,
+    target_mib: int,
+    *,
+    least_mib: int = LEAST_MEMORY_MIB,
+) -> Resources:
     """Ask a running domain to have this much memory; does not wait for it (`Resources.settled`).
 
-    Raises:  BadSpec beyond the maximum it was built with, and below what a zone goes on with (or what it has been asked
-             to have, if that is less); OutOfMemory where Xen has not that much left; DomainGone.
+    least_mib: what it goes on with.
+    Raises:  BadSpec below that, and beyond the maximum it was built with; OutOfMemory where Xen has not that much
+             left; DomainGone.
     """
     info, name, now = _look(hypervisor, xenstore, domid, uuid)
-    nodes = plan_memory(
-        name, target_mib, domid=domid, max_mib=now.memory_max_mib, least_mib=min(LEAST_MEMORY_MIB, now.memory_mib)
-    )
+    nodes = plan_memory(name, target_mib, domid=domid, max_mib=now.memory_max_mib, least_mib=least_mib)
     missing = target_mib * PAGES_PER_MIB - info.tot_pages
     free = hypervisor.free_pages()
     if missing > free:

@@ -8,7 +8,7 @@ import logging
 from collections.abc import Callable, Coroutine, Sequence
 from typing import Any
 
-from pipeline.bundle.model import LEAST_MEMORY_MIB, Network
+from pipeline.bundle.model import LEAST_MEMORY_MIB, Network, Resources
 from pipeline.bundle.ports import overlap
 from runtime.errors import RuntimeFault
 from runtime.host.daemon import networking, policy, ports
@@ -47,7 +47,7 @@ async def _update(core: Core, zone: Zone, change: Update) -> ZoneInfo:
         max(resources.memory_max_mib, resources.memory_mib),
         max(resources.vcpus_max, resources.vcpus),
     )
-    least_mib = min(LEAST_MEMORY_MIB, resources.memory_mib)
+    least_mib = _least_mib(resources)
     if memory_mib < least_mib:
         hint = "with less, a zone's kernel and init do not go on"
         raise BadRequest(f"{subject}, memory", expected=f"{least_mib} MiB at least", got=f"{memory_mib} MiB", hint=hint)
@@ -104,10 +104,14 @@ async def _change_run(
     """Change what runs; the new ports as bound. Where a step fails, those before it and what it began are undone."""
     before, edge, domain = zone.bundle.resources, core.edge, run.domain
     assert domain is not None
+    least_mib = _least_mib(before)
 
     async def ports_back() -> None:
         await core.thread(_change_ports, zone, run, added, gone)
         zone.held.release(rule for rule in added if rule not in gone)
+
+    async def memory_back() -> None:
+        await core.thread(edge.set_memory, domain, before.memory_mib, least_mib)
 
     async def vcpus_back() -> None:
         await core.thread(edge.set_vcpus, domain, before.vcpus)
@@ -119,9 +123,8 @@ async def _change_run(
         try:
             if memory_mib != before.memory_mib:
                 await core.admission.promise(run.uuid, (memory_mib << 10) + OVERHEAD_KIB, f"zone {zone.name}")
-                memory_back = lambda: core.thread(edge.set_memory, domain, before.memory_mib)  # noqa: E731
                 undo.push_async_callback(_undo, zone, "memory", memory_back)
-                await core.thread(edge.set_memory, domain, memory_mib)
+                await core.thread(edge.set_memory, domain, memory_mib, least_mib)
             if vcpus != before.vcpus:
                 undo.push_async_callback(_undo, zone, "vcpus", vcpus_back)
                 await core.thread(edge.set_vcpus, domain, vcpus)
@@ -131,6 +134,11 @@ async def _change_run(
             core.admission.settle(run.uuid)
         undo.pop_all()
     return added
+
+
+def _least_mib(resources: Resources) -> int:
+    """What a zone is left at least. One that was made with less has shown that it goes on with that."""
+    return min(LEAST_MEMORY_MIB, resources.memory_mib)
 
 
 async def _undo(zone: Zone, what: str, work: Callable[[], Coroutine[Any, Any, Any]]) -> None:

@@ -106,6 +106,23 @@ def test_update_that_fails_at_a_step_leaves_all_as_it_was(
     run(work())
 
 
+def test_zone_that_was_made_with_less_than_others_need_gets_its_own_back(
+    host: Host, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def work() -> None:
+        manager = await host.start()
+        await manager.boot(host.request(memory_mib=48, memory_max_mib=128, vcpus_max=2, until_ready=True))
+        before = state_of(host, manager)
+        with monkeypatch.context() as patched:
+            failing(patched, Edge, "set_vcpus", first=True)
+            with pytest.raises(Broken):
+                await manager.update("web", Update(memory_mib=64, vcpus=2))
+        assert state_of(host, manager) == before
+        await host.stop(end_zones=True)
+
+    run(work())
+
+
 def test_step_into_a_maximum_that_another_zone_took_is_refused_whole(host: Host) -> None:
     async def work() -> None:
         manager = await booted(host)

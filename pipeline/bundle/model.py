@@ -14,6 +14,7 @@ INITRD_SEGMENT = "application/vnd.zonewright.initrd.v1.cpio"
 ROOTFS_SQUASHFS = "application/vnd.zonewright.rootfs.v1.squashfs"
 ADDONS_SQUASHFS = "application/vnd.zonewright.addons.v1.squashfs"
 VOLUME_SQUASHFS = "application/vnd.zonewright.volume.v1.squashfs"
+LEAST_MEMORY_MIB = 96  # a zone's kernel, init and a small workload; zones/zone.schema.json has the same number
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from pipeline.bundle.model import LEAST_MEMORY_MIB
 from runtime.boot.doors import DomainInfo, Hypervisor
 from runtime.boot.errors import BadSpec, DomainGone, OutOfMemory
 from runtime.boot.model import Domid, Node
@@ -50,11 +51,13 @@ class Resources:
         )
 
 
-def plan_memory(name: str, target_mib: int, *, domid: Domid, max_mib: int, least_mib: int = 1) -> list[Node]:
+def plan_memory(name: str, target_mib: int, *, domid: Domid, max_mib: int, least_mib: int) -> list[Node]:
     """The nodes that ask for a size. Raises BadSpec."""
     if not least_mib <= target_mib <= max_mib:
         expected = f"{least_mib} to {max_mib} MiB"
-        hint = "the most it may have was fixed when it was started: memory_max"
+        hint = "with less it does not go on"
+        if target_mib > max_mib:
+            hint = "the most it may have was fixed when it was started: memory_max"
         raise BadSpec(f"zone {name}, memory", expected=expected, got=f"{target_mib} MiB", hint=hint)
     return [Node(f"{domain_path(domid)}/memory/target", str(target_mib << 10))]
 
@@ -67,13 +70,23 @@ def plan_vcpus(name: str, count: int, *, domid: Domid, most: int) -> list[Node]:
     return availability_nodes(domid, online=count, most=most)
 
 
-def set_memory(hypervisor: Hypervisor, xenstore: XenStore, domid: Domid, uuid: str, target_mib: int) -> Resources:
+def set_memory(
+    hypervisor: Hypervisor,
+    xenstore: XenStore,
+    domid: Domid,
+    uuid: str,
+    target_mib: int,
+    *,
+    least_mib: int = LEAST_MEMORY_MIB,
+) -> Resources:
     """Ask a running domain to have this much memory; does not wait for it (`Resources.settled`).
 
-    Raises:  BadSpec beyond the maximum it was built with; OutOfMemory where Xen has not that much left; DomainGone.
+    least_mib: what it goes on with.
+    Raises:  BadSpec below that, and beyond the maximum it was built with; OutOfMemory where Xen has not that much
+             left; DomainGone.
     """
     info, name, now = _look(hypervisor, xenstore, domid, uuid)
-    nodes = plan_memory(name, target_mib, domid=domid, max_mib=now.memory_max_mib)
+    nodes = plan_memory(name, target_mib, domid=domid, max_mib=now.memory_max_mib, least_mib=least_mib)
     missing = target_mib * PAGES_PER_MIB - info.tot_pages
     free = hypervisor.free_pages()
     if missing > free:

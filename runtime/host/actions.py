@@ -30,6 +30,8 @@ OCTETS = "application/octet-stream"
 ENDED = ("exited", "failed")
 # What zoned may take beyond the time a zone is given to stop.
 STOP_MARGIN_S = 60.0
+# What a workload may take to start, where somebody waits for it: generous, as hosts may be emulated.
+START_TIMEOUT_S = 300.0
 # The states a boot goes through while it is waited for, and what each is the end of.
 STEPS = {"running": "build domain", "ready": "zone boots"}
 
@@ -65,6 +67,8 @@ class Wishes:
     until:   running: its domain runs; ready: its workload does; ports: and every published port is served.
     remove:  zoned forgets the zone once it has ended; attach: and once its output and end have been asked for.
     network: the shared network to join, instead of the bundle's; isolated: apart from the others there.
+    start_timeout_s: what its workload may take to run before the zone is ended, 0 for any time; None: START_TIMEOUT_S
+             where that is waited for.
     """
 
     until: str = "ports"
@@ -72,6 +76,14 @@ class Wishes:
     attach: bool = False
     network: str = ""
     isolated: bool = False
+    start_timeout_s: float | None = None
+
+    @property
+    def patience_s(self) -> float:
+        """What its workload may take to run; 0 for any time."""
+        if self.start_timeout_s is not None:
+            return self.start_timeout_s
+        return START_TIMEOUT_S if self.attach or self.until != "running" else 0.0
 
 
 class Timeline:
@@ -120,15 +132,26 @@ def boot(
     *,
     wait: bool = True,
     overrides: Overrides | None = None,
+    start_timeout_s: float | None = None,
     progress: Progress,
 ) -> Booted:
     """Boot the zone `name` from its bundle in the store.
 
     wait:    return when its workload runs and every published port answers, rather than when its domain runs.
+    start_timeout_s: see Wishes.
     Raises:  UnknownName, StoreDamaged, and what the host raises.
     """
     descriptor, bundle = manifest.find(store, name)
-    return boot_bundle(host, store, descriptor, bundle, wait=wait, overrides=overrides, progress=progress)
+    return boot_bundle(
+        host,
+        store,
+        descriptor,
+        bundle,
+        wait=wait,
+        overrides=overrides,
+        start_timeout_s=start_timeout_s,
+        progress=progress,
+    )
 
 
 def boot_bundle(
@@ -139,13 +162,14 @@ def boot_bundle(
     *,
     wait: bool = True,
     overrides: Overrides | None = None,
+    start_timeout_s: float | None = None,
     progress: Progress,
 ) -> Booted:
     """Boot a bundle; see `boot`."""
     given = overrides or Overrides()
     bundle = overridden(descriptor, bundle, given)
     until = "ports" if wait else "running"
-    wishes = Wishes(until=until, network=given.network, isolated=given.isolated)
+    wishes = Wishes(until, network=given.network, isolated=given.isolated, start_timeout_s=start_timeout_s)
     timeline = Timeline()
     prepare(host, store, descriptor, bundle, timeline, progress)
     with host.connect() as client:
@@ -272,6 +296,7 @@ def boot_request(descriptor: Descriptor, bundle: Bundle, ports: list[PortRule], 
         until_ports_answer=wishes.until == "ports",
         network=wishes.network,
         isolated=wishes.isolated,
+        start_timeout_s=wishes.patience_s,
     )
 
 

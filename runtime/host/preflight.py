@@ -14,17 +14,16 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from pipeline.bundle.model import LEAST_MEMORY_MIB
+from runtime import kernelmodules
 from runtime.errors import RuntimeFault
 
 PAGES_PER_MIB = 256
 PV_KIND = "xen-3.0-x86_64"
 XEN_FLOOR = "4.17"  # older ones get no security updates any more
 KERNEL_FLOOR = "5.10"  # loop devices configured in one call (5.8), pidfds; the oldest that is still maintained
-SMALLEST_ZONE_MIB = 96
 DEVICES = {"privcmd": "xen-privcmd", "hypercall": "xen-privcmd", "evtchn": "xen-evtchn", "gntdev": "xen-gntdev"}
-# Back ends, which nothing loads by itself, and what zones' disks and networks stand on.
-MODULES = ("xen_blkback", "xen_netback", "loop", "bridge", "nf_tables", "nft_tproxy", "nft_socket")
-LOADED_ON_DEMAND = ("loop", "bridge", "nf_tables", "nft_tproxy", "nft_socket")
+MODULES = (*kernelmodules.NEEDED, *kernelmodules.LESS_WITHOUT)
 TOOLS = {"ip": "iproute2", "nft": "nftables", "mke2fs": "e2fsprogs"}
 LESS_WITHOUT = {"mke2fs": "scratch disks need it"}
 _PATH = "/usr/sbin:/usr/bin:/sbin:/bin"
@@ -89,8 +88,10 @@ def _lacks(facts: Facts, xen_floor: str) -> Iterator[Lack]:
         yield _lack("xenstored", "it to answer", facts.xenstored, "systemctl start xenstored")
     for module, state in facts.modules.items():
         if state == "absent":
-            yield _lack(f"kernel module {module}", "it in this kernel", "none", f"kernel {facts.kernel} lacks it")
-        elif state == "loadable" and module not in LOADED_ON_DEMAND:
+            less = kernelmodules.LESS_WITHOUT.get(module, "")
+            hint = ", ".join(filter(None, (f"kernel {facts.kernel} lacks it", less)))
+            yield _lack(f"kernel module {module}", "it in this kernel", "none", hint, fatal=not less)
+        elif state == "loadable" and module in kernelmodules.BACK_ENDS:
             yield _lack(f"kernel module {module}", "it loaded", "it is not", f"modprobe {module}")
     for tool, package in TOOLS.items():
         if tool not in facts.tools:
@@ -114,9 +115,9 @@ def _lacks_of_xen(facts: Facts, xen_floor: str) -> Iterator[Lack]:
     if _number(facts.xen) < _number(xen_floor):
         hint = "older ones have known holes that a PV guest can use"
         yield _lack("hypervisor", f"Xen {xen_floor} or later", facts.xen, hint, fatal=False)
-    if facts.free_mib < SMALLEST_ZONE_MIB:
+    if facts.free_mib < LEAST_MEMORY_MIB:
         got, hint = f"{facts.free_mib} MiB", "stop a zone, or boot Xen with a smaller dom0_mem"
-        yield _lack("memory", f"{SMALLEST_ZONE_MIB} MiB free in Xen", got, hint, fatal=False)
+        yield _lack("memory", f"{LEAST_MEMORY_MIB} MiB free in Xen", got, hint, fatal=False)
 
 
 def _lack(subject: str, expected: str, got: str, hint: str = "", *, fatal: bool = True) -> Lack:

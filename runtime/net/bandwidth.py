@@ -14,10 +14,10 @@ from __future__ import annotations
 import contextlib
 import socket
 
+from runtime.kernelmodules import BANDWIDTH
 from runtime.net import commands, netns
 from runtime.net.errors import NetworkFault
 
-MODULES = "sch_tbf, sch_ingress, cls_u32, act_mirred, ifb"
 # What may go at once: as much as 10 ms make, since kernels fill buckets no more often (CONFIG_HZ=100).
 _BURST_S, _LEAST_BURST_BYTES = 0.01, 16384
 # What waits at most, on top of that; ten frames where the rate is low.
@@ -104,5 +104,5 @@ def _feed(program: str, lines: list[str], subject: str) -> None:
     try:
         commands.feed([program, "-batch", "-"], "\n".join(lines) + "\n", subject=subject)
     except NetworkFault as fault:
-        hint = fault.hint or f"kernel modules {MODULES}"
+        hint = fault.hint or f"kernel modules {', '.join(BANDWIDTH)}"
         raise NetworkFault(f"{subject}, bandwidth", expected=fault.expected, got=fault.got, hint=hint) from fault

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from pipeline.bundle.model import LEAST_MEMORY_MIB
 from pipeline.jsonmodel import schema_of
 
 PIPELINE = Path(__file__).resolve().parents[2] / "pipeline"
@@ -23,3 +24,9 @@ def test_schema_is_in_step_with_its_model(path: Path) -> None:
     committed = json.loads(path.read_text())
     model = importlib.import_module(f"pipeline.{path.parent.name}.model")
     assert committed == schema_of(getattr(model, committed["title"]))
+
+
+def test_least_memory_is_that_of_the_specs_schema() -> None:
+    properties = json.loads((PIPELINE.parent / "zones" / "zone.schema.json").read_text())["properties"]
+    resources = properties["resources"]["properties"]
+    assert {resources[name]["minimum"] for name in ("memory_mib", "memory_max_mib")} == {LEAST_MEMORY_MIB}

@@ -34,6 +34,10 @@ class Control(_Unimplemented):  # type: ignore[misc]
         for reply in self._zoned.snooped:
             await stream.send_message(reply() if callable(reply) else reply)
 
+    async def ReadHypervisorConsole(self, stream: Any) -> None:
+        await stream.recv_message()
+        await stream.send_message(control.ReadHypervisorConsoleReply(data=self._zoned.xen_said))
+
     async def GetHostCpuTopology(self, stream: Any) -> None:
         await stream.recv_message()
         cpus = [common.HostCpuTopologyInfo(core=core, **{"class": kind}) for core, kind in ((0, 1), (1, 2))]

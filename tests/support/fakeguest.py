@@ -99,6 +99,8 @@ class Guest:
             return self.answers[method](params)
         if method in ("start", "stop", "delete") and params["id"] not in self.containers:
             raise AgentFault("zone", got="no such container")
+        if method == "list":
+            return {"containers": [{"id": name, "state": box.state} for name, box in self.containers.items()]}
         if method == "create":
             self.containers[params["id"]] = Container()
         elif method == "start":

@@ -49,6 +49,7 @@ class FakeZoned:
         self.capture_goes_on = False
         self.snooped: list[Any] = []  # the replies of every look at the channels, which then ends
         self.findings: list[Any] = []
+        self.xen_said = ""
         self.boot_error: SentenceError | None = None
         self.end_at_once = b""  # what workloads say, which end with 4 then
         self.awaited: set[str] = set()  # names of zones whose booter has still to attach

@@ -73,7 +73,20 @@ def read_ledgers(ledgers: Iterable[LedgerLike]) -> Expected:
         expected.zones.add(zone)
         for record in records:
             _note(expected, zone, record)
+        expected.loops |= _loops(zone, records)
     return expected
+
+
+def _loops(zone: str, records: Iterable[Record]) -> dict[str, tuple[str, str]]:
+    """Of one ledger: what it has given back may be another's by now, and be in that one's ledger."""
+    loops = {}
+    for record in records:
+        match record:
+            case {"kind": "loop", "device": device, "file": file}:
+                loops[device] = (zone, file)
+            case {"kind": "loop.gone", "device": device}:
+                loops.pop(device, None)
+    return loops
 
 
 def _note(expected: Expected, zone: str, record: Record) -> None:
@@ -93,10 +106,6 @@ def _note(expected: Expected, zone: str, record: Record) -> None:
             expected.domains[uuid].disks[vdev] = device
         case {"kind": "vbd.gone", "uuid": uuid, "vdev": vdev} if uuid in expected.domains:
             expected.domains[uuid].disks.pop(vdev, None)
-        case {"kind": "loop", "device": device, "file": file}:
-            expected.loops[device] = (zone, file)
-        case {"kind": "loop.gone", "device": device}:
-            expected.loops.pop(device, None)
         case {"kind": "console", "log": path} | {"kind": "net.directory" | "file", "path": path}:
             expected.paths[path] = zone
         case {"kind": "net.directory.gone" | "file.gone", "path": path}:

@@ -5,7 +5,15 @@ from __future__ import annotations
 from argparse import Namespace
 from typing import Any
 
-from runtime.host.cli.parsers import BANDWIDTH, EGRESS, SCRATCH, Parser, complete, network_arguments
+from runtime.host.cli.parsers import (
+    BANDWIDTH,
+    EGRESS,
+    SCRATCH,
+    Parser,
+    complete,
+    network_arguments,
+    start_timeout_argument,
+)
 from runtime.host.cli.terminal import with_progress, write
 
 EXAMPLES = """\
@@ -32,6 +40,7 @@ def fill_boot(parser: Parser) -> None:
     parser.add_argument("--bandwidth", metavar="RATE|none", help=f"instead of the bundle's: {BANDWIDTH}")
     parser.add_argument("--scratch", metavar="SIZE|DEVICE", help=f"instead of the bundle's: {SCRATCH}")
     parser.add_argument("--no-wait", action="store_true", help="return when its domain runs, before its ports answer")
+    start_timeout_argument(parser)
 
 
 def run(arguments: Namespace) -> None:
@@ -62,6 +71,7 @@ def run(arguments: Namespace) -> None:
 
     def boot(progress: Any) -> actions.Booted:
         options: dict[str, Any] = {"wait": not arguments.no_wait, "overrides": overrides}
+        options["start_timeout_s"] = arguments.timeout
         if not bundles.is_reference(arguments.name):
             return actions.boot(host, store, arguments.name, progress=progress, **options)
         found = bundles.pull_bundle(open_env(progress), arguments.name, replaces=arguments.replace)

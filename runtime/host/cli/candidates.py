@@ -152,7 +152,7 @@ def _list_zones(host: str) -> list[Any]:
     from runtime.host.api.host_pb2 import ListZonesRequest
     from runtime.host.client import connect
 
-    with connect(host) as client:
+    with connect(host, start=False) as client:
         return list(client.call(client.host.ListZones, ListZonesRequest(all=True), timeout_s=ZONED_TIMEOUT_S).zones)
 
 
@@ -165,7 +165,7 @@ def _networks(walk: Walk, found: Candidates) -> None:
     from runtime.host.api.host_pb2 import ListNetworksRequest
     from runtime.host.client import connect
 
-    with connect(walk.host) as client:
+    with connect(walk.host, start=False) as client:
         listed = client.call(client.host.ListNetworks, ListNetworksRequest(), timeout_s=ZONED_TIMEOUT_S).networks
     found.words |= {network.name: ", ".join(network.zones) for network in listed if network.shared}
 

@@ -1,7 +1,7 @@
 """One run of the `zone` command, and what its exit code is.
 
 0; the workload's own code through run, exec, attach and wait (128 + n for signal n); 1 for an error said in one
-sentence, but 125 where run and exec fail themselves, 126 and 127 where the zone cannot run, or has not, the command;
+sentence, but 125 where run fails itself, 126 and 127 where the zone cannot run, or has not, the command;
 2 for a wrong command line; 130 for Ctrl-C, 143 for SIGTERM, 141 where nobody reads the output any more.
 """
 

@@ -15,6 +15,7 @@ examples:
   zone host up --port 2222:22              a port of this machine that leads to dom0
 """
 DOWN = """\
+For the lab alone: on a machine with Xen zones outlive their zoned, and the machine is yours to stop.
 The lab's state disk stays, with logs and the zones that are to come back, unless --wipe takes that away, too.
 
 examples:
@@ -22,9 +23,12 @@ examples:
   zone host down --wipe                    and begin with an empty one
 """
 CONSOLE = """\
+The lab's is live and both ways, with dom0's shell. Of another host it is what its Xen has said, as far as Xen keeps it.
+
 examples:
   zone host console                        Ctrl-] leaves it
   zone host console --tail                 what was said last, and no more
+  zone --host ssh://root@192.0.2.7 host console | less
 """
 STATUS = """\
 examples:
@@ -50,6 +54,7 @@ The far end of ssh://: `ssh HOST zone host dial-stdio` is a connection to HOST's
 examples:
   zone --host ssh://root@192.0.2.7 ps      uses it by itself
 """
+CONSOLE_TAIL_LINES = 40
 CLASSES = ("standard", "performance", "efficiency")
 
 
@@ -70,7 +75,7 @@ def fill_host(parser: Parser) -> None:
     format_argument(command(commands, "status", text, run=run_status, epilog=STATUS))
     text = "The processors, as Xen sees them."
     format_argument(command(commands, "topology", text, run=run_topology, epilog=TOPOLOGY))
-    text = "The console of the lab's dom0 and of Xen; Ctrl-] leaves it."
+    text = "The console of Xen; the lab's is dom0's as well, Ctrl-] leaves it."
     console = command(commands, "console", text, run=run_console, epilog=CONSOLE)
     console.add_argument("--tail", action="store_true", help="what was said last, and no more")
     text = "Give the host the platform its ControlService boots zones from."
@@ -101,16 +106,33 @@ def run_down(arguments: Namespace) -> None:
 
 
 def run_console(arguments: Namespace) -> None:
-    """Join the lab's console."""
+    """Join the lab's console; show that of another host's hypervisor."""
     import os
 
     from runtime.host.cli.console import write_all
 
-    lab = _lab(arguments)
-    if arguments.tail or not os.isatty(0):
-        write_all(1, lab.console_tail().encode())
+    host = _host(arguments)
+    if not hasattr(host, "lab"):
+        write(_xen_console(arguments))
+    elif arguments.tail or not os.isatty(0):
+        write_all(1, host.lab.console_tail().encode())
     else:
-        lab.console()
+        host.lab.console()
+
+
+def _xen_console(arguments: Namespace) -> str:
+    """What Xen has said. Guests of it may have said some of that, and what they say moves no cursor."""
+    from runtime.host.api.control_grpc import ControlServiceStub
+    from runtime.host.api.control_pb2 import ReadHypervisorConsoleRequest
+    from runtime.host.cli.link import ask
+
+    async def look(client: Any) -> Any:
+        stub = ControlServiceStub(client.channel)
+        return await client.acall(stub.ReadHypervisorConsole, ReadHypervisorConsoleRequest())
+
+    lines = ask(arguments, look).data.replace("\r", "").splitlines()
+    shown = lines[-CONSOLE_TAIL_LINES:] if arguments.tail else lines
+    return "".join(f"{escaped(line.expandtabs())}\n" for line in shown)
 
 
 def _lab(arguments: Namespace) -> Any:
@@ -118,7 +140,9 @@ def _lab(arguments: Namespace) -> Any:
     if not hasattr(host, "lab"):
         from runtime.host.hosts import NoSuchHost
 
-        raise NoSuchHost(f"host {host.name}", expected="the lab", got="a real one, which this command leaves alone")
+        hint = "zone stop ends a zone; a zoned may be stopped by systemctl, and its zones go on"
+        got = "a real one, which this command leaves alone"
+        raise NoSuchHost(f"host {host.name}", expected="the lab", got=got, hint=hint)
     return host.lab
 
 

@@ -79,7 +79,9 @@ def rows(zone: Any) -> list[tuple[str, Any]]:
     from pipeline.bundle.bandwidth import bandwidth_text
     from runtime.host.cli.documents import port_texts, restart_text, state_text, time_text
 
-    seen = f", it sees {zone.memory_seen_mib} MiB" if zone.memory_seen_mib else ""
+    # As Xen counts: what the zone's kernel calls its total is less by what it took for itself, see `zone metrics`.
+    memory_seen = f", it has {zone.memory_seen_mib} MiB" if zone.memory_seen_mib else ""
+    vcpus_seen = f", {zone.vcpus_seen} online" if zone.vcpus_seen else ""
     return [
         ("zone", zone.name),
         ("id", zone.id),
@@ -92,8 +94,8 @@ def rows(zone: Any) -> list[tuple[str, Any]]:
         ("tty", "yes" if zone.tty else ""),
         ("domid", zone.domid or ""),
         ("domain uuid", zone.domain_uuid),
-        ("memory", f"{zone.memory_mib} MiB of at most {zone.memory_max_mib} MiB{seen}"),
-        ("vcpus", f"{zone.vcpus} of at most {zone.vcpus_max}"),
+        ("memory", f"{zone.memory_mib} MiB of at most {zone.memory_max_mib} MiB{memory_seen}"),
+        ("vcpus", f"{zone.vcpus} of at most {zone.vcpus_max}{vcpus_seen}"),
         ("network", zone.network),
         *(("address", address) for address in zone.addresses),
         *(("port", text) for text in port_texts(zone.ports)),

@@ -100,3 +100,21 @@ def network_arguments(parser: Parser) -> None:
     )
     complete(network, "networks")
     parser.add_argument("--isolated", action="store_true", help="apart from the other zones of that network")
+
+
+def start_timeout_argument(parser: Parser) -> None:
+    """--timeout of what starts a zone."""
+    text = (
+        "seconds its workload may take to start before the zone is ended, 0 for any (default: 300, if it is waited for)"
+    )
+    parser.add_argument("--timeout", type=_seconds, metavar="S", help=text)
+
+
+def _seconds(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 0 <= value < float("inf"):
+        raise argparse.ArgumentTypeError(f"expected a number of seconds, got {text!r}")
+    return value

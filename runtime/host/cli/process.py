@@ -12,7 +12,7 @@ from runtime.host.cli.parsers import Parser, complete, zone_argument
 
 EXEC = """\
 The exit code is the command's own: 128 + N where signal N killed it, 126 where it cannot be run, 127 where there is no
-such command; 125 where zone itself failed. Without -t, Ctrl-C and SIGTERM go to the command; three of them leave it.
+such command; 1 where zone itself failed. Without -t, Ctrl-C and SIGTERM go to the command; three of them leave it.
 
 examples:
   zone exec web nginx -t
@@ -36,9 +36,7 @@ class NotATerminal(RuntimeFault):
 
 def fill_exec(parser: Parser) -> None:
     """The arguments of `zone exec`."""
-    from runtime.host.cli.entry import OWN_FAILURE
-
-    parser.set_defaults(run=run_exec, failure_code=OWN_FAILURE)
+    parser.set_defaults(run=run_exec)
     parser.epilog = EXEC
     parser.usage = "zone exec [OPTIONS] ZONE COMMAND [ARG ...]"
     process_arguments(parser)

@@ -70,16 +70,27 @@ def _fits(zone: Any, key: str, value: str) -> bool:
 
 
 def run(arguments: Namespace) -> None:
-    """List the zones: none where the host is down."""
+    """List the zones: none where the lab is down, as nothing runs there; of any other host nobody can tell then."""
     from runtime.host.cli.link import ask
     from runtime.host.faults import HostDown
+    from runtime.host.lab.errors import LabDown
 
     try:
         ask(arguments, lambda zoned: _watch(zoned, arguments) if arguments.watch else _once(zoned, arguments))
-    except HostDown:
-        if arguments.watch:
+    except (LabDown, HostDown):
+        if arguments.watch or not _is_lab_down(arguments.host):
             raise
         _show([], arguments)
+
+
+def _is_lab_down(address: str | None) -> bool:
+    """Is a lab meant, and does none run? One that does not answer may have zones all the same."""
+    from pipeline.store import Store
+    from runtime.host.client.endpoint import host_name, lab_name
+    from runtime.host.hosts import select_host
+
+    name = host_name(address)
+    return lab_name(name) is not None and not select_host(Store(), name).is_up()
 
 
 async def _once(zoned: Any, arguments: Namespace) -> None:

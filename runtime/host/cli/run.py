@@ -11,7 +11,15 @@ from typing import Any
 from pipeline.errors import SentenceError
 from runtime.host.cli.amounts import memory_mib, whole_cpus
 from runtime.host.cli.moments import span_s
-from runtime.host.cli.parsers import BANDWIDTH, EGRESS, SCRATCH, Parser, complete, network_arguments
+from runtime.host.cli.parsers import (
+    BANDWIDTH,
+    EGRESS,
+    SCRATCH,
+    Parser,
+    complete,
+    network_arguments,
+    start_timeout_argument,
+)
 from runtime.host.cli.process import check_terminal, process_arguments
 from runtime.host.cli.terminal import escaped, with_progress, write
 from runtime.host.faults import RemoteFault
@@ -77,6 +85,7 @@ def fill_run(parser: Parser) -> None:
     complete(extension, "images")
     parser.add_argument("--stop-signal", metavar="SIGNAL", help="default: the image's, else SIGTERM")
     parser.add_argument("--stop-timeout", type=int, metavar="S", help="seconds until it is killed (default: 10)")
+    start_timeout_argument(parser)
     parser.add_argument("--pull", choices=PULLS, default="missing", metavar="WHEN", help=PULL)
     complete(parser.add_argument("image", metavar="IMAGE", help="what to run"), "images")
     complete(
@@ -131,7 +140,8 @@ def run(arguments: Namespace) -> int:
     with host.connect() as client:
         # Attached: a workload that ends at once is still seen from its first byte, as the attach replays it.
         until = "ready" if arguments.detach else "running"
-        wishes = actions.Wishes(until, remove=arguments.rm, attach=not arguments.detach)
+        attach, timeout_s = not arguments.detach, arguments.timeout
+        wishes = actions.Wishes(until, remove=arguments.rm, attach=attach, start_timeout_s=timeout_s)
 
         def start(progress: Any) -> Any:
             return actions.start(client, host, made.manifest, made.bundle, wishes, timeline, progress)

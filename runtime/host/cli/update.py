@@ -10,7 +10,7 @@ from runtime.host.cli.parsers import BANDWIDTH, EGRESS, Parser, complete, zone_a
 from runtime.host.cli.terminal import escaped, write
 
 EXAMPLES = """\
-Memory and vCPUs go up to the maximum the zone was booted with; `zone inspect` shows both, and what the zone sees.
+Memory and vCPUs go up to the maximum the zone was booted with; `zone inspect` shows both, and what the zone has by now.
 
 examples:
   zone update -m 384m web

@@ -11,6 +11,7 @@ from typing import Literal
 from runtime.errors import RuntimeFault
 
 SOCKET = Path("/run/zonewright/zoned.sock")
+OWN = "host xen"
 TLS_PORT = 4354
 CONTROL_DOMAIN_FLAG = Path("/proc/xen/capabilities")
 FORMS = "xen, lab[:NAME], unix:PATH, ssh://[USER@]HOST[:PORT] or tls://HOST[:PORT]"
@@ -64,6 +65,11 @@ class Endpoint:
     user: str = ""
     credentials: Credentials | None = None
 
+    @property
+    def is_own(self) -> bool:
+        """Is it this machine's own zoned?"""
+        return self.scheme == "unix" and self.name == OWN
+
 
 def host_name(name: str | None = None) -> str:
     """`name`, else $ZONE_HOST, else xen on a control domain, else lab."""
@@ -88,7 +94,7 @@ def endpoint_of(address: str | None = None) -> Endpoint:
     """The endpoint of an address; see `host_name` for the default. Raises BadHostAddress; LabDown."""
     name = host_name(address)
     if name == "xen":
-        return Endpoint("host xen", "unix")
+        return Endpoint(OWN, "unix")
     if (lab := lab_name(name)) is not None:
         from runtime.host.lab.reach import lab_endpoint, state_directory
 

@@ -44,7 +44,8 @@ async def recover(core: Core) -> None:
         elif not zone.state.live and zone.request.remove:
             await ending.forget(core, zone)
         elif rebooted and policy.comes_again_after_reboot(zone.request.restart, wanted=zone.wanted):
-            _again(core, zone)
+            _again(core, zone, 0.0)
+            await core.save(zone, "zone.restarting", after="the host was rebooted", pause_s=f"{zone.pause_s:g}")
     await core.database.commit(
         ("INSERT INTO meta (key, value) VALUES ('boot_id', ?) ON CONFLICT (key) DO UPDATE SET value = excluded.value",
          [core.boot_id]),
@@ -103,6 +104,8 @@ def _zone_of(core: Core, head: Head) -> Zone:
     if not zone.state.live:
         zone.state = State.RUNNING  # the database is older than what it is about
         zone.wanted = True
+    elif zone.state is State.RESTARTING and head.uuid != zone.uuid and head.restarts == zone.restarts:
+        zone.state = State.CREATING  # its pause was over
     zone.uuid, zone.index = head.uuid, head.index
     return zone
 
@@ -203,7 +206,10 @@ async def _end_strays(core: Core, found: list[DomainInfo]) -> None:
 
 
 async def _went(core: Core, zone: Zone, exit: ExitStatus | None, *, rebooted: bool) -> None:
-    """A zone that was live and has no run any more: it comes again, or is over."""
+    """A zone that was live and has no run any more: it comes again, or is over.
+
+    One that was in the pause before its next start is neither asked nor counted again: that start is due.
+    """
     if exit is None:
         gone = ("rebooted", "the host was rebooted") if rebooted else ("lost", "it was gone when zoned came back")
         exit = zone.exit if zone.exit and not rebooted else exits.failed(*gone, code=255)
@@ -211,13 +217,15 @@ async def _went(core: Core, zone: Zone, exit: ExitStatus | None, *, rebooted: bo
     zone.finished = zone.finished or core.clock.now()
     if rebooted:
         again = policy.comes_again_after_reboot(zone.request.restart, wanted=zone.wanted)
-    else:
-        again = zone.wanted and policy.comes_again(zone.request.restart, exit, restarts=zone.restarts)
+    elif zone.state is State.RESTARTING:
+        again = zone.wanted
+    elif again := zone.wanted and policy.comes_again(zone.request.restart, exit, restarts=zone.restarts):
+        zone.restarts += 1
+        ran_s = zone.finished - zone.started if zone.started else 0.0
+        zone.pause_s = policy.pause_s(zone.pause_s, ran_s)
     if again:
-        if not rebooted:
-            zone.restarts += 1
-        _again(core, zone)
-        await core.save(zone, "zone.restarting", request=True, after=exit.text)
+        _again(core, zone, 0.0 if rebooted else zone.pause_s)
+        await core.save(zone, "zone.restarting", request=True, after=exit.text, pause_s=f"{zone.pause_s:g}")
         return
     zone.state = State.FAILED if exit.reason == "interrupted" else State.EXITED
     zone.console_tail = tuple(await core.thread(_tail, core, zone))
@@ -227,9 +235,12 @@ async def _went(core: Core, zone: Zone, exit: ExitStatus | None, *, rebooted: bo
         await ending.forget(core, zone)
 
 
-def _again(core: Core, zone: Zone) -> None:
+def _again(core: Core, zone: Zone, pause_s: float) -> None:
     zone.state, zone.wanted, zone.ports, zone.uuid = State.RESTARTING, True, (), ""
-    life.start(core, zone, pause_s=policy.FIRST_PAUSE_S)
+    zone.pause_s = pause_s or policy.FIRST_PAUSE_S
+    # Of a pause that was begun, what is left; a clock that was set meanwhile makes it no longer.
+    left_s = zone.finished + zone.pause_s - core.clock.now()
+    life.start(core, zone, pause_s=min(max(left_s, policy.FIRST_PAUSE_S), zone.pause_s))
 
 
 def _tail(core: Core, zone: Zone) -> list[str]:

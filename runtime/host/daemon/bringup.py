@@ -93,7 +93,7 @@ async def bring_up(core: Core, zone: Zone, run: Run) -> None:
     with times("unpause"):
         await core.thread(domain.unpause)
     run.since, zone.started, zone.ready, zone.finished = core.clock.monotonic(), core.clock.now(), 0.0, 0.0
-    zone.state, zone.exit = State.RUNNING, None
+    zone.state, zone.exit, zone.console_tail = State.RUNNING, None, ()
     await core.save(zone, "zone.running", domid=str(domain.domid))
     with times("engine"):
         await core.thread(network.serve)

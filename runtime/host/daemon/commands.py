@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import uuid as uuids
 from collections.abc import Sequence
 
@@ -40,6 +41,9 @@ def check_request(request: BootRequest) -> None:
     policy.check_policy(request.restart, subject)
     if request.remove and request.restart.name not in ("no",):
         raise BadRequest(subject, expected="a restart policy or removal at its end", got="both")
+    if not 0 <= request.start_timeout_s < math.inf:
+        expected = "0 or more seconds"
+        raise BadRequest(f"{subject}, start timeout", expected=expected, got=f"{request.start_timeout_s:g}")
     ports.check_rules(spec.rules_of(request), subject)
     volumes.check(bundle)
     networking.check(bundle.network, subject)
@@ -245,7 +249,7 @@ async def restart(core: Core, zone: Zone, timeout_s: float | None) -> ZoneInfo:
         raise
     finally:
         core.booting.discard(zone.name)
-    zone.uuid, zone.wanted, zone.restarts, zone.last = uuid, True, 0, None
+    zone.uuid, zone.wanted, zone.restarts, zone.pause_s, zone.last = uuid, True, 0, 0.0, None
     zone.state, zone.stop, zone.failure = State.QUEUED, None, None
     await core.save(zone, "zone.queued")
     life.start(core, zone)

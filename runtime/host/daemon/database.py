@@ -50,6 +50,7 @@ MIGRATIONS = (
         name TEXT PRIMARY KEY, net_index INTEGER NOT NULL UNIQUE, mtu INTEGER NOT NULL, created REAL NOT NULL
     ) STRICT;
     """,
+    "ALTER TABLE zones ADD COLUMN pause_s REAL NOT NULL DEFAULT 0;",
 )
 
 

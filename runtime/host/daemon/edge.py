@@ -221,9 +221,9 @@ class Edge:
 
     # -- while it runs -------------------------------------------------------------------------------------------------
 
-    def set_memory(self, domain: Domain, target_mib: int) -> None:
-        """Ask the guest to have this much."""
-        resize.set_memory(self.hypervisor, self.xenstore, domain.domid, domain.uuid, target_mib)
+    def set_memory(self, domain: Domain, target_mib: int, least_mib: int) -> None:
+        """Ask the guest to have this much, but not less than it goes on with."""
+        resize.set_memory(self.hypervisor, self.xenstore, domain.domid, domain.uuid, target_mib, least_mib=least_mib)
 
     def set_vcpus(self, domain: Domain, count: int) -> None:
         """Ask the guest to have so many online."""

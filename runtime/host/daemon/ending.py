@@ -47,7 +47,7 @@ async def end(core: Core, zone: Zone, run: Run, exit: ExitStatus) -> None:
     if not finished:
         core.unfinished[run.ledger.name] = run.addresses.index
     zone.exit, zone.finished = exit, core.clock.now()
-    zone.console_tail = tuple(await core.thread(tail_of, run.console)) if exit.reason or exit.crashed else ()
+    zone.console_tail = tuple(await core.thread(tail_of, run.console)) if not exit.clean else ()
     for told in core.run_enders:
         await told(zone, run)
     zone.last, zone.run = run, None

@@ -31,6 +31,7 @@ log = logging.getLogger(__name__)
 
 FORCE_AFTER_S = 5.0  # beyond the workload's own time to stop: its init has to end too
 ATTACH_S = 10.0  # from the end of a zone that is awaited to the attach, which is the client's next call
+ADOPTED_S = 30.0  # in which what runs has told how far it is
 DRAIN_S = 0.5  # its agent had its output acknowledged before it ended, if it ended as it should
 
 
@@ -53,11 +54,11 @@ async def _live(core: Core, zone: Zone, run: Run | None, pause_s: float) -> None
                 break
             if not policy.comes_again(zone.request.restart, exit, restarts=zone.restarts):
                 break
-            pause_s = policy.pause_s(pause_s, ran_s)
+            zone.pause_s = policy.pause_s(zone.pause_s, ran_s)
             zone.restarts += 1
             zone.state = State.RESTARTING
-            await core.save(zone, "zone.restarting", after=exit.text, pause_s=f"{pause_s:g}")
-            if not await _pause(core, zone, pause_s):
+            await core.save(zone, "zone.restarting", after=exit.text, pause_s=f"{zone.pause_s:g}")
+            if not await _pause(core, zone, zone.pause_s):
                 break
         await _over(core, zone, exit, ready=was_ready)
     except asyncio.CancelledError:
@@ -196,6 +197,7 @@ async def _follow(core: Core, zone: Zone, run: Run) -> list[asyncio.Task[None]]:
         except (RuntimeFault, OSError) as fault:
             log.warning("zone %s has no agent channel: %s", zone.name, fault)
     run.joined = True
+    zone.changes.tell()
     if run.link is not None:
         writer = core.log_of(zone)
         tasks.append(asyncio.create_task(_guarded(zone, agentwatch.follow_agent(core, zone, run, run.link))))
@@ -214,7 +216,9 @@ async def _guarded(zone: Zone, work: Coroutine[Any, Any, None]) -> None:
 
 
 async def _until_end(core: Core, zone: Zone, run: Run) -> None:
-    """Until the domain has ended, by itself or by order."""
+    """Until the domain has ended, by itself, by order, or because it hangs."""
+    if await _hangs(core, zone, run):
+        return
     await until(zone.changes, lambda: run.reason or zone.stop is not None, core.clock)
     if run.reason:
         return
@@ -232,6 +236,19 @@ async def _until_end(core: Core, zone: Zone, run: Run) -> None:
             break
     if not run.reason:
         run.told = exits.by_signal(9)
+
+
+async def _hangs(core: Core, zone: Zone, run: Run) -> bool:
+    """Has its workload not come to run in the time it was given? A zone that idles has none to wait for."""
+    limit_s = zone.request.start_timeout_s
+    if not limit_s or not zone.bundle.process.argv:
+        return False
+    # One that is adopted may have started while nobody looked: what it reports is read first.
+    left_s = max(run.since + limit_s - core.clock.monotonic(), min(limit_s, ADOPTED_S))
+    if await until(zone.changes, lambda: run.ready or run.reason or zone.stop is not None, core.clock, left_s):
+        return False
+    run.told = run.told or exits.failed("timeout", f"its workload did not start within {limit_s:g} s")
+    return True
 
 
 def _ended_or_reordered(zone: Zone, run: Run, order: StopOrder) -> Callable[[], bool]:

@@ -175,7 +175,7 @@ class Manager:
         return [info(zone) for zone in zones if all or zone.state.live]
 
     async def get(self, ref: str, *, fresh: bool = False) -> ZoneInfo:
-        """One zone; fresh asks what memory and vCPUs it has now."""
+        """One zone; fresh asks Xen what memory and vCPUs it has now."""
         zone = self._zone(ref)
         seen: dict[str, Any] = {}
         if fresh and zone.run is not None and zone.run.domain is not None:

@@ -69,6 +69,8 @@ class BootRequest:
                   published port answers.
     attach:       whoever asks attaches next: with `remove`, the zone is kept until they have seen its end.
     network:      the shared network to join; "": the bundle's, if it names one. isolated: apart from others in it.
+    start_timeout_s: how long after each start its workload may take to run, before the zone is ended; 0: as long as it
+                  likes.
     """
 
     bundle: Bundle
@@ -84,6 +86,7 @@ class BootRequest:
     attach: bool = False
     network: str = ""
     isolated: bool = False
+    start_timeout_s: float = 0.0
 
     @property
     def network_name(self) -> str:

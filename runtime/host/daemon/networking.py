@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 from collections.abc import Sequence
 
@@ -53,13 +54,14 @@ async def apply(core: Core, zone: Zone, network: Network) -> None:
     run, before = zone.run, zone.bundle.network
     if run is None or run.network is None:
         return
-    if network.egress != before.egress:
-        await core.thread(run.network.judge_by, network.egress)
-    if network.bandwidth_bit_s != before.bandwidth_bit_s:
-        try:
-            await core.thread(run.network.limit, network.bandwidth_bit_s)
-        except BaseException:
-            await core.thread(run.network.judge_by, before.egress)
-            raise
-    if network != before:  # for a zoned whose database is lost
-        await core.thread(lambda: run.ledger.record("network", network=to_json(network)))
+    wire = run.network
+    async with contextlib.AsyncExitStack() as undo:
+        if network.egress != before.egress:
+            await core.thread(wire.judge_by, network.egress)
+            undo.push_async_callback(core.thread, wire.judge_by, before.egress)
+        if network.bandwidth_bit_s != before.bandwidth_bit_s:
+            await core.thread(wire.limit, network.bandwidth_bit_s)
+            undo.push_async_callback(core.thread, wire.limit, before.bandwidth_bit_s)
+        if network != before:  # for a zoned whose database is lost
+            await core.thread(lambda: run.ledger.record("network", network=to_json(network)))
+        undo.pop_all()

@@ -22,7 +22,7 @@ from runtime.host.daemon.model import (
 EVENTS_KEPT = 20_000
 _ZONE_COLUMNS = [
     *("id", "name", "request", "state", "wanted", "restarts", "exit", "created", "started", "ready", "finished"),
-    *("uuid", "net_index", "ports", "console_tail"),
+    *("uuid", "net_index", "ports", "console_tail", "pause_s"),
 ]
 _WORKLOAD_COLUMNS = [
     *("id", "name", "zone_id", "uuid", "request", "state", "exit", "error", "device"),
@@ -40,6 +40,7 @@ class ZoneRow:
 
     wanted:  nobody has stopped it.
     uuid:    of its last domain; index: of its last network.
+    pause_s: before its last start, or before the one it waits for.
     """
 
     id: str
@@ -57,6 +58,7 @@ class ZoneRow:
     index: int
     ports: tuple[PortRule, ...]
     console_tail: tuple[str, ...]
+    pause_s: float
 
 
 def zone_row(columns: Sequence[Any]) -> ZoneRow:
@@ -78,6 +80,7 @@ def zone_row(columns: Sequence[Any]) -> ZoneRow:
         index=values["net_index"],
         ports=tuple(from_json(PortRule, rule, subject="port") for rule in json.loads(values["ports"])),
         console_tail=tuple(json.loads(values["console_tail"])),
+        pause_s=values["pause_s"],
     )
 
 
@@ -103,6 +106,7 @@ def save_zone(row: ZoneRow, *, request: bool) -> Statement:
         "net_index": row.index,
         "ports": _text(to_json(row.ports)),
         "console_tail": _text(list(row.console_tail)),
+        "pause_s": row.pause_s,
     }
     if request:
         values["request"] = _text(to_json(row.request))

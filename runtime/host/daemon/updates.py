@@ -5,14 +5,16 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Coroutine, Sequence
+from typing import Any
 
+from pipeline.bundle.model import LEAST_MEMORY_MIB, Network, Resources
 from pipeline.bundle.ports import overlap
 from runtime.errors import RuntimeFault
 from runtime.host.daemon import networking, policy, ports
 from runtime.host.daemon.admission import OVERHEAD_KIB
 from runtime.host.daemon.core import Core
-from runtime.host.daemon.errors import BadRequest, WrongState
+from runtime.host.daemon.errors import BadRequest, UnknownZone, WrongState
 from runtime.host.daemon.model import PortRule, State, Update, ZoneInfo
 from runtime.host.daemon.zone import Run, Zone, info
 from runtime.net.published import key_of
@@ -23,9 +25,16 @@ CPUS_TIMEOUT_S = 30.0
 
 
 async def update(core: Core, zone: Zone, change: Update) -> ZoneInfo:
-    """See Manager.update."""
+    """See Manager.update. One at a time for each zone, and whole: where a part cannot be had, all is as before."""
+    async with zone.changing:
+        return await _update(core, zone, change)
+
+
+async def _update(core: Core, zone: Zone, change: Update) -> ZoneInfo:
     resources, run = zone.bundle.resources, zone.run
     subject = f"zone {zone.name}"
+    if zone.removed:
+        raise UnknownZone(subject, got="it has been removed")
     if zone.state in (State.QUEUED, State.CREATING, State.STOPPING):
         raise WrongState(subject, expected="it running or exited", got=f"it is {zone.state.value}", temporary=True)
     if change.restart is not None:
@@ -38,11 +47,19 @@ async def update(core: Core, zone: Zone, change: Update) -> ZoneInfo:
         max(resources.memory_max_mib, resources.memory_mib),
         max(resources.vcpus_max, resources.vcpus),
     )
+    least_mib = _least_mib(resources)
+    if memory_mib < least_mib:
+        hint = "with less, a zone's kernel and init do not go on"
+        raise BadRequest(f"{subject}, memory", expected=f"{least_mib} MiB at least", got=f"{memory_mib} MiB", hint=hint)
     if run is not None:
         # The most was fixed when the domain was built; an exited zone may be given more.
-        for name, asked, most in (("memory", memory_mib, most_mib), ("vcpus", vcpus, most_vcpus)):
-            if not 1 <= asked <= most:
-                raise BadRequest(f"{subject}, {name}", expected=f"1 to {most}, fixed at its start", got=str(asked))
+        for name, asked, least, most in (
+            ("memory", memory_mib, least_mib, most_mib),
+            ("vcpus", vcpus, 1, most_vcpus),
+        ):
+            if not least <= asked <= most:
+                expected = f"{least} to {most}, fixed at its start"
+                raise BadRequest(f"{subject}, {name}", expected=expected, got=str(asked))
     elif change.add_ports or change.remove_ports:
         raise WrongState(f"{subject}, ports", expected="it running", got=f"it is {zone.state.value}")
     gone = _matching(zone, change.remove_ports)
@@ -52,21 +69,7 @@ async def update(core: Core, zone: Zone, change: Update) -> ZoneInfo:
     ports.refuse_taken(zone.name, change.add_ports, [(zone.name, stay), *others])
     network = networking.changed(zone, change)
     if run is not None and run.domain is not None:
-        added = await core.thread(_change_ports, zone, gone, change.add_ports)
-        try:
-            if memory_mib != resources.memory_mib:
-                await core.admission.promise(run.uuid, (memory_mib << 10) + OVERHEAD_KIB, subject)
-                await core.thread(core.edge.set_memory, run.domain, memory_mib)
-            if vcpus != resources.vcpus:
-                await core.thread(core.edge.set_vcpus, run.domain, vcpus)
-                await _use_vcpus(zone, run, vcpus)
-            await networking.apply(core, zone, network)
-        except BaseException:
-            await core.thread(_change_ports, zone, added, gone)
-            zone.held.release(rule for rule in added if rule not in gone)
-            raise
-        finally:
-            core.admission.settle(run.uuid)
+        added = await _change_run(core, zone, run, memory_mib, vcpus, network, gone, change.add_ports)
         zone.held.release(rule for rule in gone if rule not in added)
         zone.ports = (*stay, *added)
     new = dataclasses.replace(
@@ -82,8 +85,69 @@ async def update(core: Core, zone: Zone, change: Update) -> ZoneInfo:
         restart=change.restart or zone.request.restart,
         ports=zone.ports if change.add_ports or change.remove_ports else zone.request.ports,
     )
+    if zone.removed:  # meanwhile: what is written now would come back with the next zoned
+        raise UnknownZone(subject, got="it has been removed")
     await core.save(zone, "zone.updated", request=True)
     return info(zone)
+
+
+async def _change_run(
+    core: Core,
+    zone: Zone,
+    run: Run,
+    memory_mib: int,
+    vcpus: int,
+    network: Network,
+    gone: Sequence[PortRule],
+    new: Sequence[PortRule],
+) -> tuple[PortRule, ...]:
+    """Change what runs; the new ports as bound. Where a step fails, those before it and what it began are undone."""
+    before, edge, domain = zone.bundle.resources, core.edge, run.domain
+    assert domain is not None
+    least_mib = _least_mib(before)
+
+    async def ports_back() -> None:
+        await core.thread(_change_ports, zone, run, added, gone)
+        zone.held.release(rule for rule in added if rule not in gone)
+
+    async def memory_back() -> None:
+        await core.thread(edge.set_memory, domain, before.memory_mib, least_mib)
+
+    async def vcpus_back() -> None:
+        await core.thread(edge.set_vcpus, domain, before.vcpus)
+        await _use_vcpus(zone, run, before.vcpus)
+
+    async with contextlib.AsyncExitStack() as undo:
+        added = await core.thread(_change_ports, zone, run, gone, new)
+        undo.push_async_callback(_undo, zone, "ports", ports_back)
+        try:
+            if memory_mib != before.memory_mib:
+                await core.admission.promise(run.uuid, (memory_mib << 10) + OVERHEAD_KIB, f"zone {zone.name}")
+                undo.push_async_callback(_undo, zone, "memory", memory_back)
+                await core.thread(edge.set_memory, domain, memory_mib, least_mib)
+            if vcpus != before.vcpus:
+                undo.push_async_callback(_undo, zone, "vcpus", vcpus_back)
+                await core.thread(edge.set_vcpus, domain, vcpus)
+                await _use_vcpus(zone, run, vcpus)
+            await networking.apply(core, zone, network)
+        finally:
+            core.admission.settle(run.uuid)
+        undo.pop_all()
+    return added
+
+
+def _least_mib(resources: Resources) -> int:
+    """What a zone is left at least. One that was made with less has shown that it goes on with that."""
+    return min(LEAST_MEMORY_MIB, resources.memory_mib)
+
+
+async def _undo(zone: Zone, what: str, work: Callable[[], Coroutine[Any, Any, Any]]) -> None:
+    """Why it is done is what is told; and a zone that has ended meanwhile has nothing to be undone."""
+    try:
+        await work()
+    except (RuntimeFault, OSError) as fault:
+        if zone.state.up:
+            log.error("zone %s, %s as before: %s", zone.name, what, fault)
 
 
 async def _use_vcpus(zone: Zone, run: Run, vcpus: int) -> None:
@@ -96,16 +160,15 @@ async def _use_vcpus(zone: Zone, run: Run, vcpus: int) -> None:
         log.warning("zone %s, vcpus: %s", zone.name, fault)
 
 
-def _change_ports(zone: Zone, old: Sequence[PortRule], new: Sequence[PortRule]) -> tuple[PortRule, ...]:
+def _change_ports(zone: Zone, run: Run, old: Sequence[PortRule], new: Sequence[PortRule]) -> tuple[PortRule, ...]:
     """Publish other ports instead of some; the new ones as bound. Where one cannot be had, all is as before.
 
     The old ones stay held, so that nobody else gets them before the rest of an update is done; but of one that would
     be in the way of a new one.
     """
-    run = zone.run
     if not old and not new:
         return ()
-    assert run is not None and run.network is not None
+    assert run.network is not None
     in_the_way = [rule for rule in old if any(_collide(rule, other) for other in new)]
     for rule in old:
         run.network.unpublish(rule.address, rule.port, rule.protocol)

@@ -5,21 +5,24 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import dataclasses
+import functools
 import logging
 import uuid as uuids
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from runtime.errors import RuntimeFault
 from runtime.host.daemon import agentwatch, exits, logreader, names, rows
+from runtime.host.daemon.agent import AgentLink
 from runtime.host.daemon.core import Core
 from runtime.host.daemon.errors import NameTaken, WrongState
 from runtime.host.daemon.logwriter import LogWriter
 from runtime.host.daemon.model import ProcessStart, WorkloadInfo, WorkloadRequest, WorkloadState
 from runtime.host.daemon.sessions import AttachSession, Joined, Session, call, link_of
-from runtime.host.daemon.signals import Changes
+from runtime.host.daemon.signals import Changes, first, until
 from runtime.host.daemon.zone import Run, Zone
+from runtime.host.ledger import Record
 from runtime.host.loops import LoopDevice
 
 log = logging.getLogger(__name__)
@@ -27,10 +30,14 @@ log = logging.getLogger(__name__)
 CREATE_TIMEOUT_S = 60.0
 _LIVE = (WorkloadState.CREATED, WorkloadState.RUNNING, WorkloadState.COMPLETED)
 _ENDED = (WorkloadState.COMPLETED, WorkloadState.FAILED, WorkloadState.DESTROYED)
+_AGAIN_S = 0.2
 
 
 class Workload:
-    """One container as the core holds it."""
+    """One container as the core holds it.
+
+    lock:  of whoever makes or unmakes it: its disk's name is another's as soon as it is given back.
+    """
 
     def __init__(self, info: WorkloadInfo, uuid: str) -> None:
         self.info, self.uuid = info, uuid
@@ -38,6 +45,7 @@ class Workload:
         self.log: LogWriter | None = None
         self.reader: asyncio.Task[None] | None = None
         self.changes = Changes()
+        self.lock = asyncio.Lock()
 
     @property
     def id(self) -> str:
@@ -66,13 +74,18 @@ class Workloads:
             self.all[info.id] = Workload(info, uuid)
 
     async def settle(self) -> None:
-        """After zones are adopted: of those in other zones nothing is left."""
+        """After zones are adopted: of those in other zones nothing is left; what was begun of the rest is ended."""
         for workload in list(self.all.values()):
             zone = self._core.zones.get(workload.info.zone_id)
             if zone is None:
                 self.all.pop(workload.id)
-            elif (zone.run is None or zone.run.uuid != workload.uuid) and workload.info.state not in _ENDED:
-                await self._become(workload, WorkloadState.FAILED, error="its zone ended")
+            elif zone.run is None or zone.run.uuid != workload.uuid:
+                await self._zone_ended(zone, workload)
+            elif workload.info.state in (WorkloadState.CREATING, WorkloadState.DESTROYING):
+                records = await self._core.thread(zone.run.ledger.records)
+                disk = next((str(record["vdev"]) for record in _held("vbd", records, workload)), "")
+                workload.info = dataclasses.replace(workload.info, device=workload.info.device or disk)
+                self._core.background(self._finish(zone, zone.run, workload))
 
     def find(self, ref: str) -> Workload:
         """By name, id or the start of an id. Raises UnknownZone."""
@@ -97,21 +110,20 @@ class Workloads:
             created_unix_s=core.clock.now(),
         )
         workload = self.all[info.id] = Workload(info, run.uuid)
-        await self._become(workload, WorkloadState.CREATING)
-        try:
-            device = await core.thread(self._plug, workload, run) if request.rootfs is not None else ""
-            workload.info = dataclasses.replace(workload.info, device=device)
-            spec = dict(request.container)
-            if device:
-                root = spec.get("root")
-                spec["root"] = {**(root if isinstance(root, Mapping) else {}), "device": device}
-            await link.call("create", {"id": info.id, "spec": spec}, CREATE_TIMEOUT_S)
-            return await self._become(workload, WorkloadState.CREATED)
-        except BaseException as error:
-            with contextlib.suppress(RuntimeFault):
-                await self._give_back(zone, workload)
-            await self._become(workload, WorkloadState.FAILED, error=str(error) or type(error).__name__)
-            raise
+        async with workload.lock:
+            await self._become(workload, WorkloadState.CREATING)
+            try:
+                device = await core.thread(self._plug, workload, run) if request.rootfs is not None else ""
+                workload.info = dataclasses.replace(workload.info, device=device)
+                spec = dict(request.container)
+                if device:
+                    root = spec.get("root")
+                    spec["root"] = {**(root if isinstance(root, Mapping) else {}), "device": device}
+                await link.call("create", {"id": info.id, "spec": spec}, CREATE_TIMEOUT_S)
+                return await self._become(workload, WorkloadState.CREATED)
+            except BaseException as error:
+                await self._never_made(zone, workload, str(error) or type(error).__name__)
+                raise
 
     async def start(self, workload: Workload) -> WorkloadInfo:
         """See Manager.start_workload."""
@@ -142,18 +154,14 @@ class Workloads:
 
     async def destroy(self, workload: Workload) -> WorkloadInfo:
         """See Manager.destroy_workload."""
-        zone = self._core.zones.get(workload.info.zone_id)
-        if zone is not None and zone.run is not None and zone.run.uuid == workload.uuid:
-            await self._become(workload, WorkloadState.DESTROYING)
-            await self._give_back(zone, workload)
-        if workload.reader is not None:
-            workload.reader.cancel()
-        workload.info = dataclasses.replace(workload.info, state=WorkloadState.DESTROYED, device="")
-        self.all.pop(workload.id, None)
-        gone = ("DELETE FROM workloads WHERE id = ?", [workload.id])
-        await self._core.tell("workload.destroyed", zone, gone, workload=workload.id, name=workload.name)
-        workload.changes.tell()
-        return workload.info
+        async with workload.lock:
+            zone = self._core.zones.get(workload.info.zone_id)
+            if workload.info.state is WorkloadState.DESTROYED:  # by another's call, meanwhile
+                return workload.info
+            if zone is not None and zone.run is not None and zone.run.uuid == workload.uuid:
+                await self._become(workload, WorkloadState.DESTROYING)
+                await self._give_back(zone, workload)
+            return await self._forget(zone, workload)
 
     async def attach(self, workload: Workload, start: ProcessStart) -> Session:
         """Join its output and input."""
@@ -199,8 +207,52 @@ class Workloads:
                 workload.reader.cancel()
             if workload.loop is not None:
                 workload.loop.close()
-            if workload.info.state not in _ENDED:
-                await self._become(workload, WorkloadState.FAILED, error="its zone ended")
+            await self._zone_ended(zone, workload)
+
+    # -- what an earlier zoned was in the midst of ---------------------------------------------------------------------
+
+    async def _finish(self, zone: Zone, run: Run, workload: Workload) -> None:
+        """Complete a creation or a removal that a dead zoned had begun, as its agent says how far it had come."""
+        while workload.info.state in (WorkloadState.CREATING, WorkloadState.DESTROYING):
+            await until(zone.changes, lambda: zone.run is not run or run.joined, self._core.clock)
+            if run.link is not None:
+                await first(run.link.connected.wait(), _until_over(zone, run))
+            if zone.run is not run:
+                return  # with its zone, see run_ended
+            try:
+                if workload.info.state is WorkloadState.DESTROYING:
+                    await self.destroy(workload)
+                else:
+                    await self._take_up(zone, run.link, workload)
+            except RuntimeFault as fault:
+                log.warning("workload %s: %s", workload.name, fault)
+                await self._core.clock.sleep(_AGAIN_S)
+
+    async def _take_up(self, zone: Zone, link: AgentLink | None, workload: Workload) -> None:
+        """It has been made, or it never was. A creation that was under way ended with that zoned's session."""
+        async with workload.lock:
+            reply = {} if link is None else await link.call("list", {})
+            listed = reply.get("containers")
+            found = [item for item in listed if isinstance(item, Mapping)] if isinstance(listed, list) else []
+            if workload.info.state is not WorkloadState.CREATING:
+                return  # its agent has told more meanwhile
+            if any(item.get("id") == workload.id for item in found):
+                await self._become(workload, WorkloadState.CREATED)
+            else:
+                await self._never_made(zone, workload, "zoned ended while it was created")
+
+    async def _never_made(self, zone: Zone, workload: Workload, error: str) -> None:
+        with contextlib.suppress(RuntimeFault):
+            await self._give_back(zone, workload)
+        workload.info = dataclasses.replace(workload.info, device="")
+        await self._become(workload, WorkloadState.FAILED, error=error)
+
+    async def _zone_ended(self, zone: Zone, workload: Workload) -> None:
+        if workload.info.state is WorkloadState.DESTROYING:
+            if not workload.lock.locked():  # else whoever destroys it sees to it
+                await self._forget(zone, workload)
+        elif workload.info.state not in _ENDED:
+            await self._become(workload, WorkloadState.FAILED, error="its zone ended")
 
     # -- within --------------------------------------------------------------------------------------------------------
 
@@ -208,10 +260,11 @@ class Workloads:
         assert workload.info.request.rootfs is not None and run.domain is not None
         source = self._core.edge.find(workload.info.request.rootfs)
         path: Path = source.path
+        record = functools.partial(run.ledger.record, workload=workload.id)  # a later zoned finds its disk by this
         if not source.disk:
-            workload.loop = self._core.edge.loop(path, run.ledger.record)
+            workload.loop = self._core.edge.loop(path, record)
             path = workload.loop.device
-        return self._core.edge.plug(run.domain, path, run.ledger.record)
+        return self._core.edge.plug(run.domain, path, record)
 
     async def _give_back(self, zone: Zone, workload: Workload) -> None:
         run = zone.run
@@ -220,10 +273,33 @@ class Workloads:
         for method, params in (("stop", {"id": workload.id, "timeout_s": 0}), ("delete", {"id": workload.id})):
             with contextlib.suppress(RuntimeFault):  # it may never have been made
                 await call(zone, method, params)
-        if workload.info.device:
-            await self._core.thread(self._core.edge.unplug, run.domain, workload.info.device, run.ledger.record)
+        await self._core.thread(self._unplug, workload, run)
+
+    def _unplug(self, workload: Workload, run: Run) -> None:
+        """Its disk, with what the ledger has of it: an earlier zoned may have taken some of that, or given it back."""
+        assert run.domain is not None
+        held = [("vbd", record) for record in _held("vbd", run.ledger.records(), workload)]
+        held += [("loop", record) for record in _held("loop", run.ledger.records(), workload)]
+        for vdev in {workload.info.device, *(str(record["vdev"]) for kind, record in held if kind == "vbd")} - {""}:
+            self._core.edge.unplug(run.domain, vdev, run.ledger.record)
         if workload.loop is not None:
-            await self._core.thread(workload.loop.close)
+            workload.loop.close()
+            workload.loop = None
+        left = run.ledger.records()
+        for kind, record in held:
+            if record in _current(kind, left):
+                fields = {name: value for name, value in record.items() if name not in ("kind", "workload")}
+                run.ledger.record(f"{kind}.gone", **fields)
+
+    async def _forget(self, zone: Zone | None, workload: Workload) -> WorkloadInfo:
+        if workload.reader is not None:
+            workload.reader.cancel()
+        workload.info = dataclasses.replace(workload.info, state=WorkloadState.DESTROYED, device="")
+        self.all.pop(workload.id, None)
+        gone = ("DELETE FROM workloads WHERE id = ?", [workload.id])
+        await self._core.tell("workload.destroyed", zone, gone, workload=workload.id, name=workload.name)
+        workload.changes.tell()
+        return workload.info
 
     def _follow(self, zone: Zone, workload: Workload) -> None:
         if (workload.reader is not None and not workload.reader.done()) or zone.run is None or zone.run.link is None:
@@ -258,3 +334,41 @@ class Workloads:
     @staticmethod
     def _wrong(workload: Workload, expected: str) -> WrongState:
         return WrongState(f"workload {workload.name}", expected=expected, got=f"it is {workload.info.state.value}")
+
+
+_SAME = {"vbd": ("vdev",), "loop": ("device",)}  # what a record KIND.gone names it by
+
+
+def _current(kind: str, records: Iterable[Record]) -> list[Record]:
+    """Those of one kind that nothing has taken back."""
+    kept: dict[Any, Record] = {}
+    for record in records:
+        named = tuple(record.get(name) for name in _SAME[kind])
+        if record["kind"] == kind:
+            kept[named] = record
+        elif record["kind"] == f"{kind}.gone":
+            kept.pop(named, None)
+    return list(kept.values())
+
+
+def _held(kind: str, records: list[Record], workload: Workload) -> list[Record]:
+    """What a ledger says a workload has; one that an older zonewright wrote says so by its disk's name only."""
+    disks = [
+        record
+        for record in _current("vbd", records)
+        if record.get("workload", "") == workload.id
+        or ("workload" not in record and workload.info.device and record["vdev"] == workload.info.device)
+    ]
+    if kind == "vbd":
+        return disks
+    devices = {record["device"] for record in disks}
+    return [
+        record
+        for record in _current("loop", records)
+        if record.get("workload", "") == workload.id or ("workload" not in record and record["device"] in devices)
+    ]
+
+
+async def _until_over(zone: Zone, run: Run) -> None:
+    while zone.run is run:
+        await zone.changes.after(zone.changes.count)

@@ -82,6 +82,7 @@ class Zone:
     state: State = State.QUEUED
     wanted: bool = True
     restarts: int = 0
+    pause_s: float = 0.0  # before its last start, or before the one it waits for; 0: nothing has made it wait
     exit: ExitStatus | None = None
     created: float = 0.0
     started: float = 0.0
@@ -103,6 +104,7 @@ class Zone:
     log: LogWriter | None = None
     listeners: list[Callable[[BootProgress], None]] = field(default_factory=list)
     changes: Changes = field(default_factory=Changes)
+    changing: asyncio.Lock = field(default_factory=asyncio.Lock)  # held by an update
 
     @property
     def name(self) -> str:
@@ -149,6 +151,7 @@ def row(zone: Zone) -> ZoneRow:
         index=zone.index,
         ports=zone.ports,
         console_tail=zone.console_tail,
+        pause_s=zone.pause_s,
     )
 
 
@@ -169,6 +172,7 @@ def of_row(kept: ZoneRow) -> Zone:
         index=kept.index,
         ports=kept.ports,
         console_tail=kept.console_tail,
+        pause_s=kept.pause_s,
     )
 
 

@@ -10,32 +10,12 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from runtime import kernelmodules
 from runtime.errors import RuntimeFault
 from runtime.host.dom0.daemonstate import RUN
 
 log = logging.getLogger("runtime.host.dom0.start")
 
-# Those that nothing loads by itself: the doors to Xen, the back ends, what zones' disks and networks stand on.
-MODULES = (
-    "xen_evtchn",
-    "xen_gntdev",
-    "xen_gntalloc",
-    "xen_privcmd",
-    "xenfs",
-    "xen_netback",
-    "xen_blkback",
-    "loop",
-    "bridge",
-    "tun",
-    "veth",
-    "nf_tables",
-    "nft_tproxy",
-    "nft_socket",
-    "nft_meta_bridge",
-    "nft_ct",
-    "nft_masq",
-    "nft_chain_nat",
-)
 # In RUN once the steps are done: os/dom0/zoned looks for it.
 UP = "up"
 DIRECTORIES = (
@@ -74,7 +54,7 @@ class BringUpFailed(RuntimeFault):
 
 def load_modules() -> None:
     """Load every module zones need."""
-    _run(["/usr/bin/busybox", "modprobe", "-a", *MODULES])
+    _run(["/usr/bin/busybox", "modprobe", "-a", *kernelmodules.LAB])
 
 
 def mount_xenfs() -> None:

@@ -80,6 +80,7 @@ def boot_request(request: pb.BootZoneRequest) -> model.BootRequest:
         attach=request.attach,
         network=request.network,
         isolated=request.isolated,
+        start_timeout_s=request.start_timeout_s,
     )
 
 

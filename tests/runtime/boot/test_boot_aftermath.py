@@ -81,7 +81,7 @@ def test_domain_that_got_the_domid_of_another_is_not_touched_by_the_old_ones_han
     assert newer.domid == old.domid
     before = dict(host.xenstored.nodes)
     for act in (
-        lambda: resize.set_memory(old.hypervisor, old.xenstore, old.domid, old.uuid, 32),
+        lambda: resize.set_memory(old.hypervisor, old.xenstore, old.domid, old.uuid, 32, least_mib=16),
         lambda: resize.set_vcpus(old.hypervisor, old.xenstore, old.domid, old.uuid, 1),
         lambda: hotplug.plug_disk(old, Disk("xvdc", "/dev/loop7"), host.record, timeout_s=5),
     ):
@@ -144,7 +144,7 @@ def test_zone_is_adopted_and_ended_over_a_new_connection_after_a_restart_of_xens
         host.xenstored.put("/local/domain/1/zone/state/phase", b"workload")
         assert news.wait(5)
     assert adopted.state().phase == "workload"
-    asked = resize.set_memory(adopted.hypervisor, adopted.xenstore, adopted.domid, adopted.uuid, 48)
+    asked = resize.set_memory(adopted.hypervisor, adopted.xenstore, adopted.domid, adopted.uuid, 48, least_mib=16)
     assert asked.memory_mib == 48
     adopted.destroy()
     assert host.xen.leftovers() == []

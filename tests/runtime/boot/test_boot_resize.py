@@ -70,10 +70,21 @@ def test_grows_shrinks_and_is_read_back(guest: Guest) -> None:
     assert guest.xenstored.value(f"{HOME}/memory/static-max") == str(256 << 10)
 
 
-@pytest.mark.parametrize("mib", [257, 0, -1, 1 << 40])
+@pytest.mark.parametrize("mib", [95, 64, 1, 0, -1])
+def test_guest_is_left_what_every_zone_needs(guest: Guest, mib: int) -> None:
+    guest.memory(256)
+    guest.has(256)
+    before = dict(guest.xenstored.nodes)
+    with pytest.raises(BadSpec, match=rf"expected 96 to 256 MiB, got {mib} MiB \(with less it does not go on\)"):
+        guest.memory(mib)
+    assert guest.xenstored.nodes == before
+    assert guest.memory(96).memory_mib == 96
+
+
+@pytest.mark.parametrize("mib", [257, 1 << 40])
 def test_balloon_beyond_the_maximum_is_refused_and_nothing_is_changed(guest: Guest, mib: int) -> None:
     before = dict(guest.xenstored.nodes)
-    with pytest.raises(BadSpec, match=r"zone web, memory: expected 1 to 256 MiB, got"):
+    with pytest.raises(BadSpec, match=r"zone web, memory: expected 96 to 256 MiB, got"):
         guest.memory(mib)
     assert guest.xenstored.nodes == before
     assert guest.domain.max_kib == 64 * 1024 + 2048

@@ -128,6 +128,16 @@ def test_boot_without_waiting_is_over_when_the_domain_runs(host, store, zoned) -
     booted = actions.boot(host, store, "web", wait=False, progress=Progress())
     request = zoned.calls[-1][1]
     assert not request.until_ready and not request.until_ports_answer and booted.urls == []
+    assert not request.start_timeout_s, "nobody waits for its workload"
+
+
+@pytest.mark.parametrize(("given", "asked"), [(None, 300.0), (0.0, 0.0), (12.5, 12.5)])
+def test_workload_that_is_waited_for_has_a_time_to_start_in(
+    host, store, zoned, given: float | None, asked: float
+) -> None:
+    actions.boot(host, store, "web", start_timeout_s=given, progress=Progress())
+    (request,) = [message for method, message in zoned.calls if method == "BootZone"]
+    assert request.start_timeout_s == asked
 
 
 def test_a_port_that_cannot_be_opened_ends_the_boot_and_so_the_zone(host, store, zoned) -> None:

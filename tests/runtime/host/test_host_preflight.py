@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import tomllib
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from pipeline.recipe import PROJECT
+from runtime import kernelmodules
 from runtime.host import preflight
 from runtime.host.preflight import MODULES, Facts, judge
 
@@ -28,6 +31,8 @@ def test_machine_that_has_everything_lacks_nothing() -> None:
         ({"xenstored": "/run/xenstored/socket: No such file"}, "xenstored: expected it to answer, got /run/x", True),
         ({"modules": MODULE_STATES | {"xen_blkback": "loadable"}}, "module xen_blkback: expected it loaded", True),
         ({"modules": MODULE_STATES | {"nft_tproxy": "absent"}}, "module nft_tproxy: expected it in this", True),
+        ({"modules": MODULE_STATES | {"sch_tbf": "absent"}}, "6.1.0 lacks it, limits of bandwidth need it", False),
+        ({"modules": MODULE_STATES | {"ifb": "absent"}}, "module ifb: expected it in this kernel", False),
         ({"tools": frozenset({"ip", "mke2fs"})}, "program nft: expected it in", True),
         ({"tools": frozenset({"ip", "nft"})}, "program mke2fs: expected it in", False),
         ({"kernel": "4.19.0-20-amd64"}, "kernel of dom0: expected 5.10 or later, got 4.19.0-20-amd64", True),
@@ -45,8 +50,15 @@ def test_each_lack_is_one_sentence(changes: dict[str, Any], sentence: str, fatal
     assert lack.fatal is fatal
 
 
-def test_module_that_is_loaded_when_it_is_needed_may_wait() -> None:
-    assert judge(Facts(modules=MODULE_STATES | {"bridge": "loadable"})) == ()
+@pytest.mark.parametrize("module", [*kernelmodules.ON_DEMAND, *kernelmodules.BANDWIDTH])
+def test_module_that_is_loaded_when_it_is_needed_may_wait(module: str) -> None:
+    assert judge(Facts(modules=MODULE_STATES | {module: "loadable"})) == ()
+
+
+@pytest.mark.parametrize("recipe", sorted((PROJECT / "os").glob("debian1?.toml")), ids=lambda path: path.stem)
+def test_labs_dom0_has_every_module_that_is_looked_for_or_loaded(recipe: Path) -> None:
+    has = set(tomllib.loads(recipe.read_text())["modules"])
+    assert set(MODULES) | set(kernelmodules.LAB) <= has
 
 
 def test_all_lacks_are_told_at_once() -> None:

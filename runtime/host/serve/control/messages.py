@@ -18,6 +18,9 @@ SPEC_LABEL = "dev.zonewright.control.spec"  # what was asked for, as it came
 INTERFACE = "eth0"
 XVDA = 202 << 8  # the first number of Xen's block devices; 16 further for each one after it
 
+Streams = frozenset[str]
+STREAMS: Streams = frozenset({"stdout", "stderr"})
+
 _ZONE_STATES = {
     model.State.QUEUED: pb.ZONE_STATE_CREATING,
     model.State.CREATING: pb.ZONE_STATE_CREATING,
@@ -121,12 +124,12 @@ def disk(device: model.DeviceInfo) -> pb.ZoneDiskStatus:
 
 
 def resources(zone: model.ZoneInfo) -> pb.ZoneResourcesSpec:
-    """What a zone has now."""
+    """What a zone has now, as Xen counts it where it has just been asked; else what it was asked to have."""
     return pb.ZoneResourcesSpec(
         max_memory=zone.memory_max_mib,
-        target_memory=zone.memory_mib,
+        target_memory=zone.memory_seen_mib or zone.memory_mib,
         max_cpus=zone.vcpus_max,
-        target_cpus=zone.vcpus,
+        target_cpus=zone.vcpus_seen or zone.vcpus,
         adjustment_policy=pb.ZONE_RESOURCE_ADJUSTMENT_POLICY_STATIC,
     )
 
@@ -172,6 +175,24 @@ def _child(node: pb.MetricNode, name: str) -> pb.MetricNode:
 def _number(node: pb.MetricNode, name: str, value: float, format: pb.MetricFormat) -> None:
     child = _child(node, name)
     child.value.number_value, child.format = value, format
+
+
+# -- processes ---------------------------------------------------------------------------------------------------------
+
+
+def streams(process: pb.ProcessSpec) -> Streams:
+    """Which of its outputs are wanted: those that are named; both where neither is, as by a client that says nothing.
+
+    A terminal has one output only, which is stdout.
+    """
+    named = {name for name in STREAMS if getattr(process, name)}
+    return frozenset(named) if named and not process.tty else STREAMS
+
+
+def streams_of(workload: model.WorkloadInfo) -> Streams:
+    """Which outputs of a workload are wanted; all of one that did not come by this API."""
+    spec = pb.WorkloadSpec()
+    return streams(spec.process) if _kept(workload.request.labels, spec) else STREAMS
 
 
 # -- workloads ---------------------------------------------------------------------------------------------------------

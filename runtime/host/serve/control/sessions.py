@@ -6,6 +6,7 @@ A session's output is read only as fast as the client takes it, and the client's
 from __future__ import annotations
 
 import asyncio
+import functools
 import logging
 from typing import Any
 
@@ -15,8 +16,9 @@ from runtime.host.daemon.errors import BadRequest
 from runtime.host.daemon.manager import Session
 from runtime.host.daemon.model import Output, ProcessStart, TerminalSize
 from runtime.host.serve.answers import BadMessage, request_of
-from runtime.host.serve.control import workloadspec
+from runtime.host.serve.control import messages, workloadspec
 from runtime.host.serve.control.context import Context
+from runtime.host.serve.control.messages import STREAMS, Streams
 from runtime.host.serve.control.methods import joined
 from runtime.host.serve.joining import drain, ended, join
 
@@ -55,7 +57,8 @@ class SessionMethods:
             if not start.stdin:
                 await session.close_stdin()
             take = _take_exec if start.stdin else _refuse_stdin
-            await join(stream, session, take, _show_exec, end_is_stdins=True)
+            show = functools.partial(_show_exec, streams=messages.streams(first.start.process))
+            await join(stream, session, take, show, end_is_stdins=True)
 
     async def _exec_start(self, start: pb.ExecuteZoneCommandStart) -> ProcessStart:
         process = start.process
@@ -82,7 +85,8 @@ class SessionMethods:
         start = ProcessStart(zone=workload.zone_id, workload=workload.id, stdin=True, replay=True)
         async with await self._context.manager.attach(start) as session:
             await _take_workload(first, session)
-            await join(stream, session, _take_workload, _show_workload, end_is_stdins=True)
+            show = functools.partial(_show_workload, streams=messages.streams_of(workload))
+            await join(stream, session, _take_workload, show, end_is_stdins=True)
 
     @joined
     async def DialNetworkSocket(self, stream: Any) -> None:
@@ -145,7 +149,9 @@ def _size(size: common_pb2.TerminalSize) -> TerminalSize:
 # -- a session's output to replies -------------------------------------------------------------------------------------
 
 
-def _show_exec(output: Output) -> Any:
+def _show_exec(output: Output, *, streams: Streams) -> Any:
+    if output.kind in STREAMS - streams:
+        return None
     match output.kind:
         case "stdout":
             return pb.ExecuteZoneCommandReply(output=pb.ExecuteZoneCommandOutput(stdout=output.data))
@@ -158,7 +164,9 @@ def _show_exec(output: Output) -> Any:
             return None
 
 
-def _show_workload(output: Output) -> Any:
+def _show_workload(output: Output, *, streams: Streams) -> Any:
+    if output.kind in STREAMS - streams:
+        return None
     match output.kind:
         case "stdout":
             return pb.WorkloadConsoleReply(stdout=output.data)

@@ -6,10 +6,12 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator
 
+from runtime.host.api import common_pb2
 from runtime.host.api import control_pb2 as pb
 from runtime.host.daemon.errors import BadRequest, UnknownZone
 from runtime.host.daemon.model import BootRequest, Update, ZoneInfo
 from runtime.host.images.model import Assembled
+from runtime.host.serve.answers import NotServed
 from runtime.host.serve.control import messages, zonespec
 from runtime.host.serve.control.context import Context
 from runtime.host.serve.control.methods import refused, streaming, unary
@@ -25,15 +27,34 @@ class ZoneMethods:
         wanted = zonespec.check(request.spec)
         parts = await self._parts(wanted)
         request.spec.name = wanted.name
-        zone = await self._context.boots.begin(
-            BootRequest(
-                bundle=zonespec.bundle(wanted, parts),
-                ports=(),
-                labels=messages.spec_label(request.spec),
-                reservation=wanted.reservation,
+        async with self._reservation(request.spec.network_options) as reservation:
+            zone = await self._context.boots.begin(
+                BootRequest(
+                    bundle=zonespec.bundle(wanted, parts),
+                    ports=(),
+                    labels=messages.spec_label(request.spec),
+                    reservation=reservation,
+                )
             )
-        )
         return pb.CreateZoneReply(zone_id=zone.id)
+
+    @contextlib.asynccontextmanager
+    async def _reservation(self, options: common_pb2.ZoneNetworkOptionsSpec) -> AsyncIterator[str]:
+        """The one to use: of a zone that is to retain its addresses without having named any, a new one.
+
+        Effects: the options say which, so that it can be found; a new one goes again where the zone cannot be made.
+        """
+        if options.assume_network_reservation or not options.retain_network_reservation:
+            yield options.assume_network_reservation
+            return
+        manager = self._context.manager
+        made = await manager.create_reservation()
+        options.assume_network_reservation = made.id
+        try:
+            yield made.id
+        except BaseException:
+            await manager.destroy_reservation(made.id)
+            raise
 
     async def _parts(self, wanted: zonespec.Wanted) -> Assembled:
         """What it boots from. Raises NoPlatform, and what assembling raises."""
@@ -55,7 +76,7 @@ class ZoneMethods:
 
     @unary
     async def GetZone(self, request: pb.GetZoneRequest) -> pb.GetZoneReply:
-        zone = await self._context.manager.get(request.zone_id)
+        zone = await self._context.manager.get(request.zone_id, fresh=True)
         return pb.GetZoneReply(zone=messages.zone_message(zone, await self._host_id()))
 
     @streaming
@@ -102,8 +123,14 @@ class ZoneMethods:
 
 
 def change(zone: ZoneInfo, request: pb.UpdateZoneResourcesRequest) -> Update:
-    """What is asked of a zone; what is 0 stays. Raises BadRequest for a maximum, which is fixed when a zone is made."""
+    """What is asked of a zone; what is 0 stays.
+
+    Raises:  BadRequest for a maximum, which is fixed when a zone is made; NotServed for a policy that nobody follows.
+    """
     asked, first = request.resources, messages.zone_spec(zone).initial_resources
+    if asked.adjustment_policy == common_pb2.ZONE_RESOURCE_ADJUSTMENT_POLICY_DYNAMIC:
+        hint = "nothing moves a zone's memory but this call"
+        raise NotServed(f"zone {zone.name}: resources.adjustment_policy", got="DYNAMIC", hint=hint)
     for field, given, fixed in (
         ("max_memory", asked.max_memory, zone.memory_max_mib),
         ("max_cpus", asked.max_cpus, zone.vcpus_max),

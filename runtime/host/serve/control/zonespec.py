@@ -41,7 +41,6 @@ class Wanted:
     modules: tuple[ModuleWish, ...]
     sysctls: dict[str, str]
     annotations: dict[str, str]
-    reservation: str
     scratch: str = ""
     scratch_mib: int = 0
 
@@ -77,7 +76,6 @@ def check(spec: pb.ZoneSpec) -> Wanted:
         modules=modules,
         sysctls=_sysctls(spec.kernel_options),
         annotations={annotation.key: annotation.value for annotation in spec.annotations},
-        reservation=spec.network_options.assume_network_reservation,
         scratch=scratch,
         scratch_mib=scratch_mib,
     )

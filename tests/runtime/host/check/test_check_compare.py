@@ -340,3 +340,14 @@ def test_zones_that_share_a_network_have_their_vifs_in_one_namespace() -> None:
     assert findings(found, shared) == []
     found.links["zw-web"].add("vif6.0")
     assert len(findings(found, shared)) == 1, "of a domain before"
+
+
+@pytest.mark.parametrize("order", ["holder first", "holder last"])
+def test_loop_device_that_one_zone_gave_back_and_another_has_is_the_others(order: str) -> None:
+    def ledger(zone: str, *kinds: str) -> Ledger:
+        loop = {"device": "/dev/loop0", "file": f"/store/{zone}"}
+        return Ledger([{"kind": "zone", "name": zone}, *({"kind": kind, **loop} for kind in kinds)])
+
+    ledgers = [ledger("holder", "loop"), ledger("before", "loop", "loop.gone")]
+    found = read_ledgers(ledgers if order == "holder first" else ledgers[::-1])
+    assert found.loops == {"/dev/loop0": ("holder", "/store/holder")}

@@ -73,7 +73,7 @@ def test_values_of_a_hostile_zone_do_no_harm(zone: Zone, value: bytes) -> None:
         assert len(text) <= 1024 and text.isprintable()
     assert all(seconds >= 0 for seconds in (state.timings or {}).values())
     domain = zone.domain
-    asked = resize.set_memory(domain.hypervisor, domain.xenstore, domain.domid, domain.uuid, 32)
+    asked = resize.set_memory(domain.hypervisor, domain.xenstore, domain.domid, domain.uuid, 32, least_mib=16)
     assert asked.memory_mib == 32
     hotplug.plug_disk(domain, Disk("xvdc", "/dev/loop7"), zone.ledger.record, timeout_s=5)
     assert zone.findings() == []

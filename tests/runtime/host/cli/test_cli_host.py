@@ -105,8 +105,22 @@ def test_status_of_a_host_that_is_up_and_of_one_that_is_not(zone, zoned, monkeyp
 
 
 def test_only_a_lab_can_be_ended(zone) -> None:
-    for words in (("host", "down"), ("host", "console")):
-        assert "expected the lab" in zone.sentence(*words)
+    said = zone.sentence("host", "down")
+    assert "expected the lab" in said and "zone stop ends a zone" in said
+
+
+def test_console_of_a_host_that_is_no_lab_is_what_its_xen_has_said(zone, zoned) -> None:
+    lines = [f"(XEN) line {number}" for number in range(100)]
+    zoned.xen_said = "\r\n".join([*lines, "(d3) \x1b[2Jclear\tthe screen"]) + "\n"
+    last = "(d3) \\x1b[2Jclear  the screen\n"
+    assert zone("host", "console") == "".join(f"{line}\n" for line in lines) + last
+    shown = zone("host", "console", "--tail")
+    assert shown.count("\n") == 40 and shown.endswith(f"(XEN) line 99\n{last}")
+
+
+def test_console_of_a_host_that_cannot_be_asked_is_an_error(zone, monkeypatch, tmp_path) -> None:
+    monkeypatch.setenv("ZONE_HOST", f"unix:{tmp_path}/nobody.sock")
+    assert "expected zoned to listen on" in zone.sentence("host", "console")
 
 
 def test_topology(zone) -> None:

@@ -116,9 +116,59 @@ def test_filter(zone, zones, filters: list[str], names: list[str]) -> None:
     assert zone("ps", "-q", *(word for text in filters for word in ("--filter", text))).split() == names
 
 
-def test_host_that_is_down_has_no_zones(zone, monkeypatch, tmp_path) -> None:
-    monkeypatch.setenv("ZONE_HOST", f"unix:{tmp_path}/nobody.sock")
+@pytest.mark.parametrize("record", ["", '{"api_port": 1}'], ids=["never up", "died"])
+def test_lab_that_is_down_has_no_zones(zone, monkeypatch, tmp_path, record: str) -> None:
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
+    monkeypatch.setenv("ZONE_HOST", "lab:quiet")
+    directory = tmp_path / "zonewright" / "lab" / "quiet"
+    directory.mkdir(parents=True)
+    if record:
+        (directory / "record.json").write_text(record)
+        for name in ("ca.pem", "client.pem", "client.key"):
+            (directory / name).touch()
     assert zone("ps", "-q") == "" and json.loads(zone("ps", "--format", "json")) == []
+    assert "zone host up" in zone.sentence("ps", "--watch") or record
+
+
+def test_lab_that_runs_and_does_not_answer_may_have_zones(zone, monkeypatch, tmp_path) -> None:
+    from runtime.host.hosts import LabHost
+
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
+    monkeypatch.setenv("ZONE_HOST", "lab:quiet")
+    monkeypatch.setattr(LabHost, "is_up", lambda host: True)
+    assert "the lab: not up" in zone.sentence("ps")
+
+
+@pytest.mark.parametrize(
+    ("address", "said"),
+    [
+        ("unix:{}/nobody.sock", "expected zoned to listen on"),
+        ("tls://127.0.0.1:1", "expected this client's credentials in"),
+        ("ssh://root@dom0.example", "expected ssh to lead to zoned"),
+        ("ssh://root@no-ssh.example", "to start"),
+    ],
+    ids=["nobody listens", "no credentials", "refused", "no ssh"],
+)
+def test_host_that_cannot_be_asked_is_an_error_and_no_empty_table(
+    zone, monkeypatch, tmp_path, address: str, said: str
+) -> None:
+    refusing = tmp_path / "ssh"
+    refusing.write_text("#!/bin/sh\necho 'Permission denied (publickey).' >&2\nexit 255\n")
+    refusing.chmod(0o755)
+    monkeypatch.setenv("ZONE_SSH", str(tmp_path / "none") if "no-ssh" in address else str(refusing))
+    monkeypatch.setenv("ZONE_HOST", address.format(tmp_path))
+    assert said in zone.sentence("ps")
+    assert said in zone.sentence("ps", "--format", "json")
+
+
+def test_socket_that_one_may_not_use_is_an_error_and_no_empty_table(zone, zones, monkeypatch) -> None:
+    from runtime.host.client import dial
+
+    def refuse(*_: object, **__: object) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(dial, "connect_unix", refuse)
+    assert "zoned is root's" in zone.sentence("ps")
 
 
 def test_what_a_zone_says_of_itself_cannot_act_on_the_terminal(zone, zoned) -> None:
@@ -134,13 +184,14 @@ def test_what_a_zone_says_of_itself_cannot_act_on_the_terminal(zone, zoned) -> N
         assert re.search(r"[\x00-\x09\x0b-\x1f\x7f-\x9f]", zone(*words)) is None
 
 
-def test_inspect_asks_the_zone_itself_and_shows_what_it_sees(zone, zones) -> None:
+def test_inspect_asks_anew_and_shows_what_the_zone_has(zone, zones) -> None:
     zones.zones["web"].egress.extend(["allow 192.0.2.1 443", "deny any"])
     zones.zones["web"].bandwidth_bit_s = 1_500_000
     shown = zone("inspect", "web")
     assert re.search(r"^bandwidth: +1\.5mbit$", shown, re.M)
     assert re.search(r"^egress: +allow 192\.0\.2\.1 443\negress: +deny any$", shown, re.M)
-    assert re.search(r"^memory: +256 MiB of at most 512 MiB, it sees 232 MiB$", shown, re.M)
+    assert re.search(r"^memory: +256 MiB of at most 512 MiB, it has 232 MiB$", shown, re.M)
+    assert re.search(r"^vcpus: +1 of at most 1, 1 online$", shown, re.M)
     assert re.search(r"^label: +tier=front$", shown, re.M) and "finished" not in shown
     assert [method for method, _ in zones.calls] == ["GetZone"] and zones.calls[0][1].fresh
 

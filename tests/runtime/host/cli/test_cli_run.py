@@ -215,6 +215,19 @@ def test_ports_are_asked_for_with_their_protocols(zone, zoned, composed) -> None
     assert asked == [(53, 53, 53, "tcp"), (53, 53, 53, "udp"), (0, 0, 80, "tcp")]
 
 
+@pytest.mark.parametrize("detach", [True, False], ids=["detached", "attached"])
+@pytest.mark.parametrize(("words", "asked"), [((), 300.0), (("--timeout", "0"), 0.0), (("--timeout", "20"), 20.0)])
+def test_workload_has_a_time_to_start_in(zone, zoned, composed, words, asked: float, detach: bool) -> None:
+    zoned.end_at_once = b"" if detach else b"quick\n"
+    zone("run", *(["-d"] if detach else []), *words, "--name", "web", "x", code=0 if detach else 4)
+    assert boot_of(zoned).start_timeout_s == asked
+
+
+@pytest.mark.parametrize("words", [("run", "--timeout", "-1", "x"), ("boot", "--timeout", "soon", "web")])
+def test_time_to_start_in_that_is_none_is_misuse(zone, words) -> None:
+    assert "expected a number of seconds" in zone.sentence(*words, code=2)
+
+
 def test_nobody_waits_for_the_attach_of_a_detached_run(zone, zoned, composed) -> None:
     zone("run", "-d", "--rm", "--name", "web", "x")
     assert not boot_of(zoned).attach

@@ -8,7 +8,7 @@ import threading
 from typing import Any
 
 import pytest
-from support.daemonworld import Host, run
+from support.daemonworld import FakeClock, Host, run
 from support.fakeguest import CRASH, Guest
 
 from pipeline.bundle.model import Process
@@ -23,7 +23,8 @@ from runtime.host.daemon.errors import (
     WrongState,
     ZoneFailed,
 )
-from runtime.host.daemon.model import BootRequest, PortRule, RestartPolicy, State, Update
+from runtime.host.daemon.manager import Manager
+from runtime.host.daemon.model import BootRequest, PortRule, RestartPolicy, State, Update, ZoneInfo
 from runtime.host.daemon.signals import until
 
 
@@ -427,7 +428,7 @@ def test_update_of_memory_vcpus_policy_and_ports(host: Host) -> None:
         home = f"/local/domain/{zone.domid}"
         assert host.xenstored.value(f"{home}/memory/target") == str(64 << 10)
         assert host.xenstored.value(f"{home}/cpu/1/availability") == "online"
-        with pytest.raises(BadRequest, match="1 to 96, fixed at its start"):
+        with pytest.raises(BadRequest, match="64 to 96, fixed at its start"):
             await manager.update("web", Update(memory_mib=97))
         zone = await manager.update("web", Update(remove_ports=zone.ports))
         assert zone.ports == () and host.networks["web"].listening == []
@@ -486,5 +487,140 @@ def test_teardown_that_xen_does_not_let_finish_is_gone_on_with(host: Host, monke
             await asyncio.sleep(0.01)
         await host.stop(end_zones=True)
         assert host.leftovers() == []
+
+    run(work())
+
+
+@pytest.mark.parametrize(
+    ("told", "oom", "kept"),
+    [
+        ("code 0", False, False),
+        ("code 3", False, True),
+        ("signal 11", False, True),
+        ("signal 9", True, True),
+        ("failed mount no such device", False, True),
+    ],
+    ids=["clean", "code", "signal", "out of memory", "failed"],
+)
+def test_last_console_lines_are_kept_of_every_end_but_a_clean_one(host: Host, told: str, oom: bool, kept: bool) -> None:
+    async def work() -> None:
+        manager = await host.start()
+        await manager.boot(host.request(until_ready=True))
+        (zone,) = manager.core.zones.values()
+        assert zone.run is not None
+        zone.run.oom = oom
+        with open(zone.run.console, "ab") as console:
+            console.write(b"[    9.1] the last that was said\r\n")
+        host.guest().exit(told)
+        ended = await manager.wait("web", "exited", 20)
+        assert ended.exit is not None and ended.exit.oom is oom
+        assert ended.console_tail[-1:] == (("[    9.1] the last that was said",) if kept else ())
+        await host.stop()
+        manager = await host.start()
+        assert (await manager.get("web")).console_tail == ended.console_tail
+        again = await manager.restart("web")
+        assert again.console_tail == (), "what runs has not ended with anything yet"
+        await host.stop(end_zones=True)
+
+    run(work())
+
+
+async def hanging(host: Host, **fields: Any) -> tuple[Manager, FakeClock, asyncio.Task[ZoneInfo]]:
+    """A boot whose guest never says a word, up to where its domain runs."""
+    host.clock, host.make_guest = FakeClock(), silent_guest
+    manager = await host.start()
+    boot = asyncio.create_task(manager.boot(host.request(**fields)))
+    while not host.guests:
+        await asyncio.sleep(0)
+    (zone,) = manager.core.zones.values()
+    while zone.run is None or not zone.run.up or not host.clock.waited_for(300):
+        await asyncio.sleep(0)
+    with open(zone.run.console, "ab") as console:
+        console.write(b"[    0.1] waiting for a disk\n")
+    return manager, host.clock, boot
+
+
+def test_guest_that_never_says_hello_is_ended_in_time(host: Host) -> None:
+    async def work() -> None:
+        manager, clock, boot = await hanging(host, until_ready=True, start_timeout_s=300)
+        clock.pass_time(299)
+        await asyncio.sleep(0.02)
+        assert not boot.done() and host.leftovers()
+        clock.pass_time(2)
+        with pytest.raises(ZoneFailed, match="its workload did not start within 300 s") as caught:
+            await boot
+        assert "waiting for a disk" in caught.value.hint, "its last console lines say why"
+        zone = await manager.get("web")
+        assert (zone.state, zone.exit and zone.exit.reason) == (State.FAILED, "timeout")
+        assert zone.console_tail == ("[    0.1] waiting for a disk",)
+        assert host.leftovers() == []
+        await host.stop()
+
+    run(work())
+
+
+def test_hanging_guest_that_nobody_waits_for_is_ended_and_comes_again_as_its_policy_says(host: Host) -> None:
+    async def work() -> None:
+        manager, clock, boot = await hanging(host, restart=RestartPolicy("on-failure", 1), start_timeout_s=300)
+        await boot
+        (zone,) = manager.core.zones.values()
+        host.make_guest = Guest
+        clock.pass_time(301)
+        while zone.state is not State.RESTARTING or not clock.waited_for(0.1):
+            await asyncio.sleep(0)
+        clock.pass_time(1)
+        assert (await manager.wait("web", "ready")).restarts == 1
+        clock.pass_time(1000)
+        await asyncio.sleep(0.02)
+        assert zone.state is State.READY, "one that has started has no deadline any more"
+        await host.stop(end_zones=True)
+
+    run(work())
+
+
+def test_adopted_guest_that_hangs_has_what_is_left_of_its_time(host: Host) -> None:
+    async def work() -> None:
+        manager, clock, boot = await hanging(host, start_timeout_s=300)
+        await boot
+        clock.pass_time(200)
+        await host.kill()
+        manager = await host.start()
+        while not clock.waited_for(100):
+            await asyncio.sleep(0)
+        clock.pass_time(101)
+        while manager.list_zones()[0].state.live:
+            await asyncio.sleep(0)
+        assert manager.list_zones()[0].state is State.FAILED
+        await host.stop()
+
+    run(work())
+
+
+def test_guest_that_started_while_no_zoned_looked_is_not_taken_for_one_that_hangs(host: Host) -> None:
+    async def work() -> None:
+        manager, clock, boot = await hanging(host, start_timeout_s=300)
+        await boot
+        guest = host.guest()
+        await host.kill()
+        guest.silent = False
+        guest.started()
+        clock.pass_time(1000)
+        manager = await host.start()
+        assert (await manager.wait("web", "ready")).state is State.READY
+        clock.pass_time(1000)
+        await asyncio.sleep(0.02)
+        assert manager.list_zones()[0].state is State.READY
+        await host.stop(end_zones=True)
+
+    run(work())
+
+
+@pytest.mark.parametrize("seconds", [-1.0, float("inf"), float("nan")])
+def test_start_timeout_that_is_none_is_refused(host: Host, seconds: float) -> None:
+    async def work() -> None:
+        manager = await host.start()
+        with pytest.raises(BadRequest, match="start timeout: expected 0 or more seconds"):
+            await manager.boot(host.request(start_timeout_s=seconds))
+        await host.stop()
 
     run(work())

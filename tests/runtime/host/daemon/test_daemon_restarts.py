@@ -79,6 +79,123 @@ def test_failing_zone_comes_again_after_growing_pauses_until_its_retries_are_use
     run(work())
 
 
+async def paused(host: Host, clock: FakeClock, pause_s: float) -> Any:
+    """The zone of this host, once it pauses for so long."""
+    assert host.manager is not None
+    (zone,) = host.manager.core.zones.values()
+    await settled(lambda: zone.state is State.RESTARTING and clock.waited_for(pause_s))
+    return zone
+
+
+@pytest.mark.parametrize("retries", [1, 3])
+def test_zoned_killed_in_each_pause_costs_no_retry(host: Host, retries: int) -> None:
+    async def work() -> None:
+        host.clock = clock = FakeClock()
+        manager = await host.start()
+        await manager.boot(host.request(restart=RestartPolicy("on-failure", retries)))
+        for number in range(1, retries + 1):
+            pause_s = 0.1 * 2 ** (number - 1)
+            host.guest().exit("code 1")
+            await paused(host, clock, pause_s)
+            await host.kill()
+            manager = await host.start()
+            zone = await paused(host, clock, pause_s)
+            assert zone.restarts == number
+            clock.pass_time(pause_s)
+            await settled(lambda zone=zone: zone.run is not None and zone.run.up)
+            assert zone.restarts == number
+        host.guest().exit("code 1")
+        await settled(lambda: not zone.state.live)
+        info = await manager.get("web")
+        assert (info.state, info.restarts) == (State.EXITED, retries)
+        assert host.leftovers() == []
+        await host.stop()
+
+    run(work())
+
+
+def test_next_zoned_waits_for_what_is_left_of_a_pause(host: Host) -> None:
+    async def work() -> None:
+        host.clock = clock = FakeClock()
+        manager = await host.start()
+        await manager.boot(host.request(restart=RestartPolicy("always")))
+        for pause_s in (0.1, 0.2, 0.4, 0.8, 1.6):
+            host.guest().exit("code 1")
+            zone = await paused(host, clock, pause_s)
+            if pause_s < 1.6:
+                clock.pass_time(pause_s)
+                await settled(lambda zone=zone: zone.run is not None and zone.run.up)
+        clock.pass_time(0.6)
+        await host.kill()
+        manager = await host.start()
+        await paused(host, clock, 1.0)
+        await host.kill()
+        clock.time -= 3600  # a clock that is set back makes no pause longer
+        manager = await host.start()
+        zone = await paused(host, clock, 1.6)
+        assert zone.restarts == 5
+        assert (await manager.stop("web")).state is State.EXITED
+        await host.stop()
+
+    run(work())
+
+
+def test_backoff_goes_on_after_an_adoption_and_begins_anew_after_a_steady_run(host: Host) -> None:
+    async def work() -> None:
+        host.clock = clock = FakeClock()
+        manager = await host.start()
+        await manager.boot(host.request(restart=RestartPolicy("always")))
+        host.guest().exit("code 1")
+        zone = await paused(host, clock, 0.1)
+        clock.pass_time(0.1)
+        await settled(lambda: zone.run is not None and zone.run.up)
+        await host.kill()
+        manager = await host.start()  # adopts it
+        host.guest().exit("code 1")
+        zone = await paused(host, clock, 0.2)
+        clock.pass_time(0.2)
+        await settled(lambda: zone.run is not None and zone.run.up)
+        guest = host.guest()
+        await host.kill()
+        guest.exit("code 1")
+        manager = await host.start()  # finds it ended
+        zone = await paused(host, clock, 0.4)
+        clock.pass_time(0.4)
+        await settled(lambda: zone.run is not None and zone.run.up)
+        guest = host.guest()
+        await host.kill()
+        clock.pass_time(policy.STEADY_S)
+        guest.exit("code 1")
+        manager = await host.start()
+        zone = await paused(host, clock, 0.1)
+        await manager.stop("web")
+        assert zone.restarts == 4
+        await host.stop()
+
+    run(work())
+
+
+def test_start_that_a_kill_of_zoned_interrupts_is_a_failed_one(host: Host) -> None:
+    async def work() -> None:
+        host.clock = clock = FakeClock()
+        manager = await host.start()
+        await manager.boot(host.request(restart=RestartPolicy("on-failure", 1)))
+        host.guest().exit("code 1")
+        zone = await paused(host, clock, 0.1)
+        host.kill_at = len(host.steps) + 4  # its ledger has been made, and says whose it is
+        clock.pass_time(0.1)
+        await settled(host.killed.is_set)
+        await host.kill()
+        manager = await host.start()
+        (zone,) = manager.core.zones.values()
+        assert (zone.state, zone.restarts) == (State.FAILED, 1)
+        assert zone.exit is not None and zone.exit.reason == "interrupted"
+        assert host.leftovers() == []
+        await host.stop()
+
+    run(work())
+
+
 def test_clean_exit_ends_on_failure_and_not_always(host: Host) -> None:
     async def work() -> None:
         host.clock = clock = FakeClock()

@@ -110,6 +110,36 @@ def test_a_zone_lives_and_nothing_of_it_is_left(host: Host) -> None:
     assert host.leftovers() == []
 
 
+def test_resources_are_what_xen_counts(host: Host) -> None:
+    async def work() -> None:
+        async with served(host) as (stub, context):
+            events = stub.WatchEvents(pb.WatchEventsRequest())
+            await events.initial_metadata()
+            sizes = common.ZoneResourcesSpec(target_memory=128, max_memory=256, target_cpus=1, max_cpus=2)
+            asked = pb.CreateZoneRequest(spec=common.ZoneSpec(name="one", initial_resources=sizes))
+            zone_id = (await stub.CreateZone(asked)).zone_id
+            domid = (await until(events, zone_id, common.ZONE_STATE_READY)).status.domid
+            events.cancel()
+
+            async def active() -> tuple[int, int]:
+                zone = (await stub.GetZone(pb.GetZoneRequest(zone_id=zone_id))).zone
+                found = zone.status.resource_status.active_resources
+                return found.target_memory, found.target_cpus
+
+            assert await active() == (128, 1)
+            wanted = common.ZoneResourcesSpec(target_memory=192, target_cpus=2)
+            await stub.UpdateZoneResources(pb.UpdateZoneResourcesRequest(zone_id=zone_id, resources=wanted))
+            assert context.manager.list_zones()[0].memory_mib == 192
+            assert await active() == (128, 1), "the guest has not done it yet"
+            with host.xen.lock:
+                domain = host.xen.domains[domid]
+                domain.p2m = dict.fromkeys(range(160 * 256), 0)
+                domain.online_vcpus = 2
+            assert await active() == (160, 2)
+
+    run(work())
+
+
 def test_specs_and_reservations_survive_a_zoned(host: Host) -> None:
     async def before() -> tuple[str, str]:
         async with served(host) as (stub, _):

@@ -14,6 +14,7 @@ from test_control_zones import create, platform_in, refusal
 from runtime.host.api import common_pb2 as common
 from runtime.host.api import control_pb2 as pb
 from runtime.host.daemon.model import TerminalSize, WorkloadRequest
+from runtime.host.serve.control.messages import spec_label
 from runtime.init.channel import frames
 
 
@@ -74,6 +75,36 @@ def test_a_command_has_input_sizes_output_and_an_exit(ready: ControlServer) -> N
     assert (asked.argv, asked.env, asked.cwd, asked.user) == (("cat", "-"), ("A=1",), "/srv", "web")
     assert (asked.tty, asked.stdin, asked.size) == (True, True, TerminalSize(40, 120))
     assert ready.manager.sessions[0].ended.is_set()
+
+
+@pytest.mark.parametrize(
+    ("wanted", "seen"),
+    [
+        ({}, ["out", "err"]),
+        ({"stdout": True}, ["out"]),
+        ({"stderr": True}, ["err"]),
+        ({"stdout": True, "stderr": True}, ["out", "err"]),
+        ({"stderr": True, "tty": True}, ["out", "err"]),
+    ],
+    ids=["neither named", "stdout", "stderr", "both", "a terminal's"],
+)
+def test_outputs_that_are_not_wanted_are_left_out(ready: ControlServer, wanted: Any, seen: list[str]) -> None:
+    size = pb.ExecuteZoneCommandTerminalResize(size=common.TerminalSize(rows=1, columns=2))
+    resize = pb.ExecuteZoneCommandRequest(terminal_resize=size)
+    requests = [start(stdin=True, **wanted), stdin(b"x"), resize, stdin(closed=True)]
+    *replies, last = ready.stub.ExecuteZoneCommand(iter(requests), timeout=30)
+    assert ["out" if reply.output.stdout else "err" for reply in replies] == seen
+    assert last.exited.exit_code == 7
+
+
+def test_a_workloads_outputs_that_are_not_wanted_are_left_out(ready: ControlServer) -> None:
+    spec = common.WorkloadSpec(name="web", process=common.ProcessSpec(stderr=True))
+    ready.run(ready.manager.create_workload(WorkloadRequest("web", "one", labels=spec_label(spec))))
+    size = pb.WorkloadConsoleRequest(terminal_resize=common.TerminalSize(rows=1, columns=2))
+    first = pb.WorkloadConsoleRequest(workload_id="web", stdin=b"a")
+    requests = [first, size, pb.WorkloadConsoleRequest(stdin_closed=True)]
+    (reply,) = ready.stub.AttachWorkloadConsole(iter(requests), timeout=30)
+    assert (reply.stdout, reply.stderr) == (b"", b"1x2")
 
 
 def test_without_stdin_a_command_finds_its_end_at_once(ready: ControlServer) -> None:

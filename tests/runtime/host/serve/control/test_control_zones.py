@@ -250,6 +250,11 @@ def test_resources_change_within_what_the_zone_was_made_with(ready: ControlServe
         with pytest.raises(grpc.RpcError) as caught:
             update(**wrong)
         assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+    with pytest.raises(grpc.RpcError, match=r"adjustment_policy: DYNAMIC") as caught:
+        update(target_memory=128, adjustment_policy=common.ZONE_RESOURCE_ADJUSTMENT_POLICY_DYNAMIC)
+    assert caught.value.code() is grpc.StatusCode.UNIMPLEMENTED
+    assert ready.manager.find(zone_id).memory_mib == 256
+    update(adjustment_policy=common.ZONE_RESOURCE_ADJUSTMENT_POLICY_STATIC)
     zone = ready.manager.find(zone_id)
     ready.call(lambda: ready.manager.change(zone, state=State.EXITED))
     with pytest.raises(grpc.RpcError) as caught:
@@ -289,6 +294,29 @@ def test_reservations_are_kept_used_and_given_back(ready: ControlServer) -> None
     stub.DestroyNetworkReservation(pb.DestroyNetworkReservationRequest(reservation_id=kept.uuid))
     wrong = pb.DestroyNetworkReservationRequest(reservation_id=kept.uuid)
     assert refusal(stub.DestroyNetworkReservation, wrong)[0] is grpc.StatusCode.NOT_FOUND
+
+
+def test_addresses_that_are_to_stay_get_a_reservation_of_their_own(ready: ControlServer) -> None:
+    stub = ready.stub
+
+    def reserved() -> list[str]:
+        (reply,) = stub.ListNetworkReservations(pb.ListNetworkReservationsRequest())
+        return [found.uuid for found in reply.reservations]
+
+    options = common.ZoneNetworkOptionsSpec(retain_network_reservation=True)
+    create(ready, name="one", network_options=options)
+    (made,) = reserved()
+    assert ready.manager.requests[-1].reservation == made
+    found = stub.GetZone(pb.GetZoneRequest(zone_id="one")).zone.spec.network_options
+    assert (found.assume_network_reservation, found.retain_network_reservation) == (made, True)
+    assert refusal(create_call(ready), common.ZoneSpec(name="one", network_options=options))[0].name == "ALREADY_EXISTS"
+    assert reserved() == [made], "of a zone that is refused nothing stays"
+    stub.DestroyZone(pb.DestroyZoneRequest(zone_id="one"))
+    assert reserved() == [made]
+    again = common.ZoneNetworkOptionsSpec(assume_network_reservation=made)
+    create(ready, name="two", network_options=again)
+    stub.DestroyZone(pb.DestroyZoneRequest(zone_id="two"))
+    assert reserved() == []
 
 
 def test_a_network_is_configured_within_what_the_host_gave(ready: ControlServer) -> None:

@@ -68,12 +68,22 @@ class FakeXenstored:
         self.lock = threading.RLock()
         self._last_transaction = 0
         self._watches: list[tuple[socket.socket, str, bytes]] = []
+        self._listen()
+
+    def _listen(self) -> None:
         self._connections: list[socket.socket] = []
         self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         self._listener.bind(self.path)
         self._listener.listen()
         self._threads = [threading.Thread(target=self._accept, daemon=True)]
         self._threads[0].start()
+
+    def restart(self) -> None:
+        """Another process with the same tree: connections, and with them watches and transactions, are gone."""
+        self.close()
+        self._watches.clear()
+        os.unlink(self.path)
+        self._listen()
 
     def close(self) -> None:
         for sock in (self._listener, *self._connections):

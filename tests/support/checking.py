@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import select
+import signal
+import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -86,6 +91,24 @@ def checked_host(directory: Path, mine: str, monkeypatch: Any) -> Iterator[Check
     host = CheckedHost(directory, mine)
     yield host
     host.close()
+
+
+def orphan(word: str) -> int:
+    """A process with a word in its command line, whose parent has ended; its pid."""
+    code = "from subprocess import *; import sys; print(Popen(sys.argv[1:], stdout=DEVNULL, stderr=DEVNULL).pid)"
+    sleeper = [sys.executable, "-c", "import time; time.sleep(600)", word]
+    said = subprocess.run([sys.executable, "-c", code, *sleeper], capture_output=True, text=True, check=True).stdout
+    return int(said)
+
+
+def end_orphan(pid: int) -> None:
+    """End it, and wait until it is gone."""
+    fd = os.pidfd_open(pid)
+    try:
+        signal.pidfd_send_signal(fd, signal.SIGKILL)
+        select.select([fd], [], [], 20)
+    finally:
+        os.close(fd)
 
 
 def number_disks(monkeypatch: Any) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import select
 import signal
@@ -27,8 +28,8 @@ from support.xenstored import FakeXenstored
 UUID = "0f0e0d0c-0b0a-4908-8706-050403020100"
 
 
-def small_plan(directory: Path, *, uuid: str = UUID, vif: bool = True) -> DomainPlan:
-    """A domain of 64 MiB with two disks."""
+def small_plan(directory: Path, *, uuid: str = UUID, vif: bool = True, **changes: Any) -> DomainPlan:
+    """A domain of 64 MiB with two disks, changed as a DomainSpec's fields say."""
     (directory / "kernel").write_bytes(kernel_elf())
     kernel = FileRange(str(directory / "kernel"), len(kernel_elf()))
     spec = DomainSpec(
@@ -39,7 +40,7 @@ def small_plan(directory: Path, *, uuid: str = UUID, vif: bool = True) -> Domain
         disks=(Disk("xvda", "/dev/vdb"), Disk("xvdb", "/dev/vdc")),
         vif=Vif("02:00:00:00:00:01") if vif else None,
     )
-    return plan_domain(spec, elf.read_kernel(kernel))
+    return plan_domain(dataclasses.replace(spec, **changes), elf.read_kernel(kernel))
 
 
 class CheckedHost:

@@ -533,6 +533,9 @@ def run_child(host: Host, phase: str, points: Any) -> int:
                 if phase == "boot":
                     with faulty_edges(points):
                         zone.boot(script="busybox sleep 600")
+                        domain = zone.domain
+                        resize.set_memory(host.hypervisor, host.xenstore, domain.domid, domain.uuid, 150)
+                        resize.set_vcpus(host.hypervisor, host.xenstore, domain.domid, domain.uuid, 1)
                 else:
                     zone.boot(script="busybox sleep 600")
                     door.points = points

@@ -28,6 +28,18 @@ NAMES = [
 ]
 
 
+def write_as_guest(path: str, nodes: dict[str, str]) -> None:
+    """What somebody in another process writes, with no client of ours."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
+        connection.connect(path)
+        stream = connection.makefile("rb")
+        for node, value in nodes.items():
+            payload = f"{node}\0{value}".encode()
+            connection.sendall(HEADER.pack(NAMES.index("write"), 0, 0, len(payload)) + payload)
+            kind, _, _, size = HEADER.unpack(stream.read(HEADER.size))
+            assert (kind, stream.read(size)) == (NAMES.index("write"), b"OK\0")
+
+
 @dataclass
 class Node:
     value: bytes = b""

@@ -17,7 +17,7 @@ from runtime.host.cli.commands import COMMANDS, parser
 PROJECT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(PROJECT / "tests" / "docs"))
 
-from refresh import commands_of, refreshed  # noqa: E402 - tests/docs is no package
+from refresh import commands_of, outputs_of, refreshed  # noqa: E402 - tests/docs is no package
 
 DOCS = PROJECT / "docs"
 PAGE = (PROJECT / "docs" / "zone.md").read_text()
@@ -67,6 +67,23 @@ def test_every_command_below_another_is_shown_as_it_is_typed() -> None:
     assert there > NOT_TYPED and len(there) > 50
     typed = {leaf for leaf in there if any(re.search(rf"\bzone {leaf}(?![\w-])", line) for line in commands)}
     assert there - typed == NOT_TYPED
+
+
+# What prints nothing where it succeeds.
+SILENT = (r"mkdir .* > \S+", r"zone cp \S+ \w+:\S+", r"systemctl reload \w+")
+
+
+@pytest.mark.parametrize("page", ["zone.md", "network.md", "hosts.md", "lab.md", "store.md", "cache.md", "images.md"])
+def test_every_command_shown_has_its_output(page: str) -> None:
+    found = outputs_of((DOCS / page).read_text())
+    assert [command for command, _ in found] == commands_of((DOCS / page).read_text()) != []
+    empty = [command for command, lines in found if not lines]
+    assert [command for command in empty if not any(re.fullmatch(pattern, command) for pattern in SILENT)] == []
+
+
+def test_no_output_names_a_directory_that_was_there_only_for_its_run() -> None:
+    temporary = re.compile(r"/tmp/(docs-|tmp|pytest)")
+    assert [page.name for page in sorted(DOCS.glob("*.md")) if temporary.search(page.read_text())] == []
 
 
 def test_page_is_refreshed_without_touching_its_text() -> None:

@@ -180,7 +180,8 @@ async def _until_end(options: argparse.Namespace, manager: Any, hypervisor: Any,
     from runtime.host.serve.tls import SYSTEM_DIRECTORY
 
     context = await asyncio.to_thread(open_context, manager, hypervisor, options.state)
-    services = [HostService(manager, check=Checker(manager.check), platform=context.platform), ControlService(context)]
+    checker = Checker(lambda: manager.check(lambda: server.ports()))
+    services = [HostService(manager, check=checker, platform=context.platform), ControlService(context)]
     server = HostServer(services, path=options.run / SOCKET, tls=(SYSTEM_DIRECTORY, options.run / "tls"))
     await server.start()
     daemonstate.say("serving", run=options.run)

@@ -130,6 +130,7 @@ WHAT = {
     "zones_at_once_slowest": "until the last of them served",
     "zoned_memory": "zoned's resident memory with ten zones",
     "kills_requests": "pages the five zones served meanwhile",
+    "kills_lines": "numbered lines in the five zones' logs, without a gap",
     "kills_back": "from a kill until the next zoned answers, median",
     "container_start_fastest": "a container's start, until the host hears that its command runs, without a ping",
     "container_start_median": "the same, the median of sixty",

@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import sys
 import threading
 import time
+from itertools import pairwise
+from signal import SIGTERM
 from typing import TYPE_CHECKING, Any
 
 from run import Measure
 
+from pipeline.bundle.model import Bundle
 from pipeline.oci import Descriptor
+from runtime.errors import RuntimeFault
 
 if TYPE_CHECKING:
     from bench_zone import World
 
+    from runtime.host.client.client import HostClient
     from runtime.host.lab.lab import Lab
 
 FULL_BOOTS, BUILDS = 50, 200
@@ -49,6 +55,23 @@ print(json.dumps([before, left()]))
 """
 
 
+# What each of the loaded zones runs: the server, and lines with a number on each; told to stop it ends with a code that
+# is its own. Words: the code, seconds between two lines.
+COUNTING = """trap "exit $1" TERM
+nginx -g 'daemon off;' &
+number=0
+while :; do
+  echo "line $number"
+  number=$((number + 1))
+  sleep "$2" & wait $!
+done"""
+LINE_EVERY_S = 1
+FIRST_CODE = 41
+EXEC_CODE, EXEC_OUTPUT = 9, b"from the zone\n"
+EXEC_WORDS = ("/bin/sh", "-c", f"echo from the zone; exit {EXEC_CODE}")
+AGENT_TIMEOUT_S = 60.0
+
+
 def full_boots(here: World) -> Measure:
     """Boot to the served page, remove; how many in a row until something is left behind."""
     from bench_zone import free_port
@@ -81,12 +104,18 @@ def builds(here: World) -> Measure:
 
 
 def kills(here: World) -> list[Measure]:
-    """zoned killed under load, again and again, with zones that serve; how many kills they all survived."""
+    """zoned killed under load, again and again, with zones that serve; how many kills they all survived.
+
+    After each: the same domains and ports, no request refused, a command in one zone, its log without a gap and
+    longer than before. At the end each zone's exit code, of which zoned hears by the channel.
+    """
     from bench_zone import free_port, get
 
     ports = [free_port() for _ in range(ZONES_UNDER_LOAD)]
-    for number, port in enumerate(ports):
-        here.boot(here.bundle(f"loaded{number}", port, 128))
+    names = [f"loaded{number}" for number in range(ZONES_UNDER_LOAD)]
+    codes = {name: FIRST_CODE + number for number, name in enumerate(names)}
+    for name, port in zip(names, ports, strict=True):
+        here.boot(counting(here.bundle(name, port, 128), codes[name]))
     identities = _identities(here)
     stop, failures, served = threading.Event(), list[str](), [0]
 
@@ -104,7 +133,8 @@ def kills(here: World) -> list[Measure]:
     for thread in threads:
         thread.start()
     unharmed, why, back = 0, "", list[float]()
-    for _ in range(KILLS):
+    lines = dict.fromkeys(names, 0)
+    for kill in range(KILLS):
         pid = here.zoned().pid
         begin = time.monotonic()
         here.host.lab.shell(f"kill -9 {pid}")
@@ -116,20 +146,107 @@ def kills(here: World) -> list[Measure]:
         if _identities(here) != identities or failures:
             why = failures[0] if failures else f"zones are {_identities(here)}, were {identities}"
             break
+        name = names[kill % len(names)]
+        why = _exec(here, name) or _count(here, name, lines)
+        if why:
+            break
         unharmed += 1
     stop.set()
     for thread in threads:
         thread.join(60)
-    found = list[str]()
+    found, ended = list[str](), dict[str, int]()
     if not why:  # else zoned may be down, and what went wrong is said already
-        found = here.findings()
-        for number in range(ZONES_UNDER_LOAD):
-            here.remove(f"loaded{number}")
+        found = here.findings() + [gap for name in names if (gap := _count(here, name, lines))]
+        for name in names:
+            ended[name] = _stop(here, name)
+            here.remove(name)
+    wrong = {name: code for name, code in ended.items() if code != codes[name]}
     return [
         Measure("kills_unharmed", unharmed, "kills", why or "; ".join(found)),
         Measure("kills_requests", served[0], "requests"),
+        Measure("kills_lines", sum(lines.values()), "lines"),
+        Measure("kills_exits", len(ended) - len(wrong), "zones", why or (f"{wrong}, not {codes}" if wrong else "")),
         Measure("kills_back", round(sorted(back)[len(back) // 2], 2) if back else None, "s", why),
     ]
+
+
+def counting(bundle: Bundle, code: int) -> Bundle:
+    """A bundle of nginx that also prints numbered lines, and ends with a code when it is stopped."""
+    entry_point = bundle.process.argv[0]  # what prepares the page it serves
+    argv = (entry_point, "/bin/sh", "-c", COUNTING, "counting", str(code), str(LINE_EVERY_S))
+    return dataclasses.replace(bundle, process=dataclasses.replace(bundle.process, argv=argv, stop_signal=SIGTERM))
+
+
+def numbers_in(output: bytes) -> list[int]:
+    """The numbers of the whole lines that COUNTING wrote, among those of others."""
+    whole = output.rpartition(b"\n")[0].split(b"\n")
+    return [int(line[5:]) for line in whole if line.startswith(b"line ") and line[5:].isdigit()]
+
+
+def gap_in(numbers: list[int], before: int) -> str:
+    """What is wrong with the numbers of a log in which there were so many before; "" for nothing."""
+    for number, following in pairwise(numbers):
+        if following != number + 1:
+            return f"after line {number} comes line {following}"
+    if len(numbers) <= before:
+        return f"{len(numbers)} lines, and there were {before} before"
+    return ""
+
+
+def _count(here: World, name: str, lines: dict[str, int]) -> str:
+    """Read a zone's log; what is wrong with it, "" for nothing. lines: how many there were, and then are."""
+    from runtime.host.api import host_pb2 as pb
+
+    parts = list[bytes]()
+
+    def take(entry: pb.LogEntry) -> None:
+        if entry.stream == "stdout":
+            parts.append(entry.data)
+
+    with here.host.connect() as client:
+        client.each(client.host.ReadLogs, pb.ReadLogsRequest(zone=name, tail=-1), take, timeout_s=120)
+    numbers = numbers_in(b"".join(parts))
+    gap = gap_in(numbers, lines[name])
+    lines[name] = len(numbers)
+    return f"log of {name}: {gap}" if gap else ""
+
+
+def _exec(here: World, name: str) -> str:
+    """Run a command in a zone, as soon as its agent is back with zoned; what is wrong with it, "" for nothing."""
+    deadline = time.monotonic() + AGENT_TIMEOUT_S
+    while True:
+        try:
+            with here.host.connect() as client:
+                said = client.run(_run(client, name))
+            break
+        except RuntimeFault as fault:
+            if not fault.temporary or time.monotonic() > deadline:
+                return f"command in {name}: {fault}"
+            time.sleep(0.2)
+    return "" if said == (EXEC_OUTPUT, EXEC_CODE) else f"command in {name}: {said}"
+
+
+async def _run(client: HostClient, name: str) -> tuple[bytes, int]:
+    from runtime.host.api import host_pb2 as pb
+
+    output = bytearray()
+    async with client.opened(client.host.ExecZone) as stream:
+        await stream.send_message(pb.ProcessInput(start=pb.ProcessStart(zone=name, argv=EXEC_WORDS)))
+        while (told := await stream.recv_message()) is not None:
+            output += told.stdout
+            if told.HasField("exit"):
+                await stream.end()
+                await stream.recv_trailing_metadata()
+                return bytes(output), told.exit.code
+    return bytes(output), -1
+
+
+def _stop(here: World, name: str) -> int:
+    """Stop a zone; the exit code zoned has of it."""
+    from runtime.host.api import host_pb2 as pb
+
+    with here.host.connect() as client:
+        return int(client.call(client.host.StopZone, pb.StopZoneRequest(zone=name), timeout_s=180).exit.code)
 
 
 def _back(here: World, old_pid: int) -> bool:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import argparse
 import re
 import shlex
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -14,8 +17,9 @@ from runtime.host.cli.commands import COMMANDS, parser
 PROJECT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(PROJECT / "tests" / "docs"))
 
-from refresh import commands_of, refreshed  # noqa: E402 - tests/docs is no package
+from refresh import commands_of, outputs_of, refreshed  # noqa: E402 - tests/docs is no package
 
+DOCS = PROJECT / "docs"
 PAGE = (PROJECT / "docs" / "zone.md").read_text()
 
 
@@ -41,6 +45,45 @@ def test_every_command_shown_is_one(line: str) -> None:
 def test_every_command_is_on_the_page() -> None:
     missing = [one.name for one in COMMANDS if not re.search(rf"`(zone )?{one.name}\b|zone {one.name} ", PAGE)]
     assert missing == []
+
+
+# Those that a person does not type: what ssh runs at the far end, what a shell's completion asks.
+NOT_TYPED = {"host dial-stdio", "completion words"}
+
+
+def leaves(made: Any, words: tuple[str, ...] = ()) -> Iterator[str]:
+    """Every command that has none below it."""
+    below = [action for action in made.filled()._actions if isinstance(action, argparse._SubParsersAction)]
+    for action in below:
+        for name, one in action.choices.items():
+            yield from leaves(one, (*words, name))
+    if not below:
+        yield " ".join(words)
+
+
+def test_every_command_below_another_is_shown_as_it_is_typed() -> None:
+    commands = [line for page in sorted(DOCS.glob("*.md")) for line in commands_of(page.read_text())]
+    there = set(leaves(parser()))
+    assert there > NOT_TYPED and len(there) > 50
+    typed = {leaf for leaf in there if any(re.search(rf"\bzone {leaf}(?![\w-])", line) for line in commands)}
+    assert there - typed == NOT_TYPED
+
+
+# What prints nothing where it succeeds.
+SILENT = (r"mkdir .* > \S+", r"zone cp \S+ \w+:\S+", r"systemctl reload \w+")
+
+
+@pytest.mark.parametrize("page", ["zone.md", "network.md", "hosts.md", "lab.md", "store.md", "cache.md", "images.md"])
+def test_every_command_shown_has_its_output(page: str) -> None:
+    found = outputs_of((DOCS / page).read_text())
+    assert [command for command, _ in found] == commands_of((DOCS / page).read_text()) != []
+    empty = [command for command, lines in found if not lines]
+    assert [command for command in empty if not any(re.fullmatch(pattern, command) for pattern in SILENT)] == []
+
+
+def test_no_output_names_a_directory_that_was_there_only_for_its_run() -> None:
+    temporary = re.compile(r"/tmp/(docs-|tmp|pytest)")
+    assert [page.name for page in sorted(DOCS.glob("*.md")) if temporary.search(page.read_text())] == []
 
 
 def test_page_is_refreshed_without_touching_its_text() -> None:

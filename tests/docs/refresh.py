@@ -59,6 +59,22 @@ def commands_of(text: str) -> list[str]:
     return [part.command for part in parts_of(text) if part.output]
 
 
+def outputs_of(text: str) -> list[tuple[str, list[str]]]:
+    """The commands a page shows, each with the lines below it."""
+    found: list[tuple[str, list[str]]] = []
+    inside, lines = False, iter(text.splitlines())
+    for line in lines:
+        if line.startswith("```"):
+            inside = line == "```console"
+        elif inside and line.startswith("$ "):
+            while line.endswith("\\"):
+                line = f"{line}\n{next(lines)}"
+            found.append((line[2:], []))
+        elif inside and found:
+            found[-1][1].append(line)
+    return found
+
+
 class Shell:
     """One bash for all commands of a page."""
 

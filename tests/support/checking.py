@@ -2,6 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
+import os
+import select
+import signal
+import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -22,8 +28,8 @@ from support.xenstored import FakeXenstored
 UUID = "0f0e0d0c-0b0a-4908-8706-050403020100"
 
 
-def small_plan(directory: Path, *, uuid: str = UUID, vif: bool = True) -> DomainPlan:
-    """A domain of 64 MiB with two disks."""
+def small_plan(directory: Path, *, uuid: str = UUID, vif: bool = True, **changes: Any) -> DomainPlan:
+    """A domain of 64 MiB with two disks, changed as a DomainSpec's fields say."""
     (directory / "kernel").write_bytes(kernel_elf())
     kernel = FileRange(str(directory / "kernel"), len(kernel_elf()))
     spec = DomainSpec(
@@ -34,7 +40,7 @@ def small_plan(directory: Path, *, uuid: str = UUID, vif: bool = True) -> Domain
         disks=(Disk("xvda", "/dev/vdb"), Disk("xvdb", "/dev/vdc")),
         vif=Vif("02:00:00:00:00:01") if vif else None,
     )
-    return plan_domain(spec, elf.read_kernel(kernel))
+    return plan_domain(dataclasses.replace(spec, **changes), elf.read_kernel(kernel))
 
 
 class CheckedHost:
@@ -86,6 +92,24 @@ def checked_host(directory: Path, mine: str, monkeypatch: Any) -> Iterator[Check
     host = CheckedHost(directory, mine)
     yield host
     host.close()
+
+
+def orphan(word: str) -> int:
+    """A process with a word in its command line, whose parent has ended; its pid."""
+    code = "from subprocess import *; import sys; print(Popen(sys.argv[1:], stdout=DEVNULL, stderr=DEVNULL).pid)"
+    sleeper = [sys.executable, "-c", "import time; time.sleep(600)", word]
+    said = subprocess.run([sys.executable, "-c", code, *sleeper], capture_output=True, text=True, check=True).stdout
+    return int(said)
+
+
+def end_orphan(pid: int) -> None:
+    """End it, and wait until it is gone."""
+    fd = os.pidfd_open(pid)
+    try:
+        signal.pidfd_send_signal(fd, signal.SIGKILL)
+        select.select([fd], [], [], 20)
+    finally:
+        os.close(fd)
 
 
 def number_disks(monkeypatch: Any) -> None:

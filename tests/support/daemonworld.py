@@ -408,6 +408,12 @@ class Host:
 
     async def start(self, **settings: Any) -> Manager:
         """A zoned comes."""
+        await self.make(**settings).start()
+        assert self.manager is not None
+        return self.manager
+
+    def make(self, **settings: Any) -> Manager:
+        """The manager of a zoned that comes, which is yet to be started."""
         store = XenStore(self.xenstored.path, timeout_s=5)
         self.stores.append(store)
         edge = HostEdge(Hypervisor(self.xen), store, stores=(self.path / "store",), open_link=self._open_link)
@@ -416,7 +422,6 @@ class Host:
         edge.make_segment = lambda name, addresses, mtu, record, **options: FakeSegment(self, name, addresses, record)
         made = Settings(self.path / "run", self.path / "state", version="1", **settings)
         self.manager = Manager(made, edge, clock=self.clock, this_boot=self.boot_id)
-        await self.manager.start()
         return self.manager
 
     async def kill(self) -> None:

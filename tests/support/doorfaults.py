@@ -1,8 +1,9 @@
 """Every edge through which a boot touches the outside, counted; the n-th fails once, or the process is killed there.
 
 The seam is here alone: a wrapper for what is handed in (door, ledger), replaced names for what modules call by
-themselves (xenstore's router, netlink, `ip` and `nft`, namespaces, loop ioctls, engines). Not counted: event channel
-ioctls of the console's thread, which come when the guest wills, and what the kernel undoes by itself at exit.
+themselves (xenstore's router, netlink, `ip` and `nft`, namespaces, loop ioctls, engines, what makes a scratch disk).
+Those of the threads that serve consoles are among them: how many there are is the guest's will. Not counted: what the
+kernel undoes by itself at exit.
 Standard library and the runtime only: it runs in the lab's dom0 as well.
 """
 
@@ -22,18 +23,21 @@ from unittest import mock
 from runtime.boot.errors import HypervisorFault
 
 Failure = Callable[[str], BaseException]
+# Held while a hypercall is under way: a process is killed between two of them, whichever thread comes to the point.
+BUSY = threading.RLock()
 
 
 class Points:
     """Counts edges, the calls of each name by themselves: how often a wait looks is not the same in two runs.
 
     at:    the point, as NAME#NTH, that fails ("fail") or at which this process ends ("kill"); "": none does.
-    seen:  the points passed, in order.
+    seen:  the points passed, in order. fired: was `at` among them?
     """
 
     def __init__(self, at: str = "", what: str = "fail", before_kill: Callable[[], None] = lambda: None) -> None:
         self.at, self.what, self.before_kill = at, what, before_kill
         self.seen: list[str] = []
+        self.fired = False
         self._counts: Counter[str] = Counter()
         self._lock = threading.Lock()
 
@@ -44,9 +48,11 @@ class Points:
             self.seen.append(point)
             if point != self.at:
                 return
+            self.fired = True
             if self.what == "kill":
-                self.before_kill()
-                os.kill(os.getpid(), signal.SIGKILL)
+                with BUSY:
+                    self.before_kill()
+                    os.kill(os.getpid(), signal.SIGKILL)
         raise failure(name)
 
 
@@ -74,7 +80,13 @@ class FaultyDoor:
 
     def hypercall(self, name: str, number: int, *arguments: int) -> int:
         self.points(f"hypercall {name}", hypervisor_failure)
-        return int(self._door.hypercall(name, number, *arguments))
+        with BUSY:
+            return int(self._door.hypercall(name, number, *arguments))
+
+    def bind_event_channel(self, domid: Any, port: Any) -> FaultyChannel:
+        self.points("door bind_event_channel", hypervisor_failure)
+        with BUSY:
+            return FaultyChannel(self._door.bind_event_channel(domid, port), self)
 
     def close(self) -> None:
         self._door.close()
@@ -87,6 +99,22 @@ class FaultyDoor:
             return plain(*arguments, **options)
 
         return counted if callable(plain) else plain
+
+
+class FaultyChannel:
+    """An event channel whose ioctls are points; that of its end is the kernel's."""
+
+    def __init__(self, channel: Any, door: FaultyDoor) -> None:
+        self._channel, self._door = channel, door
+        self.fileno, self.close = channel.fileno, channel.close
+
+    def acknowledge(self) -> None:
+        self._door.points("evtchn acknowledge", os_failure)
+        self._channel.acknowledge()
+
+    def notify(self) -> None:
+        self._door.points("evtchn notify", os_failure)
+        self._channel.notify()
 
 
 def faulty_record(record: Callable[..., Any], points: Points) -> Callable[..., None]:
@@ -112,13 +140,19 @@ def faulty_edges(points: Points) -> Iterator[None]:
 
 
 def _edges() -> Iterator[tuple[Any, str, str, Failure]]:
-    from runtime.host import loops
+    from runtime.host import loops, scratchdisk
     from runtime.net import commands, furnish, netlink, netns, published, segment
     from runtime.net.engine import processes, proxy
 
     loops_fcntl = SimpleNamespace(ioctl=loops.fcntl.ioctl)
     loops.fcntl = loops_fcntl  # type: ignore[assignment]
+    scratch_os = _Stand(os)
+    scratchdisk.os = scratch_os  # type: ignore[assignment]
     yield loops_fcntl, "ioctl", "loop ioctl", os_failure
+    yield scratch_os, "open", "scratch open", os_failure
+    yield scratchdisk, "_format", "scratch format", os_failure
+    yield scratch_os, "fsync", "scratch fsync", os_failure
+    yield scratch_os, "rename", "scratch rename", os_failure
     yield netlink.Rtnetlink, "request", "netlink", os_failure
     yield commands, "feed", "command", os_failure
     yield netns, "call", "namespace", os_failure
@@ -132,6 +166,16 @@ def _edges() -> Iterator[tuple[Any, str, str, Failure]]:
     yield processes, "hold", "pidfd", os_failure
     yield proxy.ProxyEngine, "prepare", "engine start", os_failure
     yield proxy, "ask", "engine asked", os_failure
+
+
+class _Stand:
+    """A module as one other module sees it."""
+
+    def __init__(self, module: Any) -> None:
+        self._module = module
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._module, name)
 
 
 def _counted(plain: Callable[..., Any], label: str, failure: Failure, points: Points) -> Callable[..., Any]:

@@ -28,6 +28,18 @@ NAMES = [
 ]
 
 
+def write_as_guest(path: str, nodes: dict[str, str]) -> None:
+    """What somebody in another process writes, with no client of ours."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
+        connection.connect(path)
+        stream = connection.makefile("rb")
+        for node, value in nodes.items():
+            payload = f"{node}\0{value}".encode()
+            connection.sendall(HEADER.pack(NAMES.index("write"), 0, 0, len(payload)) + payload)
+            kind, _, _, size = HEADER.unpack(stream.read(HEADER.size))
+            assert (kind, stream.read(size)) == (NAMES.index("write"), b"OK\0")
+
+
 @dataclass
 class Node:
     value: bytes = b""
@@ -68,12 +80,22 @@ class FakeXenstored:
         self.lock = threading.RLock()
         self._last_transaction = 0
         self._watches: list[tuple[socket.socket, str, bytes]] = []
+        self._listen()
+
+    def _listen(self) -> None:
         self._connections: list[socket.socket] = []
         self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         self._listener.bind(self.path)
         self._listener.listen()
         self._threads = [threading.Thread(target=self._accept, daemon=True)]
         self._threads[0].start()
+
+    def restart(self) -> None:
+        """Another process with the same tree: connections, and with them watches and transactions, are gone."""
+        self.close()
+        self._watches.clear()
+        os.unlink(self.path)
+        self._listen()
 
     def close(self) -> None:
         for sock in (self._listener, *self._connections):

@@ -10,7 +10,7 @@ from runtime.host.check import compare, compare_host
 from runtime.host.check.expected import Expected, LedgerLike, read_ledgers
 from runtime.host.check.look_host import Places, look_at_host
 from runtime.host.check.look_xen import look_at_xen, look_at_xenstore
-from runtime.host.check.model import Finding, Found, Report
+from runtime.host.check.model import Finding, Found, HostPort, Report
 
 if TYPE_CHECKING:
     from runtime.boot.xenstore import XenStore
@@ -24,12 +24,15 @@ def check(
     places: Places | None = None,
     allowed: Callable[[], Iterable[str]] = tuple,
     loop_files: Iterable[str] = (),
+    own_ports: Callable[[], Iterable[HostPort]] | None = None,
 ) -> Report:
     """Compare this host with its ledgers.
 
     ledgers:     gives all ledgers; asked more than once, as zones come and go while the host is looked at.
     allowed:     gives paths below places.directories that are zoned's own, with all below them; asked as often.
     loop_files:  directories (store, volumes): a loop device over a file in one, without a ledger, is a leak.
+    own_ports:   gives what this process listens on by right, besides what ledgers name; what else it listens on is a
+                 leak. None: its listeners are not compared.
     Raises:      HypervisorFault, XenstoreFault where Xen or xenstored does not answer.
     Threads:     call it in the host's network namespace.
     """
@@ -42,9 +45,11 @@ def check(
         look_at_xenstore(xenstore, found)
         look_at_host(before, where, found)
         after, vouched = read_ledgers(ledgers()), tuple(allowed())
+        ports = None if own_ports is None else tuple(own_ports())
         # What was recorded or taken back while the host was looked at differs from only one of the two.
-        certain = set(compare_all(after, found, vouched, files))
-        return [finding for finding in compare_all(before, found, vouched, files) if finding in certain], before, found
+        certain = set(compare_all(after, found, vouched, files, ports))
+        differs = compare_all(before, found, vouched, files, ports)
+        return [finding for finding in differs if finding in certain], before, found
 
     findings, expected, found = look()
     if findings:
@@ -54,7 +59,11 @@ def check(
 
 
 def compare_all(
-    expected: Expected, found: Found, allowed: Iterable[str] = (), loop_files: Iterable[str] = ()
+    expected: Expected,
+    found: Found,
+    allowed: Iterable[str] = (),
+    loop_files: Iterable[str] = (),
+    own_ports: Iterable[HostPort] | None = None,
 ) -> list[Finding]:
     """Every difference. Effects: none."""
     return [
@@ -66,7 +75,7 @@ def compare_all(
         *compare_host.compare_loops(expected, found, loop_files),
         *compare_host.compare_namespaces(expected, found),
         *compare_host.compare_processes(expected, found),
-        *compare_host.compare_ports(expected, found),
+        *compare_host.compare_ports(expected, found, own_ports),
         *compare_host.compare_paths(expected, found, allowed),
     ]
 
@@ -82,7 +91,7 @@ def _looked_at(expected: Expected, found: Found) -> dict[str, int]:
         "loop devices": len(found.loops),
         "namespaces": len(found.namespaces),
         "interfaces": len(found.interfaces) + sum(map(len, found.links.values())),
-        "processes": len(found.engines | found.processes),
+        "processes": len(found.engines | found.processes | found.orphans),
         "ports": len(found.listening),
         "mounts": len(found.mounts),
         "cgroups": len(found.cgroups),

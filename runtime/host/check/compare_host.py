@@ -8,7 +8,7 @@ from pathlib import PurePath
 
 from runtime.host.check.compare import NO_LEDGER, gone, remove_zone
 from runtime.host.check.expected import Expected
-from runtime.host.check.model import Finding, Found, Process
+from runtime.host.check.model import Finding, Found, HostPort, Process
 
 _VIF = re.compile(r"vif(\d+)\.\d+")
 _DELETED = " (deleted)"
@@ -69,7 +69,7 @@ def _compare_vifs(expected: Expected, found: Found) -> Iterator[Finding]:
 
 
 def compare_processes(expected: Expected, found: Found) -> Iterator[Finding]:
-    """Engines, processes a ledger names, and children nobody has waited for."""
+    """Engines, processes a ledger names, children nobody has waited for, image tasks of a zoned that is gone."""
     for process in sorted(found.engines - expected.engines.keys()):
         what = f"{process.pid} (a network engine)"
         yield Finding("process", what, NO_LEDGER, f"kill -9 {process.pid}")
@@ -79,14 +79,22 @@ def compare_processes(expected: Expected, found: Found) -> Iterator[Finding]:
             yield Finding("process", str(process.pid), gone(zone), remove_zone(zone))
     for pid, name in sorted(found.zombies.items()):
         yield Finding("process", f"{pid} ({name})", "it ended and zoned did not wait for it")
+    for process in sorted(found.orphans):
+        yield Finding("process", f"{process.pid} (an image task)", "its zoned is gone", f"kill -9 {process.pid}")
 
 
-def compare_ports(expected: Expected, found: Found) -> Iterator[Finding]:
-    """Ports of the host: those an engine holds without a ledger, those a ledger has that nobody listens on."""
+def compare_ports(expected: Expected, found: Found, own: Iterable[HostPort] | None = None) -> Iterator[Finding]:
+    """Ports of the host: those an engine holds without a ledger, those a ledger has that nobody listens on.
+
+    own:  what this process listens on for a reason; all else it listens on is a leak. None: that is not compared.
+    """
     for process, held in sorted(found.held.items()):
         for port in sorted(held - expected.listeners.keys()):
             problem = f"engine {process.pid} listens there, {NO_LEDGER}"
             yield Finding("port", str(port), problem, f"kill -9 {process.pid}")
+    for port in sorted(found.own - expected.listeners.keys() - set(own)) if own is not None else ():
+        problem = "zoned listens there, for no zone"
+        yield Finding("port", str(port), problem, "restart zoned, which zones do not notice")
     for port, zone in sorted(expected.listeners.items()):
         if port not in found.listening:
             yield Finding("port", str(port), gone(zone), remove_zone(zone))

@@ -6,7 +6,7 @@ import ipaddress
 import os
 import re
 import socket
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,6 +24,7 @@ NAMESPACE_PREFIX = "zw-"
 _STATES = {"tcp": "0A", "udp": "07"}
 _SOCKET = re.compile(r"socket:\[(\d+)\]")
 _LIMIT = 10_000  # files looked at below one directory
+IMAGE_TASK = "runtime.host.images.child"  # as runtime/host/images/tasks.py starts it
 
 
 @dataclass(frozen=True)
@@ -79,6 +80,8 @@ def _look_at_processes(expected: Expected, places: Places, found: Found) -> None
         states = fields[2].split()
         if states[:2] == ["Z", own]:
             found.zombies[pid] = fields[0].partition("(")[2]
+        if IMAGE_TASK in line.split("\0") and states[1:2] != [own] and (start_time := start_time_of(pid)) is not None:
+            found.orphans.add(Process(pid, start_time))
     for process in expected.engines.keys() | expected.processes.keys():
         if start_time_of(process.pid) == process.start_time:
             found.processes.add(process)
@@ -89,15 +92,18 @@ def _look_at_ports(expected: Expected, places: Places, found: Found) -> None:
     by_inode = dict(_listening(places.proc / "thread-self" / "net"))
     found.listening.update(by_inode.values())
     for process in found.engines:
-        held = set()
-        for fd in _names(places.proc / str(process.pid) / "fd"):
-            try:
-                match = _SOCKET.fullmatch(os.readlink(places.proc / str(process.pid) / "fd" / fd))
-            except OSError:
-                continue
-            if match and match[1] in by_inode:
-                held.add(by_inode[match[1]])
-        found.held[process] = held
+        found.held[process] = set(_held_by(places.proc / str(process.pid), by_inode))
+    found.own.update(_held_by(places.proc / "self", by_inode))
+
+
+def _held_by(process: Path, by_inode: Mapping[str, HostPort]) -> Iterator[HostPort]:
+    for fd in _names(process / "fd"):
+        try:
+            match = _SOCKET.fullmatch(os.readlink(process / "fd" / fd))
+        except OSError:
+            continue
+        if match and match[1] in by_inode:
+            yield by_inode[match[1]]
 
 
 def _listening(net: Path) -> Iterator[tuple[str, HostPort]]:

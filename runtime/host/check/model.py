@@ -82,7 +82,9 @@ class Found:
     channels:     dom0's; grants: of domains of ours and of dying ones.
     interfaces:   of the host's namespace; links: of each namespace of ours.
     namespaces:   names below /run/netns that are ours -> is a namespace mounted there?
-    listening:    ports of the host, for UDP those bound without a peer; held: those held by each engine.
+    orphans:      image tasks' processes that are no children of this one.
+    listening:    ports of the host, for UDP those bound without a peer; held: those held by each engine; own: those
+                  held by this process.
     mounts, cgroups, files: below the directories that are ours.
     """
 
@@ -100,9 +102,11 @@ class Found:
     links: dict[str, set[str]] = field(default_factory=dict)
     processes: set[Process] = field(default_factory=set)
     engines: set[Process] = field(default_factory=set)
+    orphans: set[Process] = field(default_factory=set)
     zombies: dict[int, str] = field(default_factory=dict)
     listening: set[HostPort] = field(default_factory=set)
     held: dict[Process, set[HostPort]] = field(default_factory=dict)
+    own: set[HostPort] = field(default_factory=set)
     mounts: set[str] = field(default_factory=set)
     cgroups: set[str] = field(default_factory=set)
     files: set[str] = field(default_factory=set)

@@ -9,18 +9,29 @@ import os
 import platform
 import uuid as uuids
 from collections import Counter
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
+from pipeline.store.workshop import is_unowned
 from runtime.errors import RuntimeFault
 from runtime.host.check.check import check as compare
 from runtime.host.check.look_host import Places
-from runtime.host.check.model import Report
+from runtime.host.check.model import HostPort, Report
 from runtime.host.daemon import blobs, ending, sharednets
 from runtime.host.daemon.core import Core
 from runtime.host.daemon.edge import KIB_PER_PAGE, rss_kib
 from runtime.host.daemon.model import DiskUsageRow, HostStatus, NetworkInfo, Pruned
 from runtime.host.daemon.zone import Zone
+from runtime.host.ledger import Ledger
 from runtime.net.engine.proxy import ProxyEngine
+
+# What is in the run directory besides ledgers and networks: zoned's own (zoned.py, serve/, dom0/daemonstate.py), what
+# the lab's dom0 has there (dom0/start.py, dom0/configure.py, os/dom0/zoned, os/dom0/agent).
+RUN_FILES = (
+    *("zoned.sock", "zoned.lock", "zoned.json", "tls"),
+    *("boot", "configured", "stopping", "up", "zoned.log", "zoned.log.1", "agent.log"),
+)
+RUN_DIRECTORIES = ("ledger", "net", "networks")
 
 
 def host_id(state_dir: Path) -> str:
@@ -136,24 +147,36 @@ async def prune(core: Core, *, zones: bool, unused_blobs: bool, dry_run: bool) -
     return Pruned(tuple(removed), freed)
 
 
-async def check(core: Core) -> Report:
-    """See Manager.check. Zones have files in the directories of networks, logs and scratch; all else is the host's."""
-    logs, scratch = core.settings.state_dir / "logs", core.settings.state_dir / "scratch"
+async def check(core: Core, serving: Callable[[], Iterable[HostPort]] = tuple) -> Report:
+    """See Manager.check. All of the run directory is zoned's; of the state, logs, scratch disks, the store's tmp."""
+    run, state = core.settings.run_dir, core.settings.state_dir
+    logs, scratch = state / "logs", state / "scratch"
+    temporary = [store / "tmp" for store in core.edge.stores[:1]]  # those of others are theirs
+
+    def ledgers() -> list[Ledger]:
+        return [*core.ledgers.all(), *core.network_ledgers.all()]
 
     def known() -> list[str]:
         zones = list(core.zones.values())
-        return [str(logs / zone.id) for zone in zones] + [
-            str(core.scratch_of(zone)) for zone in zones if zone.bundle.scratch_mib
-        ]
+        paths = [run / name for name in RUN_FILES]
+        paths += [ledger.path for ledger in ledgers()]
+        paths += [logs / zone.id for zone in zones]
+        paths += [core.scratch_of(zone) for zone in zones if zone.bundle.scratch_mib]
+        paths += [path for directory in temporary for path in directory.glob("*") if not is_unowned(path)]
+        return list(map(str, paths))
+
+    def own_ports() -> list[HostPort]:
+        return [*serving(), *(port for zone in list(core.zones.values()) for port in zone.held.held())]
 
     def look() -> Report:
         return compare(
             core.edge.hypervisor,
             core.edge.xenstore,
-            lambda: [*core.ledgers.all(), *core.network_ledgers.all()],
-            places=Places((core.settings.run_dir / "net", logs, scratch), containers=()),
+            ledgers,
+            places=Places((run, logs, scratch, *temporary), containers=RUN_DIRECTORIES),
             allowed=known,
             loop_files=(*map(str, core.edge.stores), str(scratch)),
+            own_ports=own_ports,
         )
 
     # Not in the daemon's threads, which are for zones.

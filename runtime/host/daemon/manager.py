@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ from pipeline.oci import Descriptor, Digest
 from runtime.boot.attend import LoopAttendant
 from runtime.boot.model import Domid
 from runtime.errors import RuntimeFault
-from runtime.host.check.model import Report
+from runtime.host.check.model import HostPort, Report
 from runtime.host.daemon import (
     adopt,
     blobs,
@@ -392,9 +392,12 @@ class Manager:
         """The hypervisor, this domain, zoned itself."""
         return await hoststate.status(self.core, self._started)
 
-    async def check(self) -> Report:
-        """Compare Xen, xenstore and this host with the ledgers, both ways."""
-        return await hoststate.check(self.core)
+    async def check(self, serving: Callable[[], Iterable[HostPort]] = tuple) -> Report:
+        """Compare Xen, xenstore and this host with the ledgers, both ways.
+
+        serving:  gives the ports this process serves its API on; asked from another thread.
+        """
+        return await hoststate.check(self.core, serving)
 
     async def networks(self) -> list[NetworkInfo]:
         """The private networks of live zones, and those that zones share."""

@@ -14,11 +14,12 @@ from collections.abc import Iterable, Sequence
 
 from pipeline.bundle.model import Port
 from pipeline.bundle.ports import PROTOCOLS, overlap
+from runtime.host.check.model import HostPort
 from runtime.host.daemon.errors import BadRequest
 from runtime.host.daemon.model import PortRule
 from runtime.net.engine.model import MAX_PUBLISHED
 from runtime.net.errors import PortTaken
-from runtime.net.published import Published, key_of, listen_on
+from runtime.net.published import Published, key_of, listen_on, protocol_of
 
 
 def check_rules(rules: Sequence[PortRule], subject: str, *, before: int = 0) -> None:
@@ -132,6 +133,15 @@ class HeldPorts:
             listener = by_key.get(key_of(rule.address, rule.port, rule.protocol))
             if listener is not None and listener.fileno() >= 0:
                 self._held[rule] = listener.dup()
+
+    def held(self) -> list[HostPort]:
+        """Where it listens. From any thread."""
+        found = []
+        for listener in list(self._held.values()):
+            with contextlib.suppress(OSError):  # it is being closed
+                address, port = listener.getsockname()[:2]
+                found.append(HostPort(address, port, protocol_of(listener)))
+        return found
 
     def listeners(self, rules: Sequence[PortRule]) -> list[tuple[Port, socket.socket]]:
         """Those of rules that are held, as a network uses them."""

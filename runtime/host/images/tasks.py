@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.jsonmodel import from_json, to_json
+from pipeline.store.workshop import Workshop
 from runtime.host.images.account import account_of
 from runtime.host.images.errors import ChildDied, ImageFault
 from runtime.host.images.model import Assembled, AssembleWork, Packed, Progress, Result, Work
@@ -121,6 +122,8 @@ class ImageTasks:
         finally:
             await _end(process)
             errors.cancel()
+            if process.returncode and process.returncode < 0:  # it could not clear away what it was making
+                await asyncio.to_thread(_sweep, self._store)
         if "ok" in last:
             if isinstance(work, AssembleWork):
                 return from_json(Assembled, last["ok"])
@@ -165,6 +168,11 @@ class _Task:
                     await asyncio.wait([ring, self.runner], return_when=asyncio.FIRST_COMPLETED)
                 finally:
                     ring.cancel()
+
+
+def _sweep(store: Path) -> None:
+    with contextlib.suppress(OSError):  # the next who opens the store does it
+        Workshop(store / "tmp", store / "locks" / "tmp").sweep()
 
 
 def _environment() -> dict[str, str]:

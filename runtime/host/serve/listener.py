@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
+import socket
 import weakref
 from collections.abc import Collection
 from typing import Any, cast
@@ -11,6 +13,7 @@ from typing import Any, cast
 from grpclib.protocol import H2Protocol
 from grpclib.server import Server
 
+from runtime.host.check.model import HostPort
 from runtime.host.keepalive import keep_alive
 
 log = logging.getLogger(__name__)
@@ -58,6 +61,15 @@ class Listener(Server):
             protocol.processor.close("too many connections")
             return
         self._protocols.add(protocol)
+
+    def ports(self) -> list[HostPort]:
+        """The TCP ports it listens on. From any thread."""
+        found = []
+        for listener in getattr(self._server, "sockets", ()):
+            if listener.family != socket.AF_UNIX:
+                with contextlib.suppress(OSError):  # it is being closed
+                    found.append(HostPort(*listener.getsockname()[:2]))
+        return found
 
     async def end(self) -> None:
         """Listen no more, cancel what runs, close every connection; returns when all handlers have ended.

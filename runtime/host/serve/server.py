@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from runtime.errors import RuntimeFault
+from runtime.host.check.model import HostPort
 from runtime.host.serve.listener import Listener
 from runtime.host.serve.tls import ServerCredentials, TlsUnfit, find_credentials
 
@@ -67,6 +68,10 @@ class HostServer:
             raise ListenFailed(where, expected="it free", got=error.strerror or str(error)) from error
         log.info("TLS on %s with the credentials in %s", where, credentials.directory)
         return listener
+
+    def ports(self) -> list[HostPort]:
+        """The ports it listens on. From any thread."""
+        return self._tls.ports() if self._tls is not None else []
 
     async def close(self) -> None:
         """Listen no more and end every connection."""

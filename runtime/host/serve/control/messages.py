@@ -104,7 +104,8 @@ def zone_status(zone: model.ZoneInfo, host_id: str) -> pb.ZoneStatus:
     )
     if zone.addresses:
         status.network_status.interfaces.append(interface(zone))
-    status.device_status.disks.extend(disk(device) for device in zone.devices if device.purpose in _PURPOSES)
+    if disks := [disk(device) for device in zone.devices if device.purpose in _PURPOSES]:
+        status.device_status.disks.extend(disks)  # also of nothing it would be there
     if zone.exit is not None and not zone.state.live:
         if zone.state is model.State.FAILED:
             status.error_status.message = zone.exit.text or zone.exit.reason or "failed"

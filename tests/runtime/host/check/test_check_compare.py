@@ -19,6 +19,7 @@ PORT, UDP_PORT = HostPort("0.0.0.0", 8080), HostPort("0.0.0.0", 8080, "udp")
 RUN = "/run/zonewright"
 ALLOWED = (f"{RUN}/zoned.sock", f"{RUN}/ledger")
 STORE = ("/store",)
+API = HostPort("192.0.2.1", 7443)
 RECORDS: list[dict[str, Any]] = [
     {"kind": "loop", "device": "/dev/loop9", "file": "/store/x"},
     {"kind": "loop.gone", "device": "/dev/loop9", "file": "/store/x"},
@@ -76,6 +77,7 @@ def healthy() -> Found:
         engines={ENGINE},
         listening={PORT, UDP_PORT, HostPort("0.0.0.0", 22)},
         held={ENGINE: {PORT, UDP_PORT}},
+        own={PORT, UDP_PORT, API},
         mounts={f"{RUN}/volume", "/run/netns/zw-web"},
         cgroups={"/sys/fs/cgroup/zonewright/web"},
         files={
@@ -90,7 +92,7 @@ def expected(records: list[dict[str, Any]] = RECORDS) -> Expected:
 
 
 def findings(found: Found, ledgers: Expected | None = None) -> list[str]:
-    return [str(finding) for finding in compare_all(ledgers or expected(), found, ALLOWED, STORE)]
+    return [str(finding) for finding in compare_all(ledgers or expected(), found, ALLOWED, STORE, [API])]
 
 
 def test_host_that_agrees_with_its_ledgers_has_no_findings() -> None:
@@ -170,6 +172,18 @@ LEAKS: dict[str, tuple[Change, str]] = {
     "udp port": (
         lambda f: f.held[ENGINE].add(HostPort("0.0.0.0", 9999, "udp")),
         "port 0.0.0.0:9999/udp: engine 500 listens there, in no ledger (kill -9 500)",
+    ),
+    "image task": (
+        lambda f: f.orphans.add(Process(502, 6)),
+        "process 502 (an image task): its zoned is gone (kill -9 502)",
+    ),
+    "zoned's own port": (
+        lambda f: f.own.add(HostPort("0.0.0.0", 9999)),
+        "port 0.0.0.0:9999: zoned listens there, for no zone (restart zoned, which zones do not notice)",
+    ),
+    "zoned's own udp port": (
+        lambda f: f.own.add(HostPort(*API[:2], "udp")),
+        "port 192.0.2.1:7443/udp: zoned listens there, for no zone (restart zoned, which zones do not notice)",
     ),
     "mount": (
         lambda f: f.mounts.add(f"{RUN}/other"),
@@ -300,6 +314,12 @@ def test_dying_domain_is_told_with_who_holds_it() -> None:
         "grant 11 (u): domain 0 still maps 2 pages of this dying domain (end the process or back end there)",
         "grant 11 (u): domain 3 still maps 1 pages of this dying domain (end the process or back end there)",
     ]
+
+
+def test_listeners_of_a_process_that_does_not_say_why_it_has_them_are_not_compared() -> None:
+    found = healthy()
+    found.own.add(HostPort("0.0.0.0", 9999))
+    assert compare_all(expected(), found, ALLOWED, STORE) == []
 
 
 def test_every_record_of_an_empty_host_is_missed() -> None:

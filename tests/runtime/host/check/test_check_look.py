@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import socket
+import struct
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -12,13 +14,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.checking import UUID, CheckedHost, checked_host, small_plan
+from support.checking import UUID, CheckedHost, checked_host, end_orphan, orphan, small_plan
 from support.networld import HOST4, VIF, World
 
 from pipeline.bundle.model import Port
-from runtime.boot.abi import hypercall
+from runtime.boot.abi import hypercall, rings
 from runtime.host import loops
-from runtime.host.check.look_host import ENTRY
+from runtime.host.check import compare, compare_host
+from runtime.host.check.look_host import ENTRY, IMAGE_TASK
 from runtime.host.loops import LoopDevice
 from runtime.net import netns
 from runtime.net.sockets import bind_udp
@@ -70,6 +73,16 @@ def plant_domain(world: World, host: CheckedHost) -> Undo:
 
 def plant_dying(world: World, host: CheckedHost) -> Undo:
     domid = host.hypervisor().create_domain("1" + UUID[1:], max_vcpus=1)
+    host.xen.lingering.add(domid)
+    host.hypervisor().destroy_domain(domid)
+    return lambda: (host.xen.lingering.clear(), host.xen.release(domid))
+
+
+def plant_grant(world: World, host: CheckedHost) -> Undo:
+    """A page that a process still has mapped: it keeps the domain it belongs to from going."""
+    domid = host.hypervisor().create_domain("1" + UUID[1:], max_vcpus=1)
+    entry = struct.pack("<HHI", rings.GTF_PERMIT_ACCESS | rings.GTF_IN_USE, 0, 1)
+    host.xen.domains[domid].grants[8 * 9 : 8 * 10] = entry
     host.xen.lingering.add(domid)
     host.hypervisor().destroy_domain(domid)
     return lambda: (host.xen.lingering.clear(), host.xen.release(domid))
@@ -144,6 +157,13 @@ def plant_engine(world: World, host: CheckedHost) -> Undo:
     return lambda: (child.kill(), child.wait())
 
 
+def plant_image_task(world: World, host: CheckedHost) -> Undo:
+    """One that did not notice its zoned's end."""
+    pid = orphan(IMAGE_TASK)
+    host.mine = str(pid)
+    return lambda: end_orphan(pid)
+
+
 def plant_zombie(world: World, host: CheckedHost) -> Undo:
     pid = os.fork()
     if not pid:
@@ -200,12 +220,14 @@ PLANTS = {
     plant_error: "xenstore",
     plant_device: "device",
     plant_channel: "event channel",
+    plant_grant: "grant",
     plant_loop: "loop",
     plant_netns: "netns",
     plant_name_of_netns: "netns",
     plant_vif: "vif",
     plant_vif_inside: "vif",
     plant_engine: "process",
+    plant_image_task: "process",
     plant_zombie: "process",
     plant_port: "port",
     plant_udp_port: "port",
@@ -213,6 +235,14 @@ PLANTS = {
     plant_cgroup: "cgroup",
     plant_file: "file",
 }
+# A domain that is held by a mapping shows as well, and so does a namespace's mount.
+MORE = {plant_grant: {"domain"}, plant_netns: {"mount"}, plant_name_of_netns: {"mount"}}
+
+
+def test_every_kind_that_a_check_tells_is_planted() -> None:
+    sources = [Path(module.__file__).read_text() for module in (compare, compare_host)]
+    told = {kind for source in sources for kind in re.findall(r'Finding\(\s*"([^"]+)"', source)}
+    assert told == set(PLANTS.values())
 
 
 @pytest.mark.parametrize(("plant", "kind"), PLANTS.items(), ids=lambda value: getattr(value, "__name__", ""))
@@ -224,8 +254,7 @@ def test_planted_leak_is_found_and_when_it_is_gone_no_more(
         found = world.on_host(host.check).findings
         kinds = {finding.kind for finding in found}
         assert kind in kinds
-        # A namespace is a mount as well, and a domain that is not taken down may have more than one trace.
-        assert kinds <= {kind, "mount"}, [str(finding) for finding in found]
+        assert kinds <= {kind, *MORE.get(plant, ())}, [str(finding) for finding in found]
         assert all(finding.problem for finding in found)
     finally:
         undo()

@@ -187,6 +187,38 @@ def test_the_last_who_leaves_ends_the_child(tmp_path: Path, registry: FakeRegist
     assert children_of(os.getpid()) == []
 
 
+HALF_DONE = """
+import json, pathlib, sys, time
+from pipeline.jsonmodel import to_json
+from pipeline.store import Store
+from runtime.host.images.model import Phase, Progress
+store = Store(pathlib.Path(json.loads(sys.stdin.readline())["store"]))
+with store.writer() as blob, store.scratch() as scratch:
+    blob.write(b"half of it")
+    (scratch / "spool").touch()
+    print(json.dumps({"progress": to_json(Progress(phase=Phase.LAYER_DOWNLOAD))}), flush=True)
+    time.sleep(600)
+"""
+
+
+def test_what_a_child_that_is_ended_was_making_goes_with_it(tmp_path: Path) -> None:
+    store = Store(tmp_path / "store")
+    tasks = ImageTasks(store.root, command=[sys.executable, "-c", HALF_DONE])
+
+    async def main() -> None:
+        with store.writer():  # zoned's own work there goes on
+            news = tasks.follow(PullWork("127.0.0.1:9/app:v1"))
+            async for state in news:
+                if isinstance(state, Progress) and state.phase is Phase.LAYER_DOWNLOAD:
+                    break
+            assert len(list(store.tmp.iterdir())) == 3
+            await news.aclose()
+            assert len(list(store.tmp.iterdir())) == 1
+
+    asyncio.run(asyncio.wait_for(main(), 60))
+    assert list(store.tmp.iterdir()) == []
+
+
 def test_a_child_ends_when_zoned_dies(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "runtime.host.images.child"]
 

@@ -73,6 +73,8 @@ def test_scratch_disk_is_made_by_the_host_or_a_device_of_it(
         DeviceInfo("xvda", "disk", "sha256:00", "rootfs", readonly=True),
         DeviceInfo("xvdc", "disk", source, "scratch", readonly=False),
     )
+    ready.manager.zones[zone_id] = dataclasses.replace(ready.manager.zones[zone_id], devices=devices[:1])
+    assert not ready.stub.GetZone(pb.GetZoneRequest(zone_id=zone_id)).zone.status.HasField("device_status")
     ready.manager.zones[zone_id] = dataclasses.replace(ready.manager.zones[zone_id], devices=devices)
     zone = ready.stub.GetZone(pb.GetZoneRequest(zone_id=zone_id)).zone
     assert zone.spec == spec

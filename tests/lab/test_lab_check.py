@@ -1,0 +1,67 @@
+"""`zone system check` on a real dom0: leaks of several kinds are planted, told, and when they are gone no more."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+
+import pytest
+from support.zonecommand import ZoneCommand
+
+from runtime.host.lab.lab import Lab
+
+pytestmark = [pytest.mark.xen, pytest.mark.slow]
+
+RUN, STATE = "/run/zonewright", "/var/lib/zonewright"
+XENSTORE = "from runtime.boot.xenstore import XenStore; store = XenStore(); store"
+NETNS = "from runtime.net import netns; netns"
+
+
+def python(code: str) -> str:
+    return f'PYTHONPATH=/opt/zonewright python3 -c "{code}"'
+
+
+# What is told -> what plants it in dom0, what takes it away.
+PLANTS = {
+    ("file", f"{RUN}/planted"): (f"touch {RUN}/planted", f"rm {RUN}/planted"),
+    ("file", f"{RUN}/net/planted"): (f"mkdir -p {RUN}/net/planted", f"rmdir {RUN}/net/planted"),
+    ("file", f"{RUN}/ledger/planted"): (f"touch {RUN}/ledger/planted", f"rm {RUN}/ledger/planted"),
+    ("file", f"{STATE}/logs/planted"): (f"mkdir -p {STATE}/logs/planted", f"rmdir {STATE}/logs/planted"),
+    ("file", f"{STATE}/store/tmp/blob.planted"): (
+        f"touch {STATE}/store/tmp/blob.planted",
+        f"rm {STATE}/store/tmp/blob.planted",
+    ),
+    ("xenstore", "/local/domain/999"): (
+        python(f"{XENSTORE}.write('/local/domain/999/name', 'planted'); store.close()"),
+        python(f"{XENSTORE}.remove('/local/domain/999'); store.close()"),
+    ),
+    ("netns", "zw-planted"): (python(f"{NETNS}.create('zw-planted')"), python(f"{NETNS}.delete('zw-planted')")),
+}
+
+
+@pytest.fixture
+def zone(lab: Lab) -> Iterator[ZoneCommand]:
+    command = ZoneCommand(f"lab:{lab.state.directory.name}")
+    yield command
+    command.close()
+
+
+def findings(zone: ZoneCommand, code: int) -> set[tuple[str, str]]:
+    report = json.loads(zone("system", "check", "--format", "json", code=code))
+    return {(one["kind"], one["what"]) for one in report["findings"]}
+
+
+def test_leaks_planted_in_dom0_are_told_each_and_when_they_are_gone_no_more(lab: Lab, zone: ZoneCommand) -> None:
+    assert findings(zone, 0) == set()
+    try:
+        for plant, _ in PLANTS.values():
+            code, said = lab.shell(plant)
+            assert code == 0, (plant, said)
+        # A namespace is a mount as well.
+        assert findings(zone, 1) == {*PLANTS, ("mount", "/run/netns/zw-planted")}
+        shown = zone("system", "check", code=1)
+        assert all(what in shown for _, what in PLANTS)
+    finally:
+        for _, undo in PLANTS.values():
+            lab.shell(undo)
+    assert findings(zone, 0) == set()

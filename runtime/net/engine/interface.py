@@ -59,6 +59,9 @@ class EngineHandle(Protocol):
     def unpublish(self, zone: str, key: str) -> None:
         """Stop listening there. Raises EngineFault."""
 
+    def settle(self, zone: str) -> None:
+        """Have in effect all it was told of a zone; returns when it is. Raises EngineFault."""
+
     def resolve_by(self, resolvers: tuple[str, ...]) -> None:
         """Pass the zones' questions to these from now on. Raises EngineFault."""
 

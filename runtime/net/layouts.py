@@ -1,0 +1,105 @@
+"""What is inside a network's namespace depends on its engine: who makes it, and what of it is needed again later."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Sequence
+from typing import NoReturn, Protocol
+
+from pipeline.bundle.egress import Rule
+from runtime.net import commands, furnish
+from runtime.net import plan as nets
+from runtime.net.addresses import ZoneAddresses
+from runtime.net.engine.interface import Engine
+from runtime.net.engine.proxy import ProxyEngine
+from runtime.net.errors import NetworkFault
+from runtime.net.pasta import plan as pasta
+from runtime.net.pasta.engine import PastaEngine
+
+
+class Layout(Protocol):
+    """Its functions run in the namespace, but `check_egress`, and raise NetworkFault.
+
+    mapped:      the engine enters the user namespace that owns the network's.
+    shareable:   several zones may be in it. has_sockets: a zone has some of its own in it.
+    probes:      of each family the address from which the namespace asks whether a zone's port answers; "" for any.
+    """
+
+    mapped: bool
+    shareable: bool
+    has_sockets: bool
+    probes: tuple[str, str]
+
+    def lay_out(self, whose: str, addresses: ZoneAddresses, mtu: int) -> None:
+        """See furnish."""
+
+    def renew(self, whose: str, addresses: ZoneAddresses) -> None:
+        """See furnish."""
+
+    def open_sockets(self, zone: str, addresses: ZoneAddresses) -> list[socket.socket]:
+        """See furnish."""
+
+    def load_rules(self, whose: str, addresses: ZoneAddresses, places: Sequence[nets.Place]) -> None:
+        """See furnish."""
+
+    def check_egress(self, rules: Sequence[Rule], subject: str) -> None:
+        """Are these rules such as the engine can keep?"""
+
+
+class SpliceLayout:
+    """See plan.py, rules.py."""
+
+    mapped, shareable, has_sockets, probes = False, True, True, ("", "")
+    lay_out = staticmethod(furnish.lay_out)
+    renew = staticmethod(furnish.renew)
+    open_sockets = staticmethod(furnish.open_sockets)
+    load_rules = staticmethod(furnish.load_rules)
+
+    def check_egress(self, rules: Sequence[Rule], subject: str) -> None:
+        """Any."""
+
+
+class PastaLayout:
+    """See pasta/plan.py. The rules are the keeper's, which knows the host's addresses also while there is no zoned."""
+
+    mapped, shareable, has_sockets, probes = True, False, False, (pasta.PROBE4, pasta.PROBE6)
+    check_egress = staticmethod(pasta.check_egress)
+
+    def lay_out(self, whose: str, addresses: ZoneAddresses, mtu: int) -> None:
+        """Links, routes and settings; and rules that let nothing in."""
+        subject = f"network of {whose}"
+        furnish.sysctl([*nets.early_sysctls(), *pasta.sysctls()], subject)
+        furnish.sysctl(furnish.known(nets.optional_sysctls()), subject)
+        lines = [*pasta.ip_lines(mtu), *pasta.route_lines(addresses)]
+        commands.feed(["ip", "-batch", "-"], "\n".join(lines) + "\n", subject=subject)
+        furnish.sysctl(nets.late_sysctls(), subject)
+        commands.feed(["nft", "-f", "-"], pasta.ruleset(addresses, None), subject=subject)
+
+    def renew(self, whose: str, addresses: ZoneAddresses) -> None:
+        """Nothing of it can be lost."""
+
+    def open_sockets(self, zone: str, addresses: ZoneAddresses) -> list[socket.socket]:
+        """None: pasta takes the zone's packets."""
+        return []
+
+    def load_rules(self, whose: str, addresses: ZoneAddresses, places: Sequence[nets.Place]) -> None:
+        """The keeper's, when the zone is made known to it."""
+
+
+_LAYOUTS: dict[str, Layout] = {ProxyEngine.name: SpliceLayout(), PastaEngine.name: PastaLayout()}
+_ENGINES: dict[str, type[ProxyEngine] | type[PastaEngine]] = {item.name: item for item in (ProxyEngine, PastaEngine)}
+
+
+def of(engine: str) -> Layout:
+    """That of an engine. Raises NetworkFault."""
+    return _LAYOUTS[engine] if engine in _LAYOUTS else _unknown(engine)
+
+
+def engine_named(name: str) -> Engine:
+    """The engine; "" is splice. Raises NetworkFault."""
+    name = name or ProxyEngine.name
+    return _ENGINES[name]() if name in _ENGINES else _unknown(name)
+
+
+def _unknown(name: str) -> NoReturn:
+    raise NetworkFault("network engine", expected=" or ".join(_LAYOUTS), got=repr(name)[:80])

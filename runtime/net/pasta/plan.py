@@ -60,6 +60,8 @@ def route_lines(addresses: ZoneAddresses) -> list[str]:
     return [
         f"route replace {subnet4} dev {BRIDGE} scope link table local",
         f"route replace {subnet6} dev {BRIDGE} table local",
+        f"route replace local {addresses.gateway4} dev lo table local",
+        f"route replace local {addresses.gateway6} dev lo table local",
         "route replace local 0.0.0.0/0 dev lo table local",
         "route replace local ::/0 dev lo table local",
     ]

@@ -200,6 +200,9 @@ def _own_address(text: str, subject: str) -> str:
 def _network(network: dict[str, Any], dns: dict[str, list[str]], subject: str) -> Network:
     if network.get("isolated") and not network.get("name"):
         raise BadSpec(f"{subject}: key network.isolated", expected="network.name beside it", got="a private network")
+    if network.get("engine") == "pasta" and network.get("name"):
+        expected = "engine splice beside network.name: pasta is for a private network"
+        raise BadSpec(f"{subject}: key network.engine", expected=expected, got="pasta")
     keys = ("nameservers", "search", "options")
     resolver = parse_dns(
         *(dns.get(key, []) for key in keys),
@@ -219,6 +222,7 @@ def _network(network: dict[str, Any], dns: dict[str, list[str]], subject: str) -
         name=network.get("name", ""),
         isolated=network.get("isolated", False),
         address=_own_address(network.get("address", ""), f"{subject}: key network.address"),
+        engine=network.get("engine", ""),
     )
 
 

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import NoReturn, Protocol
 
 from pipeline.bundle.egress import Rule
+from pipeline.bundle.model import Port
 from runtime.net import commands, furnish
 from runtime.net import plan as nets
 from runtime.net.addresses import ZoneAddresses
@@ -18,16 +19,18 @@ from runtime.net.pasta.engine import PastaEngine
 
 
 class Layout(Protocol):
-    """Its functions run in the namespace, but `check_egress`, and raise NetworkFault.
+    """Its functions run in the namespace, but those that check, and raise NetworkFault.
 
     mapped:      the engine enters the user namespace that owns the network's.
     shareable:   several zones may be in it. has_sockets: a zone has some of its own in it.
+    ports_change: what is published may change while the zone runs.
     probes:      of each family the address from which the namespace asks whether a zone's port answers; "" for any.
     """
 
     mapped: bool
     shareable: bool
     has_sockets: bool
+    ports_change: bool
     probes: tuple[str, str]
 
     def lay_out(self, whose: str, addresses: ZoneAddresses, mtu: int) -> None:
@@ -45,11 +48,14 @@ class Layout(Protocol):
     def check_egress(self, rules: Sequence[Rule], subject: str) -> None:
         """Are these rules such as the engine can keep?"""
 
+    def check_ports(self, ports: Sequence[Port], subject: str) -> None:
+        """Can it publish all of these?"""
+
 
 class SpliceLayout:
     """See plan.py, rules.py."""
 
-    mapped, shareable, has_sockets, probes = False, True, True, ("", "")
+    mapped, shareable, has_sockets, ports_change, probes = False, True, True, True, ("", "")
     lay_out = staticmethod(furnish.lay_out)
     renew = staticmethod(furnish.renew)
     open_sockets = staticmethod(furnish.open_sockets)
@@ -58,12 +64,17 @@ class SpliceLayout:
     def check_egress(self, rules: Sequence[Rule], subject: str) -> None:
         """Any."""
 
+    def check_ports(self, ports: Sequence[Port], subject: str) -> None:
+        """Any."""
+
 
 class PastaLayout:
     """See pasta/plan.py. The rules are the keeper's, which knows the host's addresses also while there is no zoned."""
 
-    mapped, shareable, has_sockets, probes = True, False, False, (pasta.PROBE4, pasta.PROBE6)
+    mapped, shareable, has_sockets, ports_change = True, False, False, False
+    probes = (pasta.PROBE4, pasta.PROBE6)
     check_egress = staticmethod(pasta.check_egress)
+    check_ports = staticmethod(pasta.check_ports)
 
     def lay_out(self, whose: str, addresses: ZoneAddresses, mtu: int) -> None:
         """Links, routes and settings; and rules that let nothing in."""
@@ -90,8 +101,9 @@ _LAYOUTS: dict[str, Layout] = {ProxyEngine.name: SpliceLayout(), PastaEngine.nam
 _ENGINES: dict[str, type[ProxyEngine] | type[PastaEngine]] = {item.name: item for item in (ProxyEngine, PastaEngine)}
 
 
-def of(engine: str) -> Layout:
-    """That of an engine. Raises NetworkFault."""
+def layout_of(engine: str) -> Layout:
+    """That of an engine; "" is splice. Raises NetworkFault."""
+    engine = engine or ProxyEngine.name
     return _LAYOUTS[engine] if engine in _LAYOUTS else _unknown(engine)
 
 

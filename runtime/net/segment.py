@@ -100,7 +100,7 @@ class Segment:
         self.record, self._deny = record, tuple(deny)
         self._limits = limits or Limits()
         self._engine: Engine = engine or ProxyEngine()
-        self.layout = layouts.of(self._engine.name)
+        self.layout = layouts.layout_of(self._engine.name)
         if shared and not self.layout.shareable:
             hint = "a private network, or the engine splice"
             raise NetworkFault(self.whose, expected="an engine for several zones", got=self._engine.name, hint=hint)

@@ -98,6 +98,9 @@ class Engine(Protocol):
 
     name: str
 
+    def look(self) -> None:
+        """Raises EngineFault where this host has not what it needs."""
+
     def prepare(self, inherited: tuple[int, ...], control: Path, log_file: Path) -> Prepared:
         """Start the process with these descriptors, but not its work: its pid is to be recorded in between."""
 

@@ -186,6 +186,9 @@ class ProxyEngine:
     name = "splice"
     code = _CODE
 
+    def look(self) -> None:
+        """It needs nothing of this host's."""
+
     def prepare(self, inherited: tuple[int, ...], control: Path, log_file: Path) -> PreparedProxy:
         """Start the process; it waits for its config. Raises OSError."""
         with open(log_file, "ab", buffering=0) as log:

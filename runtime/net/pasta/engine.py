@@ -69,7 +69,7 @@ class PastaEngine:
         """find: the program, or EngineFault."""
         self._find = find
 
-    def check(self) -> None:
+    def look(self) -> None:
         """Raises EngineFault where this host has no pasta that will do."""
         self._find()
 

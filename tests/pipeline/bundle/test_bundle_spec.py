@@ -100,7 +100,7 @@ def test_engine_of_the_network_is_splice_or_pasta_and_pasta_is_for_a_private_one
     engine = 'image = "x"\n[network]\nengine = "pasta"\n'
     assert load_spec(write(tmp_path, engine), tmp_path).network.engine == "pasta"
     assert load_spec(write(tmp_path, 'image = "x"'), tmp_path).network.engine == ""
-    with pytest.raises(BadSpec, match=r"key network.engine: expected splice or pasta"):
+    with pytest.raises(BadRecipe, match=r"key network.engine: expected splice or pasta"):
         load_spec(write(tmp_path, engine.replace("pasta", "slirp")), tmp_path)
     with pytest.raises(BadSpec, match=r"key network.engine: expected engine splice beside network.name"):
         load_spec(write(tmp_path, engine + 'name = "back"'), tmp_path)

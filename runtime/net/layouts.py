@@ -19,7 +19,7 @@ from runtime.net.pasta.engine import PastaEngine
 
 
 class Layout(Protocol):
-    """Its functions run in the namespace, but those that check, and raise NetworkFault.
+    """Functions that change something run in the namespace, and all raise NetworkFault.
 
     mapped:      the engine enters the user namespace that owns the network's.
     shareable:   several zones may be in it. has_sockets: a zone has some of its own in it.
@@ -51,6 +51,9 @@ class Layout(Protocol):
     def check_ports(self, ports: Sequence[Port], subject: str) -> None:
         """Can it publish all of these?"""
 
+    def name_servers(self, addresses: ZoneAddresses) -> tuple[str, ...]:
+        """Where a zone that names none of its own asks."""
+
 
 class SpliceLayout:
     """See plan.py, rules.py."""
@@ -67,6 +70,10 @@ class SpliceLayout:
     def check_ports(self, ports: Sequence[Port], subject: str) -> None:
         """Any."""
 
+    def name_servers(self, addresses: ZoneAddresses) -> tuple[str, ...]:
+        """One, whichever families the host's have."""
+        return (addresses.gateway4,)
+
 
 class PastaLayout:
     """See pasta/plan.py. The rules are the keeper's, which knows the host's addresses also while there is no zoned."""
@@ -75,6 +82,10 @@ class PastaLayout:
     probes = (pasta.PROBE4, pasta.PROBE6)
     check_egress = staticmethod(pasta.check_egress)
     check_ports = staticmethod(pasta.check_ports)
+
+    def name_servers(self, addresses: ZoneAddresses) -> tuple[str, ...]:
+        """Each leads to one of the host's of its own family."""
+        return (addresses.gateway4, addresses.gateway6)
 
     def lay_out(self, whose: str, addresses: ZoneAddresses, mtu: int) -> None:
         """Links, routes and settings; and rules that let nothing in."""

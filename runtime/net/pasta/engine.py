@@ -51,7 +51,7 @@ class PreparedPasta(PreparedProxy):
     def start(self, config: EngineConfig) -> PastaHandle:
         """Send the config."""
         assert self._child.stdin is not None
-        document = {"config": json.loads(dump(config)), "program": self._program, "private": str(self._control.parent)}
+        document = {"config": json.loads(dump(config)), "program": self._program}
         try:
             self._child.stdin.write(json.dumps(document).encode() + b"\n")
             self._child.stdin.close()

@@ -37,9 +37,12 @@ Answer = dict[str, Any]
 
 NS_GET_USERNS = 0xB7 << 8 | 1  # linux/nsfs.h, _IO(NSIO, 0x1)
 CLONE_NEWNS = 0x20000  # linux/sched.h
-_READY_TIMEOUT_S = 20.0
+_READY_TIMEOUT_S = 15.0  # less than whoever asks for it waits
 _CLIENT_TIMEOUT_S = 5.0
 _QUEUE = 10000  # packets
+# Every host has it; in this process's mount namespace it is another one. And it is where Debian's AppArmor profile of
+# pasta lets it read and write.
+_PRIVATE = Path("/tmp")
 _TUN = Path("/dev/net/tun")
 _TUN_DEVICE = os.makedev(10, 200)  # Documentation/admin-guide/devices.txt
 _STARTED_WITH = "a zone's ports are pasta's from its start"
@@ -48,7 +51,7 @@ _STARTED_WITH = "a zone's ports are pasta's from its start"
 class Keeper:
     """The one zone of a network, and pasta, which runs from the moment that zone has its ports."""
 
-    def __init__(self, config: EngineConfig, program: str, private: Path) -> None:
+    def __init__(self, config: EngineConfig, program: str, private: Path = _PRIVATE) -> None:
         """private: an empty directory that no other process sees."""
         self._config, self._program, self._private = config, program, private
         self._subject = f"network engine of {config.whose}"
@@ -74,6 +77,8 @@ class Keeper:
         try:
             (self._private / "userns").touch()
             netns.mount(f"/proc/self/fd/{owner}", self._private / "userns", "none", netns.MS_BIND)
+            (self._private / "netns").touch()
+            netns.mount(self._config.netns, self._private / "netns", "none", netns.MS_BIND)
         finally:
             os.close(owner)
             os.close(namespace)
@@ -89,7 +94,8 @@ class Keeper:
         self._load()
         while True:
             for fd, _ in self._poll.poll():
-                if fd == self._pidfd:
+                # Asked again: the number may be a new one's, which took the place of the one that ended.
+                if fd == self._pidfd and self._pasta is not None and self._pasta.poll() is not None:
                     raise self._ended()
                 if fd == self._news.fileno():
                     self._look_at_host()
@@ -272,7 +278,7 @@ class Keeper:
                 mtu=self._config.mtu,
                 resolvers=self._resolvers,
                 userns=str(self._private / "userns"),
-                netns=self._config.netns,
+                netns=str(self._private / "netns"),
                 ready=str(self._private / "ready"),
             )
             with open(said, "wb", buffering=0) as output:
@@ -286,6 +292,9 @@ class Keeper:
             events = {fd for fd, mask in wait.poll(_READY_TIMEOUT_S * 1000) if mask & select.POLLIN}
             if ready not in events or self._pidfd in events:
                 raise self._ended() if self._pidfd in events else self._silent()
+        except OSError as error:
+            self._stop_pasta()
+            raise EngineFault(f"{self._subject}, pasta", expected="it started", got=str(error)) from error
         except BaseException:
             self._stop_pasta()
             raise
@@ -340,12 +349,11 @@ def main() -> None:
     for fd in (config.listeners.echo4, config.listeners.echo6):
         os.close(fd)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    private = Path(document["private"])
     netns.call("unshare", CLONE_NEWNS)
     netns.mount("", "/", "", netns.MS_REC | MS_PRIVATE)
-    netns.mount("none", private, "tmpfs", 0, "size=64k,nr_inodes=16,mode=711")
+    netns.mount("none", _PRIVATE, "tmpfs", 0, "size=64k,nr_inodes=16,mode=711")
     try:
-        Keeper(config, document["program"], private).run()
+        Keeper(config, document["program"]).run()
     except RuntimeFault as fault:
         log.error("%s", fault)
         sys.exit(1)

@@ -154,6 +154,16 @@ def test_names_are_asked_of_the_hosts_resolver_at_the_gateway(world):
     assert datagram_answer(world, world.addresses.gateway4, 53) == HOST4.encode()
 
 
+def test_a_resolver_on_the_hosts_loopback_is_asked_and_nothing_else_there_is(world):
+    world.resolv_conf.write_text("nameserver 127.0.0.53\n")
+    world.ip(world.host, "address add 127.0.0.53/8 dev lo")
+    echo_datagrams(world, world.host, "127.0.0.53", 53)
+    other = echo_datagrams(world, world.host, "127.0.0.53")
+    up(world)
+    assert datagram_answer(world, world.addresses.gateway4, 53) == b"127.0.0.1"
+    assert issubclass(datagram_answer(world, world.addresses.gateway4, other), OSError)
+
+
 def test_another_name_server_of_the_hosts_is_used_from_then_on(world):
     world.resolv_conf.write_text(f"nameserver {OUTSIDE4}\n")
     echo_datagrams(world, world.outside, DNS4, 53)

@@ -18,7 +18,7 @@ from support.networld import HOST4, VIF, World
 from pipeline.bundle.model import Port
 from runtime.boot.abi import hypercall
 from runtime.host import loops
-from runtime.host.check.look_host import ENTRY
+from runtime.host.check.look_host import ENTRY, KEEPER_ENTRY
 from runtime.host.loops import LoopDevice
 from runtime.net import netns
 from runtime.net.sockets import bind_udp
@@ -137,11 +137,15 @@ def plant_vif_inside(world: World, host: CheckedHost) -> Undo:
     return lambda: world.ip(world.network.netns, "link del vif12.0")
 
 
-def plant_engine(world: World, host: CheckedHost) -> Undo:
-    code = f"import time; time.sleep(600)  # {ENTRY}"
+def plant_engine(world: World, host: CheckedHost, entry: str = ENTRY) -> Undo:
+    code = f"import time; time.sleep(600)  # {entry}"
     child = subprocess.Popen([sys.executable, "-c", code])
     host.mine = str(child.pid)
     return lambda: (child.kill(), child.wait())
+
+
+def plant_keeper(world: World, host: CheckedHost) -> Undo:
+    return plant_engine(world, host, KEEPER_ENTRY)
 
 
 def plant_zombie(world: World, host: CheckedHost) -> Undo:
@@ -206,6 +210,7 @@ PLANTS = {
     plant_vif: "vif",
     plant_vif_inside: "vif",
     plant_engine: "process",
+    plant_keeper: "process",
     plant_zombie: "process",
     plant_port: "port",
     plant_udp_port: "port",

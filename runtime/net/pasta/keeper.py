@@ -39,7 +39,6 @@ NS_GET_USERNS = 0xB7 << 8 | 1  # linux/nsfs.h, _IO(NSIO, 0x1)
 CLONE_NEWNS = 0x20000  # linux/sched.h
 _READY_TIMEOUT_S = 15.0  # less than whoever asks for it waits
 _CLIENT_TIMEOUT_S = 5.0
-_QUEUE = 10000  # packets
 # Every host has it; in this process's mount namespace it is another one. And it is where Debian's AppArmor profile of
 # pasta lets it read and write.
 _PRIVATE = Path("/tmp")
@@ -66,6 +65,7 @@ class Keeper:
         self._resolvers = plan.choose_resolvers(config.resolvers)
         self._pasta: subprocess.Popen[bytes] | None = None
         self._pidfd = -1
+        self._failure: RuntimeFault | None = None
         self._host = hostaddresses.read()
         self._hide()
 
@@ -101,6 +101,8 @@ class Keeper:
                     self._look_at_host()
                 elif fd == self._listener.fileno():
                     self._serve_client()
+            if self._failure is not None:
+                raise self._failure  # whoever asked has been told; without pasta there is to be a new keeper
 
     def _serve_client(self) -> None:
         try:
@@ -265,7 +267,15 @@ class Keeper:
         return {}
 
     def _start_pasta(self) -> None:
-        """Start it and return when it serves. Raises EngineFault."""
+        """Start it and return when it serves. Raises EngineFault, NetworkFault; this process ends soon then."""
+        try:
+            self._start_and_plug()
+        except RuntimeFault as fault:
+            self._stop_pasta()
+            self._failure = fault
+            raise
+
+    def _start_and_plug(self) -> None:
         assert self._part is not None
         ready = os.open(self._private / "ready", os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
         said = self._private / "said"
@@ -293,21 +303,12 @@ class Keeper:
             if ready not in events or self._pidfd in events:
                 raise self._ended() if self._pidfd in events else self._silent()
         except OSError as error:
-            self._stop_pasta()
             raise EngineFault(f"{self._subject}, pasta", expected="it started", got=str(error)) from error
-        except BaseException:
-            self._stop_pasta()
-            raise
         finally:
             os.close(ready)
-        self._inside(self._plug)
+        mtu = self._config.mtu
+        self._inside(lambda: netlink.enslave_link(plan.TAP, BRIDGE, mtu, group=0, mac=GATEWAY_MAC))
         self._poll.register(self._pidfd, select.EPOLLIN)
-
-    def _plug(self) -> None:
-        # pasta's own TCP has no SACK: what a full queue drops costs its sender 200 ms.
-        line = f"link set {plan.TAP} txqueuelen {_QUEUE}\n"
-        commands.feed(["ip", "-batch", "-"], line, subject=self._subject)
-        netlink.enslave_link(plan.TAP, BRIDGE, self._config.mtu, group=0, mac=GATEWAY_MAC)
 
     def _stop_pasta(self) -> None:
         if self._pasta is None:

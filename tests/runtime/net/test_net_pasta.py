@@ -359,6 +359,20 @@ def test_a_later_zoned_takes_it_over_with_its_ports_and_rules(world):
     world.on_host(lambda: socket.create_server((HOST4, 8080))).close()
 
 
+def test_a_port_that_another_took_meanwhile_is_told_and_served_once_it_is_free(world):
+    world.serve(world.zone, world.addresses.zone4, 80, say_who)
+    network = up(world, Port(HOST4, 8080, 80))
+    assert network.engine is not None
+    network.engine.stop()
+    thief = world.on_host(lambda: socket.create_server((HOST4, 8080)))
+    with thief, pytest.raises(EngineFault, match=r"Failed to bind port 8080 \(Address already in use\)"):
+        world.on_host(network.revive)
+    world.wait_until(lambda: not network.alive())  # so that whoever watches it tries again
+    assert "Failed to bind port 8080" in network.engine.last_words()
+    world.on_host(network.revive)
+    assert client_seen(world, world.outside, HOST4, 8080) == OUTSIDE4
+
+
 def test_the_host_is_as_before(world):
     before = world.state_of_host()
     network = up(world, Port(HOST4, 8080, 80))

@@ -350,11 +350,19 @@ def main() -> None:
     for fd in (config.listeners.echo4, config.listeners.echo6):
         os.close(fd)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    netns.call("unshare", CLONE_NEWNS)
-    netns.mount("", "/", "", netns.MS_REC | MS_PRIVATE)
-    netns.mount("none", _PRIVATE, "tmpfs", 0, "size=64k,nr_inodes=16,mode=711")
     try:
-        Keeper(config, document["program"]).run()
+        _made(config, document["program"]).run()
     except RuntimeFault as fault:
-        log.error("%s", fault)
-        sys.exit(1)
+        log.error("%s", fault)  # and it ends, which is what its watcher looks at
+
+
+def _made(config: EngineConfig, program: str) -> Keeper:
+    """A keeper in a mount namespace of its own. Raises EngineFault, NetworkFault."""
+    try:
+        netns.call("unshare", CLONE_NEWNS)
+        netns.mount("", "/", "", netns.MS_REC | MS_PRIVATE)
+        netns.mount("none", _PRIVATE, "tmpfs", 0, "size=64k,nr_inodes=16,mode=711")
+        return Keeper(config, program)
+    except OSError as error:  # such as no /dev/net/tun
+        subject = f"network engine of {config.whose}"
+        raise EngineFault(subject, expected="a place for pasta made", got=str(error)) from error

@@ -30,6 +30,7 @@ from runtime.net.errors import EngineFault
 from runtime.net.network import ZoneNetwork
 from runtime.net.pasta.engine import PastaEngine
 from runtime.net.pasta.version import ask_version, check_version
+from runtime.net.published import listen_on
 from runtime.net.supervise import EngineSupervisor
 
 pytestmark = [pytest.mark.root]
@@ -371,6 +372,25 @@ def test_a_port_that_another_took_meanwhile_is_told_and_served_once_it_is_free(w
     assert "Failed to bind port 8080" in network.engine.last_words()
     world.on_host(network.revive)
     assert client_seen(world, world.outside, HOST4, 8080) == OUTSIDE4
+
+
+def test_listeners_that_zoned_holds_serve_one_run_after_the_other(world):
+    world.serve(world.zone, "0.0.0.0", 80, say_who)
+    ports = [Port(HOST4, 8080, 80), Port(HOST4, 5353, 53, "udp")]
+    held = [world.on_host(lambda port=port: listen_on("web", port)).listener for port in ports]
+    for listener in held:
+        world.stack.callback(listener.close)
+    for vif in (VIF, "vif9.0"):
+        if vif != VIF:
+            world.replace_vif(vif)
+            world.network.destroy()
+            world.network = world.new_network(engine=PastaEngine(find_pasta))
+        network = world.network
+        world.on_host(network.create)
+        network.use(zip(ports, held, strict=True))
+        world.on_host(lambda network=network, vif=vif: network.attach(vif))
+        world.on_host(network.serve)
+        assert client_seen(world, world.outside, HOST4, 8080) == OUTSIDE4
 
 
 def test_the_host_is_as_before(world):

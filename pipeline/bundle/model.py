@@ -156,6 +156,9 @@ class HealthWish:
     retries: int | None = None
 
 
+ENGINES = ("splice", "pasta")
+
+
 @dataclass(frozen=True)
 class Network:
     """The zone's one interface, as the spec wants it; addresses are given at launch, unless one is wanted.
@@ -163,6 +166,7 @@ class Network:
     name:      of the network that it shares with other zones; "": a private one.
     isolated:  apart from the others there.
     address:   of either family, of zones' pool, and its number in its network in both; "": any.
+    engine:    what moves its bytes, one of ENGINES; "": the first.
     nameservers, search, options: of its resolv.conf.
     egress:  what it may reach, see egress.py; the first rule that matches decides.
     bandwidth_bit_s: of its interface, each way; 0: no limit.
@@ -177,6 +181,7 @@ class Network:
     name: str = ""
     isolated: bool = False
     address: str = ""
+    engine: str = ""
 
 
 @dataclass(frozen=True)

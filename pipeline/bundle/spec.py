@@ -16,6 +16,7 @@ from pipeline.bundle.egress import BadRule, parse_rule
 from pipeline.bundle.errors import BadSpec
 from pipeline.bundle.health import parse_health
 from pipeline.bundle.model import (
+    ENGINES,
     ExtensionChoice,
     HealthWish,
     ModuleWish,
@@ -200,6 +201,12 @@ def _own_address(text: str, subject: str) -> str:
 def _network(network: dict[str, Any], dns: dict[str, list[str]], subject: str) -> Network:
     if network.get("isolated") and not network.get("name"):
         raise BadSpec(f"{subject}: key network.isolated", expected="network.name beside it", got="a private network")
+    engine = network.get("engine", "")
+    if engine not in ("", *ENGINES):
+        raise BadSpec(f"{subject}: key network.engine", expected=" or ".join(ENGINES), got=repr(engine)[:80])
+    if engine == "pasta" and network.get("name"):
+        expected = "engine splice beside network.name: pasta is for a private network"
+        raise BadSpec(f"{subject}: key network.engine", expected=expected, got="pasta")
     keys = ("nameservers", "search", "options")
     resolver = parse_dns(
         *(dns.get(key, []) for key in keys),
@@ -219,6 +226,7 @@ def _network(network: dict[str, Any], dns: dict[str, list[str]], subject: str) -
         name=network.get("name", ""),
         isolated=network.get("isolated", False),
         address=_own_address(network.get("address", ""), f"{subject}: key network.address"),
+        engine=engine,
     )
 
 

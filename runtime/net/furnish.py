@@ -22,7 +22,7 @@ def lay_out(whose: str, addresses: ZoneAddresses, mtu: int) -> None:
     """Links, addresses and routing rules of the calling thread's namespace, which is new. Raises NetworkFault."""
     subject = f"network of {whose}"
     sysctl(plan.early_sysctls(), subject)
-    sysctl(_known(plan.optional_sysctls()), subject)
+    sysctl(known(plan.optional_sysctls()), subject)
     lines = [*plan.ip_lines(addresses, mtu), *plan.route_lines(addresses)]
     commands.feed(["ip", "-batch", "-"], "\n".join(lines) + "\n", subject=subject)
     sysctl(plan.late_sysctls(), subject)
@@ -31,7 +31,7 @@ def lay_out(whose: str, addresses: ZoneAddresses, mtu: int) -> None:
 def renew(whose: str, addresses: ZoneAddresses) -> None:
     """Settings and routes of a namespace that was laid out before, by whatever version. Raises NetworkFault."""
     subject = f"network of {whose}"
-    sysctl([*plan.early_sysctls(), *_known(plan.optional_sysctls())], subject)
+    sysctl([*plan.early_sysctls(), *known(plan.optional_sysctls())], subject)
     commands.feed(["ip", "-batch", "-"], "\n".join(plan.route_lines(addresses)) + "\n", subject=subject)
 
 
@@ -71,7 +71,7 @@ def load_rules(whose: str, addresses: ZoneAddresses, places: Sequence[plan.Place
     # One transaction: at no moment is a zone without its guard.
     commands.feed(["nft", "-f", "-"], "flush ruleset\n" + nft_ruleset(addresses, places), subject=subject)
     # Known to the kernel only since the rules wanted it.
-    sysctl(_known(plan.defragment_sysctls()), subject)
+    sysctl(known(plan.defragment_sysctls()), subject)
 
 
 def move_vif(vif: str, namespace: str, addresses: ZoneAddresses, mtu: int) -> None:
@@ -89,7 +89,8 @@ def plug_vif(vif: str, addresses: ZoneAddresses, mtu: int) -> None:
     netlink.enslave_link(vif, plan.BRIDGE, mtu, group=addresses.host, mac=addresses.zone_mac)
 
 
-def _known(settings: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
+def known(settings: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
+    """Those that this kernel has."""
     return [item for item in settings if Path("/proc/sys/net", item[0]).exists()]
 
 

@@ -130,9 +130,7 @@ class Routes:
 
     def __init__(self) -> None:
         self._kernel = Rtnetlink()
-        self._news = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, NETLINK_ROUTE)
-        self._news.setblocking(False)
-        self._news.bind((0, _CHANGES))
+        self._news = listen_for_changes()
         self._known: dict[bytes, str | None] = {}
 
     def close(self) -> None:
@@ -142,7 +140,7 @@ class Routes:
 
     def route_type(self, packed: bytes) -> str | None:
         """See Rtnetlink.route_type."""
-        if self._changed() or len(self._known) >= _REMEMBERED:
+        if drain(self._news) or len(self._known) >= _REMEMBERED:
             self._known.clear()
         try:
             return self._known[packed]
@@ -150,16 +148,26 @@ class Routes:
             found = self._known[packed] = self._kernel.route_type(packed)
             return found
 
-    def _changed(self) -> bool:
-        changed = False
-        while True:
-            try:
-                self._news.recv(_NEWS_BYTES)
-            except BlockingIOError:
-                return changed
-            except OSError:  # there was more than the queue holds
-                pass
-            changed = True
+
+def listen_for_changes() -> socket.socket:
+    """A socket that becomes readable when anything of the calling thread's namespace's routing changes."""
+    news = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, NETLINK_ROUTE)
+    news.setblocking(False)
+    news.bind((0, _CHANGES))
+    return news
+
+
+def drain(news: socket.socket) -> bool:
+    """Take all that has come of it; was there any?"""
+    changed = False
+    while True:
+        try:
+            news.recv(_NEWS_BYTES)
+        except BlockingIOError:
+            return changed
+        except OSError:  # there was more than the queue holds
+            pass
+        changed = True
 
 
 def move_link(name: str, netns_fd: int) -> None:

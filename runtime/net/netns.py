@@ -63,7 +63,8 @@ def setns(fd: int) -> None:
     call("setns", fd, CLONE_NEWNET)
 
 
-def _in_thread(prepare: Callable[[], None], work: Callable[[], T]) -> T:
+def in_thread(prepare: Callable[[], None], work: Callable[[], T]) -> T:
+    """Do both in a thread of their own, which ends with them; the result of `work`. Errors pass through."""
     result: list[T] = []
     failure: list[BaseException] = []
 
@@ -100,7 +101,7 @@ def inside(name: str, work: Callable[[], T]) -> T:
         finally:
             os.close(fd)
 
-    return _in_thread(enter, work)
+    return in_thread(enter, work)
 
 
 def _share_directory() -> None:
@@ -164,15 +165,22 @@ def _hold(owner: int, ours: socket.socket, theirs: socket.socket) -> None:
         os._exit(0)
 
 
+def _map_user(pid: int, owner: int) -> None:
+    """Give a user namespace its one user. Source: user_namespaces(7), "User and group ID mappings". Raises OSError."""
+    for file, text in (("setgroups", "deny"), ("uid_map", f"0 {owner} 1"), ("gid_map", f"0 {owner} 1")):
+        Path(f"/proc/{pid}/{file}").write_text(text)
+
+
 def _not_made(name: str, error: OSError) -> NetworkFault:
     hint = "sysctl user.max_user_namespaces, user.max_net_namespaces" if error.errno == errno.ENOSPC else "needs root"
     return NetworkFault(f"network namespace {name}", expected="it made", got=str(error), hint=hint)
 
 
-def create(name: str, *, owner: int | None = None) -> None:
+def create(name: str, *, owner: int | None = None, mapped: bool = False) -> None:
     """Make a network namespace and pin it. Raises NetworkFault; leaves nothing behind when it does.
 
-    owner:  the uid of a user namespace made for it, which nobody has ever a process in; this process's one for None.
+    owner:   the uid of a user namespace made for it, which nobody has ever a process in; this process's one for None.
+    mapped:  a process of that user may enter it, and is root in it.
     """
     path = path_of(name)
     try:
@@ -186,9 +194,11 @@ def create(name: str, *, owner: int | None = None) -> None:
         if owner is None:
             # /proc/self would be the main thread's namespace.
             own = "/proc/thread-self/ns/net"
-            _in_thread(lambda: call("unshare", CLONE_NEWNET), lambda: mount(own, path, "none", MS_BIND))
+            in_thread(lambda: call("unshare", CLONE_NEWNET), lambda: mount(own, path, "none", MS_BIND))
         else:
             with _held_by_process(owner) as pid:
+                if mapped:
+                    _map_user(pid, owner)
                 mount(f"/proc/{pid}/ns/net", path, "none", MS_BIND)
     except OSError as error:
         path.unlink(missing_ok=True)

@@ -93,7 +93,8 @@ class ZoneNetwork:
         )
         self._isolated = isolated
         self._part = ZonePart(name, addresses.zone4, addresses.zone6, tuple(egress))
-        self._part.rules()  # what is wrong in them is said here, not by the engine
+        # What is wrong in them is said here, not by the engine.
+        self.segment.layout.check_egress(self._part.rules(), f"network of zone {name}")
         self._limit = device_of(addresses.host)
         subject = f"network of zone {name}"
         self._bandwidth = Bandwidth(self.netns, self._limit, self.mtu, bandwidth_bit_s, subject=subject)
@@ -127,7 +128,8 @@ class ZoneNetwork:
     @property
     def place(self) -> plan.Place:
         """See segment.Zone."""
-        return plan.Place(self.addresses, furnish.doors_of(self._inside), self._isolated)
+        doors = furnish.doors_of(self._inside) if self._inside else plan.Doors(0, 0, 0, 0)
+        return plan.Place(self.addresses, doors, self._isolated)
 
     # -- making --------------------------------------------------------------------------------------------------------
 
@@ -149,7 +151,8 @@ class ZoneNetwork:
                 raise
 
     def _open_inside(self) -> None:
-        self._inside = netns.inside(self.netns, lambda: furnish.open_sockets(self.name, self.addresses))
+        layout = self.segment.layout
+        self._inside = netns.inside(self.netns, lambda: layout.open_sockets(self.name, self.addresses))
 
     def attach(self, vif: str) -> None:
         """Move the vif in, make it the bridge's port, bring it up. The zone's connections wait for `serve`.
@@ -213,6 +216,7 @@ class ZoneNetwork:
                 if not item.served:
                     handle.publish(self.name, item.listener, item.key, item.zone_port)
                     item.served = True
+            handle.settle(self.name)
 
     def unpublish(self, address: str, port: int, protocol: str = "tcp") -> None:
         """Stop listening there; connections that run go on. Raises NetworkFault where nothing is published."""
@@ -250,11 +254,11 @@ class ZoneNetwork:
     @property
     def whole(self) -> bool:
         """See segment.Zone."""
-        return bool(self._inside)
+        return bool(self._inside) or not self.segment.layout.has_sockets
 
     def open_again(self) -> RuntimeFault | None:
         """See segment.Zone."""
-        if not self._inside:
+        if not self.whole:
             self._open_inside()
             if self.vif:  # an earlier version did not say whose port it is
                 netns.inside(self.netns, lambda: furnish.plug_vif(self.vif, self.addresses, self.mtu))
@@ -324,6 +328,7 @@ class ZoneNetwork:
         """Let the zone reach what these rules say, from now on; connections that run go on. Raises EngineFault."""
         with self.segment.lock:
             part = self._part._replace(egress=tuple(egress))
+            self.segment.layout.check_egress(part.rules(), f"network of zone {self.name}")
             if self._admitted:  # else it is told with the zone
                 self._running().judge_by(self.name, part.egress)
             self._part = part
@@ -345,9 +350,11 @@ class ZoneNetwork:
         """Does something in the zone listen on this TCP port? Asked from the gateway, past the engine."""
 
         def connect() -> bool:
-            for address in (self.addresses.zone4, self.addresses.zone6):
+            ends = (self.addresses.zone4, self.addresses.zone6)
+            for address, probe in zip(ends, self.segment.layout.probes, strict=True):
                 with contextlib.suppress(OSError):
-                    socket.create_connection((address, zone_port), timeout=timeout_s).close()
+                    source = (probe, 0) if probe else None
+                    socket.create_connection((address, zone_port), timeout_s, source).close()
                     return True
             return False
 

@@ -74,7 +74,7 @@ def matches(rule: Rule, destination: Address, port: int, protocol: str) -> bool:
 def check_rule(rule: Rule, text: str) -> None:
     """Raises BadRule for one that allows only what no rule opens."""
     if rule.allow and rule.network is not None:
-        closed = _around(rule.network)
+        closed = closed_around(rule.network)
         if closed is not None and not closed.nameable:
             raise BadRule(text, f"what a rule can open, not {closed.reason} addresses")
 
@@ -83,7 +83,7 @@ def may_open(rule: Rule) -> bool:
     """Could this rule open what is closed unless named? A single address could be the host's own."""
     if not rule.allow or rule.network is None:
         return False
-    return rule.network.num_addresses == 1 or _around(rule.network) is not None
+    return rule.network.num_addresses == 1 or closed_around(rule.network) is not None
 
 
 class Verdict(NamedTuple):
@@ -93,7 +93,7 @@ class Verdict(NamedTuple):
     reason: str
 
 
-def _around(network: Network) -> Closed | None:
+def closed_around(network: Network) -> Closed | None:
     """The closed network that holds all of another one."""
     for closed in _CLOSED:
         # Of one version they can be compared, which the types cannot say.

@@ -82,11 +82,11 @@ table bridge guard {{
   icmpv6 type {{ nd-router-solicit, nd-router-advert, nd-neighbor-solicit, nd-neighbor-advert, nd-redirect }} drop
   accept
  }}
-{"".join(map(_zone_guard, places))}}}
+{"".join(map(zone_guard, places))}}}
 """
 
 
-def _zone_guard(place: Place) -> str:
+def zone_guard(place: Place) -> str:
     """What one zone may call itself.
 
     A solicitation or an advertisement is taken whole or not at all: with its one option, which names the zone's MAC,

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from runtime.errors import RuntimeFault
-from runtime.net import furnish, netns, plan
+from runtime.net import layouts, netns, plan
 from runtime.net.addresses import ZoneAddresses
 from runtime.net.calls import engine_filter
 from runtime.net.engine.interface import Engine, EngineHandle, Prepared
@@ -100,6 +100,10 @@ class Segment:
         self.record, self._deny = record, tuple(deny)
         self._limits = limits or Limits()
         self._engine: Engine = engine or ProxyEngine()
+        self.layout = layouts.layout_of(self._engine.name)
+        if shared and not self.layout.shareable:
+            hint = "a private network, or the engine splice"
+            raise NetworkFault(self.whose, expected="an engine for several zones", got=self._engine.name, hint=hint)
         self._directory = run_directory / identity
         self.control, self._log_file = self._directory / "control", self._directory / "log"
         self._resolv_conf, self._resolvers = resolv_conf, NONE_NAMED
@@ -128,8 +132,8 @@ class Segment:
                 self._take("net.directory", path=str(self._directory))
                 self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
                 self._take("net.netns", name=self.netns)
-                netns.create(self.netns, owner=self.uid)
-                netns.inside(self.netns, lambda: furnish.lay_out(self.whose, self.addresses, self.mtu))
+                netns.create(self.netns, owner=self.uid, mapped=self.layout.mapped)
+                netns.inside(self.netns, lambda: self.layout.lay_out(self.whose, self.addresses, self.mtu))
                 self._start_engine()
             except OSError as error:
                 self.destroy()
@@ -204,7 +208,7 @@ class Segment:
     def load_rules(self) -> None:
         """The rules for the zones that are in. Raises NetworkFault."""
         places = [zone.place for zone in self.zones.values()]
-        netns.inside(self.netns, lambda: furnish.load_rules(self.whose, self.addresses, places))
+        netns.inside(self.netns, lambda: self.layout.load_rules(self.whose, self.addresses, places))
 
     # -- the engine ----------------------------------------------------------------------------------------------------
 
@@ -239,7 +243,7 @@ class Segment:
             failures = [zone.open_again() for zone in zones]
             if lost:
                 # The namespace may be the work of an earlier version.
-                netns.inside(self.netns, lambda: furnish.renew(self.whose, self.addresses))
+                netns.inside(self.netns, lambda: self.layout.renew(self.whose, self.addresses))
                 self.load_rules()
             self._start_engine()
             self.restarts += 1

@@ -31,6 +31,7 @@ from runtime.host.daemon.model import BootRequest
 from runtime.net.addresses import ZoneAddresses
 from runtime.net.capture import CaptureRequest
 from runtime.net.engine.flows import Flow
+from runtime.net.engine.interface import Engine
 from runtime.net.published import Published, key_of, protocol_of
 from support.fakecapture import FakeCapture
 from support.fakeguest import FakeLink, Guest
@@ -103,7 +104,9 @@ class FakeNetwork:
         deny: tuple[str, ...] = (),
         segment: FakeSegment | None = None,
         isolated: bool = False,
+        engine: Engine | None = None,
     ) -> None:
+        self.engine = engine.name if engine is not None else ""
         self.host, self.name, self.record, self.segment, self.isolated = host, name, record, segment, isolated
         self.egress, self.bandwidth_bit_s = egress, bandwidth_bit_s
         self.listening: list[Published] = []

@@ -65,6 +65,7 @@ def fill_run(parser: Parser) -> None:
     parser.add_argument("-v", "--volume", action="append", default=[], metavar="VOLUME", help=VOLUME)
     parser.add_argument("--scratch", metavar="SIZE|DEVICE", help=f"{SCRATCH} (default: memory)")
     network_arguments(parser)
+    parser.add_argument("--network-engine", default="", metavar="ENGINE", help="splice or pasta (default: splice)")
     parser.add_argument("--ip", default="", metavar="ADDRESS", help="its own address, of zones' pool (default: any)")
     parser.add_argument("-m", "--memory", type=memory_mib, metavar="AMOUNT", help="256m, 1g (default: 256m)")
     parser.add_argument("--memory-max", type=memory_mib, metavar="AMOUNT", help="what `zone update` may give it")

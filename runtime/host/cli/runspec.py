@@ -76,6 +76,8 @@ def _network(arguments: Namespace) -> dict[str, Any]:
         given["bandwidth"] = arguments.bandwidth
     if arguments.network:
         given |= {"name": arguments.network, "isolated": arguments.isolated}
+    if arguments.network_engine:
+        given["engine"] = arguments.network_engine
     if arguments.ip:
         given["address"] = arguments.ip
     return given

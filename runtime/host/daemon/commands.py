@@ -47,6 +47,7 @@ def check_request(request: BootRequest) -> None:
     ports.check_rules(spec.rules_of(request), subject)
     volumes.check(bundle)
     networking.check(bundle.network, subject)
+    networking.check_engine(request, subject)
 
 
 async def boot(core: Core, request: BootRequest, emit: Emit) -> ZoneInfo:
@@ -58,6 +59,7 @@ async def boot(core: Core, request: BootRequest, emit: Emit) -> ZoneInfo:
     if request.reservation and request.reservation not in core.reservations:
         raise BadRequest(f"zone {name}", expected="a reservation of this host", got=request.reservation[:80])
     # A device that cannot be had, or made, is told before there is a zone to forget.
+    await core.thread(core.edge.look_for_engine, request.bundle.network.engine)
     await volumes.look(core, request.bundle)
     await volumes.look_for_room(core, request.bundle)
     zone = await _accept(core, request)

@@ -37,6 +37,7 @@ from runtime.host.loops import LoopDevice, in_use
 from runtime.net.addresses import ZoneAddresses
 from runtime.net.capture import CaptureRequest
 from runtime.net.engine.flows import Flow
+from runtime.net.layouts import engine_named
 from runtime.net.network import ZoneNetwork
 from runtime.net.published import Published
 from runtime.net.segment import Segment as NetSegment
@@ -196,7 +197,14 @@ class Edge:
             own |= {"segment": segment, "isolated": isolated}
         else:
             own["deny"] = self.deny
+        if wanted.engine:
+            own["engine"] = engine_named(wanted.engine)
         return self.make_network(name, addresses, wanted.mtu, ledger.record, **own)
+
+    def look_for_engine(self, name: str) -> None:
+        """Raises EngineFault where this host has not what a network's engine needs; "" needs nothing."""
+        if name:
+            engine_named(name).look()
 
     def segment(self, name: str, addresses: ZoneAddresses, mtu: int, ledger: Ledger) -> Segment:
         """A network that zones share, not yet made."""

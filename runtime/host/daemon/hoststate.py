@@ -99,7 +99,7 @@ def _private(zone: Zone, counters: dict[str, int]) -> NetworkInfo:
         ipv6=ipv6,
         gateway4=planned.gateway4,
         gateway6=planned.gateway6,
-        engine=ProxyEngine.name,
+        engine=zone.bundle.network.engine or ProxyEngine.name,
         zones=(zone.name,),
         counters=counters,
     )

@@ -16,6 +16,7 @@ from runtime.host.daemon.model import BootRequest, PortRule
 from runtime.host.daemon.zone import Run
 from runtime.host.sources import Source
 from runtime.net.addresses import ZoneAddresses
+from runtime.net.layouts import layout_of
 
 
 def rules_of(request: BootRequest) -> tuple[PortRule, ...]:
@@ -44,7 +45,7 @@ def launch_of(request: BootRequest, addresses: ZoneAddresses, devices: Devices) 
         mtu=bundle.network.mtu,
         addresses=(f"{addresses.zone4}/{addresses.prefix4}", f"{addresses.zone6}/{addresses.prefix6}"),
         gateways=(addresses.gateway4, addresses.gateway6),
-        nameservers=bundle.network.nameservers or (addresses.gateway4,),
+        nameservers=bundle.network.nameservers or layout_of(bundle.network.engine).name_servers(addresses),
         search=bundle.network.search,
         options=bundle.network.options,
     )

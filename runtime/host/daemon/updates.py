@@ -62,6 +62,7 @@ async def _update(core: Core, zone: Zone, change: Update) -> ZoneInfo:
                 raise BadRequest(f"{subject}, {name}", expected=expected, got=str(asked))
     elif change.add_ports or change.remove_ports:
         raise WrongState(f"{subject}, ports", expected="it running", got=f"it is {zone.state.value}")
+    networking.check_update(zone, change)
     gone = _matching(zone, change.remove_ports)
     ports.check_rules(change.add_ports, subject, before=len(zone.ports) - len(gone))
     stay = tuple(rule for rule in zone.ports if rule not in gone)

@@ -2,7 +2,8 @@
 
 Takes: an EngineConfig, listeners made inside the network's namespace, one control listener.
 Gives: a process that proxies the zone's TCP to the outside and published ports to the zone, and forwards DNS.
-Privileges: none after its set-up. Engines: `proxy` (ProxyEngine); others take its place behind `Engine`.
+Privileges: none after its set-up.
+Engines: `splice` (ProxyEngine); behind the same interface `pasta` (runtime.net.pasta).
 """
 
 from runtime.net.engine.model import EngineConfig, Limits, Listeners

@@ -59,6 +59,9 @@ class EngineHandle(Protocol):
     def unpublish(self, zone: str, key: str) -> None:
         """Stop listening there. Raises EngineFault."""
 
+    def settle(self, zone: str) -> None:
+        """Have in effect all it was told of a zone; returns when it is. Raises EngineFault."""
+
     def resolve_by(self, resolvers: tuple[str, ...]) -> None:
         """Pass the zones' questions to these from now on. Raises EngineFault."""
 
@@ -94,6 +97,9 @@ class Engine(Protocol):
     """A way to move a network's bytes."""
 
     name: str
+
+    def look(self) -> None:
+        """Raises EngineFault where this host has not what it needs."""
 
     def prepare(self, inherited: tuple[int, ...], control: Path, log_file: Path) -> Prepared:
         """Start the process with these descriptors, but not its work: its pid is to be recorded in between."""

@@ -1,4 +1,4 @@
-"""The `proxy` engine as its starter sees it: a process of its own, told by one JSON line, asked by a control socket."""
+"""The `splice` engine as its starter sees it: a process told by one JSON line and asked by a control socket."""
 
 from __future__ import annotations
 
@@ -26,7 +26,9 @@ _MOST_FLOWS = 20_000  # more than limits let an engine have: one that goes on fo
 
 
 class ProxyHandle:
-    """A running proxy engine; made by its starter, or by a later zoned from its ledger."""
+    """A running engine that is asked as this one is; made by its starter, or by a later zoned from its ledger."""
+
+    INSIDE: tuple[str, ...] = INSIDE  # what it has of each zone
 
     def __init__(self, whose: str, pid: int, start_time: int, control: Path, log_file: Path, child: Any = None) -> None:
         self._whose, self.pid, self.start_time = whose, pid, start_time
@@ -82,6 +84,9 @@ class ProxyHandle:
         """Stop listening there. Raises EngineFault."""
         self._ask({"op": "unpublish", "zone": zone, "key": key})
 
+    def settle(self, zone: str) -> None:
+        """See EngineHandle: everything was done when it was said."""
+
     def resolve_by(self, resolvers: tuple[str, ...]) -> None:
         """Tell it the host's name servers. Raises EngineFault."""
         self._ask({"op": "resolve", "resolvers": resolvers})
@@ -93,11 +98,11 @@ class ProxyHandle:
     def handback(self, zone: str) -> Handback:
         """Duplicates of all a zone's sockets. Raises EngineFault; OutdatedEngine for an engine of another version."""
         received: list[socket.socket] = []
-        inside = len(INSIDE)
+        inside = len(self.INSIDE)
         try:
             answer = self._ask({"op": "handback", "zone": zone}, received=received)
             # An engine of before this question had names does not say which it has.
-            if answer.get("inside") != list(INSIDE) or len(received) != inside + len(answer["published"]):
+            if answer.get("inside") != list(self.INSIDE) or len(received) != inside + len(answer["published"]):
                 raise OutdatedEngine(
                     f"network engine of {self._whose}",
                     expected=f"{inside} descriptors and those of its ports",
@@ -176,10 +181,13 @@ class PreparedProxy:
 
 
 class ProxyEngine:
-    """Starts proxy engines in the network namespace of the calling thread, which is where their outer sockets live."""
+    """Starts such engines in the network namespace of the calling thread, which is where their outer sockets live."""
 
-    name = "proxy"
+    name = "splice"
     code = _CODE
+
+    def look(self) -> None:
+        """It needs nothing of this host's."""
 
     def prepare(self, inherited: tuple[int, ...], control: Path, log_file: Path) -> PreparedProxy:
         """Start the process; it waits for its config. Raises OSError."""

@@ -96,6 +96,16 @@ def test_dns_reaches_the_network(tmp_path):
         load_spec(write(tmp_path, text.replace("192.0.2.53", "1.2.3")), tmp_path)
 
 
+def test_engine_of_the_network_is_splice_or_pasta_and_pasta_is_for_a_private_one(tmp_path):
+    engine = 'image = "x"\n[network]\nengine = "pasta"\n'
+    assert load_spec(write(tmp_path, engine), tmp_path).network.engine == "pasta"
+    assert load_spec(write(tmp_path, 'image = "x"'), tmp_path).network.engine == ""
+    with pytest.raises(BadRecipe, match=r"key network.engine: expected splice or pasta"):
+        load_spec(write(tmp_path, engine.replace("pasta", "slirp")), tmp_path)
+    with pytest.raises(BadSpec, match=r"key network.engine: expected engine splice beside network.name"):
+        load_spec(write(tmp_path, engine + 'name = "back"'), tmp_path)
+
+
 def test_egress_rules_are_kept_in_order(tmp_path):
     rules = 'image = "x"\n[network]\negress = ["allow  192.0.2.0/24 443", "deny any"]'
     assert load_spec(write(tmp_path, rules), tmp_path).network.egress == ("allow 192.0.2.0/24 443", "deny any")

@@ -335,7 +335,7 @@ def test_engine_of_an_older_version_is_replaced_with_a_sentence(
     world.serve(world.outside, OUTSIDE4, 8080, lambda connection: connection.sendall(b"hi"))
     zoned = DyingZoned(world)
     records = zoned.kill()
-    monkeypatch.setattr("runtime.net.engine.proxy.INSIDE", (*INSIDE, "of_a_later_version"))
+    monkeypatch.setattr("runtime.net.engine.proxy.ProxyHandle.INSIDE", (*INSIDE, "of_a_later_version"))
     successor = world.new_network()
     assert not world.on_host(lambda: successor.adopt(records))
     assert f"expected {len(INSIDE) + 1} descriptors and those of its ports, got {len(INSIDE) + 1}, as" in caplog.text

@@ -21,7 +21,7 @@ from pipeline.bundle.model import Port
 from runtime.boot.abi import hypercall, rings
 from runtime.host import loops
 from runtime.host.check import compare, compare_host
-from runtime.host.check.look_host import ENTRY, IMAGE_TASK
+from runtime.host.check.look_host import ENTRY, IMAGE_TASK, KEEPER_ENTRY
 from runtime.host.loops import LoopDevice
 from runtime.net import netns
 from runtime.net.sockets import bind_udp
@@ -150,8 +150,8 @@ def plant_vif_inside(world: World, host: CheckedHost) -> Undo:
     return lambda: world.ip(world.network.netns, "link del vif12.0")
 
 
-def plant_engine(world: World, host: CheckedHost) -> Undo:
-    code = f"import time; time.sleep(600)  # {ENTRY}"
+def plant_engine(world: World, host: CheckedHost, entry: str = ENTRY) -> Undo:
+    code = f"import time; time.sleep(600)  # {entry}"
     child = subprocess.Popen([sys.executable, "-c", code])
     host.mine = str(child.pid)
     return lambda: (child.kill(), child.wait())
@@ -162,6 +162,10 @@ def plant_image_task(world: World, host: CheckedHost) -> Undo:
     pid = orphan(IMAGE_TASK)
     host.mine = str(pid)
     return lambda: end_orphan(pid)
+
+
+def plant_keeper(world: World, host: CheckedHost) -> Undo:
+    return plant_engine(world, host, KEEPER_ENTRY)
 
 
 def plant_zombie(world: World, host: CheckedHost) -> Undo:
@@ -228,6 +232,7 @@ PLANTS = {
     plant_vif_inside: "vif",
     plant_engine: "process",
     plant_image_task: "process",
+    plant_keeper: "process",
     plant_zombie: "process",
     plant_port: "port",
     plant_udp_port: "port",

@@ -39,6 +39,11 @@ def test_defaults_are_the_images_and_ours() -> None:
     assert made.name.startswith("nginx-") and len(made.name) == len("nginx-3fa2")
 
 
+def test_engine_of_its_network_reaches_the_spec() -> None:
+    assert spec("--network-engine", "pasta", "nginx").network == Network(engine="pasta")
+    assert spec("nginx").network.engine == ""
+
+
 def test_every_option_reaches_the_spec() -> None:
     options = (
         "-it -u 33:33 -w /srv -e A=1 -p 127.0.0.2:8080:80 -v tmpfs:/x:size=8m -m 1g --memory-max 2g -c 2 --cpus-max 4"
@@ -138,6 +143,11 @@ def test_name_is_made_of_the_images(image: str, name: str) -> None:
         (("--scratch", "8m", "x"), "key root.scratch: expected 16 MiB to 16 TiB, got '8m'"),
         (("--scratch", "disk.img", "x"), "key root.scratch: expected a size such as 512m, or a block device"),
         (("--bandwidth", "100m", "x"), "key network.bandwidth: expected a rate such as 100mbit"),
+        (("--network-engine", "slirp", "x"), "key network.engine: expected splice or pasta"),
+        (
+            ("--network-engine", "pasta", "--network", "back", "x"),
+            "key network.engine: expected engine splice beside network.name: pasta is for a private network, got pasta",
+        ),
         (("--dns", "dns.example.org", "x"), "key dns.nameservers: expected an IPv4 or IPv6 address"),
         (("--dns-search", "a b", "x"), "key dns.search: expected a domain name, got 'a b'"),
         (("--dns-option", "ndots=2", "x"), "key dns.options: expected an option such as ndots:2"),

@@ -9,9 +9,11 @@ from support.daemonworld import Host, run
 
 from pipeline.bundle.model import Network
 from runtime.errors import RuntimeFault
+from runtime.host.daemon import edge
 from runtime.host.daemon.errors import BadRequest
 from runtime.host.daemon.manager import Manager
-from runtime.host.daemon.model import Update
+from runtime.host.daemon.model import PortRule, Update
+from runtime.net.errors import EngineFault
 
 RULES = ("allow 192.0.2.0/24 443", "deny any")
 
@@ -153,5 +155,110 @@ def test_zones_of_one_network_have_each_their_own_over_updates_and_zoneds(host: 
         assert {zone.name: zone.network for zone in manager.list_zones()} == {"web": "back", "db": "back"}
         await host.stop(end_zones=True)
         assert host.leftovers() == []
+
+    run(work())
+
+
+PASTA = Network(engine="pasta")
+
+
+class Known:
+    """Engines of a host that has what they need, or has not."""
+
+    def __init__(self, name: str, fault: RuntimeFault | None = None) -> None:
+        self.name, self._fault = name, fault
+
+    def look(self) -> None:
+        if self._fault is not None:
+            raise self._fault
+
+
+@pytest.fixture
+def with_pasta(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(edge, "engine_named", Known)
+
+
+def test_engine_that_this_host_has_not_is_told_before_there_is_a_zone(
+    host: Host, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lacking = EngineFault("network engine pasta", expected="version 2025_05_03 or later", got="2023_03_09")
+    monkeypatch.setattr(edge, "engine_named", lambda name: Known(name, lacking))
+
+    async def work() -> None:
+        manager = await host.start()
+        with pytest.raises(EngineFault, match="expected version 2025_05_03 or later, got 2023_03_09"):
+            await manager.boot(host.request(bundle_network=PASTA))
+        assert manager.list_zones() == []
+        await manager.boot(host.request("other"))  # splice is not looked for
+        await host.stop(end_zones=True)
+
+    run(work())
+
+
+@pytest.mark.usefixtures("with_pasta")
+def test_engine_reaches_the_network_is_told_and_is_kept_over_another_zoned(host: Host) -> None:
+    async def work() -> None:
+        manager = await host.start()
+        await manager.boot(host.request(bundle_network=PASTA))
+        await manager.boot(host.request("other"))
+        assert {name: network.engine for name, network in host.networks.items()} == {"web": "pasta", "other": ""}
+        assert {info.name: info.engine for info in await manager.networks()} == {"web": "pasta", "other": "splice"}
+        await host.kill()
+        manager = await host.start()
+        assert {info.name: info.engine for info in await manager.networks()} == {"web": "pasta", "other": "splice"}
+        await host.stop(end_zones=True)
+
+    run(work())
+
+
+@pytest.mark.usefixtures("with_pasta")
+@pytest.mark.parametrize(
+    ("wanted", "said"),
+    [
+        (
+            {"bundle_network": PASTA, "network": "back"},
+            "zone web in network back: expected the engine splice in a network that zones share, got pasta",
+        ),
+        (
+            {"bundle_network": Network(engine="pasta", egress=("allow 127.0.0.1 5432",))},
+            "zone web: expected no egress rule that opens the host's loopback, got allow 127.0.0.1/32",
+        ),
+        (
+            {"bundle_network": PASTA, "ports": (PortRule(80, "127.0.0.1", 8080), PortRule(81, "127.0.0.2", 8080))},
+            "zone web, ports: expected one port of the zone for port 8080/tcp, whatever address it is of, got 80 and",
+        ),
+        (
+            {"bundle_network": Network(engine="slirp")},
+            "zone web, network engine: expected splice or pasta, got 'slirp'",
+        ),
+    ],
+)
+def test_what_pasta_cannot_is_refused_before_there_is_a_zone(host: Host, wanted: dict[str, Any], said: str) -> None:
+    async def work() -> None:
+        manager = await host.start()
+        with pytest.raises(BadRequest, match=said):
+            await manager.boot(host.request(**wanted))
+        assert manager.list_zones() == []
+        await host.stop(end_zones=True)
+
+    run(work())
+
+
+@pytest.mark.usefixtures("with_pasta")
+def test_ports_of_a_zone_with_pasta_stay_and_all_else_changes(host: Host) -> None:
+    async def work() -> None:
+        manager = await host.start()
+        zone = await manager.boot(host.request(bundle_network=PASTA, ports=(PortRule(80),)))
+        for change in (Update(add_ports=(PortRule(81),)), Update(remove_ports=zone.ports)):
+            with pytest.raises(
+                BadRequest, match="zone web, ports: expected them as at its start, got other ones for pasta"
+            ):
+                await manager.update("web", change)
+        with pytest.raises(BadRequest, match="no egress rule that opens the host's loopback"):
+            await manager.update("web", Update(egress=("allow 127.0.0.1",)))
+        assert (await manager.get("web")).ports == zone.ports
+        await manager.update("web", Update(egress=RULES))
+        assert host.networks["web"].egress == RULES
+        await host.stop(end_zones=True)
 
     run(work())

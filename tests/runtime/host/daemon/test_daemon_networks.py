@@ -33,7 +33,7 @@ def test_network_is_made_with_its_first_zone_and_goes_with_its_last(host: Host) 
         assert addresses(manager) == {"alone": "10.75.0.2", "web": "10.75.1.2", "db": "10.75.1.3"}
         (network,) = (await shared(manager)).values()
         assert (network.name, network.zones, network.ipv4) == ("back", ("db", "web"), "10.75.1.0/24")
-        assert (network.engine, network.counters) == ("proxy", {"bytes_out": 2})
+        assert (network.engine, network.counters) == ("splice", {"bytes_out": 2})
         assert [line for line in host.did if line.startswith("@")] == ["@back: made"]
         assert {zone.name: zone.network for zone in manager.list_zones()}["web"] == "back"
         await manager.stop("web")

@@ -1,0 +1,99 @@
+"""The `pasta` engine as its starter sees it: the keeper's process, asked by a control socket as any engine is."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from runtime.net import netns
+from runtime.net.engine.flows import Flow
+from runtime.net.engine.model import EngineConfig, dump
+from runtime.net.engine.proxy import ROOT, PreparedProxy, ProxyHandle
+from runtime.net.errors import EngineFault
+from runtime.net.pasta.version import find_pasta
+
+ENTRY = "from runtime.net.pasta.keeper import main"  # in a keeper's command line, see engine.proxy.ENTRY
+_CODE = f"import sys; sys.path.insert(0, sys.argv[1]); {ENTRY}; main()"
+CLONE_NEWPID = 0x20000000  # linux/sched.h
+
+
+class PastaHandle(ProxyHandle):
+    """A running keeper."""
+
+    INSIDE = ()
+
+    def settle(self, zone: str) -> None:
+        """Have pasta run for the zone and the ports it was given. Raises EngineFault."""
+        self._ask({"op": "settle", "zone": zone})
+
+    def flows(self, zone: str) -> list[Flow]:
+        """Raises EngineFault: pasta does not tell."""
+        subject = f"network engine of {self._whose}"
+        expected = "one that tells what passes"
+        raise EngineFault(
+            subject,
+            expected=expected,
+            got="pasta",
+            hint="the engine splice does; zone net capture shows both's packets",
+        )
+
+
+class PreparedPasta(PreparedProxy):
+    """The keeper before it knows its config."""
+
+    def __init__(self, child: subprocess.Popen[bytes], control: Path, log_file: Path, program: str) -> None:
+        super().__init__(child, control, log_file)
+        self._program = program
+
+    def start(self, config: EngineConfig) -> PastaHandle:
+        """Send the config."""
+        assert self._child.stdin is not None
+        document = {"config": json.loads(dump(config)), "program": self._program}
+        try:
+            self._child.stdin.write(json.dumps(document).encode() + b"\n")
+            self._child.stdin.close()
+        except BrokenPipeError:
+            pass  # wait_ready says why it ended
+        return PastaHandle(config.whose, self.pid, self.start_time, self._control, self._log_file, self._child)
+
+
+class PastaEngine:
+    """Starts keepers in the network namespace of the calling thread, which is where pasta's outer sockets live."""
+
+    name = "pasta"
+
+    def __init__(self, find: Callable[[], str] = find_pasta) -> None:
+        """find: the program, or EngineFault."""
+        self._find = find
+
+    def look(self) -> None:
+        """Raises EngineFault where this host has no pasta that will do."""
+        self._find()
+
+    def prepare(self, inherited: tuple[int, ...], control: Path, log_file: Path) -> PreparedPasta:
+        """Start the process; it waits for its config. Raises OSError, EngineFault."""
+        program = self._find()
+
+        def start() -> subprocess.Popen[bytes]:
+            with open(log_file, "ab", buffering=0) as log:
+                return subprocess.Popen(
+                    [sys.executable, "-I", "-S", "-c", _CODE, str(ROOT)],
+                    stdin=subprocess.PIPE,
+                    stdout=subprocess.DEVNULL,
+                    stderr=log,
+                    pass_fds=inherited,
+                    start_new_session=True,
+                    cwd="/",
+                    env={"LC_ALL": "C.UTF-8"},
+                )
+
+        # A thread's own children begin the new process namespace, not the other threads' (pid_namespaces(7)).
+        child = netns.in_thread(lambda: netns.call("unshare", CLONE_NEWPID), start)
+        return PreparedPasta(child, control, log_file, program)
+
+    def adopt(self, whose: str, pid: int, start_time: int, control: Path, log_file: Path) -> PastaHandle:
+        """A handle on a keeper that another process started."""
+        return PastaHandle(whose, pid, start_time, control, log_file)

@@ -208,7 +208,7 @@ network, its rules and its engine are the product's, started as zoned starts the
 with nft masquerade, and both are loaded in turn by iperf3 or a small client of Python. Clients, servers and the engine
 share the machine's cores, so only ratios of one run compare; they are medians of pairs. Congestion control is the same
 everywhere: cubic, or reno where this machine does not let namespaces have cubic. pasta and slirp4netns have MTU 1500
-and no bridge in front. No two zones share a network yet: the two vifs are attached as the product does it.
+and no bridge in front. The two vifs of zone to zone are attached to one bridge, as the product does it.
 """,
 }
 

@@ -2,7 +2,7 @@
 
 import posix
 
-from runtime.init import abi, launch, process
+from runtime.init import abi, launch, mounts, process
 from runtime.init.agent import params, stdio
 from runtime.init.agent.container import Container
 from runtime.init.agent.core import Agent
@@ -11,6 +11,7 @@ from runtime.init.agent.stdio import Stdio
 from runtime.init.agent.stream import Handler, Outlet, Stream
 from runtime.init.container.container import outcome
 
+_PATH = ":".join(["/bin", *[f"{mounts.OVERLAY}/{name}" for name in ("usr/local/bin", "usr/sbin", "usr/bin")]])
 _HANGUP_S = 2.0  # what nobody waits for is asked to end, and ended after this
 
 
@@ -113,8 +114,15 @@ def start(agent: Agent, container: Container | None, request: dict[str, object],
 
 
 def _start_in_zone(agent: Agent, request: dict[str, object]) -> tuple[Stdio, int]:
-    """There is little in the zone's own root: what the addons bring."""
+    """There is little in the zone's own root: styrolite, and what the addons bring.
+
+    Without no_new_privs, which a container that styrolite starts would inherit.
+    """
     checked = launch.process_of(request, "process.")
+    env = checked["env"]
+    assert isinstance(env, list)
+    if not any(str(entry).startswith("PATH=") for entry in env):
+        checked["env"] = [*env, f"PATH={_PATH}"]
     if checked["tty"] or request.get("user"):
         raise Refused("unsupported", "exec in the zone itself: expected neither a terminal nor a user's name")
     made = stdio.pipes(agent.loop, stdin=True)

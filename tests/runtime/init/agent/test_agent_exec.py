@@ -1,12 +1,14 @@
 """What the agent runs for its host beside the workload: streams, terminals, signals, many at once."""
 
+import json
 import os
 import signal
 import time
 
 import pytest
+from support import zonebox, zoneparts
 from support.agenthost import AgentError
-from support.zonebox import sh
+from support.zonebox import IDLE, sh
 
 from pipeline.bundle.model import Seccomp
 from runtime.host.daemon import confinement
@@ -117,6 +119,67 @@ def test_cancel_hangs_up_on_an_exec(host):
 def test_exec_in_the_zone_itself_sees_its_own_root(host):
     with pytest.raises(AgentError, match="was not found"):
         host.run(["sh"], container=None)
+
+
+def config(script, **keys):
+    """A config of Edera's styrolite, for the image of the zone's own workload."""
+    command = {"executable": "/bin/sh", "arguments": ["-c", script], "environment": {"PATH": "/bin"}}
+    whole = {"kind": "Create", "workload_id": "inner", "rootfs": "/containers/main/root", "exec": command} | keys
+    return json.dumps(whole).encode()
+
+
+@pytest.mark.parametrize("program", ["styrolite", "/bin/styrolite"])
+def test_styrolite_runs_a_config_in_the_zone_itself(host, program):
+    done = host.run([program, "-"], container=None, data=config("hostname; id -u; cat; exit 7"))
+    assert (bytes(done.data[1]), bytes(done.data[2])) == (b"styrolite-inner\n0\n", b"")
+    assert done.result["ok"]["exit"] == {"code": 7}
+    assert [one["id"] for one in host.call("list")["containers"]] == ["main"]
+
+
+def test_styrolite_reads_a_config_that_lies_in_a_container(host):
+    host.run(["sh", "-c", "cat > /c.json"], data=config("read x; echo $x; kill -9 $$", namespaces=["Mount"]))
+    done = host.run(["styrolite", "/containers/main/root/c.json"], container=None, data=b"its own input\n")
+    assert bytes(done.data[1]) == b"its own input\n"
+    assert done.data[2] == b"styrolite: the command was killed by signal 9\n"
+    assert done.result["ok"]["exit"] == {"code": 137}
+
+
+def test_styrolite_says_in_the_zone_what_it_does_not_take(host):
+    done = host.run(["styrolite", "-"], container=None, data=b'{"kind": "Other"}')
+    assert b"key kind: expected Create or Attach, got 'Other'" in done.data[2]
+    assert done.result["ok"]["exit"] == {"code": 125}
+
+
+def test_a_utility_of_the_addons_is_run_in_the_zone_itself(start, tmp_path):
+    """A static program: the zone's own, by a name it does not know."""
+    directory = tmp_path / "addons" / "overlays" / "workload" / "usr" / "bin"
+    directory.mkdir(parents=True)
+    (directory / "tool").write_bytes(zoneparts.env().store.read(zoneparts.zone_init().elf.digest))
+    (directory / "tool").chmod(0o755)
+    with zonebox.loop_device(zoneparts.squashfs(tmp_path / "addons", tmp_path / "addons.sqfs")) as device:
+        zone = start(IDLE, addons=device.removeprefix("/dev/"))
+        done = zone.host.run(["tool"], container=None)
+        assert done.data[2] == b"zone: called as 'tool': expected init, zone or styrolite\n"
+        zone.host.call("shutdown", mode="now")
+        zone.wait()
+
+
+def test_the_name_of_the_agent_says_that_init_starts_it(host):
+    done = host.run(["zone"], container=None)
+    assert done.data[2] == b"zone: the zone's agent is a part of init: expected nothing to start it by hand\n"
+    assert done.result["ok"]["exit"] == {"code": 1}
+
+
+def test_a_container_sees_nothing_of_the_zones_program_and_nobody_can_write_to_it(zone, host):
+    mounts = host.run(["cat", "/proc/self/mountinfo"]).data[1].decode()
+    assert "styrolite" not in mounts and "/init" not in mounts and mounts.count(" / / ") == 1
+    found = host.run(["sh", "-c", "for name in zone styrolite; do cat /bin/$name; done"])
+    assert found.data[2].count(b"No such file or directory") == 2
+    program = f"/proc/{zone.init_pid}/root/bin/styrolite"
+    with pytest.raises(OSError, match="Read-only file system"):
+        os.chmod(program, 0o777)
+    with pytest.raises(OSError, match="Text file busy"):
+        os.open(program, os.O_WRONLY)
 
 
 def test_a_hundred_execs_at_once(host):

@@ -359,7 +359,7 @@ def test_a_signal_to_init_reaches_the_workload(start):
 
 def test_init_and_agent_live_in_a_root_of_their_own(zone):
     zone.host.hello()
-    assert sorted(os.listdir(f"/proc/{zone.init_pid}/root")) == ["containers", "dev", "proc", "sys"]
+    assert sorted(os.listdir(f"/proc/{zone.init_pid}/root")) == ["bin", "containers", "dev", "proc", "sys"]
     assert os.readlink(f"/proc/{zone.init_pid}/exe").endswith(" (deleted)")
     assert zone.host.run(["ls", "/proc/1/root/containers"]).result == {"ok": {"exit": {"code": 2}}}
 

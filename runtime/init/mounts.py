@@ -30,11 +30,14 @@ def make_directory(path: str, mode: int = 0o755) -> None:
 
 
 def early() -> None:
-    """proc, sys, dev and the cgroup tree for init itself. Raises BootFailure "mount"."""
+    """dev, proc, sys and the cgroup tree for init itself. Raises BootFailure "mount".
+
+    /dev is first: with it there is the channel, over which the host hears of what fails.
+    """
     for source, target, kind, flags in (
+        ("devtmpfs", "/dev", "devtmpfs", abi.MS_NOSUID | abi.MS_NOEXEC),
         ("proc", "/proc", "proc", _SAFE),
         ("sysfs", "/sys", "sysfs", _SAFE),
-        ("devtmpfs", "/dev", "devtmpfs", abi.MS_NOSUID | abi.MS_NOEXEC),
         ("cgroup2", CGROUPS, "cgroup2", _SAFE),
     ):
         # /sys/fs/cgroup is made by the kernel; the others may be missing from an initrd made by hand.

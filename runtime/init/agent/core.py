@@ -5,7 +5,6 @@ import posix
 import time
 
 from runtime.init import abi
-from runtime.init.agent import cgroup
 from runtime.init.agent.container import Container
 from runtime.init.agent.errors import Refused
 from runtime.init.agent.loop import READ, Loop
@@ -249,12 +248,3 @@ def write_all(fd: int, data: bytes) -> None:
             data = data[posix.write(fd, data) :]
     except OSError:
         return
-
-
-def prepare() -> None:
-    """What init's child needs to be the agent: the OOM killer spares it, controllers count what containers use."""
-    try:
-        cgroup.write("/proc/self/oom_score_adj", "-1000")
-    except OSError as error:
-        say(f"agent: the OOM killer may take it: {error}")
-    cgroup.enable_controllers()

@@ -390,6 +390,9 @@ def test_a_workload_that_cannot_start_is_told_to_the_host(start):
     [
         ({"modules": [{"path": "/none.ko"}]}, "failed modules loading /none.ko: No such file or directory"),
         ({"seed": "zz"}, "failed launch launch data: key seed: expected hex digits, got something else"),
+        ({"modules": [{"path": "/a\0b.ko"}]}, "failed internal ValueError: embedded null byte"),
+        ({"sysctls": {"vm.nothing": "1"}}, "failed sysctl setting vm.nothing to '1': No such file or directory"),
+        ({"sysctls": {"kernel.pid_max": "x"}}, "failed sysctl setting kernel.pid_max to 'x': Invalid argument"),
         ({"hostname": "x" * 100}, f"failed files setting the hostname '{'x' * 100}': Invalid argument"),
         ({"root": "xvdz"}, "failed root root device xvdz did not appear within 0 s"),
         (
@@ -413,6 +416,14 @@ def test_a_boot_that_fails_is_told_over_the_channel_and_on_the_console(start, la
     _, reason, sentence = outcome.split(" ", 2)
     assert zone.host.greeting["outcome"] == outcome and zone.host.greeting["containers"] == []
     assert zone.wait()[1] == f"zone: failed ({reason}): {sentence}"
+
+
+def test_a_mount_of_the_workload_that_fails_is_told_over_the_channel_and_on_the_console(start):
+    mount = {"destination": "/x", "type": "nonefs", "source": "none"}
+    zone = start(IDLE, extra={"container": {"mounts": [mount]}})
+    sentence = "mounting nonefs for /x: No such device (the kernel has no nonefs, which is CONFIG_NONEFS_FS: "
+    assert zone.host.greeting["outcome"].startswith(f"failed mount {sentence}")
+    assert zone.wait()[1].startswith(f"zone: failed (mount): {sentence}")
 
 
 def test_ten_thousand_orphans_are_reaped(start):

@@ -36,8 +36,9 @@ def enable_controllers() -> None:
 
 
 def spare() -> None:
-    """The OOM killer takes neither the caller nor what it forks, unless that says otherwise. Raises BootFailure "agent".
+    """The OOM killer takes neither the caller nor what it forks, unless that says otherwise.
 
+    Raises:  BootFailure "agent".
     EACCES means that CAP_SYS_RESOURCE is missing (fs/proc/base.c, __set_oom_adj), as it never is to pid 1 of a kernel
     but may be where a box is run in another container: that is said.
     """

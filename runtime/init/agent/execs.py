@@ -21,6 +21,7 @@ class Exec(Handler):
     def __init__(self, agent: Agent, stream: Stream, container: Container | None, request: dict[str, object]) -> None:
         self._agent, self._stream, self._container = agent, stream, container
         self._exit: dict[str, object] | None = None
+        self._used: dict[str, object] = {}
         self._oom_kills = 0 if container is None else container.runtime.oom_kills()
         self._stdio, self._pid = start(agent, container, request, stdin=True)
         agent.children[self._pid] = self._ended
@@ -70,7 +71,7 @@ class Exec(Handler):
                 return
 
     def _ended(self, status: int) -> None:
-        self._exit = outcome(status)
+        self._exit, self._used = outcome(status), self._agent.used
         container = self._container
         if container is not None and container.running and container.runtime.oom_kills() > self._oom_kills:
             self._exit["oom"] = True
@@ -82,7 +83,7 @@ class Exec(Handler):
 
     def _finish(self) -> None:
         if self._exit is not None and all(outlet.ended for outlet in self._outlets):
-            self._stream.succeed({"exit": self._exit})
+            self._stream.succeed({"exit": self._exit, "rusage": self._used})
 
 
 def start(agent: Agent, container: Container | None, request: dict[str, object], *, stdin: bool) -> tuple[Stdio, int]:

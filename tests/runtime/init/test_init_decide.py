@@ -2,10 +2,11 @@
 
 import errno
 import os
+import struct
 
 import pytest
 
-from runtime.init import files, kernel, launch, modules, mounts, report, supervise
+from runtime.init import abi, boot, files, kernel, launch, modules, mounts, report, supervise
 from runtime.init.agent import cgroup
 from runtime.init.container import command
 from runtime.init.failure import BootFailure
@@ -207,3 +208,22 @@ def test_init_that_cannot_be_spared_by_the_oom_killer_ends_the_boot(monkeypatch,
     cgroup.spare()  # no privilege for it, which only a zone's kernel gives
     assert capfd.readouterr().err == "zone: the OOM killer may take init and agent: Permission denied\n"
     assert given == [("/proc/self/oom_score_adj", "-1000")] * 2
+
+
+def test_everything_is_written_out_before_the_power_goes(monkeypatch):
+    done = []
+    monkeypatch.setattr(kernel.posix, "sync", lambda: done.append("sync"))
+    monkeypatch.setattr(kernel, "call", lambda number, *arguments: done.append((number, arguments[2])) or 0)
+    kernel.power_off()
+    assert done == ["sync", (abi.SYS_REBOOT, abi.REBOOT_POWER_OFF)]
+
+
+def test_all_bits_of_the_seed_but_the_hashs_are_counted_as_entropy(monkeypatch):
+    asked = []
+    monkeypatch.setattr(kernel, "call", lambda *arguments: asked.append(arguments) or 0)
+    boot.seed_entropy("0123456789abcdef" * 4)
+    ((number, fd, request, argument),) = asked
+    assert (number, request) == (abi.SYS_IOCTL, abi.RNDADDENTROPY) and fd > 2
+    assert argument == struct.pack("=ii", 224, 28) + bytes.fromhex("0123456789abcdef" * 4)[:28]
+    boot.seed_entropy("")
+    assert len(asked) == 1

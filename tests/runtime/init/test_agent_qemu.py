@@ -71,6 +71,17 @@ def test_limits_are_changed_while_it_runs(zone):
     assert caught.value.reason == "spec"
 
 
+def test_limits_of_a_disk_are_set(zone):
+    device = zone.run(["cat", "/sys/block/vda/dev"]).data[1].decode().strip()
+    rates = {"device": device, "rbps": 1 << 20, "wiops": 50}
+    assert zone.call("update", id="main", limits={"io_max": [rates]}) == {}
+    found = zone.run(["cat", "/sys/fs/cgroup/io.max"]).data[1].decode()
+    assert found == f"{device} rbps=1048576 wbps=max riops=max wiops=50\n"
+    with pytest.raises(AgentError, match="No such device") as caught:
+        zone.call("update", id="main", limits={"io_max": [rates | {"device": "253:77"}]})
+    assert caught.value.reason == "cgroup"
+
+
 def test_what_the_oom_killer_takes_is_told_as_such(zone):
     grow = zone.run(["sh", "-c", "x=xxxxxxxx; while :; do x=$x$x; done"])
     assert grow.result["ok"]["exit"] == {"signal": 9, "oom": True}
@@ -87,6 +98,13 @@ def test_the_oom_killer_spares_init_and_agent_and_takes_what_runs_in_the_zone_it
     assert done.data[2].startswith(b"styrolite: the command was killed by signal 9"), done.data
     assert done.result["ok"]["exit"] == {"code": 137}
     assert zone.call("list")["containers"][0]["state"] == "running"
+
+
+def test_a_config_of_styrolite_has_its_limits_in_the_zone_itself(zone):
+    own = ["Mount", "Uts", "Pid", "Ipc", "Cgroup"]
+    limited = config("cat /sys/fs/cgroup/pids.max; exit 7", limits={"pids.max": "9"}, namespaces=own)
+    done = zone.run(["styrolite", "-"], container=None, data=limited)
+    assert (done.data[1], done.data[2]) == (b"9\n", b"") and done.result["ok"]["exit"] == {"code": 7}
 
 
 def test_the_clock_is_set(zone):

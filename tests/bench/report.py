@@ -121,10 +121,17 @@ WHAT = {
     "exec_p99": "the same, the slowest of a hundred",
     "channel_p50": "the bare channel: a ping of the agent by zoned, median",
     "channel_p99": "the same, the slowest of a hundred",
+    "channel_throughput": "4 MiB from this machine through cat in the zone and back, over hvc1, the median of three",
     "exec_channel_ratio": "exec of true : bare channel, medians",
     "entry_stock": "kernel entry to the workload's exec, stock command line: the median of five",
     "entry_best": "the same, the best command line found, which is the one zones have",
     "entry_ratio": "stock : best, the median of pairs",
+    "entry_more": "the best command line, with more modules than the four a zone needs (`tests/bench/entry.py`)",
+    **{
+        f"entry_{name}_{phase}": f"of this boot ({what}), kernel entry to the phase {phase}"
+        for name, what in (("stock", "stock command line"), ("best", "best"), ("more", "best, more modules"))
+        for phase in ("init", "modules", "root", "network")
+    },
     "zones_at_once_memory": "memory of each, the smallest with which the zone serves",
     "zones_at_once_each": "wall time of all ten, by zone",
     "zones_at_once_slowest": "until the last of them served",

@@ -195,7 +195,9 @@ ABOUT = {
     "init": """The zone's own program as pid 1 of namespaces on the machine that measures, a pty for its channel, a loop
 device for its disk. Instructions are those of user mode, by the processor's counter where the kernel lends one, else
 step by step, which gives the same number and takes ten minutes (`tests/bench/instructions.py`); the whole job needs the
-counter.
+counter. What the kernel does is in `first_line_guest` alone, which is counted by an emulated guest
+(`tests/bench/guest.py`); the whole job in a guest is not taken, as loading modules and waiting for the disk would be
+most of it.
 """,
     "pipeline": """The image: Debian with its documentation; nginx; python3 with numpy, git and more; a layer of hard
 cases made by hand, which hides all translations, too (`tests/support/benchimage.py`). Ours, the usual way and the limit

@@ -98,6 +98,23 @@ def test_exec_in_the_zone_itself_has_no_container_and_nothing_of_the_workloads(h
     run(work())
 
 
+@pytest.mark.parametrize("event", ["warning", "lost"])
+def test_what_an_agent_warns_of_is_logged_without_its_control_characters(
+    host: Host, caplog: pytest.LogCaptureFixture, event: str
+) -> None:
+    async def work() -> None:
+        await booted(host)
+        host.guest().links[0].note({"event": event, "sentence": "it \x1b[2J fails"})
+        for _ in range(1000):
+            if "fails" in caplog.text:
+                break
+            await asyncio.sleep(0)
+        assert "zone web: 'it \\x1b[2J fails'" in caplog.text
+        await host.stop(end_zones=True)
+
+    run(work())
+
+
 @pytest.mark.parametrize("code", [126, 127])
 def test_command_that_cannot_be_run_has_a_shells_exit_code(host: Host, code: int) -> None:
     async def work() -> None:

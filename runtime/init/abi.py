@@ -2,6 +2,7 @@
 
 # arch/x86/entry/syscalls/syscall_64.tbl
 SYS_IOCTL = 16
+SYS_WAIT4 = 61
 SYS_STATFS = 137
 SYS_PIVOT_ROOT = 155
 SYS_PRCTL = 157

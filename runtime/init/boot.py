@@ -8,7 +8,7 @@ import _socket
 import posix
 
 from runtime.init import abi, devices, kernel, launch, modules, mounts, network, supervise
-from runtime.init.agent import device
+from runtime.init.agent import cgroup, device
 from runtime.init.failure import BootFailure, os_failure
 from runtime.init.report import Reporter, say
 
@@ -83,6 +83,8 @@ def boot(report: Reporter, channel: Channel) -> str:
     report.phase("root")
     network.configure(network_of(data), timeout_s)
     report.phase("network")
+    cgroup.enable_controllers()
+    cgroup.spare()
     signal_fd, ours, theirs = supervise.prepare()
     channel.taken = True
     pid = posix.fork()

@@ -20,8 +20,8 @@ class Failure(Exception):
 class BootFailure(Failure):
     """The boot ends here.
 
-    reason:  launch, mount, modules, sysctl, root, addons, network, files, user, cwd, command-127 (missing), command-126
-             (cannot be executed), workload, internal.
+    reason:  launch, mount, modules, sysctl, root, addons, volume, network, files, cgroup, agent, internal; of a process
+             in the zone itself: user, cwd, command-127 (missing), command-126 (cannot be executed), workload.
     """
 
 

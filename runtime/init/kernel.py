@@ -158,6 +158,21 @@ def power_off() -> None:
     call(abi.SYS_REBOOT, abi.REBOOT_MAGIC1, abi.REBOOT_MAGIC2, abi.REBOOT_POWER_OFF, None)
 
 
+def wait() -> tuple[int, int, dict[str, object]] | None:
+    """(pid, wait status, what it and its waited-for children used) of a child that has ended: wait4(2). None: none has.
+
+    Not posix.wait4, which imports the module resource.
+    Raises:  ChildProcessError without any child.
+    """
+    status, usage = bytearray(4), bytearray(144)  # struct rusage, include/uapi/linux/resource.h
+    pid = call(abi.SYS_WAIT4, -1, status, posix.WNOHANG, usage)
+    if pid == 0:
+        return None
+    user, user_us, system, system_us, most_kib = _struct.unpack_from("=5q", usage)
+    used: dict[str, object] = {"user_s": user + user_us / 1e6, "system_s": system + system_us / 1e6}
+    return pid, int.from_bytes(status, "little"), used | {"max_rss_kib": most_kib}
+
+
 def reap(wanted: int) -> int | None:
     """Collect every dead child; the wait status of `wanted` if it is among them."""
     found = None

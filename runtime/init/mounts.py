@@ -11,6 +11,7 @@ from runtime.init import abi, devices, files, kernel, layers
 from runtime.init.failure import BootFailure, lacking, os_failure, why
 
 NEW_ROOT = "/new"
+PROGRAM, NAMES = "/bin/styrolite", ("/bin/zone",)  # the program that runs, in the zone's own root
 CONTAINERS = "/containers"
 # The same path in the zone's own root and in a workload's: the kernel looks for firmware from the root of pid 1.
 ADDONS = "/run/zone/ext"
@@ -29,11 +30,14 @@ def make_directory(path: str, mode: int = 0o755) -> None:
 
 
 def early() -> None:
-    """proc, sys, dev and the cgroup tree for init itself. Raises BootFailure "mount"."""
+    """dev, proc, sys and the cgroup tree for init itself. Raises BootFailure "mount".
+
+    /dev is first: with it there is the channel, over which the host hears of what fails.
+    """
     for source, target, kind, flags in (
+        ("devtmpfs", "/dev", "devtmpfs", abi.MS_NOSUID | abi.MS_NOEXEC),
         ("proc", "/proc", "proc", _SAFE),
         ("sysfs", "/sys", "sysfs", _SAFE),
-        ("devtmpfs", "/dev", "devtmpfs", abi.MS_NOSUID | abi.MS_NOEXEC),
         ("cgroup2", CGROUPS, "cgroup2", _SAFE),
     ):
         # /sys/fs/cgroup is made by the kernel; the others may be missing from an initrd made by hand.
@@ -168,7 +172,7 @@ def show_addons(container: str) -> None:
 
 
 def switch() -> None:
-    """Go from the initramfs to a small root of the zone's own; of the initramfs nothing is left to reach.
+    """Go from the initramfs to a small root of the zone's own; of the initramfs only the program itself is kept.
 
     pivot_root refuses the initramfs (EINVAL), so the new root is moved over it, as switch_root does.
     """
@@ -177,6 +181,7 @@ def switch() -> None:
             raise BootFailure("root", "the root that init started in is no initramfs")
         make_directory(NEW_ROOT)
         kernel.mount("zone", NEW_ROOT, "tmpfs", abi.MS_NOSUID | abi.MS_NODEV | abi.MS_NOEXEC, "mode=755,size=1m")
+        _keep_program()
         for path in ("/proc", "/sys", "/dev"):  # the cgroup tree goes along with /sys
             make_directory(f"{NEW_ROOT}{path}")
             kernel.move_mount(path, f"{NEW_ROOT}{path}")
@@ -187,6 +192,21 @@ def switch() -> None:
         posix.chdir("/")
     except OSError as error:
         raise os_failure("root", "switching to the zone's own root", error) from None
+
+
+def _keep_program() -> None:
+    """The program itself under its names: the memory it lies in is used for as long as init runs, deleted or not.
+
+    By a mount of the one file, as the root has noexec; read-only, so that nobody who gets at it changes init.
+    """
+    make_directory(f"{NEW_ROOT}/bin")
+    place = f"{NEW_ROOT}{PROGRAM}"
+    posix.close(posix.open(place, posix.O_WRONLY | posix.O_CREAT | posix.O_EXCL | posix.O_CLOEXEC, 0o755))
+    kernel.mount("/proc/self/exe", place, None, abi.MS_BIND)
+    flags = abi.MS_REMOUNT | abi.MS_BIND | abi.MS_RDONLY | abi.MS_NOSUID | abi.MS_NODEV
+    kernel.mount("none", place, None, flags)
+    for name in NAMES:
+        posix.symlink(PROGRAM, f"{NEW_ROOT}{name}")
 
 
 def _mount(

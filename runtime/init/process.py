@@ -94,7 +94,6 @@ def _prepare(process: dict[str, object]) -> None:
     _step(f"becoming group {gid}", posix.setresgid, gid, gid, gid, reason="user")
     _step(f"becoming user {uid}", posix.setresuid, uid, uid, uid, reason="user")
     _enter(str(process["cwd"]))
-    _step("setting no_new_privs", kernel.no_new_privileges)
     _step("unblocking signals", kernel.block_signals, ())
 
 

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import channel
+import guest
 import instructions
 import pytest
 from run import Measure, NotMeasured
@@ -57,6 +58,7 @@ def measure(out: Path) -> Iterator[Measure]:
         yield from _several(["container_start_ratio"], lambda: starts(parts))
         yield from _several(["memory"], lambda: memory(parts))
         yield from _several(["channel_bytes_lost"], lambda: carried(parts))
+        yield _taken("first_line_guest", lambda: first_line_guest(parts))
         yield _taken("first_line", lambda: first_line(parts))
         yield _taken("whole_job", lambda: whole_job(parts))
 
@@ -112,6 +114,11 @@ def first_line(parts: Parts) -> float:
     os.link(parts.program, named)
     found, _ = instructions.count([str(named)], begin=named.name, timeout_s=STEPPED_S)
     return round(found / MILLION, 2)
+
+
+def first_line_guest(parts: Parts) -> float:
+    """The same with the kernel's share, and the end of the program, in millions of a guest's instructions."""
+    return round(guest.first_line(parts.directory, parts.initrd) / MILLION, 2)
 
 
 def whole_job(parts: Parts) -> float:

@@ -6,8 +6,10 @@ What the zone's own program costs, which needs no lab, is part of it: `./doit be
 
 from __future__ import annotations
 
+import asyncio
 import dataclasses
 import os
+import random
 import statistics
 import subprocess
 import tempfile
@@ -36,6 +38,7 @@ from runtime.host.lab.lab import Lab
 
 MEMORY_MIB, DOM0_MEMORY_MIB = 3072, 640
 EXECS, PINGS, COMMANDS = 100, 300, 20
+CARRIES, CARRIED_BYTES, PIECE_BYTES = 3, 4 << 20, 32 << 10  # there and back over hvc1
 AT_ONCE = 10
 # What is tried for each of the ten: the first that boots and serves is the smallest that works.
 SMALLEST_MIB = (96, 104, 112, 128, 160)
@@ -115,6 +118,7 @@ def round_trips(here: World) -> list[Measure]:
     with here.host.connect() as client:
         execs = [seconds(lambda: client.run(exec_true(client, "trips"))) for _ in range(EXECS)]
         reply = client.call(client.host.PingZone, pb.PingZoneRequest(zone="trips", count=PINGS), timeout_s=600)
+        carried = [client.run(through_cat(client, "trips")) for _ in range(CARRIES)]
     bare = list(reply.round_trips_s)
     here.remove("trips")
     ratio = statistics.median(execs) / statistics.median(bare)
@@ -122,6 +126,10 @@ def round_trips(here: World) -> list[Measure]:
         *percentiles("exec_command", whole),
         *percentiles("exec", execs),
         *percentiles("channel", bare),
+        Measure(
+            "channel_throughput", round(CARRIED_BYTES / 1e6 / statistics.median(took for took, _ in carried), 2), "MB/s"
+        ),
+        Measure("channel_bytes_lost", sum(lost for _, lost in carried), "bytes"),
         Measure("exec_channel_ratio", round(ratio, 1), "ratio"),
         Measure("zone_ps", round(statistics.median(ps) * 1000, 1), "ms"),
     ]
@@ -138,6 +146,30 @@ async def exec_true(client: HostClient, name: str) -> None:
                 break
         await stream.end()
         await stream.recv_trailing_metadata()
+
+
+async def through_cat(client: HostClient, name: str) -> tuple[float, int]:
+    """(seconds, how many bytes did not come back as they were) of CARRIED_BYTES into a cat in the zone and back."""
+    sent, came = random.Random(CARRIED_BYTES).randbytes(CARRIED_BYTES), bytearray()
+    begin = time.monotonic()
+    async with client.opened(client.host.ExecZone) as stream:
+        start = pb.ProcessStart(zone=name, argv=["cat"], stdin=True)
+        await stream.send_message(pb.ProcessInput(start=start))
+
+        async def feed() -> None:
+            for at in range(0, len(sent), PIECE_BYTES):
+                await stream.send_message(pb.ProcessInput(stdin=sent[at : at + PIECE_BYTES]))
+            await stream.send_message(pb.ProcessInput(close_stdin=True))
+
+        feeding = asyncio.ensure_future(feed())
+        while (output := await stream.recv_message()) is not None and not output.HasField("exit"):
+            came += output.stdout
+        await feeding
+        await stream.end()
+        await stream.recv_trailing_metadata()
+    took = time.monotonic() - begin
+    wrong = sum(one != other for one, other in zip(sent, came, strict=False))
+    return took, wrong + abs(len(sent) - len(came))
 
 
 def many(here: World) -> list[Measure]:

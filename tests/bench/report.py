@@ -121,10 +121,17 @@ WHAT = {
     "exec_p99": "the same, the slowest of a hundred",
     "channel_p50": "the bare channel: a ping of the agent by zoned, median",
     "channel_p99": "the same, the slowest of a hundred",
+    "channel_throughput": "4 MiB from this machine through cat in the zone and back, over hvc1, the median of three",
     "exec_channel_ratio": "exec of true : bare channel, medians",
     "entry_stock": "kernel entry to the workload's exec, stock command line: the median of five",
     "entry_best": "the same, the best command line found, which is the one zones have",
     "entry_ratio": "stock : best, the median of pairs",
+    "entry_more": "the best command line, with more modules than the four a zone needs (`tests/bench/entry.py`)",
+    **{
+        f"entry_{name}_{phase}": f"of this boot ({what}), kernel entry to the phase {phase}"
+        for name, what in (("stock", "stock command line"), ("best", "best"), ("more", "best, more modules"))
+        for phase in ("init", "modules", "root", "network")
+    },
     "zones_at_once_memory": "memory of each, the smallest with which the zone serves",
     "zones_at_once_each": "wall time of all ten, by zone",
     "zones_at_once_slowest": "until the last of them served",
@@ -189,7 +196,9 @@ ABOUT = {
     "init": """The zone's own program as pid 1 of namespaces on the machine that measures, a pty for its channel, a loop
 device for its disk. Instructions are those of user mode, by the processor's counter where the kernel lends one, else
 step by step, which gives the same number and takes ten minutes (`tests/bench/instructions.py`); the whole job needs the
-counter.
+counter. What the kernel does is in `first_line_guest` alone, which is counted by an emulated guest
+(`tests/bench/guest.py`); the whole job in a guest is not taken, as loading modules and waiting for the disk would be
+most of it.
 """,
     "pipeline": """The image: Debian with its documentation; nginx; python3 with numpy, git and more; a layer of hard
 cases made by hand, which hides all translations, too (`tests/support/benchimage.py`). Ours, the usual way and the limit

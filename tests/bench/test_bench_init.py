@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+import guest
 import instructions
 import pytest
 from run import NotMeasured
@@ -46,3 +47,14 @@ def test_program_that_ends_too_early_is_no_measure(tmp_path: Path) -> None:
     path = program(tmp_path / "tiny", loop(3) + EXIT)
     with pytest.raises(NotMeasured, match="ended before what was waited for"):
         instructions.count([path], begin="tiny", timeout_s=60)
+
+
+def test_a_guests_instructions_are_those_between_two_lines_of_its_kernel() -> None:
+    said = """[    0.669018] Run /bin/zone as init process
+zone: the first line
+[    1.000820] Kernel panic - not syncing: Attempted to kill init! exitcode=0x00000100
+"""
+    assert guest.between(said) == 331_802_000
+    for lacking in ("zone: the first line", "Run /bin/zone", "Kernel panic"):
+        with pytest.raises(NotMeasured):
+            guest.between(said.replace(lacking, ""))

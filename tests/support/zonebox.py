@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import itertools
+import json
 import os
 import pty
 import subprocess
@@ -189,3 +190,10 @@ def zone(
 def sh(text: str, **keys: object) -> dict[str, object]:
     """The process of a shell script."""
     return {"argv": ["sh", "-c", text]} | keys
+
+
+def config(script: str, **keys: object) -> bytes:
+    """A config of Edera's styrolite, for the image of the zone's own workload."""
+    command = {"executable": "/bin/sh", "arguments": ["-c", script], "environment": {"PATH": "/bin"}}
+    whole = {"kind": "Create", "workload_id": "inner", "rootfs": "/containers/main/root", "exec": command} | keys
+    return json.dumps(whole).encode()

@@ -529,7 +529,7 @@ class TerminalSize(_message.Message):
     def __init__(self, rows: _Optional[int] = ..., columns: _Optional[int] = ...) -> None: ...
 
 class ProcessStart(_message.Message):
-    __slots__ = ("zone", "workload", "argv", "env", "cwd", "user", "tty", "stdin", "size", "replay", "detach")
+    __slots__ = ("zone", "workload", "argv", "env", "cwd", "user", "tty", "stdin", "size", "replay", "detach", "outside")
     ZONE_FIELD_NUMBER: _ClassVar[int]
     WORKLOAD_FIELD_NUMBER: _ClassVar[int]
     ARGV_FIELD_NUMBER: _ClassVar[int]
@@ -541,6 +541,7 @@ class ProcessStart(_message.Message):
     SIZE_FIELD_NUMBER: _ClassVar[int]
     REPLAY_FIELD_NUMBER: _ClassVar[int]
     DETACH_FIELD_NUMBER: _ClassVar[int]
+    OUTSIDE_FIELD_NUMBER: _ClassVar[int]
     zone: str
     workload: str
     argv: _containers.RepeatedScalarFieldContainer[str]
@@ -552,7 +553,8 @@ class ProcessStart(_message.Message):
     size: TerminalSize
     replay: bool
     detach: bool
-    def __init__(self, zone: _Optional[str] = ..., workload: _Optional[str] = ..., argv: _Optional[_Iterable[str]] = ..., env: _Optional[_Iterable[str]] = ..., cwd: _Optional[str] = ..., user: _Optional[str] = ..., tty: _Optional[bool] = ..., stdin: _Optional[bool] = ..., size: _Optional[_Union[TerminalSize, _Mapping]] = ..., replay: _Optional[bool] = ..., detach: _Optional[bool] = ...) -> None: ...
+    outside: bool
+    def __init__(self, zone: _Optional[str] = ..., workload: _Optional[str] = ..., argv: _Optional[_Iterable[str]] = ..., env: _Optional[_Iterable[str]] = ..., cwd: _Optional[str] = ..., user: _Optional[str] = ..., tty: _Optional[bool] = ..., stdin: _Optional[bool] = ..., size: _Optional[_Union[TerminalSize, _Mapping]] = ..., replay: _Optional[bool] = ..., detach: _Optional[bool] = ..., outside: _Optional[bool] = ...) -> None: ...
 
 class ProcessInput(_message.Message):
     __slots__ = ("start", "stdin", "close_stdin", "resize", "signal")

@@ -20,6 +20,7 @@ examples:
   zone exec -u www-data -w /srv -e MODE=dry web ./clean
   pg_dump db | zone exec -i web tar -xf -  every byte both ways, stderr apart
   zone exec -d web sh -c 'sleep 3600'      returns once it has started
+  zone exec -i --zone web styrolite - <c.json  a config of styrolite, in the zone itself
 """
 ATTACH = """\
 What the workload said before comes first. On a terminal Ctrl-] leaves it running; the exit code is the workload's own.
@@ -41,6 +42,8 @@ def fill_exec(parser: Parser) -> None:
     parser.usage = "zone exec [OPTIONS] ZONE COMMAND [ARG ...]"
     process_arguments(parser)
     parser.add_argument("-d", "--detach", action="store_true", help="return once it has started")
+    where = "in the zone itself, outside of every container, such as styrolite"
+    parser.add_argument("--zone", dest="zone_itself", action="store_true", help=where)
     zone_argument(parser)
     complete(parser.add_argument("argv", metavar="COMMAND", nargs=REMAINDER, help="what to run"), "words")
 
@@ -83,6 +86,7 @@ def run_exec(arguments: Namespace) -> int:
         tty=arguments.tty,
         stdin=arguments.interactive,
         detach=arguments.detach,
+        outside=arguments.zone_itself,
         size=size(messages) if arguments.tty else None,
     )
     exit = ask(arguments, lambda zoned: session(zoned, zoned.host.ExecZone, start, messages))

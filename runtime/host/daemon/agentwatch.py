@@ -163,7 +163,7 @@ async def take_note(core: Core, zone: Zone, run: Run, note: Json) -> None:
         await core.tell("zone.health", zone, state=state, container=container)
     elif event == "failed":
         run.told = exits.from_agent({"failed": note.get("reason"), "sentence": note.get("sentence", "")}) or run.told
-    elif event == "lost":
+    elif event in ("lost", "warning"):
         log.warning("zone %s: %r", zone.name, str(note.get("sentence", ""))[:400])
     for heard in core.note_takers:
         await heard(zone, container, note)

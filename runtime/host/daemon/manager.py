@@ -249,11 +249,14 @@ class Manager:
         return await sessions.attach_main(self.core, zone, start)
 
     async def exec(self, start: ProcessStart) -> Session:
-        """Run one more process in a workload's container."""
+        """Run one more process in a workload's container, or in the zone itself."""
         zone = self._zone(start.zone)
         if not start.argv:
             raise BadRequest(f"exec in zone {zone.name}", expected="a command", got="none")
-        return await sessions.exec_process(self.core, zone, self._container(zone, start.workload), start)
+        if start.outside and start.workload:
+            raise BadRequest(f"exec in zone {zone.name}", expected="a workload or the zone itself", got="both")
+        container = "" if start.outside else self._container(zone, start.workload)
+        return await sessions.exec_process(self.core, zone, container, start)
 
     async def copy_in(self, ref: str, path: str, chunks: AsyncIterator[bytes], *, workload: str = "") -> None:
         """Unpack a tar archive into a directory of the zone."""

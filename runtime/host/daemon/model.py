@@ -253,6 +253,7 @@ class ProcessStart:
     size: TerminalSize | None = None
     replay: bool = False
     detach: bool = False
+    outside: bool = False  # of every container: in the zone itself
 
 
 @dataclass(frozen=True)

@@ -133,6 +133,7 @@ def process_start(start: pb.ProcessStart) -> model.ProcessStart:
         size=terminal_size(start.size) if start.HasField("size") else None,
         replay=start.replay,
         detach=start.detach,
+        outside=start.outside,
     )
 
 

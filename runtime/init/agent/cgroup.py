@@ -1,9 +1,10 @@
 """What the agent asks of the cgroup tree itself; containers' cgroups are made by runtime.init.container.cgroup."""
 
+import errno
 import posix
 
-from runtime.init import mounts
-from runtime.init.failure import why
+from runtime.init import devices, mounts
+from runtime.init.failure import os_failure, why
 from runtime.init.launch import read_file
 from runtime.init.report import say
 
@@ -16,16 +17,38 @@ def path_of(container: str) -> str:
 
 
 def enable_controllers() -> None:
-    """Let containers be measured and limited, as far as the kernel can.
+    """Let containers be measured and limited. Raises BootFailure "cgroup".
 
+    A controller that the kernel does not have is left out: what needs it says so. The zone's tree begins at the root of
+    all; one of a cgroup namespace, which alone has a cgroup.type, may have processes of ours and refuse (EBUSY).
     In one write: each waits for an RCU grace period (cgroup_attach_lock).
     """
+    wanted: list[str] = []
     try:
         there = read(f"{mounts.CGROUPS}/cgroup.controllers").split()
         if wanted := [f"+{name}" for name in CONTROLLERS if name in there]:
             write(f"{mounts.CGROUPS}/cgroup.subtree_control", " ".join(wanted))
     except OSError as error:
-        say(f"agent: containers are neither measured nor limited: {why(error)}")
+        if error.errno == errno.EBUSY and devices.exists(f"{mounts.CGROUPS}/cgroup.type"):
+            say(f"containers are neither measured nor limited: {why(error)}")
+            return
+        raise os_failure("cgroup", f"enabling the controllers {' '.join(wanted)}".rstrip(), error) from None
+
+
+def spare() -> None:
+    """The OOM killer takes neither the caller nor what it forks, unless that says otherwise.
+
+    Raises:  BootFailure "agent".
+    EACCES means that CAP_SYS_RESOURCE is missing (fs/proc/base.c, __set_oom_adj), as it never is to pid 1 of a kernel
+    but may be where a box is run in another container: that is said.
+    """
+    try:
+        write("/proc/self/oom_score_adj", "-1000")
+    except OSError as error:
+        if error.errno == errno.EACCES:
+            say(f"the OOM killer may take init and agent: {why(error)}")
+            return
+        raise os_failure("agent", "keeping the OOM killer from init and agent", error) from None
 
 
 def processes(container: str) -> list[int]:

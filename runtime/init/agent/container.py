@@ -15,7 +15,6 @@ from runtime.init.agent.output import Output
 from runtime.init.agent.stdio import Stdio
 from runtime.init.container.container import Container as Runtime
 from runtime.init.failure import Failure
-from runtime.init.report import say
 
 MYPY = False
 if MYPY:  # for annotations only: not imported in the zone
@@ -204,7 +203,7 @@ class Container:
         try:
             found = runtime.exited(status)  # and ends what is left of it
         except Failure as failure:
-            say(f"agent: {failure.sentence}")
+            self._agent.warn(failure.sentence)
             found = runtime.exit or {}
         self.exit = {key: value for key, value in found.items() if value is not False}
         self.stopped_s = time.time()

@@ -4,8 +4,7 @@ import _socket
 import posix
 import time
 
-from runtime.init import abi
-from runtime.init.agent import cgroup
+from runtime.init import abi, kernel
 from runtime.init.agent.container import Container
 from runtime.init.agent.errors import Refused
 from runtime.init.agent.loop import READ, Loop
@@ -57,6 +56,7 @@ class Agent:
         self.session_began: list[Callable[[], object]] = []
         self.link: Link | Unlinked = Unlinked()
         self._init, self._signal_fd = init, signal_fd
+        self.used: dict[str, object] = {}  # by the child that is just told to have ended
         self._had_session = False
         self._outcome = ""
         self._over_at = self._progress_at = 0.0
@@ -85,6 +85,11 @@ class Agent:
         self.timings.append((name, time.monotonic()))
         self._tell_init(f"phase {name}")
         self.link.note("phase", {"name": name, "at": round(self.timings[-1][1], 3)})
+
+    def warn(self, sentence: str) -> None:
+        """Something is not as it should be, and the zone goes on: said on the console and to the host."""
+        say(f"agent: {sentence}")
+        self.link.note("warning", {"sentence": sentence[:400]})
 
     def container(self, name: object) -> Container:
         """Raises Refused."""
@@ -142,11 +147,12 @@ class Agent:
         read_signals(self._signal_fd)
         while True:
             try:
-                pid, status = posix.waitpid(-1, posix.WNOHANG)
+                found = kernel.wait()
             except ChildProcessError:
                 return
-            if pid == 0:
+            if found is None:
                 return
+            pid, status, self.used = found
             ended = self.children.pop(pid, None)
             if ended is not None:
                 ended(status)
@@ -249,12 +255,3 @@ def write_all(fd: int, data: bytes) -> None:
             data = data[posix.write(fd, data) :]
     except OSError:
         return
-
-
-def prepare() -> None:
-    """What init's child needs to be the agent: the OOM killer spares it, controllers count what containers use."""
-    try:
-        cgroup.write("/proc/self/oom_score_adj", "-1000")
-    except OSError as error:
-        say(f"agent: the OOM killer may take it: {error}")
-    cgroup.enable_controllers()

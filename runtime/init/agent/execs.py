@@ -2,7 +2,7 @@
 
 import posix
 
-from runtime.init import abi, launch, process
+from runtime.init import abi, launch, mounts, process
 from runtime.init.agent import params, stdio
 from runtime.init.agent.container import Container
 from runtime.init.agent.core import Agent
@@ -11,6 +11,7 @@ from runtime.init.agent.stdio import Stdio
 from runtime.init.agent.stream import Handler, Outlet, Stream
 from runtime.init.container.container import outcome
 
+_PATH = ":".join(["/bin", *[f"{mounts.OVERLAY}/{name}" for name in ("usr/local/bin", "usr/sbin", "usr/bin")]])
 _HANGUP_S = 2.0  # what nobody waits for is asked to end, and ended after this
 
 
@@ -20,6 +21,7 @@ class Exec(Handler):
     def __init__(self, agent: Agent, stream: Stream, container: Container | None, request: dict[str, object]) -> None:
         self._agent, self._stream, self._container = agent, stream, container
         self._exit: dict[str, object] | None = None
+        self._used: dict[str, object] = {}
         self._oom_kills = 0 if container is None else container.runtime.oom_kills()
         self._stdio, self._pid = start(agent, container, request, stdin=True)
         agent.children[self._pid] = self._ended
@@ -69,7 +71,7 @@ class Exec(Handler):
                 return
 
     def _ended(self, status: int) -> None:
-        self._exit = outcome(status)
+        self._exit, self._used = outcome(status), self._agent.used
         container = self._container
         if container is not None and container.running and container.runtime.oom_kills() > self._oom_kills:
             self._exit["oom"] = True
@@ -81,7 +83,7 @@ class Exec(Handler):
 
     def _finish(self) -> None:
         if self._exit is not None and all(outlet.ended for outlet in self._outlets):
-            self._stream.succeed({"exit": self._exit})
+            self._stream.succeed({"exit": self._exit, "rusage": self._used})
 
 
 def start(agent: Agent, container: Container | None, request: dict[str, object], *, stdin: bool) -> tuple[Stdio, int]:
@@ -113,8 +115,15 @@ def start(agent: Agent, container: Container | None, request: dict[str, object],
 
 
 def _start_in_zone(agent: Agent, request: dict[str, object]) -> tuple[Stdio, int]:
-    """There is little in the zone's own root: what the addons bring."""
+    """There is little in the zone's own root: styrolite, and what the addons bring.
+
+    Without no_new_privs, which a container that styrolite starts would inherit.
+    """
     checked = launch.process_of(request, "process.")
+    env = checked["env"]
+    assert isinstance(env, list)
+    if not any(str(entry).startswith("PATH=") for entry in env):
+        checked["env"] = [*env, f"PATH={_PATH}"]
     if checked["tty"] or request.get("user"):
         raise Refused("unsupported", "exec in the zone itself: expected neither a terminal nor a user's name")
     made = stdio.pipes(agent.loop, stdin=True)

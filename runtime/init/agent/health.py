@@ -14,7 +14,6 @@ from runtime.init.agent.errors import Refused
 from runtime.init.agent.execs import start
 from runtime.init.agent.stdio import Stdio
 from runtime.init.failure import Failure
-from runtime.init.report import say
 
 STARTING, HEALTHY, UNHEALTHY = "starting", "healthy", "unhealthy"
 _OUTPUT_BYTES = 4096
@@ -122,4 +121,4 @@ def begin(agent: Agent, container: Container, check: object) -> None:
     try:
         Health(agent, container, check)
     except Refused as refused:
-        say(f"agent: {refused.sentence}")
+        agent.warn(refused.sentence)

@@ -28,7 +28,6 @@ def run(data: dict[str, object], timings: list[tuple[str, float]], init: _socket
 def _run(data: dict[str, object], timings: list[tuple[str, float]], init: _socket.socket, link_fd: int | None) -> None:
     # SIGPIPE, blocked, is an error of the write; processes are started with nothing blocked.
     kernel.block_signals((*WATCHED, abi.SIGPIPE))
-    core.prepare()
     agent = Agent(data, timings, init, kernel.signal_fd((abi.SIGCHLD,)))
     extra = data["extra"] if isinstance(data["extra"], dict) else {}
     expected = link_fd is not None or device.announced()

@@ -37,6 +37,7 @@ _REFUSED = (
     (("linux", "resources", "memory", "kernelTCP"), "no limit of TCP memory"),
     (("linux", "resources", "memory", "swappiness"), "no swappiness"),
     (("linux", "resources", "memory", "disableOOMKiller"), "no disabling of the OOM killer"),
+    (("linux", "resources", "memory", "checkBeforeUpdate"), "no check of the usage before a limit is set"),
     (("linux", "resources", "cpu", "realtimeRuntime"), "no real-time runtime"),
     (("linux", "resources", "cpu", "realtimePeriod"), "no real-time period"),
     (("linux", "resources", "cpu", "idle"), "no idle"),
@@ -135,9 +136,13 @@ def _namespaces(linux: Json) -> Json:
     """A namespace that is not listed is that of the caller: the zone's."""
     found: Json = dict.fromkeys(_NAMESPACES.values(), "zone")
     mount = False
+    seen: set[object] = set()
     for item in _items(linux, "namespaces"):
         kind = item.get("type") if isinstance(item, dict) else None
         path = item.get("path") if isinstance(item, dict) else None
+        if kind in seen:
+            raise _bad("linux.namespaces", "each type once", kind)
+        seen.add(kind)
         if kind == "mount" and not path:
             mount = True
             continue
@@ -146,6 +151,9 @@ def _namespaces(linux: Json) -> Json:
         found[_NAMESPACES[kind]] = f"path:{path}" if path else "own"
     if not mount:
         raise _bad("linux.namespaces", "a mount namespace", "none")
+    for key in ("uidMappings", "gidMappings"):
+        if found["user"] != "own" and linux.get(key):
+            raise _bad(f"linux.{key}", "none without a new user namespace", linux[key])
     if found["user"] == "own":
         found["user"] = {
             key: [
@@ -155,9 +163,19 @@ def _namespaces(linux: Json) -> Json:
             ]
             for key in ("uid_maps", "gid_maps")
         }
-    if found["time"] == "own" and (offsets := _object(linux, "timeOffsets")):
-        found["time"] = {clock: value.get("secs", 0) for clock, value in offsets.items() if isinstance(value, dict)}
+    if offsets := _object(linux, "timeOffsets"):
+        if found["time"] != "own":
+            raise _bad("linux.timeOffsets", "none without a new time namespace", offsets)
+        found["time"] = {clock: _seconds(clock, value) for clock, value in offsets.items()}
     return found
+
+
+def _seconds(clock: str, value: object) -> object:
+    if not isinstance(value, dict):
+        raise _bad(f"linux.timeOffsets.{clock}", "an object", value)
+    if value.get("nanosecs"):
+        raise _bad(f"linux.timeOffsets.{clock}.nanosecs", "whole seconds only", value["nanosecs"])
+    return value.get("secs", 0)
 
 
 def _mounts(items: list[object]) -> list[Json]:
@@ -204,6 +222,8 @@ def _limits(resources: Json) -> Json:
     """Limits of cgroup v2. Rules for devices need none: only the devices listed are there, and none other works."""
     memory, cpu, pids = _object(resources, "memory"), _object(resources, "cpu"), _object(resources, "pids")
     found: Json = {}
+    if memory.get("useHierarchy") is False:
+        raise _bad("linux.resources.memory.useHierarchy", "true, as cgroup v2 has nothing else", False)
     limit, swap = memory.get("limit"), memory.get("swap")
     if limit is not None:
         found["memory_max"] = _or_max(limit)

@@ -1,4 +1,4 @@
-"""The command styrolite: `styrolite CONFIG.json`, and `styrolite --bundle DIR [--id ID]`.
+"""The command styrolite: `styrolite CONFIG.json` (`-`: standard input), and `styrolite --bundle DIR [--id ID]`.
 
 It starts one container with its own standard streams, forwards signals, and ends as the command ended: with its code,
 with 128 + n where signal n killed it, with 125 where the container did not come to be, 126 or 127 where the command
@@ -16,7 +16,7 @@ from runtime.init.container.container import Container, outcome
 from runtime.init.failure import ContainerFailure, why
 from runtime.init.launch import read_file
 
-USAGE = "usage: styrolite CONFIG.json | styrolite --bundle DIR [--id ID]"
+USAGE = "usage: styrolite CONFIG.json | styrolite - | styrolite --bundle DIR [--id ID]"
 FORWARDED = (SIGTERM, SIGINT, SIGQUIT, SIGHUP, SIGUSR1, SIGUSR2)
 WATCHED = (SIGCHLD, SIGWINCH, *FORWARDED)
 _CODES = {"command-127": 127, "command-126": 126}
@@ -27,7 +27,7 @@ _FLAGS = {"mount": abi.CLONE_NEWNS} | steps.FLAGS
 def main(arguments: list[str]) -> int:
     """The exit code. Says what went wrong on standard error."""
     try:
-        if len(arguments) == 1 and not arguments[0].startswith("-"):
+        if len(arguments) == 1 and (arguments[0] == "-" or not arguments[0].startswith("-")):
             return _run_config(arguments[0])
         if len(arguments) in (2, 4) and arguments[0] == "--bundle" and arguments[2:3] in ([], ["--id"]):
             return _run_bundle(arguments[1], arguments[3] if len(arguments) == 4 else f"bundle-{posix.getpid()}")
@@ -136,8 +136,9 @@ def _cgroups(given: object, *, wanted: bool) -> str:
 
 
 def _read(path: str) -> dict[str, object]:
+    """A document; `-` is what standard input has, which the command then finds at its end."""
     try:
-        document = jsonread.parse(read_file(path))
+        document = jsonread.parse(read_file("/proc/self/fd/0" if path == "-" else path))
     except OSError as error:
         raise ContainerFailure("spec", f"reading {path}: {why(error)}") from None
     except (ValueError, RecursionError) as error:

@@ -6,6 +6,7 @@ import subprocess
 
 import pytest
 from support.agenthost import AgentError, AgentHost
+from support.zonebox import config
 from test_init_qemu import CMDLINE, disk  # noqa: F401
 
 from pipeline import newc
@@ -51,7 +52,7 @@ def zone(disk):  # noqa: F811
 
 def test_a_process_in_the_container_is_answered_over_hvc(zone):
     done = zone.run(["sh", "-c", "cat; id -u; exit 9"], data=bytes(100_000), user="33")
-    assert done.data[1] == bytes(100_000) + b"33\n" and done.result == {"ok": {"exit": {"code": 9}}}
+    assert done.data[1] == bytes(100_000) + b"33\n" and done.result["ok"]["exit"] == {"code": 9}
 
 
 def test_metrics_are_those_of_the_container(zone):
@@ -70,11 +71,46 @@ def test_limits_are_changed_while_it_runs(zone):
     assert caught.value.reason == "spec"
 
 
+def test_limits_of_a_disk_are_set(zone):
+    device = zone.run(["cat", "/sys/block/vda/dev"]).data[1].decode().strip()
+    rates = {"device": device, "rbps": 1 << 20, "wiops": 50}
+    assert zone.call("update", id="main", limits={"io_max": [rates]}) == {}
+    found = zone.run(["cat", "/sys/fs/cgroup/io.max"]).data[1].decode()
+    assert found == f"{device} rbps=1048576 wbps=max riops=max wiops=50\n"
+    with pytest.raises(AgentError, match="No such device") as caught:
+        zone.call("update", id="main", limits={"io_max": [rates | {"device": "253:77"}]})
+    assert caught.value.reason == "cgroup"
+
+
 def test_what_the_oom_killer_takes_is_told_as_such(zone):
     grow = zone.run(["sh", "-c", "x=xxxxxxxx; while :; do x=$x$x; done"])
-    assert grow.result == {"ok": {"exit": {"signal": 9, "oom": True}}}
+    assert grow.result["ok"]["exit"] == {"signal": 9, "oom": True}
     assert zone.note("oom", container="main")["kills"] >= 1
     assert zone.call("list")["containers"][0]["state"] == "running"
+
+
+def test_the_oom_killer_spares_init_and_agent_and_takes_what_runs_in_the_zone_itself(zone):
+    read = "read agent x </proc/1/task/1/children; for pid in 1 $agent $$; do cat /proc/$pid/oom_score_adj; done"
+    done = zone.run(["styrolite", "-"], container=None, data=config(read, namespaces=["Mount"]))
+    assert done.data[1] == b"-1000\n-1000\n0\n"
+    grow = config("x=xxxxxxxx; while :; do x=$x$x; done", namespaces=["Mount"])
+    done = zone.run(["styrolite", "-"], container=None, data=grow)
+    assert done.data[2].startswith(b"styrolite: the command was killed by signal 9"), done.data
+    assert done.result["ok"]["exit"] == {"code": 137}
+    assert zone.call("list")["containers"][0]["state"] == "running"
+
+
+def test_a_config_of_styrolite_has_its_limits_in_the_zone_itself(zone):
+    own = ["Mount", "Uts", "Pid", "Ipc", "Cgroup"]
+    limited = config("cat /sys/fs/cgroup/pids.max; exit 7", limits={"pids.max": "9"}, namespaces=own)
+    done = zone.run(["styrolite", "-"], container=None, data=limited)
+    assert (done.data[1], done.data[2]) == (b"9\n", b"") and done.result["ok"]["exit"] == {"code": 7}
+
+
+def test_the_clock_is_set(zone):
+    wanted = 2_000_000_000 * 10**9
+    assert 0 <= zone.call("clock", unix_ns=wanted)["unix_ns"] - wanted < 60 * 10**9
+    assert 0 <= zone.call("info")["unix_s"] - 2_000_000_000 < 60
 
 
 def test_cpus_go_offline_and_come_back(zone):
@@ -91,7 +127,7 @@ def test_pause_and_resume(zone):
 
 def test_a_terminal_of_the_container_has_its_name_there(zone):
     stream = zone.open("exec", container="main", process={"argv": ["ls", "-l", "/proc/self/fd/"], "tty": True})
-    assert stream.wait() == {"exit": {"code": 0}} and b"/dev/pts/0" in stream.data[1]
+    assert stream.wait()["exit"] == {"code": 0} and b"/dev/pts/0" in stream.data[1]
 
 
 def test_the_end_of_stdin_ends_the_workload_and_the_zone(zone):

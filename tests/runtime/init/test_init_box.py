@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 
 import pytest
@@ -138,6 +139,75 @@ def test_files_are_written_beside_the_images_symlinks(box):
     out, _ = box(sh("cat /victim /etc/resolv.conf /etc/hostname /etc/hosts; hostname"), network=NETWORK)
     assert out.startswith("untouched\nnameserver 10.75.1.1\nbox\n127.0.0.1 localhost\n")
     assert "10.75.1.2 box\n" in out and out.endswith("box\n")
+
+
+ZONES_OWN = "127.0.0.1 localhost\n::1 localhost ip6-localhost ip6-loopback\n10.75.1.2 box\nfd5a:6f6e:6577:1::2 box\n"
+READ = "cat /etc/hosts; cat /etc/resolv.conf; stat -c %F /etc/resolv.conf /dev/pts; ls /outside"
+
+
+def etc_elsewhere(root, target):
+    (root / "etc").rename(root / "other")
+    (root / "etc").symlink_to(target)
+
+
+def a_fifo(path):
+    path.unlink(missing_ok=True)
+    os.mkfifo(path)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        pytest.param(lambda root: shutil.rmtree(root / "etc"), id="no etc"),
+        pytest.param(lambda root: etc_elsewhere(root, "/other"), id="etc an absolute symlink"),
+        pytest.param(lambda root: etc_elsewhere(root, "../../../other"), id="etc a symlink that goes up"),
+        pytest.param(lambda root: (root / "etc/resolv.conf").symlink_to("/outside/x"), id="resolv.conf a symlink"),
+        pytest.param(lambda root: (root / "etc/resolv.conf").symlink_to("resolv.conf"), id="resolv.conf a loop"),
+        pytest.param(lambda root: a_fifo(root / "etc/resolv.conf"), id="resolv.conf a fifo"),
+        pytest.param(lambda root: os.mknod(root / "etc/resolv.conf", 0o20666, 0x103), id="resolv.conf a device"),
+        pytest.param(lambda root: (root / "dev").mkdir() or (root / "dev/pts").touch(), id="pts a file"),
+        pytest.param(lambda root: (root / "dev").mkdir() or a_fifo(root / "dev/pts"), id="pts a fifo"),
+        pytest.param(
+            lambda root: (root / "dev").mkdir() or os.mknod(root / "dev/pts", 0o20666, 0x103), id="pts a device"
+        ),
+        pytest.param(lambda root: (root / "dev").symlink_to("/outside"), id="dev a symlink"),
+    ],
+)
+def test_what_an_image_has_at_the_places_of_the_zone_is_replaced(box, tmp_path, change):
+    root = zoneparts.small_root(tmp_path / "root", zonebox.PROGRAMS)
+    (root / "outside").mkdir()
+    try:
+        change(root)
+    except PermissionError as error:
+        pytest.skip(f"no device node can be made here: {error}")
+    image = zoneparts.squashfs(root, tmp_path / "root.sqfs")
+    out, end = box(sh(READ), image=image, network=NETWORK)
+    assert (out, end) == (
+        f"{ZONES_OWN}nameserver 10.75.1.1\nregular file\ndirectory\n",
+        "zone: the workload exited with code 0",
+    )
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda root: (root / "etc").rmdir() or (root / "etc").touch(), "opening /etc of the image: Not a directory"),
+        (
+            lambda root: (root / "etc").rmdir() or (root / "etc").symlink_to("etc"),
+            "opening /etc of the image: Too many levels of symbolic links",
+        ),
+        (
+            lambda root: (root / "etc/resolv.conf").mkdir(),
+            "writing /etc/resolv.conf of the image: Is a directory",
+        ),
+    ],
+    ids=["etc a file", "etc a loop", "resolv.conf a directory"],
+)
+def test_an_image_that_leaves_no_place_for_the_zones_files_is_named(box, tmp_path, change, words):
+    root = zoneparts.small_root(tmp_path / "root", ("sh",))
+    change(root)
+    _, end = box(sh("true"), image=zoneparts.squashfs(root, tmp_path / "root.sqfs"), network=NETWORK)
+    assert end == f"zone: failed (files): {words}"
 
 
 def test_proc_sys_and_dev_are_mounted_on_real_directories(box):

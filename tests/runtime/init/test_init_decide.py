@@ -1,8 +1,13 @@
 """The decisions of init that need no kernel."""
 
+import errno
+import os
+import struct
+
 import pytest
 
-from runtime.init import files, launch, report, supervise
+from runtime.init import abi, boot, files, kernel, launch, modules, mounts, report, supervise
+from runtime.init.agent import cgroup
 from runtime.init.container import command
 from runtime.init.failure import BootFailure
 
@@ -119,3 +124,106 @@ def test_an_interpreter_is_named_when_a_script_lacks_it(tmp_path):
     script = tmp_path / "run"
     script.write_text("#! /opt/none/sh -e\n")
     assert command.interpreter(str(script)) == "its interpreter /opt/none/sh"
+
+
+@pytest.mark.parametrize(
+    ("name", "number", "failed"),
+    [
+        ("xen-blkfront.ko", errno.ENODEV, False),
+        ("xen_netfront.ko", errno.ENODEV, False),
+        ("squashfs.ko", errno.EEXIST, False),
+        ("xen-blkfront.ko", errno.ENOEXEC, True),
+        ("9pnet_xen.ko", errno.ENODEV, True),
+        ("users-own.ko", errno.ENODEV, True),
+    ],
+)
+def test_only_xens_own_drivers_may_find_no_device(tmp_path, monkeypatch, name, number, failed):
+    def refuse(fd, parameters):
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(kernel, "load_module", refuse)
+    (tmp_path / name).touch()
+    listed = [{"path": str(tmp_path / name)}]
+    if not failed:
+        modules.load_all(listed)
+        return
+    with pytest.raises(BootFailure) as caught:
+        modules.load_all(listed)
+    assert (caught.value.reason, caught.value.sentence) == (
+        "modules",
+        f"loading {tmp_path / name}: {os.strerror(number)}",
+    )
+
+
+@pytest.fixture
+def tree(tmp_path, monkeypatch):
+    """In the place of the cgroup tree, with the controllers of a kernel that lacks some of ours."""
+    monkeypatch.setattr(mounts, "CGROUPS", str(tmp_path))
+    (tmp_path / "cgroup.controllers").write_text("cpu memory rdma\n")
+    (tmp_path / "cgroup.subtree_control").touch()
+    return tmp_path
+
+
+def test_controllers_are_enabled_as_far_as_the_kernel_has_them(tree):
+    cgroup.enable_controllers()
+    assert (tree / "cgroup.subtree_control").read_text() == "+cpu +memory"
+    (tree / "cgroup.controllers").write_text("rdma\n")
+    (tree / "cgroup.subtree_control").unlink()
+    cgroup.enable_controllers()
+
+
+def test_controllers_that_cannot_be_enabled_end_the_boot(tree, monkeypatch):
+    (tree / "cgroup.subtree_control").unlink()
+    with pytest.raises(BootFailure) as caught:
+        cgroup.enable_controllers()
+    assert caught.value.reason == "cgroup"
+    assert caught.value.sentence == "enabling the controllers +cpu +memory: No such file or directory"
+
+    def busy(path, text):
+        raise OSError(errno.EBUSY, "busy")
+
+    monkeypatch.setattr(cgroup, "write", busy)
+    with pytest.raises(BootFailure, match="Device or resource busy"):
+        cgroup.enable_controllers()
+    (tree / "cgroup.type").write_text("domain\n")  # only below the root of all
+    cgroup.enable_controllers()
+    (tree / "cgroup.controllers").unlink()
+    with pytest.raises(BootFailure, match="enabling the controllers: No such file"):
+        cgroup.enable_controllers()
+
+
+def test_init_that_cannot_be_spared_by_the_oom_killer_ends_the_boot(monkeypatch, capfd):
+    given = []
+
+    def refuse(path, text):
+        given.append((path, text))
+        number = errno.EIO if len(given) == 1 else errno.EACCES
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(cgroup, "write", refuse)
+    with pytest.raises(BootFailure) as caught:
+        cgroup.spare()
+    assert caught.value.reason == "agent"
+    assert caught.value.sentence == "keeping the OOM killer from init and agent: Input/output error"
+    cgroup.spare()  # no privilege for it, which only a zone's kernel gives
+    assert capfd.readouterr().err == "zone: the OOM killer may take init and agent: Permission denied\n"
+    assert given == [("/proc/self/oom_score_adj", "-1000")] * 2
+
+
+def test_everything_is_written_out_before_the_power_goes(monkeypatch):
+    done = []
+    monkeypatch.setattr(kernel.posix, "sync", lambda: done.append("sync"))
+    monkeypatch.setattr(kernel, "call", lambda number, *arguments: done.append((number, arguments[2])) or 0)
+    kernel.power_off()
+    assert done == ["sync", (abi.SYS_REBOOT, abi.REBOOT_POWER_OFF)]
+
+
+def test_all_bits_of_the_seed_but_the_hashs_are_counted_as_entropy(monkeypatch):
+    asked = []
+    monkeypatch.setattr(kernel, "call", lambda *arguments: asked.append(arguments) or 0)
+    boot.seed_entropy("0123456789abcdef" * 4)
+    ((number, fd, request, argument),) = asked
+    assert (number, request) == (abi.SYS_IOCTL, abi.RNDADDENTROPY) and fd > 2
+    assert argument == struct.pack("=ii", 224, 28) + bytes.fromhex("0123456789abcdef" * 4)[:28]
+    boot.seed_entropy("")
+    assert len(asked) == 1

@@ -89,6 +89,14 @@ def test_without_launch_data_init_says_so_and_powers_off(parts):
     assert "reboot: Power down" in said
 
 
+def test_a_mount_of_inits_own_that_fails_is_named(parts):
+    blocked = newc.archive([newc.file("sys", b"no directory")])
+    launch = Launch("box", "ab" * 32, parts[2], Process(("true",), ()))
+    said = console((parts[0], parts[1] + blocked, parts[2]), canonical_json(to_json(launch)))
+    assert "zone: failed (mount): mounting sysfs on /sys: Not a directory\n" in said, said
+    assert "reboot: Power down" in said
+
+
 def test_the_raw_initrd_stays_small(parts):
     assert len(parts[1]) <= MAX_INITRD_BYTES
 

@@ -61,6 +61,13 @@ def test_options_reach_the_command_and_what_follows_it_is_its_own(zoned, zone, m
     assert sorted(start.env) == ["A=flag", "B=file=b", "OURS=1"]
 
 
+def test_what_is_run_in_the_zone_itself_is_asked_for_as_such(zoned, zone) -> None:
+    zone("exec", "--zone", "web", "both", code=3)
+    zone("exec", "web", "both", "--zone", code=3)
+    starts = [message.start for method, message in zoned.calls if method == "ExecZone"]
+    assert [(start.outside, list(start.argv)) for start in starts] == [(True, ["both"]), (False, ["both", "--zone"])]
+
+
 def test_detached_returns_when_it_has_started(zoned, zone, programs) -> None:
     assert zone("exec", "-d", "web", "wait") == ""
     assert zoned.calls[-1][1].start.detach

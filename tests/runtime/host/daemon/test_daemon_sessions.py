@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -78,6 +79,37 @@ def test_exec_as_another_user_leaves_its_home_to_the_agent(host: Host, user: str
         manager = await booted(host, process=Process(("/serve",), ("HOME=/root", "A=1")))
         async with await manager.exec(ProcessStart("web", argv=("x",), env=env, user=user)):
             assert stream_of(host, "exec").params["process"].get("env") == sent
+        await host.stop(end_zones=True)
+
+    run(work())
+
+
+def test_exec_in_the_zone_itself_has_no_container_and_nothing_of_the_workloads(host: Host) -> None:
+    async def work() -> None:
+        manager = await booted(host, process=Process(("/serve",), ("A=1",)))
+        start = ProcessStart("web", argv=("styrolite", "-"), env=("B=2",), outside=True)
+        async with await manager.exec(start):
+            sent = {"argv": ["styrolite", "-"], "env": ["B=2"], "tty": False}
+            assert stream_of(host, "exec").params == {"process": sent}
+        with pytest.raises(BadRequest, match="a workload or the zone itself"):
+            await manager.exec(replace(start, workload="main"))
+        await host.stop(end_zones=True)
+
+    run(work())
+
+
+@pytest.mark.parametrize("event", ["warning", "lost"])
+def test_what_an_agent_warns_of_is_logged_without_its_control_characters(
+    host: Host, caplog: pytest.LogCaptureFixture, event: str
+) -> None:
+    async def work() -> None:
+        await booted(host)
+        host.guest().links[0].note({"event": event, "sentence": "it \x1b[2J fails"})
+        for _ in range(1000):
+            if "fails" in caplog.text:
+                break
+            await asyncio.sleep(0)
+        assert "zone web: 'it \\x1b[2J fails'" in caplog.text
         await host.stop(end_zones=True)
 
     run(work())

@@ -5,8 +5,9 @@ import signal
 import time
 
 import pytest
+from support import zonebox, zoneparts
 from support.agenthost import AgentError
-from support.zonebox import sh
+from support.zonebox import IDLE, sh
 
 from pipeline.bundle.model import Seccomp
 from runtime.host.daemon import confinement
@@ -21,18 +22,27 @@ pytestmark = [
 def test_exec_keeps_streams_apart_and_passes_input_and_its_end(host):
     done = host.run(["sh", "-c", "cat; echo err >&2; exit 3"], data=b"in\n")
     assert (bytes(done.data[1]), bytes(done.data[2])) == (b"in\n", b"err\n")
-    assert done.result == {"ok": {"exit": {"code": 3}}} and done.ended == {1, 2}
+    assert done.result["ok"]["exit"] == {"code": 3} and done.ended == {1, 2}
     assert done.events[0]["started"] > 1
 
 
 @pytest.mark.parametrize("code", [0, 1, 126, 127, 137, 255])
 def test_exec_codes_arrive_exactly(host, code):
-    assert host.run(["sh", "-c", f"exit {code}"]).result == {"ok": {"exit": {"code": code}}}
+    assert host.run(["sh", "-c", f"exit {code}"]).result["ok"]["exit"] == {"code": code}
+
+
+def test_exec_tells_what_the_process_and_its_children_used(host):
+    idle = host.run(["sleep", "0"]).result["ok"]["rusage"]
+    busy = host.run(["sh", "-c", "i=0; (while [ $i -lt 100000 ]; do i=$((i+1)); done)"]).result["ok"]["rusage"]
+    assert idle.keys() == busy.keys() == {"user_s", "system_s", "max_rss_kib"}
+    assert busy["user_s"] + busy["system_s"] > idle["user_s"] + idle["system_s"] >= 0
+    big = host.run(["dd", "if=/dev/zero", "of=/dev/null", "bs=32M", "count=1"]).result["ok"]["rusage"]
+    assert big["max_rss_kib"] > 32 << 10 > idle["max_rss_kib"] > 0
 
 
 @pytest.mark.parametrize("number", [1, 9, 15, 11])
 def test_exec_death_by_signal_is_told_as_such(host, number):
-    assert host.run(["sh", "-c", f"kill -{number} $$"]).result == {"ok": {"exit": {"signal": number}}}
+    assert host.run(["sh", "-c", f"kill -{number} $$"]).result["ok"]["exit"] == {"signal": number}
 
 
 @pytest.mark.parametrize(
@@ -73,6 +83,18 @@ def test_exec_takes_directory_and_environment(host):
     assert host.run(["sh", "-c", "pwd; echo $X"], cwd="/tmp", env=["X=y"]).data[1] == b"/tmp\ny\n"
 
 
+def test_no_descriptor_serves_as_directory_of_an_exec(host):
+    for first in range(0, 1024, 64):
+        asked = [
+            host.open("exec", container="main", process={"argv": ["true"], "cwd": f"/proc/self/fd/{fd}"})
+            for fd in range(first, first + 64)
+        ]
+        for stream in asked:
+            with pytest.raises(AgentError) as caught:
+                stream.wait()
+            assert caught.value.reason == "cwd"
+
+
 def test_exec_on_a_terminal_has_its_size_and_no_second_stream(host):
     stream = host.open(
         "exec", container="main", process=sh("tty; stty size; read x; stty size", tty=True, size=[7, 33])
@@ -81,7 +103,7 @@ def test_exec_on_a_terminal_has_its_size_and_no_second_stream(host):
     assert b"/dev/pts/" in stream.data[1]
     stream.event(resize=[9, 44])
     stream.write(b"\n")
-    assert stream.wait() == {"exit": {"code": 0}}
+    assert stream.wait()["exit"] == {"code": 0}
     assert b"9 44" in stream.data[1] and not stream.data[2]
 
 
@@ -89,14 +111,14 @@ def test_a_terminals_end_of_input_is_its_own_character(host):
     stream = host.open("exec", container="main", process={"argv": ["cat"], "tty": True})
     stream.write(b"hello\n")
     stream.eof()
-    assert stream.wait() == {"exit": {"code": 0}} and stream.data[1].count(b"hello") == 2
+    assert stream.wait()["exit"] == {"code": 0} and stream.data[1].count(b"hello") == 2
 
 
 def test_signals_reach_an_exec(host):
     stream = host.open("exec", container="main", process=sh("trap 'echo got; exit 4' USR1; echo up; sleep 9 & wait"))
     host.until(lambda: b"up" in stream.data[1])
     stream.event(signal=int(signal.SIGUSR1))
-    assert stream.wait() == {"exit": {"code": 4}} and stream.data[1] == b"up\ngot\n"
+    assert stream.wait()["exit"] == {"code": 4} and stream.data[1] == b"up\ngot\n"
 
 
 def test_what_an_exec_leaves_behind_does_not_keep_it(host):
@@ -119,6 +141,60 @@ def test_exec_in_the_zone_itself_sees_its_own_root(host):
         host.run(["sh"], container=None)
 
 
+@pytest.mark.parametrize("program", ["styrolite", "/bin/styrolite"])
+def test_styrolite_runs_a_config_in_the_zone_itself(host, program):
+    done = host.run([program, "-"], container=None, data=zonebox.config("hostname; id -u; cat; exit 7"))
+    assert (bytes(done.data[1]), bytes(done.data[2])) == (b"styrolite-inner\n0\n", b"")
+    assert done.result["ok"]["exit"] == {"code": 7}
+    assert [one["id"] for one in host.call("list")["containers"]] == ["main"]
+
+
+def test_styrolite_reads_a_config_that_lies_in_a_container(host):
+    host.run(["sh", "-c", "cat > /c.json"], data=zonebox.config("read x; echo $x; kill -9 $$", namespaces=["Mount"]))
+    done = host.run(["styrolite", "/containers/main/root/c.json"], container=None, data=b"its own input\n")
+    assert bytes(done.data[1]) == b"its own input\n"
+    assert done.data[2] == b"styrolite: the command was killed by signal 9\n"
+    assert done.result["ok"]["exit"] == {"code": 137}
+
+
+def test_styrolite_says_in_the_zone_what_it_does_not_take(host):
+    done = host.run(["styrolite", "-"], container=None, data=b'{"kind": "Other"}')
+    assert b"key kind: expected Create or Attach, got 'Other'" in done.data[2]
+    assert done.result["ok"]["exit"] == {"code": 125}
+
+
+def test_a_utility_of_the_addons_is_run_in_the_zone_itself(start, tmp_path):
+    """A static program: the zone's own, by a name it does not know."""
+    directory = tmp_path / "addons" / "overlays" / "workload" / "usr" / "bin"
+    directory.mkdir(parents=True)
+    (directory / "tool").write_bytes(zoneparts.env().store.read(zoneparts.zone_init().elf.digest))
+    (directory / "tool").chmod(0o755)
+    with zonebox.loop_device(zoneparts.squashfs(tmp_path / "addons", tmp_path / "addons.sqfs")) as device:
+        zone = start(IDLE, addons=device.removeprefix("/dev/"))
+        done = zone.host.run(["tool"], container=None)
+        assert done.data[2] == b"zone: called as 'tool': expected init, zone or styrolite\n"
+        zone.host.call("shutdown", mode="now")
+        zone.wait()
+
+
+def test_the_name_of_the_agent_says_that_init_starts_it(host):
+    done = host.run(["zone"], container=None)
+    assert done.data[2] == b"zone: the zone's agent is a part of init: expected nothing to start it by hand\n"
+    assert done.result["ok"]["exit"] == {"code": 1}
+
+
+def test_a_container_sees_nothing_of_the_zones_program_and_nobody_can_write_to_it(zone, host):
+    mounts = host.run(["cat", "/proc/self/mountinfo"]).data[1].decode()
+    assert "styrolite" not in mounts and "/init" not in mounts and mounts.count(" / / ") == 1
+    found = host.run(["sh", "-c", "for name in zone styrolite; do cat /bin/$name; done"])
+    assert found.data[2].count(b"No such file or directory") == 2
+    program = f"/proc/{zone.init_pid}/root/bin/styrolite"
+    with pytest.raises(OSError, match="Read-only file system"):
+        os.chmod(program, 0o777)
+    with pytest.raises(OSError, match="Text file busy"):
+        os.open(program, os.O_WRONLY)
+
+
 def test_a_hundred_execs_at_once(host):
     streams = [
         host.open("exec", container="main", process=sh(f"cat; echo {number}; exit {number}")) for number in range(100)
@@ -127,7 +203,7 @@ def test_a_hundred_execs_at_once(host):
         stream.write(b"x" * number)
         stream.eof()
     for number, stream in enumerate(streams):
-        assert stream.wait() == {"exit": {"code": number}}
+        assert stream.wait()["exit"] == {"code": number}
         assert stream.data[1] == b"x" * number + b"%d\n" % number
 
 
@@ -138,7 +214,7 @@ def test_a_slow_stream_holds_back_nobody_else(host):
     assert host.run(["head", "-c", "1000000", "/dev/zero"]).data[1] == bytes(1000000)
     assert len(slow.data[1]) == 65536 and slow.result is None
     slow.release()
-    assert slow.wait() == {"exit": {"code": 0}} and slow.data[1] == bytes(1000000)
+    assert slow.wait()["exit"] == {"code": 0} and slow.data[1] == bytes(1000000)
 
 
 def test_input_that_nobody_reads_holds_back_nobody_else(host):
@@ -148,4 +224,4 @@ def test_input_that_nobody_reads_holds_back_nobody_else(host):
         host.call("ping")
     assert host.run(["wc", "-c"], data=bytes(300_000)).data[1] == b"300000\n"
     slow.event(signal=9)
-    assert slow.wait() == {"exit": {"signal": 9}}
+    assert slow.wait()["exit"] == {"signal": 9}

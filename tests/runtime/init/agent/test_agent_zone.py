@@ -248,6 +248,75 @@ def test_sysctl_sets_and_reads(host):
     assert host.call("sysctl", key="kernel/hostname")["value"] == "other"
 
 
+def test_what_is_wrong_and_ends_nothing_is_a_warning(start, image):
+    zone = start(IDLE)
+    with zonebox.loop_device(image) as device:
+        check = {"argv": ["true"], "interval_s": "often"}
+        spec = {"root": {"device": device.removeprefix("/dev/")}, "process": IDLE, "healthcheck": check}
+        zone.host.call("create", id="two", spec=spec)
+        zone.host.call("start", id="two")
+        warning = zone.host.note("warning")
+        assert warning["sentence"] == "interval_s: expected seconds, got 'often'"
+        assert {one["id"]: one["state"] for one in zone.host.call("list")["containers"]}["two"] == "running"
+        zone.host.call("shutdown", mode="now")
+        assert "zone: agent: interval_s: expected seconds, got 'often'" in zone.said(30)[1]
+
+
+def test_the_network_is_changed_while_it_runs(start):
+    zone = start(IDLE, network=NETWORK | {"interface": "vif0"})
+    routes = [
+        {"destination": "10.9.0.0/16", "gateway": "10.75.1.1"},
+        {"destination": "10.8.0.0/16", "gateway": "10.75.1.1", "source": "10.75.1.2"},
+    ]
+    neighbors = [{"address": "10.75.1.9", "mac": "02:00:00:00:00:09"}]
+    assert zone.host.call("network", interface="vif0", mtu=1300, routes=routes, neighbors=neighbors) == {}
+    found = zone.host.run(["ip", "route"]).data[1].decode()
+    assert "10.9.0.0/16 via 10.75.1.1 dev vif0" in found
+    assert "10.8.0.0/16 via 10.75.1.1 dev vif0" in found and "src 10.75.1.2" in found
+    assert b"mtu 1300" in zone.host.run(["ip", "link", "show", "vif0"]).data[1]
+    neighbours = zone.host.run(["ip", "neigh", "show", "dev", "vif0"]).data[1]
+    assert b"10.75.1.9 lladdr 02:00:00:00:00:09 PERMANENT" in neighbours
+    zone.host.call("network", interface="vif0", routes=[{"destination": "10.9.0.0/16", "gateway": "10.75.1.7"}])
+    assert b"10.9.0.0/16 via 10.75.1.7" in zone.host.run(["ip", "route"]).data[1]
+    assert b"mtu 1300" in zone.host.run(["ip", "link", "show", "vif0"]).data[1]
+
+
+@pytest.mark.parametrize(
+    ("change", "reason", "words"),
+    [
+        ({"interface": "none0"}, "network", "interface 'none0': "),
+        (
+            {"interface": "lo", "routes": [{"destination": "10.9.0.0/16", "gateway": "192.0.2.1"}]},
+            "network",
+            "route to",
+        ),
+        ({"interface": "lo", "routes": [{"destination": "x"}]}, "params", ""),
+        ({"interface": "lo", "routes": {}}, "params", "routes: expected a list of objects"),
+        ({"interface": "lo", "mtu": 70000}, "params", "mtu: expected a number from 0 to 65535"),
+        ({"interface": "lo", "neighbors": [{"address": "10.0.0.1", "mac": "x"}]}, "params", ""),
+        (
+            {"interface": "lo", "neighbors": [{"address": "10.0.0.1", "mac": "02:00:00:00:00:09", "state": "odd"}]},
+            "params",
+            "state: expected permanent, noarp, reachable, got 'odd'",
+        ),
+    ],
+)
+def test_a_change_of_the_network_that_cannot_be_is_refused(host, change, reason, words):
+    with pytest.raises(AgentError) as caught:
+        host.call("network", **change)
+    assert caught.value.reason == reason and words in caught.value.sentence
+    host.call("ping")
+
+
+def test_the_clock_is_told_and_a_wrong_one_refused(host):
+    before = time.time_ns()
+    assert before <= host.call("clock")["unix_ns"] <= time.time_ns()
+    for wrong in ("now", -1, 1.5, True):
+        with pytest.raises(AgentError) as caught:
+            host.call("clock", unix_ns=wrong)
+        assert caught.value.reason == "params"
+
+
 def test_metrics_count(host):
     metrics = host.call("metrics")
     assert metrics["memory_kib"]["MemTotal"] > 0 and "cpu0" in metrics["cpu"] and metrics["network"]["lo"]
@@ -357,11 +426,23 @@ def test_a_signal_to_init_reaches_the_workload(start):
     assert zone.wait()[1].endswith("code 7")
 
 
+@pytest.mark.parametrize("name", ["INT", "HUP", "QUIT", "USR1", "USR2", "WINCH"])
+def test_init_passes_each_signal_on(start, name):
+    zone = start(
+        sh(f"trap 'exit 9' TERM; trap 'echo got; exit 8' {name}; echo up; while :; do sleep 1 & wait $!; done")
+    )
+    logs = zone.host.open("logs", container="main")
+    zone.host.until(lambda: b"up" in logs.data[1])
+    os.kill(zone.init_pid, getattr(signal, f"SIG{name}"))
+    assert zone.host.note("exit")["code"] == 8
+    assert zone.wait()[1].endswith("code 8")
+
+
 def test_init_and_agent_live_in_a_root_of_their_own(zone):
     zone.host.hello()
-    assert sorted(os.listdir(f"/proc/{zone.init_pid}/root")) == ["containers", "dev", "proc", "sys"]
+    assert sorted(os.listdir(f"/proc/{zone.init_pid}/root")) == ["bin", "containers", "dev", "proc", "sys"]
     assert os.readlink(f"/proc/{zone.init_pid}/exe").endswith(" (deleted)")
-    assert zone.host.run(["ls", "/proc/1/root/containers"]).result == {"ok": {"exit": {"code": 2}}}
+    assert zone.host.run(["ls", "/proc/1/root/containers"]).result["ok"]["exit"] == {"code": 2}
 
 
 def test_init_and_agent_cannot_be_traced_even_where_their_process_ids_are_shared(start):
@@ -390,6 +471,9 @@ def test_a_workload_that_cannot_start_is_told_to_the_host(start):
     [
         ({"modules": [{"path": "/none.ko"}]}, "failed modules loading /none.ko: No such file or directory"),
         ({"seed": "zz"}, "failed launch launch data: key seed: expected hex digits, got something else"),
+        ({"modules": [{"path": "/a\0b.ko"}]}, "failed internal ValueError: embedded null byte"),
+        ({"sysctls": {"vm.nothing": "1"}}, "failed sysctl setting vm.nothing to '1': No such file or directory"),
+        ({"sysctls": {"kernel.pid_max": "x"}}, "failed sysctl setting kernel.pid_max to 'x': Invalid argument"),
         ({"hostname": "x" * 100}, f"failed files setting the hostname '{'x' * 100}': Invalid argument"),
         ({"root": "xvdz"}, "failed root root device xvdz did not appear within 0 s"),
         (
@@ -413,6 +497,14 @@ def test_a_boot_that_fails_is_told_over_the_channel_and_on_the_console(start, la
     _, reason, sentence = outcome.split(" ", 2)
     assert zone.host.greeting["outcome"] == outcome and zone.host.greeting["containers"] == []
     assert zone.wait()[1] == f"zone: failed ({reason}): {sentence}"
+
+
+def test_a_mount_of_the_workload_that_fails_is_told_over_the_channel_and_on_the_console(start):
+    mount = {"destination": "/x", "type": "nonefs", "source": "none"}
+    zone = start(IDLE, extra={"container": {"mounts": [mount]}})
+    sentence = "mounting nonefs for /x: No such device (the kernel has no nonefs, which is CONFIG_NONEFS_FS: "
+    assert zone.host.greeting["outcome"].startswith(f"failed mount {sentence}")
+    assert zone.wait()[1].startswith(f"zone: failed (mount): {sentence}")
 
 
 def test_ten_thousand_orphans_are_reaped(start):

@@ -8,6 +8,8 @@ from runtime.init.failure import ContainerFailure
 
 # OCI bundles
 
+TIMED = {"namespaces": [{"type": "mount"}, {"type": "time"}]}
+
 
 def oci(**linux):
     """What `runc spec` writes, in short."""
@@ -129,7 +131,7 @@ def test_a_remount_that_cannot_be_is_refused(mounts, words):
 
 def test_resources_of_a_bundle():
     resources = {
-        "memory": {"limit": 1 << 30, "swap": 3 << 29, "reservation": 1 << 20},
+        "memory": {"limit": 1 << 30, "swap": 3 << 29, "reservation": 1 << 20, "useHierarchy": True},
         "cpu": {"shares": 1024, "quota": 50000, "period": 100000, "cpus": "0"},
         "pids": {"limit": 64},
         "blockIO": {"weight": 500, "throttleReadBpsDevice": [{"major": 8, "minor": 0, "rate": 600}]},
@@ -177,6 +179,42 @@ def test_a_user_namespace_of_a_bundle():
         ({"linux": {"namespaces": [{"type": "flat"}]}}, "key linux.namespaces"),
         ({"linux": {"intelRdt": {"closID": "x"}}}, "key linux.intelRdt: expected no Intel RDT"),
         ({"linux": {"rootfsPropagation": "shared"}}, "key linux.rootfsPropagation: expected private or slave"),
+        (
+            {"linux": {"namespaces": [{"type": kind} for kind in ("mount", "pid", "pid")]}},
+            "key linux.namespaces: expected each type once, got 'pid'",
+        ),
+        (
+            {"linux": {"namespaces": [{"type": "mount"}, {"type": "mount"}]}},
+            "key linux.namespaces: expected each type once, got 'mount'",
+        ),
+        (
+            {"linux": {"uidMappings": [{"containerID": 0, "hostID": 1, "size": 1}]}},
+            "key linux.uidMappings: expected none without a new user namespace",
+        ),
+        (
+            {"linux": {"gidMappings": [{"containerID": 0, "hostID": 1, "size": 1}]}},
+            "key linux.gidMappings: expected none without a new user namespace",
+        ),
+        (
+            {"linux": {"timeOffsets": {"boottime": {"secs": 1}}}},
+            "key linux.timeOffsets: expected none without a new time namespace",
+        ),
+        (
+            {"linux": TIMED | {"timeOffsets": {"monotonic": {"secs": 1, "nanosecs": 5}}}},
+            "key linux.timeOffsets.monotonic.nanosecs: expected whole seconds only, got 5",
+        ),
+        (
+            {"linux": TIMED | {"timeOffsets": {"boottime": 7}}},
+            "key linux.timeOffsets.boottime: expected an object, got 7",
+        ),
+        (
+            {"linux": {"resources": {"memory": {"limit": 1 << 30, "checkBeforeUpdate": True}}}},
+            "key linux.resources.memory.checkBeforeUpdate: expected no check of the usage before a limit is set",
+        ),
+        (
+            {"linux": {"resources": {"memory": {"useHierarchy": False}}}},
+            "key linux.resources.memory.useHierarchy: expected true, as cgroup v2 has nothing else, got False",
+        ),
         ({"mounts": [{"destination": "/x", "uidMappings": [1]}]}, "key mounts[0].uidMappings: expected no id-mapped"),
     ],
 )

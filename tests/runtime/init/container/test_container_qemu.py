@@ -56,6 +56,7 @@ say "code $?"
 say oom; styrolite --bundle /bundles/oom; say "code $?"
 say pids; styrolite --bundle /bundles/pids; say "code $?"
 say cpu; styrolite --bundle /bundles/cpu; say "code $?"
+say io; echo "controllers $(cat cgroup.controllers)"; styrolite --bundle /bundles/io; say "code $?"
 say absent; styrolite --bundle /bundles/absent; say "code $?"
 say inside; styrolite --bundle /bundles/inside; say "code $?"
 say end
@@ -105,6 +106,15 @@ BUNDLES = {
     "cpu": bundle(
         "i=0; while [ $i -lt 20000 ]; do i=$((i+1)); done; cat /sys/fs/cgroup/cpu.stat",
         {"cpu": {"quota": 10000, "period": 100000}},
+    ),
+    "io": bundle(
+        "cat /sys/fs/cgroup/io.max",
+        {
+            "blockIO": {
+                "throttleReadBpsDevice": [{"major": 254, "minor": 0, "rate": 1048576}],
+                "throttleWriteIOPSDevice": [{"major": 254, "minor": 0, "rate": 50}],
+            }
+        },
     ),
     "absent": bundle("echo never", {"unified": {"memory.nothing": "1"}}),
     "inside": bundle(
@@ -179,6 +189,11 @@ def test_no_more_processes_than_allowed(said):
 
 def test_a_quota_of_time_throttles(said):
     assert int(re.search(r"nr_throttled (\d+)", said["cpu"])[1]) > 0
+
+
+def test_a_limit_of_a_disk_that_is_not_there_fails_the_start(said):
+    assert "io" in re.search(r"^controllers (.*)$", said["io"], flags=re.M)[1].split()
+    assert "setting io.max to 254:0 rbps=1048576 wiops=50: No such device\n== code 125" in said["io"]
 
 
 def test_a_limit_the_kernel_does_not_have_fails_the_start(said):

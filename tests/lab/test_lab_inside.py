@@ -1,0 +1,179 @@
+"""What goes on in a real zone, whose kernel has all that a container is made of; one zone for nearly all of it."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import re
+import select
+import subprocess
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from support import zonebox
+from support.labzones import wait_for
+from support.zonecommand import ZoneCommand, read_until
+
+from pipeline.bundle import manifest
+from pipeline.bundle.model import Bundle, Healthcheck, Resources
+from pipeline.store import Store
+from runtime.host.lab.lab import Lab
+
+pytestmark = pytest.mark.xen
+
+NAME = "inside"
+IDLE = ("/bin/sh", "-c", "trap 'exit 0' QUIT TERM; echo up; while :; do sleep 1 & wait $!; done")
+SMALL = Resources(128, 128, 1, 1)
+# The zone's own root has styrolite and no other program: one of the image is run with its own loader.
+IMAGE_ROOT = "/containers/main/root"
+LIBRARIES = f"{IMAGE_ROOT}/usr/lib/x86_64-linux-gnu"
+SHELL = (f"{LIBRARIES}/ld-linux-x86-64.so.2", "--library-path", LIBRARIES, f"{IMAGE_ROOT}/usr/bin/sh", "-c")
+OWN = ["Mount", "Uts", "Pid", "Ipc", "Cgroup"]
+GROUP = "/sys/fs/cgroup/containers/main"
+# name -> (what root in the container tries, what it is told)
+ATTEMPTS = {
+    "xenstore": ("cat /dev/xen/xenbus", "No such file or directory"),
+    "hypercalls": ("cat /dev/xen/privcmd /proc/xen/privcmd", "No such file or directory"),
+    "capabilities of Xen": ("cat /proc/xen/capabilities", "No such file or directory"),
+    "kernel's console": ("cat /dev/hvc0", "No such file or directory"),
+    "agent's channel": ("ls /dev/hvc1", "No such file or directory"),
+    "a console's node of its own": ("mknod /tmp/hvc c 229 1 && echo x >/tmp/hvc", "Permission denied"),
+    "memory's node of its own": ("mknod /tmp/mem c 1 1 && head -c 1 /tmp/mem", "Permission denied"),
+    "root's disk of its own": ("mknod /tmp/xvda b 202 0 && head -c 1 /tmp/xvda", "Permission denied"),
+    "end of the zone": ("echo o >/proc/sysrq-trigger", "Read-only file system"),
+    "the kernel's settings": ("echo 1 >/proc/sys/kernel/panic", "Read-only file system"),
+    "its own limits": ("echo max >/sys/fs/cgroup/memory.max", "Read-only file system"),
+    "other processes' group": ("echo 1 >/sys/fs/cgroup/cgroup.procs", "Read-only file system"),
+    "what masks a path": ("umount /proc/xen || umount /sys/hypervisor", "must be superuser"),
+    "init's program": ("cat /bin/zone /bin/styrolite", "No such file or directory"),
+}
+
+
+@pytest.fixture(scope="module")
+def zone(lab: Lab) -> Iterator[ZoneCommand]:
+    """The command on the session's lab; nothing of what it did there may be left."""
+    command = ZoneCommand(f"lab:{lab.state.directory.name}")
+    yield command
+    command.close()
+    assert command.json("system", "check")["findings"] == []
+    assert lab.shell("ls /run/netns; ip -o link | grep vif; ls /run/zonewright/ledger")[1] == ""
+
+
+@pytest.fixture(scope="module")
+def inside(store: Store, nginx: Bundle, zone: ZoneCommand) -> Iterator[str]:
+    """A zone that idles, with settings of its kernel and a health check that fails until there is a file."""
+    bundle = dataclasses.replace(
+        _idle(nginx, NAME),
+        sysctls={"net.core.somaxconn": "777", "kernel.pid_max": "12345"},
+        healthcheck=Healthcheck(("test", "-e", "/tmp/well"), interval_s=0.5, retries=1),
+    )
+    manifest.write(store, bundle)
+    zone("boot", NAME)
+    yield NAME
+    zone("rm", "-f", NAME)
+    store.untag(manifest.TAG_PREFIX + NAME)
+
+
+def _idle(nginx: Bundle, name: str) -> Bundle:
+    process = dataclasses.replace(nginx.process, argv=IDLE)
+    return dataclasses.replace(nginx, name=name, hostname=name, process=process, ports=(), resources=SMALL)
+
+
+def _frames(process: subprocess.Popen[bytes], text: bytes) -> list[dict[str, Any]]:
+    """The frames that `snoop` has shown until this text was seen; the last line may not be whole yet."""
+    lines = read_until(process, text).rpartition(b"\n")[0].splitlines()
+    return [json.loads(line) for line in lines]
+
+
+def test_health_is_told_as_it_changes(zone: ZoneCommand, inside: str) -> None:
+    def is_told(state: str) -> bool:
+        return zone("ps", "-q", "--filter", f"health={state}") == f"{inside}\n"
+
+    wait_for(lambda: is_told("unhealthy"), "failed probe")
+    zone("exec", inside, "touch", "/tmp/well")
+    wait_for(lambda: is_told("healthy"), "probe that succeeds")
+
+
+def test_settings_of_the_spec_are_those_of_the_zones_kernel(zone: ZoneCommand, inside: str) -> None:
+    paths = ("/proc/sys/net/core/somaxconn", "/proc/sys/kernel/pid_max")
+    assert zone("exec", inside, "cat", *paths) == "777\n12345\n"
+
+
+def test_a_workload_has_the_default_filter_or_none(zone: ZoneCommand, inside: str) -> None:
+    look = ("grep", "-E", "^(Seccomp|NoNewPrivs):", "/proc/self/status")
+    assert zone("exec", inside, *look).split() == ["NoNewPrivs:", "1", "Seccomp:", "2"]
+    assert zone("exec", inside, "sh", "-c", "grep Seccomp: /proc/1/status").split() == ["Seccomp:", "2"]
+    unconfined = ("run", "--rm", "-m", "128m", "--security-opt", "seccomp=unconfined", "recipe:nginx")
+    assert zone(*unconfined, *look).split() == ["NoNewPrivs:", "1", "Seccomp:", "0"]
+
+
+def test_no_attempt_to_get_out_of_the_container_succeeds(zone: ZoneCommand, inside: str) -> None:
+    tries = [f"echo '== {name}'; ({attempt}) 2>&1; echo \"code $?\"" for name, (attempt, _) in ATTEMPTS.items()]
+    said = zone("exec", inside, "sh", "-c", "; ".join(tries))
+    parts = re.split(r"^== (.+)\n", said, flags=re.M)
+    results = dict(zip(parts[1::2], parts[2::2], strict=True))
+    assert results.keys() == ATTEMPTS.keys()
+    for name, (_, refusal) in ATTEMPTS.items():
+        assert refusal in results[name] and not results[name].endswith("code 0\n"), (name, results[name])
+    shown = zone("exec", inside, "sh", "-c", "ls -A /proc/xen /sys/hypervisor 2>/dev/null; cat /proc/self/mountinfo")
+    before, _, mounts = shown.partition("/sys/hypervisor:\n")
+    assert before.split() in ([], ["/proc/xen:"]), shown
+    assert mounts.split()[:2] == ["type", "uuid"] and "styrolite" not in mounts
+    assert zone("exec", inside, "readlink", "/proc/1/exe").startswith("/usr/bin/"), "its own pid 1, not the zone's"
+
+
+def test_a_config_of_styrolite_runs_in_the_zone_itself(zone: ZoneCommand, inside: str) -> None:
+    config = zonebox.config("hostname; cat /sys/fs/cgroup/pids.max; exit 7", limits={"pids.max": "9"}, namespaces=OWN)
+    said = zone("exec", "-i", "--zone", inside, "styrolite", "-", code=7, input=config)
+    assert said == "styrolite-inner\n9\n"
+    zone("exec", "--zone", inside, "zone", code=1)
+    assert b"the zone's agent is a part of init" in zone.err
+
+
+def test_its_group_freezes_and_takes_other_limits(zone: ZoneCommand, inside: str) -> None:
+    """What the agent's `pause` and `update` write; no command of the host asks for them yet."""
+    for state in ("1", "0"):
+        look = f"while read key value; do [ $key != frozen ] || break; done <{GROUP}/cgroup.events"
+        text = f'echo {state} >{GROUP}/cgroup.freeze; value=; while [ "$value" != {state} ]; do {look}; done'
+        zone("exec", "--zone", inside, *SHELL, text)
+    limits = f"echo 67108864 >{GROUP}/memory.max; echo 99 >{GROUP}/pids.max; echo '20000 100000' >{GROUP}/cpu.max"
+    zone("exec", "--zone", inside, *SHELL, limits)
+    read = "cd /sys/fs/cgroup && cat memory.max pids.max cpu.max"
+    assert zone("exec", inside, "sh", "-c", read) == "67108864\n99\n20000 100000\n"
+
+
+def test_snoop_shows_the_frames_of_an_exec(zone: ZoneCommand, inside: str) -> None:
+    snoop = zone.start("snoop", inside, "--format", "json")
+    try:
+        assert snoop.stdout is not None
+        while not select.select([snoop.stdout], [], [], 0)[0]:  # until it listens: what passed before is not shown
+            assert snoop.poll() is None
+            zone("exec", inside, "echo", "words to look for")
+        zone("exec", inside, "echo", "the last words")
+        frames = _frames(snoop, b"the last words")
+    finally:
+        snoop.kill()
+    opened = [one["message"] for one in frames if one["kind"] == "OPEN"]
+    assert "exec" in [message["method"] for message in opened]
+    assert {one["zone"] for one in frames} == {inside}
+
+
+def test_a_boot_that_fails_is_told_over_the_channel_and_on_the_console(
+    zone: ZoneCommand, store: Store, nginx: Bundle, inside: str
+) -> None:
+    name, told = "broken", "failed sysctl setting vm.nothing to '1': No such file or directory"
+    manifest.write(store, dataclasses.replace(_idle(nginx, name), sysctls={"vm.nothing": "1"}))
+    snoop = zone.start("snoop", "--format", "json")
+    try:
+        assert snoop.stdout is not None
+        while not select.select([snoop.stdout], [], [], 0)[0]:
+            zone("exec", inside, "true")
+        zone("boot", name, code=1)
+        assert b"setting vm.nothing to '1': No such file or directory" in zone.err
+        _frames(snoop, told.encode())
+        assert "zone: failed (sysctl): setting vm.nothing to '1'" in zone("logs", "--console", name)
+    finally:
+        snoop.kill()
+        zone("rm", "-f", name)
+        store.untag(manifest.TAG_PREFIX + name)

@@ -11,6 +11,7 @@ from runtime.net.engine.flows import Flow, HasFlows, endpoint
 from runtime.net.engine.loop import READ, Loop
 from runtime.net.engine.model import Limits
 from runtime.net.engine.pipes import PipeShare
+from runtime.net.engine.queues import Queues
 from runtime.net.engine.relay import Relay, Target, reset
 
 _PAUSE_S = 1.0
@@ -26,7 +27,7 @@ class Traffic:
     """
 
     def __init__(self, limits: Limits, pipes: PipeShare | None = None) -> None:
-        self.limits, self.pipes = limits, pipes
+        self.limits, self.pipes, self.queues = limits, pipes, Queues(limits.growing)
         self.counts = {
             "accepted": 0,
             "denied": 0,
@@ -120,7 +121,8 @@ class Acceptor:
             counts["limited"] += 1
             reset(near)
             return
-        relay = Relay(self._loop, self._traffic.limits, near, targets, self._ended, self._traffic.pipes)
+        shared = (self._traffic.pipes, self._traffic.queues)
+        relay = Relay(self._loop, self._traffic.limits, near, targets, self._ended, *shared)
         self._taken[relay] = (near, targets, self._loop.now)
         self._traffic.relays.add(relay)
         relay.start()

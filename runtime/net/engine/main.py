@@ -31,6 +31,8 @@ log = logging.getLogger(__name__)
 
 Answer = dict[str, Any]
 _OF_THE_ENGINE = 256  # descriptors that are of no zone
+_OF_THE_ENGINE_BYTES = 128 << 20
+_OBJECTS_BYTES = 8192  # what this process needs for one connection or flow beside its bytes
 
 
 class Server:
@@ -111,6 +113,12 @@ def _descriptors(limits: Limits) -> int:
     return of_flows + len(INSIDE) + MAX_PUBLISHED
 
 
+def _memory_bytes(limits: Limits) -> int:
+    """How much of this process's memory one zone may take; what waits in sockets and pipes is the kernel's."""
+    others = limits.pending + 2 * limits.udp_flows + limits.dns_pending + limits.echoes
+    return limits.connections * (2 * limits.chunk_bytes + _OBJECTS_BYTES) + others * _OBJECTS_BYTES
+
+
 def main() -> None:
     """Run an engine. Effects: changes the user of this process."""
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(name)s %(message)s")
@@ -121,6 +129,7 @@ def main() -> None:
     config = load(text)
     a_zones = _descriptors(config.limits)
     room = (confine.bound_descriptors(config.zones * a_zones + _OF_THE_ENGINE) - _OF_THE_ENGINE) // a_zones
+    confine.bound_memory(_OF_THE_ENGINE_BYTES + room * _memory_bytes(config.limits))
     confine.forbid_new_privileges()
     confine.load_what_is_loaded_late()
     namespace = os.open(config.netns, os.O_RDONLY | os.O_CLOEXEC)

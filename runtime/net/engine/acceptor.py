@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any, cast
 
 from runtime.net.engine.flows import Flow, HasFlows, endpoint
+from runtime.net.engine.hostports import HostPorts
 from runtime.net.engine.loop import READ, Loop
 from runtime.net.engine.model import Limits
 from runtime.net.engine.pipes import PipeShare
@@ -24,10 +25,11 @@ class Traffic:
     """The counters and limits that all that an engine does for one zone share.
 
     pipes:  the zone's part of the engine's; the loop's if there is none.
+    ports:  the host's; without, there are enough of them.
     """
 
-    def __init__(self, limits: Limits, pipes: PipeShare | None = None) -> None:
-        self.limits, self.pipes, self.queues = limits, pipes, Queues(limits.growing)
+    def __init__(self, limits: Limits, pipes: PipeShare | None = None, ports: HostPorts | None = None) -> None:
+        self.limits, self.pipes, self.queues, self._ports = limits, pipes, Queues(limits.growing), ports
         self.counts = {
             "accepted": 0,
             "denied": 0,
@@ -47,6 +49,10 @@ class Traffic:
         self.flows: dict[bytes, Any] = {}  # of UDP to the outside, by key
         self.clients: dict[Any, Any] = {}  # of published UDP ports
         self.sources: list[HasFlows] = []
+
+    def full(self, held: int, most: int) -> bool:
+        """Has what takes a port of the host's for each to do with those it holds?"""
+        return held >= most or (self._ports is not None and self._ports.scarce(held))
 
     def snapshot(self) -> dict[str, int]:
         """The counters now; running connections included."""

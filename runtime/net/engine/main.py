@@ -20,6 +20,7 @@ from runtime.net.engine.control import ControlServer
 from runtime.net.engine.dns import Resolvers
 from runtime.net.engine.echo import Pinger
 from runtime.net.engine.flows import page
+from runtime.net.engine.hostports import HostPorts
 from runtime.net.engine.loop import Loop
 from runtime.net.engine.model import INSIDE, MAX_PUBLISHED, EngineConfig, Limits, ZonePart, load
 from runtime.net.engine.names import Names
@@ -38,7 +39,7 @@ _OBJECTS_BYTES = 8192  # what this process needs for one connection or flow besi
 class Server:
     """All parts of one network's engine in one loop: its zones, and what they share."""
 
-    def __init__(self, config: EngineConfig, factory: confine.SocketFactory, room: int) -> None:
+    def __init__(self, config: EngineConfig, factory: confine.SocketFactory, ports: HostPorts, room: int) -> None:
         """room: for how many zones there are descriptors."""
         self._config, self._room = config, min(config.zones, room)
         self.loop = loop = Loop(PipePool(config.limits.pipes))
@@ -46,7 +47,7 @@ class Server:
         names = Names(tuple(map(ip_network, config.subnets)))
         self._resolvers = Resolvers(config.resolvers)
         pinger = Pinger(loop, (echo4, echo6), config.echo_identifier)
-        self._common = Common(loop, config, factory, Routes(), pinger, self._resolvers, names)
+        self._common = Common(loop, config, factory, Routes(), pinger, self._resolvers, names, ports)
         self._zones: dict[str, Zone] = {}
         ControlServer(loop, socket.socket(fileno=config.listeners.control), self._operate)
 
@@ -133,10 +134,11 @@ def main() -> None:
     confine.forbid_new_privileges()
     confine.load_what_is_loaded_late()
     namespace = os.open(config.netns, os.O_RDONLY | os.O_CLOEXEC)
+    ports = HostPorts()
     confine.empty_root()
     factory = confine.SocketFactory(namespace)
     confine.become(config.uid)
     os.umask(0o077)
-    server = Server(config, factory, room)
+    server = Server(config, factory, ports, room)
     confine.limit_calls(bytes.fromhex(config.seccomp))
     server.loop.run()

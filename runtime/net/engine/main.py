@@ -27,6 +27,7 @@ from runtime.net.engine.names import Names
 from runtime.net.engine.pipes import PipePool
 from runtime.net.engine.zone import Common, Zone
 from runtime.net.netlink import Routes
+from runtime.net.pool import parse_pools, use
 
 log = logging.getLogger(__name__)
 
@@ -128,6 +129,7 @@ def main() -> None:
     if not text:
         return  # whoever started this died before it said what to do
     config = load(text)
+    use(parse_pools(*config.pools))
     a_zones = _descriptors(config.limits)
     room = (confine.bound_descriptors(config.zones * a_zones + _OF_THE_ENGINE) - _OF_THE_ENGINE) // a_zones
     confine.bound_memory(_OF_THE_ENGINE_BYTES + room * _memory_bytes(config.limits))

@@ -92,6 +92,7 @@ class EngineConfig(NamedTuple):
     deny:   further closed networks, see policy.decide.
     seccomp: its filter, as hexadecimal struct sock_filter[].
     limits: of each zone.
+    pools: of this host's networks, see pool.py.
     """
 
     whose: str
@@ -108,6 +109,7 @@ class EngineConfig(NamedTuple):
     seccomp: str
     limits: Limits
     listeners: Listeners
+    pools: tuple[str, str]
 
     def denied(self) -> tuple[Network, ...]:
         """`deny` as networks."""
@@ -127,7 +129,7 @@ def load(text: str) -> EngineConfig:
         document: dict[str, Any] = json.loads(text)
         document["limits"] = Limits(**document["limits"])
         document["listeners"] = Listeners(**document["listeners"])
-        for name in ("deny", "resolvers", "subnets"):
+        for name in ("deny", "pools", "resolvers", "subnets"):
             document[name] = tuple(document[name])
         return EngineConfig(**document)
     except (ValueError, TypeError, KeyError) as error:

@@ -261,8 +261,14 @@ class World:
             "rules": "ip rule; ip -6 rule",
             "routes": "ip route show table all; ip -6 route show table all",
             "nft": "nft list ruleset",
+            # Old tables beside nft's own, where the host has the programs for them.
+            "iptables": "for each in iptables ip6tables arptables; do $each-legacy-save 2>/dev/null || true; done",
+            # But for multicast, which the kernel has there when it says something of itself.
+            "neighbours": "for each in 'nud permanent' 'nud noarp' proxy; do ip neigh show $each; done | grep -v ^ff0 || true",
+            "traffic control": "for each in qdisc class filter; do tc $each show | grep -v vif || true; done",
             "sockets": "ss -Hlntu",
-            "forwarding": "cat /proc/sys/net/ipv4/ip_forward /proc/sys/net/ipv6/conf/all/forwarding",
+            # All of them, but those of the vif itself, which comes and goes.
+            "settings": "grep -rs '' /proc/sys/net | grep -v vif | sort",
         }
         return {name: self.on_host(lambda line=line: _shell(line)) for name, line in questions.items()}
 

@@ -17,6 +17,8 @@ from pathlib import Path
 from pipeline.bundle.model import LEAST_MEMORY_MIB
 from runtime import kernelmodules
 from runtime.errors import RuntimeFault
+from runtime.net.hostpools import FILE, clashes, read_routes
+from runtime.net.pool import pools
 
 PAGES_PER_MIB = 256
 PV_KIND = "xen-3.0-x86_64"
@@ -61,6 +63,7 @@ class Facts:
     kinds: tuple[str, ...] = (PV_KIND,)
     free_mib: int = 1024
     problem: str = ""
+    clashes: tuple[tuple[str, str], ...] = ()  # an address pool, and what of this host's is in it
 
 
 def preflight(*, xen_floor: str = XEN_FLOOR) -> tuple[Lack, ...]:
@@ -102,6 +105,9 @@ def _lacks(facts: Facts, xen_floor: str) -> Iterator[Lack]:
     if facts.namespaces < 1:
         hint = "sysctl user.max_user_namespaces; a kernel without CONFIG_USER_NS has none"
         yield _lack("user namespaces", "them allowed", "none", hint)
+    for pool, got in facts.clashes:
+        hint = f"zones do not reach it; name another pool in {FILE}"
+        yield _lack(f"address pool {pool}", "no address and no route of this host in it", got, hint, fatal=False)
     if facts.problem:
         yield _lack("hypervisor", "it to answer", facts.problem)
     else:
@@ -147,6 +153,7 @@ def gather() -> Facts:
         kinds=kinds,
         free_mib=free_mib,
         problem=problem,
+        clashes=tuple(clashes(pools(), read_routes())),
     )
 
 

@@ -102,6 +102,7 @@ async def _serve(options: argparse.Namespace) -> int:
         ssl.RAND_add(os.urandom(64), 64.0)
     daemonstate.say("starting", run=options.run)
     log.info("starting with the state in %s", options.state)
+    _settle_pools(options.run)
     missing = await asyncio.to_thread(_missing)
     log.info("this machine has what zones need, but for %d things", len(missing))
     # In the lab the network card's subnet leads to the loopback of whoever runs the lab: closed, as any loopback is.
@@ -130,6 +131,17 @@ async def _configured(run: Path, signals: Signals) -> bool:
             return False
         signals.reload.clear()
     return True
+
+
+def _settle_pools(run: Path) -> None:
+    """Have this host's networks be of the pools that it names. Raises BadPools."""
+    from runtime.net.hostpools import read_pools, settle
+    from runtime.net.pool import use
+
+    networks = any(any((run / name).glob("*")) for name in ("ledger", "networks"))
+    chosen = read_pools()
+    settle(chosen, run / "pools", networks=networks)
+    use(chosen)
 
 
 def _missing() -> tuple[str, ...]:

@@ -1,6 +1,7 @@
 """Which addresses a zone network has: everything follows from one small number, its index.
 
-The pool is 10.75.0.0/16 and the unique local fd5a:6f6e:6577::/48: one /24 and one /64 per network.
+The pools are the host's, 10.75.0.0/16 and the unique local fd5a:6f6e:6577::/48 where it names no others: one /24 and
+one /64 per network.
 zoned keeps which indexes are used; nothing here remembers anything.
 """
 
@@ -11,11 +12,7 @@ from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 
 from runtime.net.errors import AddressesExhausted, BadAddress
-from runtime.net.pool import POOL4, POOL6
-
-PREFIX4 = 24
-PREFIX6 = 64
-POOL_SIZE = 1 << (PREFIX4 - POOL4.prefixlen)
+from runtime.net.pool import PREFIX4, PREFIX6, pools
 
 GATEWAY_HOST, ZONE_HOST = 1, 2
 LAST_HOST = (1 << (32 - PREFIX4)) - 2  # the last one is the broadcast address
@@ -69,12 +66,13 @@ def plan_addresses(index: int, *, host: int = ZONE_HOST) -> ZoneAddresses:
     Raises:  AddressesExhausted when the index lies outside the pool.
     Effects: none.
     """
-    if not 0 <= index < POOL_SIZE:
+    pool4, pool6 = pools()
+    if not 0 <= index < pools().networks:
         raise AddressesExhausted(
-            f"zone network {index}", expected=f"an index from 0 to {POOL_SIZE - 1}", got=str(index)
+            f"zone network {index}", expected=f"an index from 0 to {pools().networks - 1}", got=str(index)
         )
-    net4 = int(POOL4.network_address) + (index << (32 - PREFIX4))
-    net6 = int(POOL6.network_address) + (index << (128 - PREFIX6))
+    net4 = int(pool4.network_address) + (index << (32 - PREFIX4))
+    net6 = int(pool6.network_address) + (index << (128 - PREFIX6))
     subnet4, subnet6 = IPv4Network((net4, PREFIX4)), IPv6Network((net6, PREFIX6))
     return ZoneAddresses(
         index=index,
@@ -92,18 +90,19 @@ def plan_addresses(index: int, *, host: int = ZONE_HOST) -> ZoneAddresses:
 
 def parse_static(text: str) -> tuple[int, int]:
     """(index, host) of an address of either pool. Raises BadAddress."""
-    expected = f"an address of {POOL4} or {POOL6} that a zone can have"
+    pool4, pool6 = pools()
+    expected = f"an address of {pool4} or {pool6} that a zone can have"
     try:
         address = ip_address(text)
     except ValueError:
         raise BadAddress(f"address {text!r}", expected=expected, got="no address") from None
-    if isinstance(address, IPv4Address) and address in POOL4:
-        index, host = divmod(int(address) - int(POOL4.network_address), 1 << (32 - PREFIX4))
-    elif isinstance(address, IPv6Address) and address in POOL6:
-        index, host = divmod(int(address) - int(POOL6.network_address), 1 << (128 - PREFIX6))
+    if isinstance(address, IPv4Address) and address in pool4:
+        index, host = divmod(int(address) - int(pool4.network_address), 1 << (32 - PREFIX4))
+    elif isinstance(address, IPv6Address) and address in pool6:
+        index, host = divmod(int(address) - int(pool6.network_address), 1 << (128 - PREFIX6))
     else:
         raise BadAddress(f"address {text}", expected=expected, got="one of another network")
-    if not GATEWAY_HOST < host <= LAST_HOST or index >= 1 << (PREFIX4 - POOL4.prefixlen):
+    if not GATEWAY_HOST < host <= LAST_HOST or index >= pools().networks:
         raise BadAddress(f"address {text}", expected=expected, got="a gateway's, a network's or a broadcast address")
     return index, host
 
@@ -123,12 +122,13 @@ def allocate_host(index: int, used: Collection[int]) -> int:
 
 def allocate_index(used: Collection[int]) -> int:
     """The smallest free index. Raises AddressesExhausted. Effects: none: the caller keeps what is used."""
-    free = next((index for index in range(POOL_SIZE) if index not in used), None)
+    size = pools().networks
+    free = next((index for index in range(size) if index not in used), None)
     if free is None:
         raise AddressesExhausted(
-            f"address pool {POOL4}",
+            f"address pool {pools().v4}",
             expected="a free subnet for one more zone",
-            got=f"all {POOL_SIZE} used",
+            got=f"all {size} used",
             hint="stop a zone that is no longer needed",
         )
     return free

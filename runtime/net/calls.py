@@ -19,7 +19,7 @@ from pipeline.seccomp import filters
 
 _ALLOWED = (
     # Bytes, through sockets and the pipes between them.
-    *("read", "write", "readv", "writev", "splice", "tee", "pipe2", "fcntl", "close", "fstat"),
+    *("read", "pread64", "write", "readv", "writev", "splice", "tee", "pipe2", "fcntl", "close", "fstat"),
     *("recvfrom", "recvmsg", "recvmmsg", "sendto", "sendmsg", "sendmmsg"),
     # Connections. A listener is only ever made by whoever starts an engine.
     *("accept4", "bind", "connect", "shutdown", "getsockname", "getpeername", "getsockopt", "setsockopt"),

@@ -35,3 +35,7 @@ class OutdatedEngine(EngineFault):
 
 class UnknownToEngine(EngineFault):
     """A zone that the engine of its network does not have."""
+
+
+class BadPools(NetworkFault):
+    """Address pools that this host cannot have."""

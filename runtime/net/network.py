@@ -27,14 +27,14 @@ from typing import Any
 
 from pipeline.bundle.model import Port
 from runtime.errors import RuntimeFault
-from runtime.net import furnish, netlink, netns, plan
+from runtime.net import furnish, guardcounter, netlink, netns, plan
 from runtime.net.addresses import ZoneAddresses
 from runtime.net.bandwidth import Bandwidth, device_of
 from runtime.net.capture import Capture, CaptureRequest, Captures
 from runtime.net.engine.flows import Flow
 from runtime.net.engine.interface import Engine, EngineHandle
 from runtime.net.engine.model import Limits, ZonePart
-from runtime.net.errors import EngineFault, OutdatedEngine, UnknownToEngine
+from runtime.net.errors import EngineFault, NetworkFault, OutdatedEngine, UnknownToEngine
 from runtime.net.published import Published, PublishedPorts, key_of
 from runtime.net.resolvers import RESOLV_CONF
 from runtime.net.segment import RUN_DIRECTORY, Record, Segment
@@ -334,8 +334,14 @@ class ZoneNetwork:
             self._part = part
 
     def counters(self) -> dict[str, int]:
-        """What the engine counted for this zone, see engine.model.COUNTERS. Raises EngineFault."""
-        return self._running().counters(self.name)
+        """What the engine counted for this zone, see engine.model.COUNTERS. Raises EngineFault.
+
+        Shape:   with `refused`, the frames that the guard dropped since its rules were loaded, as zones came or went.
+        """
+        counters = self._running().counters(self.name)
+        with contextlib.suppress(OSError, NetworkFault):
+            counters["refused"] = netns.inside(self.netns, lambda: guardcounter.refused(self.addresses.host))
+        return counters
 
     def flows(self) -> list[Flow]:
         """What passes through the engine for this zone now. Raises EngineFault."""

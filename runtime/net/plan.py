@@ -104,6 +104,15 @@ def defragment_sysctls() -> list[tuple[str, str]]:
     ]
 
 
+def queue_sysctls() -> list[tuple[str, str]]:
+    """How long the queues of connections towards the zones may become, where engine/queues.py lets them grow.
+
+    The engine takes up to 1 MiB at once, and what is taken stays in its queue's account until it has been passed on:
+    less than 4 MiB slows a single stream down. What a queue has in the beginning is half of the usual.
+    """
+    return [("ipv4/tcp_rmem", "4096 65536 4194304"), ("ipv4/tcp_wmem", "4096 16384 4194304")]
+
+
 def route_lines(addresses: ZoneAddresses) -> list[str]:
     """The lines that make the whole world local, but for the zone's link; harmless where they were done before.
 
@@ -160,4 +169,5 @@ def optional_sysctls() -> list[tuple[str, str]]:
     return [
         *((f"bridge/bridge-nf-call-{table}", "0") for table in ("iptables", "ip6tables", "arptables")),
         ("ipv4/tcp_syncookies", "0"),
+        *queue_sysctls(),
     ]

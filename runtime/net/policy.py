@@ -12,7 +12,7 @@ from ipaddress import IPv4Address, IPv6Address, ip_network
 from typing import Any, NamedTuple, cast
 
 from pipeline.bundle.egress import TCP, BadRule, Network, Rule
-from runtime.net.pool import POOL4, POOL6
+from runtime.net.pool import Pools, pools
 
 Address = IPv4Address | IPv6Address
 
@@ -33,7 +33,6 @@ CLOSED: tuple[tuple[str, str], ...] = (
     ("0.0.0.0/8", "unspecified"),
     ("224.0.0.0/4", "multicast"),
     ("240.0.0.0/4", "reserved and broadcast"),
-    (str(POOL4), "another zone network"),
     # All of ::/96 is unspecified, loopback or IPv4-compatible.
     ("::/96", "unspecified or IPv4-compatible"),
     # These four carry an IPv4 address inside: what is closed above would be open through them.
@@ -45,7 +44,6 @@ CLOSED: tuple[tuple[str, str], ...] = (
     ("fe80::/10", "link-local"),
     ("fec0::/10", "site-local"),
     ("ff00::/8", "multicast"),
-    (str(POOL6), "another zone network"),
 )
 
 
@@ -62,6 +60,11 @@ _CLOSED = tuple(
     for table, nameable in ((CLOSED_UNLESS_NAMED, True), (CLOSED, False))
     for text, reason in table
 )
+
+
+@lru_cache(maxsize=1)
+def _table(of: Pools) -> tuple[Closed, ...]:
+    return (*(Closed(pool, "another zone network", False) for pool in of), *_CLOSED)
 
 
 def matches(rule: Rule, destination: Address, port: int, protocol: str) -> bool:
@@ -95,7 +98,7 @@ class Verdict(NamedTuple):
 
 def closed_around(network: Network) -> Closed | None:
     """The closed network that holds all of another one."""
-    for closed in _CLOSED:
+    for closed in _table(pools()):
         # Of one version they can be compared, which the types cannot say.
         if closed.network.version == network.version and network.subnet_of(cast(Any, closed.network)):
             return closed
@@ -103,9 +106,9 @@ def closed_around(network: Network) -> Closed | None:
 
 
 @lru_cache(maxsize=1024)  # a zone talks to few addresses, and to each often
-def _closed(destination: Address) -> Closed | None:
+def _closed(destination: Address, of: Pools) -> Closed | None:
     """What closes an address to every zone."""
-    return next((closed for closed in _CLOSED if destination in closed.network), None)
+    return next((closed for closed in _table(of) if destination in closed.network), None)
 
 
 def decide(
@@ -127,7 +130,7 @@ def decide(
              that name it: a part of the closed network, or exactly this one address where it is the host's own.
     Effects: none.
     """
-    closed = _closed(destination)
+    closed = _closed(destination, pools())
     if closed is not None and not closed.nameable:
         return Verdict(False, closed.reason)
     if any(destination in network for network in deny):

@@ -23,6 +23,7 @@ from ipaddress import IPv6Address
 from runtime.net import plan
 from runtime.net.addresses import GATEWAY_MAC, ZoneAddresses
 from runtime.net.engine.packet import GATHERED4, GATHERED6
+from runtime.net.guardcounter import name_of
 from runtime.net.plan import BRIDGE, DNS_PORT, Doors, Place
 
 _FRAGMENT_MARK = "0x1"
@@ -41,7 +42,7 @@ def _guard(network: ZoneAddresses, places: Sequence[Place]) -> str:
     apart = f"  meta iifgroup {{ {isolated} }} drop\n  meta oifgroup {{ {isolated} }} drop\n" if isolated else ""
     return f"""\
 table bridge guard {{
- chain prerouting {{
+{"".join(f" counter {name_of(place.group)} {{ packets 0 bytes 0 }}{chr(10)}" for place in places)} chain prerouting {{
   type filter hook prerouting priority filter; policy drop;
   ether type != {{ ip, ip6, arp }} drop
 {to_zones} }}
@@ -49,37 +50,37 @@ table bridge guard {{
   type filter hook forward priority filter; policy accept;
 {apart} }}
  chain from_zone4 {{
-  {_MULTICAST} drop
+  {_MULTICAST} return
   ether daddr != {GATEWAY_MAC} accept
-  ip hdrlength != 5 drop
+  ip hdrlength != 5 return
   ip protocol udp accept
   ip protocol icmp ip frag-off & 0x1fff != 0 meta mark set {_FRAGMENT_MARK} accept
   ip frag-off & 0x3fff != 0 icmp type echo-request meta mark set {_FRAGMENT_MARK} accept
-  ip frag-off & 0x3fff != 0 drop
+  ip frag-off & 0x3fff != 0 return
   ip protocol tcp accept
   icmp type echo-request accept
   ip daddr {network.gateway4} icmp type echo-reply accept
-  drop
+  return
  }}
  chain from_zone6 {{
-  {_MULTICAST} drop
+  {_MULTICAST} return
   ether daddr != {GATEWAY_MAC} goto to_zone6
   ip6 nexthdr {{ tcp, udp }} accept
   ip6 nexthdr ipv6-frag frag nexthdr udp accept
   ip6 nexthdr ipv6-frag frag nexthdr ipv6-icmp goto ping6
   ip6 nexthdr ipv6-icmp icmpv6 type echo-request accept
   ip6 daddr {network.gateway6} ip6 nexthdr ipv6-icmp icmpv6 type echo-reply accept
-  drop
+  return
  }}
  chain ping6 {{
   frag frag-off != 0 meta mark set {_FRAGMENT_MARK} accept
   icmpv6 type echo-request meta mark set {_FRAGMENT_MARK} accept
-  drop
+  return
  }}
  chain to_zone6 {{
-  ip6 nexthdr {{ 0, 43, 60, 135 }} drop
-  ip6 nexthdr ipv6-frag frag nexthdr {{ 0, 43, 44, 60, 135 }} drop
-  icmpv6 type {{ nd-router-solicit, nd-router-advert, nd-neighbor-solicit, nd-neighbor-advert, nd-redirect }} drop
+  ip6 nexthdr {{ 0, 43, 60, 135 }} return
+  ip6 nexthdr ipv6-frag frag nexthdr {{ 0, 43, 44, 60, 135 }} return
+  icmpv6 type {{ nd-router-solicit, nd-router-advert, nd-neighbor-solicit, nd-neighbor-advert, nd-redirect }} return
   accept
  }}
 {"".join(map(zone_guard, places))}}}
@@ -90,8 +91,10 @@ def zone_guard(place: Place) -> str:
     """What one zone may call itself.
 
     A solicitation or an advertisement is taken whole or not at all: with its one option, which names the zone's MAC,
-    or without. Offsets are those of ICMPv6: target 8, option 24.
+    or without. Offsets are those of ICMPv6: target 8, option 24. What comes back from the common chains is refused, and
+    counted for the zone.
     """
+    counter = name_of(place.group)
     zone, mac = place.addresses, place.addresses.zone_mac
     own = f"0x{mac.replace(':', '')}"
     ours = f"{{ {zone.zone6}, {zone.zone_link_local} }}"
@@ -101,13 +104,13 @@ def zone_guard(place: Place) -> str:
     )
     return f"""\
  chain zone_{place.group} {{
-  ether saddr != {mac} counter drop
+  ether saddr != {mac} counter name {counter} drop
   arp htype 1 arp ptype ip arp hlen 6 arp plen 4 arp operation {{ request, reply }} \
 arp saddr ether {mac} arp saddr ip {zone.zone4} accept
-  ip saddr {zone.zone4} goto from_zone4
+  ip saddr {zone.zone4} jump from_zone4
   ip6 saddr {ours} ip6 nexthdr ipv6-icmp ip6 hoplimit 255 jump discover_{place.group}
-  ip6 saddr {zone.zone6} goto from_zone6
-  counter drop
+  ip6 saddr {zone.zone6} jump from_zone6
+  counter name {counter} drop
  }}
  chain discover_{place.group} {{
   icmpv6 type nd-neighbor-solicit ip6 length 24 accept
@@ -116,7 +119,7 @@ arp saddr ether {mac} arp saddr ip {zone.zone4} accept
  chain advertise_{place.group} {{
   ip6 length 24 accept
   ip6 length 32 @th,192,16 0x0201 @th,208,48 {own} accept
-  drop
+  counter name {counter} drop
  }}
 """
 

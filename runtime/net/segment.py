@@ -25,6 +25,7 @@ from runtime.net.engine.interface import Engine, EngineHandle, Prepared
 from runtime.net.engine.model import EngineConfig, Limits, Listeners
 from runtime.net.engine.proxy import ProxyEngine
 from runtime.net.errors import EngineFault, NetworkFault
+from runtime.net.pool import pools
 from runtime.net.resolvers import NONE_NAMED, RESOLV_CONF, read_resolvers
 from runtime.net.sockets import echo_socket
 from runtime.net.teardown import current, teardown
@@ -167,6 +168,7 @@ class Segment:
                 seccomp=engine_filter(),
                 limits=self._limits,
                 listeners=Listeners._make(inherited),
+                pools=(str(pools().v4), str(pools().v6)),
             )
             config.denied()  # what is wrong in it is said here, not by a process that ends
             prepared = self._prepared = self._engine.prepare(inherited, self.control, self._log_file)

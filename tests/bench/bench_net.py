@@ -153,6 +153,7 @@ GROUPS: dict[str, tuple[tuple[str, ...], Take]] = {name: ((f"{name}_ratio",), _o
     "udp": (("udp_ratio",), udp),
     "neighbours": (("zone_to_zone_ratio",), neighbours),
     "others": ((), others),
+    "flooded": (("flood_p99_ratio",), netfaults.flooded),
     "idle": (("idle_memory",), netfaults.idle_memory),
     "killed": (("killed_served_again", "killed_pings_lost"), netfaults.killed),
 }

@@ -1,4 +1,4 @@
-"""What a zone's network costs while it idles, and how long it is away when its engine is killed."""
+"""What a network costs while it idles or a zone floods it, and how long it is away when its engine is killed."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import socket
 import statistics
 import struct
 import subprocess
+import sys
 import threading
 import time
 from contextlib import suppress
@@ -14,7 +15,10 @@ from pathlib import Path
 
 from netplace import ECHO_PORT, PEER, NetPlace, end
 from run import Measure, NotMeasured
+from support.networld import BLACK_HOLE
+from support.sharedworld import Neighbour
 
+from runtime.net import netns
 from runtime.net.engine import processes
 from runtime.net.engine.interface import EngineHandle
 from runtime.net.supervise import EngineSupervisor
@@ -24,6 +28,21 @@ KILLS = 5
 _PATIENCE_S = 20.0
 _PING_EVERY_S = 0.02
 _PING_TIMEOUT_S = 0.5
+_CONNECTIONS, _FLOODED = 500, 2000
+# Ten thousand a second, as far as the machine can: more would measure who gets its cores.
+_FLOOD = """
+import socket, sys, time
+held, due = [], time.monotonic()
+while True:
+    for address in sys.argv[1:] * 10:
+        each = socket.socket()
+        each.setblocking(False)
+        each.connect_ex((address, 9))
+        held.append(each)
+    del held[:-400]
+    due = max(due + 0.002, time.monotonic() - 0.1)
+    time.sleep(max(0, due - time.monotonic()))
+"""
 
 
 def idle_memory(place: NetPlace) -> list[Measure]:
@@ -39,6 +58,47 @@ def idle_memory(place: NetPlace) -> list[Measure]:
     with_all = _resident_mib(_engine(place).pid)
     end(holder)
     return [Measure("idle_memory", with_all, "MiB"), Measure("idle_memory_none", before, "MiB")]
+
+
+def flooded(place: NetPlace) -> list[Measure]:
+    """Connections that a zone opens, asks and closes one after the other, 99th percentile: while another zone of its
+    network opens ten thousand a second, to a port that refuses and to a black hole, against the same before.
+    """
+    greedy, modest = place.pair()
+    quiet = netns.inside(modest.namespace, lambda: _percentile99(place.ours.server))
+    flood = place.start(greedy.namespace, sys.executable, "-c", _FLOOD, place.ours.server, BLACK_HOLE)
+    try:
+        deadline = time.monotonic() + _PATIENCE_S
+        while greedy.network.counters()["limited"] < _FLOODED:
+            if time.monotonic() > deadline:
+                raise NotMeasured("the flood does not come about")
+        began, before = time.monotonic(), _asked_of(greedy)
+        during = netns.inside(modest.namespace, lambda: _percentile99(place.ours.server))
+        rate = (_asked_of(greedy) - before) / (time.monotonic() - began)
+    finally:
+        end(flood)
+    return [
+        Measure("flood_p99_ratio", round(during / quiet, 2), "ratio"),
+        Measure("flood_p99", round(during * 1000, 2), "ms"),
+        Measure("flood_p99_quiet", round(quiet * 1000, 2), "ms"),
+        Measure("flood_rate", round(rate), "/s"),
+    ]
+
+
+def _percentile99(server: str) -> float:
+    taken = []
+    for _ in range(_CONNECTIONS):
+        began = time.monotonic()
+        with socket.create_connection((server, ECHO_PORT), 5) as connection:
+            connection.sendall(b"x")
+            connection.recv(1)
+        taken.append(time.monotonic() - began)
+    return sorted(taken)[len(taken) * 99 // 100]
+
+
+def _asked_of(zone: Neighbour) -> int:
+    counters = zone.network.counters()
+    return counters["failed"] + counters["limited"]
 
 
 def killed(place: NetPlace) -> list[Measure]:

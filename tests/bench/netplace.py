@@ -23,7 +23,7 @@ from typing import Any
 
 from run import HERE, NotMeasured
 from support.networld import OUTSIDE4, World
-from support.sharedworld import SharedNetwork
+from support.sharedworld import Neighbour, SharedNetwork
 
 from runtime.net import commands, netns
 from runtime.net.engine.model import Limits
@@ -59,6 +59,7 @@ class NetPlace:
 
     def __init__(self, stack: ExitStack, scratch: Path) -> None:
         self._stack = stack
+        self._pair: tuple[Neighbour, Neighbour] | None = None
         self._tag = f"zwt{os.getpid()}"
         self.world = World(stack, scratch, index=_INDEX)
         self.host, self.outside = self.world.host, self.world.outside
@@ -98,13 +99,19 @@ class NetPlace:
         netns.inside(router, lambda: commands.feed(["nft", "-f", "-"], _NAT, subject="kernel NAT"))
         return natted
 
+    def pair(self) -> tuple[Neighbour, Neighbour]:
+        """Two zones of a network that they share, the same each time."""
+        if self._pair is None:
+            shared = SharedNetwork(self.world, limits=Limits())
+            self._pair = one, two = shared.zone("one", 2), shared.zone("two", 3)
+            for name in (one.namespace, two.namespace, shared.segment.netns):
+                _settle(name)
+        return self._pair
+
     def neighbours(self) -> tuple[Way, Way]:
         """From a zone to another of a network they share, and the same over a plain bridge."""
         plain, left, right, ip = self.namespace("plain"), self.namespace("left"), self.namespace("right"), self.world.ip
-        shared = SharedNetwork(self.world, limits=Limits())
-        one, two = shared.zone("one", 2), shared.zone("two", 3)
-        for name in (one.namespace, two.namespace, shared.segment.netns):
-            _settle(name)
+        one, two = self.pair()
         ip(plain, "link add br0 type bridge stp_state 0", "link set br0 up")
         for port, (name, address) in enumerate(((left, "10.98.0.2"), (right, "10.98.0.3"))):
             ip(

@@ -32,6 +32,8 @@ DNS4 = "203.0.113.53"
 SILENT_DNS = "198.51.100.53"
 BLACK_HOLE = "198.51.100.7"
 VIF = "vif7.0"
+# All that stay, but those of multicast, which the kernel has there when it says something of itself.
+NEIGHBOURS = "(ip neigh show nud permanent; ip neigh show nud noarp; ip neigh show proxy) | grep -v ^ff0 || true"
 TPROXY_PROBE = """
 table inet probe {
  chain c {
@@ -261,8 +263,13 @@ class World:
             "rules": "ip rule; ip -6 rule",
             "routes": "ip route show table all; ip -6 route show table all",
             "nft": "nft list ruleset",
+            # Old tables beside nft's own, where the host has the programs for them.
+            "iptables": "for each in iptables ip6tables arptables; do $each-legacy-save 2>/dev/null || true; done",
+            "neighbours": NEIGHBOURS,
+            "traffic control": "for each in qdisc class filter; do tc $each show | grep -v vif || true; done",
             "sockets": "ss -Hlntu",
-            "forwarding": "cat /proc/sys/net/ipv4/ip_forward /proc/sys/net/ipv6/conf/all/forwarding",
+            # All of them, but those of the vif itself, which comes and goes.
+            "settings": "grep -rs '' /proc/sys/net | grep -v vif | sort",
         }
         return {name: self.on_host(lambda line=line: _shell(line)) for name, line in questions.items()}
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
@@ -74,4 +75,5 @@ def _named(core: Core, *, but: str) -> Iterator[tuple[int, int]]:
     """What other zones that may come again name as their own."""
     for zone in core.zones.values():
         if zone.bundle.network.address and zone.name != but:
-            yield parse_static(zone.bundle.network.address)
+            with contextlib.suppress(BadAddress):  # of a pool that this host had before
+                yield parse_static(zone.bundle.network.address)

@@ -8,9 +8,11 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any, cast
 
 from runtime.net.engine.flows import Flow, HasFlows, endpoint
+from runtime.net.engine.hostports import HostPorts
 from runtime.net.engine.loop import READ, Loop
 from runtime.net.engine.model import Limits
 from runtime.net.engine.pipes import PipeShare
+from runtime.net.engine.queues import Queues
 from runtime.net.engine.relay import Relay, Target, reset
 
 _PAUSE_S = 1.0
@@ -23,10 +25,11 @@ class Traffic:
     """The counters and limits that all that an engine does for one zone share.
 
     pipes:  the zone's part of the engine's; the loop's if there is none.
+    ports:  the host's; without, there are enough of them.
     """
 
-    def __init__(self, limits: Limits, pipes: PipeShare | None = None) -> None:
-        self.limits, self.pipes = limits, pipes
+    def __init__(self, limits: Limits, pipes: PipeShare | None = None, ports: HostPorts | None = None) -> None:
+        self.limits, self.pipes, self.queues, self._ports = limits, pipes, Queues(limits.growing), ports
         self.counts = {
             "accepted": 0,
             "denied": 0,
@@ -46,6 +49,10 @@ class Traffic:
         self.flows: dict[bytes, Any] = {}  # of UDP to the outside, by key
         self.clients: dict[Any, Any] = {}  # of published UDP ports
         self.sources: list[HasFlows] = []
+
+    def full(self, held: int, most: int) -> bool:
+        """Has what takes a port of the host's for each to do with those it holds?"""
+        return held >= most or (self._ports is not None and self._ports.scarce(held))
 
     def snapshot(self) -> dict[str, int]:
         """The counters now; running connections included."""
@@ -120,7 +127,8 @@ class Acceptor:
             counts["limited"] += 1
             reset(near)
             return
-        relay = Relay(self._loop, self._traffic.limits, near, targets, self._ended, self._traffic.pipes)
+        shared = (self._traffic.pipes, self._traffic.queues)
+        relay = Relay(self._loop, self._traffic.limits, near, targets, self._ended, *shared)
         self._taken[relay] = (near, targets, self._loop.now)
         self._traffic.relays.add(relay)
         relay.start()

@@ -1,8 +1,8 @@
 """What the engine's process gives up, and the thread that stays in the network's namespace.
 
 Own uid and gid without groups, so no capability in the host's namespaces, and none to regain; no_new_privs; an empty
-root; a list of system calls (runtime/net/calls.py); no core dumps; a bound on descriptors. What it needs of the host's
-files is imported, opened or told before: name servers are told again when they change.
+root; a list of system calls (runtime/net/calls.py); no core dumps; bounds on descriptors and memory. What it needs of
+the host's files is imported, opened or told before: name servers are told again when they change.
 In the network's own namespace its uid is the owner's (runtime/net/netns.py): its sockets there may be transparent.
 PR_SET_PDEATHSIG is not used: zoned restarts and adopts running zones, whose connections must survive it.
 """
@@ -89,6 +89,11 @@ def bound_descriptors(count: int) -> int:
         resource.setrlimit(resource.RLIMIT_NOFILE, (count, count))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     return count
+
+
+def bound_memory(count_bytes: int) -> None:
+    """Allow this process so much memory of its own and no more. Effects: the process's limit."""
+    resource.setrlimit(resource.RLIMIT_DATA, (count_bytes, count_bytes))
 
 
 def forbid_new_privileges() -> None:

@@ -87,7 +87,7 @@ class UdpForwarder:
         known = self.names.answer(query)
         if known is not None:
             self.answer(known, client)
-        elif len(self.pending) >= self.traffic.limits.dns_pending:
+        elif self.traffic.full(len(self.pending), self.traffic.limits.dns_pending):
             self.answer(servfail(query), client, failed=True)
         else:
             Query(self, query, client).try_next()

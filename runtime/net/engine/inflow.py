@@ -17,7 +17,7 @@ from runtime.net.engine.flows import Flow, endpoint
 from runtime.net.engine.loop import READ, Loop
 from runtime.net.engine.relay import Target
 from runtime.net.engine.udp import IPV6_FREEBIND, Address, MakeSocket, make_room, shorten_queues
-from runtime.net.pool import POOL4, POOL6
+from runtime.net.pool import pools
 
 _IP_BIND_ADDRESS_NO_PORT = 24  # the port is chosen at connect, unique by both ends: ip(7)
 _BURST = 32  # answers moved before the loop's others get their turn
@@ -31,7 +31,7 @@ _view = memoryview(_buffer)
 def has_a_name(host: str) -> bool:
     """May a zone be told that a packet is from this address?"""
     address = ip_address(host.partition("%")[0])
-    if address in (POOL4 if address.version == 4 else POOL6):
+    if address in (pools().v4 if address.version == 4 else pools().v6):
         return False
     return not (address.is_loopback or address.is_link_local or address.is_multicast or address.is_unspecified)
 

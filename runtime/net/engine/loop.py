@@ -22,7 +22,7 @@ GONE = select.EPOLLERR | select.EPOLLHUP
 EDGE = select.EPOLLET  # tell of changes only; `again` asks for what is so already
 
 URGENT_TICK_S = 0.5
-SLOW_TICK_S = 30.0
+SLOW_TICK_S = 10.0
 _LOGGED_FAULTS = 100
 _EVENTS = 64  # at most in one turn; epoll_wait is given memory for all of them each time
 

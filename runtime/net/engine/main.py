@@ -20,23 +20,27 @@ from runtime.net.engine.control import ControlServer
 from runtime.net.engine.dns import Resolvers
 from runtime.net.engine.echo import Pinger
 from runtime.net.engine.flows import page
+from runtime.net.engine.hostports import HostPorts
 from runtime.net.engine.loop import Loop
 from runtime.net.engine.model import INSIDE, MAX_PUBLISHED, EngineConfig, Limits, ZonePart, load
 from runtime.net.engine.names import Names
 from runtime.net.engine.pipes import PipePool
 from runtime.net.engine.zone import Common, Zone
 from runtime.net.netlink import Routes
+from runtime.net.pool import parse_pools, use
 
 log = logging.getLogger(__name__)
 
 Answer = dict[str, Any]
 _OF_THE_ENGINE = 256  # descriptors that are of no zone
+_OF_THE_ENGINE_BYTES = 128 << 20
+_OBJECTS_BYTES = 8192  # what this process needs for one connection or flow beside its bytes
 
 
 class Server:
     """All parts of one network's engine in one loop: its zones, and what they share."""
 
-    def __init__(self, config: EngineConfig, factory: confine.SocketFactory, room: int) -> None:
+    def __init__(self, config: EngineConfig, factory: confine.SocketFactory, ports: HostPorts, room: int) -> None:
         """room: for how many zones there are descriptors."""
         self._config, self._room = config, min(config.zones, room)
         self.loop = loop = Loop(PipePool(config.limits.pipes))
@@ -44,7 +48,7 @@ class Server:
         names = Names(tuple(map(ip_network, config.subnets)))
         self._resolvers = Resolvers(config.resolvers)
         pinger = Pinger(loop, (echo4, echo6), config.echo_identifier)
-        self._common = Common(loop, config, factory, Routes(), pinger, self._resolvers, names)
+        self._common = Common(loop, config, factory, Routes(), pinger, self._resolvers, names, ports)
         self._zones: dict[str, Zone] = {}
         ControlServer(loop, socket.socket(fileno=config.listeners.control), self._operate)
 
@@ -111,6 +115,12 @@ def _descriptors(limits: Limits) -> int:
     return of_flows + len(INSIDE) + MAX_PUBLISHED
 
 
+def _memory_bytes(limits: Limits) -> int:
+    """How much of this process's memory one zone may take; what waits in sockets and pipes is the kernel's."""
+    others = limits.pending + 2 * limits.udp_flows + limits.dns_pending + limits.echoes
+    return limits.connections * (2 * limits.chunk_bytes + _OBJECTS_BYTES) + others * _OBJECTS_BYTES
+
+
 def main() -> None:
     """Run an engine. Effects: changes the user of this process."""
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(name)s %(message)s")
@@ -119,15 +129,18 @@ def main() -> None:
     if not text:
         return  # whoever started this died before it said what to do
     config = load(text)
+    use(parse_pools(*config.pools))
     a_zones = _descriptors(config.limits)
     room = (confine.bound_descriptors(config.zones * a_zones + _OF_THE_ENGINE) - _OF_THE_ENGINE) // a_zones
+    confine.bound_memory(_OF_THE_ENGINE_BYTES + room * _memory_bytes(config.limits))
     confine.forbid_new_privileges()
     confine.load_what_is_loaded_late()
     namespace = os.open(config.netns, os.O_RDONLY | os.O_CLOEXEC)
+    ports = HostPorts()
     confine.empty_root()
     factory = confine.SocketFactory(namespace)
     confine.become(config.uid)
     os.umask(0o077)
-    server = Server(config, factory, room)
+    server = Server(config, factory, ports, room)
     confine.limit_calls(bytes.fromhex(config.seccomp))
     server.loop.run()

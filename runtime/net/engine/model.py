@@ -20,8 +20,10 @@ class Limits(NamedTuple):
 
     pipes:             of the whole engine, in equal shares: an unprivileged user has no more of 1 MiB, see pipes.py;
                        streams beyond them are copied.
+    growing:           directions of connections whose queues the kernel may let grow, see queues.py.
     pending:           connections of the zone that are not made yet; one more makes the oldest give way.
     accept_timeout_s:  how long a connection that was made waits for the zone to complete its own half.
+    silence_s:         how long what a connection sent may be without an answer, see silence.py.
     udp_flows:         to the outside, and as many clients of published ports; one more makes an unanswered or else the
                        idlest one give way.
     echoes:            requests without an answer yet; one more makes the oldest give way.
@@ -30,10 +32,12 @@ class Limits(NamedTuple):
 
     connections: int = 1024
     pipes: int = 60
+    growing: int = 32
     pending: int = 256
     connect_timeout_s: float = 30.0
     accept_timeout_s: float = 10.0
     idle_timeout_s: float = 7200.0
+    silence_s: float = 38.0
     chunk_bytes: int = 16384
     dns_pending: int = 128
     dns_timeout_s: float = 5.0
@@ -88,6 +92,7 @@ class EngineConfig(NamedTuple):
     deny:   further closed networks, see policy.decide.
     seccomp: its filter, as hexadecimal struct sock_filter[].
     limits: of each zone.
+    pools: of this host's networks, see pool.py.
     """
 
     whose: str
@@ -104,6 +109,7 @@ class EngineConfig(NamedTuple):
     seccomp: str
     limits: Limits
     listeners: Listeners
+    pools: tuple[str, str]
 
     def denied(self) -> tuple[Network, ...]:
         """`deny` as networks."""
@@ -123,7 +129,7 @@ def load(text: str) -> EngineConfig:
         document: dict[str, Any] = json.loads(text)
         document["limits"] = Limits(**document["limits"])
         document["listeners"] = Listeners(**document["listeners"])
-        for name in ("deny", "resolvers", "subnets"):
+        for name in ("deny", "pools", "resolvers", "subnets"):
             document[name] = tuple(document[name])
         return EngineConfig(**document)
     except (ValueError, TypeError, KeyError) as error:

@@ -16,6 +16,7 @@ import os
 import socket
 
 from runtime.net.engine.pipes import SIZE_BYTES, Pipe, PipePool, PipeShare
+from runtime.net.engine.queues import FREE_BYTES, Queues
 
 _FLAGS = os.SPLICE_F_NONBLOCK | os.SPLICE_F_MOVE
 # Chunks in one turn: some, as each turn costs an epoll_wait; few, as the other connections wait meanwhile.
@@ -32,12 +33,14 @@ class Way:
     """
 
     __slots__ = (
+        "_asked",
         "_bulk",
         "_chunk_bytes",
         "_held_bytes",
         "_pending",
         "_pipe",
         "_pipes",
+        "_queues",
         "ending",
         "eof",
         "full",
@@ -47,10 +50,16 @@ class Way:
     )
 
     def __init__(
-        self, source: socket.socket, sink: socket.socket, pipes: PipePool | PipeShare, chunk_bytes: int
+        self,
+        source: socket.socket,
+        sink: socket.socket,
+        pipes: PipePool | PipeShare,
+        chunk_bytes: int,
+        queues: Queues,
     ) -> None:
         self.source, self.sink = source, sink
-        self._pipes, self._chunk_bytes = pipes, chunk_bytes
+        self._pipes, self._chunk_bytes, self._queues = pipes, chunk_bytes, queues
+        self._asked = False
         self._pending: memoryview | None = None
         self._pipe: Pipe | None = None
         self._held_bytes = 0
@@ -70,11 +79,20 @@ class Way:
                 if self.eof or not self._fill():
                     return False
         except BlockingIOError:
+            if self.full:
+                self._ask()  # the source's queue now grows, also without being read
             return False
         return True
 
+    def _ask(self) -> None:
+        if not self._asked:
+            self._asked = True
+            self._queues.ask(self)
+
     def release(self) -> None:
         """Give up what is in between."""
+        if self._asked:
+            self._queues.leave(self)
         if self._pipe is not None:
             self._pipes.drop(self._pipe)
             self._pipe = None
@@ -82,6 +100,8 @@ class Way:
 
     def _fill(self) -> bool:
         """Take a chunk and pass it on. Can there be another at once?"""
+        if self.sent_bytes >= FREE_BYTES:
+            self._ask()
         if self._bulk:
             pipe = self._pipes.take()
             if pipe is not None:

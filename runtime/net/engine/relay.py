@@ -15,6 +15,8 @@ from runtime.net.engine.loop import EDGE, END, GONE, READ, WRITE, Loop
 from runtime.net.engine.model import Limits
 from runtime.net.engine.pipes import PipePool, PipeShare
 from runtime.net.engine.pump import Way
+from runtime.net.engine.queues import Queues
+from runtime.net.engine.silence import Silence
 
 _RESET = struct.pack("ii", 1, 0)  # struct linger: on, 0 s; close() then sends RST (socket(7), SO_LINGER)
 _PENDING = (errno.EINPROGRESS, errno.EWOULDBLOCK)
@@ -64,17 +66,21 @@ class Relay:
         targets: Sequence[Target],
         ended: Callable[[Relay, bool], None],
         pipes: PipePool | PipeShare | None = None,
+        queues: Queues | None = None,
     ) -> None:
-        """pipes: what bytes move through; the loop's if none are named."""
+        """pipes: what bytes move through; the loop's if none are named. queues: who says how long they may become."""
         self._loop, self._limits, self._ended = loop, limits, ended
         self._pipes = pipes or loop.pipes
+        self._queues = Queues(limits.growing) if queues is None else queues
         self._near = near
         self._far: socket.socket | None = None
         self._targets = list(targets)
         self._ways: tuple[Way, Way] | None = None
         self._deadline = 0.0
         self._last_active = 0.0
-        self._closed = self._kept_alive = False
+        self._closed = False
+        self._silences: tuple[Silence, Silence] | None = None
+        self._looked_at = 0.0
 
     @property
     def sent_bytes(self) -> tuple[int, int]:
@@ -148,9 +154,9 @@ class Relay:
         return None
 
     def _establish(self, far: socket.socket) -> tuple[Way, Way]:
-        near, pipes, chunk_bytes = self._near, self._pipes, self._limits.chunk_bytes
+        near, shared = self._near, (self._pipes, self._limits.chunk_bytes, self._queues)
         far.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # as the accepted side, see acceptor.py
-        self._ways = (Way(near, far, pipes, chunk_bytes), Way(far, near, pipes, chunk_bytes))
+        self._ways = (Way(near, far, *shared), Way(far, near, *shared))
         self._last_active = self._loop.now
         self._loop.patient.add(self)
         for connection in (near, far):
@@ -165,11 +171,25 @@ class Relay:
                 self._next_target()
         elif now - self._last_active >= self._limits.idle_timeout_s:
             self.abort()
-        elif not self._kept_alive and self._far is not None:
+        elif self._far is not None:
+            self._look(self._near, self._far, now)
+
+    def _look(self, near: socket.socket, far: socket.socket, now: float) -> None:
+        if self._silences is None:
             # Only now: most connections are over before the first tick, and are spared eight calls.
-            self._kept_alive = True
-            keep_alive(self._near)
-            keep_alive(self._far)
+            self._silences = (Silence(), Silence())
+            keep_alive(near)
+            keep_alive(far)
+        if self._last_active < self._looked_at and not any(silence.open for silence in self._silences):
+            return  # it was idle then, and is
+        self._looked_at = now
+        try:
+            most_s = self._limits.silence_s
+            over = [each.lasts(end, now, most_s) for each, end in zip(self._silences, (near, far), strict=True)]
+        except OSError:
+            over = [True]
+        if any(over):
+            self.abort()
 
     @property
     def connected(self) -> bool:

@@ -148,9 +148,10 @@ class Flow:
         self._owner.end(self)
 
 
-def make_room(flows: dict[Any, Any], traffic: Traffic) -> None:
-    """Let one more flow be begun, at another's expense if need be."""
-    if len(flows) >= traffic.limits.udp_flows:
+def make_room(flows: dict[Any, Any], traffic: Traffic, *, outside: bool = False) -> None:
+    """Let one more flow be begun, at another's expense if need be. outside: it takes one of the host's ports."""
+    most = traffic.limits.udp_flows
+    if traffic.full(len(flows), most) if outside else len(flows) >= most:
         traffic.counts["limited"] += 1
         # Who scans ports gets no answers, and pushes out nobody who does.
         min(flows.values(), key=lambda flow: (flow.answered, flow.last_active)).abort()
@@ -219,7 +220,7 @@ class Flows:
         if hops <= 1:
             self.complain(key, size, EXPIRED[family], None)
             return None
-        make_room(self._flows, self.traffic)
+        make_room(self._flows, self.traffic, outside=True)
         try:
             far = _open_far(family, (self._egress.outer(remote[0]), remote[1]), hops)
         except OSError as error:

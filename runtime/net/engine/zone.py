@@ -14,6 +14,7 @@ from runtime.net.engine.echo import Echoes, Gathered, Pinger
 from runtime.net.engine.egress import Egress
 from runtime.net.engine.feedback import Feedback
 from runtime.net.engine.gate import Gate
+from runtime.net.engine.hostports import HostPorts
 from runtime.net.engine.inflow import PublishedUdp, tcp_targets
 from runtime.net.engine.loop import Loop
 from runtime.net.engine.model import MAX_PUBLISHED, EngineConfig, ZonePart
@@ -34,6 +35,7 @@ class Common(NamedTuple):
     pinger: Pinger
     resolvers: Resolvers
     names: Names
+    ports: HostPorts
 
 
 class Zone:
@@ -49,7 +51,7 @@ class Zone:
         self.part, self.inside = part, inside
         self._common = common
         self._pipes = PipeShare(loop.pipes)
-        self.traffic = Traffic(config.limits, self._pipes)
+        self.traffic = Traffic(config.limits, self._pipes, common.ports)
         self.published: dict[str, tuple[int, Acceptor | PublishedUdp]] = {}
         tcp4, tcp6, udp4, udp6, dns4, dns6, packet4, packet6, raw4, raw6, ping4, ping6 = inside
         gateways = (config.gateway4, config.gateway6)

@@ -39,6 +39,11 @@ def test_machine_that_has_everything_lacks_nothing() -> None:
         ({"namespaces": 0}, "user namespaces: expected them allowed, got none (sysctl user.max_user_names", True),
         ({"kinds": ("hvm-3.0-x86_64",)}, "expected PV guests (xen-3.0-x86_64), got hvm-3.0-x86_64", True),
         ({"problem": "no permission"}, "hypervisor: expected it to answer, got no permission", True),
+        (
+            {"clashes": (("10.75.0.0/16", "10.75.3.0/24 on eth0"),)},
+            "address pool 10.75.0.0/16: expected no address and no route of this host in it, got 10.75.3.0/24 on eth0",
+            False,
+        ),
         ({"xen": "4.16"}, "hypervisor: expected Xen 4.17 or later, got 4.16", False),
         ({"free_mib": 12}, "memory: expected 96 MiB free in Xen, got 12 MiB", False),
     ],

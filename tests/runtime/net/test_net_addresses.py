@@ -7,9 +7,11 @@ from ipaddress import ip_address, ip_interface
 
 import pytest
 
-from runtime.net.addresses import POOL_SIZE, allocate_index, parse_static, plan_addresses
+from runtime.net.addresses import allocate_index, parse_static, plan_addresses
 from runtime.net.errors import AddressesExhausted, BadAddress
-from runtime.net.pool import POOL4, POOL6
+from runtime.net.pool import DEFAULT
+
+POOL_SIZE = DEFAULT.networks
 
 
 def test_known_index_gives_these_addresses() -> None:
@@ -23,8 +25,8 @@ def test_known_index_gives_these_addresses() -> None:
 def test_networks_lie_in_their_pools_and_share_nothing_but_the_gateways_mac() -> None:
     plans = [plan_addresses(index) for index in range(POOL_SIZE)]
     for planned in plans:
-        assert ip_address(planned.zone4) in POOL4
-        assert ip_address(planned.zone6) in POOL6
+        assert ip_address(planned.zone4) in DEFAULT.v4
+        assert ip_address(planned.zone6) in DEFAULT.v6
     assert len({ip_interface(f"{p.zone4}/{p.prefix4}").network for p in plans}) == POOL_SIZE
     assert len({ip_interface(f"{p.zone6}/{p.prefix6}").network for p in plans}) == POOL_SIZE
     assert len({planned.zone_mac for planned in plans}) == POOL_SIZE

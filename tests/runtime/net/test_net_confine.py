@@ -86,13 +86,15 @@ def test_serving_engine_has_only_descriptors_it_was_given_or_works_with(world: W
         return {int(entry.name): os.readlink(entry) for entry in Path(f"/proc/{pid_of(network)}/fd").iterdir()}
 
     # Whoever asked whether it serves has gone, a moment later: what is left are the listeners, the sockets that ask for
-    # routes and hear of their changes, and what events are waited for with.
-    world.wait_until(lambda: len(descriptors()) == 3 + sockets + 1)
+    # routes and hear of their changes, what events are waited for with, and where the host's ports are counted.
+    world.wait_until(lambda: len(descriptors()) == 3 + sockets + 1 + 2)
     found = descriptors()
     log = str(world.directory / "run" / network.name / "log")
     assert [found.pop(fd) for fd in range(3)] == ["/dev/null", "/dev/null", log]
     kinds = sorted(re.sub(r"\[\d+\]", "", target) for target in found.values())
-    assert kinds == ["anon_inode:[eventpoll]", *["socket:"] * sockets]
+    counted = kinds[:2]
+    assert [Path(each).name for each in counted] == ["sockstat", "sockstat6"]
+    assert kinds[2:] == ["anon_inode:[eventpoll]", *["socket:"] * sockets]
     assert len(set(found.values()) & ours) >= 6, "the listeners are those its starter has, too"
 
 
@@ -104,8 +106,8 @@ def test_socket_made_for_the_zone_may_be_transparent_and_is_in_its_namespace(wor
         "import socket, sys\n"
         "made = []\n"
         "create = main.Server.__init__\n"
-        "def keep(self, config, factory, room):\n"
-        "    create(self, config, factory, room)\n"
+        "def keep(self, config, factory, ports, room):\n"
+        "    create(self, config, factory, ports, room)\n"
         "    made.append(factory)\n"
         "def run(self):\n"
         "    inside = made[0].make(socket.AF_INET, socket.SOCK_STREAM)\n"

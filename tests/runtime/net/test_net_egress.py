@@ -10,12 +10,14 @@ from typing import Any
 import pytest
 from support.networld import HOST4, HOST6, OUTSIDE4, OUTSIDE6, World, digest_then_echo, receive_all
 
+from pipeline.bundle.model import Port
 from runtime.net.netlink import Routes
 from runtime.net.network import ZoneNetwork
 
 pytestmark = pytest.mark.root
 
 METADATA = "169.254.169.254"
+LOOPBACK = "127.0.0.1"
 
 
 def says_hi(connection: socket.socket) -> None:
@@ -45,6 +47,29 @@ def test_address_of_the_host_is_open_to_the_rule_that_names_it_and_at_its_port_a
     assert outcome(world, address, opened) == b"hi"
     assert outcome(world, address, other) == errno.ECONNREFUSED
     assert network.counters()["denied"] == 1
+
+
+def test_link_between_two_networks_is_declared_at_both_ends(world: World) -> None:
+    """A port that one publishes on the host's loopback, and a rule of the other that names it: that port alone."""
+    server = up_with(world)
+    for zone_port in (80, 81):
+        world.serve(world.zone, world.addresses.zone4, zone_port, says_hi)
+    ((_, linked), (_, other)) = world.on_host(lambda: server.publish([Port(LOOPBACK, 0, each) for each in (80, 81)]))
+    client, name = world.neighbour(egress=(f"allow {LOOPBACK} {linked}",))
+
+    def reaches(address: str, port: int) -> bool:
+        try:
+            with world.of(name, lambda: socket.create_connection((address, port), 5)) as connection:
+                return receive_all(connection) == b"hi"
+        except ConnectionRefusedError:
+            return False
+
+    gateway = client.addresses.gateway4
+    assert [reaches(gateway, port) for port in (linked, other)] == [True, False]
+    assert not reaches(world.addresses.zone4, 80), "nothing else leads there"
+    world.on_host(lambda: server.unpublish(LOOPBACK, linked))
+    assert not reaches(gateway, linked)
+    assert server.counters()["published"] == 1
 
 
 def test_metadata_is_open_to_the_rule_that_names_it(world: World) -> None:
@@ -186,7 +211,8 @@ def test_routes_are_known_until_anything_of_them_changes(world: World, own: str,
         assert asked == [packed, far]
         for number in range(20):
             world.ip(world.host, f"address add {own}/{prefix} dev up0 nodad")
-            assert (routes.route_type(packed), number) == ("local", number)
+            # The kernel itself knows an IPv6 address a moment later than it says so, and says so again then.
+            world.wait_until(lambda: routes.route_type(packed) == "local")
             world.ip(world.host, f"address del {own}/{prefix} dev up0")
             assert (routes.route_type(packed), number) == ("unicast", number)
         world.ip(world.host, f"route add blackhole {own}/{prefix}")

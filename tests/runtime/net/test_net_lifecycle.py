@@ -67,6 +67,17 @@ def test_destroy_leaves_nothing_and_the_host_was_never_touched(world: World) -> 
     assert_nothing_left(world)
 
 
+def test_limit_of_bandwidth_does_not_touch_the_host(world: World) -> None:
+    before = world.state_of_host()
+    assert len(before["settings"].splitlines()) > 100
+    world.network = world.new_network(bandwidth_bit_s=8_000_000)
+    network = world.up()
+    assert world.state_of_host() == before
+    assert "tbf" in world.shell(network.netns, "tc qdisc"), "there is a limit"
+    network.destroy()
+    assert world.state_of_host() == before
+
+
 def test_each_resource_is_recorded_before_it_is_taken(world: World) -> None:
     seen: list[tuple[str, bool]] = []
 

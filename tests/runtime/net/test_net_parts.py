@@ -37,6 +37,7 @@ CONFIG = EngineConfig(
     seccomp="0600000000000080",
     limits=Limits(connections=7),
     listeners=Listeners._make(range(3, 3 + len(Listeners._fields))),
+    pools=("10.75.0.0/16", "fd5a:6f6e:6577::/48"),
 )
 
 

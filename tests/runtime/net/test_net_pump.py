@@ -17,6 +17,7 @@ from runtime.net.engine.loop import EDGE, READ, Handler, Loop
 from runtime.net.engine.model import Limits
 from runtime.net.engine.pipes import SIZE_BYTES, PipePool
 from runtime.net.engine.pump import Way
+from runtime.net.engine.queues import Queues
 from runtime.net.engine.relay import Relay, Target, reset
 
 CHUNK = Limits().chunk_bytes
@@ -310,7 +311,7 @@ class Endless(socket.socket):
 
 def test_stream_that_never_runs_dry_lets_others_have_their_turn() -> None:
     with Endless() as endless:
-        way = Way(endless, endless, PipePool(0), CHUNK)
+        way = Way(endless, endless, PipePool(0), CHUNK, Queues(0))
         assert way.move(), "there is more, of which no event tells"
         assert CHUNK <= way.sent_bytes <= 16 * CHUNK
 

@@ -393,6 +393,14 @@ def test_zone_whose_vif_does_not_come_is_out_again(
     assert reaches(pair[0], pair[1].addresses.zone4) == b"db"
 
 
+def test_shared_network_does_not_touch_the_host(world: World) -> None:
+    before = world.state_of_host()
+    shared = SharedNetwork(world)
+    for name, host, limit in (("one", 2, 8_000_000), ("two", 3, 0)):
+        shared.zone(name, host, bandwidth_bit_s=limit, egress=("allow 127.0.0.1 80",))
+    assert world.state_of_host() == before
+
+
 def test_nothing_is_left_of_a_network_that_is_destroyed(world: World, shared: SharedNetwork) -> None:
     before = world.state_of_host()
     pid = pid_of(shared)

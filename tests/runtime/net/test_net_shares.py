@@ -7,13 +7,15 @@ import os
 import signal
 import socket
 import struct
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable
 
 import pytest
 from support.networld import BLACK_HOLE, DNS4, OUTSIDE4, World
-from support.sharedworld import Neighbour, SharedNetwork, reaches
+from support.sharedworld import Neighbour, SharedNetwork, reaches, status_of
 
 from runtime.net.engine.acceptor import Traffic
 from runtime.net.engine.model import Limits
@@ -335,3 +337,53 @@ def test_rubbish_on_a_dns_connection_ends_it_and_harms_nobody(pair: tuple[Neighb
                 client.recv(1)
     assert by_tcp(modest, query("greedy"))
     assert greedy.network.counters()["faults"] == 0
+
+
+FLOOD = """
+import socket, sys
+hole, outside = sys.argv[1:]
+held, number = [], 0
+while True:
+    for address in (hole, outside):
+        each = socket.socket()
+        each.setblocking(False)
+        each.connect_ex((address, 9))
+        held.append(each)
+    del held[:-400]
+"""
+
+
+@pytest.mark.root
+def test_flood_of_connects_in_a_shared_engine_is_bounded_and_leaves_nothing(world: World) -> None:
+    """As fast as a zone can, to a port that refuses and to a black hole; what it costs others is `./doit bench net`."""
+    limits = Limits(connect_timeout_s=1.5)
+    shared = SharedNetwork(world, limits=limits)
+    greedy, modest = shared.zone("greedy", 2), shared.zone("modest", 3)
+    world.serve(world.outside, OUTSIDE4, 8080, lambda connection: connection.sendall(b"hi"))
+    world.meet()
+    engine = shared.segment.engine
+    assert engine is not None
+    assert reaches(modest, OUTSIDE4, 8080) == b"hi"
+
+    def descriptors() -> int:
+        return len(os.listdir(f"/proc/{engine.pid}/fd"))
+
+    def resident_kib() -> int:
+        return int(status_of(engine.pid)["VmRSS"].split()[0])
+
+    settled, before_kib = descriptors(), resident_kib()
+    process = greedy.inside(lambda: subprocess.Popen([sys.executable, "-c", FLOOD, BLACK_HOLE, OUTSIDE4]))
+    try:
+        world.wait_until(lambda: greedy.network.counters()["limited"] > 2000, 60)
+        most = max(descriptors() for _ in range(200))
+        for _ in range(10):
+            assert reaches(modest, OUTSIDE4, 8080, timeout_s=5) == b"hi"
+        assert process.poll() is None
+        assert most <= settled + limits.pending + 32
+        assert resident_kib() - before_kib < 16 << 10
+    finally:
+        process.kill()
+        process.wait()
+    world.wait_until(lambda: descriptors() <= settled + 2 and greedy.network.counters()["pending"] == 0, 30)
+    counters = modest.network.counters()
+    assert (counters["limited"], counters["faults"]) == (0, 0)

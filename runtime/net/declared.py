@@ -1,0 +1,144 @@
+"""A network as one declaration: what it is made of, in one document, and nothing of zoned.
+
+    {"name": "back", "index": 9, "zones": [
+        {"name": "db", "host": 2, "vif": "vif3.0"},
+        {"name": "web", "host": 3, "vif": "vif4.0", "egress": ["deny any 25/tcp"],
+         "ports": [{"host_address": "127.0.0.1", "host_port": 8080, "zone_port": 80}]}]}
+
+`python -m runtime.net FILE` makes it and keeps it until SIGTERM. See Declaration and DeclaredZone for all the keys.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any, TypeVar
+
+from pipeline.bundle.model import Port
+from runtime.net.addresses import ZONE_HOST, plan_addresses
+from runtime.net.errors import NetworkFault
+from runtime.net.network import ZoneNetwork
+from runtime.net.pool import DEFAULT, parse_pools, use
+from runtime.net.resolvers import RESOLV_CONF
+from runtime.net.segment import RUN_DIRECTORY, Segment
+from runtime.net.supervise import EngineSupervisor
+from runtime.net.teardown import teardown
+
+log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class DeclaredZone:
+    """A zone of the network, whose vif is there already."""
+
+    name: str
+    vif: str
+    host: int = ZONE_HOST
+    isolated: bool = False
+    egress: tuple[str, ...] = ()
+    bandwidth_bit_s: int = 0
+    ports: tuple[Port, ...] = ()
+
+
+@dataclass(frozen=True)
+class Declaration:
+    """index: which of the pools' networks it is. deny: networks that no rule opens. run: where its state lies."""
+
+    name: str
+    index: int
+    zones: tuple[DeclaredZone, ...] = ()
+    mtu: int = 1500
+    deny: tuple[str, ...] = ()
+    pool4: str = str(DEFAULT.v4)
+    pool6: str = str(DEFAULT.v6)
+    run: str = str(RUN_DIRECTORY)
+    resolv_conf: str = str(RESOLV_CONF)
+
+
+def parse(text: str) -> Declaration:
+    """The declaration of a JSON text. Raises NetworkFault."""
+    try:
+        document = json.loads(text)
+        zones = tuple(
+            _made(DeclaredZone, zone | {"ports": tuple(_made(Port, port) for port in zone.get("ports", ()))})
+            for zone in document.get("zones", ())
+        )
+        return _made(Declaration, document | {"zones": zones})
+    except (ValueError, TypeError, AttributeError) as error:
+        raise NetworkFault("network declaration", expected="one JSON object", got=str(error)) from error
+
+
+def _made(kind: Callable[..., T], document: dict[str, Any]) -> T:
+    """A dataclass of a JSON object. Raises TypeError, ValueError."""
+    wanted = {field.name: field.type for field in fields(kind)}  # type: ignore[arg-type]
+    for name, value in document.items():
+        kinds = {"int": int, "bool": bool, "str": str}.get(str(wanted.get(name)))
+        if kinds is not None and type(value) is not kinds:
+            raise ValueError(f"{name}: {value!r} is no {kinds.__name__}")
+    return kind(**{name: tuple(value) if isinstance(value, list) else value for name, value in document.items()})
+
+
+@contextlib.contextmanager
+def kept(declared: Declaration) -> Iterator[dict[str, ZoneNetwork]]:
+    """The network and its zones' places, by name, while the context lasts; its engine is replaced where it dies.
+
+    What one that was killed has left is taken down first.
+    Raises:  RuntimeFault. Effects: the pools of this process.
+    """
+    try:
+        use(parse_pools(declared.pool4, declared.pool6))
+    except ValueError as error:
+        raise NetworkFault("network declaration", expected="pools", got=str(error)) from error
+    run = Path(declared.run)
+    run.mkdir(parents=True, exist_ok=True, mode=0o755)
+    ledger = run / f"{declared.name}.ledger"
+    if ledger.exists():
+        teardown(json.loads(line) for line in ledger.read_text().splitlines() if line.endswith("}"))
+        ledger.unlink()
+
+    def record(kind: str, **entry: Any) -> None:
+        with ledger.open("a") as file:
+            file.write(json.dumps({"kind": kind, **entry}) + "\n")
+
+    with contextlib.ExitStack() as stack:
+        stack.callback(ledger.unlink, missing_ok=True)
+        segment = Segment(
+            declared.name,
+            plan_addresses(declared.index),
+            declared.mtu,
+            record,
+            shared=True,
+            deny=declared.deny,
+            run_directory=run,
+            resolv_conf=Path(declared.resolv_conf),
+        )
+        segment.create()
+        stack.callback(segment.destroy)
+        supervisor = EngineSupervisor(resolv_conf=Path(declared.resolv_conf))
+        stack.callback(supervisor.close)
+        supervisor.add(segment)
+        stack.callback(supervisor.discard, segment)
+        networks = {}
+        for zone in declared.zones:
+            network = networks[zone.name] = ZoneNetwork(
+                zone.name,
+                plan_addresses(declared.index, host=zone.host),
+                declared.mtu,
+                record,
+                segment=segment,
+                isolated=zone.isolated,
+                egress=zone.egress,
+                bandwidth_bit_s=zone.bandwidth_bit_s,
+            )
+            network.create()
+            stack.callback(network.destroy)
+            network.listen(zone.ports)
+            network.attach(zone.vif)
+            network.serve()
+        yield networks

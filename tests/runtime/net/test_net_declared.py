@@ -1,0 +1,131 @@
+"""A network by itself: one program, one declaration, no zoned."""
+
+from __future__ import annotations
+
+import json
+import signal
+import socket
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support.networld import HOST4, OUTSIDE4, VIF, World, digest_then_echo, receive_all
+
+from pipeline.bundle.model import Port
+from runtime.net import netns
+from runtime.net.declared import DeclaredZone, parse
+from runtime.net.errors import NetworkFault
+
+PROJECT = Path(__file__).resolve().parents[3]
+PORT = {"host_address": HOST4, "host_port": 8080, "zone_port": 80}
+
+
+def test_declaration_says_all_that_a_network_is_made_of() -> None:
+    zone = {"name": "web", "vif": "vif4.0", "host": 3, "egress": ["deny any"], "ports": [PORT]}
+    declared = parse(json.dumps({"name": "back", "index": 9, "zones": [zone]}))
+    assert (declared.name, declared.index, declared.mtu) == ("back", 9, 1500)
+    assert declared.zones == (DeclaredZone("web", "vif4.0", 3, egress=("deny any",), ports=(Port(HOST4, 8080, 80),)),)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("[]", "no attribute"),
+        ("{", "Expecting"),
+        ('{"name": "x"}', "index"),
+        ('{"name": "x", "index": "9"}', "index: '9' is no int"),
+        ('{"name": "x", "index": 1, "zones": [{"name": "a"}]}', "vif"),
+        ('{"name": "x", "index": 1, "zone": []}', "unexpected"),
+    ],
+)
+def test_declaration_that_is_none_is_refused_in_a_sentence(text: str, said: str) -> None:
+    with pytest.raises(NetworkFault, match=f"network declaration: expected one JSON object, got .*{said}"):
+        parse(text)
+
+
+def start(world: World, document: dict[str, Any]) -> subprocess.Popen[str]:
+    """The program on the world's host; returns when it serves."""
+    path = world.directory / "network.json"
+    path.write_text(json.dumps(document))
+
+    def run() -> subprocess.Popen[str]:
+        command = [sys.executable, "-m", "runtime.net", str(path)]
+        return subprocess.Popen(command, cwd=PROJECT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+    process = world.on_host(run)
+    world.stack.callback(process.wait)
+    world.stack.callback(process.kill)
+    return process
+
+
+def served(process: subprocess.Popen[str]) -> Any:
+    assert process.stdout is not None and process.stderr is not None
+    line = process.stdout.readline()
+    assert line, process.stderr.read()
+    return json.loads(line)
+
+
+@pytest.mark.root
+def test_declared_network_serves_until_it_is_told_to_end_and_after_a_kill_it_is_made_again(world: World) -> None:
+    before = world.state_of_host()
+    name = f"d{world.host[3:].partition('-')[0]}"
+    document = {
+        "name": name,
+        "index": 7,
+        "run": str(world.directory / "run"),
+        "resolv_conf": str(world.resolv_conf),
+        "zones": [{"name": "web", "host": 2, "vif": VIF, "egress": ["deny any 25/tcp"], "ports": [PORT]}],
+    }
+    port = world.serve(world.outside, OUTSIDE4, 0, digest_then_echo)
+    world.serve(world.zone, world.addresses.zone4, 80, lambda connection: connection.sendall(b"zone"))
+    process = start(world, document)
+    assert served(process) == {"web": [f"{HOST4}:8080"]}
+    namespace = f"zw-@{name}"
+    assert netns.path_of(namespace).exists()
+
+    def works() -> None:
+        with world.connect(OUTSIDE4, port) as connection:
+            connection.sendall(b"declared")
+            connection.shutdown(socket.SHUT_WR)
+            assert receive_all(connection)[32:] == b"declared"
+        with pytest.raises(ConnectionRefusedError):
+            world.connect(OUTSIDE4, 25)
+        with world.of(world.outside, lambda: socket.create_connection((HOST4, 8080), 5)) as connection:
+            assert receive_all(connection) == b"zone"
+
+    works()
+    process.kill()
+    process.wait()
+    assert netns.path_of(namespace).exists(), "nobody took it down"
+    world.ip(namespace, f"link del {VIF}")
+    world.ip(world.host, f"link add {VIF} type veth peer name eth0 netns {world.zone}")
+    zone = world.addresses
+    world.ip(
+        world.zone,
+        f"link set eth0 address {zone.zone_mac}",
+        f"address add {zone.zone4}/{zone.prefix4} dev eth0",
+        "link set eth0 up",
+        f"route add default via {zone.gateway4}",
+    )
+    process = start(world, document)
+    served(process)
+    works()
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(30) == 0
+    assert not netns.path_of(namespace).exists()
+    assert list((world.directory / "run").iterdir()) == []
+    assert world.state_of_host()["routes"] == before["routes"]
+
+
+@pytest.mark.root
+def test_declared_network_that_cannot_be_made_leaves_nothing(world: World) -> None:
+    name = f"e{world.host[3:].partition('-')[0]}"
+    zone = {"name": "web", "host": 2, "vif": "vif99.0"}
+    process = start(world, {"name": name, "index": 7, "run": str(world.directory / "run"), "zones": [zone]})
+    _, said = process.communicate(timeout=60)
+    assert (process.returncode, said.count("\n")) == (1, 1)
+    assert said.startswith("error: ") and "vif99.0" in said
+    assert not netns.path_of(f"zw-@{name}").exists()
+    assert list((world.directory / "run").iterdir()) == []

@@ -63,7 +63,8 @@ _CLOSED = tuple(
 
 
 @lru_cache(maxsize=1)
-def _table(of: Pools) -> tuple[Closed, ...]:
+def closed_networks(of: Pools) -> tuple[Closed, ...]:
+    """All that is closed on a host with these pools."""
     return (*(Closed(pool, "another zone network", False) for pool in of), *_CLOSED)
 
 
@@ -98,7 +99,7 @@ class Verdict(NamedTuple):
 
 def closed_around(network: Network) -> Closed | None:
     """The closed network that holds all of another one."""
-    for closed in _table(pools()):
+    for closed in closed_networks(pools()):
         # Of one version they can be compared, which the types cannot say.
         if closed.network.version == network.version and network.subnet_of(cast(Any, closed.network)):
             return closed
@@ -108,7 +109,7 @@ def closed_around(network: Network) -> Closed | None:
 @lru_cache(maxsize=1024)  # a zone talks to few addresses, and to each often
 def _closed(destination: Address, of: Pools) -> Closed | None:
     """What closes an address to every zone."""
-    return next((closed for closed in _table(of) if destination in closed.network), None)
+    return next((closed for closed in closed_networks(of) if destination in closed.network), None)
 
 
 def decide(

@@ -30,6 +30,7 @@ from runtime.net.engine.model import EngineConfig, ZonePart, load
 from runtime.net.errors import EngineFault
 from runtime.net.pasta import hostaddresses, plan
 from runtime.net.plan import BRIDGE
+from runtime.net.pool import parse_pools, use
 
 log = logging.getLogger(__name__)
 
@@ -347,6 +348,7 @@ def main() -> None:
         return  # whoever started this died before it said what to do
     document = json.loads(text)
     config = load(json.dumps(document["config"]))
+    use(parse_pools(*config.pools))
     for fd in (config.listeners.echo4, config.listeners.echo6):
         os.close(fd)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)

@@ -21,8 +21,10 @@ from pipeline.bundle.egress import ICMP, Network, Rule
 from pipeline.bundle.model import Port
 from runtime.net.addresses import GATEWAY_MAC, ZoneAddresses
 from runtime.net.errors import NetworkFault
+from runtime.net.guardcounter import name_of
 from runtime.net.plan import BRIDGE, DNS_PORT, Doors, Place
-from runtime.net.policy import CLOSED, CLOSED_UNLESS_NAMED, closed_around
+from runtime.net.policy import closed_around, closed_networks
+from runtime.net.pool import pools
 from runtime.net.rules import zone_guard
 
 TAP = "tap0"
@@ -159,6 +161,7 @@ def ruleset(
     place = Place(zone, Doors(0, 0, 0, 0))
     return f"""\
 table bridge guard {{
+ counter {name_of(place.group)} {{ packets 0 bytes 0 }}
  set answered4 {{ type ipv4_addr . inet_service . ipv4_addr . inet_service; flags dynamic, timeout; \
 timeout {_ANSWERED_S}s; size 16384; }}
  set answered6 {{ type ipv6_addr . inet_service . ipv6_addr . inet_service; flags dynamic, timeout; \
@@ -177,10 +180,10 @@ timeout {_ANSWERED_S}s; size 16384; }}
   ether daddr set {zone.zone_mac} accept
  }}
  chain from_zone4 {{
-  {_MULTICAST} drop
-  ether daddr != {GATEWAY_MAC} drop
-  ip hdrlength != 5 drop
-  ip frag-off & 0x3fff != 0 drop
+  {_MULTICAST} return
+  ether daddr != {GATEWAY_MAC} return
+  ip hdrlength != 5 return
+  ip frag-off & 0x3fff != 0 return
   ip daddr {network.gateway4} icmp type echo-request goto own
   ip daddr {PROBE4} tcp flags & (syn | ack) != syn goto own
 {_dns("ip daddr " + network.gateway4, resolvers[0])}\
@@ -188,11 +191,11 @@ timeout {_ANSWERED_S}s; size 16384; }}
   ip daddr . udp dport . ip saddr . udp sport @answered4 accept
   ip protocol {{ tcp, udp }} goto egress4
   icmp type echo-request goto egress4
-  drop
+  return
  }}
  chain from_zone6 {{
-  {_MULTICAST} drop
-  ether daddr != {GATEWAY_MAC} drop
+  {_MULTICAST} return
+  ether daddr != {GATEWAY_MAC} return
   ip6 daddr {network.gateway6} ip6 nexthdr ipv6-icmp icmpv6 type echo-request goto own
   ip6 daddr {PROBE6} ip6 nexthdr tcp tcp flags & (syn | ack) != syn goto own
 {_dns("ip6 daddr " + network.gateway6, resolvers[1])}\
@@ -200,7 +203,7 @@ timeout {_ANSWERED_S}s; size 16384; }}
   ip6 nexthdr udp ip6 daddr . udp dport . ip6 saddr . udp sport @answered6 accept
   ip6 nexthdr {{ tcp, udp }} goto egress6
   ip6 nexthdr ipv6-icmp icmpv6 type echo-request goto egress6
-  drop
+  return
  }}
  chain egress4 {{
 {_egress(4, rules, deny, host)} }}
@@ -236,9 +239,11 @@ def _egress(version: int, rules: Sequence[Rule], deny: Sequence[Network], host: 
     """policy.decide, in its order, for what begins towards addresses of one family."""
     to = "ip daddr" if version == 4 else "ip6 daddr"
     own, barred = (_set(version, texts) for texts in (host.own, host.barred))
-    named = _set(version, [text for text, _ in CLOSED_UNLESS_NAMED])
+    closed_here = closed_networks(pools())
+    named = _set(version, [str(closed.network) for closed in closed_here if closed.nameable])
     denied = _set(version, map(str, deny))
-    lines = [f"{to} {_set(version, [text for text, _ in CLOSED])} goto shut"]
+    always = _set(version, [str(closed.network) for closed in closed_here if not closed.nameable])
+    lines = [f"{to} {always} goto shut"]
     lines += [f"{to} {closed} goto shut" for closed in (denied, barred) if closed]
     but_own = f"{to} != {own} " if own else ""
     but_named = f"{to} != {named} "

@@ -13,7 +13,7 @@ from support.tools import require
 
 from pipeline.bundle.egress import ICMP, TCP, UDP, parse_rule
 from pipeline.bundle.model import Port
-from runtime.net import commands, netlink, netns
+from runtime.net import commands, guardcounter, netlink, netns, pool
 from runtime.net import plan as nets
 from runtime.net.addresses import GATEWAY_MAC, plan_addresses
 from runtime.net.errors import EngineFault, NetworkFault
@@ -186,6 +186,7 @@ DESTINATIONS = [
     *("240.0.0.1", "8.8.8.8", "2001:db8:1::1", "2001:db8:1::2", "2001:db8:1::", "2001:db8:dead::1", "64:ff9b::7f00:1"),
     *("2002:7f00:1::1", "fd00:ec2::254", "fd5a:6f6e:6577:63::2", "2600::1", "fe80::99", "::7f00:1"),
 ]
+POOLED = [("10.75.99.2", "fd5a:6f6e:6577:63::2"), ("172.30.9.2", "fd00:1:2:1::2")]
 FLOWS = [(TCP, 25), (TCP, 53), (TCP, 80), (TCP, 443), (UDP, 53), (UDP, 80), (UDP, 2000), (ICMP, 0)]
 
 
@@ -317,6 +318,16 @@ def test_rules_let_begin_what_policy_decides(bridge, rules):
 
 
 @pytest.mark.root
+def test_other_networks_are_closed_wherever_the_pools_are(bridge, monkeypatch):
+    usual, other = ((frame(v4, UDP, 2000), frame(v6, UDP, 2000)) for v4, v6 in POOLED)
+    bridge.load([])
+    assert bridge.passed([*usual, *other]) == set(other)
+    monkeypatch.setattr(pool, "_used", pool.parse_pools("172.30.8.0/22", "fd00:1:2::/62"))
+    bridge.load([])
+    assert bridge.passed([*usual, *other]) == set(usual)
+
+
+@pytest.mark.root
 def test_only_a_bare_syn_begins_and_its_disguises_are_none(bridge):
     bridge.load(["deny any"])
     begins = [frame("192.0.2.7", TCP, 80, flags=flags) for flags in range(64) if flags & 0x12 == 0x02]
@@ -353,6 +364,8 @@ def test_who_is_not_the_zone_is_not_heard(bridge):
     fragment[24:26] = struct.pack("!H", checksum(bytes(fragment[14:34])))
     tagged = good[:12] + b"\x81\x00\x00\x01" + good[12:]
     assert bridge.passed([good, other_mac, other_address, bytes(fragment), tagged]) == {good}
+    # The tagged one is no zone's: it goes before anyone asks whose it is.
+    assert netns.inside(bridge.name, lambda: guardcounter.refused(ZONE.host)) == 3
 
 
 @pytest.mark.root

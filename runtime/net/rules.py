@@ -9,6 +9,11 @@ has its copy, and sends it again, on `lo`, when the outer connect has succeeded.
 The rest of TCP finds its connection by itself; what has none gets the kernel's RST.
 At the gateway's own addresses the kernel answers pings, and each zone's own sockets DNS. What else is sent there means
 the host's loopback, and is the engine's to judge, by the rules of the zone that sent it.
+A zone's UDP goes through TPROXY, which gives it to the engine's socket that is connected to the zone's port, or to the
+zone's listener. No short cut by `socket wildcard 0` before it: that finds a new flow's socket between bind and connect
+as well, for datagrams from any port; connected by the time they are delivered, it does not take them, and the zone is
+told that nobody listens.
+TODO: the one behind TPROXY, which skips what is not transparent, goes with the last engine whose sockets are not.
 Fragments of UDP and of echo requests come in; put together again by the kernel before `divert`, which sees only whole
 packets. An echo request that came in fragments gets a type that nobody has in `divert`: so the kernel, to which every
 address is local, does not answer it, and leaves it to the zone's raw socket.
@@ -144,8 +149,8 @@ table inet divert {{
   meta l4proto tcp accept
   meta mark {_FRAGMENT_MARK} icmp type echo-request icmp type set {GATHERED4} accept
   meta mark {_FRAGMENT_MARK} icmpv6 type echo-request icmpv6 type set {GATHERED6} accept
+  meta l4proto udp jump zones
   meta l4proto udp socket wildcard 0 accept
-  meta l4proto udp goto zones
  }}
  chain gateway {{
   meta l4proto {{ tcp, udp }} th dport {DNS_PORT} goto zones

@@ -246,7 +246,7 @@ class Segment:
             if lost:
                 # The namespace may be the work of an earlier version.
                 netns.inside(self.netns, lambda: self.layout.renew(self.whose, self.addresses))
-                self.load_rules()
+            self.load_rules()  # an engine wants those of its own version
             self._start_engine()
             self.restarts += 1
             for zone in zones:

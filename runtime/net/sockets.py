@@ -5,13 +5,17 @@ from __future__ import annotations
 import socket
 
 from runtime.net import bpf
-from runtime.net.engine.datagrams import IP_ORIGDSTADDR, IPV6_ORIGDSTADDR, IPV6_RECVPKTINFO
+from runtime.net.engine.datagrams import (
+    IP_ORIGDSTADDR,
+    IP_TRANSPARENT,
+    IPV6_ORIGDSTADDR,
+    IPV6_RECVPKTINFO,
+    IPV6_TRANSPARENT,
+)
 from runtime.net.engine.packet import GATHERED4, GATHERED6
 from runtime.net.plan import DNS_PORT
 
 BACKLOG = 128
-IP_TRANSPARENT = 19  # linux/in.h; not in Python's socket module
-IPV6_TRANSPARENT = 75  # linux/in6.h
 IP_RECVTTL, IPV6_RECVHOPLIMIT = 12, 51
 ETH_P_IP, ETH_P_IPV6 = 0x0800, 0x86DD  # linux/if_ether.h
 

@@ -21,6 +21,7 @@ import threading
 import time
 
 from runtime.net import netns
+from runtime.net.engine.datagrams import IP_TRANSPARENT, IPV6_TRANSPARENT
 
 # Source: linux/prctl.h, linux/sched.h, linux/mount.h, linux/seccomp.h, asm/unistd_64.h
 PR_CAPBSET_DROP = 24
@@ -33,6 +34,10 @@ SYS_SECCOMP = 317
 SECCOMP_SET_MODE_FILTER = 1
 SECCOMP_FILTER_FLAG_TSYNC = 1
 _INSTRUCTION_BYTES = 8  # struct sock_filter
+_TRANSPARENT = {
+    socket.AF_INET: (socket.IPPROTO_IP, IP_TRANSPARENT),
+    socket.AF_INET6: (socket.IPPROTO_IPV6, IPV6_TRANSPARENT),
+}
 # A directory that every host has: the empty root is mounted there first, in a mount namespace of the engine's own.
 _STEPPING_STONE = netns.DIRECTORY.parent
 
@@ -44,7 +49,10 @@ class _Program(ctypes.Structure):
 
 
 class SocketFactory:
-    """Makes sockets in another network namespace: a thread entered it while the process still could."""
+    """Makes sockets in another network namespace: a thread entered it while the process still could.
+
+    They are transparent: they may have any address, and TPROXY gives them what is for their connection.
+    """
 
     def __init__(self, namespace: int) -> None:
         """namespace: a descriptor of it, which this closes. Raises OSError."""
@@ -67,7 +75,7 @@ class SocketFactory:
         while True:
             family, kind = self._wanted.get()
             try:
-                self._made.put(socket.socket(family, kind))
+                self._made.put(_transparent(family, kind))
             except OSError as error:
                 self._made.put(error)
 
@@ -78,6 +86,16 @@ class SocketFactory:
         if not isinstance(made, socket.socket):
             raise made or OSError("no socket came")
         return made
+
+
+def _transparent(family: int, kind: int) -> socket.socket:
+    made = socket.socket(family, kind)
+    try:
+        made.setsockopt(*_TRANSPARENT[socket.AddressFamily(family)], 1)
+    except BaseException:
+        made.close()
+        raise
+    return made
 
 
 def bound_descriptors(count: int) -> int:

@@ -8,6 +8,7 @@ from typing import Any
 
 IP_PKTINFO, IP_ORIGDSTADDR = 8, 20  # linux/in.h; not all of them in Python's socket module
 IPV6_RECVPKTINFO, IPV6_PKTINFO, IPV6_ORIGDSTADDR = 49, 50, 74  # linux/in6.h
+IP_TRANSPARENT, IPV6_TRANSPARENT = 19, 75
 LARGEST = 65535
 _ANCILLARY_BYTES = 256
 

@@ -16,12 +16,11 @@ from runtime.net.engine.datagrams import IP_PKTINFO, IPV6_PKTINFO, IPV6_RECVPKTI
 from runtime.net.engine.flows import Flow, endpoint
 from runtime.net.engine.loop import READ, Loop
 from runtime.net.engine.relay import Target
-from runtime.net.engine.udp import IPV6_FREEBIND, Address, MakeSocket, make_room, shorten_queues
+from runtime.net.engine.udp import Address, MakeSocket, make_room, shorten_queues
 from runtime.net.pool import pools
 
 _IP_BIND_ADDRESS_NO_PORT = 24  # the port is chosen at connect, unique by both ends: ip(7)
 _BURST = 32  # answers moved before the loop's others get their turn
-_STRAYS = 1000
 _QUESTIONS = 8  # the same for what clients send: each may be a new one
 
 _buffer = bytearray(LARGEST)
@@ -36,12 +35,6 @@ def has_a_name(host: str) -> bool:
     return not (address.is_loopback or address.is_link_local or address.is_multicast or address.is_unspecified)
 
 
-def _speak_for(sock: socket.socket, host: str, port: int) -> None:
-    if sock.family == socket.AF_INET6:
-        sock.setsockopt(socket.IPPROTO_IPV6, IPV6_FREEBIND, 1)
-    sock.bind((host, port))
-
-
 def tcp_targets(make_socket: MakeSocket, zone4: str, zone6: str, zone_port: int) -> TargetsOf:
     """Targets of a published port: the zone, first by the client's own family and address."""
 
@@ -52,7 +45,7 @@ def tcp_targets(make_socket: MakeSocket, zone4: str, zone6: str, zone_port: int)
             made = make_socket(family, kind)
             if family == of and has_a_name(client):
                 made.setsockopt(socket.IPPROTO_IP, _IP_BIND_ADDRESS_NO_PORT, 1)
-                _speak_for(made, client, 0)
+                made.bind((client, 0))
             return made
 
         targets = [
@@ -116,15 +109,6 @@ class Inflow:
         self._owner.end(self, self._near)
 
 
-def _empty(near: socket.socket) -> None:
-    """Between bind and connect the kernel gave the new socket whatever was for that address, from any zone."""
-    for _ in range(_STRAYS):
-        try:
-            near.recv_into(_buffer)
-        except OSError:
-            return
-
-
 class PublishedUdp:
     """One published UDP port."""
 
@@ -178,13 +162,12 @@ class PublishedUdp:
             near.setblocking(False)
             near.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             if has_a_name(client[0]):
-                _speak_for(near, client[0], client[1])
+                near.bind(client[:2])
             near.connect(self._zone)
         except OSError:
             self.traffic.counts["failed"] += 1
             near.close()
             return None
-        _empty(near)
         self.traffic.counts["published"] += 1
         flow = self._flows[key] = Inflow(self, key, client, near, asked)
         self.traffic.clients[self._identity(flow)] = flow

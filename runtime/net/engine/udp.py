@@ -1,9 +1,9 @@
 """UDP of the zone to the outside: flows, each with a socket on either side.
 
 The first datagram of a flow arrives at a listener behind TPROXY. From then on a socket of the namespace that is bound
-to the outside's address and connected to the zone gets them, and gives the answers: the kernel finds it, computes the
-checksums and puts fragments together. On the host a connected socket takes answers from nobody else, and keeps the
-ICMP errors that come back for the zone.
+to the outside's address and connected to the zone gets them, and gives the answers: TPROXY finds it, which passes over
+those that are bound only; the kernel computes the checksums and puts fragments together. On the host a connected socket
+takes answers from nobody else, and keeps the ICMP errors that come back for the zone.
 Source: udp(7), ip(7), ipv6(7), Documentation/networking/tproxy.rst; idle time RFC 4787 section 4.3.
 """
 
@@ -26,7 +26,6 @@ from runtime.net.engine.gate import FEW_HOPS, set_hops
 from runtime.net.engine.loop import READ, Loop
 from runtime.net.engine.packet import Trouble, ends_of, udp_quote
 
-IPV6_FREEBIND = 78
 MTU_DISCOVER: dict[int, tuple[int, int]] = {
     socket.AF_INET: (socket.IPPROTO_IP, 10),
     socket.AF_INET6: (socket.IPPROTO_IPV6, 23),
@@ -36,7 +35,6 @@ FRAGMENT_NEVER, FRAGMENT_IF_NEEDED = 2, 1  # IP_PMTUDISC_DO, IP_PMTUDISC_WANT
 _HEADERS_BYTES: dict[int, int] = {socket.AF_INET: 28, socket.AF_INET6: 48}
 _BURST = 32  # datagrams moved before the loop's others get their turn
 _BIRTHS = 4  # the same for first datagrams: a flow costs as much as 30 datagrams of it
-_STRAYS = 1000
 # So many flows get queues of the kernel's default size, 208 KiB; the others' are short, twice this (socket(7)). With
 # Limits.udp_flows = 256 the queues of flows and clients hold at most 42 MiB of this host's memory.
 _DEEP_QUEUES = 32
@@ -229,7 +227,7 @@ class Flows:
                 self.complain(key, size, trouble, None)
             return None
         try:
-            near = _open_near(self._make_near, family, client, remote)
+            near = _open_near(self._make_near(family, socket.SOCK_DGRAM), client, remote)
         except OSError:  # out of descriptors, or an address no socket can have
             counts["limited"] += 1
             far.close()
@@ -237,24 +235,10 @@ class Flows:
         counts["udp_flows"] += 1
         flow = self._flows[key] = Flow(self, key, remote, near, far)
         shorten_queues(self._flows, *flow.sockets)
-        self._take_strays(flow, client)
         for each in flow.sockets:
             self._loop.watch(each, flow, READ)
         self._loop.patient.add(flow)
         return flow
-
-    def _take_strays(self, flow: Flow, client: Address) -> None:
-        """Between bind and connect the kernel gave the new socket whatever was for that address."""
-        near = flow.sockets[0]
-        for _ in range(_STRAYS):
-            try:
-                data, origin = near.recvfrom(LARGEST)
-            except OSError:
-                return
-            if origin[:2] == client:
-                flow.send(data)
-            else:
-                self._take(near.family, data, origin[:2], flow.remote, _USUAL_HOPS)
 
     def complain(self, key: bytes, size: int, trouble: Trouble, sender: bytes | None) -> None:
         """Tell the zone what became of a datagram of `size` bytes."""
@@ -311,13 +295,10 @@ def _open_far(family: int, remote: Address, hops: int) -> socket.socket:
     return far
 
 
-def _open_near(make: MakeSocket, family: int, client: Address, remote: Address) -> socket.socket:
-    near = make(family, socket.SOCK_DGRAM)
+def _open_near(near: socket.socket, client: Address, remote: Address) -> socket.socket:
     try:
         near.setblocking(False)
         near.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # flows from several ports of the zone to one remote
-        if family == socket.AF_INET6:
-            near.setsockopt(socket.IPPROTO_IPV6, IPV6_FREEBIND, 1)  # IPv4 asks the routing, which says local
         near.bind(remote)
         near.connect(client)
     except BaseException:

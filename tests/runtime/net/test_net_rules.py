@@ -91,6 +91,14 @@ def test_syn_of_the_zone_meets_its_end_before_anything_lets_it_in() -> None:
     ]
 
 
+def test_no_datagram_of_the_zone_is_let_in_before_tproxy_has_seen_it() -> None:
+    rules = chain(nft_ruleset(WEB, PLACES), "inet divert", "prerouting")
+    assert [rule for rule in rules if rule.startswith("meta l4proto udp")] == [
+        "meta l4proto udp jump zones",
+        "meta l4proto udp socket wildcard 0 accept",
+    ]
+
+
 def test_nft_accepts_no_closing_brace_without_a_line_end_before_it() -> None:
     """nft 1.0.6 wants a newline or semicolon before a chain's brace; sets in one line are fine."""
     for line in nft_ruleset(WEB, PLACES).splitlines():

@@ -120,6 +120,47 @@ def test_burst_at_the_birth_of_a_flow_arrives_whole(world: World, address: str) 
     assert {connection.recv(100) for _ in range(50)} == {b"<%d" % number for number in range(50)}
 
 
+def socket_of_the_engines(world: World, address: str, port: int, zone: tuple[str, int] | None = None) -> socket.socket:
+    """A socket of the network's namespace with an address of the outside, as a flow has one."""
+
+    def make() -> socket.socket:
+        made = socket.socket(family_of(address), socket.SOCK_DGRAM)
+        made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if made.family == socket.AF_INET6:
+            made.setsockopt(socket.IPPROTO_IPV6, 78, 1)  # IPV6_FREEBIND
+        made.bind((address, port))
+        if zone is not None:
+            made.connect(zone)
+        made.settimeout(5)
+        return made
+
+    made = world.of(world.network.netns, make)
+    world.stack.callback(made.close)
+    return made
+
+
+@BOTH
+def test_socket_of_a_flow_takes_nobody_elses_first_datagram_before_it_is_connected(world: World, address: str) -> None:
+    """The moment between bind and connect, as long as one likes."""
+    port = echo(world, address)
+    world.up()
+    half_made = socket_of_the_engines(world, address, port)
+    assert exchange(client(world, address, port), b"x") == b"<x"
+    half_made.setblocking(False)
+    with pytest.raises(BlockingIOError):
+        half_made.recv(100)
+
+
+@BOTH
+def test_flow_of_an_engine_of_before_whose_socket_is_not_transparent_goes_on(world: World, address: str) -> None:
+    network = world.up()
+    connection = client(world, address, 9999)
+    earlier = socket_of_the_engines(world, address, 9999, connection.getsockname()[:2])
+    connection.send(b"x")
+    assert earlier.recv(100) == b"x"
+    assert network.counters()["udp_flows"] == 0
+
+
 @BOTH
 def test_closed_port_is_refused(world: World, address: str) -> None:
     world.up()

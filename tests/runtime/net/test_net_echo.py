@@ -32,6 +32,21 @@ def received(said: str) -> int:
     return int(match[1])
 
 
+def far_away(world: World, address: str) -> tuple[str, str]:
+    """Have the network up and this address behind a router and a narrow link; the hops before it, as the zone sees."""
+    zone = world.addresses
+    gateway, router = (zone.gateway6, OUTSIDE6) if ":" in address else (zone.gateway4, OUTSIDE4)
+    world.behind_a_narrow_link(address)
+    world.ip(world.host, f"route add {address} via {router}")
+    world.up()
+    world.meet(address)
+    return gateway, router
+
+
+def is_too_far_for(hop: str, said: str) -> bool:
+    return re.search(rf"From {hop} .*(exceeded|Hop limit)", said) is not None
+
+
 @BOTH
 @pytest.mark.parametrize("size", [8, 56, 1400])
 def test_host_that_is_there_answers(world: World, address: str, size: int) -> None:
@@ -73,23 +88,15 @@ def test_ping_larger_than_the_mtu_is_judged_as_any_other(world: World, address: 
 def test_ping_larger_than_the_path_takes_goes_on_in_fragments_where_it_came_in_fragments(
     world: World, address: str
 ) -> None:
-    world.behind_a_narrow_link(address)
-    world.ip(world.host, f"route add {address} via {OUTSIDE6 if ':' in address else OUTSIDE4}")
-    world.up()
-    world.meet(address)
+    far_away(world, address)
     assert received(ping(world, address, "-Mdo", "-s1400")) == 0, "the zone is told, and from here on sends fragments"
     assert received(ping(world, address, "-Mdont" if ":" not in address else "-Mwant", "-s1400", count=3)) >= 2
 
 
 @pytest.mark.parametrize("address", [FAR4, FAR6])
 def test_large_ping_says_how_many_hops_it_had_left(world: World, address: str) -> None:
-    world.behind_a_narrow_link(address)
-    world.ip(world.host, f"route add {address} via {OUTSIDE6 if ':' in address else OUTSIDE4}")
-    world.up()
-    world.meet(address)
-    zone = world.addresses
-    gateway = zone.gateway6 if ":" in address else zone.gateway4
-    assert re.search(rf"From {gateway} .*(exceeded|Hop limit)", ping(world, address, "-t1", "-s3000"))
+    gateway, _ = far_away(world, address)
+    assert is_too_far_for(gateway, ping(world, address, "-t1", "-s3000"))
     assert received(ping(world, address, "-t3", "-s3000", count=3)) >= 2
 
 
@@ -154,23 +161,15 @@ def test_unreachable_of_a_router_comes_from_the_router(world: World, address: st
 @pytest.mark.parametrize("address", [FAR4, FAR6])
 def test_way_of_a_packet_is_seen_hop_by_hop(world: World, address: str) -> None:
     """As traceroute does: few hops, and who says that there were too few."""
-    world.behind_a_narrow_link(address)
-    world.ip(world.host, f"route add {address} via {OUTSIDE6 if ':' in address else OUTSIDE4}")
-    world.up()
-    world.meet(address)
-    zone = world.addresses
-    gateway, router = (zone.gateway6, OUTSIDE6) if ":" in address else (zone.gateway4, OUTSIDE4)
-    assert re.search(rf"From {gateway} .*(exceeded|Hop limit)", ping(world, address, "-t1"))
-    assert re.search(rf"From {router} .*(exceeded|Hop limit)", ping(world, address, "-t2"))
+    gateway, router = far_away(world, address)
+    assert is_too_far_for(gateway, ping(world, address, "-t1"))
+    assert is_too_far_for(router, ping(world, address, "-t2"))
     assert received(ping(world, address, "-t3")) == 1
 
 
 @pytest.mark.parametrize("address", [FAR4, FAR6])
 def test_path_mtu_of_a_router_reaches_the_zone(world: World, address: str) -> None:
-    world.behind_a_narrow_link(address)
-    world.ip(world.host, f"route add {address} via {OUTSIDE6 if ':' in address else OUTSIDE4}")
-    world.up()
-    world.meet(address)
+    far_away(world, address)
     family = "-6 " if ":" in address else ""
     for _ in range(2):  # from the router; then the host's kernel knows it itself
         said = ping(world, address, "-Mdo", "-s1400")

@@ -3,15 +3,32 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import pytest
 from support.daemonworld import Host, run
 
 from runtime.host.daemon.errors import BadRequest
-from runtime.host.daemon.model import DeviceInfo, State
+from runtime.host.daemon.manager import Manager
+from runtime.host.daemon.model import DeviceInfo, State, ZoneInfo
 from runtime.host.ledger import LedgerDir
 from runtime.host.scratchdisk import ScratchUnfit
+
+Work = Callable[[Manager, ZoneInfo], Awaitable[None]]
+OnAZone = Callable[[Work], None]
+
+
+@pytest.fixture
+def on_a_zone(host: Host) -> OnAZone:
+    """Does work on a manager and a zone of it with a scratch disk, and ends both."""
+
+    async def whole(work: Work) -> None:
+        manager = await host.start()
+        await work(manager, await manager.boot(host.request(until_ready=True, scratch_mib=16)))
+        await host.stop(end_zones=True)
+
+    return lambda work: run(whole(work))
 
 
 def disk(host: Host, zone_id: str) -> Path:
@@ -26,10 +43,8 @@ def backends(host: Host) -> list[tuple[str, str]]:
     return [(device, mode) for device, mode in found if mode == "w"]
 
 
-def test_disk_is_made_once_and_goes_with_the_zone(host: Host) -> None:
-    async def work() -> None:
-        manager = await host.start()
-        zone = await manager.boot(host.request(until_ready=True, scratch_mib=16))
+def test_disk_is_made_once_and_goes_with_the_zone(host: Host, on_a_zone: OnAZone) -> None:
+    async def work(manager: Manager, zone: ZoneInfo) -> None:
         assert backends(host) == [("/dev/loop8", "w")]
         assert host.backed["/dev/loop8"] == str(disk(host, zone.id))
         scratch = DeviceInfo("xvdc", "disk", "16 MiB that the host made", "scratch", readonly=False)
@@ -42,23 +57,19 @@ def test_disk_is_made_once_and_goes_with_the_zone(host: Host) -> None:
         assert disk(host, zone.id).read_bytes() == b"what the zone wrote"
         await manager.remove("web", force=True)
         assert host.scratch_of() == set()
-        await host.stop()
 
-    run(work())
+    on_a_zone(work)
 
 
-def test_ledger_names_the_file_before_it_is_made(host: Host) -> None:
-    async def work() -> None:
-        manager = await host.start()
-        zone = await manager.boot(host.request(until_ready=True, scratch_mib=16))
+def test_ledger_names_the_file_before_it_is_made(host: Host, on_a_zone: OnAZone) -> None:
+    async def work(manager: Manager, zone: ZoneInfo) -> None:
         (ledger,) = LedgerDir(host.path / "run" / "ledger").all()
         kinds = [(record["kind"], record.get("path", record.get("file"))) for record in ledger.records()]
         path = str(disk(host, zone.id))
         assert ("file", path) in kinds and kinds.index(("file", path)) < kinds.index(("loop", path))
         assert host.steps.index("record file done") < host.steps.index("scratch")
-        await host.stop(end_zones=True)
 
-    run(work())
+    on_a_zone(work)
 
 
 def test_host_that_cannot_make_one_says_so_before_there_is_a_zone(host: Host) -> None:
@@ -91,10 +102,8 @@ def test_disk_that_cannot_be_formatted_ends_the_boot_with_nothing_left(host: Hos
     run(work())
 
 
-def test_adopted_zone_has_its_disk_and_those_of_forgotten_zones_go(host: Host) -> None:
-    async def work() -> None:
-        manager = await host.start()
-        zone = await manager.boot(host.request(until_ready=True, scratch_mib=16))
+def test_adopted_zone_has_its_disk_and_those_of_forgotten_zones_go(host: Host, on_a_zone: OnAZone) -> None:
+    async def work(manager: Manager, zone: ZoneInfo) -> None:
         await host.kill()
         disk(host, "forgotten").parent.mkdir()
         disk(host, "forgotten").touch()
@@ -104,15 +113,12 @@ def test_adopted_zone_has_its_disk_and_those_of_forgotten_zones_go(host: Host) -
         assert adopted is not None and str(adopted.devices[""].path) == "/dev/loop8"
         await manager.remove("web", force=True)
         assert host.scratch_of() == set()
-        await host.stop()
 
-    run(work())
+    on_a_zone(work)
 
 
-def test_what_disks_take_is_told_and_freed_by_a_prune(host: Host) -> None:
-    async def work() -> None:
-        manager = await host.start()
-        zone = await manager.boot(host.request(until_ready=True, scratch_mib=16))
+def test_what_disks_take_is_told_and_freed_by_a_prune(host: Host, on_a_zone: OnAZone) -> None:
+    async def work(manager: Manager, zone: ZoneInfo) -> None:
         with open(disk(host, zone.id), "wb") as file:
             file.write(bytes(8192))
             file.truncate(16 << 20)
@@ -124,9 +130,8 @@ def test_what_disks_take_is_told_and_freed_by_a_prune(host: Host) -> None:
         assert rows["scratch disks"].reclaimable_bytes == rows["scratch disks"].size_bytes
         pruned = await manager.prune(zones=True)
         assert pruned.freed_bytes >= 8192 and host.scratch_of() == set()
-        await host.stop()
 
-    run(work())
+    on_a_zone(work)
 
 
 @pytest.mark.parametrize(

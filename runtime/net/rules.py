@@ -28,7 +28,7 @@ from ipaddress import IPv6Address
 from runtime.net import plan
 from runtime.net.addresses import GATEWAY_MAC, ZoneAddresses
 from runtime.net.engine.packet import GATHERED4, GATHERED6
-from runtime.net.guardcounter import name_of
+from runtime.net.guardcounter import chain_of
 from runtime.net.plan import BRIDGE, DNS_PORT, Doors, Place
 
 _FRAGMENT_MARK = "0x1"
@@ -47,7 +47,7 @@ def _guard(network: ZoneAddresses, places: Sequence[Place]) -> str:
     apart = f"  meta iifgroup {{ {isolated} }} drop\n  meta oifgroup {{ {isolated} }} drop\n" if isolated else ""
     return f"""\
 table bridge guard {{
-{"".join(f" counter {name_of(place.group)} {{ packets 0 bytes 0 }}{chr(10)}" for place in places)} chain prerouting {{
+ chain prerouting {{
   type filter hook prerouting priority filter; policy drop;
   ether type != {{ ip, ip6, arp }} drop
 {to_zones} }}
@@ -99,7 +99,7 @@ def zone_guard(place: Place) -> str:
     or without. Offsets are those of ICMPv6: target 8, option 24. What comes back from the common chains is refused, and
     counted for the zone.
     """
-    counter = name_of(place.group)
+    refused = chain_of(place.group)
     zone, mac = place.addresses, place.addresses.zone_mac
     own = f"0x{mac.replace(':', '')}"
     ours = f"{{ {zone.zone6}, {zone.zone_link_local} }}"
@@ -109,13 +109,13 @@ def zone_guard(place: Place) -> str:
     )
     return f"""\
  chain zone_{place.group} {{
-  ether saddr != {mac} counter name {counter} drop
+  ether saddr != {mac} goto {refused}
   arp htype 1 arp ptype ip arp hlen 6 arp plen 4 arp operation {{ request, reply }} \
 arp saddr ether {mac} arp saddr ip {zone.zone4} accept
   ip saddr {zone.zone4} jump from_zone4
   ip6 saddr {ours} ip6 nexthdr ipv6-icmp ip6 hoplimit 255 jump discover_{place.group}
   ip6 saddr {zone.zone6} jump from_zone6
-  counter name {counter} drop
+  goto {refused}
  }}
  chain discover_{place.group} {{
   icmpv6 type nd-neighbor-solicit ip6 length 24 accept
@@ -124,7 +124,10 @@ arp saddr ether {mac} arp saddr ip {zone.zone4} accept
  chain advertise_{place.group} {{
   ip6 length 24 accept
   ip6 length 32 @th,192,16 0x0201 @th,208,48 {own} accept
-  counter name {counter} drop
+  goto {refused}
+ }}
+ chain {refused} {{
+  counter drop
  }}
 """
 

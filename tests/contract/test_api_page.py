@@ -84,13 +84,13 @@ def test_status_of_a_zone() -> None:
     [("output {", model.Output("stdout", b"33\n")), ("exited {", model.Output("exit", exit=model.ExitStatus()))],
 )
 def test_replies_of_a_command(beginning: str, output: model.Output) -> None:
-    reply = _show_exec(output)
+    reply = _show_exec(output, streams=messages.STREAMS)
     assert isinstance(reply, pb.ExecuteZoneCommandReply)
     assert shown(pb.ExecuteZoneCommandReply(), beginning) == reply
 
 
 def test_replies_of_a_workload() -> None:
-    reply = _show_workload(model.Output("stdout", b"hello from 33\n"))
+    reply = _show_workload(model.Output("stdout", b"hello from 33\n"), streams=messages.STREAMS)
     assert isinstance(reply, pb.WorkloadConsoleReply)
     assert shown(pb.WorkloadConsoleReply(), "stdout:") == reply
 

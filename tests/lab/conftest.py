@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 from support.labzones import forget
+from support.zonecommand import ZoneCommand
 
 from pipeline import task
 from pipeline.bundle import manifest
@@ -100,6 +101,14 @@ def host(lab: Any, store: Store) -> Iterator[LabHost]:
     assert host.lab.forwards() == {}
     left = lab.call("sh", {"command": "ls /run/netns; ip -o link | grep vif; ls /run/zonewright/ledger"})["output"]
     assert left == ""
+
+
+@pytest.fixture
+def command(lab: Lab) -> Iterator[ZoneCommand]:
+    """`zone` on the session's lab."""
+    made = ZoneCommand(f"lab:{lab.state.directory.name}")
+    yield made
+    made.close()
 
 
 @pytest.fixture(scope="session")

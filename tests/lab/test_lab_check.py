@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 
 import pytest
 from support.zonecommand import ZoneCommand
@@ -39,29 +38,22 @@ PLANTS = {
 }
 
 
-@pytest.fixture
-def zone(lab: Lab) -> Iterator[ZoneCommand]:
-    command = ZoneCommand(f"lab:{lab.state.directory.name}")
-    yield command
-    command.close()
-
-
-def findings(zone: ZoneCommand, code: int) -> set[tuple[str, str]]:
-    report = json.loads(zone("system", "check", "--format", "json", code=code))
+def findings(command: ZoneCommand, code: int) -> set[tuple[str, str]]:
+    report = json.loads(command("system", "check", "--format", "json", code=code))
     return {(one["kind"], one["what"]) for one in report["findings"]}
 
 
-def test_leaks_planted_in_dom0_are_told_each_and_when_they_are_gone_no_more(lab: Lab, zone: ZoneCommand) -> None:
-    assert findings(zone, 0) == set()
+def test_leaks_planted_in_dom0_are_told_each_and_when_they_are_gone_no_more(lab: Lab, command: ZoneCommand) -> None:
+    assert findings(command, 0) == set()
     try:
         for plant, _ in PLANTS.values():
             code, said = lab.shell(plant)
             assert code == 0, (plant, said)
         # A namespace is a mount as well.
-        assert findings(zone, 1) == {*PLANTS, ("mount", "/run/netns/zw-planted")}
-        shown = zone("system", "check", code=1)
+        assert findings(command, 1) == {*PLANTS, ("mount", "/run/netns/zw-planted")}
+        shown = command("system", "check", code=1)
         assert all(what in shown for _, what in PLANTS)
     finally:
         for _, undo in PLANTS.values():
             lab.shell(undo)
-    assert findings(zone, 0) == set()
+    assert findings(command, 0) == set()

@@ -25,6 +25,20 @@ def datagrams(source: socket.socket, most: int) -> Iterator[tuple[bytes, Ancilla
         yield data, {(level, kind): value for level, kind, value in ancillary}, sender
 
 
+def push(sink: socket.socket, data: bytes | memoryview) -> None:
+    """Send a datagram on a connected socket.
+
+    Raises:  OSError, about this datagram: what the kernel keeps about one before (the other side's ICMP) it says in the
+             place of the next call's result, and sends nothing then. Source: ip(7), IP_RECVERR; udp(7).
+    """
+    try:
+        sink.send(data)
+    except BlockingIOError:
+        raise
+    except OSError:
+        sink.send(data)
+
+
 def hops_of(ancillary: Ancillary) -> int | None:
     """How many hops a datagram had left; None where the kernel was not asked."""
     for asked in ((socket.IPPROTO_IP, socket.IP_TTL), (socket.IPPROTO_IPV6, socket.IPV6_HOPLIMIT)):

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from ipaddress import ip_address
 
 from runtime.net.engine.acceptor import TargetsOf, Traffic
-from runtime.net.engine.datagrams import IP_PKTINFO, IPV6_PKTINFO, IPV6_RECVPKTINFO, LARGEST, datagrams
+from runtime.net.engine.datagrams import IP_PKTINFO, IPV6_PKTINFO, IPV6_RECVPKTINFO, LARGEST, datagrams, push
 from runtime.net.engine.flows import Flow, endpoint
 from runtime.net.engine.loop import READ, Loop
 from runtime.net.engine.relay import Target
@@ -78,8 +78,8 @@ class Inflow:
         self.last_active = time.monotonic()
         self.down_bytes += len(data)
         try:
-            self._near.send(data)
-        except OSError:  # full, or an error about a datagram before
+            push(self._near, data)
+        except OSError:  # a full queue loses datagrams, as every queue does
             pass
 
     def ready(self, source: socket.socket, mask: int) -> None:

@@ -14,12 +14,13 @@ import select
 import socket
 import time
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from typing import Any
 
 from pipeline.bundle.egress import UDP
 from runtime.net.engine import flows as listed
 from runtime.net.engine.acceptor import Traffic
-from runtime.net.engine.datagrams import IP_ORIGDSTADDR, IPV6_ORIGDSTADDR, LARGEST, Ancillary, datagrams, hops_of
+from runtime.net.engine.datagrams import IP_ORIGDSTADDR, IPV6_ORIGDSTADDR, LARGEST, Ancillary, datagrams, hops_of, push
 from runtime.net.engine.egress import Egress
 from runtime.net.engine.feedback import EXPIRED, PROHIBITED, Feedback, next_error, queue_errors, too_big, trouble_of
 from runtime.net.engine.gate import FEW_HOPS, set_hops
@@ -79,7 +80,7 @@ class Flow:
             return
         if mask & select.EPOLLERR:
             self._pass_errors()
-        moved = self._move(source, self._near.send)
+        moved = self._move(source, partial(push, self._near))
         counts["bytes_down"] += moved
         self.down_bytes += moved
         self.answered = self.answered or moved > 0
@@ -105,9 +106,8 @@ class Flow:
         """One datagram of the zone's. One too big is reported, as a router does; then the zone sends in fragments."""
         self._last_bytes = len(data)
         try:
-            self._far.send(data)
+            push(self._far, data)
         except OSError as error:
-            # Any other error is about a datagram before this one, and in the queue.
             if error.errno == errno.EMSGSIZE and not self._fragments:
                 self._shrink(data)
 

@@ -21,7 +21,6 @@ from pipeline.bundle.egress import ICMP, Network, Rule
 from pipeline.bundle.model import Port
 from runtime.net.addresses import GATEWAY_MAC, ZoneAddresses
 from runtime.net.errors import NetworkFault
-from runtime.net.guardcounter import name_of
 from runtime.net.plan import BRIDGE, DNS_PORT, Doors, Place
 from runtime.net.policy import closed_around, closed_networks
 from runtime.net.pool import pools
@@ -161,7 +160,6 @@ def ruleset(
     place = Place(zone, Doors(0, 0, 0, 0))
     return f"""\
 table bridge guard {{
- counter {name_of(place.group)} {{ packets 0 bytes 0 }}
  set answered4 {{ type ipv4_addr . inet_service . ipv4_addr . inet_service; flags dynamic, timeout; \
 timeout {_ANSWERED_S}s; size 16384; }}
  set answered6 {{ type ipv6_addr . inet_service . ipv6_addr . inet_service; flags dynamic, timeout; \

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import select
 import socket
 import threading
 import time
@@ -16,7 +17,7 @@ from runtime.net.engine.acceptor import Traffic
 from runtime.net.engine.feedback import queue_errors
 from runtime.net.engine.loop import Loop
 from runtime.net.engine.model import Limits
-from runtime.net.engine.udp import Flows
+from runtime.net.engine.udp import Flow, Flows
 
 pytestmark = pytest.mark.root
 
@@ -320,6 +321,32 @@ def test_idle_flow_gives_everything_back() -> None:
     assert not traffic.flows
     assert not loop.patient and not loop._watched
     assert all(each.fileno() < 0 for each in flow.sockets)
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1", "::1"])
+def test_refusal_of_a_datagram_does_not_cost_the_one_after_it(address: str) -> None:
+    flows = Flows(Loop(), Traffic(Limits()), OpenEgress(), None, socket.socket, mtu=1500)  # type: ignore[arg-type]
+    with socket.socket(family_of(address), socket.SOCK_DGRAM) as server:
+        server.bind((address, 0))
+        remote = server.getsockname()[:2]
+        near, far = (socket.socket(family_of(address), socket.SOCK_DGRAM | socket.SOCK_NONBLOCK) for _ in range(2))
+        flow = Flow(flows, b"", remote, near, far)
+        for each in (near, far):
+            queue_errors(each, each.family, wanted=each is far)
+            each.connect(remote)
+        server.close()
+        for each in (near, far):
+            each.send(b"refused")  # which the kernel knows, and says to whoever sends next
+        with socket.socket(family_of(address), socket.SOCK_DGRAM) as later:
+            later.bind(remote)
+            later.settimeout(5)
+            flow.send(b"up")
+            assert later.recv(100) == b"up"
+            later.sendto(b"down", far.getsockname())
+            flow.ready(far, select.EPOLLIN)
+            assert later.recv(100) == b"down"
+        near.close()
+        far.close()
 
 
 def test_flow_is_listed_with_its_bytes(world: World) -> None:

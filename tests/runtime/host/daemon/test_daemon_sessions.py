@@ -108,7 +108,7 @@ def test_what_an_agent_warns_of_is_logged_without_its_control_characters(
         for _ in range(1000):
             if "fails" in caplog.text:
                 break
-            await asyncio.sleep(0)
+            await asyncio.sleep(0.005)
         assert "zone web: 'it \\x1b[2J fails'" in caplog.text
         await host.stop(end_zones=True)
 

@@ -85,6 +85,9 @@ def boot(report: Reporter, channel: Channel) -> str:
     report.phase("network")
     cgroup.enable_controllers()
     cgroup.spare()
+    # Behind the report of "network": by it the host knows whether what it asks is still seen here (life.py).
+    if report.stop_request(sure=True):
+        return "failed cancelled it was stopped before its workload started"
     signal_fd, ours, theirs = supervise.prepare()
     channel.taken = True
     pid = posix.fork()

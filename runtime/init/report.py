@@ -7,6 +7,7 @@ from runtime.init import kernel, xenbus
 
 PHASE, TIMINGS, EXIT, STOP = "zone/state/phase", "zone/state/timings", "zone/state/exit", "zone/control/stop"
 _SETTLE_S = 10.0
+_ASK_S = 1.0  # a boot does not hang on a xenstored that is away: what it is asked comes later then
 _FLUSH_STEPS, _FLUSH_STEP_S = 100, 0.01
 
 
@@ -76,12 +77,15 @@ class Reporter:
                 return
             time.sleep(_FLUSH_STEP_S)
 
-    def stop_request(self) -> str | None:
-        """The host's stop request, when one has come since the last call."""
+    def stop_request(self, *, sure: bool = False) -> str | None:
+        """The host's stop request, when one has come since the last call. sure: xenstore is asked in any case."""
         if self.bus is None:
             return None
         found = None
         try:
+            if sure:
+                self.bus.changed()
+                found = self.bus.read(STOP, _ASK_S)
             # Again and again: an event that arrives while the value is read would not wake the supervisor any more.
             while self.bus.changed():
                 found = self.bus.read(STOP, _SETTLE_S)

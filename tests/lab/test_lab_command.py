@@ -359,6 +359,27 @@ def test_stop_kills_what_ignores_it_and_rm_ends_what_runs(zone: ZoneCommand) -> 
     assert "deaf" not in zone("ps", "-aq").split()
 
 
+EARLY = "stopped before its workload started"
+
+
+def test_stop_right_after_a_start_is_clean_however_far_the_zone_has_come(zone: ZoneCommand) -> None:
+    """As its workload has just been executed and has no handler yet, and as its kernel still boots."""
+    policy = ("--restart", "always")
+    zone("run", "-d", "--name", "early", *policy, *SMALL, IMAGE, "sh", "-c", LIFE)
+    assert zone("stop", "-t", "60", "early") == "zone early is stopped: exit code 6\n"
+    for _ in range(3):
+        zone("restart", "early")
+        said = zone("stop", "-t", "60", "early")
+        exit = found(zone, "early")["exit"]
+        assert (exit["signal"], exit["oom"], exit["crashed"]) == (0, False, False), exit
+        assert (exit["code"] == 6 and "exit code 6" in said) or (exit["code"] == 125 and EARLY in said), said
+        shown = found(zone, "early")
+        assert (shown["state"], shown["restarts"], shown["domid"]) == ("exited", 0, 0)
+    zone("restart", "early")
+    zone("wait", "--until", "ready", "early")
+    assert zone("rm", "-f", "early") == "early\n"
+
+
 def test_restarts_are_counted_told_and_can_be_followed_from_a_token(zone: ZoneCommand) -> None:
     policy = ("--restart", "on-failure:1")
     zone("run", "-d", "--name", "flaky", *policy, *SMALL, IMAGE, "sh", "-c", "echo again; exit 4")

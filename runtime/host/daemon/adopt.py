@@ -79,8 +79,7 @@ async def _take(
         ended[head.id] = exit_in(records) or gone
     elif head is not None:
         log.warning("zone %s: its zoned ended while it was being started", head.name)
-        _zone_of(core, head)
-        ended[head.id] = exit_in(records) or exits.failed("interrupted", "zoned ended while it was being started")
+        ended[head.id] = exit_in(records) or _unfinished(_zone_of(core, head))
     if await core.thread(_teardown, core, ledger):
         if head is not None and head.id in ended:
             # Before the ledger goes: it is the only other place that knows.
@@ -184,6 +183,13 @@ def _exit_of_gone(core: Core, info: DomainInfo | None) -> ExitStatus:
     if info.reason == "crash" and (told is None or told.clean):
         return exits.crashed("crash")
     return told or exits.from_xen(info.reason or "destroyed")
+
+
+def _unfinished(zone: Zone) -> ExitStatus:
+    """The exit of a start that the end of zoned cut off."""
+    if not zone.wanted:  # somebody's stop was calling it off
+        return exits.failed("cancelled", "its boot was called off")
+    return exits.failed("interrupted", "zoned ended while it was being started")
 
 
 def _teardown(core: Core, ledger: Ledger) -> bool:

@@ -32,6 +32,7 @@ log = logging.getLogger(__name__)
 FORCE_AFTER_S = 5.0  # beyond the workload's own time to stop: its init has to end too
 ATTACH_S = 10.0  # from the end of a zone that is awaited to the attach, which is the client's next call
 ADOPTED_S = 30.0  # in which what runs has told how far it is
+SETTING_UP = ("", "init", "modules", "root")  # phases in which nothing of the user's runs yet: runtime/init/boot.py
 DRAIN_S = 0.5  # its agent had its output acknowledged before it ended, if it ended as it should
 
 
@@ -227,15 +228,30 @@ async def _until_end(core: Core, zone: Zone, run: Run) -> None:
     await core.save(zone, "zone.stopping", timeout_s=f"{zone.stop.timeout_s:g}")
     while zone.stop.timeout_s > 0 and not run.reason:
         order = zone.stop
-        try:
-            await core.thread(run.domain.request_stop, zone.bundle.process.stop_signal, order.timeout_s)
-        except RuntimeFault as fault:  # a zone that is already going has no node to ask through
-            log.debug("zone %s: %s", zone.name, fault)
+        if await _asked_before_it_began(core, zone, run, order):
+            run.told = run.told or exits.failed("cancelled", "it was stopped before its workload started")
+            return
         patience_s = order.timeout_s + FORCE_AFTER_S
         if not await until(zone.changes, _ended_or_reordered(zone, run, order), core.clock, patience_s):
             break
     if not run.reason:
         run.told = exits.by_signal(9)
+
+
+async def _asked_before_it_began(core: Core, zone: Zone, run: Run, order: StopOrder) -> bool:
+    """Ask its init to stop the workload; True where there is none, nor will be: the domain need not be waited for.
+
+    Its init reports the phase "network", then looks whether it was asked, then starts the workload. So a zone that has
+    not reported it once it was asked will not start the workload any more.
+    """
+    assert run.domain is not None
+    try:
+        await core.thread(run.domain.request_stop, zone.bundle.process.stop_signal, order.timeout_s)
+        await agentwatch.take_state(core, zone, run, await core.thread(run.domain.state))
+    except RuntimeFault as fault:  # a zone that is already going has no node to ask through
+        log.debug("zone %s: %s", zone.name, fault)
+        return False
+    return not run.ready and not run.reason and run.phase in SETTING_UP
 
 
 async def _hangs(core: Core, zone: Zone, run: Run) -> bool:

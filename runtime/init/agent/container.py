@@ -15,6 +15,7 @@ from runtime.init.agent.output import Output
 from runtime.init.agent.stdio import Stdio
 from runtime.init.container.container import Container as Runtime
 from runtime.init.failure import Failure
+from runtime.init.launch import read_file
 
 MYPY = False
 if MYPY:  # for annotations only: not imported in the zone
@@ -23,6 +24,7 @@ if MYPY:  # for annotations only: not imported in the zone
     from runtime.init.agent.core import Agent
 
 CREATED, RUNNING, PAUSED, STOPPED = "created", "running", "paused", "stopped"
+_AGAIN_S = 0.05
 
 
 class Container:
@@ -62,6 +64,7 @@ class Container:
         self.outputs = {fd: Output(lambda: agent.link.attended, lambda: agent.link.expect()) for fd in fds}
         self._runtime: Runtime | None = None
         self._kill_timer: int | None = None
+        self._again_timer: int | None = None
         self._oom_fd = -1
         self._oom_kills = 0
 
@@ -144,10 +147,12 @@ class Container:
         runtime = self.runtime
         process = runtime.plan["process"]
         assert isinstance(process, dict)
-        runtime.kill(process["stop_signal"] if number is None else number)
+        number = process["stop_signal"] if number is None else number
+        runtime.kill(number)
         if self.state == PAUSED:
             self.freeze(frozen=False)
-        self._agent.loop.cancel(self._kill_timer)
+        self._forget_stop()
+        self._look_again(number)
         seconds = process["stop_timeout_s"] if timeout_s is None else timeout_s
         self._kill_timer = self._agent.loop.after(seconds, self.kill)
 
@@ -155,6 +160,27 @@ class Container:
         """End it now, where it runs."""
         if self.running:
             self.runtime.cgroup.kill()
+
+    def _look_again(self, number: int) -> None:
+        if not takes(self.pid, number):
+            self._again_timer = self._agent.loop.after(_AGAIN_S, lambda: self._signal_again(number))
+
+    def _signal_again(self, number: int) -> None:
+        """It has just begun and had no handler for its stop signal: it gets it once it has one.
+
+        The first of a pid namespace never gets a signal that would have its default action (kernel/signal.c,
+        sig_task_ignored), and so a workload that is to stop as it starts would run until it is killed.
+        """
+        self._again_timer = None
+        if self.running and takes(self.pid, number):
+            self.runtime.kill(number)
+        elif self.running:
+            self._look_again(number)
+
+    def _forget_stop(self) -> None:
+        for timer in (self._kill_timer, self._again_timer):
+            self._agent.loop.cancel(timer)
+        self._kill_timer = self._again_timer = None
 
     def freeze(self, *, frozen: bool) -> None:
         """Ask the kernel to freeze or thaw it; cgroup.is_frozen tells when that is done."""
@@ -194,8 +220,7 @@ class Container:
 
     def _process_ended(self, status: int) -> None:
         loop, runtime = self._agent.loop, self.runtime
-        loop.cancel(self._kill_timer)
-        self._kill_timer = None
+        self._forget_stop()
         if self._oom_fd >= 0:
             loop.forget(self._oom_fd)
             posix.close(self._oom_fd)
@@ -216,3 +241,18 @@ class Container:
         ended, self.ended = self.ended, []
         for callback in ended:
             callback()
+
+
+def takes(pid: int, number: int) -> bool:
+    """Does a process catch a signal, or keep it for later? One that is gone takes any."""
+    try:
+        text = read_file(f"/proc/{pid}/status").decode("ascii", "replace")
+    except OSError:
+        return True
+    return signal_taken(text, number)
+
+
+def signal_taken(status: str, number: int) -> bool:
+    """The same, by what /proc/PID/status says."""
+    masks = [line.split()[1] for line in status.splitlines() if line.startswith(("SigCgt:", "SigBlk:"))]
+    return any(int(mask, 16) >> (number - 1) & 1 for mask in masks)

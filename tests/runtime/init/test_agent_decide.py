@@ -2,7 +2,7 @@
 
 import pytest
 
-from runtime.init.agent import main, metrics, params, ports, stdio, system
+from runtime.init.agent import container, main, metrics, params, ports, stdio, system
 from runtime.init.agent.errors import Refused
 
 
@@ -111,3 +111,17 @@ def test_the_workloads_spec_is_the_launch_datas_with_what_extra_adds():
         "process": plain,
         "root": {"readonly": False},
     }
+
+
+@pytest.mark.parametrize(
+    ("caught", "blocked", "taken"),
+    [
+        ("0000000000004000", "0000000000000000", True),  # SIGTERM has a handler
+        ("0000000000000000", "0000000000004000", True),  # it waits until it is unblocked
+        ("ffffffffffffbfff", "ffffffffffffbfff", False),
+        ("0000000000000000", "0000000000000000", False),
+    ],
+)
+def test_signals_a_process_takes(caught, blocked, taken):
+    status = f"Name:\tserve\nSigPnd:\t{'f' * 16}\nSigBlk:\t{blocked}\nSigIgn:\t{'f' * 16}\nSigCgt:\t{caught}\n"
+    assert container.signal_taken(status, 15) is taken

@@ -1,13 +1,15 @@
 """The guest's xenstore client against a scripted xenstored on a socket pair."""
 
 import contextlib
+import posix
 import socket
 import struct
 import threading
 
 import pytest
 
-from runtime.init import report, xenbus
+from runtime.init import boot, launch, modules, mounts, network, report, supervise, xenbus
+from runtime.init.agent import cgroup, device
 
 
 class Xenstored(threading.Thread):
@@ -125,6 +127,63 @@ def test_a_stop_request_that_arrives_while_another_is_read_is_not_lost(serve, re
     store.answer = answer_and_change
     told.bus._events = 1
     assert told.stop_request() == "9 0"
+
+
+def test_a_stop_request_whose_event_is_still_on_its_way_is_found_by_asking(serve, reporter):
+    store = serve()
+    told = reporter(store)
+    told.bus.settle(5)
+    assert told.stop_request(sure=True) is None
+    store.nodes[report.STOP] = "15 10"
+    assert told.stop_request() is None
+    assert told.stop_request(sure=True) == "15 10"
+
+
+def test_a_stop_request_that_changes_while_it_is_asked_for_is_not_lost(serve, reporter):
+    store = serve()
+    told = reporter(store)
+    told.bus.settle(5)
+    told.stop_request()
+    store.nodes[report.STOP] = "15 10"
+    answer, changes = store.answer, ["9 0"]
+
+    def answer_and_change(kind, number, payload):
+        if kind == xenbus.READ and changes:
+            store.send(xenbus.WATCH_EVENT, 0, payload + b"zone\0")
+            answer(kind, number, payload)
+            store.nodes[report.STOP] = changes.pop()
+        else:
+            answer(kind, number, payload)
+
+    store.answer = answer_and_change
+    assert told.stop_request(sure=True) == "9 0"
+
+
+def test_a_zone_that_was_asked_to_stop_does_not_start_its_workload(serve, reporter, monkeypatch):
+    """The host takes a phase before "network", seen behind its request, as a promise of that."""
+    store = serve()
+    store.nodes[report.STOP] = "15 10"
+    told = reporter(store)
+    data = launch.check(b'{"process":{"argv":["serve"]},"root":""}')
+    nothing = {
+        mounts: ("early", "switch"),
+        modules: ("load_all",),
+        network: ("configure",),
+        cgroup: ("enable_controllers", "spare"),
+        boot: ("seed_entropy", "set_hostname"),
+    }
+    for module, names in nothing.items():
+        for name in names:
+            monkeypatch.setattr(module, name, lambda *given: None)
+    monkeypatch.setattr(told, "connect", lambda: None)
+    monkeypatch.setattr(launch, "load", lambda: data)
+    monkeypatch.setattr(device, "open_link", lambda path: None)
+    monkeypatch.setattr(posix, "fork", lambda: pytest.fail("the agent is forked"))
+    monkeypatch.setattr(supervise, "prepare", lambda: (-1, None, None))
+    channel = boot.Channel()
+    outcome = boot.boot(told, channel)
+    assert outcome == "failed cancelled it was stopped before its workload started" and not channel.taken
+    assert [value for path, value in store.order if path == report.PHASE][-1] == "network"
 
 
 def test_a_refused_report_is_said_on_the_console(serve, reporter, capfd):

@@ -460,6 +460,29 @@ def test_stop_kills_what_does_not_listen(start):
     assert zone.wait()[1].endswith("killed by signal 9")
 
 
+# Comes to a handler only once it is told to, as a program that has just begun does by and by.
+SLOW = "read word < /looks; trap 'echo asked; exit 7' TERM; echo up; while :; do sleep 0.1; done"
+
+
+def test_stop_that_comes_before_the_workload_has_a_handler_is_told_once_it_has(start):
+    zone = start(sh(SLOW))
+    stop = zone.host.open("stop", id="main", signal=15, timeout_s=60)
+    logs = zone.host.open("logs", container="main")
+    zone.host.run(["sh", "-c", "echo go > /looks"])
+    assert stop.wait() == {"exit": {"code": 7}}
+    zone.host.until(lambda: logs.data[1] == b"up\nasked\n")
+    assert zone.wait()[1].endswith("code 7")
+
+
+def test_stop_is_told_once_to_a_workload_that_has_a_handler(start):
+    zone = start(sh("trap 'echo asked' TERM; echo up; while :; do sleep 0.1; done"))
+    logs = zone.host.open("logs", container="main")
+    zone.host.until(lambda: b"up" in logs.data[1])
+    assert zone.host.call("stop", id="main", signal=15, timeout_s=1) == {"exit": {"signal": 9}}
+    zone.host.until(lambda: logs.result is not None)
+    assert logs.data[1] == b"up\nasked\n"
+
+
 def test_a_workload_that_cannot_start_is_told_to_the_host(start):
     zone = start({"argv": ["nothere"]})
     assert zone.host.greeting["outcome"].startswith("failed command-127 command 'nothere'")

@@ -6,6 +6,7 @@ import dataclasses
 import json
 import re
 import select
+import shlex
 import subprocess
 from collections.abc import Iterator
 from typing import Any
@@ -109,7 +110,9 @@ def test_a_workload_has_the_default_filter_or_none(zone: ZoneCommand, inside: st
 
 
 def test_no_attempt_to_get_out_of_the_container_succeeds(zone: ZoneCommand, inside: str) -> None:
-    tries = [f"echo '== {name}'; ({attempt}) 2>&1; echo \"code $?\"" for name, (attempt, _) in ATTEMPTS.items()]
+    tries = [
+        f'echo {shlex.quote(f"== {name}")}; ({attempt}) 2>&1; echo "code $?"' for name, (attempt, _) in ATTEMPTS.items()
+    ]
     said = zone("exec", inside, "sh", "-c", "; ".join(tries))
     parts = re.split(r"^== (.+)\n", said, flags=re.M)
     results = dict(zip(parts[1::2], parts[2::2], strict=True))

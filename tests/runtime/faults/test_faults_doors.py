@@ -146,7 +146,7 @@ class Host(CheckedHost):
             Agent(self, domain, points).talk()
             edge = Edge(hypervisor, xenstore)
             assert edge.plug(domain, found[0].device, record) == "xvdb"
-            edge.set_memory(domain, 96)
+            edge.set_memory(domain, 96, 96)
             edge.set_vcpus(domain, 2)
             edge.unplug(domain, "xvdb", record)
         except BaseException:

@@ -46,7 +46,6 @@ ATTEMPTS = {
     "the kernel's settings": ("echo 1 >/proc/sys/kernel/panic", "Read-only file system"),
     "its own limits": ("echo max >/sys/fs/cgroup/memory.max", "Read-only file system"),
     "other processes' group": ("echo 1 >/sys/fs/cgroup/cgroup.procs", "Read-only file system"),
-    "what masks a path": ("umount /proc/xen || umount /sys/hypervisor", "must be superuser"),
     "init's program": ("cat /bin/zone /bin/styrolite", "No such file or directory"),
 }
 

@@ -29,7 +29,7 @@ rm -rf /run/zonewright/ledger /var/lib/zonewright/zones.sqlite*
 cp -a /run/kept/ledger /run/zonewright
 cp -a /run/kept/zones.sqlite* /var/lib/zonewright
 rm -r /run/kept /run/zonewright/stopping
-pkill -x sleep
+kill $(grep -lsx sleep /proc/[0-9]*/comm | cut -d/ -f3)
 """
 
 

@@ -31,6 +31,7 @@ from runtime.net.teardown import teardown
 log = logging.getLogger(__name__)
 
 T = TypeVar("T")
+_SUFFIX = ".ledger"
 
 
 @dataclass(frozen=True)
@@ -84,6 +85,32 @@ def _made(kind: Callable[..., T], document: dict[str, Any]) -> T:
     return kind(**{name: tuple(value) if isinstance(value, list) else value for name, value in document.items()})
 
 
+@dataclass(frozen=True)
+class DeclaredLedger:
+    """What a declared network has taken: one record a line."""
+
+    path: Path
+
+    @property
+    def name(self) -> str:
+        """The network's."""
+        return self.path.stem
+
+    def record(self, kind: str, **entry: Any) -> None:
+        """Append one."""
+        with self.path.open("a") as file:
+            file.write(json.dumps({"kind": kind, **entry}) + "\n")
+
+    def records(self) -> list[dict[str, Any]]:
+        """All; but for a last one that was cut off."""
+        return [json.loads(line) for line in self.path.read_text().splitlines() if line.endswith("}")]
+
+
+def ledgers(run: Path = RUN_DIRECTORY) -> list[DeclaredLedger]:
+    """Of the declared networks that are there."""
+    return [DeclaredLedger(path) for path in sorted(run.glob(f"*{_SUFFIX}"))]
+
+
 @contextlib.contextmanager
 def kept(declared: Declaration) -> Iterator[dict[str, ZoneNetwork]]:
     """The network and its zones' places, by name, while the context lasts; its engine is replaced where it dies.
@@ -97,17 +124,13 @@ def kept(declared: Declaration) -> Iterator[dict[str, ZoneNetwork]]:
         raise NetworkFault("network declaration", expected="pools", got=str(error)) from error
     run = Path(declared.run)
     run.mkdir(parents=True, exist_ok=True, mode=0o755)
-    ledger = run / f"{declared.name}.ledger"
-    if ledger.exists():
-        teardown(json.loads(line) for line in ledger.read_text().splitlines() if line.endswith("}"))
-        ledger.unlink()
-
-    def record(kind: str, **entry: Any) -> None:
-        with ledger.open("a") as file:
-            file.write(json.dumps({"kind": kind, **entry}) + "\n")
-
+    ledger = DeclaredLedger(run / f"{declared.name}{_SUFFIX}")
+    if ledger.path.exists():
+        teardown(ledger.records())
+        ledger.path.unlink()
+    record = ledger.record
     with contextlib.ExitStack() as stack:
-        stack.callback(ledger.unlink, missing_ok=True)
+        stack.callback(ledger.path.unlink, missing_ok=True)
         segment = Segment(
             declared.name,
             plan_addresses(declared.index),

@@ -35,6 +35,7 @@ log = logging.getLogger(__name__)
 RUN_DIRECTORY = Path("/run/zonewright/net")
 FIRST_UID = 64000
 MOST_ZONES = 64  # of a shared network: the engine's bound on descriptors grows with it
+LOG = "log"  # of its engine, in a network's directory
 SHARED = "@"  # begins the names of shared networks' namespaces and directories: no zone's name begins with it
 
 
@@ -106,7 +107,7 @@ class Segment:
             hint = "a private network, or the engine splice"
             raise NetworkFault(self.whose, expected="an engine for several zones", got=self._engine.name, hint=hint)
         self._directory = run_directory / identity
-        self.control, self._log_file = self._directory / "control", self._directory / "log"
+        self.control, self._log_file = self._directory / "control", self._directory / LOG
         self._resolv_conf, self._resolvers = resolv_conf, NONE_NAMED
         self._records: list[dict[str, Any]] = []
         self._handle: EngineHandle | None = None

@@ -12,7 +12,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import shutil
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from runtime.net import bandwidth, netns
@@ -38,6 +38,11 @@ def current(records: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
         else:
             kept.append(dict(record))
     return kept
+
+
+def directories(records: Iterable[Mapping[str, Any]]) -> Iterator[str]:
+    """Those of the networks that the records name."""
+    return (str(record["path"]) for record in current(records) if record["kind"] == "net.directory")
 
 
 def _identity(kind: str, record: Mapping[str, Any]) -> tuple[Any, ...]:

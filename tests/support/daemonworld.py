@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import shutil
 import threading
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -134,6 +135,8 @@ class HostEdge(Edge):
             if record["kind"] == "net.netns":
                 self.host.network_gone(record["name"])
                 self.host.segments.pop(record["name"].removeprefix("@"), None)
+            elif record["kind"] == "net.directory":
+                shutil.rmtree(record["path"])
             elif record["kind"] == "net.member":
                 self.host.network_gone(record["zone"])
 

@@ -16,15 +16,13 @@ from runtime.host.check.expected import Expected
 from runtime.host.check.model import Found, HostPort, Process
 from runtime.net import netns
 from runtime.net.engine.processes import start_time_of
-from runtime.net.engine.proxy import ENTRY
-from runtime.net.pasta.engine import ENTRY as KEEPER_ENTRY
+from runtime.net.strays import is_engine
 
 NAMESPACE_PREFIX = "zw-"
 # Of a table in /proc/net, the state that counts: LISTEN, and CLOSE, which is a UDP socket without a peer. An engine's
 # flows to the outside have one. Source: include/net/tcp_states.h.
 _STATES = {"tcp": "0A", "udp": "07"}
 _SOCKET = re.compile(r"socket:\[(\d+)\]")
-_ENGINES = (ENTRY, KEEPER_ENTRY)
 _LIMIT = 10_000  # files looked at below one directory
 IMAGE_TASK = "runtime.host.images.child"  # as runtime/host/images/tasks.py starts it
 
@@ -76,7 +74,7 @@ def _look_at_processes(expected: Expected, places: Places, found: Found) -> None
     own = str(os.getpid())
     for pid in _numbers(_names(places.proc)):
         line = _text(places.proc / str(pid) / "cmdline")
-        if any(entry in line for entry in _ENGINES) and (start_time := start_time_of(pid)) is not None:
+        if is_engine(line) and (start_time := start_time_of(pid)) is not None:
             found.engines.add(Process(pid, start_time))
         fields = _text(places.proc / str(pid) / "stat").rpartition(")")
         states = fields[2].split()

@@ -15,7 +15,7 @@ from runtime.host.daemon.reconcile import Fate, Head, exit_in, fate_of, head_of,
 from runtime.host.daemon.zone import Run, StopOrder, Zone, of_row
 from runtime.host.ledger import Ledger, Record
 from runtime.net.addresses import plan_addresses
-from runtime.net.teardown import current
+from runtime.net.teardown import current, directories
 
 log = logging.getLogger(__name__)
 
@@ -38,6 +38,7 @@ async def recover(core: Core) -> None:
     await _end_strays(core, strays(domains, known))
     runs = [zone.run.uuid for zone in core.zones.values() if zone.run is not None]
     await sharednets.settle(core, [*runs, *core.unfinished])
+    await _end_stray_networks(core)
     for zone in list(core.zones.values()):
         if zone.state.live and zone.task is None:
             await _went(core, zone, ended.get(zone.id), rebooted=rebooted)
@@ -209,6 +210,18 @@ async def _end_strays(core: Core, found: list[DomainInfo]) -> None:
                 await core.thread(core.edge.teardown, stray_records(info))
         except (RuntimeFault, OSError) as fault:
             log.error("domain %d: %s", info.domid, fault)
+
+
+async def _end_stray_networks(core: Core) -> None:
+    known: set[str] = set()
+    for ledger in (*core.ledgers.all(), *core.network_ledgers.all()):
+        known |= set(directories(await core.thread(ledger.records)))
+    for records in await core.thread(core.edge.stray_networks, core.settings.run_dir / "net", known):
+        log.warning("network in %s is of a zoned that forgot it: ending it", next(directories(records)))
+        try:
+            await core.thread(core.edge.teardown, records)
+        except (RuntimeFault, OSError) as fault:
+            log.error("%s", fault)
 
 
 async def _went(core: Core, zone: Zone, exit: ExitStatus | None, *, rebooted: bool) -> None:

@@ -36,12 +36,15 @@ from runtime.host.ledger import Ledger, Record
 from runtime.host.loops import LoopDevice, in_use
 from runtime.net.addresses import ZoneAddresses
 from runtime.net.capture import CaptureRequest
+from runtime.net.declared import ledgers as declared_ledgers
 from runtime.net.engine.flows import Flow
 from runtime.net.layouts import engine_named
 from runtime.net.network import ZoneNetwork
 from runtime.net.published import Published
 from runtime.net.segment import Segment as NetSegment
+from runtime.net.strays import strays
 from runtime.net.supervise import EngineSupervisor
+from runtime.net.teardown import directories
 from runtime.net.teardown import teardown as teardown_network
 
 log = logging.getLogger(__name__)
@@ -226,6 +229,11 @@ class Edge:
             teardown_domain(records, self.hypervisor, self.xenstore, timeout_s=TEARDOWN_TIMEOUT_S)
         finally:
             teardown_network(records)
+
+    def stray_networks(self, run_directory: Path, known: set[str]) -> list[list[Record]]:
+        """Of networks that no ledger names, nor a declaration's: what a teardown needs."""
+        declared = [record for ledger in declared_ledgers(run_directory) for record in ledger.records()]
+        return list(strays(run_directory, known | set(directories(declared))))
 
     # -- while it runs -------------------------------------------------------------------------------------------------
 

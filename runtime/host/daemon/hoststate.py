@@ -23,6 +23,8 @@ from runtime.host.daemon.edge import KIB_PER_PAGE, rss_kib
 from runtime.host.daemon.model import DiskUsageRow, HostStatus, NetworkInfo, Pruned
 from runtime.host.daemon.zone import Zone
 from runtime.host.ledger import Ledger
+from runtime.net.declared import DeclaredLedger
+from runtime.net.declared import ledgers as declared_ledgers
 from runtime.net.engine.proxy import ProxyEngine
 
 # What is in the run directory besides ledgers and networks: zoned's own (zoned.py, serve/, dom0/daemonstate.py), what
@@ -153,8 +155,8 @@ async def check(core: Core, serving: Callable[[], Iterable[HostPort]] = tuple) -
     logs, scratch = state / "logs", state / "scratch"
     temporary = [store / "tmp" for store in core.edge.stores[:1]]  # those of others are theirs
 
-    def ledgers() -> list[Ledger]:
-        return [*core.ledgers.all(), *core.network_ledgers.all()]
+    def ledgers() -> list[Ledger | DeclaredLedger]:
+        return [*core.ledgers.all(), *core.network_ledgers.all(), *declared_ledgers(run / "net")]
 
     def known() -> list[str]:
         zones = list(core.zones.values())

@@ -19,6 +19,8 @@ from runtime.net.engine import processes
 from runtime.net.engine.proxy import ProxyEngine
 from runtime.net.errors import EngineFault, NetworkFault, PortTaken
 from runtime.net.network import teardown
+from runtime.net.strays import strays
+from runtime.net.teardown import directories
 
 pytestmark = pytest.mark.root
 
@@ -118,6 +120,24 @@ def test_ledger_alone_ends_a_running_network(world: World) -> None:
     network = world.up()
     world.abandon(network)
     teardown(world.records)
+    assert not network.alive()
+    assert_nothing_left(world)
+
+
+def test_network_that_no_ledger_names_is_found_and_ended(world: World) -> None:
+    network, run = world.up(), world.directory / "run"
+    known = list(directories(world.records))
+    assert list(strays(run, known)) == []
+    world.abandon(network)
+    assert list(strays(run, known)) == []
+    (found,) = strays(run, ())
+    kinds = {"net.directory", "net.netns", "net.engine"}
+    assert found == [
+        {key: value for key, value in record.items() if key != "engine"}
+        for record in world.records
+        if record["kind"] in kinds
+    ]
+    teardown(found)
     assert not network.alive()
     assert_nothing_left(world)
 

@@ -21,10 +21,11 @@ from pipeline.bundle.model import Port
 from runtime.boot.abi import hypercall, rings
 from runtime.host import loops
 from runtime.host.check import compare, compare_host
-from runtime.host.check.look_host import ENTRY, IMAGE_TASK, KEEPER_ENTRY
+from runtime.host.check.look_host import IMAGE_TASK
 from runtime.host.loops import LoopDevice
 from runtime.net import netns
 from runtime.net.sockets import bind_udp
+from runtime.net.strays import ENTRY, KEEPER_ENTRY
 
 pytestmark = pytest.mark.root
 

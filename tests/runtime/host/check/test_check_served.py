@@ -23,7 +23,7 @@ from support.checking import UUID, CheckedHost, checked_host, end_orphan, orphan
 from pipeline.store import Store
 from runtime.boot.abi import hypercall, rings
 from runtime.host.api import host_pb2 as pb
-from runtime.host.check.look_host import ENTRY, IMAGE_TASK
+from runtime.host.check.look_host import IMAGE_TASK
 from runtime.host.check.model import HostPort
 from runtime.host.daemon import hoststate
 from runtime.host.daemon.core import Settings
@@ -34,6 +34,7 @@ from runtime.host.ledger import LedgerDir
 from runtime.host.serve.checking import Checker
 from runtime.host.serve.server import HostServer
 from runtime.net.sockets import bind_udp
+from runtime.net.strays import ENTRY
 
 HOST4 = "127.0.0.1"
 # Other tests of this machine have some of these as well.

@@ -14,6 +14,7 @@ from support.fakeguest import CRASH
 from runtime.host.daemon.errors import StateDamaged
 from runtime.host.daemon.manager import Manager
 from runtime.host.daemon.model import RestartPolicy, State
+from runtime.net.declared import DeclaredLedger
 
 
 def by_name(manager: Manager) -> dict[str, Any]:
@@ -178,6 +179,20 @@ def test_domain_with_our_mark_and_no_ledger_is_destroyed_and_a_foreign_one_not(h
         manager = await host.start()
         assert ours not in host.xen.domains and stranger in host.xen.domains
         assert by_name(manager)["web"].exit.reason == "lost"
+        await host.stop()
+
+    run(work())
+
+
+def test_network_that_no_ledger_names_is_ended_and_a_declared_one_not(host: Host) -> None:
+    async def work() -> None:
+        networks = host.path / "run" / "net"
+        for name in ("forgotten", "@declared"):
+            (networks / name).mkdir(parents=True)
+        declared = DeclaredLedger(networks / "declared.ledger")
+        declared.record("net.directory", path=str(networks / "@declared"))
+        await host.start()
+        assert {path.name for path in networks.iterdir()} == {"@declared", "declared.ledger"}
         await host.stop()
 
     run(work())

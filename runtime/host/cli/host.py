@@ -238,7 +238,7 @@ def run_platform(arguments: Namespace) -> None:
         return sent
 
     sent = with_progress(given, patient=True)
-    write(f"host {escaped(host.name)} boots zones from {escaped(kernel)} ({sent} parts sent)\n")
+    write(f"host {escaped(host.name)} boots zones from {escaped(kernel)} (parts sent: {sent})\n")
 
 
 def run_dial_stdio(arguments: Namespace) -> None:

@@ -138,12 +138,12 @@ def test_platform_is_sent_once_and_named(zone, zoned, monkeypatch) -> None:
         return InitrdResult(kernel, f"6.1-{reference}", base, modules, ())
 
     monkeypatch.setattr(compose, "initrd_of", tiny)
-    assert zone("host", "platform").endswith("boots zones from recipe:debian-cloud (4 parts sent)\n")
+    assert zone("host", "platform").endswith("boots zones from recipe:debian-cloud (parts sent: 4)\n")
     method, request = zoned.calls[-1]
     platform = from_json(Platform, json.loads(request.platform), subject="platform")
     assert method == "SetPlatform" and platform.initrd.release == "6.1-recipe:debian-cloud"
     assert {str(blob.digest) for blob in blobs(platform)} == set(zoned.blobs)
-    assert zone("host", "platform", "--kernel", "recipe:k").endswith("boots zones from recipe:k (0 parts sent)\n")
+    assert zone("host", "platform", "--kernel", "recipe:k").endswith("boots zones from recipe:k (parts sent: 0)\n")
 
 
 def test_dial_stdio_carries_bytes_both_ways(start, tmp_path) -> None:

@@ -1,7 +1,9 @@
 """The validation programs of the OCI's runtime-tools on styrolite, where somebody has built them.
 
-    git clone -b v0.9.0 https://github.com/opencontainers/runtime-tools && cd runtime-tools
-    make runtimetest validation-executables      # or go build -o NAME.t ./validation/NAME for each
+    export GOPATH=~/go GO111MODULE=off CGO_ENABLED=0   # it has no module file, and all it needs in vendor/
+    cd $GOPATH/src/github.com/opencontainers && git clone -b v0.9.0 https://github.com/opencontainers/runtime-tools
+    cd runtime-tools && go build -o runtimetest ./cmd/runtimetest
+    for each in validation/*/; do go build -o $each$(basename $each).t ./$each; done
     ZONEWRIGHT_OCI_VALIDATION=$PWD pytest tests/runtime/init/container/test_styrolite_validation.py
 
 Each program prints what it found in TAP; what may be `not ok` here is listed with the reason.
@@ -24,6 +26,7 @@ if not DIRECTORY:
 PROGRAMS = (
     *("default", "hostname", "process", "process_user", "process_oom_score_adj", "process_rlimits"),
     *("root_readonly_true", "linux_masked_paths", "linux_readonly_paths", "linux_sysctl", "linux_uid_mappings"),
+    *("linux_devices", "linux_ns_itype"),
 )
 # Linux since 6.8 lists mounts by the order in which they were made, and ours are made before they are put in place.
 IN_ORDER = re.compile(r"mounts\[\d+\] \(\S+\) found in order")

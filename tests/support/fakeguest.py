@@ -289,3 +289,10 @@ class FakeLink:
         self.drop()
         if self in self.guest.links:
             self.guest.links.remove(self)
+
+
+def silent_guest() -> Guest:
+    """One whose workload never runs."""
+    guest = Guest()
+    guest.silent = True
+    return guest

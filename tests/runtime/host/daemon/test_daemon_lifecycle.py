@@ -4,28 +4,23 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
-import threading
 from typing import Any
 
 import pytest
-from support.daemonworld import FakeClock, Host, run
+from support.daemonworld import Host, run
 from support.fakeguest import CRASH, Guest
 
 from pipeline.bundle.model import Process
 from runtime.errors import RuntimeFault
 from runtime.host.daemon.errors import (
     BadRequest,
-    BootCancelled,
     NameTaken,
-    NotEnough,
     UnknownZone,
     WaitTimeout,
     WrongState,
     ZoneFailed,
 )
-from runtime.host.daemon.manager import Manager
-from runtime.host.daemon.model import BootRequest, PortRule, RestartPolicy, State, Update, ZoneInfo
-from runtime.host.daemon.signals import until
+from runtime.host.daemon.model import BootRequest, PortRule, RestartPolicy, State, Update
 
 
 def test_zone_boots_runs_and_stops(host: Host) -> None:
@@ -182,140 +177,6 @@ def test_references_are_names_ids_and_their_starts(host: Host) -> None:
         await host.stop(end_zones=True)
 
     run(work())
-
-
-def test_twenty_zones_wait_their_turn_and_all_run(host: Host) -> None:
-    async def work() -> None:
-        host.build_gate = threading.Event()
-        manager = await host.start()
-        boots = [asyncio.create_task(manager.boot(host.request(f"z{n}"))) for n in range(20)]
-        for _ in range(2):
-            await asyncio.to_thread(host.building.acquire, True, 20)
-        assert not host.building.acquire(blocking=False), "a third domain was being built"
-        states = [zone.state for zone in manager.list_zones()]
-        assert len(states) == 20 and states.count(State.QUEUED) == 16
-        host.build_gate.set()
-        zones = await asyncio.gather(*boots)
-        assert len({zone.domid for zone in zones}) == 20
-        assert len({zone.addresses for zone in zones}) == 20
-        await asyncio.gather(*(manager.stop(zone.id) for zone in zones))
-        assert host.leftovers() == []
-        await host.stop()
-
-    run(work())
-
-
-def test_queue_is_bounded(host: Host) -> None:
-    async def work() -> None:
-        host.build_gate = threading.Event()
-        manager = await host.start(queue=3)
-        boots = [asyncio.create_task(manager.boot(host.request(f"z{n}"))) for n in range(3)]
-        await asyncio.to_thread(host.building.acquire, True, 20)
-        with pytest.raises(NotEnough, match="3 zones at most to wait"):
-            await manager.boot(host.request("one-more"))
-        host.build_gate.set()
-        await asyncio.gather(*boots)
-        await host.stop(end_zones=True)
-
-    run(work())
-
-
-def test_memory_is_promised_before_anything_is_built(host: Host) -> None:
-    async def work() -> None:
-        host.build_gate = threading.Event()
-        host.xen.free = host.xen.total = 130 << 8  # two zones of 48 MiB, not three
-        manager = await host.start()
-        boots = [asyncio.create_task(manager.boot(host.request(f"z{n}"))) for n in range(2)]
-        for _ in range(2):
-            await asyncio.to_thread(host.building.acquire, True, 20)
-        before = list(host.steps)
-        with pytest.raises(NotEnough, match="50 MiB of free memory in Xen, got 130 MiB, 100 MiB of them promised"):
-            await manager.boot(host.request("third"))
-        assert host.steps == before and len(manager.list_zones()) == 2
-        host.build_gate.set()
-        await asyncio.gather(*boots)
-        await manager.stop("z0")
-        await manager.boot(host.request("third"))
-        await host.stop(end_zones=True)
-
-    run(work())
-
-
-@pytest.mark.parametrize("forget", [True, False], ids=["cancelled", "stopped"])
-def test_boot_that_is_called_off_while_it_builds_leaves_nothing(host: Host, forget: bool) -> None:
-    async def work() -> None:
-        host.build_gate = threading.Event()
-        manager = await host.start()
-        boot = asyncio.create_task(manager.boot(host.request()))
-        await asyncio.to_thread(host.building.acquire, True, 20)
-        if forget:
-            boot.cancel()
-        else:
-            stop = asyncio.create_task(manager.stop("web"))
-        await asyncio.sleep(0)
-        host.build_gate.set()
-        with pytest.raises(asyncio.CancelledError if forget else BootCancelled):
-            await boot
-        if not forget:
-            assert (await stop).state is State.EXITED
-        assert "unpause" not in host.steps
-        assert host.leftovers() == []
-        assert [zone.name for zone in manager.list_zones()] == ([] if forget else ["web"])
-        await host.stop()
-
-    run(work())
-
-
-def test_boot_that_is_cancelled_twice_ends_its_zone_all_the_same(host: Host) -> None:
-    """As by a client that goes: its stream is reset first, then its connection is lost."""
-
-    async def work() -> None:
-        host.build_gate = threading.Event()
-        manager = await host.start()
-        boot = asyncio.create_task(manager.boot(host.request()))
-        await asyncio.to_thread(host.building.acquire, True, 20)
-        for _ in range(3):
-            boot.cancel()
-            await asyncio.sleep(0)
-        host.build_gate.set()
-        with pytest.raises(asyncio.CancelledError):
-            await boot
-        assert host.leftovers() == [] and manager.list_zones() == []
-        await host.stop()
-
-    run(work())
-
-
-def silent_guest() -> Guest:
-    """One whose workload never runs."""
-    guest = Guest()
-    guest.silent = True
-    return guest
-
-
-@pytest.mark.parametrize("at", ["building", "running"])
-def test_loop_that_ends_while_a_zone_boots_ends_the_zone_and_itself(host: Host, at: str) -> None:
-    """asyncio.run cancels the life of the zone together with whoever boots it, so that nobody tells how it went on."""
-
-    async def work() -> None:
-        host.build_gate = threading.Event()
-        host.make_guest = silent_guest
-        manager = await host.start()
-        boot = asyncio.create_task(manager.boot(host.request(until_ready=True)))
-        await asyncio.to_thread(host.building.acquire, True, 20)
-        host.build_gate.set()
-        if at == "running":
-            (zone,) = manager.core.zones.values()
-            await until(zone.changes, lambda: zone.run is not None and zone.run.up, manager.core.clock)
-        assert not boot.done()
-
-    ended = threading.Thread(target=asyncio.run, args=(work(),), daemon=True)
-    ended.start()
-    ended.join(30)
-    assert not ended.is_alive(), "asyncio.run waits for ever"
-    assert host.manager is not None and host.manager.core.zones == {}
-    assert host.leftovers() == []
-    asyncio.run(host.kill())
 
 
 def test_failed_network_takes_the_domain_down_and_says_why(host: Host) -> None:
@@ -521,106 +382,5 @@ def test_last_console_lines_are_kept_of_every_end_but_a_clean_one(host: Host, to
         again = await manager.restart("web")
         assert again.console_tail == (), "what runs has not ended with anything yet"
         await host.stop(end_zones=True)
-
-    run(work())
-
-
-async def hanging(host: Host, **fields: Any) -> tuple[Manager, FakeClock, asyncio.Task[ZoneInfo]]:
-    """A boot whose guest never says a word, up to where its domain runs."""
-    host.clock, host.make_guest = FakeClock(), silent_guest
-    manager = await host.start()
-    boot = asyncio.create_task(manager.boot(host.request(**fields)))
-    while not host.guests:
-        await asyncio.sleep(0)
-    (zone,) = manager.core.zones.values()
-    while zone.run is None or not zone.run.up or not host.clock.waited_for(300):
-        await asyncio.sleep(0)
-    with open(zone.run.console, "ab") as console:
-        console.write(b"[    0.1] waiting for a disk\n")
-    return manager, host.clock, boot
-
-
-def test_guest_that_never_says_hello_is_ended_in_time(host: Host) -> None:
-    async def work() -> None:
-        manager, clock, boot = await hanging(host, until_ready=True, start_timeout_s=300)
-        clock.pass_time(299)
-        await asyncio.sleep(0.02)
-        assert not boot.done() and host.leftovers()
-        clock.pass_time(2)
-        with pytest.raises(ZoneFailed, match="its workload did not start within 300 s") as caught:
-            await boot
-        assert "waiting for a disk" in caught.value.hint, "its last console lines say why"
-        zone = await manager.get("web")
-        assert (zone.state, zone.exit and zone.exit.reason) == (State.FAILED, "timeout")
-        assert zone.console_tail == ("[    0.1] waiting for a disk",)
-        assert host.leftovers() == []
-        await host.stop()
-
-    run(work())
-
-
-def test_hanging_guest_that_nobody_waits_for_is_ended_and_comes_again_as_its_policy_says(host: Host) -> None:
-    async def work() -> None:
-        manager, clock, boot = await hanging(host, restart=RestartPolicy("on-failure", 1), start_timeout_s=300)
-        await boot
-        (zone,) = manager.core.zones.values()
-        host.make_guest = Guest
-        clock.pass_time(301)
-        while zone.state is not State.RESTARTING or not clock.waited_for(0.1):
-            await asyncio.sleep(0)
-        clock.pass_time(1)
-        assert (await manager.wait("web", "ready")).restarts == 1
-        clock.pass_time(1000)
-        await asyncio.sleep(0.02)
-        assert zone.state is State.READY, "one that has started has no deadline any more"
-        await host.stop(end_zones=True)
-
-    run(work())
-
-
-def test_adopted_guest_that_hangs_has_what_is_left_of_its_time(host: Host) -> None:
-    async def work() -> None:
-        manager, clock, boot = await hanging(host, start_timeout_s=300)
-        await boot
-        clock.pass_time(200)
-        await host.kill()
-        manager = await host.start()
-        while not clock.waited_for(100):
-            await asyncio.sleep(0)
-        clock.pass_time(101)
-        while manager.list_zones()[0].state.live:
-            await asyncio.sleep(0)
-        assert manager.list_zones()[0].state is State.FAILED
-        await host.stop()
-
-    run(work())
-
-
-def test_guest_that_started_while_no_zoned_looked_is_not_taken_for_one_that_hangs(host: Host) -> None:
-    async def work() -> None:
-        manager, clock, boot = await hanging(host, start_timeout_s=300)
-        await boot
-        guest = host.guest()
-        await host.kill()
-        guest.silent = False
-        guest.started()
-        clock.pass_time(1000)
-        manager = await host.start()
-        assert (await manager.wait("web", "ready")).state is State.READY
-        clock.pass_time(1000)
-        await asyncio.sleep(0.02)
-        assert manager.list_zones()[0].state is State.READY
-        await host.stop(end_zones=True)
-
-    run(work())
-
-
-@pytest.mark.parametrize("seconds", [-1.0, float("inf"), float("nan")])
-def test_start_timeout_that_is_none_is_refused(host: Host, seconds: float) -> None:
-    async def work() -> None:
-        manager = await host.start()
-        with pytest.raises(BadRequest, match="start timeout: expected 0 or more seconds"):
-            await manager.boot(host.request(start_timeout_s=seconds))
-        await host.stop()
 
     run(work())

@@ -71,13 +71,12 @@ def _fits(zone: Any, key: str, value: str) -> bool:
 
 def run(arguments: Namespace) -> None:
     """List the zones: none where the lab is down, as nothing runs there; of any other host nobody can tell then."""
+    from runtime.errors import RuntimeFault
     from runtime.host.cli.link import ask
-    from runtime.host.faults import HostDown
-    from runtime.host.lab.errors import LabDown
 
     try:
         ask(arguments, lambda zoned: _watch(zoned, arguments) if arguments.watch else _once(zoned, arguments))
-    except (LabDown, HostDown):
+    except RuntimeFault:
         if arguments.watch or not _is_lab_down(arguments.host):
             raise
         _show([], arguments)

@@ -242,14 +242,14 @@ def task_stop():
 
 
 def task_test():
-    """lint, types and every test; ./doit test ARGUMENTS hands them to pytest"""
+    """lint, types and every test, by two processes; ./doit test ARGUMENTS hands them to one pytest"""
     checks = [
         [PYTHON, "-m", "ruff", "check", "--quiet", "."],
         [PYTHON, "-m", "ruff", "format", "--check", "--quiet", "."],
     ]
     checks += [[PYTHON, "-m", "mypy", "--no-error-summary"]]
     return {
-        "actions": [(task.run_checks, [checks, [PYTHON, "-m", "pytest"]])],
+        "actions": [(task.run_checks, [checks, [PYTHON, "-m", "pytest"], ["-n", "2", "--no-loadscope-reorder"]])],
         "pos_arg": "arguments",
         "task_dep": ["bundle:nginx", "os:debian12"] if "nginx" in ZONES else [],
         "uptodate": [False],

@@ -169,9 +169,12 @@ def interrupted() -> NoReturn:
 
 
 def run_checks(
-    checks: Sequence[Sequence[str | Path]], last: Sequence[str | Path], arguments: Sequence[str] = ()
+    checks: Sequence[Sequence[str | Path]],
+    last: Sequence[str | Path],
+    otherwise: Sequence[str] = (),
+    arguments: Sequence[str] = (),
 ) -> None:
-    """Run every check, then `last` with the user's arguments, all on this terminal.
+    """Run every check, then `last` with the user's arguments, or with others if there are none, all on this terminal.
 
     Effects: ends the process with the first exit code that is not 0, so that what `last` said stays the last line.
     """
@@ -180,7 +183,7 @@ def run_checks(
     for check, code in zip(checks, codes, strict=True):
         if code:
             sys.stderr.write(f"failed: {' '.join(str(word) for word in check)}\n")
-    codes.append(subprocess.run([str(word) for word in (*last, *arguments)], cwd=PROJECT).returncode)
+    codes.append(subprocess.run([str(word) for word in (*last, *(arguments or otherwise))], cwd=PROJECT).returncode)
     if code := next((code for code in codes if code), 0):
         sys.exit(code)
 

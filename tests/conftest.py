@@ -8,6 +8,7 @@ import signal
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -24,7 +25,20 @@ if signal.getsignal(signal.SIGQUIT) is signal.SIG_IGN:
     signal.signal(signal.SIGQUIT, signal.SIG_DFL)
 
 
+LAB = "tests/lab/"
 FEW_FDS = 16  # what the whole run keeps, such as the lab's connections, may begin in any module
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """With workers (-n): a module's tests go to one of them, and so do all of the lab's, which share one lab."""
+    from xdist.scheduler import LoadFileScheduling
+
+    class LabIsOne(LoadFileScheduling):  # type: ignore[misc]
+        def _split_scope(self, nodeid: str) -> str:
+            return LAB if nodeid.startswith(LAB) else super()._split_scope(nodeid)
+
+    return LabIsOne(config, log)
 
 
 @pytest.fixture(scope="module", autouse=True)

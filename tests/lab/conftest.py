@@ -66,9 +66,13 @@ def own(lab: Lab) -> Iterator[Lab]:
     other.down(wipe=True)
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """These come last: a lab takes most of a processor even when idle, which others need."""
-    items.sort(key=lambda item: item.path.parent == Path(__file__).parent)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """These come last: a lab takes most of a processor even when idle, which others need.
+
+    One of several workers has nothing else to do, and takes longest: there they come first.
+    """
+    is_worker = hasattr(config, "workerinput")
+    items.sort(key=lambda item: (item.path.parent == Path(__file__).parent) != is_worker)
 
 
 @pytest.hookimpl(hookwrapper=True)

@@ -227,3 +227,26 @@ def test_all_bits_of_the_seed_but_the_hashs_are_counted_as_entropy(monkeypatch):
     assert argument == struct.pack("=ii", 224, 28) + bytes.fromhex("0123456789abcdef" * 4)[:28]
     boot.seed_entropy("")
     assert len(asked) == 1
+
+
+@pytest.mark.parametrize("lost", [0, 3, 100])
+def test_path_is_looked_up_again_after_a_race_with_a_rename(monkeypatch, lost):
+    """openat2(2): EAGAIN where ".." could not be told safe, as something was renamed or mounted meanwhile."""
+    races = iter([BlockingIOError(errno.EAGAIN, "raced")] * lost)
+
+    def call(*arguments):
+        if (race := next(races, None)) is not None:
+            raise race
+        return 7
+
+    monkeypatch.setattr(kernel, "call", call)
+    assert kernel.open_in(3, "etc", os.O_RDONLY) == 7
+
+
+def test_path_that_is_renamed_without_end_is_given_up(monkeypatch):
+    def call(*arguments):
+        raise BlockingIOError(errno.EAGAIN, "raced")
+
+    monkeypatch.setattr(kernel, "call", call)
+    with pytest.raises(BlockingIOError):
+        kernel.open_in(3, "etc", os.O_RDONLY)

@@ -5,20 +5,18 @@ from __future__ import annotations
 import json
 import socket
 import subprocess
-import sys
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from runtime.net import bpf, netns
+from runtime.net import bpf, child, netns
 from runtime.net.calls import engine_filter
-from runtime.net.engine.proxy import ROOT
 from runtime.net.engine.recorder import HEAD, LONGEST_PIECE_BYTES, PACKET_AUXDATA, SO_TIMESTAMPNS, SOL_PACKET
 from runtime.net.errors import NetworkFault
 from runtime.net.pcap import MOST_SNAP_BYTES, frame_filter
 
 MOST_CAPTURES = 4  # of one network: each keeps up to this much of the kernel's memory
 BUFFER_BYTES = 4 << 20
-_CODE = "import sys; sys.path.insert(0, sys.argv[1]); from runtime.net.engine.recorder import main; main()"
+_CODE = child.code_of("from runtime.net.engine.recorder import main")
 _ETH_P_ALL = 0x0003  # linux/if_ether.h
 _SO_RCVBUFFORCE = 33  # asm-generic/socket.h
 
@@ -139,19 +137,7 @@ def _packet_socket(vif: str, program: bytes) -> socket.socket:
 
 
 def _start(source: socket.socket, sink: socket.socket, config: dict[str, object]) -> subprocess.Popen[bytes]:
-    child = subprocess.Popen(
-        [sys.executable, "-I", "-S", "-c", _CODE, str(ROOT)],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.DEVNULL,
-        pass_fds=(source.fileno(), sink.fileno()),
-        start_new_session=True,
-        cwd="/",
-        env={"LC_ALL": "C.UTF-8"},
-    )
-    assert child.stdin is not None
-    try:
-        with child.stdin as told:
-            told.write(json.dumps({"source": source.fileno(), "sink": sink.fileno(), **config}).encode() + b"\n")
-    except BrokenPipeError:
-        pass  # it has ended, and so do its pieces
-    return child
+    recorder = child.start(_CODE, (source.fileno(), sink.fileno()))
+    # One that has ended already has lost its pieces of the capture, which whoever reads that sees.
+    child.tell(recorder, json.dumps({"source": source.fileno(), "sink": sink.fileno(), **config}))
+    return recorder

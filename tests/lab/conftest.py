@@ -28,6 +28,7 @@ from runtime.host.lab.lab import Lab
 from runtime.host.lab.reach import state_directory
 
 FLAVOUR = os.environ.get("ZONEWRIGHT_LAB_FLAVOUR", "debian12")
+LEFT = "find /run/netns /run/zonewright/ledger /run/zonewright/networks -mindepth 1 2>/dev/null; ip -o link | grep vif"
 LOGS = 'tail -n 60 /run/zonewright/zoned.log; for f in /run/zonewright/console/*; do echo "== $f"; tail -n 30 $f; done'
 
 
@@ -103,8 +104,7 @@ def host(lab: Any, store: Store) -> Iterator[LabHost]:
         forget(host, zone.name)
     assert len(host.lab.attached()) <= IDLE_DISKS
     assert host.lab.forwards() == {}
-    left = lab.call("sh", {"command": "ls /run/netns; ip -o link | grep vif; ls /run/zonewright/ledger"})["output"]
-    assert left == ""
+    assert lab.call("sh", {"command": LEFT})["output"] == ""
 
 
 @pytest.fixture
@@ -113,6 +113,18 @@ def command(lab: Lab) -> Iterator[ZoneCommand]:
     made = ZoneCommand(f"lab:{lab.state.directory.name}")
     yield made
     made.close()
+
+
+@pytest.fixture(scope="module")
+def zone(lab: Lab) -> Iterator[ZoneCommand]:
+    """`zone` on the session's lab; at a module's end every zone it left is ended, and nothing else may be left."""
+    command = ZoneCommand(f"lab:{lab.state.directory.name}")
+    yield command
+    command.close()
+    command.remove_zones()
+    assert command.json("system", "check")["findings"] == []
+    assert lab.forwards() == {}
+    assert lab.shell(LEFT)[1] == ""
 
 
 @pytest.fixture(scope="session")

@@ -38,18 +38,6 @@ IN_ZONE = (f"{LIBRARIES}/ld-linux-x86-64.so.2", "--library-path", LIBRARIES)
 
 
 @pytest.fixture(scope="module")
-def zone(lab: Lab) -> Iterator[ZoneCommand]:
-    """The command on the session's lab; at the end nothing of what it did there may be left."""
-    command = ZoneCommand(f"lab:{lab.state.directory.name}")
-    yield command
-    command.close()
-    remove_all(command)
-    assert command.json("system", "check")["findings"] == []
-    assert lab.forwards() == {}
-    assert lab.shell("ls /run/netns; ip -o link | grep vif; ls /run/zonewright/ledger")[1] == ""
-
-
-@pytest.fixture(scope="module")
 def port() -> int:
     return free_port()
 
@@ -76,12 +64,6 @@ def idle(store: Store, nginx: Bundle, zone: ZoneCommand) -> Iterator[str]:
     yield "idle"
     zone("rm", "-f", "idle")
     store.untag(manifest.TAG_PREFIX + "idle")
-
-
-def remove_all(zone: ZoneCommand) -> None:
-    names = zone("ps", "-aq").split()
-    if names:
-        zone("rm", "-f", *names)
 
 
 def found(zone: ZoneCommand, name: str) -> Any:
@@ -436,7 +418,7 @@ def test_zone_that_floods_its_console_and_its_channel_harms_nobody_else(zone: Zo
 
 @pytest.mark.soak
 def test_of_twenty_zones_at_once_those_that_fit_boot_and_none_of_the_others_is_begun(zone: ZoneCommand) -> None:
-    remove_all(zone)
+    zone.remove_zones()
     names = [f"many{number}" for number in range(20)]
     started = {
         name: zone.start("run", "-d", "--name", name, "-m", "128m", IMAGE, "sleep", "1000", stdin=subprocess.DEVNULL)
@@ -485,5 +467,5 @@ def test_zones_come_back_with_the_host_if_their_restart_policy_says_so(own: Lab)
     assert states["stopped"][0] == "exited"
     assert states["failing"] == ("exited", "the host was rebooted")
     assert zone("ps", "-q") == "again\n"
-    remove_all(zone)
+    zone.remove_zones()
     assert zone.json("system", "check")["findings"] == []

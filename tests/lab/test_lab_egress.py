@@ -32,12 +32,10 @@ def served(lab: Lab) -> Iterator[None]:
     lab.shell(f"ip address del {OTHER}/32 dev lo")
 
 
-@pytest.fixture
-def zone(lab: Lab) -> Iterator[ZoneCommand]:
-    command = ZoneCommand(f"lab:{lab.state.directory.name}")
-    yield command
-    command.close()
-    command("rm", "-f", "ruled")
+@pytest.fixture(autouse=True)
+def room(zone: ZoneCommand) -> None:
+    """The one before is gone."""
+    zone.remove_zones()
 
 
 def reaches(zone: ZoneCommand, address: str) -> bool:

@@ -19,7 +19,6 @@ from support.zonecommand import ZoneCommand, read_until
 from pipeline.bundle import manifest
 from pipeline.bundle.model import Bundle, Healthcheck, Resources
 from pipeline.store import Store
-from runtime.host.lab.lab import Lab
 
 pytestmark = pytest.mark.xen
 
@@ -48,16 +47,6 @@ ATTEMPTS = {
     "other processes' group": ("echo 1 >/sys/fs/cgroup/cgroup.procs", "Read-only file system"),
     "init's program": ("cat /bin/zone /bin/styrolite", "No such file or directory"),
 }
-
-
-@pytest.fixture(scope="module")
-def zone(lab: Lab) -> Iterator[ZoneCommand]:
-    """The command on the session's lab; nothing of what it did there may be left."""
-    command = ZoneCommand(f"lab:{lab.state.directory.name}")
-    yield command
-    command.close()
-    assert command.json("system", "check")["findings"] == []
-    assert lab.shell("ls /run/netns; ip -o link | grep vif; ls /run/zonewright/ledger")[1] == ""
 
 
 @pytest.fixture(scope="module")

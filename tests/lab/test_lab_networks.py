@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import pytest
 from support.zonecommand import ZoneCommand
-
-from runtime.host.lab.lab import Lab
 
 pytestmark = [pytest.mark.xen, pytest.mark.slow]
 
@@ -16,17 +12,6 @@ SMALL = ("-m", "128m")
 NAMES = ("web", "db", "alone", "other")
 # bash's own way to a port: the image has no client.
 ASK = "exec 3<>/dev/tcp/{}/80 && printf 'GET / HTTP/1.0\\r\\n\\r\\n' >&3 && head -n 1 <&3"
-
-
-@pytest.fixture(scope="module")
-def zone(lab: Lab) -> Iterator[ZoneCommand]:
-    command = ZoneCommand(f"lab:{lab.state.directory.name}")
-    yield command
-    for name in command("ps", "-a", "-q").split():
-        command("rm", "-f", name)
-    command.close()
-    assert command.json("system", "check")["findings"] == []
-    assert lab.shell("ls /run/netns; ip -o link | grep vif; ls /run/zonewright/networks")[1] == ""
 
 
 @pytest.fixture(scope="module")
@@ -40,8 +25,7 @@ def zones(zone: ZoneCommand) -> None:
 @pytest.fixture
 def room(zone: ZoneCommand) -> None:
     """No zone is left: the lab's memory is for few."""
-    for name in zone("ps", "-a", "-q").split():
-        zone("rm", "-f", name)
+    zone.remove_zones()
 
 
 def asked(zone: ZoneCommand, one: str, what: str) -> str:

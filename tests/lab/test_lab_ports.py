@@ -29,16 +29,6 @@ SERVE = f"nginx; sleep 2; exec {PERL} -e '{ECHO}'"
 
 
 @pytest.fixture(scope="module")
-def zone(lab: Lab) -> Iterator[ZoneCommand]:
-    command = ZoneCommand(f"lab:{lab.state.directory.name}")
-    yield command
-    command.close()
-    command("rm", "-f", "dns")
-    assert command.json("system", "check")["findings"] == []
-    assert lab.forwards() == {}
-
-
-@pytest.fixture(scope="module")
 def tools(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A volume with a perl, as the image has none."""
     directory = tmp_path_factory.mktemp("tools")

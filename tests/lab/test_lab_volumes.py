@@ -33,14 +33,6 @@ grep -E ' (/data|/made/disk) ' /proc/self/mounts
 
 
 @pytest.fixture(scope="module")
-def zone(lab: Lab) -> Iterator[ZoneCommand]:
-    command = ZoneCommand(f"lab:{lab.state.directory.name}")
-    yield command
-    command.close()
-    assert command.json("system", "check")["findings"] == []
-
-
-@pytest.fixture(scope="module")
 def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return squashfs(tmp_path_factory.mktemp("volume"), "of the file\n")
 

@@ -48,6 +48,11 @@ class ZoneCommand:
         """Start it in a terminal."""
         return Terminal(self.start, *words)
 
+    def remove_zones(self) -> None:
+        """End every zone of the host and forget it."""
+        if names := self("ps", "-aq").split():
+            self("rm", "-f", *names)
+
     def close(self) -> None:
         """End what still runs of what was started."""
         for process in self._running:

@@ -5,11 +5,11 @@ from __future__ import annotations
 import signal
 import socket
 import subprocess
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from runtime.net import child
 from runtime.net.engine import processes
 from runtime.net.engine.control import ask
 from runtime.net.engine.flows import Flow
@@ -17,10 +17,7 @@ from runtime.net.engine.interface import EngineHandle, Handback
 from runtime.net.engine.model import INSIDE, EngineConfig, ZonePart, dump
 from runtime.net.errors import EngineFault, OutdatedEngine, UnknownToEngine
 
-ROOT = Path(__file__).resolve().parents[3]
-# -I: no environment and no current directory on the path; -S: no site-packages, the engine needs none of them.
 ENTRY = "from runtime.net.engine.main import main"  # in an engine's command line, which `zone system check` looks for
-_CODE = f"import sys; sys.path.insert(0, sys.argv[1]); {ENTRY}; main()"
 _ASK_TIMEOUT_S = 20.0
 _MOST_FLOWS = 20_000  # more than limits let an engine have: one that goes on for ever is not listened to
 
@@ -30,10 +27,12 @@ class ProxyHandle:
 
     INSIDE: tuple[str, ...] = INSIDE  # what it has of each zone
 
-    def __init__(self, whose: str, pid: int, start_time: int, control: Path, log_file: Path, child: Any = None) -> None:
+    def __init__(
+        self, whose: str, pid: int, start_time: int, control: Path, log_file: Path, process: Any = None
+    ) -> None:
         self._whose, self.pid, self.start_time = whose, pid, start_time
         self._control, self._log_file = control, log_file
-        self._child: subprocess.Popen[bytes] | None = child
+        self._child: subprocess.Popen[bytes] | None = process
 
     def alive(self) -> bool:
         """Does the process run?"""
@@ -159,19 +158,14 @@ class ProxyHandle:
 class PreparedProxy:
     """The process before it knows its config."""
 
-    def __init__(self, child: subprocess.Popen[bytes], control: Path, log_file: Path) -> None:
-        self._child, self._control, self._log_file = child, control, log_file
-        self.pid = child.pid
-        self.start_time = processes.start_time_of(child.pid) or 0
+    def __init__(self, process: subprocess.Popen[bytes], control: Path, log_file: Path) -> None:
+        self._child, self._control, self._log_file = process, control, log_file
+        self.pid = process.pid
+        self.start_time = processes.start_time_of(process.pid) or 0
 
     def start(self, config: EngineConfig) -> EngineHandle:
         """Send the config."""
-        assert self._child.stdin is not None
-        try:
-            self._child.stdin.write(dump(config).encode() + b"\n")
-            self._child.stdin.close()
-        except BrokenPipeError:
-            pass  # wait_ready says why it ended
+        child.tell(self._child, dump(config))  # wait_ready says why, if it has ended
         return ProxyHandle(config.whose, self.pid, self.start_time, self._control, self._log_file, self._child)
 
     def stop(self) -> None:
@@ -184,7 +178,7 @@ class ProxyEngine:
     """Starts such engines in the network namespace of the calling thread, which is where their outer sockets live."""
 
     name = "splice"
-    code = _CODE
+    code = child.code_of(ENTRY)
 
     def look(self) -> None:
         """It needs nothing of this host's."""
@@ -192,17 +186,7 @@ class ProxyEngine:
     def prepare(self, inherited: tuple[int, ...], control: Path, log_file: Path) -> PreparedProxy:
         """Start the process; it waits for its config. Raises OSError."""
         with open(log_file, "ab", buffering=0) as log:
-            child = subprocess.Popen(
-                [sys.executable, "-I", "-S", "-c", self.code, str(ROOT)],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.DEVNULL,
-                stderr=log,
-                pass_fds=inherited,
-                start_new_session=True,
-                cwd="/",
-                env={"LC_ALL": "C.UTF-8"},
-            )
-        return PreparedProxy(child, control, log_file)
+            return PreparedProxy(child.start(self.code, inherited, log), control, log_file)
 
     def adopt(self, whose: str, pid: int, start_time: int, control: Path, log_file: Path) -> ProxyHandle:
         """A handle on an engine that another process started."""

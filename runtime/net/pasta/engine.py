@@ -4,19 +4,17 @@ from __future__ import annotations
 
 import json
 import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from runtime.net import netns
+from runtime.net import child, netns
 from runtime.net.engine.flows import Flow
 from runtime.net.engine.model import EngineConfig, dump
-from runtime.net.engine.proxy import ROOT, PreparedProxy, ProxyHandle
+from runtime.net.engine.proxy import PreparedProxy, ProxyHandle
 from runtime.net.errors import EngineFault
 from runtime.net.pasta.version import find_pasta
 
 ENTRY = "from runtime.net.pasta.keeper import main"  # in a keeper's command line, see engine.proxy.ENTRY
-_CODE = f"import sys; sys.path.insert(0, sys.argv[1]); {ENTRY}; main()"
 CLONE_NEWPID = 0x20000000  # linux/sched.h
 
 
@@ -44,19 +42,14 @@ class PastaHandle(ProxyHandle):
 class PreparedPasta(PreparedProxy):
     """The keeper before it knows its config."""
 
-    def __init__(self, child: subprocess.Popen[bytes], control: Path, log_file: Path, program: str) -> None:
-        super().__init__(child, control, log_file)
+    def __init__(self, process: subprocess.Popen[bytes], control: Path, log_file: Path, program: str) -> None:
+        super().__init__(process, control, log_file)
         self._program = program
 
     def start(self, config: EngineConfig) -> PastaHandle:
         """Send the config."""
-        assert self._child.stdin is not None
         document = {"config": json.loads(dump(config)), "program": self._program}
-        try:
-            self._child.stdin.write(json.dumps(document).encode() + b"\n")
-            self._child.stdin.close()
-        except BrokenPipeError:
-            pass  # wait_ready says why it ended
+        child.tell(self._child, json.dumps(document))  # wait_ready says why, if it has ended
         return PastaHandle(config.whose, self.pid, self.start_time, self._control, self._log_file, self._child)
 
 
@@ -79,20 +72,11 @@ class PastaEngine:
 
         def start() -> subprocess.Popen[bytes]:
             with open(log_file, "ab", buffering=0) as log:
-                return subprocess.Popen(
-                    [sys.executable, "-I", "-S", "-c", _CODE, str(ROOT)],
-                    stdin=subprocess.PIPE,
-                    stdout=subprocess.DEVNULL,
-                    stderr=log,
-                    pass_fds=inherited,
-                    start_new_session=True,
-                    cwd="/",
-                    env={"LC_ALL": "C.UTF-8"},
-                )
+                return child.start(child.code_of(ENTRY), inherited, log)
 
         # A thread's own children begin the new process namespace, not the other threads' (pid_namespaces(7)).
-        child = netns.in_thread(lambda: netns.call("unshare", CLONE_NEWPID), start)
-        return PreparedPasta(child, control, log_file, program)
+        process = netns.in_thread(lambda: netns.call("unshare", CLONE_NEWPID), start)
+        return PreparedPasta(process, control, log_file, program)
 
     def adopt(self, whose: str, pid: int, start_time: int, control: Path, log_file: Path) -> PastaHandle:
         """A handle on a keeper that another process started."""

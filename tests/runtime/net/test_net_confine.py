@@ -17,7 +17,7 @@ from support.networld import DNS4, HOST4, OUTSIDE4, World
 
 from pipeline.bundle.model import Port
 from pipeline.seccomp import filters, syscalls
-from runtime.net import calls
+from runtime.net import calls, child
 from runtime.net.engine.model import INSIDE, Listeners
 from runtime.net.engine.proxy import ENTRY, ProxyEngine
 from runtime.net.errors import EngineFault
@@ -126,7 +126,7 @@ class ProbeEngine(ProxyEngine):
     """The product's engine in all but its loop, in whose place other code runs."""
 
     def __init__(self, probe: str) -> None:
-        self.code = f"import sys; sys.path.insert(0, sys.argv[1])\n{probe}\n{ENTRY}; main()"
+        self.code = child.code_of(ENTRY, probe)
 
 
 def run_as_engine(world: World, probe: str) -> tuple[int, str]:

@@ -1,0 +1,43 @@
+"""A process of this project's beside its starter: it has what it is given, and is told by one line what to do.
+
+It gets no environment, no current directory on its path and no site-packages, of which none of them needs any.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import IO
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def code_of(entry: str, before: str = "") -> str:
+    """The program of such a process: `entry` imports its main(), `before` is run before that."""
+    return f"import sys; sys.path.insert(0, sys.argv[1])\n{before}\n{entry}; main()"
+
+
+def start(code: str, inherited: Sequence[int], stderr: IO[bytes] | None = None) -> subprocess.Popen[bytes]:
+    """Start one; it waits for its line. inherited: the descriptors that it keeps. Raises OSError."""
+    return subprocess.Popen(
+        [sys.executable, "-I", "-S", "-c", code, str(ROOT)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        stderr=stderr,
+        pass_fds=tuple(inherited),
+        start_new_session=True,
+        cwd="/",
+        env={"LC_ALL": "C.UTF-8"},
+    )
+
+
+def tell(child: subprocess.Popen[bytes], line: str) -> None:
+    """Say what it is to do, once. One that has ended already is found out by whoever waits for it."""
+    assert child.stdin is not None
+    try:
+        with child.stdin as told:
+            told.write(line.encode() + b"\n")
+    except BrokenPipeError:
+        pass

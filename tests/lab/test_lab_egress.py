@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
+from support.dom0server import NAMED, OTHER, PORT, reaches, serving
 from support.labzones import wait_for
 from support.zonecommand import ZoneCommand
 
@@ -12,38 +13,17 @@ from runtime.host.lab.lab import Lab
 
 pytestmark = [pytest.mark.xen, pytest.mark.slow]
 
-NAMED, OTHER, PORT = "198.51.100.7", "198.51.100.8", 8099
-SERVER = f"""
-import socket
-listener = socket.create_server(("", {PORT}))
-while True:
-    listener.accept()[0].close()
-"""
-
 
 @pytest.fixture
 def served(lab: Lab) -> Iterator[None]:
-    """Two more addresses of dom0, and somebody who takes connections there."""
-    addresses = " ".join(f"ip address add {address}/32 dev lo;" for address in (NAMED, OTHER))
-    start = f"setsid python3 -c '{SERVER}' </dev/null >/dev/null 2>&1 & echo $! >/run/egress-server"
-    assert lab.shell(f"{addresses} {start}")[0] == 0
-    yield
-    lab.shell(f"kill $(cat /run/egress-server); rm /run/egress-server; ip address del {NAMED}/32 dev lo")
-    lab.shell(f"ip address del {OTHER}/32 dev lo")
+    with serving(lab):
+        yield
 
 
 @pytest.fixture(autouse=True)
 def room(zone: ZoneCommand) -> None:
     """The one before is gone."""
     zone.remove_zones()
-
-
-def reaches(zone: ZoneCommand, address: str) -> bool:
-    """Is a connection of the zone's taken there? One that is closed is refused, and does not hang."""
-    connect = f"timeout 20 bash -c '</dev/tcp/{address}/{PORT}'; echo $?"
-    code = int(zone("exec", "ruled", "sh", "-c", connect))
-    assert code in (0, 1), (code, zone.err)
-    return code == 0
 
 
 def kill_zoned(lab: Lab) -> None:
@@ -62,12 +42,12 @@ def test_zone_reaches_what_its_rules_name_and_nothing_else(zone: ZoneCommand, la
     rule = f"allow {NAMED} {PORT}"
     zone("run", "-d", "--name", "ruled", "-m", "128m", "--egress", rule, "recipe:nginx", "sleep", "1000")
     assert zone.json("inspect", "ruled")[0]["egress"] == [rule]
-    assert reaches(zone, NAMED) and not reaches(zone, OTHER)
+    assert reaches(zone, "ruled", NAMED) and not reaches(zone, "ruled", OTHER)
     zone("update", "--egress", f"allow {OTHER}", "--egress", "deny any", "ruled")
-    assert reaches(zone, OTHER) and not reaches(zone, NAMED)
+    assert reaches(zone, "ruled", OTHER) and not reaches(zone, "ruled", NAMED)
     kill_zoned(lab)
     assert zone.json("inspect", "ruled")[0]["egress"] == [f"allow {OTHER}", "deny any"]
-    assert reaches(zone, OTHER) and not reaches(zone, NAMED)
+    assert reaches(zone, "ruled", OTHER) and not reaches(zone, "ruled", NAMED)
 
 
 def test_bandwidth_is_held_by_dom0_on_both_ways_of_the_vif(zone: ZoneCommand, lab: Lab) -> None:

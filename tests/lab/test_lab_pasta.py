@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from http.client import HTTPException
 
 import pytest
+from support.dom0server import NAMED, OTHER, PORT, reaches, serving
 from support.labzones import get, wait_for
 from support.ports import free_port
 from support.zonecommand import ZoneCommand
@@ -16,13 +17,6 @@ pytestmark = pytest.mark.xen
 
 IMAGE = "recipe:nginx"
 ENGINE = ("--network-engine", "pasta")
-NAMED, OTHER, PORT = "198.51.100.7", "198.51.100.8", 8099
-SERVER = f"""
-import socket
-listener = socket.create_server(("", {PORT}))
-while True:
-    listener.accept()[0].close()
-"""
 
 
 @pytest.fixture
@@ -33,13 +27,8 @@ def needed(lab: Lab) -> None:
 
 @pytest.fixture
 def served(lab: Lab) -> Iterator[None]:
-    """Two more addresses of dom0, and somebody who takes connections there."""
-    addresses = " ".join(f"ip address add {address}/32 dev lo;" for address in (NAMED, OTHER))
-    start = f"setsid python3 -c '{SERVER}' </dev/null >/dev/null 2>&1 & echo $! >/run/pasta-server"
-    assert lab.shell(f"{addresses} {start}")[0] == 0
-    yield
-    lab.shell(f"kill $(cat /run/pasta-server); rm /run/pasta-server; ip address del {NAMED}/32 dev lo")
-    lab.shell(f"ip address del {OTHER}/32 dev lo")
+    with serving(lab):
+        yield
 
 
 def serves(port: int) -> bool:
@@ -47,11 +36,6 @@ def serves(port: int) -> bool:
         return "nginx" in get(f"http://127.0.0.1:{port}/")
     except (OSError, HTTPException):
         return False
-
-
-def reaches(zone: ZoneCommand, address: str) -> bool:
-    connect = f"timeout 20 bash -c '</dev/tcp/{address}/{PORT}'; echo $?"
-    return zone("exec", "web", "sh", "-c", connect) == "0\n"
 
 
 def test_host_without_it_says_so_and_nothing_is_left(zone: ZoneCommand, lab: Lab) -> None:
@@ -71,7 +55,7 @@ def test_zone_serves_reaches_what_its_rules_name_and_outlives_zoned_and_pasta(
     zone("run", "-d", "--name", "web", "-m", "128m", *ENGINE, *rule, "-p", f"{port}:80", IMAGE)
     zone("wait", "--until", "ports", "web")
     wait_for(lambda: serves(port), "web's page")
-    assert reaches(zone, NAMED) and not reaches(zone, OTHER)
+    assert reaches(zone, "web", NAMED) and not reaches(zone, "web", OTHER)
     zone("net", "flows", "web", code=1)
     assert b"expected one that tells what passes, got pasta" in zone.err
 
@@ -79,8 +63,8 @@ def test_zone_serves_reaches_what_its_rules_name_and_outlives_zoned_and_pasta(
     assert lab.shell(f"kill -9 {before}")[0] == 0
     assert serves(port)
     assert lab.call("ready", {"timeout_s": 120}, timeout_s=180)["pid"] != before
-    assert serves(port) and reaches(zone, NAMED) and not reaches(zone, OTHER)
+    assert serves(port) and reaches(zone, "web", NAMED) and not reaches(zone, "web", OTHER)
 
     assert lab.shell("pkill -9 -x 'passt|pasta|passt.avx2|pasta.avx2'")[0] == 0
     wait_for(lambda: serves(port), "web's page by another pasta")
-    assert reaches(zone, NAMED) and not reaches(zone, OTHER)
+    assert reaches(zone, "web", NAMED) and not reaches(zone, "web", OTHER)

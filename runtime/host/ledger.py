@@ -7,6 +7,7 @@ has, and begins with the boot id of the host: a snapshot, or a /run that is a di
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 from collections.abc import Iterator
@@ -49,7 +50,9 @@ class Ledger:
         fd = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC)
         try:
             # The newline before it keeps a line that a crash tore from swallowing this one.
-            os.write(fd, line.encode())
+            data = line.encode()
+            if os.write(fd, data) < len(data):  # what is torn names nothing: the resource must not be taken
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self.path))
             os.fsync(fd)
         finally:
             os.close(fd)

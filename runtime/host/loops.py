@@ -9,12 +9,15 @@ from __future__ import annotations
 
 import errno
 import fcntl
+import logging
 import os
 import struct
 from collections.abc import Callable
 from pathlib import Path
 
 from runtime.errors import RuntimeFault
+
+log = logging.getLogger(__name__)
 
 SYS_BLOCK = Path("/sys/block")
 CONTROL = "/dev/loop-control"
@@ -90,11 +93,17 @@ class LoopDevice:
         return True
 
     def close(self) -> None:
-        """Let go of the device; it clears itself once the back end has let go too."""
+        """Let go of the device; it clears itself once the back end has let go too.
+
+        A ledger that cannot be written keeps nobody: it names a device that is free, or by then another's.
+        """
         if self._fd >= 0:
             os.close(self._fd)
             self._fd = -1
-            self._record("loop.gone", device=str(self.device), file=str(self.path))
+            try:
+                self._record("loop.gone", device=str(self.device), file=str(self.path))
+            except OSError as problem:
+                log.error("%s, of %s, is given back, and its ledger does not know: %s", self.device, self.path, problem)
 
 
 def in_use() -> dict[str, str]:

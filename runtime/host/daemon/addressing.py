@@ -37,6 +37,10 @@ def private(core: Core, name: str, static: str, reservation: str) -> ZoneAddress
     if reserved is not None:
         if static:
             raise BadRequest(f"zone {name}", expected="a reservation or an address of its own", got="both")
+        running = {zone.run.addresses.index: zone.name for zone in core.zones.values() if zone.run is not None}
+        if reserved in running or reserved in core.taking:
+            got = f"zone {running.get(reserved, 'another')} has it"
+            raise AddressTaken(f"reservation {reservation} of zone {name}", expected="it free", got=got)
         return plan_addresses(reserved)
     index = index_for(core, name, static)
     return plan_addresses(index, host=parse_static(static)[1] if static else ZONE_HOST)

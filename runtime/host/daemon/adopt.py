@@ -51,7 +51,8 @@ async def recover(core: Core) -> None:
         ("INSERT INTO meta (key, value) VALUES ('boot_id', ?) ON CONFLICT (key) DO UPDATE SET value = excluded.value",
          [core.boot_id]),
     )  # fmt: skip
-    if core.database.damaged is None:  # else nobody knows whose they are
+    aside = list(core.database.path.parent.glob(f"{core.database.path.name}.damaged-*"))
+    if before and not aside:  # else nobody knows whose they are
         await core.thread(_drop_what_is_nobodys, core)
 
 
@@ -67,7 +68,10 @@ async def _take(
     if fate is Fate.VOID:
         ledger.close()
         return
-    if head is not None and fate is Fate.ADOPT:
+    over = any(record["kind"] == "over" for record in records)
+    if over:
+        pass  # what became of its zone, which may have gone since, is in the database
+    elif head is not None and fate is Fate.ADOPT:
         try:
             await _adopt(core, head, ledger, records)
             return
@@ -80,9 +84,10 @@ async def _take(
         ended[head.id] = exit_in(records) or gone
     elif head is not None:
         log.warning("zone %s: its zoned ended while it was being started", head.name)
-        ended[head.id] = exit_in(records) or _unfinished(_zone_of(core, head))
+        zone = _zone_of(core, head)
+        ended[head.id] = exit_in(records) or _unfinished(zone)
     if await core.thread(_teardown, core, ledger):
-        if head is not None and head.id in ended:
+        if head is not None and not over and head.id in ended:
             # Before the ledger goes: it is the only other place that knows.
             core.zones[head.id].exit = ended[head.id]
             await core.save(core.zones[head.id], request=True)

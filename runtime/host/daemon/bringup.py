@@ -44,11 +44,15 @@ def memory_kib(zone: Zone) -> int:
 def begin(core: Core, zone: Zone, uuid: str, addresses: ZoneAddresses) -> Run:
     """A run's ledger, which says from its first line on whose it is. Blocking."""
     ledger = core.ledgers.create(uuid)
-    write_head(core, zone, ledger, uuid, addresses)
-    console = core.logs_of(zone) / "console"
-    console.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    with contextlib.suppress(FileNotFoundError):
-        os.replace(console, f"{console}.1")  # where the console's own rotation puts what is older
+    try:
+        write_head(core, zone, ledger, uuid, addresses)
+        console = core.logs_of(zone) / "console"
+        console.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        with contextlib.suppress(FileNotFoundError):
+            os.replace(console, f"{console}.1")  # where the console's own rotation puts what is older
+    except BaseException:
+        ledger.close()  # nothing has been taken
+        raise
     return Run(uuid, ledger, addresses, console)
 
 

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 from runtime.errors import RuntimeFault
 from runtime.host.agentlink.model import AgentFault
-from runtime.host.daemon import bringup, ending, life, logreader, names, networking, policy, ports, spec, volumes
+from runtime.host.daemon import bringup, ending, life, logreader, names, networking, policy, ports, rows, spec, volumes
 from runtime.host.daemon.agent import MAIN
 from runtime.host.daemon.core import Core
 from runtime.host.daemon.errors import (
@@ -107,6 +107,7 @@ async def _accept(core: Core, request: BootRequest) -> Zone:
             await core.save_or_refuse(zone, "zone.queued")
         except BaseException:
             core.admission.settle(zone.uuid)
+            core.background(core.database.commit(*rows.drop_zone(zone.id)))  # a statement is done for a cancelled asker
             raise
         core.zones[zone.id] = zone
     except BaseException:
@@ -237,7 +238,7 @@ async def restart(core: Core, zone: Zone, timeout_s: float | None) -> ZoneInfo:
     """See Manager.restart."""
     if zone.state.live:
         await stop(core, zone, timeout_s)
-    if zone.removed or zone.request.remove:
+    if core.zones.get(zone.id) is not zone or zone.request.remove:
         raise UnknownZone(f"zone {zone.name}", got="it is removed as it has ended")
     if zone.state.live or zone.name in core.booting:
         raise WrongState(f"zone {zone.name}", expected="it stopped", got="somebody has started it again")
@@ -246,7 +247,10 @@ async def restart(core: Core, zone: Zone, timeout_s: float | None) -> ZoneInfo:
     try:
         uuid = str(uuids.uuid4())
         await core.admission.promise(uuid, bringup.memory_kib(zone), f"zone {zone.name}")
+        if core.zones.get(zone.id) is not zone:
+            raise UnknownZone(f"zone {zone.name}", got="it has been removed")
     except BaseException:
+        core.admission.settle(uuid)
         zone.held.release()
         raise
     finally:

@@ -109,6 +109,8 @@ class Database:
     def _open(self) -> sqlite3.Connection:
         try:
             return self._checked()
+        except sqlite3.OperationalError as error:  # busy, a full disk, one that fails: the file may be whole
+            raise StateDamaged(str(self.path), expected="to open it", got=str(error)) from error
         except sqlite3.DatabaseError as error:
             self.damaged = self._move_aside()
             log.error("%s: %s; it lies at %s now, a new one is begun", self.path, error, self.damaged)

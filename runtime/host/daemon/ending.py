@@ -55,6 +55,14 @@ async def end(core: Core, zone: Zone, run: Run, exit: ExitStatus) -> None:
     if finished:
         await core.thread(run.ledger.close)
         await sharednets.release(core, run.uuid)
+    else:
+        await core.thread(_record_over, run.ledger)
+
+
+def _record_over(ledger: Ledger) -> None:
+    """The database knows how the run ended, and what becomes of the zone: a later zoned has only to tear it down."""
+    with contextlib.suppress(OSError):
+        ledger.record("over")
 
 
 def _record_exit(ledger: Ledger, exit: ExitStatus) -> None:
@@ -106,13 +114,14 @@ async def leave(core: Core, run: Run) -> None:
 
 
 async def reap(core: Core) -> None:
-    """Go on, again and again, with teardowns that Xen has not let finish."""
+    """Go on, again and again, with teardowns that something has not let finish."""
     while True:
         await core.clock.sleep(_RETRY_S)
         for ledger in list(core.ledgers.all()):
             if ledger.name in core.unfinished and await core.thread(_again, core.edge, ledger):
                 core.unfinished.pop(ledger.name, None)
                 await sharednets.release(core, ledger.name)
+        await sharednets.reap(core)
 
 
 def _again(edge: Edge, ledger: Ledger) -> bool:

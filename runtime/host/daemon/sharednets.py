@@ -159,6 +159,13 @@ async def release(core: Core, uuid: str) -> None:
             await _settle(core, network)
 
 
+async def reap(core: Core) -> None:
+    """Go on with what could not be taken down."""
+    for network in list(core.networks.values()):
+        if network.ledger is not None and network.segment is None and not network.hosts:
+            await _settle(core, network)
+
+
 async def _settle(core: Core, network: SharedNetwork) -> None:
     """Take down what nobody is in, and forget what nobody keeps."""
     async with network.lock:
@@ -174,7 +181,8 @@ async def _settle(core: Core, network: SharedNetwork) -> None:
             await _clear(core, network)
         except (RuntimeFault, OSError) as fault:
             log.error("network %s is not gone yet: %s", network.name, fault)
-        if not network.kept and not network.hosts and core.networks.get(network.name) is network:
+        needed = network.kept or network.hosts or network.ledger is not None  # what it has is known by it alone
+        if not needed and core.networks.get(network.name) is network:
             del core.networks[network.name]
 
 

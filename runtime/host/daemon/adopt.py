@@ -86,13 +86,16 @@ async def _take(
         log.warning("zone %s: its zoned ended while it was being started", head.name)
         zone = _zone_of(core, head)
         ended[head.id] = exit_in(records) or _unfinished(zone)
-    if await core.thread(_teardown, core, ledger):
-        if head is not None and not over and head.id in ended:
-            # Before the ledger goes: it is the only other place that knows.
-            core.zones[head.id].exit = ended[head.id]
-            await core.save(core.zones[head.id], request=True)
+    finished = await core.thread(_teardown, core, ledger)
+    if head is not None and not over and head.id in ended:
+        # Before the ledger goes, or is over: it is the only other place that knows.
+        core.zones[head.id].exit = ended[head.id]
+        await core.save(core.zones[head.id], request=True)
+    if finished:
         ledger.close()
     else:
+        if not over:
+            await core.thread(ending.record_over, ledger)
         core.unfinished[ledger.name] = head.index if head else -1
         if head is not None:
             sharednets.hold(core, head)

@@ -77,6 +77,7 @@ async def _take(
             return
         except (RuntimeFault, OSError) as fault:
             log.error("zone %s cannot be adopted, and is ended: %s", head.name, fault)
+            _zone_of(core, head)
             ended[head.id] = exits.failed("adoption", str(fault))
     elif head is not None and fate is Fate.ENDED:
         _zone_of(core, head)

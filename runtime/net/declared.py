@@ -102,8 +102,12 @@ class DeclaredLedger:
             file.write(json.dumps({"kind": kind, **entry}) + "\n")
 
     def records(self) -> list[dict[str, Any]]:
-        """All; but for a last one that was cut off."""
-        return [json.loads(line) for line in self.path.read_text().splitlines() if line.endswith("}")]
+        """All; but for a last one that was cut off. None once the network has gone, and its ledger with it."""
+        try:
+            lines = self.path.read_text().splitlines()
+        except FileNotFoundError:
+            return []
+        return [json.loads(line) for line in lines if line.endswith("}")]
 
 
 def ledgers(run: Path = RUN_DIRECTORY) -> list[DeclaredLedger]:

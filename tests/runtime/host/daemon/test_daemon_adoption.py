@@ -13,10 +13,11 @@ import pytest
 from support.daemonworld import Host, Killed, run
 from support.fakeguest import CRASH
 
+from runtime.host.daemon import edge
 from runtime.host.daemon.errors import StateDamaged
 from runtime.host.daemon.manager import Manager
 from runtime.host.daemon.model import RestartPolicy, State
-from runtime.net.declared import DeclaredLedger
+from runtime.net.declared import DeclaredLedger, ledgers
 
 
 def by_name(manager: Manager) -> dict[str, Any]:
@@ -195,6 +196,33 @@ def test_network_that_no_ledger_names_is_ended_and_a_declared_one_not(host: Host
         declared.record("net.directory", path=str(networks / "@declared"))
         await host.start()
         assert {path.name for path in networks.iterdir()} == {"@declared", "declared.ledger"}
+        await host.stop()
+
+    run(work())
+
+
+def test_declared_network_that_starts_or_ends_while_zoned_looks_is_left_alone(
+    host: Host, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def work() -> None:
+        networks = host.path / "run" / "net"
+        for name in ("forgotten", "lost+found", "@anew"):  # no network can have the name of the second
+            (networks / name).mkdir(parents=True)
+        late, anew = DeclaredLedger(networks / "late.ledger"), DeclaredLedger(networks / "anew.ledger")
+        anew.record("net.directory", path=str(networks / "@anew"))
+
+        def looked(run_directory: Path) -> list[DeclaredLedger]:
+            found = ledgers(run_directory)
+            if not late.path.exists():
+                late.record("net.directory", path=str(networks / "@late"))
+                (networks / "@late").mkdir()
+            else:
+                anew.path.write_text("")  # what was there is taken down, what comes has not begun
+            return [*found, DeclaredLedger(networks / "ended.ledger")]
+
+        monkeypatch.setattr(edge, "declared_ledgers", looked)
+        await host.start()
+        assert {path.name for path in networks.iterdir() if path.is_dir()} == {"@late", "@anew", "lost+found"}
         await host.stop()
 
     run(work())

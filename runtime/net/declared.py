@@ -11,8 +11,10 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import json
 import logging
+import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -102,8 +104,37 @@ class DeclaredLedger:
             file.write(json.dumps({"kind": kind, **entry}) + "\n")
 
     def records(self) -> list[dict[str, Any]]:
-        """All; but for a last one that was cut off."""
-        return [json.loads(line) for line in self.path.read_text().splitlines() if line.endswith("}")]
+        """All; but for a last one that was cut off. None once the network has gone, and its ledger with it."""
+        try:
+            lines = self.path.read_text().splitlines()
+        except FileNotFoundError:
+            return []
+        return [json.loads(line) for line in lines if line.endswith("}")]
+
+    @contextlib.contextmanager
+    def held(self) -> Iterator[None]:
+        """Be the one program that keeps the network; one that was killed has let go of it. Raises NetworkFault."""
+        while (fd := self._lock()) is None:
+            pass
+        try:
+            yield
+        finally:
+            os.close(fd)
+
+    def _lock(self) -> int | None:
+        """The file, locked; None for one whose network ended just now, and took it away."""
+        fd = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if os.path.samestat(os.fstat(fd), self.path.stat()):
+                return fd
+        except BlockingIOError:
+            os.close(fd)
+            raise NetworkFault(f"network {self.name}", got="another program keeps it") from None
+        except FileNotFoundError:
+            pass
+        os.close(fd)
+        return None
 
 
 def ledgers(run: Path = RUN_DIRECTORY) -> list[DeclaredLedger]:
@@ -115,7 +146,7 @@ def ledgers(run: Path = RUN_DIRECTORY) -> list[DeclaredLedger]:
 def kept(declared: Declaration) -> Iterator[dict[str, ZoneNetwork]]:
     """The network and its zones' places, by name, while the context lasts; its engine is replaced where it dies.
 
-    What one that was killed has left is taken down first.
+    What one that was killed has left is taken down first; one that another program keeps is refused.
     Raises:  RuntimeFault. Effects: the pools of this process.
     """
     try:
@@ -125,11 +156,11 @@ def kept(declared: Declaration) -> Iterator[dict[str, ZoneNetwork]]:
     run = Path(declared.run)
     run.mkdir(parents=True, exist_ok=True, mode=0o755)
     ledger = DeclaredLedger(run / f"{declared.name}{_SUFFIX}")
-    if ledger.path.exists():
-        teardown(ledger.records())
-        ledger.path.unlink()
     record = ledger.record
     with contextlib.ExitStack() as stack:
+        stack.enter_context(ledger.held())
+        teardown(ledger.records())
+        os.truncate(ledger.path, 0)  # and not removed: what is held is this file
         stack.callback(ledger.path.unlink, missing_ok=True)
         segment = Segment(
             declared.name,

@@ -12,6 +12,7 @@ from typing import Any
 
 from runtime.net.engine.processes import start_time_of
 from runtime.net.engine.proxy import ENTRY
+from runtime.net.errors import NetworkFault
 from runtime.net.pasta.engine import ENTRY as KEEPER_ENTRY
 from runtime.net.plan import netns_name
 from runtime.net.segment import LOG
@@ -26,9 +27,13 @@ def strays(run_directory: Path, known: Collection[str]) -> Iterator[list[dict[st
     """
     found = run_directory.iterdir() if run_directory.is_dir() else ()
     for directory in sorted(path for path in found if path.is_dir() and str(path) not in known):
+        try:
+            namespace = netns_name(directory.name)
+        except NetworkFault:  # no network has such a name
+            continue
         yield [
             {"kind": "net.directory", "path": str(directory)},
-            {"kind": "net.netns", "name": netns_name(directory.name)},
+            {"kind": "net.netns", "name": namespace},
             *_engines(directory / LOG),
         ]
 

@@ -132,6 +132,8 @@ class HostEdge(Edge):
             raise self.host.teardown_fails
         super().teardown([record for record in records if not str(record["kind"]).startswith("net.")])
         for record in records:
+            if record["kind"] == "net.netns" and record["name"].startswith("@") and self.host.segment_stays is not None:
+                raise self.host.segment_stays
             if record["kind"] == "net.netns":
                 self.host.network_gone(record["name"])
                 self.host.segments.pop(record["name"].removeprefix("@"), None)
@@ -164,6 +166,7 @@ class Host:
         self.limit_fails: Exception | None = None
         self.captures: list[FakeCapture] = []
         self.teardown_fails: Exception | None = None
+        self.segment_stays: Exception | None = None
         self.scratch_fails: Exception | None = None
         self.format_fails: Exception | None = None
         self.loops: list[FakeLoop] = []

@@ -150,5 +150,7 @@ class FakeSegment:
         self._do("others forgotten")
 
     def destroy(self) -> None:
+        if self.host.segment_stays is not None:
+            raise self.host.segment_stays
         self._do("gone")
         self.host.segments.pop(self.name, None)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
+import json
 import logging
 import shutil
+from pathlib import Path
 
 from runtime.boot.doors import DomainInfo
 from runtime.errors import RuntimeFault
@@ -19,14 +20,17 @@ from runtime.net.teardown import current, directories
 
 log = logging.getLogger(__name__)
 
+_SET_META = "INSERT INTO meta (key, value) VALUES (?, ?) ON CONFLICT (key) DO UPDATE SET value = excluded.value"
+
 
 async def recover(core: Core) -> None:
     """Bring zones, ledgers and Xen to agree; on return every zone has its state and, if it lives, its task."""
     kept = [rows.zone_row(columns) for columns in await core.database.read(rows.SELECT_ZONES)]
     core.zones = {row.id: of_row(row) for row in kept}
     core.reservations = {row[0]: row[1] for row in await core.database.read(rows.SELECT_RESERVATIONS)}
-    before = await core.database.read("SELECT value FROM meta WHERE key = 'boot_id'")
-    rebooted = bool(before) and before[0][0] != core.boot_id
+    meta = dict(await core.database.read("SELECT key, value FROM meta"))
+    is_new = "boot_id" not in meta
+    rebooted = not is_new and meta["boot_id"] != core.boot_id
     await sharednets.load(core)
     domains = await core.thread(core.edge.domains)
     ledgers = [(ledger, await core.thread(ledger.records)) for ledger in core.ledgers.all()]
@@ -47,13 +51,14 @@ async def recover(core: Core) -> None:
         elif rebooted and policy.comes_again_after_reboot(zone.request.restart, wanted=zone.wanted):
             _again(core, zone, 0.0)
             await core.save(zone, "zone.restarting", after="the host was rebooted", pause_s=f"{zone.pause_s:g}")
-    await core.database.commit(
-        ("INSERT INTO meta (key, value) VALUES ('boot_id', ?) ON CONFLICT (key) DO UPDATE SET value = excluded.value",
-         [core.boot_id]),
-    )  # fmt: skip
-    aside = list(core.database.path.parent.glob(f"{core.database.path.name}.damaged-*"))
-    if before and not aside:  # else nobody knows whose they are
-        await core.thread(_drop_what_is_nobodys, core)
+    nobodys = await core.thread(_nobodys, core)
+    # A new database, in the place of one that was damaged or lost, does not know whose these are: they stay for good.
+    strangers = [path.name for path in nobodys] if is_new else json.loads(meta.get("strangers", "[]"))
+    changes = {"boot_id": core.boot_id, "strangers": json.dumps(strangers)}
+    await core.database.commit(*((_SET_META, item) for item in changes.items()))
+    for path in nobodys:
+        if path.name not in strangers:
+            await core.thread(shutil.rmtree, path, True)
 
 
 async def _take(
@@ -77,6 +82,7 @@ async def _take(
             return
         except (RuntimeFault, OSError) as fault:
             log.error("zone %s cannot be adopted, and is ended: %s", head.name, fault)
+            _zone_of(core, head)
             ended[head.id] = exits.failed("adoption", str(fault))
     elif head is not None and fate is Fate.ENDED:
         _zone_of(core, head)
@@ -86,13 +92,16 @@ async def _take(
         log.warning("zone %s: its zoned ended while it was being started", head.name)
         zone = _zone_of(core, head)
         ended[head.id] = exit_in(records) or _unfinished(zone)
-    if await core.thread(_teardown, core, ledger):
-        if head is not None and not over and head.id in ended:
-            # Before the ledger goes: it is the only other place that knows.
-            core.zones[head.id].exit = ended[head.id]
-            await core.save(core.zones[head.id], request=True)
+    finished = await core.thread(_teardown, core, ledger)
+    if head is not None and not over and head.id in ended:
+        # Before the ledger goes, or is over: it is the only other place that knows.
+        core.zones[head.id].exit = ended[head.id]
+        await core.save(core.zones[head.id], request=True)
+    if finished:
         ledger.close()
     else:
+        if not over:
+            await core.thread(ending.record_over, ledger)
         core.unfinished[ledger.name] = head.index if head else -1
         if head is not None:
             sharednets.hold(core, head)
@@ -271,10 +280,8 @@ def _tail(core: Core, zone: Zone) -> list[str]:
     return ending.tail_of(core.logs_of(zone) / "console")
 
 
-def _drop_what_is_nobodys(core: Core) -> None:
+def _nobodys(core: Core) -> list[Path]:
     """Logs and scratch disks of zones that are known no more."""
-    for directory in (core.settings.state_dir / "logs", core.settings.state_dir / "scratch"):
-        for path in directory.iterdir() if directory.is_dir() else ():
-            if path.name not in core.zones:
-                with contextlib.suppress(OSError):
-                    shutil.rmtree(path)
+    directories = [core.settings.state_dir / name for name in ("logs", "scratch")]
+    found = [path for directory in directories if directory.is_dir() for path in directory.iterdir()]
+    return [path for path in found if path.name not in core.zones]

@@ -104,10 +104,9 @@ async def _accept(core: Core, request: BootRequest) -> Zone:
         try:
             if old is not None:
                 await ending.forget(core, old, why="replaced")
-            await core.save_or_refuse(zone, "zone.queued")
+            await _save_new(core, zone)
         except BaseException:
             core.admission.settle(zone.uuid)
-            core.background(core.database.commit(*rows.drop_zone(zone.id)))  # a statement is done for a cancelled asker
             raise
         core.zones[zone.id] = zone
     except BaseException:
@@ -116,6 +115,15 @@ async def _accept(core: Core, request: BootRequest) -> Zone:
     finally:
         core.booting.discard(name)
     return zone
+
+
+async def _save_new(core: Core, zone: Zone) -> None:
+    try:
+        await core.save_or_refuse(zone, "zone.queued")
+    except asyncio.CancelledError:
+        # It is written all the same, and would have the name for ever.
+        core.background(core.tell("zone.removed", zone, *rows.drop_zone(zone.id)))
+        raise
 
 
 def _take_ports(core: Core, zone: Zone) -> None:

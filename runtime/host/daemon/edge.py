@@ -232,8 +232,15 @@ class Edge:
 
     def stray_networks(self, run_directory: Path, known: set[str]) -> list[list[Record]]:
         """Of networks that no ledger names, nor a declaration's: what a teardown needs."""
-        declared = [record for ledger in declared_ledgers(run_directory) for record in ledger.records()]
-        return list(strays(run_directory, known | set(directories(declared))))
+
+        def declared() -> set[str]:
+            return set(directories(record for ledger in declared_ledgers(run_directory) for record in ledger.records()))
+
+        # Looked at twice: one that was made anew, or just made, while we looked is in the first or in the second.
+        before = declared()
+        found = list(strays(run_directory, known | before))
+        after = declared()
+        return [records for records in found if after.isdisjoint(directories(records))]
 
     # -- while it runs -------------------------------------------------------------------------------------------------
 

@@ -56,10 +56,10 @@ async def end(core: Core, zone: Zone, run: Run, exit: ExitStatus) -> None:
         await core.thread(run.ledger.close)
         await sharednets.release(core, run.uuid)
     else:
-        await core.thread(_record_over, run.ledger)
+        await core.thread(record_over, run.ledger)
 
 
-def _record_over(ledger: Ledger) -> None:
+def record_over(ledger: Ledger) -> None:
     """The database knows how the run ended, and what becomes of the zone: a later zoned has only to tear it down."""
     with contextlib.suppress(OSError):
         ledger.record("over")

@@ -45,6 +45,19 @@ def test_device_is_recorded_before_it_is_taken_and_again_when_it_is_given_back(i
     assert seen == [("loop", False), ("loop.gone", False)]
 
 
+def test_device_is_given_back_though_its_ledger_has_no_room_to_say_so(
+    image: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    def record(kind: str, device: str, file: str) -> None:
+        if kind == "loop.gone":
+            raise OSError(28, "No space left on device")
+
+    loop = LoopDevice(image, record)
+    loop.close()
+    assert str(loop.device) not in loops.in_use()
+    assert "its ledger does not know: [Errno 28] No space left on device" in caplog.text
+
+
 def test_read_only_device_refuses_writes_and_the_other_writes_through(image: Path) -> None:
     loop = LoopDevice(image, Ledger())
     fd = os.open(loop.device, os.O_WRONLY)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import signal
 import socket
@@ -15,7 +16,7 @@ from support.networld import HOST4, OUTSIDE4, VIF, World, digest_then_echo, rece
 
 from pipeline.bundle.model import Port
 from runtime.net import netns
-from runtime.net.declared import DeclaredZone, parse
+from runtime.net.declared import DeclaredLedger, DeclaredZone, kept, parse
 from runtime.net.errors import NetworkFault
 
 PROJECT = Path(__file__).resolve().parents[3]
@@ -43,6 +44,33 @@ def test_declaration_says_all_that_a_network_is_made_of() -> None:
 def test_declaration_that_is_none_is_refused_in_a_sentence(text: str, said: str) -> None:
     with pytest.raises(NetworkFault, match=f"network declaration: expected one JSON object, got .*{said}"):
         parse(text)
+
+
+def test_network_that_another_program_keeps_is_refused_and_stays(tmp_path: Path) -> None:
+    ledger, theirs = DeclaredLedger(tmp_path / "back.ledger"), tmp_path / "@back"
+    # Its MTU is none that can be: were it taken, the test would make nothing on this host.
+    declared = parse(json.dumps({"name": "back", "index": 9, "mtu": 1, "run": str(tmp_path)}))
+    with ledger.held():
+        ledger.record("net.directory", path=str(theirs))
+        theirs.mkdir()
+        with pytest.raises(NetworkFault, match=r"^network back: another program keeps it$"), kept(declared):
+            pass
+    assert theirs.is_dir() and len(ledger.records()) == 1
+
+
+def test_ledger_that_was_taken_away_as_it_was_opened_is_not_the_one_that_is_held(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ledger, flock = DeclaredLedger(tmp_path / "back.ledger"), fcntl.flock
+
+    def late(fd: int, how: int) -> None:
+        monkeypatch.undo()
+        ledger.path.unlink()
+        flock(fd, how)
+
+    monkeypatch.setattr(fcntl, "flock", late)
+    with ledger.held(), pytest.raises(NetworkFault), DeclaredLedger(ledger.path).held():
+        pass
 
 
 def start(world: World, document: dict[str, Any]) -> subprocess.Popen[str]:
@@ -95,6 +123,9 @@ def test_declared_network_serves_until_it_is_told_to_end_and_after_a_kill_it_is_
         with world.of(world.outside, lambda: socket.create_connection((HOST4, 8080), 5)) as connection:
             assert receive_all(connection) == b"zone"
 
+    works()
+    _, said = start(world, document).communicate(timeout=60)
+    assert said == f"error: network {name}: another program keeps it\n"
     works()
     process.kill()
     process.wait()

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import sqlite3
+from pathlib import Path
 from typing import Any
 
 import pytest
 from support.daemonworld import Host, Killed, run
 from support.fakeguest import CRASH
 
+from runtime.host.daemon import edge
 from runtime.host.daemon.errors import StateDamaged
 from runtime.host.daemon.manager import Manager
 from runtime.host.daemon.model import RestartPolicy, State
-from runtime.net.declared import DeclaredLedger
+from runtime.net.declared import DeclaredLedger, ledgers
 
 
 def by_name(manager: Manager) -> dict[str, Any]:
@@ -198,17 +201,47 @@ def test_network_that_no_ledger_names_is_ended_and_a_declared_one_not(host: Host
     run(work())
 
 
+def test_declared_network_that_starts_or_ends_while_zoned_looks_is_left_alone(
+    host: Host, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def work() -> None:
+        networks = host.path / "run" / "net"
+        for name in ("forgotten", "lost+found", "@anew"):  # no network can have the name of the second
+            (networks / name).mkdir(parents=True)
+        late, anew = DeclaredLedger(networks / "late.ledger"), DeclaredLedger(networks / "anew.ledger")
+        anew.record("net.directory", path=str(networks / "@anew"))
+
+        def looked(run_directory: Path) -> list[DeclaredLedger]:
+            found = ledgers(run_directory)
+            if not late.path.exists():
+                late.record("net.directory", path=str(networks / "@late"))
+                (networks / "@late").mkdir()
+            else:
+                anew.path.write_text("")  # what was there is taken down, what comes has not begun
+            return [*found, DeclaredLedger(networks / "ended.ledger")]
+
+        monkeypatch.setattr(edge, "declared_ledgers", looked)
+        await host.start()
+        assert {path.name for path in networks.iterdir() if path.is_dir()} == {"@late", "@anew", "lost+found"}
+        await host.stop()
+
+    run(work())
+
+
+def damage(database: Path) -> None:
+    """As a disk does it."""
+    for suffix in ("-wal", "-shm"):
+        database.with_name(database.name + suffix).unlink(missing_ok=True)
+    database.write_bytes(b"SQLite format 3\0" + bytes(range(256)) * 40)
+
+
 def test_lost_database_is_made_anew_from_the_ledgers(host: Host) -> None:
     async def work() -> None:
         manager = await host.start()
         await manager.boot(host.request(until_ready=True, labels={"tier": "front"}))
         before = by_name(manager)["web"]
         await host.kill()
-        path = host.path / "state" / "zones.sqlite"
-        for suffix in ("-wal", "-shm"):
-            with contextlib.suppress(FileNotFoundError):
-                path.with_name(path.name + suffix).unlink()
-        path.write_bytes(b"SQLite format 3\0" + bytes(range(256)) * 40)
+        damage(host.path / "state" / "zones.sqlite")
         manager = await host.start()
         await until_ready(manager, "web")
         zone = by_name(manager)["web"]
@@ -217,6 +250,46 @@ def test_lost_database_is_made_anew_from_the_ledgers(host: Host) -> None:
         kinds = [event.kind async for event in manager.events(from_start=True, follow=False)]
         assert kinds[0] == "host.state-damaged"
         await host.stop(end_zones=True)
+
+    run(work())
+
+
+@pytest.mark.parametrize("how", ["damaged", "lost"])
+def test_scratch_disks_of_a_database_that_is_no_more_stay_and_later_ones_do_not(host: Host, how: str) -> None:
+    async def work() -> None:
+        manager = await host.start()
+        zone = await manager.boot(host.request(until_ready=True, scratch_mib=16))
+        await host.stop(end_zones=True)
+        database = host.path / "state" / "zones.sqlite"
+        if how == "damaged":
+            damage(database)
+        else:
+            database.unlink()
+        for _ in range(3):
+            manager = await host.start()
+            assert manager.list_zones() == [] and host.scratch_of() == {zone.id}
+            await host.stop()
+            (host.path / "state" / "scratch" / "forgotten").mkdir()
+
+    run(work())
+
+
+def test_database_that_somebody_has_locked_is_left_as_it_is(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def work() -> None:
+        manager = await host.start()
+        zone = await manager.boot(host.request(until_ready=True, scratch_mib=16))
+        await host.stop(end_zones=True)
+        database = host.path / "state" / "zones.sqlite"
+        monkeypatch.setattr(sqlite3, "connect", functools.partial(sqlite3.connect, timeout=0))
+        with contextlib.closing(sqlite3.connect(database, isolation_level=None)) as other:
+            other.execute("PRAGMA locking_mode = EXCLUSIVE")
+            other.execute("BEGIN EXCLUSIVE")
+            with pytest.raises(StateDamaged, match="expected to open it, got database is locked"):
+                await host.start()
+        manager = await host.start()
+        assert [each.id for each in manager.list_zones()] == [zone.id] and host.scratch_of() == {zone.id}
+        assert not list(database.parent.glob("*.damaged*"))
+        await host.stop()
 
     run(work())
 

@@ -21,6 +21,7 @@ from runtime.host.daemon.errors import (
     ZoneFailed,
 )
 from runtime.host.daemon.model import BootRequest, PortRule, RestartPolicy, State, Update
+from runtime.net.errors import AddressTaken
 
 
 def test_zone_boots_runs_and_stops(host: Host) -> None:
@@ -329,6 +330,25 @@ def test_reserved_addresses_stay_with_their_reservation(host: Host) -> None:
         await manager.destroy_reservation(reservation.id)
         assert manager.list_reservations() == []
         await host.stop(end_zones=True)
+
+    run(work())
+
+
+def test_reserved_addresses_are_one_zones_at_a_time(host: Host) -> None:
+    async def work() -> None:
+        manager = await host.start()
+        reservation = await manager.create_reservation()
+        for name in ("one", "two"):
+            await manager.boot(host.request(name, reservation=reservation.id))
+            if name == "one":
+                await manager.stop(name)
+        with pytest.raises(AddressTaken, match=f"{reservation.id} of zone one: expected it free, got zone two has it"):
+            await manager.restart("one")
+        assert host.leftovers() and list(host.networks) == ["two"]
+        await manager.stop("two")
+        assert (await manager.restart("one")).addresses == (reservation.ipv4, reservation.ipv6)
+        await host.stop(end_zones=True)
+        assert host.leftovers() == []
 
     run(work())
 

@@ -220,6 +220,34 @@ def test_zone_whose_network_cannot_be_made_fails_with_why_and_the_next_may_succe
     run(work())
 
 
+@pytest.mark.parametrize("wanted", [True, False], ids=["wanted", "not wanted"])
+def test_network_that_could_not_be_taken_down_is_known_until_it_is_gone(
+    host: Host, wanted: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """wanted: before anybody has looked at it again."""
+
+    async def work() -> None:
+        if not wanted:
+            monkeypatch.setattr("runtime.host.daemon.ending._RETRY_S", 0.01)
+        manager = await host.start()
+        await manager.boot(host.request("web", network="back"))
+        host.segment_stays = RuntimeFault("process 77", expected="it to end when killed", got="it still runs")
+        await manager.stop("web")
+        assert list(await shared(manager)) == ["back"]
+        await manager.boot(host.request("alone"))
+        assert addresses(manager) == {"alone": "10.75.1.2"}, "its addresses are still used"
+        host.segment_stays = None
+        if wanted:
+            await manager.boot(host.request("db", network="back"))
+            assert addresses(manager)["db"] == "10.75.0.2"
+        while not wanted and await shared(manager):
+            await asyncio.sleep(0.01)
+        await host.stop(end_zones=True)
+        assert host.leftovers() == []
+
+    run(work())
+
+
 def test_restarted_zone_comes_again_in_its_network(host: Host) -> None:
     async def work() -> None:
         manager = await host.start()
@@ -276,12 +304,15 @@ def test_network_whose_zones_all_ended_while_nobody_looked_is_taken_down(host: H
     run(work())
 
 
-def test_zone_whose_networks_ledger_is_lost_is_ended(host: Host) -> None:
+@pytest.mark.parametrize("database", ["whole", "lost"])
+def test_zone_whose_networks_ledger_is_lost_is_ended(host: Host, database: str) -> None:
     async def work() -> None:
         manager = await host.start()
         await manager.boot(host.request("web", network="back", until_ready=True))
         await host.kill()
         for path in (host.path / "run" / "networks").glob("*"):
+            path.unlink()
+        for path in (host.path / "state").glob("zones.sqlite*") if database == "lost" else ():
             path.unlink()
         host.segments.clear()
         manager = await host.start()

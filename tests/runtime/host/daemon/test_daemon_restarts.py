@@ -11,7 +11,7 @@ from support.daemonworld import FakeClock, Host, run
 
 from pipeline.bundle.model import Port
 from runtime.host.daemon import policy
-from runtime.host.daemon.errors import BadRequest
+from runtime.host.daemon.errors import BadRequest, UnknownZone
 from runtime.host.daemon.model import ExitStatus, PortRule, RestartPolicy, State
 from runtime.net.errors import PortTaken
 from runtime.net.published import listen_on
@@ -280,5 +280,25 @@ def test_policies_that_make_no_sense_are_refused(host: Host, restart: RestartPol
         with pytest.raises(BadRequest, match=match):
             await manager.boot(host.request(restart=restart, remove=remove))
         await host.stop()
+
+    run(work())
+
+
+@pytest.mark.parametrize("running", [True, False], ids=["running", "stopped"])
+def test_restart_of_a_zone_that_is_removed_meanwhile_starts_nothing(host: Host, running: bool) -> None:
+    async def work() -> None:
+        host.xen.free = host.xen.total = 70 << 8  # one zone of 48 MiB, not two
+        manager = await host.start()
+        await manager.boot(host.request(until_ready=True))
+        if not running:
+            await manager.stop("web")
+        restart = asyncio.create_task(manager.restart("web", 0.0))
+        removed = asyncio.create_task(manager.remove("web", force=True))
+        with pytest.raises(UnknownZone, match="zone web"):
+            await restart
+        await removed
+        assert manager.list_zones() == [] and host.leftovers() == []
+        await manager.boot(host.request(until_ready=True))  # what the restart was promised is free
+        await host.stop(end_zones=True)
 
     run(work())

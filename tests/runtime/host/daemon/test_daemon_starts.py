@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from typing import Any
 
 import pytest
 from support.daemonworld import Host, run
 from support.fakeguest import silent_guest
 
+from runtime.host.daemon.database import Database
 from runtime.host.daemon.errors import (
     BootCancelled,
     NotEnough,
@@ -115,6 +117,35 @@ def test_boot_that_is_cancelled_twice_ends_its_zone_all_the_same(host: Host) -> 
             await boot
         assert host.leftovers() == [] and manager.list_zones() == []
         await host.stop()
+
+    run(work())
+
+
+def test_boot_that_is_cancelled_while_its_zone_is_first_written_leaves_the_name_free(
+    host: Host, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def work() -> None:
+        manager = await host.start()
+        commit, begun, gate = Database._commit, threading.Event(), threading.Event()
+
+        def slow(database: Database, statements: Any) -> None:
+            begun.set()
+            assert gate.wait(20)
+            commit(database, statements)
+
+        monkeypatch.setattr(Database, "_commit", slow)
+        boot = asyncio.create_task(manager.boot(host.request()))
+        assert await asyncio.to_thread(begun.wait, 20)
+        boot.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await boot
+        gate.set()
+        assert manager.list_zones() == []
+        zone = await manager.boot(host.request())
+        events = [event async for event in manager.events(from_start=True, follow=False)]
+        assert [event.kind for event in events][:3] == ["zone.queued", "zone.removed", "zone.queued"]
+        assert events[0].zone_id == events[1].zone_id != events[2].zone_id == zone.id
+        await host.stop(end_zones=True)
 
     run(work())
 

@@ -42,6 +42,12 @@ def _whose(network: Network) -> str:
     return network.whose if isinstance(network, Segment) else network.segment.whose
 
 
+def _ended(pidfd: int) -> bool:
+    poll = select.poll()
+    poll.register(pidfd, select.POLLIN)
+    return bool(poll.poll(0))
+
+
 @dataclass
 class _Watched:
     network: Network
@@ -133,7 +139,8 @@ class EngineSupervisor:
         while not self._stopping.is_set():
             ready = {fd for fd, _ in self._poll.poll()}
             with self._lock:
-                ended = [entry for entry in self._watched.values() if entry.pidfd in ready]
+                # Asked again: since the poll a network may have been given up, and another may have its number.
+                ended = [entry for entry in self._watched.values() if entry.pidfd in ready and _ended(entry.pidfd)]
                 for entry in ended:
                     self._forget(entry)
             for entry in ended:

@@ -235,7 +235,8 @@ class Segment:
         """Put a new engine in the place of one that died or does not answer, for the same zones and ports.
 
         Sockets that died with it and a zoned before this one are made anew.
-        Raises:  EngineFault, NetworkFault; PortTaken, after all else serves, where another program has a port by now.
+        Raises:  EngineFault, NetworkFault. After all else serves: EngineFault where the new engine refuses a zone,
+                 PortTaken where another program has a port by now. A temporary EngineFault: it does not answer.
         """
         with self.lock:
             old = self.running
@@ -243,19 +244,33 @@ class Segment:
             self._take("net.engine.gone", pid=old.pid, start_time=old.start_time)
             zones = list(self.zones.values())
             lost = any(not zone.whole for zone in zones)
-            failures = [zone.open_again() for zone in zones]
+            failures = [failure for zone in zones if (failure := zone.open_again()) is not None]
             if lost:
                 # The namespace may be the work of an earlier version.
                 netns.inside(self.netns, lambda: self.layout.renew(self.whose, self.addresses))
             self.load_rules()  # an engine wants those of its own version
             self._start_engine()
             self.restarts += 1
+            # Of all of them first: what comes to nothing below must not be taken for done.
             for zone in zones:
                 zone.forget_engine()
+            failures = [*self._serve(zones), *failures]
+        for failure in failures[1:]:
+            log.warning("%s", failure)
+        if failures:
+            raise failures[0]
+
+    def _serve(self, zones: Iterable[Zone]) -> list[RuntimeFault]:
+        """Give a new engine all zones; what it said against some, or that it says nothing."""
+        refused: list[RuntimeFault] = []
+        for zone in zones:
+            try:
                 zone.serve()
-        for failure in failures:
-            if failure is not None:
-                raise failure
+            except EngineFault as fault:
+                if fault.temporary:  # each of the others would wait for it as long
+                    return [fault, *refused]
+                refused.append(fault)
+        return refused
 
     def adopt(self, records: Iterable[Mapping[str, Any]]) -> bool:
         """Take over, from its ledger, a network that an earlier zoned made; False when its engine does not run.

@@ -18,6 +18,7 @@ from pathlib import Path
 
 from runtime.errors import RuntimeFault
 from runtime.net.engine import processes
+from runtime.net.errors import EngineFault
 from runtime.net.network import ZoneNetwork
 from runtime.net.resolvers import RESOLV_CONF, FileWatch
 from runtime.net.segment import Segment
@@ -185,7 +186,9 @@ class EngineSupervisor:
                     network.revive()
                 except RuntimeFault as fault:
                     self._tell(network, "failed", str(fault))
-                    if not network.alive():
+                    # One that refuses a zone serves the others: to end it would cost them their connections.
+                    silent = isinstance(fault, EngineFault) and fault.temporary
+                    if silent or not network.alive():
                         entry.deaths += 1
                         continue
                 except Exception as error:

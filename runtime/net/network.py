@@ -297,7 +297,7 @@ class ZoneNetwork:
         except UnknownToEngine:  # that zoned died between a zone's coming and its engine's being told
             if failure := self.open_again():
                 log.warning("%s", failure)
-            self.segment.load_rules()
+            self.segment.renew_rules()
         except OutdatedEngine as fault:
             log.warning("%s", fault)
             self._running().stop()

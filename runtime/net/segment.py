@@ -112,6 +112,7 @@ class Segment:
         self._records: list[dict[str, Any]] = []
         self._handle: EngineHandle | None = None
         self._prepared: Prepared | None = None
+        self._rules_due = False
 
     @property
     def uid(self) -> int:
@@ -212,6 +213,16 @@ class Segment:
         """The rules for the zones that are in. Raises NetworkFault."""
         places = [zone.place for zone in self.zones.values()]
         netns.inside(self.netns, lambda: self.layout.load_rules(self.whose, self.addresses, places))
+        self._rules_due = False
+
+    def renew_rules(self) -> None:
+        """Have rules for an adopted zone whose sockets are new; of a shared network when all are in, `forget_others`:
+        rules are loaded as a whole, and zones that are not adopted yet would be without. Raises NetworkFault.
+        """
+        with self.lock:
+            self._rules_due = True
+            if not self.shared:
+                self.load_rules()
 
     # -- the engine ----------------------------------------------------------------------------------------------------
 
@@ -286,8 +297,14 @@ class Segment:
             return self.alive()
 
     def forget_others(self) -> None:
-        """Have the engine end what it has of zones that are not in, left by a zoned that died. Raises EngineFault."""
+        """When all zones have been adopted: have the engine end what it has of others, left by a zoned that died.
+
+        Raises:  EngineFault, NetworkFault.
+        """
         with self.lock:
+            # Those of a zone whose sockets are the engine's alone would lead nowhere.
+            if self._rules_due and all(zone.whole for zone in self.zones.values()):
+                self.load_rules()
             for name in self.running.zones():
                 if name not in self.zones:
                     self.running.leave(name)

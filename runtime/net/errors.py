@@ -34,7 +34,7 @@ class OutdatedEngine(EngineFault):
 
 
 class UnknownToEngine(EngineFault):
-    """A zone that the engine of its network does not have."""
+    """A zone, or a port of one, that the engine of its network does not have."""
 
 
 class BadPools(NetworkFault):

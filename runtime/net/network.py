@@ -219,12 +219,22 @@ class ZoneNetwork:
             handle.settle(self.name)
 
     def unpublish(self, address: str, port: int, protocol: str = "tcp") -> None:
-        """Stop listening there; connections that run go on. Raises NetworkFault where nothing is published."""
+        """Stop listening there; connections that run go on.
+
+        Raises:  NetworkFault where nothing is published; EngineFault, and the port is published still.
+        """
         with self.segment.lock:
             handle = self._running()
-            item = self._ports.close(key_of(address, port, protocol))
+            item = self._ports.find(key_of(address, port, protocol))
             if item.served and handle.alive():
-                handle.unpublish(self.name, item.key)
+                try:
+                    handle.unpublish(self.name, item.key)
+                except UnknownToEngine:
+                    pass  # it did so before, and its answer did not come
+                except EngineFault:
+                    if handle.alive():
+                        raise
+            self._ports.close(item.key)
             self._ports.tell_gone(item)
 
     def published(self) -> tuple[Published, ...]:
@@ -297,7 +307,7 @@ class ZoneNetwork:
         except UnknownToEngine:  # that zoned died between a zone's coming and its engine's being told
             if failure := self.open_again():
                 log.warning("%s", failure)
-            self.segment.load_rules()
+            self.segment.renew_rules()
         except OutdatedEngine as fault:
             log.warning("%s", fault)
             self._running().stop()

@@ -106,14 +106,17 @@ class PublishedPorts:
             self._take("net.listener", **item.fields())
             self._by_key[item.key] = item
 
-    def close(self, key: str) -> Published:
-        """Listen there no more. Raises NetworkFault where nothing is published."""
-        item = self._by_key.pop(key, None)
+    def find(self, key: str) -> Published:
+        """One of them. Raises NetworkFault where nothing is published."""
+        item = self._by_key.get(key)
         if item is None:
             got = ", ".join(self._by_key) or "none"
             raise NetworkFault(f"port {key} of zone {self._zone}", expected="one that is published", got=got)
-        item.listener.close()
         return item
+
+    def close(self, key: str) -> None:
+        """Listen there no more."""
+        self._by_key.pop(key).listener.close()
 
     def tell_gone(self, item: Published) -> None:
         """The ledger is to know one no more."""

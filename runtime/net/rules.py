@@ -4,6 +4,8 @@ The guard is the bridge's: it sees every frame that a port takes in, whether it 
 Which zone sent it is told by the port, by the group number that was set on the vif before it became one; what a zone
 may call itself stands in that zone's own chain. So no zone can speak with another's MAC, IPv4 or IPv6 address, nor say
 of an address that is not its own where it is (ARP, neighbour discovery), nor act as a router.
+What is neither for a zone nor for the gateway's MAC is refused: a vif has a MAC too, and what is sent there is for this
+host's kernel, past all that is said of the gateway (net/bridge/br_fdb.c, br_fdb_add_local).
 Packet sockets and `divert` are at the bridge device, behind the guard. A SYN of the zone ends in `divert`: the engine
 has its copy, and sends it again, on `lo`, when the outer connect has succeeded. So does an echo request to the outside.
 The rest of TCP finds its connection by itself; what has none gets the kernel's RST.
@@ -44,6 +46,7 @@ def nft_ruleset(network: ZoneAddresses, places: Sequence[Place]) -> str:
 def _guard(network: ZoneAddresses, places: Sequence[Place]) -> str:
     to_zones = _vmap("meta iifgroup", ((str(place.group), place) for place in places))
     isolated = ", ".join(str(place.group) for place in places if place.isolated)
+    for_zones = f"ether daddr & ff:ff:ff:ff:ff:00 == {network.zone_mac[:-2]}00"
     apart = f"  meta iifgroup {{ {isolated} }} drop\n  meta oifgroup {{ {isolated} }} drop\n" if isolated else ""
     return f"""\
 table bridge guard {{
@@ -56,7 +59,8 @@ table bridge guard {{
 {apart} }}
  chain from_zone4 {{
   {_MULTICAST} return
-  ether daddr != {GATEWAY_MAC} accept
+  {for_zones} accept
+  ether daddr != {GATEWAY_MAC} return
   ip hdrlength != 5 return
   ip protocol udp accept
   ip protocol icmp ip frag-off & 0x1fff != 0 meta mark set {_FRAGMENT_MARK} accept
@@ -69,7 +73,8 @@ table bridge guard {{
  }}
  chain from_zone6 {{
   {_MULTICAST} return
-  ether daddr != {GATEWAY_MAC} goto to_zone6
+  {for_zones} goto to_zone6
+  ether daddr != {GATEWAY_MAC} return
   ip6 nexthdr {{ tcp, udp }} accept
   ip6 nexthdr ipv6-frag frag nexthdr udp accept
   ip6 nexthdr ipv6-frag frag nexthdr ipv6-icmp goto ping6

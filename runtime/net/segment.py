@@ -112,6 +112,7 @@ class Segment:
         self._records: list[dict[str, Any]] = []
         self._handle: EngineHandle | None = None
         self._prepared: Prepared | None = None
+        self._rules_due = False
 
     @property
     def uid(self) -> int:
@@ -212,6 +213,16 @@ class Segment:
         """The rules for the zones that are in. Raises NetworkFault."""
         places = [zone.place for zone in self.zones.values()]
         netns.inside(self.netns, lambda: self.layout.load_rules(self.whose, self.addresses, places))
+        self._rules_due = False
+
+    def renew_rules(self) -> None:
+        """Have rules for an adopted zone whose sockets are new; of a shared network when all are in, `forget_others`:
+        rules are loaded as a whole, and zones that are not adopted yet would be without. Raises NetworkFault.
+        """
+        with self.lock:
+            self._rules_due = True
+            if not self.shared:
+                self.load_rules()
 
     # -- the engine ----------------------------------------------------------------------------------------------------
 
@@ -235,7 +246,8 @@ class Segment:
         """Put a new engine in the place of one that died or does not answer, for the same zones and ports.
 
         Sockets that died with it and a zoned before this one are made anew.
-        Raises:  EngineFault, NetworkFault; PortTaken, after all else serves, where another program has a port by now.
+        Raises:  EngineFault, NetworkFault. After all else serves: EngineFault where the new engine refuses a zone,
+                 PortTaken where another program has a port by now. A temporary EngineFault: it does not answer.
         """
         with self.lock:
             old = self.running
@@ -243,19 +255,33 @@ class Segment:
             self._take("net.engine.gone", pid=old.pid, start_time=old.start_time)
             zones = list(self.zones.values())
             lost = any(not zone.whole for zone in zones)
-            failures = [zone.open_again() for zone in zones]
+            failures = [failure for zone in zones if (failure := zone.open_again()) is not None]
             if lost:
                 # The namespace may be the work of an earlier version.
                 netns.inside(self.netns, lambda: self.layout.renew(self.whose, self.addresses))
             self.load_rules()  # an engine wants those of its own version
             self._start_engine()
             self.restarts += 1
+            # Of all of them first: what comes to nothing below must not be taken for done.
             for zone in zones:
                 zone.forget_engine()
+            failures = [*self._serve(zones), *failures]
+        for failure in failures[1:]:
+            log.warning("%s", failure)
+        if failures:
+            raise failures[0]
+
+    def _serve(self, zones: Iterable[Zone]) -> list[RuntimeFault]:
+        """Give a new engine all zones; what it said against some, or that it says nothing."""
+        refused: list[RuntimeFault] = []
+        for zone in zones:
+            try:
                 zone.serve()
-        for failure in failures:
-            if failure is not None:
-                raise failure
+            except EngineFault as fault:
+                if fault.temporary:  # each of the others would wait for it as long
+                    return [fault, *refused]
+                refused.append(fault)
+        return refused
 
     def adopt(self, records: Iterable[Mapping[str, Any]]) -> bool:
         """Take over, from its ledger, a network that an earlier zoned made; False when its engine does not run.
@@ -271,8 +297,14 @@ class Segment:
             return self.alive()
 
     def forget_others(self) -> None:
-        """Have the engine end what it has of zones that are not in, left by a zoned that died. Raises EngineFault."""
+        """When all zones have been adopted: have the engine end what it has of others, left by a zoned that died.
+
+        Raises:  EngineFault, NetworkFault.
+        """
         with self.lock:
+            # Those of a zone whose sockets are the engine's alone would lead nowhere.
+            if self._rules_due and all(zone.whole for zone in self.zones.values()):
+                self.load_rules()
             for name in self.running.zones():
                 if name not in self.zones:
                     self.running.leave(name)

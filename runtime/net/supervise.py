@@ -18,6 +18,7 @@ from pathlib import Path
 
 from runtime.errors import RuntimeFault
 from runtime.net.engine import processes
+from runtime.net.errors import EngineFault
 from runtime.net.network import ZoneNetwork
 from runtime.net.resolvers import RESOLV_CONF, FileWatch
 from runtime.net.segment import Segment
@@ -40,6 +41,12 @@ def delay_s(deaths: int) -> float:
 
 def _whose(network: Network) -> str:
     return network.whose if isinstance(network, Segment) else network.segment.whose
+
+
+def _ended(pidfd: int) -> bool:
+    poll = select.poll()
+    poll.register(pidfd, select.POLLIN)
+    return bool(poll.poll(0))
 
 
 @dataclass
@@ -133,7 +140,8 @@ class EngineSupervisor:
         while not self._stopping.is_set():
             ready = {fd for fd, _ in self._poll.poll()}
             with self._lock:
-                ended = [entry for entry in self._watched.values() if entry.pidfd in ready]
+                # Asked again: since the poll a network may have been given up, and another may have its number.
+                ended = [entry for entry in self._watched.values() if entry.pidfd in ready and _ended(entry.pidfd)]
                 for entry in ended:
                     self._forget(entry)
             for entry in ended:
@@ -178,7 +186,9 @@ class EngineSupervisor:
                     network.revive()
                 except RuntimeFault as fault:
                     self._tell(network, "failed", str(fault))
-                    if not network.alive():
+                    # One that refuses a zone serves the others: to end it would cost them their connections.
+                    silent = isinstance(fault, EngineFault) and fault.temporary
+                    if silent or not network.alive():
                         entry.deaths += 1
                         continue
                 except Exception as error:

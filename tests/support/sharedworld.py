@@ -94,6 +94,21 @@ def address_lines(addresses: ZoneAddresses) -> list[str]:
     ]
 
 
+def abandon(*networks: ZoneNetwork) -> None:
+    """What the kernel does when zoned is killed: its descriptors go, no more."""
+    for network in networks:
+        for listener in (*network._inside, *(item.listener for item in network.published())):
+            listener.close()
+        network.segment.zones.clear()
+
+
+def again(shared: SharedNetwork, zone: Neighbour) -> ZoneNetwork:
+    """The network of a zone as the next zoned makes it."""
+    made = Neighbour(shared, zone.name, zone.addresses.host, {})
+    zone.network, made.network._record = made.network, zone.network._record
+    return zone.network
+
+
 def reaches(one: Neighbour, address: str, port: int = 80, *, timeout_s: float = 1.0) -> bytes | None:
     """What a server at an address says to a zone; None where the zone does not reach it."""
     try:

@@ -171,10 +171,12 @@ def _change_ports(zone: Zone, run: Run, old: Sequence[PortRule], new: Sequence[P
         return ()
     assert run.network is not None
     in_the_way = [rule for rule in old if any(_collide(rule, other) for other in new)]
-    for rule in old:
-        run.network.unpublish(rule.address, rule.port, rule.protocol)
-    zone.held.release(in_the_way)
+    gone: list[PortRule] = []
     try:
+        for rule in old:
+            run.network.unpublish(rule.address, rule.port, rule.protocol)
+            gone.append(rule)
+        zone.held.release(in_the_way)
         bound = zone.held.take(zone.name, new, old)
         try:
             run.network.use(zone.held.listeners(bound))
@@ -186,8 +188,9 @@ def _change_ports(zone: Zone, run: Run, old: Sequence[PortRule], new: Sequence[P
             zone.held.release(rule for rule in bound if rule not in old)
             raise
     except BaseException:
-        run.network.use(zone.held.listeners(zone.held.take(zone.name, old)))
-        run.network.serve()
+        if gone:
+            run.network.use(zone.held.listeners(zone.held.take(zone.name, gone)))
+            run.network.serve()
         raise
     return bound
 

@@ -7,7 +7,7 @@ Of one zone, each with "zone": NAME: {"op": "status"} -> {"counters": {...}}; {"
 listener; {"op": "unpublish", "key": K}; {"op": "egress", "rules": [rule, ...]}, all of them, for what begins from then
 on; {"op": "handback"} -> {"inside": [NAME, ...], "published": [[K, N], ...]} with a duplicate of every socket, those of
 the namespace first; {"op": "leave"}.
-An answer {"error": sentence} says no; with "unknown": true because there is no such zone.
+An answer {"error": sentence} says no; with "unknown": true because there is no such zone, or no such port of it.
 """
 
 from __future__ import annotations

@@ -57,7 +57,7 @@ class EngineHandle(Protocol):
         """Give it a listener whose connections go to the zone. Raises EngineFault."""
 
     def unpublish(self, zone: str, key: str) -> None:
-        """Stop listening there. Raises EngineFault."""
+        """Stop listening there. Raises EngineFault; UnknownToEngine."""
 
     def settle(self, zone: str) -> None:
         """Have in effect all it was told of a zone; returns when it is. Raises EngineFault."""

@@ -19,6 +19,7 @@ READ = select.EPOLLIN
 WRITE = select.EPOLLOUT
 END = select.EPOLLRDHUP  # the peer sends no more; what it sent before may still have to be read
 GONE = select.EPOLLERR | select.EPOLLHUP
+MARK = select.EPOLLPRI  # there is urgent data
 EDGE = select.EPOLLET  # tell of changes only; `again` asks for what is so already
 
 URGENT_TICK_S = 0.5

@@ -81,7 +81,7 @@ class Server:
         if operation == "unpublish":
             _, acceptor = zone.published.pop(str(request["key"]), (0, None))
             if acceptor is None:
-                return {"error": f"{request['key']} is not published"}
+                return {"error": f"{request['key']} is not published", "unknown": True}
             acceptor.close()
             return {}
         if operation == "handback":

@@ -80,7 +80,7 @@ class ProxyHandle:
         self._ask({"op": "publish", "zone": zone, "key": key, "zone_port": zone_port}, passed=[listener])
 
     def unpublish(self, zone: str, key: str) -> None:
-        """Stop listening there. Raises EngineFault."""
+        """Stop listening there. Raises EngineFault; UnknownToEngine."""
         self._ask({"op": "unpublish", "zone": zone, "key": key})
 
     def settle(self, zone: str) -> None:

@@ -5,9 +5,11 @@ takes up to 1 MiB of pages from the source and hands the same pages to the sink.
 splice has more to do in each: a byte that goes back and forth takes a tenth longer, while a stream takes a third of the
 CPU time. A splice that brought little ends it; where no pipe can be had, streams are copied, too.
 
-The source is read only when nothing is left in between, so "try again" of a splice into a pipe, which is empty then,
-can only mean that the source has nothing. What a sink did not take waits for the sink alone: a slow reader slows its
-sender down through TCP's own window.
+The source is read only when nothing is left in between. That it has nothing, or has ended, recv alone can say: a splice
+stands still in front of an urgent byte, with "try again", or as if at the end once that has come behind it. recv leaves
+the byte out, as it does for whoever does not ask for it; but it stops there, too, so what it brings may be short while
+there is more (net/ipv4/tcp.c, tcp_read_sock, tcp_recvmsg_locked). What a sink did not take waits for the sink alone: a
+slow reader slows its sender down through TCP's own window.
 """
 
 from __future__ import annotations
@@ -27,7 +29,8 @@ class Way:
     """One direction, for an edge-triggered loop: see `move`.
 
     full:        something is left in between that the sink did not take: its readiness, not the source's, is news.
-    ending:      whoever waits for the source was told that its end has come or is near.
+    wary:        whoever waits for the source was told that its end has come or is near, or of urgent data: what is
+                 behind a short chunk is no news any more.
     eof:         the end was passed on.
     sent_bytes:  what the sink took, so exact whenever a connection ends.
     """
@@ -41,12 +44,12 @@ class Way:
         "_pipe",
         "_pipes",
         "_queues",
-        "ending",
         "eof",
         "full",
         "sent_bytes",
         "sink",
         "source",
+        "wary",
     )
 
     def __init__(
@@ -64,7 +67,7 @@ class Way:
         self._pipe: Pipe | None = None
         self._held_bytes = 0
         self._bulk = False
-        self.full = self.ending = self.eof = False
+        self.full = self.wary = self.eof = False
         self.sent_bytes = 0
 
     def move(self) -> bool:
@@ -104,8 +107,7 @@ class Way:
             self._ask()
         if self._bulk:
             pipe = self._pipes.take()
-            if pipe is not None:
-                self._splice(pipe)
+            if pipe is not None and self._splice(pipe):
                 return True  # also after a short one: a pipe of small pieces is full early
         data = self.source.recv(self._chunk_bytes)
         count = len(data)
@@ -115,22 +117,24 @@ class Way:
         self._bulk = count == self._chunk_bytes
         self.full, self._pending = True, memoryview(data)
         self._flush()
-        # A short chunk was all there was; but of an end that came with it the loop will not tell again.
-        return self._bulk or self.ending
+        return self._bulk or self.wary
 
-    def _splice(self, pipe: Pipe) -> None:
+    def _splice(self, pipe: Pipe) -> bool:
+        """Take a pipe's worth and pass it on; False, and the pipe given back, where a splice finds nothing."""
         count = 0
         try:
             count = os.splice(self.source.fileno(), pipe.write_fd, SIZE_BYTES, flags=_FLAGS)
+        except BlockingIOError:
+            pass
         finally:
             if not count:
                 self._pipes.give(pipe)
         if not count:
-            self._end()
-            return
+            return False
         self._bulk = count >= self._chunk_bytes
         self.full, self._pipe, self._held_bytes = True, pipe, count
         self._flush()
+        return True
 
     def _flush(self) -> None:
         """Give the sink what is in between. Raises BlockingIOError, and only that makes the loop tell of the sink."""

@@ -11,7 +11,7 @@ import struct
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
-from runtime.net.engine.loop import EDGE, END, GONE, READ, WRITE, Loop
+from runtime.net.engine.loop import EDGE, END, GONE, MARK, READ, WRITE, Loop
 from runtime.net.engine.model import Limits
 from runtime.net.engine.pipes import PipePool, PipeShare
 from runtime.net.engine.pump import Way
@@ -21,7 +21,7 @@ from runtime.net.engine.silence import Silence
 _RESET = struct.pack("ii", 1, 0)  # struct linger: on, 0 s; close() then sends RST (socket(7), SO_LINGER)
 _PENDING = (errno.EINPROGRESS, errno.EWOULDBLOCK)
 # Told once of each change: no call for each stall, no event again and again for what must wait.
-_ALL = READ | WRITE | END | EDGE
+_ALL = READ | WRITE | END | MARK | EDGE
 
 
 class Target(NamedTuple):
@@ -126,8 +126,8 @@ class Relay:
             return
         incoming, outgoing = ways if source is self._near else ways[::-1]
         try:
-            if mask & (READ | END | GONE):
-                incoming.ending = incoming.ending or mask & (END | GONE) != 0
+            if mask & (READ | END | GONE | MARK):
+                incoming.wary = incoming.wary or mask & (END | GONE | MARK) != 0
                 if not incoming.full:
                     self._move(incoming)
             if outgoing.full and mask & (WRITE | GONE):

@@ -9,6 +9,7 @@ Source: udp(7), ip(7), ipv6(7), Documentation/networking/tproxy.rst; idle time R
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import select
 import socket
@@ -41,6 +42,8 @@ _BIRTHS = 4  # the same for first datagrams: a flow costs as much as 30 datagram
 _DEEP_QUEUES = 32
 _SHALLOW_BYTES = 16384
 _USUAL_HOPS = 64
+_TOLD_S = 600.0  # so long a zone's kernel remembers what it was told of a way: ip-sysctl.rst, mtu_expires
+_MOST_TOLD = 1024
 
 _buffer = bytearray(LARGEST)
 _view = memoryview(_buffer)
@@ -103,7 +106,7 @@ class Flow:
         return moved
 
     def send(self, data: bytes | memoryview) -> None:
-        """One datagram of the zone's. One too big is reported, as a router does; then the zone sends in fragments."""
+        """One datagram of the zone's. One too big for the way is reported, as a router does, and goes in fragments."""
         self._last_bytes = len(data)
         try:
             push(self._far, data)
@@ -117,10 +120,12 @@ class Flow:
         self._fragment()
         while next_error(self._far) is not None:
             pass  # the same in other words
-        if len(data) + _HEADERS_BYTES[family] > self._owner.mtu:
-            self._far.send(data)  # it came in fragments and may go on as such
-        else:
+        # Larger than the zone's link, or of a zone that has been told, it came in fragments: to report it once more
+        # would be an error of each new socket's that the zone does nothing wrong with.
+        if len(data) + _HEADERS_BYTES[family] <= self._owner.mtu and not self._owner.was_told(self.key):
             self._complain(too_big(family, mtu), None)
+        with contextlib.suppress(OSError):
+            push(self._far, data)
 
     def _fragment(self) -> None:
         """From now on: a zone that has been told sends in fragments itself, and these arrive here as a whole."""
@@ -182,6 +187,7 @@ class Flows:
         self.traffic, self.mtu, self._served = traffic, mtu, dict(served or {})
         self._loop, self._egress, self._feedback, self._make_near = loop, egress, feedback, make_near
         self._flows: dict[bytes, Flow] = traffic.flows
+        self._told: dict[bytes, float] = {}
         traffic.sources.append(self)
 
     def listen(self, listener: socket.socket) -> None:
@@ -243,7 +249,16 @@ class Flows:
     def complain(self, key: bytes, size: int, trouble: Trouble, sender: bytes | None) -> None:
         """Tell the zone what became of a datagram of `size` bytes."""
         family = socket.AF_INET if len(key) == 12 else socket.AF_INET6
-        self._feedback.error(family, udp_quote(key, size), trouble, sender)
+        told = self._feedback.error(family, udp_quote(key, size), trouble, sender)
+        if told and trouble[:2] == too_big(family, 0)[:2]:
+            if len(self._told) >= _MOST_TOLD:
+                self._told.clear()
+            self._told[_outer_end(key)] = time.monotonic()
+
+    def was_told(self, key: bytes) -> bool:
+        """Does the zone know that the way to a flow's outer end is narrower than its own link?"""
+        told = self._told.get(_outer_end(key))
+        return told is not None and time.monotonic() - told < _TOLD_S
 
     def end(self, flow: Flow) -> None:
         """Close both sides. Harmless twice."""
@@ -264,6 +279,11 @@ class Flows:
 
     def abort(self) -> None:
         """One datagram failed in an unforeseen way; the listeners stay."""
+
+
+def _outer_end(key: bytes) -> bytes:
+    size = (len(key) - 4) // 2
+    return key[size : 2 * size]
 
 
 def _destination(ancillary: Ancillary, family: int) -> tuple[Address | None, int]:

@@ -12,6 +12,7 @@ from runtime.net.pasta.plan import HostAddresses
 _ENV = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL": "C"}
 _TIMEOUT_S = 60
 _SUBJECT = "routes of this host"
+_ASKED_ALWAYS = ("local", "main", "default")  # ip-rule(8)
 
 
 def read() -> HostAddresses:
@@ -32,7 +33,15 @@ def _routes(version: int, kind: str) -> list[str]:
 
 
 def destinations(version: int, said: str) -> list[str]:
-    """Of `ip -j route`. Raises ValueError, KeyError, TypeError."""
+    """Of `ip -j route`. Raises ValueError, KeyError, TypeError.
+
+    A default route names no address. In a table that is not asked unless a rule says so it is for whoever the rule is
+    about: for TPROXY, packets with a mark (Documentation/networking/tproxy.rst), which pasta's have not.
+    """
     everything = "0.0.0.0/0" if version == 4 else "::/0"
-    routes = json.loads(said or "[]")
-    return [str(ip_network(everything if route["dst"] == "default" else route["dst"])) for route in routes]
+    found = []
+    for route in json.loads(said or "[]"):
+        default = route["dst"] == "default"
+        if not default or route.get("table", "main") in _ASKED_ALWAYS:
+            found.append(str(ip_network(everything if default else route["dst"])))
+    return found

@@ -212,7 +212,7 @@ class Keeper:
             return {"error": f"port {key}: {_STARTED_WITH}; restart the zone, or use the engine splice"}
         found = self._ports.pop(key, None)
         if found is None:
-            return {"error": f"{key} is not published"}
+            return {"error": f"{key} is not published", "unknown": True}
         found[1].close()
         return {}
 

@@ -21,8 +21,8 @@ from pipeline.bundle.model import Port
 from runtime.net import supervise
 from runtime.net.engine import processes
 from runtime.net.engine.model import INSIDE
-from runtime.net.engine.proxy import ProxyEngine
-from runtime.net.errors import NetworkFault, PortTaken
+from runtime.net.engine.proxy import ProxyEngine, ProxyHandle
+from runtime.net.errors import EngineFault, NetworkFault, PortTaken
 from runtime.net.listing import networks
 from runtime.net.network import ZoneNetwork
 from runtime.net.supervise import EngineSupervisor
@@ -50,6 +50,13 @@ def ask(world: World, port: int) -> bytes:
 def assert_zone_reaches_outside(world: World, port: int = 8080) -> None:
     with world.connect(OUTSIDE4, port) as connection:
         assert connection.recv(10) == b"hi"
+
+
+def asking() -> dict[str, Any]:
+    """How an engine is asked where nobody says otherwise."""
+    defaults = ProxyHandle._ask.__kwdefaults__
+    assert defaults is not None
+    return defaults
 
 
 class Events:
@@ -179,6 +186,26 @@ def test_port_unpublished_while_the_engine_is_dead_stays_so(world: World) -> Non
     world.wait_until(lambda: not network.alive())
     network.unpublish(HOST4, port)
     world.on_host(network.revive)
+    with pytest.raises(ConnectionRefusedError):
+        ask(world, port)
+
+
+def test_port_that_an_engine_gave_up_without_an_answer_is_given_up_when_it_is_asked_again(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    serve_in_zone(world)
+    network = world.up()
+    ((_, port),) = world.on_host(lambda: network.publish([Port(HOST4, 0, 80)]))
+    assert network.engine is not None
+    with monkeypatch.context() as hurried:
+        hurried.setitem(asking(), "timeout_s", 0.2)
+        os.kill(network.engine.pid, signal.SIGSTOP)
+        with pytest.raises(EngineFault, match="no answer"):
+            network.unpublish(HOST4, port)
+        assert [item.port for item in network.published()] == [port]
+    os.kill(network.engine.pid, signal.SIGCONT)
+    network.unpublish(HOST4, port)
+    assert network.published() == ()
     with pytest.raises(ConnectionRefusedError):
         ask(world, port)
 
@@ -316,7 +343,7 @@ def test_record_of_a_pid_that_is_somebody_elses_now_is_no_engine(world: World) -
 
 
 def test_engine_that_hangs_is_not_adopted_and_can_be_replaced(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("runtime.net.engine.proxy._ASK_TIMEOUT_S", 0.2)
+    monkeypatch.setitem(asking(), "timeout_s", 0.2)
     serve_in_zone(world)
     zoned = DyingZoned(world)
     records = zoned.kill()

@@ -153,8 +153,14 @@ def test_engines_are_known_by_name():
 def test_the_hosts_addresses_are_read_from_what_ip_says():
     said = '[{"type":"local","dst":"203.0.113.1","dev":"up0"},{"type":"local","dst":"127.0.0.0/8","dev":"lo"}]'
     assert hostaddresses.destinations(4, said) == ["203.0.113.1/32", "127.0.0.0/8"]
-    assert hostaddresses.destinations(6, '[{"type":"local","dst":"default"}]') == ["::/0"]
     assert hostaddresses.destinations(6, "") == []
+
+
+def test_a_default_route_is_the_hosts_addresses_only_where_every_packet_is_asked_of():
+    for table in ("", ',"table":"local"', ',"table":"default"'):
+        assert hostaddresses.destinations(6, f'[{{"type":"local","dst":"default"{table}}}]') == ["::/0"]
+    marked = '[{"type":"local","dst":"default","dev":"lo","table":"100"},{"dst":"192.0.2.0/24","table":"100"}]'
+    assert hostaddresses.destinations(4, marked) == ["192.0.2.0/24"]
 
 
 # -- the rules against the function that says what they should be ----------------------------------------------------
@@ -187,6 +193,7 @@ DESTINATIONS = [
     *("2002:7f00:1::1", "fd00:ec2::254", "fd5a:6f6e:6577:63::2", "2600::1", "fe80::99", "::7f00:1"),
 ]
 POOLED = [("10.75.99.2", "fd5a:6f6e:6577:63::2"), ("172.30.9.2", "fd00:1:2:1::2")]
+TPROXY_ROUTES = ("rule add fwmark 1 lookup 100", "route add local default dev lo table 100")
 FLOWS = [(TCP, 25), (TCP, 53), (TCP, 80), (TCP, 443), (UDP, 53), (UDP, 80), (UDP, 2000), (ICMP, 0)]
 
 
@@ -315,6 +322,21 @@ def test_rules_let_begin_what_policy_decides(bridge, rules):
     }
     assert {questions[item] for item in bridge.passed(list(questions))} == expected
     assert expected or rules == ["deny any"]
+
+
+@pytest.mark.root
+def test_a_host_that_takes_marked_packets_for_its_own_has_no_other_addresses_for_it(request):
+    name = f"zwt{os.getpid()}-marked"
+    netns.create(name)
+    request.addfinalizer(lambda: netns.delete(name))
+    lines = ["link set lo up", "address add 192.0.2.1/24 dev lo", "address add 2001:db8::1/64 dev lo nodad"]
+    netns.inside(name, lambda: commands.feed(["ip", "-batch", "-"], "\n".join(lines) + "\n", subject="test"))
+    before = netns.inside(name, hostaddresses.read)
+    assert {"192.0.2.1/32", "2001:db8::1/128"} <= set(before.own)
+    text = "".join(f"{line}\n" for line in TPROXY_ROUTES)
+    for family in ("-4", "-6"):
+        netns.inside(name, lambda f=family: commands.feed(["ip", f, "-batch", "-"], text, subject="test"))
+    assert netns.inside(name, hostaddresses.read) == before
 
 
 @pytest.mark.root

@@ -205,6 +205,39 @@ def test_all_that_was_there_before_the_relay_connected_is_passed_on(pumped: Pump
 
 
 @pytest.mark.parametrize("upwards", [True, False])
+@pytest.mark.parametrize("most", [0, 4])
+def test_stream_goes_on_past_urgent_data_and_ends_after_its_last_byte(most: int, upwards: bool) -> None:
+    """Which is not in the stream itself: it is for whoever asks for it."""
+    with pumping(PipePool(most)) as pumped:
+        client, server = pumped.connect()
+        pumped.run()
+        first, second = (client, server) if upwards else (server, client)
+
+        def send() -> None:
+            first.sendall(STREAM[:SIZE_BYTES])
+            first.send(b"!", socket.MSG_OOB)
+            send_all(first, STREAM[SIZE_BYTES:])
+
+        sender = in_background(send)
+        got = read_all(second)
+        sender.join(10)
+        assert (len(got), got == STREAM) == (len(STREAM), True)
+        assert pumped.ended == []
+
+
+def test_what_stands_behind_urgent_data_is_passed_on_though_no_more_comes(pumped: Pumped) -> None:
+    client, server = pumped.connect()
+    client.sendall(b"before")
+    client.send(b"!", socket.MSG_OOB)
+    client.sendall(b"behind")
+    pumped.run()
+    got = b""
+    while len(got) < 12:
+        got += server.recv(12)
+    assert got == b"beforebehind"
+
+
+@pytest.mark.parametrize("upwards", [True, False])
 def test_reset_is_passed_on(pumped: Pumped, upwards: bool) -> None:
     client, server = pumped.connect()
     pumped.run()

@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from runtime.net.addresses import plan_addresses
+from runtime.net.addresses import GATEWAY_MAC, plan_addresses
 from runtime.net.plan import Doors, Place
 from runtime.net.rules import nft_ruleset
 
@@ -46,6 +46,17 @@ def test_a_zone_is_told_by_its_port() -> None:
     rules = chain(nft_ruleset(WEB, PLACES), "bridge guard", "prerouting")
     assert rules[-1] == "meta iifgroup vmap { 2 : goto zone_2, 3 : goto zone_3 }"
     assert "accept" not in " ".join(rules)
+
+
+@pytest.mark.parametrize(("name", "verdict"), [("from_zone4", "accept"), ("from_zone6", "goto to_zone6")])
+def test_what_is_neither_for_a_zone_nor_for_the_gateways_mac_is_refused(name: str, verdict: str) -> None:
+    rules = chain(nft_ruleset(WEB, PLACES), "bridge guard", name)
+    assert rules[:3] == [
+        "ether daddr & 01:00:00:00:00:00 == 01:00:00:00:00:00 return",
+        f"ether daddr & ff:ff:ff:ff:ff:00 == 00:16:3e:4b:03:00 {verdict}",
+        f"ether daddr != {GATEWAY_MAC} return",
+    ]
+    assert rules[-1] == "return"
 
 
 def test_nobody_gets_past_the_guard_of_a_network_without_zones() -> None:

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 import pytest
 from support.networld import HOST4, OUTSIDE4, World
 from support.packets import icmp, ip, plain_sum, pseudo
-from support.sharedworld import Neighbour, SharedNetwork, pid_of, reaches
+from support.sharedworld import Neighbour, SharedNetwork, abandon, again, pid_of, reaches
 
 from pipeline.bundle.model import Port
 from runtime.errors import RuntimeFault
@@ -431,21 +431,6 @@ def test_dead_engine_is_replaced_for_all_its_zones(
         assert connection.recv(9) == b"db"
 
 
-def abandon(*networks: ZoneNetwork) -> None:
-    """What the kernel does when zoned is killed: its descriptors go, no more."""
-    for network in networks:
-        for listener in (*network._inside, *(item.listener for item in network.published())):
-            listener.close()
-        network.segment.zones.clear()
-
-
-def again(shared: SharedNetwork, zone: Neighbour) -> ZoneNetwork:
-    """The network of a zone as the next zoned makes it."""
-    made = Neighbour(shared, zone.name, zone.addresses.host, {})
-    zone.network, made.network._record = made.network, zone.network._record
-    return zone.network
-
-
 def test_next_zoned_adopts_the_network_and_then_its_zones(
     world: World, shared: SharedNetwork, pair: tuple[Neighbour, Neighbour]
 ) -> None:
@@ -465,6 +450,25 @@ def test_next_zoned_adopts_the_network_and_then_its_zones(
     world.wait_until(lambda: not shared.segment.alive())
     world.on_host(shared.segment.revive)
     assert [reaches(zone, OUTSIDE4, 8080) for zone in pair] == [b"hi", b"hi"]
+
+
+def test_zone_that_the_engine_was_never_told_of_is_adopted_and_the_others_stay_as_they_are(
+    world: World, shared: SharedNetwork, pair: tuple[Neighbour, Neighbour]
+) -> None:
+    late = Neighbour(shared, "late", 4, {})
+    shared.plug(late)
+    world.stack.callback(lambda: late.network.destroy())
+    world.on_host(late.network.create)
+    world.on_host(lambda: late.network.attach(late.vif))
+    abandon(late.network, *(zone.network for zone in pair))
+    shared.segment = shared.new_segment()
+    assert shared.segment.adopt(shared.records)
+    world.serve(world.outside, OUTSIDE4, 8080, lambda connection: connection.sendall(b"hi"))
+    for zone in (late, *pair):
+        assert world.on_host(lambda zone=zone: again(shared, zone).adopt(zone.records))
+        assert [reaches(each, OUTSIDE4, 8080) for each in pair] == [b"hi", b"hi"]
+    shared.segment.forget_others()
+    assert [reaches(zone, OUTSIDE4, 8080) for zone in (late, *pair)] == [b"hi", b"hi", b"hi"]
 
 
 def test_ledger_of_a_zone_alone_takes_it_out_of_the_engine(

@@ -231,7 +231,10 @@ def test_stranger_cannot_answer_in_somebodys_place(world: World) -> None:
 @pytest.mark.parametrize("address", [FAR4, FAR6])
 @pytest.mark.parametrize("where", ["host", "router"])
 def test_path_mtu_reaches_the_zone(world: World, address: str, where: str) -> None:
-    """Known to the host's routing, or told by a router of the way: the zone learns it once and sends in fragments."""
+    """Known to the host's routing, or told by a router of the way: the zone learns it once and sends in fragments.
+
+    What the router dropped is lost; what the host would not send as it is went in fragments.
+    """
     v6 = ":" in address
     via = OUTSIDE6 if v6 else OUTSIDE4
     if where == "host":
@@ -248,8 +251,13 @@ def test_path_mtu_reaches_the_zone(world: World, address: str, where: str) -> No
         exchange(connection, bytes(1400))
     assert caught.value.errno == errno.EMSGSIZE
     assert "mtu 1300" in world.shell(world.zone, f"ip {'-6 ' if v6 else ''}route get {address}")
+    if where == "host":
+        assert connection.recv(65535) == b"<" + bytes(1400)
     assert exchange(connection, bytes(1400)) == b"<" + bytes(1400)
     assert exchange(connection, bytes(4000)) == b"<" + bytes(4000)
+    # Nor does a flow of later lose its first one, or hear again of what the zone does already.
+    for _ in range(3):
+        assert exchange(client(world, address, port), bytes(1400)) == b"<" + bytes(1400)
 
 
 def test_flows_beyond_the_limit_replace_the_idlest(world: World) -> None:

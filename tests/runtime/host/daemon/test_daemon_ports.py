@@ -14,7 +14,7 @@ from runtime.host.daemon.errors import BadRequest, WaitTimeout
 from runtime.host.daemon.manager import Manager
 from runtime.host.daemon.model import PortRule, State, Update
 from runtime.net.engine.model import MAX_PUBLISHED
-from runtime.net.errors import NetworkFault, PortTaken
+from runtime.net.errors import EngineFault, NetworkFault, PortTaken
 
 
 def ends(zone: Any) -> list[tuple[int, str]]:
@@ -101,6 +101,33 @@ def test_one_update_puts_a_port_on_another_address(host: Host) -> None:
         wide = PortRule(80, address="0.0.0.0", port=old.port)
         zone = await manager.update("web", Update(add_ports=(wide,), remove_ports=(old,)))
         assert [(rule.address, rule.port) for rule in zone.ports] == [("0.0.0.0", old.port)]
+        await host.stop(end_zones=True)
+
+    run(work())
+
+
+def test_port_that_the_engine_does_not_give_up_leaves_the_others_where_they_led(
+    host: Host, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def work() -> None:
+        manager = await host.start()
+        zone = await manager.boot(host.request(ports=(PortRule(80), PortRule(81)), until_ready=True))
+        network = host.networks["web"]
+        unpublish, failures = network.unpublish, iter([False, True])
+
+        def fail_at_the_second(*end: Any) -> None:
+            if next(failures, False):
+                raise EngineFault("network engine of zone web", expected="an answer", got="none", temporary=True)
+            unpublish(*end)
+
+        monkeypatch.setattr(network, "unpublish", fail_at_the_second)
+        with pytest.raises(EngineFault):
+            await manager.update("web", Update(remove_ports=zone.ports))
+        ends = sorted((item.port, item.zone_port) for item in network.listening)
+        assert ends == sorted((rule.port, rule.zone_port) for rule in zone.ports)
+        assert manager.list_zones()[0].ports == zone.ports
+        await manager.update("web", Update(remove_ports=zone.ports))
+        assert network.listening == [] and all(map(is_free, zone.ports))
         await host.stop(end_zones=True)
 
     run(work())

@@ -1,0 +1,165 @@
+"""The supervisor of engines, with processes that are none: whom it replaces, and whom it leaves alone."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import threading
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from runtime.net import supervise
+from runtime.net.engine import processes
+from runtime.net.errors import EngineFault
+from runtime.net.supervise import EngineSupervisor
+
+
+class Process:
+    """An engine as a supervisor sees it."""
+
+    def __init__(self) -> None:
+        self._child = subprocess.Popen(["cat"], stdin=subprocess.PIPE)
+        self.pid, self.start_time = self._child.pid, processes.start_time_of(self._child.pid) or 0
+
+    def alive(self) -> bool:
+        return self._child.poll() is None
+
+    def last_words(self) -> str:
+        return "no message"
+
+    def stop(self) -> None:
+        self._child.kill()
+        self._child.wait()
+        if self._child.stdin is not None:
+            self._child.stdin.close()
+
+
+class Network:
+    """A network with such an engine; revivals fail as `faults` says, one after the other."""
+
+    def __init__(self, name: str, *faults: EngineFault) -> None:
+        self.name = self.netns = self.whose = name
+        self.segment = self
+        self.engine, self.faults, self.revivals = Process(), list(faults), 0
+
+    def alive(self) -> bool:
+        return self.engine.alive()
+
+    def revive(self) -> None:
+        self.engine.stop()
+        self.engine = Process()
+        self.revivals += 1
+        if self.faults:
+            raise self.faults.pop(0)
+
+
+class Watch:
+    """A supervisor, what it told, and a way to wait for it."""
+
+    def __init__(self) -> None:
+        self.told: list[tuple[str, str]] = []
+        self._news = threading.Condition()
+        self._networks: list[Network] = []
+        self._open = True
+        self.supervisor = EngineSupervisor(self._tell)
+
+    def _tell(self, network: Any, event: str, text: str) -> None:
+        with self._news:
+            self.told.append((network.name, event))
+            self._news.notify_all()
+
+    def network(self, name: str, *faults: EngineFault) -> Any:
+        made = Network(name, *faults)
+        self._networks.append(made)
+        return made
+
+    def wait(self, name: str, event: str) -> list[str]:
+        """What was told of a network, once that was."""
+        with self._news:
+            assert self._news.wait_for(lambda: (name, event) in self.told, 30), self.told
+            return [each for of, each in self.told if of == name]
+
+    def end(self) -> None:
+        """Let the supervisor end, with what it has begun."""
+        if self._open:
+            self._open = False
+            self.supervisor.close()
+
+    def close(self) -> None:
+        self.end()
+        for network in self._networks:
+            network.engine.stop()
+
+
+@pytest.fixture
+def watch(monkeypatch: pytest.MonkeyPatch) -> Iterator[Watch]:
+    monkeypatch.setattr(supervise, "FIRST_DELAY_S", 0.01)
+    made = Watch()
+    yield made
+    made.close()
+
+
+def fault(*, temporary: bool) -> EngineFault:
+    return EngineFault("network engine", expected="an answer", got="none", temporary=temporary)
+
+
+def test_next_engine_that_does_not_answer_is_replaced_though_it_runs(watch: Watch) -> None:
+    network = watch.network("web", fault(temporary=True), fault(temporary=True))
+    watch.supervisor.add(network)
+    network.engine.stop()
+    assert watch.wait("web", "revived") == ["died", "failed", "failed", "revived"]
+    assert network.revivals == 3
+
+
+def test_next_engine_that_refuses_a_zone_is_left_to_the_others(watch: Watch) -> None:
+    network = watch.network("web", fault(temporary=False))
+    watch.supervisor.add(network)
+    network.engine.stop()
+    assert watch.wait("web", "revived") == ["died", "failed", "revived"]
+    assert network.revivals == 1
+
+
+class Interrupted:
+    """The supervisor's lock: others have it between its poll and what it does by that, once."""
+
+    def __init__(self, supervisor: EngineSupervisor, others: Callable[[], None]) -> None:
+        self._supervisor, self._others = supervisor, others
+        self._lock = supervisor._lock
+
+    def __enter__(self) -> None:
+        if threading.current_thread() is self._supervisor._thread:
+            self._supervisor._lock = self._lock
+            self._others()
+        self._lock.acquire()
+
+    def __exit__(self, *_: object) -> None:
+        self._lock.release()
+
+
+def test_engine_that_lives_is_not_taken_for_the_one_whose_descriptors_number_it_has(watch: Watch) -> None:
+    first, second = watch.network("first"), watch.network("second")
+    watch.supervisor.add(first)
+    number = watch.supervisor._watched["first"].pidfd
+
+    replaced = threading.Event()
+
+    def replace() -> None:
+        watch.supervisor.discard(first)
+        below: list[int] = []  # a descriptor gets the lowest number that is free
+        while (fd := os.dup(watch.supervisor._wake_read)) < number:
+            below.append(fd)
+        os.close(fd)
+        watch.supervisor.add(second)
+        assert watch.supervisor._watched["second"].pidfd == number
+        for fd in below:
+            os.close(fd)
+        replaced.set()
+
+    watch.supervisor._lock = Interrupted(watch.supervisor, replace)  # type: ignore[assignment]
+    first.engine.stop()
+    assert replaced.wait(30)
+    watch.end()
+    assert watch.told == []
+    assert second.engine.alive()

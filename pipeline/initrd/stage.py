@@ -109,7 +109,7 @@ def _filesystems(rootfs: Rootfs, subject: str) -> tuple[str, ...]:
 def _kernel(rootfs: Rootfs, store: Store, subject: str) -> Descriptor:
     """The ELF kernel as a blob. The child reads the image from a file of its own, not from the whole layer."""
     entry = rootfs.file(IMAGE, subject=subject)
-    with tempfile.TemporaryFile(dir=store.tmp) as image, store.writer() as out:
+    with tempfile.TemporaryFile(prefix="spool.", dir=store.tmp) as image, store.writer() as out:
         rootfs.copy(entry, image.write)
         image.flush()
         image.seek(0)

@@ -192,18 +192,21 @@ class BlockWriter:
     def add(self, size_bytes: int, blocks: Iterable[tuple[Piece, ...]]) -> Stored:
         """Take a file, given as the pieces of each of its blocks."""
         stored = Stored(size_bytes)
-        left = size_bytes
+        left, tail = size_bytes, None
         for pieces in blocks:
             if left < self._block_bytes:
-                self._add_tail(stored, pieces, left)
+                tail = pieces
                 break
             left -= self._block_bytes
             self._begin(_Job(pieces, stored))
         if left == size_bytes:
             stored.ready = True  # it has a tail at most
         else:
+            # Before the tail, which may send off a fragment block: what lies before this mark is the file's alone.
             self._under_way.append(stored)
             self._advance(self._window)
+        if tail is not None:
+            self._add_tail(stored, tail, left)
         return stored
 
     def finish(self) -> None:

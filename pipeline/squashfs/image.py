@@ -31,7 +31,7 @@ from pipeline.tree import Entry, Kind, printable
 
 MEDIA_TYPE = "application/vnd.zonewright.rootfs.v1.squashfs"
 DEFAULT_COMPRESSION = "zstd-3"
-WRITER_VERSION = "1"  # rises when this module, or squashblocks or squashtables, lays equal entries out differently
+WRITER_VERSION = "2"  # rises when this module, or squashblocks or squashtables, lays equal entries out differently
 SUPERBLOCK_BYTES = 96
 PAGE_BYTES = 4096  # images are padded to it, for loop devices and Xen's block back end
 METADATA_PLAIN = 0x8000  # in the length word of a metadata block

@@ -21,12 +21,12 @@ from pipeline.oci import Digest
 from pipeline.progress import Progress
 from pipeline.store import graph as storegraph
 from pipeline.store import lease
+from pipeline.store.form import FIXED_LOCKS, NAMES
 from pipeline.store.store import Store
-from pipeline.store.workshop import is_unowned, remove_unowned
+from pipeline.store.workshop import is_ours, is_unowned, remove_unowned
 
 T = TypeVar("T")
 BATCH = 64  # objects removed while builds wait: a few milliseconds
-FIXED_LOCKS = ("tmp", "index", lease.SWEEP, lease.GC)
 
 
 @dataclass(frozen=True)
@@ -215,7 +215,9 @@ def _clear(store: Store, shelf: Shelf, keep_days: float, dry_run: bool, done: Co
 def _tidy(store: Store, dry_run: bool, done: Collected) -> None:
     """What killed processes left, results that cannot be read, locks nobody holds, stamps of what is gone."""
     unusable = (path for path in store.results.iterdir() if storegraph.read_result(path) is None)
-    for path in (*store.tmp.iterdir(), *store.root.glob(".*"), *unusable):
+    working = (path for path in store.tmp.iterdir() if is_ours(path.name))
+    beside = (store.root / f".{name}.partial" for name in sorted(NAMES))  # nothing else there is ours to remove
+    for path in (*working, *beside, *unusable):
         if is_unowned(path):
             done.add("leftovers", storegraph.disk_bytes(path))
             if not dry_run and path.parent != store.tmp:

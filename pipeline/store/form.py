@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
+import re
 from collections.abc import Callable
 from pathlib import Path
 
 from pipeline.errors import PipelineError
 from pipeline.oci import canonical_json
+from pipeline.store.lease import GC, SWEEP
+from pipeline.store.workshop import is_ours
 
 # The form of everything but the image layout, which has its own version. It rises when an older program would damage,
 # or misread, what a newer one keeps.
@@ -25,6 +29,12 @@ FORMS = {
     "oci-layout": canonical_json({"imageLayoutVersion": "1.0.0"}),
     "format": format_document(FORMAT),
 }
+# Whatever a store has in its directory.
+NAMES = frozenset(
+    {"apt", "blobs", "checkouts", "lab", "locks", "package-locks", "results", "tmp", "used", "index.json", *FORMS}
+)
+_HASH = re.compile(r"[0-9a-f]{64}").fullmatch
+FIXED_LOCKS = frozenset({"tmp", "index", SWEEP, GC})
 
 
 class StoreUnfit(PipelineError):
@@ -45,6 +55,43 @@ def check_form(root: Path, *, write: Callable[[Path, bytes], None] | None = None
         elif data is not None and not _says_the_same(name, data, content) and damage_too:
             hint = "zone store fsck --repair sets it right"
             raise _unfit(root, f"its file {name} as it was made", repr(data[:60]), hint)
+
+
+def check_place(root: Path) -> None:
+    """Raise StoreUnfit for a directory that has other things in it: a store removes what it takes for its leftovers.
+
+    Good are a store, also one that lost its `format` or was killed while it was made, an image layout that others
+    made, and an empty directory.
+    """
+    with contextlib.suppress(FileNotFoundError, NotADirectoryError, PermissionError):  # who makes the store says it
+        if not _is_store(root) and (other := _stranger(root)) and not _is_store(root):  # made by another just now
+            raise _unfit(
+                root, "a store, or an empty directory", f"one with {other} in it", "ZONEWRIGHT_STORE names another"
+            )
+
+
+def _is_store(root: Path) -> bool:
+    made = ("blobs/sha256", "results", "locks", "tmp")
+    return (root / "format").exists() or all((root / name).is_dir() for name in made)
+
+
+def _stranger(root: Path) -> str:
+    """What is in this directory that the making of a store does not leave there, or ""."""
+    names = set(os.listdir(root)) - {"lost+found"}  # a file system made for the store has that
+    is_layout = not names.isdisjoint({"index.json", "oci-layout"})
+    for name in sorted(names):
+        is_file = name == "index.json" or name in FORMS
+        if name not in NAMES or name in ("apt", "lab", "package-locks") or (root / name).is_dir() is is_file:
+            return name
+        for path in sorted((root / name).iterdir()) if not is_file else ():
+            made = (
+                (name == "tmp" and is_ours(path.name))
+                or (name == "locks" and path.name in FIXED_LOCKS)
+                or (name == "blobs" and (is_layout or (path.name == "sha256" and all(map(_HASH, os.listdir(path))))))
+            )
+            if not made:
+                return f"{name}/{path.name}"
+    return ""
 
 
 def _says_the_same(name: str, data: bytes, content: bytes) -> bool:

@@ -25,14 +25,13 @@ from pipeline.oci import INDEX, MANIFEST, REF_NAME, Descriptor, Digest, parse_js
 from pipeline.progress import Bar, Progress
 from pipeline.store import graph as storegraph
 from pipeline.store.documents import index_document, read_index
-from pipeline.store.form import FORMS, StoreUnfit, check_form
+from pipeline.store.form import FORMS, NAMES, StoreUnfit, check_form, check_place
 from pipeline.store.lease import GC, PREFIX
 from pipeline.store.workshop import is_unowned
 
 CHUNK_BYTES = 1 << 20
 BLOB_MODE, FILE_MODE = 0o444, 0o644
 RESULT_NAME = re.compile(r"[0-9a-f]{64}\.json")
-KNOWN = {"apt", "blobs", "checkouts", "lab", "locks", "results", "tmp", "used", "index.json", *FORMS}
 
 
 @dataclass(frozen=True)
@@ -56,6 +55,7 @@ def fsck(
     """
     if not (root / "blobs").is_dir():
         raise StoreUnfit(f"store {root}", expected="a store", got="none, or one that was never used")
+    check_place(root)
     with _no_gc(root):
         found = _Check(root, progress or Progress()).run() + list(more)
         if repair:
@@ -224,7 +224,7 @@ class _Check:
 
     def _strangers(self) -> Iterator[Damage]:
         for path in sorted(self._root.iterdir()):
-            if path.name not in KNOWN and not path.name.startswith("."):
+            if path.name not in NAMES and not path.name.startswith("."):
                 yield self._damage(path, "is nothing a store has", "left alone", lambda: None)
         for path in sorted((self._root / "locks").iterdir()):
             lease = path.name.startswith(PREFIX)

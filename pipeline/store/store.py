@@ -29,8 +29,8 @@ from pipeline.errors import PipelineError, StoreDamaged
 from pipeline.oci import EMPTY, MANIFEST, REF_NAME, Descriptor, Digest, canonical_json, parse_json
 from pipeline.store.blobwriter import BlobWriter, Sink
 from pipeline.store.documents import altered, checked_result, index_document, missing, read_index, result_document
-from pipeline.store.form import StoreUnfit, check_form, who_owns
-from pipeline.store.lease import GC, SWEEP, Lease
+from pipeline.store.form import FIXED_LOCKS, StoreUnfit, check_form, check_place, who_owns
+from pipeline.store.lease import Lease
 from pipeline.store.usedays import UseDays
 from pipeline.store.workshop import Workshop
 
@@ -73,10 +73,11 @@ class Store:
 
     def _open(self) -> None:
         check_form(self.root)
+        check_place(self.root)
         try:
             for directory in (self.blobs, self.results, self.locks, self.tmp, self.used, self.checkouts):
                 directory.mkdir(parents=True, exist_ok=True)
-            for name in ("tmp", "index", SWEEP, GC):  # so that a full disk can be cleared without making a file
+            for name in sorted(FIXED_LOCKS):  # so that a full disk can be cleared without making a file
                 with open(self.locks / name, "ab"):
                     pass
             check_form(self.root, write=lambda path, data: write_atomic(path, data, staging=self.tmp))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -12,6 +13,9 @@ from pathlib import Path
 from typing import IO
 
 from pipeline.durable import take
+
+# What is made in a store's tmp: its own kinds of files and directories, and what `durable.write_atomic` makes there.
+_OURS = re.compile(r"(?:blob|scratch|spool)\..*|\..*\.partial", re.S)
 
 
 class Workshop:
@@ -59,15 +63,23 @@ class Workshop:
             os.close(fd)
 
     def sweep(self) -> int:
-        """Remove what has no owner; returns how many. Does nothing while a file is being made, or another sweeps."""
+        """Remove what is ours and has no owner; returns how many.
+
+        Does nothing while a file is being made, or another sweeps.
+        """
         try:
             door = take(self._door, wait=False)
         except BlockingIOError:
             return 0
         try:
-            return sum(remove_unowned(path) for path in self._directory.iterdir())
+            return sum(remove_unowned(path) for path in self._directory.iterdir() if is_ours(path.name))
         finally:
             os.close(door)
+
+
+def is_ours(name: str) -> bool:
+    """Is this a name of a temporary file or directory of a store? Whatever else lies there is somebody's."""
+    return _OURS.fullmatch(name) is not None
 
 
 def is_unowned(path: Path) -> bool:

@@ -1,0 +1,69 @@
+"""Where files' data lies in an image: each file's own bytes are found there, whatever it shares with others."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+from pipeline.squashfs.blocks import NO_FRAGMENT, UNCOMPRESSED, BlockWriter, Piece
+
+BLOCK = 4096
+
+
+def read_back(files: Sequence[bytes], tmp_path: Path, threads: int) -> list[bytes]:
+    """Write files, uncompressed, and read each as a kernel would."""
+    (tmp_path / "input").write_bytes(b"".join(files))
+    with open(tmp_path / "input", "rb") as source, open(tmp_path / "image", "wb+") as image:
+        with BlockWriter(image.fileno(), 96, lambda: lambda data: None, threads=threads, block_bytes=BLOCK) as writer:
+            stored, begin = [], 0
+            for data in files:
+                steps = range(begin, begin + len(data), BLOCK)
+                begin += len(data)
+                blocks = [(Piece(source.fileno(), at, min(BLOCK, begin - at)),) for at in steps]
+                stored.append(writer.add(len(data), blocks))
+            writer.finish()
+        written = (tmp_path / "image").read_bytes()
+    found = []
+    for file in stored:
+        assert file.ready
+        data, at = b"", file.blocks_start
+        for word in file.blocks:
+            size = word & ~UNCOMPRESSED
+            data += written[at : at + size] or bytes(BLOCK)
+            at += size
+        if file.fragment != NO_FRAGMENT:
+            begin = writer.fragments[file.fragment][0] + file.fragment_offset
+            data += written[begin : begin + file.size_bytes % BLOCK]
+        found.append(data)
+    return found
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_block_of_tails_sent_off_by_a_file_with_a_twin_is_not_taken_back_with_the_twins_blocks(
+    tmp_path: Path, threads: int
+) -> None:
+    noise = random.Random(1).randbytes
+    twin, tails = noise(BLOCK), noise(3000)
+    files = [
+        *(tails[:1000], tails[1000:]),
+        twin + noise(2000),  # its tail does not fit: the block of `tails` follows its own
+        noise(2000),
+        *(tails[:1500], tails[1500:]),  # an equal block of tails
+        twin + noise(3000),  # which follows this one's block too
+        noise(BLOCK),
+        noise(BLOCK),  # what is written over what was taken back
+    ]
+    assert read_back(files, tmp_path, threads) == files
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_files_of_few_different_blocks_and_tails_come_back_whole(tmp_path: Path, seed: int) -> None:
+    rng = random.Random(seed)
+    blocks = [bytes(BLOCK), *(rng.randbytes(BLOCK) for _ in range(3))]
+    tails = [b"", *(rng.randbytes(size) for size in (1, 700, 1000, 1000, 2048, 3000))]
+    files = [b"".join(rng.choices(blocks, k=rng.randrange(4))) + rng.choice(tails) for _ in range(200)]
+    files += [noise + tail for noise in blocks[:2] for tail in tails]
+    assert read_back(files, tmp_path, 2) == files

@@ -164,6 +164,8 @@ class AgentLink:
             self._greet()
 
     def _answered(self, payload: bytes) -> None:
+        if len(payload) > frames.MAX_GREETING_BYTES:
+            return
         try:
             hello = strictjson.loads(payload)
         except ValueError:
@@ -227,7 +229,8 @@ class AgentLink:
         """Bytes of the zone."""
         parser = self._parser
         for kind, fd, stream, payload in parser.feed(data):
-            self._tell("<", kind, fd, stream, payload)
+            if kind != frames.LOST:  # which is no frame
+                self._tell("<", kind, fd, stream, payload)
             if self.connected.is_set():
                 self._frame(kind, fd, stream, payload)
             elif kind == frames.HELLO and self._session:

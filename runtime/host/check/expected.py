@@ -65,7 +65,10 @@ def read_ledgers(ledgers: Iterable[LedgerLike]) -> Expected:
     """What all ledgers name together."""
     expected = Expected()
     for ledger in ledgers:
-        records = ledger.records()
+        try:
+            records = ledger.records()
+        except FileNotFoundError:
+            continue  # its run has ended just now
         # A ledger is named by its run; people know the zone.
         named = ("zone", "domain", "network")
         names = (str(record["name"]) for record in records if record["kind"] in named and "name" in record)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import logging
 from collections.abc import Mapping
 from typing import Any
@@ -26,6 +27,7 @@ _AGAIN_S = 0.2
 _REFUSED_AGAIN_S = 5.0
 _MAX_NOTES = 512
 _MAX_WORD = 64
+_MAX_FIELDS, _MAX_TEXT = 32, 1024  # of a note
 
 Json = Mapping[str, Any]
 
@@ -89,7 +91,7 @@ async def follow_agent(core: Core, zone: Zone, run: Run, link: AgentLink) -> Non
     def noted(note: Json) -> None:
         greeted()
         if not heard.full():  # a zone that floods loses notes of its own; its exit is in xenstore too
-            heard.put_nowait((False, note))
+            heard.put_nowait((False, _kept(note)))
 
     async def watch_sessions() -> None:
         while True:
@@ -107,6 +109,13 @@ async def follow_agent(core: Core, zone: Zone, run: Run, link: AgentLink) -> Non
         await asyncio.gather(watch_sessions(), take())
     finally:
         end()
+
+
+def _kept(note: Json) -> Json:
+    """What anybody here reads of a note, which may wait a while: one of many small things takes a megabyte."""
+    fields = itertools.islice(note.items(), _MAX_FIELDS)
+    kept = ((key, value[:_MAX_TEXT] if isinstance(value, str) else value) for key, value in fields)
+    return {key[:_MAX_WORD]: value for key, value in kept if isinstance(value, (str, int, float))}
 
 
 async def _take_hello(core: Core, zone: Zone, run: Run, hello: Json) -> None:

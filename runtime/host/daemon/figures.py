@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
+import math
 from collections.abc import Mapping
 from typing import Any
 
 from runtime.host.daemon.model import Metric, ZoneProcess
+
+MOST = 2000  # metrics, or processes, of a zone: a tree is made of them for whoever asks
 
 
 def metrics_of(document: Mapping[str, Any]) -> list[Metric]:
@@ -14,10 +18,10 @@ def metrics_of(document: Mapping[str, Any]) -> list[Metric]:
     if isinstance(listed, list):
         return [
             Metric(str(item[0])[:128], float(item[1]), str(item[2])[:16] if len(item) > 2 else "count")
-            for item in listed
+            for item in listed[:MOST]
             if isinstance(item, list) and len(item) > 1 and _is_number(item[1])
         ]
-    return list(_leaves(document, ""))
+    return list(itertools.islice(_leaves(document, ""), MOST))
 
 
 def _leaves(document: Mapping[str, Any], prefix: str) -> Any:
@@ -39,7 +43,8 @@ def _unit(name: str) -> str:
 def processes_of(document: Mapping[str, Any]) -> list[ZoneProcess]:
     """{"processes": [{pid, ppid, uid, state, rss_kib, cpu_s, command}, …]}."""
     found = []
-    for item in document.get("processes", ()):
+    listed = document.get("processes")
+    for item in listed[:MOST] if isinstance(listed, list) else ():
         if isinstance(item, Mapping):
             found.append(
                 ZoneProcess(
@@ -56,8 +61,10 @@ def processes_of(document: Mapping[str, Any]) -> list[ZoneProcess]:
 
 
 def _is_number(value: object) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool)
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        return False
+    return math.isfinite(value) if isinstance(value, float) else abs(value) < 1 << 63
 
 
 def _int(value: object) -> int:
-    return value if isinstance(value, int) and not isinstance(value, bool) else 0
+    return value if isinstance(value, int) and _is_number(value) else 0

@@ -96,7 +96,7 @@ def of_the_zones(frames: list[bytes]) -> list[bytes]:
 def test_packets_that_are_none_do_not_leave_the_host(wire: Wire) -> None:
     left = {name for name, sent in USELESS.items() if of_the_zones(wire.behind(sent)[1])}
     assert not left
-    # What is right does: no mark behind it, as the marks' flow is there already and may be served before one that begins.
+    # What is right does: no mark behind it, as the marks' flow is there already and may be served before a new one.
     wire.zone.send(frame(packet4()))
     while not of_the_zones([wire.left.recv(65536)]):
         pass

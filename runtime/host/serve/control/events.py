@@ -42,7 +42,12 @@ class EventMethods:
         reader = asyncio.create_task(queue.fill(self._context.manager.snoop()))
         try:
             while True:
-                yield await queue.batch()
+                batch = asyncio.ensure_future(queue.batch())
+                await asyncio.wait({reader, batch}, return_when=asyncio.FIRST_COMPLETED)
+                if reader.done():  # by a fault of ours: the caller is to see it, and not to wait for ever
+                    batch.cancel()
+                    reader.result()
+                yield await batch
         finally:
             reader.cancel()
             await asyncio.wait([reader])

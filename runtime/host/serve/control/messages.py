@@ -150,14 +150,21 @@ def interface(zone: model.ZoneInfo) -> pb.ZoneNetworkInterfaceStatus:
 def metric_tree(metrics: Sequence[model.Metric], processes: Sequence[model.ZoneProcess]) -> pb.MetricNode:
     """Figures with dots in their names as a tree, and the processes below it, each under its number."""
     root = pb.MetricNode(name="zone")
+    known: dict[tuple[str, ...], pb.MetricNode] = {}  # by their path: to look through the children takes too long
+
+    def node_of(*path: str) -> pb.MetricNode:
+        if not path:
+            return root
+        if path not in known:
+            known[path] = node_of(*path[:-1]).children.add(name=path[-1])
+        return known[path]
+
     for metric in metrics:
-        node = root
-        for part in metric.name.split("."):
-            node = _child(node, part)
+        node = node_of(*metric.name.split("."))
         node.value.number_value = metric.value
         node.format = _UNITS.get(metric.unit, pb.METRIC_FORMAT_UNKNOWN)
     for process in processes:
-        node = _child(_child(root, "process"), str(process.pid))
+        node = node_of("process", str(process.pid))
         _child(node, "command").value.string_value = process.command
         _child(node, "state").value.string_value = process.state
         figures = (("parent", process.parent), ("uid", process.uid))

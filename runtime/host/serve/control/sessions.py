@@ -86,7 +86,7 @@ class SessionMethods:
         async with await self._context.manager.attach(start) as session:
             await _take_workload(first, session)
             show = functools.partial(_show_workload, streams=messages.streams_of(workload))
-            await join(stream, session, _take_workload, show, end_is_stdins=True)
+            await join(stream, session, _take_workload, show)
 
     @joined
     async def DialNetworkSocket(self, stream: Any) -> None:

@@ -14,7 +14,8 @@ from support.fuzz import fuzz
 
 from runtime.host.agentlink import link as links
 from runtime.host.agentlink import stream as streams
-from runtime.host.agentlink.link import AgentLink
+from runtime.host.agentlink import strictjson
+from runtime.host.agentlink.link import VERSION, AgentLink
 from runtime.host.agentlink.model import AgentFault
 from runtime.init.channel import frames
 from runtime.init.channel.credit import WINDOW_BYTES
@@ -250,3 +251,33 @@ def test_fuzz_whatever_a_zone_sends_the_link_lives_on(sent: list[bytes]) -> None
         asyncio.run(asyncio.wait_for(_survives(sent), 20))
     finally:
         links._FIRST_PAUSE_S = before
+
+
+def test_half_a_surrogate_pair_is_no_text_that_goes_on() -> None:
+    """protobuf would refuse it, in the answer to whoever lists all zones."""
+    assert strictjson.loads(b'{"state":"\\ud800","\\udfff":["\\u00e9"]}') == {"state": "?", "?": ["\xe9"]}
+
+
+@in_loop
+async def test_who_looks_on_is_told_frames_and_not_what_is_none() -> None:
+    async with linked() as (link, agent):
+        seen: list[int] = []
+        link.snoop(lambda direction, kind, *frame: seen.append(kind))
+        agent.outbox.put(b"\xff" * 64)
+        agent.flush()
+        await until(lambda: not link.connected.is_set())
+        assert frames.LOST not in seen
+
+
+@in_loop
+async def test_greeting_larger_than_an_agent_may_send_is_none() -> None:
+    async with linked(greets=False) as (link, agent):
+        text = b'{"version":%d,"session":"%b","x":"%b"}' % (
+            VERSION,
+            link._session.encode(),
+            b"x" * frames.MAX_GREETING_BYTES,
+        )
+        agent.outbox.put(frames.message(frames.HELLO, 0, text))
+        agent.flush()
+        with pytest.raises(AgentFault, match="its agent has not answered yet"):
+            await link.call("ping", timeout_s=0.2)

@@ -168,6 +168,16 @@ def test_a_workloads_streams_are_joined(ready: ControlServer) -> None:
     assert (ready.manager.started[0].workload, ready.manager.started[0].replay) == (made.id, True)
 
 
+def test_who_only_watches_a_workload_leaves_its_input_open(ready: ControlServer) -> None:
+    ready.run(ready.manager.create_workload(WorkloadRequest("web", "one")))
+    replies = ready.stub.AttachWorkloadConsole(iter([pb.WorkloadConsoleRequest(workload_id="web")]), timeout=30)
+    assert next(replies).stdout == b"kept\n"
+    (session,) = ready.manager.sessions
+    ready.run(session.write_stdin(b"more"))
+    assert next(replies).stdout == b"more"  # the fake's process ends with its input
+    replies.cancel()
+
+
 def test_a_socket_is_dialled_in_the_zone(ready: ControlServer) -> None:
     def data(content: bytes) -> pb.DialNetworkSocketRequest:
         return pb.DialNetworkSocketRequest(data=pb.DialNetworkSocketData(content=content))

@@ -1,0 +1,31 @@
+"""What a zone says that it measures, however much and whatever it is."""
+
+from __future__ import annotations
+
+from runtime.host.daemon.figures import MOST, metrics_of, processes_of
+from runtime.host.serve.control.messages import metric_tree
+
+
+def test_only_so_many_figures_pass() -> None:
+    many = MOST * 10
+    assert len(metrics_of({"metrics": [[f"{number}", number] for number in range(many)]})) == MOST
+    assert len(metrics_of({f"{number}": number for number in range(many)})) == MOST
+    assert len(processes_of({"processes": [{"pid": number} for number in range(many)]})) == MOST
+
+
+def test_numbers_that_no_message_holds_are_none() -> None:
+    assert metrics_of({"metrics": [["a", 10**400], ["b", float("inf")], ["c", True], ["d", 2]]})[0].name == "d"
+    assert processes_of({"processes": [{"pid": 10**400, "uid": 1 << 63}], "x": 1})[0].pid == 0
+    assert processes_of({"processes": {"pid": 1}}) == []
+
+
+def test_figures_of_one_path_are_one_branch() -> None:
+    metrics = metrics_of({"memory": {"used_bytes": 1, "total_bytes": 2}, "memory.used_bytes": 3})
+    tree = metric_tree(metrics, processes_of({"processes": [{"pid": 1, "command": "init"}, {"pid": 2}]}))
+    memory, process = tree.children
+    assert [(child.name, child.value.number_value) for child in memory.children] == [
+        ("used_bytes", 3),
+        ("total_bytes", 2),
+    ]
+    assert [child.name for child in process.children] == ["1", "2"]
+    assert process.children[0].children[0].value.string_value == "init"

@@ -112,6 +112,8 @@ def test_a_recipe_that_has_not_run_says_what_makes_it(env: Env, name: str, hint:
         ({"layers": None}, "a list of layers"),
         ({"layers": [{"mediaType": "text/plain", "size": 0, "digest": sha256(b"")}]}, "a tar layer"),
         ({"layers": [{"mediaType": MANIFEST, "size": -1, "digest": sha256(b"")}]}, "size of 0 or more"),
+        ({"layers": [{"mediaType": MANIFEST, "size": 2**63, "digest": sha256(b"")}]}, "size of 0 or more"),
+        ({"layers": [{"mediaType": MANIFEST, "size": 10**400, "digest": sha256(b"")}]}, "size of 0 or more"),
         ({"layers": [{"mediaType": MANIFEST, "size": 1, "digest": "sha256:AB"}]}, "digest"),
         ({"config": {"mediaType": "text/plain", "size": 0, "digest": sha256(b"")}}, "an image config"),
     ],

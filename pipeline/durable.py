@@ -40,10 +40,12 @@ def take(path: Path, *, shared: bool = False, wait: bool = True) -> int:
 
 
 def _open(path: Path) -> int:
+    # A link is never what its name stands for: to follow it would be to make its target, and to start over for ever.
+    flags = os.O_CLOEXEC | os.O_NOFOLLOW
     try:
-        return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        return os.open(path, os.O_RDWR | os.O_CREAT | flags, 0o644)
     except PermissionError:  # another user's lock file, in a store that two users share
-        return os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        return os.open(path, os.O_RDONLY | flags)
 
 
 def is_named(fd: int, path: Path) -> bool:

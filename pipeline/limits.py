@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from pipeline.errors import PipelineError
+
 
 @dataclass(frozen=True)
 class Limits:
@@ -30,6 +32,13 @@ class Limits:
     def inflated_bytes(self, compressed_bytes: int) -> int:
         """How much a layer of this compressed size may inflate to."""
         return min(self.layer_bytes, max(self.ratio_free_bytes, self.ratio * compressed_bytes))
+
+    def check_blob(self, subject: str, size_bytes: int, refused: type[PipelineError]) -> None:
+        """Raise `refused` for a blob too large to be fetched: compressed, a layer is hardly larger than inflated."""
+        most = self.layer_bytes + (self.layer_bytes >> 8)
+        if size_bytes > most:
+            hint = limit_hint("layer_bytes")
+            raise refused(subject, expected=f"at most {most} bytes", got=str(size_bytes), hint=hint)
 
     def inflated_hint(self, compressed_bytes: int) -> str:
         """Which limit `inflated_bytes` is, and where it is set."""

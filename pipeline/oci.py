@@ -25,6 +25,8 @@ DOCKER_LAYER = "application/vnd.docker.image.rootfs.diff.tar.gzip"
 REF_NAME = "org.opencontainers.image.ref.name"
 TITLE = "org.opencontainers.image.title"
 
+SIZE_MAX_BYTES = (1 << 63) - 1  # descriptor.md: size is an int64
+
 _DIGEST = re.compile(r"(sha256):([0-9a-f]{64})|(sha512):([0-9a-f]{128})")
 
 
@@ -94,8 +96,8 @@ class Descriptor:
         media_type, size = doc.get("mediaType"), doc.get("size")
         if not isinstance(media_type, str):
             raise BadDocument(subject, expected="a string mediaType", got=repr(media_type))
-        if not isinstance(size, int) or isinstance(size, bool) or size < 0:
-            raise BadDocument(subject, expected="a size of 0 or more", got=repr(size))
+        if not isinstance(size, int) or isinstance(size, bool) or not 0 <= size <= SIZE_MAX_BYTES:
+            raise BadDocument(subject, expected="a size of 0 or more, below 2^63", got=repr(size)[:80])
         annotations = doc.get("annotations") or {}
         if not isinstance(annotations, dict) or not all(isinstance(v, str) for v in annotations.values()):
             raise BadDocument(subject, expected="annotations from string to string", got=repr(annotations)[:80])

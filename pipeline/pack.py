@@ -9,7 +9,7 @@ import shutil
 from pathlib import Path
 
 from pipeline import fetch, squash, unpack
-from pipeline.durable import fsync_dir, take
+from pipeline.durable import take
 from pipeline.env import Env, cached, healing
 from pipeline.errors import PipelineError
 from pipeline.fetch.model import DEFAULT_PLATFORM
@@ -90,9 +90,24 @@ def _build(image: fetch.Opened, env: Env, compression: str, format: str) -> squa
 def copy_out(store: Store, blob: Descriptor, out: Path) -> None:
     """Copy a blob to a file beside its final name, check what was copied, and rename it there.
 
-    Raises:  StoreDamaged, OSError.
+    Raises:  StoreDamaged, OSError; the file is not there then, nor what it was to replace where only its name could
+             not be made durable.
     """
     out = out.absolute()
+    directory = os.open(out.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)  # before the file is there
+    try:
+        _copy_to(store, blob, out)
+        try:
+            os.fsync(directory)
+        except BaseException:
+            with contextlib.suppress(OSError):
+                os.unlink(out)
+            raise
+    finally:
+        os.close(directory)
+
+
+def _copy_to(store: Store, blob: Descriptor, out: Path) -> None:
     temporary = out.parent / f".{out.name}.partial"
     seen = hashlib.new(blob.digest.algorithm)
     with os.fdopen(take(temporary), "wb") as file:  # what a killed one left is taken over
@@ -117,4 +132,3 @@ def copy_out(store: Store, blob: Descriptor, out: Path) -> None:
             with contextlib.suppress(OSError):
                 os.unlink(temporary)
             raise
-    fsync_dir(out.parent)

@@ -45,7 +45,8 @@ def place(facts: Facts, entries: Iterable[Entry], *, subject: str) -> list[Entry
         target = entry.target
         if entry.kind is Kind.HARDLINK:
             found = rule(facts, replace(entry, path=target, kind=Kind.FILE), subject)
-            assert found is not None  # a name of the same image that passes the same rule
+            if found is None:
+                raise _refused(entry, "a hardlink to a file that is placed too", printable(target), subject)
             target = found
         placed.append(replace(entry, path=path, target=target, mtime_ns=0))
     if not any(entry.kind is not Kind.DIRECTORY for entry in placed):

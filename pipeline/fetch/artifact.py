@@ -6,6 +6,7 @@ import contextlib
 from typing import TYPE_CHECKING
 
 from pipeline.env import Env
+from pipeline.fetch.errors import BadImage
 from pipeline.fetch.follow import any_manifest
 from pipeline.fetch.manifest import Platform
 from pipeline.fetch.model import DEFAULT_PLATFORM
@@ -47,6 +48,7 @@ def fetch_artifact(
 
 
 def _bring(source: Source, blob: Descriptor, env: Env, subject: str) -> None:
+    env.config.limits.check_blob(subject, blob.size_bytes, BadImage)
     with env.store.lock(f"blob-{blob.digest.hex}"):
         if env.store.has(blob) and env.store.verify(blob.digest):
             return

@@ -5,6 +5,8 @@ Source:  OCI image specification, image-layout.md.
 
 from __future__ import annotations
 
+import os
+import stat
 from collections.abc import Callable
 from pathlib import Path
 from typing import IO, Protocol
@@ -27,7 +29,7 @@ class Files(Protocol):
         """The size of a file, or None where there is none."""
 
     def open(self, name: str) -> IO[bytes]:
-        """The bytes of a file. Raises FileNotFoundError."""
+        """The bytes of a file. Raises FileNotFoundError, BadImage."""
 
 
 class DirectoryFiles:
@@ -41,13 +43,23 @@ class DirectoryFiles:
 
     def size(self, name: str) -> int | None:
         path = self._directory / name
-        return path.stat().st_size if path.is_file() else None
+        try:
+            return path.stat().st_size if path.is_file() else None
+        except OSError as error:
+            raise BadImage(str(path), expected="a file to read", got=str(error.strerror)) from error
 
     def open(self, name: str) -> IO[bytes]:
+        path = self._directory / name
         try:
-            return open(self._directory / name, "rb")
-        except NotADirectoryError as error:
-            raise FileNotFoundError(error.filename) from None
+            fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)  # to open a pipe would be to wait for ever
+        except (FileNotFoundError, NotADirectoryError):
+            raise FileNotFoundError(str(path)) from None
+        except OSError as error:
+            raise BadImage(str(path), expected="a file to read", got=str(error.strerror)) from error
+        if not stat.S_ISREG(os.fstat(fd).st_mode):
+            os.close(fd)
+            raise BadImage(str(path), expected="a regular file", got="something else")
+        return open(fd, "rb")
 
 
 class LayoutSource:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from pipeline.env import Env, cached
 from pipeline.errors import DigestMismatch, StoreDamaged
+from pipeline.fetch.errors import BadImage
 from pipeline.fetch.follow import image_manifest
 from pipeline.fetch.manifest import Platform, diff_ids
 from pipeline.fetch.model import FetchParams, FetchResult
@@ -108,6 +109,7 @@ def _fetch(
             sink = make_sink(layer, diff_id) if make_sink is not None and layer.digest not in waiting else None
             if layer.digest not in waiting:
                 name = f"layer {number}/{total} of {subject}"
+                env.config.limits.check_blob(name, layer.size_bytes, BadImage)
                 waiting[layer.digest] = pool.submit(_blob, source, layer, env, name, stop, sink)
         for done in as_completed(waiting.values()):
             done.result()  # the first failure, whichever layer it is of

@@ -8,6 +8,7 @@ Source:  Linux Documentation/filesystems/squashfs.rst, "Squashfs filesystem desi
 
 from __future__ import annotations
 
+import hashlib
 import os
 import queue
 import threading
@@ -17,14 +18,12 @@ from dataclasses import dataclass, field
 from types import TracebackType
 from typing import NamedTuple
 
-from pipeline.deflate import deflate
 from pipeline.squashfs.library import Compress, SquashFailed
 
 UNCOMPRESSED = 1 << 24  # in the size word of a block
 NO_FRAGMENT = 0xFFFFFFFF
 COMPARE_BYTES = 1 << 20
 AHEAD_BYTES = 8 << 20  # of blocks on their way through the compressor
-HEAD_BYTES = 4096  # of what may be equal, to find what to compare
 WINDOW_BYTES = 128 << 10
 WINDOWS = 16
 
@@ -68,6 +67,11 @@ class Windows:
         return data[at : at + piece.size_bytes]
 
 
+def _hash(data: bytes) -> bytes:
+    """Tells what to compare, decides nothing: of all bytes, or an image of files with equal heads takes hours."""
+    return hashlib.blake2b(data, digest_size=16).digest()
+
+
 @dataclass(slots=True, eq=False)
 class Stored:
     """Where a file's data lies in the image; complete once `ready`."""
@@ -79,7 +83,7 @@ class Stored:
     fragment_offset: int = 0
     hole_bytes: int = 0
     ready: bool = False
-    checksum: int = 0
+    checksum: bytes = b""
 
 
 @dataclass(slots=True, eq=False)
@@ -173,10 +177,9 @@ class BlockWriter:
         self._compressors = Compressors(make, threads=threads, block_bytes=block_bytes)
         self._under_way: deque[_Job | Stored] = deque()  # jobs, and after a file's last one the file
         self._jobs = 0
-        self._checksum = deflate().crc32  # tells what to compare, decides nothing
-        # Key: checksum of the head, and size. Value: where such a tail was read, and where it lies now.
-        self._tails: dict[tuple[int, int], list[tuple[int, int, int, int]]] = {}
-        self._files: dict[tuple[int, ...], list[int]] = {}
+        # Key: hash. Value: where such a tail was read, and where it lies now.
+        self._tails: dict[bytes, list[tuple[int, int, int, int]]] = {}
+        self._files: dict[tuple[bytes | int, ...], list[int]] = {}
         self._windows = Windows()
         self._fragment: list[bytes] = []
         self._fragment_bytes = self._fragment_count = 0
@@ -227,7 +230,7 @@ class BlockWriter:
         data = b"".join(map(self._windows.read, pieces))
         same: list[tuple[int, int, int, int]] | None = None
         if len(pieces) == 1 and pieces[0].fd >= 0:
-            same = self._tails.setdefault((self._checksum(data[:HEAD_BYTES], 0), size_bytes), [])
+            same = self._tails.setdefault(_hash(data), [])
             for fd, offset, fragment, fragment_offset in same:
                 if os.pread(fd, size_bytes, offset) == data:
                     stored.fragment, stored.fragment_offset = fragment, fragment_offset
@@ -269,7 +272,7 @@ class BlockWriter:
             if not stored.blocks:
                 stored.blocks_start = self.end
             stored.blocks.append(job.word)
-            stored.checksum = self._checksum(job.packed[:HEAD_BYTES], stored.checksum)
+            stored.checksum = _hash(stored.checksum + job.packed)
             stored.hole_bytes += 0 if job.word else self._block_bytes
         view = memoryview(job.packed)
         while view:

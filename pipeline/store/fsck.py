@@ -178,7 +178,7 @@ class _Check:
                     problem = "was changed by something else, or damaged"
             except PipelineError as error:
                 problem, remedy = f"is no image index: {error.got}", "written anew, without names"
-        repair = partial(_rewrite, path, index_document(entries))
+        repair = partial(_rewrite_index, self._root)
         # What a damaged index names says nothing; `references` looks at what is written anew.
         return ([self._damage(path, problem, remedy, repair)], []) if problem else ([], entries)
 
@@ -306,6 +306,19 @@ def _rewrite(path: Path, data: bytes) -> None:
     if path.is_symlink() or path.is_dir():
         _remove(path)
     write_atomic(path, data, staging=path.parent / "tmp")
+
+
+def _rewrite_index(root: Path) -> None:
+    """Write index.json anew with the names it has now: a build may have given one since it was looked at."""
+    path = root / "index.json"
+    lock = take(root / "locks" / "index")
+    try:
+        entries: list[Descriptor] = []
+        with contextlib.suppress(PipelineError, OSError):
+            entries = read_index(path.read_bytes(), subject=str(path))
+        _rewrite(path, index_document(entries))
+    finally:
+        os.close(lock)
 
 
 def _take_out(root: Path, entry: Descriptor) -> None:

@@ -15,6 +15,7 @@ from pipeline.unpack.errors import BadPath, LimitExceeded
 from pipeline.unpack.paths import Mark, Names, Place
 
 HOPS_MAX = 40  # symlinks on the way to one name, as in the kernel (MAXSYMLINKS)
+STEPS_MAX = 50_000_000  # names looked at on the way, by one image: half a minute; real ones take a few per entry
 IDS_MAX = 0xFFFF  # squashfs counts its id table in 16 bits
 
 MERGED = "the merged image"
@@ -53,10 +54,13 @@ class Merge:
         self._root = _implied_directory()
         self._layers = 0
         self._implied = 0
+        self._steps = 0
         self._subject = ""
         self._names = Names(self._limits, self.warnings, subject="", strict=strict)
         # Where walks have led since the last time a name was given to something else.
         self._ways: dict[_OnTheWay, Node] = {}
+        # Where this layer replaces no symlink on the way; as whiteouts only remove, that stays so among them.
+        self._no_link: set[_OnTheWay] = set()
 
     # -- one layer -----------------------------------------------------------------------------------------------------
 
@@ -78,6 +82,7 @@ class Merge:
         }
         lower = {link: self._find(target) for link, target in links.items()}
         self._ways.clear()
+        self._no_link.clear()
         for where, entry in placed:
             if where.mark is Mark.AUFS:
                 self.warnings["leftover of AUFS skipped"] += 1
@@ -109,6 +114,7 @@ class Merge:
         Raises:  BadPath after too many symlinks.
         """
         way, todo, hops = [self._root], list(reversed(parts)), 0
+        self._count(parts)
         while todo:
             part = todo.pop()
             if part in (b"", b"."):
@@ -131,7 +137,9 @@ class Merge:
                 target = child.entry.target
                 if target.startswith(b"/"):
                     del way[1:]
-                todo.extend(reversed(target.split(b"/")))
+                through = target.split(b"/")
+                self._count(through)
+                todo.extend(reversed(through))
                 continue
             if child is None or child.children is None:
                 if not create:
@@ -142,6 +150,12 @@ class Merge:
                 where = f"{self._subject}: {printable(b'/'.join(parts))}"
                 raise _exceeded("depth", where, f"at most {self._limits.depth} directories deep")
         return way[-1]
+
+    def _count(self, parts: Sequence[bytes]) -> None:
+        """Take note of names to go along: forty symlinks of 4 KiB make hours of a few thousand entries."""
+        self._steps += len(parts)
+        if self._steps > STEPS_MAX:
+            raise LimitExceeded(self._subject, expected=f"at most {STEPS_MAX} steps along paths", got="more")
 
     def _imply(self) -> Node:
         self._implied += 1
@@ -176,11 +190,15 @@ class Merge:
 
     def _link_replaced(self, parents: tuple[bytes, ...], explicit: set[_OnTheWay]) -> bool:
         """Does this layer put a directory where a lower one has a symlink? Then nothing lower lies below it."""
+        if parents in self._no_link:
+            return False
         for depth in range(1, len(parents) + 1):
-            if parents[:depth] in explicit:
+            if parents[:depth] in explicit and parents[:depth] not in self._no_link:
                 node = self._find(parents[:depth])
                 if node is not None and node.entry.kind is Kind.SYMLINK:
                     return True
+                self._no_link.add(parents[:depth])
+        self._no_link.add(parents)
         return False
 
     def _by_symlink(self, parents: tuple[bytes, ...]) -> bool:

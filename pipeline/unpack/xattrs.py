@@ -16,6 +16,7 @@ from pipeline.unpack.numbers import Malformed
 
 NAME_MAX_BYTES = 255
 TOTAL_MAX_BYTES = 64 << 10  # of one entry: tar2sqfs takes no longer PAX header, and Linux no longer value
+NAMED_MAX = 100  # warnings that name what they are about
 RECORD_BYTES = len("65536 SCHILY.xattr.=\n")
 
 _SCHILY = b"SCHILY.xattr."
@@ -30,6 +31,12 @@ def is_xattr(key: bytes) -> bool:
     return key.startswith((_SCHILY, _LIBARCHIVE))
 
 
+def _warn(warnings: Counter[str], what: str, name: bytes) -> None:
+    """Count by name while there are few: a layer may have a million names, and no limit counts a warning."""
+    text = f"{what}: {printable(name)[:60]}"
+    warnings[text if text in warnings or len(warnings) < NAMED_MAX else f"{what}: of other names"] += 1
+
+
 def kept_xattrs(pax: dict[bytes, bytes], warnings: Counter[str]) -> dict[bytes, bytes]:
     """The attributes of an entry with these PAX records; what is dropped is counted in `warnings`.
 
@@ -40,12 +47,12 @@ def kept_xattrs(pax: dict[bytes, bytes], warnings: Counter[str]) -> dict[bytes, 
         if key.startswith(_LIBARCHIVE):
             name = unquote_to_bytes(key[len(_LIBARCHIVE) :])
             if _SCHILY + name not in pax:
-                warnings[f"xattr in libarchive's form alone dropped: {printable(name)[:60]}"] += 1
+                _warn(warnings, "xattr in libarchive's form alone dropped", name)
         if not key.startswith(_SCHILY):
             continue
         name = key[len(_SCHILY) :]
         if not name.startswith(_SPACES) or name.startswith(_DROPPED):
-            warnings[f"xattr dropped: {printable(name)[:60]}"] += 1
+            _warn(warnings, "xattr dropped", name)
             continue
         if len(name) > NAME_MAX_BYTES or name in _SPACES:
             raise Malformed(f"an xattr name of at most {NAME_MAX_BYTES} bytes")

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
+import os
 from pathlib import Path
 from typing import Any
 
 from runtime.host.cli.parsers import Parser, below, command, complete, format_argument, quiet_argument
-from runtime.host.cli.terminal import escaped, with_progress, write
+from runtime.host.cli.terminal import NotShown, escaped, with_progress, write
 
 REFERENCES = """\
 REF is a reference: docker://HOST/REPO[:TAG][@DIGEST] (the transport may be left out), oci:DIR[:TAG],
@@ -183,7 +185,13 @@ def _pull(arguments: argparse.Namespace) -> None:
 def _pack(arguments: argparse.Namespace) -> None:
     from pipeline.images.pack import pack
 
-    write(f"{_working(arguments, lambda env: pack(arguments.reference, env, **_pack_options(arguments)))}\n")
+    digest = _working(arguments, lambda env: pack(arguments.reference, env, **_pack_options(arguments)))
+    try:
+        write(f"{digest}\n")
+    except NotShown:
+        with contextlib.suppress(OSError):
+            os.unlink(arguments.output)  # exit 1 means that there is no file
+        raise
 
 
 def _pack_options(arguments: argparse.Namespace) -> dict[str, Any]:

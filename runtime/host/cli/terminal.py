@@ -2,19 +2,37 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
+from pipeline.errors import SentenceError
+
 GAP = "  "
 
 
+class NotShown(SentenceError):
+    """What was to be printed could not be: stdout is a file on a full disk."""
+
+
 def write(text: str) -> None:
-    """Write to stdout, at once; what its encoding does not have is escaped."""
+    """Write to stdout, at once; what its encoding does not have is escaped.
+
+    Raises:  BrokenPipeError where nobody reads it any more, NotShown.
+    """
     encoding = sys.stdout.encoding or "utf-8"
-    sys.stdout.write(text.encode(encoding, "backslashreplace").decode(encoding))
-    sys.stdout.flush()
+    try:
+        sys.stdout.write(text.encode(encoding, "backslashreplace").decode(encoding))
+        sys.stdout.flush()
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        with contextlib.suppress(OSError):  # or the interpreter tries once more when it ends, and fails again
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise NotShown("stdout", expected="a place for what is printed", got=str(error.strerror)) from error
 
 
 def show(document: Any, format: str) -> bool:

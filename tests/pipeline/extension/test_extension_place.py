@@ -124,3 +124,10 @@ def test_one_place_from_two_places_of_the_image_is_refused():
 
 def test_an_empty_image_is_refused():
     assert "expected utils in the image, got no file" in refusal("utils", "addons", "usr/", "usr/bin/")
+
+
+def test_module_linked_to_a_file_that_is_left_out_is_refused():
+    below = f"lib/modules/{RELEASE}"
+    paths = ("lib/", "lib/modules/", f"{below}/", f"{below}/modules.dep", f"{below}/z.ko => {below}/modules.dep")
+    said = refusal("modules", "initrd", *paths)
+    assert f"/{below}/z.ko: expected a hardlink to a file that is placed too, got {below}/modules.dep" in said

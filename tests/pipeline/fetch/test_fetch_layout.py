@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,9 @@ from support.tars import Image, image_of, sha256, tar_of, write_layout
 from pipeline import fetch, unpack
 from pipeline.env import Env
 from pipeline.errors import DigestMismatch, PipelineError
+from pipeline.fetch.artifact import fetch_artifact
 from pipeline.fetch.errors import BadImage, NoSuchImage
+from pipeline.limits import Limits
 from pipeline.oci import MANIFEST
 from pipeline.store import Store
 
@@ -78,6 +81,20 @@ def test_damaged_layout_is_refused(env: Env, image: Image, tmp_path: Path, chang
     assert os.listdir(env.store.tmp) == []
 
 
+@pytest.mark.parametrize("way", ["image", "artifact"])
+def test_blob_larger_than_any_layer_may_be_is_refused_before_a_byte_of_it_is_read(
+    env: Env, image: Image, tmp_path: Path, way: str
+) -> None:
+    layout = write_layout(tmp_path / "layout", {"one": image})
+    limited = replace(env, config=replace(env.config, limits=Limits(layer_bytes=1)))
+    with pytest.raises(BadImage, match=r"expected at most 1 bytes, got \d+ \(layer_bytes under"):
+        if way == "image":
+            run(f"oci:{layout}:one", limited)
+        else:
+            fetch_artifact(f"oci:{layout}:one", limited)
+    assert not {digest.removeprefix("sha256:") for digest in image.layers} & set(os.listdir(env.store.blobs))
+
+
 def test_recipe_is_found_by_its_name_in_the_store(env: Env, image: Image) -> None:
     for blob in image.blobs.values():
         env.store.put(blob)
@@ -112,6 +129,8 @@ def test_a_recipe_that_has_not_run_says_what_makes_it(env: Env, name: str, hint:
         ({"layers": None}, "a list of layers"),
         ({"layers": [{"mediaType": "text/plain", "size": 0, "digest": sha256(b"")}]}, "a tar layer"),
         ({"layers": [{"mediaType": MANIFEST, "size": -1, "digest": sha256(b"")}]}, "size of 0 or more"),
+        ({"layers": [{"mediaType": MANIFEST, "size": 2**63, "digest": sha256(b"")}]}, "size of 0 or more"),
+        ({"layers": [{"mediaType": MANIFEST, "size": 10**400, "digest": sha256(b"")}]}, "size of 0 or more"),
         ({"layers": [{"mediaType": MANIFEST, "size": 1, "digest": "sha256:AB"}]}, "digest"),
         ({"config": {"mediaType": "text/plain", "size": 0, "digest": sha256(b"")}}, "an image config"),
     ],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 from collections.abc import Sequence
 from pathlib import Path
@@ -67,3 +68,32 @@ def test_files_of_few_different_blocks_and_tails_come_back_whole(tmp_path: Path,
     files = [b"".join(rng.choices(blocks, k=rng.randrange(4))) + rng.choice(tails) for _ in range(200)]
     files += [noise + tail for noise in blocks[:2] for tail in tails]
     assert read_back(files, tmp_path, 2) == files
+
+
+@pytest.mark.parametrize("block_bytes", [6000, 8192], ids=["blocks", "tails"])
+def test_files_of_equal_heads_are_not_compared_with_each_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, block_bytes: int
+) -> None:
+    """That would take the square of their number."""
+    compared = []
+    monkeypatch.setattr(BlockWriter, "_equal", lambda *places: compared.append(places))
+
+    monkeypatch.setattr("pipeline.squashfs.blocks.WINDOW_BYTES", 0)  # a tail is read once, then once a comparison
+    reads: list[int] = []
+    pread = os.pread
+    monkeypatch.setattr(os, "pread", lambda fd, size, at: reads.append(at) or pread(fd, size, at))
+    size = 6000
+    files = [bytes(size - 8) + number.to_bytes(8, "big") for number in range(40)]
+    (tmp_path / "input").write_bytes(b"".join(files))
+    with (
+        open(tmp_path / "input", "rb") as source,
+        open(tmp_path / "image", "wb+") as image,
+        BlockWriter(image.fileno(), 96, lambda: lambda data: None, threads=1, block_bytes=block_bytes) as writer,
+    ):
+        for number in range(len(files)):
+            steps = range(number * size, (number + 1) * size, block_bytes)
+            writer.add(
+                size, [(Piece(source.fileno(), at, min(block_bytes, (number + 1) * size - at)),) for at in steps]
+            )
+        writer.finish()
+    assert compared == [] and len(reads) == len(files)

@@ -13,6 +13,7 @@ from support.stores import DAMAGES, built, damage, image, key_of, tree
 from pipeline.durable import write_atomic
 from pipeline.errors import StoreDamaged
 from pipeline.store import Store
+from pipeline.store import fsck as fsck_module
 from pipeline.store.form import StoreUnfit, format_document
 from pipeline.store.fsck import fsck
 
@@ -167,6 +168,25 @@ def test_index_that_is_no_index_stops_what_needs_names_with_the_remedy(store: St
         Store(store.root).tags()
     fsck(store.root, repair=True)
     assert Store(store.root).tags() == {}
+
+
+def test_name_that_a_build_gives_while_objects_are_hashed_outlives_the_repair(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = store.root / "index.json"
+    write_atomic(path, path.read_bytes() + b"\n")
+    look = fsck_module._Check._blobs
+
+    def beside_a_build(check: fsck_module._Check) -> object:
+        image(Store(store.root), "zones/new", [])
+        write_atomic(path, path.read_bytes() + b"\n")
+        return look(check)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(fsck_module._Check, "_blobs", beside_a_build)
+        fsck(store.root, repair=True)
+    assert sorted(Store(store.root).tags()) == ["zones/db", "zones/new", "zones/web"]
+    assert names(store) == []
 
 
 def test_names_that_another_program_gave_are_kept(store: Store) -> None:

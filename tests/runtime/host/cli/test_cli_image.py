@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import json
 import os
@@ -165,6 +166,55 @@ def test_pack_refuses_before_any_work(zone: Zone, tmp_path: Path, words: tuple[s
     assert said in zone.sentence("pack", f"{zone.layout}:1", *words)
     assert not (tmp_path / "out").exists() and (tmp_path / "fifo").is_fifo()
     assert not any((tmp_path / "store" / "results").glob("*"))
+
+
+def test_pack_whose_digest_cannot_be_printed_leaves_no_file(
+    zone: Zone, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    with open("/dev/full", "w") as full, monkeypatch.context() as patched:
+        patched.setattr(sys, "stdout", full)
+        said = zone.sentence("pack", "-q", f"{zone.layout}:1", "-o", "out")
+        full.flush()  # what could not be written is not tried again at the end
+    assert "stdout: expected a place for what is printed, got No space left on device" in said
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("call", ["open", "fsync"])
+def test_pack_into_a_directory_that_cannot_be_synced_leaves_no_file(
+    zone: Zone, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, call: str
+) -> None:
+    (tmp_path / "drop").mkdir()
+    real = getattr(os, call)
+
+    def refusing(what: Any, *more: Any, **named: Any) -> Any:
+        if os.path.realpath(f"/proc/self/fd/{what}" if call == "fsync" else what) == str(tmp_path / "drop"):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+        return real(what, *more, **named)
+
+    monkeypatch.setattr(os, call, refusing)
+    said = zone.sentence("pack", "-q", f"{zone.layout}:1", "-o", "drop/out")
+    assert said.startswith("error: drop/out: ") and said.endswith("got Permission denied")
+    assert os.listdir(tmp_path / "drop") == []
+
+
+def test_pack_beside_a_symlink_of_its_temporary_name_makes_nothing_elsewhere(zone: Zone, tmp_path: Path) -> None:
+    (tmp_path / ".out.partial").symlink_to(tmp_path / "elsewhere")
+    assert "Too many levels of symbolic links" in zone.sentence("pack", "-q", f"{zone.layout}:1", "-o", "out")
+    assert not (tmp_path / "elsewhere").exists() and not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("kind", ["pipe", "directory", "loop"])
+@pytest.mark.parametrize("what", ["index.json", "layer"])
+def test_layout_with_something_else_for_a_file_is_one_sentence_about_it(
+    zone: Zone, tmp_path: Path, what: str, kind: str
+) -> None:
+    image = image_of(tar_of(BASE))
+    layer = json.loads(image.manifest)["layers"][0]["digest"].replace(":", "/")
+    path = write_layout(tmp_path / "odd", {"1": image}) / (what if what == "index.json" else f"blobs/{layer}")
+    path.unlink()
+    {"pipe": os.mkfifo, "directory": os.mkdir, "loop": lambda name: os.symlink(name, name)}[kind](path)
+    said = zone.sentence("pack", "-q", f"oci:{tmp_path / 'odd'}:1", "-o", "out")
+    assert said.startswith(f"error: {path}: expected a {'file to read' if kind == 'loop' else 'regular file'}, got")
 
 
 @pytest.mark.parametrize(

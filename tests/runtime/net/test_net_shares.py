@@ -73,6 +73,7 @@ def test_connections_one_zone_holds_are_not_anothers(world: World, pair: tuple[N
     world.serve(world.outside, OUTSIDE4, 8080, serve)
     many = open_many(greedy, socket.SOCK_STREAM, OUTSIDE4, 8080, 10)
     try:
+        world.wait_until(lambda: greedy.network.counters()["active"] == LIMITS.connections)
         world.wait_until(lambda: greedy.network.counters()["limited"] >= 6)
         assert greedy.network.counters()["active"] == LIMITS.connections
         assert reaches(modest, OUTSIDE4, 8080) == b"hi"

@@ -175,17 +175,24 @@ def test_what_a_further_container_writes_is_on_the_scratch_disk_and_goes_with_it
         root = {"device": device.removeprefix("/dev/")}
         write = "mkdir -p /a/b && dd if=/dev/zero of=/a/b/big bs=1M count=20 && echo own > /own && cat /own"
 
+        def ends():
+            notes = [note for note in zone.host.notes if note["event"] == "exit" and note["container"] == "two"]
+            return len(notes)
+
         def layers(*path):
             return os.listdir("/".join((f"/proc/{zone.init_pid}/root/containers/main/rw", *path)))
 
         zone.host.run(["sh", "-c", "echo main > /own"])
-        for text in (write, "ls /own; cat /etc/hostname"):  # the name comes again, and what it wrote does not
+        for number, text in enumerate(
+            (write, "ls /own; cat /etc/hostname"), 1
+        ):  # the name comes again, and what it wrote does not
             zone.host.call("create", id="two", spec={"root": root, "process": {"argv": ["sh", "-c", text]}})
             logs = zone.host.open("logs", container="two")
             zone.host.call("start", id="two")
             assert logs.wait() == {}
             assert logs.data[1] == (b"own\n" if text == write else b"box\n")
             assert layers("containers", "two", "upper").count("own") == (text == write)
+            zone.host.until(lambda number=number: ends() == number)  # its pipes may end before it
             zone.host.call("delete", id="two")
             assert layers("containers") == []
             assert eventually(lambda: layers("removed") == [], 20)

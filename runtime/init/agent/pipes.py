@@ -100,6 +100,11 @@ class Sink:
         """Does anybody read, as far as is known?"""
         return self._fd >= 0 and not self._ending
 
+    @property
+    def closed(self) -> bool:
+        """Will nothing be written any more? One that is not open may still have bytes to write."""
+        return self._fd < 0
+
     def feed(self, data: bytes, gone: "Callable[[int], object]") -> None:
         """Write, now or later."""
         self._waiting.append((data, gone))

@@ -8,12 +8,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import queue
 import select
 import signal
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from runtime.host.cli.terminal import window_size
@@ -73,6 +73,50 @@ class Reader:
     def stop(self) -> None:
         """No further piece; returns at once."""
         os.write(self._wake, b"x")
+
+
+class Writer:
+    """A thread that writes, one piece after the other: a slow reader of ours holds up who awaits that, and no signals.
+
+    Nobody joins it: where the reader has stopped reading it stays in its write, and must not keep the command.
+    """
+
+    def __init__(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._pieces: queue.SimpleQueue[tuple[int, bytes, asyncio.Future[None]] | None] = queue.SimpleQueue()
+        threading.Thread(target=self._write, daemon=True).start()
+
+    async def write(self, fd: int, data: bytes) -> None:
+        """Until all of it is written. Raises BrokenPipeError."""
+        written = self._loop.create_future()
+        self._pieces.put((fd, data, written))
+        await written
+
+    def stop(self) -> None:
+        """No further piece; returns at once."""
+        self._pieces.put(None)
+
+    def _write(self) -> None:
+        while piece := self._pieces.get():
+            fd, data, written = piece
+            failed = None
+            try:
+                write_all(fd, data)
+            except OSError as error:
+                failed = error
+            try:
+                self._loop.call_soon_threadsafe(_settle, written, failed)
+            except RuntimeError:  # the loop has been closed: nobody waits any more
+                return
+
+
+def _settle(written: asyncio.Future[None], failed: OSError | None) -> None:
+    if written.done():
+        return  # cancelled
+    if failed is None:
+        written.set_result(None)
+    else:
+        written.set_exception(failed)
 
 
 class Session:
@@ -172,8 +216,9 @@ class Session:
         def forward() -> None:
             self._signals += number in (signal.SIGINT, signal.SIGTERM)
             if self._signals >= SIGNALS_UNTIL_LEFT:
-                sys.stderr.write(f"the process did not end at {SIGNALS_UNTIL_LEFT} signals; left\n")
                 self._left.set()
+                if select.select([], [2], [], 0)[1]:  # or whoever does not read it would hold us here
+                    sys.stderr.write(f"the process did not end at {SIGNALS_UNTIL_LEFT} signals; left\n")
             self._urgent.put_nowait(self._input(signal=number))
 
         return forward
@@ -188,14 +233,16 @@ class Session:
         """Write what comes; the thread of its own keeps Ctrl-] and signals alive where the reader of ours is slow."""
         from grpclib.exceptions import StreamTerminatedError
 
-        loop = asyncio.get_running_loop()
-        with ThreadPoolExecutor(1, "output") as writer:
+        writer = Writer()
+        try:
             async for message in self._stream:
                 kind = message.WhichOneof("what")
                 if kind == "exit":
                     return message.exit
                 if kind in ("stdout", "stderr"):
-                    await loop.run_in_executor(writer, write_all, 1 if kind == "stdout" else 2, getattr(message, kind))
+                    await writer.write(1 if kind == "stdout" else 2, getattr(message, kind))
+        finally:
+            writer.stop()
         if self._start.detach:
             return None
         # Leaving the call by this is how grpclib comes to look at the status it was ended with.

@@ -40,7 +40,7 @@ _NO_DATA = (0x9FA0, 0x62656572, 0x1CD1, 0x63677270)  # proc, sysfs, devpts, cgro
 
 
 class Archive:
-    """take() gives the archive's bytes, b"" at its end; closes the root's descriptor then.
+    """take() gives the archive's bytes, b"" at its end; closes the root's descriptor then, and where it is refused.
 
     The last name of the path is the archive's first; that of "/" and of what ends in "/." is ".". A symlink is sent
     as one, unless the path ends in a slash.
@@ -52,13 +52,16 @@ class Archive:
         self._links: dict[tuple[int, int], str] = {}
         self._rest = b""
         self.entries = 0
-        self._parent_fd, self._name = locate(root_fd, path)
-        self._open_fds.append(self._parent_fd)
         try:
+            self._parent_fd, self._name = locate(root_fd, path)
+            self._open_fds.append(self._parent_fd)
             status = posix.stat(self._name, dir_fd=self._parent_fd, follow_symlinks=False)
         except OSError as error:
             self.close()
             raise Refused(errno.errorcode.get(error.errno or 0, "internal"), f"{path}: {why(error)}") from None
+        except BaseException:
+            self.close()
+            raise
         self._pieces = self._all(status)
 
     def take(self, limit: int) -> bytes:

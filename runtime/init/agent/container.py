@@ -240,7 +240,7 @@ class Container:
         self._agent.link.note("exit", {"container": self.name} | self.exit)
         ended, self.ended = self.ended, []
         for callback in ended:
-            callback()
+            self._agent.attempt(f"the end of container {self.name}", callback)
 
 
 def takes(pid: int, number: int) -> bool:

@@ -8,6 +8,7 @@ from runtime.init import abi, kernel
 from runtime.init.agent.container import Container
 from runtime.init.agent.errors import Refused
 from runtime.init.agent.loop import READ, Loop
+from runtime.init.failure import Failure
 from runtime.init.report import say
 from runtime.init.supervise import parse_stop, read_signals
 
@@ -61,8 +62,8 @@ class Agent:
         self._outcome = ""
         self._over_at = self._progress_at = 0.0
         self._left: tuple[int, int] = (0, 0)
-        self.loop.watch(signal_fd, READ, self._reap)
-        self.loop.watch(init.fileno(), READ, self._init_says)
+        self.loop.watch(signal_fd, READ, self._reap, vital=True)
+        self.loop.watch(init.fileno(), READ, self._init_says, vital=True)
         self.loop.each_time(self._each_time)
 
     def connect(self, path: str, fd: int | None) -> None:
@@ -90,6 +91,15 @@ class Agent:
         """Something is not as it should be, and the zone goes on: said on the console and to the host."""
         say(f"agent: {sentence}")
         self.link.note("warning", {"sentence": sentence[:400]})
+
+    def attempt(self, what: str, action: "Callable[..., object]", *arguments: object) -> None:
+        """Do it; when it fails that is said, and keeps nothing else from being done."""
+        try:
+            action(*arguments)
+        except (Failure, Refused) as failure:
+            self.warn(f"{what}: {failure.sentence}")
+        except Exception as error:
+            self.warn(f"{what}: {type(error).__name__}: {error}")
 
     def container(self, name: object) -> Container:
         """Raises Refused."""
@@ -126,7 +136,7 @@ class Agent:
         self._outcome = outcome
         self._over_at = self._progress_at = time.monotonic()
         for container in self.containers.values():
-            container.kill()
+            self.attempt(f"killing container {container.name}", container.kill)
         self._look_again()
 
     def _end_when_all_have(self, outcome: str) -> None:
@@ -155,7 +165,7 @@ class Agent:
             pid, status, self.used = found
             ended = self.children.pop(pid, None)
             if ended is not None:
-                ended(status)
+                self.attempt(f"the end of process {pid}", ended, status)
 
     def _init_says(self) -> None:
         text = self._init.recv(4096).decode("ascii", "replace")

@@ -9,21 +9,28 @@ from runtime.init.agent.loop import WRITE, Loop
 from runtime.init.agent.pipes import Sink, Source
 from runtime.init.agent.stream import Handler, Outlet, Stream
 
+MYPY = False
+if MYPY:  # for annotations only: not imported in the zone
+    from collections.abc import Callable
+
 
 class _Sender(Sink):
-    """A socket's sending half: its end is a shutdown, the other half stays."""
+    """A socket's sending half: its end is a shutdown, the other half stays. done() is called then, once."""
 
-    def __init__(self, loop: Loop, sock: _socket.socket) -> None:
+    def __init__(self, loop: Loop, sock: _socket.socket, done: "Callable[[], object]") -> None:
         super().__init__(loop, posix.dup(sock.fileno()))
-        self._sock = sock
+        self._sock, self._done = sock, done
 
     def close(self) -> None:
-        if self._fd >= 0:
-            try:
-                self._sock.shutdown(_socket.SHUT_WR)
-            except OSError:
-                pass  # the other side has gone
+        if self.closed:
+            super().close()
+            return
+        try:
+            self._sock.shutdown(_socket.SHUT_WR)
+        except OSError:
+            pass  # the other side has gone
         super().close()
+        self._done()
 
 
 class Dial(Handler):
@@ -85,7 +92,7 @@ class Dial(Handler):
             self._stream.fail(reason, sentence)
             return
         self._stream.event({"connected": True})
-        self._sink = _Sender(self._loop, self._sock)
+        self._sink = _Sender(self._loop, self._sock, self._finish)
         waiting, self._waiting = self._waiting, []
         for piece in waiting:
             self._sink.feed(piece, lambda count: self._stream.consumed(0, count))
@@ -96,5 +103,6 @@ class Dial(Handler):
         self._outlet.done = self._finish
 
     def _finish(self) -> None:
-        if self._outlet is not None and self._outlet.ended and (self._sink is None or not self._sink.open):
+        # What the host has sent may wait still, for a service that has said all it had to and goes on reading.
+        if self._outlet is not None and self._outlet.ended and (self._sink is None or self._sink.closed):
             self._stream.succeed({})

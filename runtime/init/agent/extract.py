@@ -10,7 +10,7 @@ from runtime.init.agent.tarformat import Entry
 from runtime.init.failure import why
 
 _DIRECTORY = abi.O_PATH | posix.O_DIRECTORY
-_S_IFMT, _S_IFDIR = 0o170000, 0o040000
+_S_IFMT, _S_IFDIR, _S_IFLNK = 0o170000, 0o040000, 0o120000
 _NODES = {tarformat.CHARACTER: 0o020000, tarformat.BLOCKDEV: 0o060000, tarformat.FIFO: 0o010000}
 _MAX_DIRECTORIES = 65536  # whose times are set at the end, when nothing is put into them any more
 
@@ -143,7 +143,7 @@ class Extractor:
         self._clear(name)
         if entry.kind == tarformat.SYMLINK:
             posix.symlink(entry.link, name, dir_fd=here)
-            posix.chown(name, entry.uid, entry.gid, dir_fd=here, follow_symlinks=False)
+            self._give(entry, name, _S_IFLNK)
         elif entry.kind == tarformat.HARDLINK:
             target = "/".join([self._base, *_parts(entry.link)]).strip("/")
             above, _, last = target.rpartition("/")
@@ -153,9 +153,27 @@ class Extractor:
             finally:
                 posix.close(there)
         else:
-            posix.mknod(name, _NODES[entry.kind] | entry.mode, posix.makedev(*entry.device), dir_fd=here)
-            posix.chown(name, entry.uid, entry.gid, dir_fd=here, follow_symlinks=False)
-            posix.chmod(name, entry.mode, dir_fd=here)
+            kind = _NODES[entry.kind]
+            posix.mknod(name, kind | 0o600, posix.makedev(*entry.device), dir_fd=here)
+            self._give(entry, name, kind)
+
+    def _give(self, entry: Entry, name: str, kind: int) -> None:
+        """Give what has just been made its owner and mode.
+
+        By descriptor: who may write to the directory can have put a link in its place, of either sort, and would have
+        this done to any file of the zone, or of the container. What is opened so has no fchown; its path in /proc does.
+        """
+        fd = posix.open(name, abi.O_PATH | posix.O_NOFOLLOW | posix.O_CLOEXEC, dir_fd=self._parent_fd)
+        try:
+            status = posix.fstat(fd)
+            if status.st_mode & _S_IFMT != kind or status.st_nlink != 1:
+                raise Refused("files", f"{entry.name!r:.200}: something else was put in its place while it was made")
+            path = f"/proc/self/fd/{fd}"
+            posix.chown(path, entry.uid, entry.gid)
+            if kind != _S_IFLNK:
+                posix.chmod(path, entry.mode)
+        finally:
+            posix.close(fd)
 
     def _make_directory(self, entry: Entry, path: str, name: str) -> None:
         try:

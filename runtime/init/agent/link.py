@@ -164,7 +164,7 @@ class Link:
     def _attach(self, fd: int) -> None:
         self._fd, self._look_s = fd, _FIRST_LOOK_S
         self._parser = frames.Parser(hunting=True)
-        self._loop.watch(fd, READ, self._event)
+        self._loop.watch(fd, READ, self._event, vital=True)
         # A host that greeted before the device was raw was not heard, or not as it spoke: this asks it to begin again.
         self._outbox.greet(frames.guest_greeting(dumps({"version": VERSION, "session": ""})))
         self.pump()
@@ -174,8 +174,8 @@ class Link:
         self._loop.forget(self._fd)
         posix.close(self._fd)
         self._fd = -1
-        self._end_session()
         self._loop.after(self._look_s, self._look)
+        self._end_session()
 
     def _event(self) -> None:
         self._loop.watch(self._fd, READ, self._event)

@@ -17,21 +17,28 @@ class Loop:
     """Calls handlers when their descriptor is ready or their time has come, until stopped.
 
     A descriptor has one handler. One that wants nothing at the moment is forgotten rather than watched for nothing:
-    the end of a pipe is reported whether it is asked for or not.
+    the end of a pipe is reported whether it is asked for or not. One whose handler raises is forgotten, too: it may
+    still be ready, and would raise for ever.
     """
 
     def __init__(self) -> None:
         self._epoll = select.epoll()
         self._handlers: dict[int, Callable[[], object]] = {}
         self._events: dict[int, int] = {}
+        self._vital: set[int] = set()
         self._timers: dict[int, tuple[float, Callable[[], object]]] = {}
         self._last_timer = 0
         self._after_each: Callable[[], object] | None = None
         self.stopped = False
 
-    def watch(self, fd: int, events: int, handler: "Callable[[], object]") -> None:
-        """Call the handler whenever the descriptor is ready."""
+    def watch(self, fd: int, events: int, handler: "Callable[[], object]", *, vital: bool = False) -> None:
+        """Call the handler whenever the descriptor is ready.
+
+        vital: also after it has raised, as without it the zone would hang; it reads before anything of it can fail.
+        """
         self._handlers[fd] = handler
+        if vital:
+            self._vital.add(fd)
         known = self._events.get(fd)
         if known == events:
             return
@@ -45,6 +52,7 @@ class Loop:
         """Watch a descriptor no longer; must come before it is closed."""
         if self._events.pop(fd, None) is not None:
             del self._handlers[fd]
+            self._vital.discard(fd)
             self._epoll.unregister(fd)
 
     def after(self, seconds: float, action: "Callable[[], object]") -> int:
@@ -67,7 +75,7 @@ class Loop:
         while not self.stopped:
             for fd, _ in self._epoll.poll(self._timeout_s(), _BATCH):
                 handler = self._handlers.get(fd)
-                if handler is not None and not self._call(handler):
+                if handler is not None and not self._call(handler) and fd not in self._vital:
                     self.forget(fd)
             self._fire()
             if self._after_each is not None:

@@ -67,18 +67,20 @@ class Output:
         self.mirror: Callable[[bytes], object] | None = None
         self.readers: list[Callable[[], object]] = []
         self._lossless, self._on_full = lossless, on_full
-        self._source: Source | None = None
+        # More than one: a container may be started again before there was room for all that it had written.
+        self._sources: list[Source] = []
 
     def attach(self, source: Source) -> None:
-        """Read from a new pipe: the container has been started."""
-        self._source, self.ended = source, False
+        """Read from a new pipe, behind what is left in an earlier one: the container has been started."""
+        self._sources.append(source)
+        self.ended = False
         source.wake = self.pump
         self.pump()
 
     def drain(self) -> None:
         """The process has ended; what it wrote is still taken."""
-        if self._source is not None:
-            self._source.drain()
+        for source in list(self._sources):
+            source.drain()
 
     def release(self, offset: int) -> None:
         """The host has stored what lies before an offset."""
@@ -91,7 +93,7 @@ class Output:
         """Take what there is, as far as it may be taken."""
         changed = False
         for _ in range(_READS_AT_ONCE):
-            if self._source is None:
+            if not self._sources:
                 break
             room = self.ring.room
             if room == 0:
@@ -99,19 +101,20 @@ class Output:
                     self._on_full()
                     break
                 room = _READ_BYTES
-            data = self._source.take(min(room, _READ_BYTES))
+            data = self._sources[0].take(min(room, _READ_BYTES))
             if data is None:
                 break
             changed = True
             if not data:
-                self._source, self.ended = None, True
-                break
+                del self._sources[0]
+                self.ended = not self._sources
+                continue
             self.ring.add(data)
             if self.mirror is not None:
                 self.mirror(data)
         else:
-            if self._source is not None:
-                self._source.later()
+            if self._sources:
+                self._sources[0].later()
         if changed:
             for reader in list(self.readers):
                 reader()

@@ -26,6 +26,7 @@ class Source:
         self._loop, self._fd, self._terminal = loop, fd, terminal
         self._last_chance = False
         self._quiet: int | None = None
+        self._turn: int | None = None
         self.wake: Callable[[], object] = _nothing
 
     def take(self, limit: int) -> bytes | None:
@@ -50,7 +51,11 @@ class Source:
 
     def later(self) -> None:
         """There may be more; wake when others have had their turn."""
-        if self._fd >= 0:
+        if self._fd >= 0 and self._last_chance:
+            # Not when it is ready: it need not become that any more, and that there is nothing now is the end.
+            self._loop.cancel(self._turn)
+            self._turn = self._loop.after(0, self.wake)
+        elif self._fd >= 0:
             self._loop.watch(self._fd, READ, self._ready)
 
     def drain(self) -> None:
@@ -62,6 +67,7 @@ class Source:
         """Read no more."""
         if self._fd >= 0:
             self._loop.cancel(self._quiet)
+            self._loop.cancel(self._turn)
             self._loop.forget(self._fd)
             posix.close(self._fd)
             self._fd = -1
@@ -93,6 +99,11 @@ class Sink:
     def open(self) -> bool:
         """Does anybody read, as far as is known?"""
         return self._fd >= 0 and not self._ending
+
+    @property
+    def closed(self) -> bool:
+        """Will nothing be written any more? One that is not open may still have bytes to write."""
+        return self._fd < 0
 
     def feed(self, data: bytes, gone: "Callable[[int], object]") -> None:
         """Write, now or later."""

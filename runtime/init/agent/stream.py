@@ -145,7 +145,10 @@ class Stream:
         if not self.over:
             self.over = True
             self.link.streams.pop(self.number, None)
-            self.handler.closed()
+            try:
+                self.handler.closed()
+            except Exception as error:  # its end, too: the session's other streams, and the next session, go on
+                say(f"agent: {self.method}: {type(error).__name__}: {error}")
 
     def frame(self, kind: int, fd: int, payload: bytes) -> None:
         """What came from the host. Raises Refused, CreditError, ValueError: they end the stream."""

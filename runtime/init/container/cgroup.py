@@ -89,12 +89,15 @@ class Cgroup:
         return [int(word) for word in self._read("cgroup.procs").split()]
 
     def counts(self, file: str) -> dict[str, int]:
-        """A file of `KEY NUMBER` lines, such as memory.events or cpu.stat; {} where the controller is not there."""
+        """A file of `KEY NUMBER` lines, such as memory.events or cpu.stat; {} where it cannot be read.
+
+        Not only where the controller is not there: how a container has ended must not be lost for want of a figure.
+        """
         if self.fd < 0:
             return {}
         try:
             lines = [line.split() for line in self._read(file).splitlines()]
-        except FileNotFoundError:
+        except OSError:
             return {}
         return {words[0]: int(words[1]) for words in lines if len(words) == 2 and words[1].isdigit()}
 

@@ -147,7 +147,6 @@ def enter(
         if process["tty"]:
             root = posix.open("/", posix.O_RDONLY | posix.O_DIRECTORY)
             pair = _call("terminal", "opening the terminal", terminal.open_pair, root, process["size"])
-            _call("user", "giving the terminal to its user", posix.fchown, pair[1], process["uid"], -1)
             child.give_terminal(pair)
         child.finish(process, steps)
 

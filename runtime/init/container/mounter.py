@@ -267,11 +267,10 @@ class Mounter:
                 return None
             raise
 
-    def _terminal(self, uid: int, size: list[int] | None) -> None:
+    def _terminal(self, size: list[int] | None) -> None:
         """A pseudo terminal of the container's own devpts, which is its /dev/console as well."""
         self.terminal = terminal.open_pair(self._root, size)
         slave = self.terminal[1]
-        posix.fchown(slave, uid, -1)
         # By descriptor: a path such as /dev/pts/0 could be made to lead elsewhere (CVE-2025-52565).
         console = kernel.open_in(self._root, "dev/console", _PLACE)
         tree = calls.clone_tree(slave)

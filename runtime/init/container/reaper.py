@@ -14,6 +14,7 @@ if MYPY:  # for annotations only: not imported in the zone
     from collections.abc import Callable
 
 _ALL = tuple(range(1, 65))
+_FAILED = 125  # of the reaper itself: nobody was told how the command ended
 
 
 def run(status_fd: int, closed: list[int], command: "Callable[[], None]") -> None:
@@ -33,8 +34,9 @@ def run(status_fd: int, closed: list[int], command: "Callable[[], None]") -> Non
             posix.close(fd)
         status = _watch(child)
         posix.write(status_fd, str(status).encode())
-    finally:
         posix._exit(0)  # with pid 1 the kernel ends what is left in the namespace
+    finally:
+        posix._exit(_FAILED)
 
 
 def _watch(child: int) -> int:
@@ -43,7 +45,8 @@ def _watch(child: int) -> int:
         if number != _signal.SIGCHLD:
             try:
                 posix.kill(child, number)
-            except ProcessLookupError:
+            except (ProcessLookupError, PermissionError):
+                # It has ended; or has become another user, and CAP_KILL was taken from both of us.
                 continue
         else:
             status = kernel.reap(child)

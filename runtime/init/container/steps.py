@@ -140,7 +140,7 @@ def _mount_steps(
     readonly = mountspec.READONLY if found["readonly_paths"] is None else _texts(found["readonly_paths"])
     inside += [("readonly", path) for path in readonly]
     inside += [("mask", path) for path in dict.fromkeys([*masked, *mountspec.ALWAYS_MASKED])]
-    inside += [("terminal", process["uid"], process["size"])] if process["tty"] else []
+    inside += [("terminal", process["size"])] if process["tty"] else []
     inside += [("seal",)] if root["readonly"] else []
     inside.append(("pivot",))
     return stage, inside

@@ -82,6 +82,9 @@ class Tail:
 
     def _streams(self, tty: bool) -> None:
         uid = self._ids[0]
+        if tty and self._slave is not None:
+            # So that it can be opened again, as /dev/stdout; not where it is made, as no name is looked up by then.
+            _as_user(f"giving the terminal to user {uid}", posix.fchown, self._slave, uid, -1)
         for fd in range(3):
             if tty and self._slave is not None:
                 posix.dup2(self._slave, fd, inheritable=True)

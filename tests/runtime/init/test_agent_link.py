@@ -1,12 +1,15 @@
 """The agent's end of the channel on a socket pair: sessions, turns, and whatever a host may send."""
 
+import contextlib
 import os
 import random
 import socket
+import time
 
 import pytest
 from support.agenthost import AgentError, AgentHost
 
+from runtime.init.agent.dial import Dial
 from runtime.init.agent.errors import Refused
 from runtime.init.agent.link import Link
 from runtime.init.agent.loop import Loop
@@ -37,18 +40,25 @@ class Echo(Handler):
         self.outlet.wake()
 
 
+class Stuck(Handler):
+    """Cannot let go of what it held."""
+
+    def closed(self):
+        raise OSError("a fault of ours")
+
+
 class Bench:
     """A link, and a host whose every wait lets the link's loop run first: both in one thread."""
 
     def __init__(self):
         ours, theirs = socket.socketpair()
         ours.setblocking(False)
-        self.loop, self.closed = Loop(), []
+        self.loop, self.closed, self.began = Loop(), [], lambda: None
         self.link = Link(
             self.loop,
             opened=self.opened,
             hello=lambda: [{"much": "x" * 5000}, {"little": True}],
-            began=lambda: None,
+            began=lambda: self.began(),
             ended=lambda: self.closed.append("session"),
             waited=lambda: True,
             silent=lambda: self.closed.append("silent"),
@@ -63,9 +73,20 @@ class Bench:
         self.loop.after(0, lambda: setattr(self.loop, "stopped", True))
         self.loop.run()
 
+    def until(self, condition):
+        """The host's own waits for it; what comes from somewhere else is waited for here."""
+        end = time.monotonic() + 30
+        while not condition():
+            assert time.monotonic() < end
+            self.host.take(0)
+
     def opened(self, stream, params):
         if stream.method == "echo":
             stream.handler = Echo(stream)
+        elif stream.method == "stuck":
+            stream.handler = Stuck()
+        elif stream.method == "dial":
+            stream.handler = self.dial = Dial(self.loop, stream, "127.0.0.1", params["port"])
         elif stream.method == "refuse":
             raise Refused("params", "no: expected yes, got no")
         elif stream.method == "break":
@@ -150,6 +171,54 @@ def test_a_new_hello_ends_the_old_session(bench):
     bench.host.hello()
     assert bench.closed == ["session"] and not bench.link.streams
     assert bench.host.call("x") == {}
+
+
+def test_a_stream_that_cannot_let_go_keeps_no_session_from_beginning(bench):
+    bench.host.hello()
+    bench.host.open("stuck")
+    bench.host.call("x")
+    assert bench.host.hello()["little"] is True
+
+
+def test_what_fails_as_a_session_begins_does_not_make_the_link_deaf(bench):
+    def fail():
+        raise OSError("a fault of ours")
+
+    bench.began = fail
+    bench.host.hello()
+    assert bench.host.call("x", a=1) == {"a": 1}
+
+
+def test_what_waits_for_a_service_that_has_said_all_still_reaches_it(bench):
+    bench.host.hello()
+    with socket.socket() as listener:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 8192)  # of what it accepts, too
+        listener.bind(("127.0.0.1", 0))
+        listener.listen()
+        stream = bench.host.open("dial", port=listener.getsockname()[1])
+        bench.until(lambda: stream.events == [{"connected": True}])
+        bench.dial._sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 8192)
+        service, _ = listener.accept()
+    with service:
+        service.sendall(b"answer")
+        service.shutdown(socket.SHUT_WR)
+        sent = random.Random(1).randbytes(60_000)  # more than the two buffers, less than the stream's credit
+        stream.write(sent)
+        stream.eof()
+        bench.until(lambda: stream.ended == {1})
+        assert stream.data[1] == b"answer" and stream.result is None
+        service.setblocking(False)
+        got = bytearray()
+
+        def has_ended():
+            with contextlib.suppress(BlockingIOError):
+                piece = service.recv(65536)
+                got.extend(piece)
+                return not piece
+            return False
+
+        bench.until(has_ended)
+        assert got == sent and stream.wait() == {}
 
 
 def test_a_host_that_is_waited_for_in_vain_counts_as_gone_until_it_speaks(bench, monkeypatch):

@@ -1,10 +1,14 @@
 """What the agent keeps of a container's output, and what it forgets when the host acknowledges."""
 
+import os
+
 import pytest
 
 from runtime.init.agent.errors import Refused
 from runtime.init.agent.logs import Reader
+from runtime.init.agent.loop import Loop
 from runtime.init.agent.output import LIMIT_BYTES, Output, Ring
+from runtime.init.agent.pipes import Source
 
 
 class Pipe:
@@ -83,6 +87,35 @@ def test_a_started_again_container_goes_on_with_its_offsets():
     assert made.ended and made.ring.end == 3
     made.attach(Pipe(b"two"))
     assert not made.ended and made.ring.read(0, 9) == b"onetwo"
+
+
+def test_a_container_started_again_before_its_output_was_taken_loses_nothing_of_either_run():
+    made, _ = output()
+    made.ring = Ring(8)
+    made.attach(Pipe(b"8 bytes.", b"last "))
+    made.drain()
+    assert not made.ended
+    made.attach(Pipe(b"two"))
+    made.drain()
+    made.release(8)
+    assert made.ring.read(8, 9) == b"last two" and not made.ended
+    made.release(16)
+    assert made.ended
+
+
+def test_the_end_is_seen_after_a_turn_too_though_somebody_holds_the_pipe(monkeypatch):
+    monkeypatch.setattr("runtime.init.agent.output._READ_BYTES", 1)
+    loop, (reader, writer) = Loop(), os.pipe()
+    os.set_blocking(reader, False)
+    os.write(writer, b"8 bytes.")
+    made, _ = output()
+    made.attach(Source(loop, reader))
+    made.drain()
+    assert made.ring.end == 8 and not made.ended
+    loop.after(0, lambda: setattr(loop, "stopped", True))
+    loop.run()
+    assert made.ended
+    os.close(writer)
 
 
 def test_a_reader_forgets_what_is_acknowledged_and_nothing_else():

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import queue
 import signal
 from collections.abc import Iterator
 
@@ -11,6 +13,18 @@ from support.fakerefusals import Refused
 from support.terminals import Terminal
 
 pytestmark = pytest.mark.usefixtures("programs")
+
+# `zone`, which says on descriptor argv[1] that it is about to write what came.
+ANNOUNCING = """
+import os, sys
+from runtime.host.cli import console, main
+told, write_all = int(sys.argv.pop(1)), console.write_all
+def announced(fd, data):
+    os.write(told, b"!")
+    write_all(fd, data)
+console.write_all = announced
+sys.exit(main(sys.argv[1:]))
+"""
 
 
 @pytest.fixture(autouse=True)
@@ -99,6 +113,44 @@ def test_command_that_ignores_three_signals_is_left(start, programs) -> None:
             assert process.stderr.readline() == b"got 2\n"
     assert process.wait(30) == 1
     assert b"did not end at 3 signals" in process.stderr.read()
+
+
+@pytest.fixture
+def full() -> Iterator[int]:
+    """A pipe that takes nothing any more, and whose reader is there and reads nothing."""
+    reader, writer = os.pipe()
+    os.set_blocking(writer, False)
+    with contextlib.suppress(BlockingIOError):
+        while True:
+            os.write(writer, bytes(4096))
+    os.set_blocking(writer, True)
+    yield writer
+    os.close(reader)
+    os.close(writer)
+
+
+@pytest.mark.parametrize("streams", [("stdout",), ("stdout", "stderr")], ids=",".join)
+def test_three_signals_leave_a_command_whose_output_nobody_reads(zoned, start, full, streams: tuple[str, ...]) -> None:
+    signals: queue.SimpleQueue[int] = queue.SimpleQueue()
+
+    async def talk(run) -> int:
+        await run.out(b"a word")
+        while True:
+            signals.put(await run.signals.get())
+
+    zoned.programs["talk"] = talk
+    told, tell = os.pipe()
+    words = (str(tell), "exec", "web", "talk")
+    process = start(*words, code=ANNOUNCING, pass_fds=(tell,), **dict.fromkeys(streams, full))
+    assert os.read(told, 1) == b"!"
+    for _ in range(2):
+        process.send_signal(signal.SIGTERM)
+        assert signals.get(timeout=30) == signal.SIGTERM
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(30) == 1
+    assert process.stderr is None or b"did not end at 3 signals" in process.stderr.read()
+    os.close(told)
+    os.close(tell)
 
 
 def test_reader_that_goes_away_ends_it(start) -> None:

@@ -9,9 +9,19 @@ import pytest
 from support import containers
 from support.containers import live, refused, run, spec, status_of
 
+from runtime.init.container import reaper
 from runtime.init.failure import ContainerFailure
 
 pytestmark = [pytest.mark.root, pytest.mark.usefixtures("zsys")]
+# `become UID COMMAND…`, as su-exec does.
+BECOME = """
+#include <stdlib.h>
+#include <unistd.h>
+int main(int argc, char **argv)
+{
+    return argc < 3 || setuid(atoi(argv[1])) || execvp(argv[2], argv + 2);
+}
+"""
 FULL = {"uid_maps": [[0, 100000, 65536]], "gid_maps": [[0, 100000, 65536]]}
 
 
@@ -77,6 +87,14 @@ def test_a_terminal_of_its_own():
         assert box.line() + box.line() == "here\r\nhere\r\n"  # the terminal's echo, and cat: pid 1 would ignore ...
         os.write(box.started.terminal, b"\x03")  # ... Ctrl-C: the terminal is the controlling one
         assert box.wait()[1]["signal" if "signal" in box.container.exit else "code"] in (2, 130)
+
+
+def test_a_terminal_is_its_users_who_is_looked_up_in_the_container():
+    script = "echo again > /dev/stdout && stat -Lc %u /dev/stdin"
+    with live(spec(f"{script}; read x", {"tty": True, "user": "joe"})) as box:
+        assert box.line() + box.line() == "again\r\n1234\r\n"
+        assert box.run(script, user="joe", tty=True) == ("again\r\n1234\r\n", {"code": 0})
+        assert box.run(script, user="77", tty=True) == ("again\r\n77\r\n", {"code": 0})
 
 
 def test_a_resize_reaches_the_program():
@@ -200,6 +218,29 @@ def test_the_reaper_collects_orphans_and_forwards_signals():
         assert containers.eventually(lambda: "Z" not in box.run("cat /proc/[0-9]*/stat")[0].split(") ")[1:])
         box.container.kill(signal.SIGUSR1)
         assert box.wait() == ("got\n", {"code": 6, "oom": False})
+
+
+def test_the_reaper_stays_when_it_may_not_signal_a_command_that_became_another_user():
+    become = containers.root() / "become.c"
+    become.write_text(BECOME)
+    containers.gcc("-static", "-o", containers.root() / "bin" / "become", become)
+    only = {name: ["CAP_SETUID"] for name in ("bounding", "permitted", "effective")}
+    script = "trap 'exit 3' USR1; echo up; sleep 100 & wait"
+    with live(spec(["become", "33", "sh", "-c", script], {"init": True, "capabilities": only})) as box:
+        assert box.line() == "up\n"
+        box.container.kill(signal.SIGTERM)
+        box.run("kill -USR1 2", uid=33)  # which the end of the container may cut off
+        assert box.wait() == ("", {"code": 3, "oom": False})
+
+
+def test_a_reaper_that_cannot_tell_how_the_command_ended_is_no_success():
+    pid = os.fork()
+    if pid == 0:
+        try:
+            reaper.run(-1, [], lambda: os._exit(0))
+        finally:
+            os._exit(9)
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 125
 
 
 def test_a_command_without_a_handler_is_stopped_at_once_behind_the_reaper():

@@ -1,0 +1,137 @@
+"""The agent's own turns: children that end, words of pid 1, the end of the zone; none that fails ends another."""
+
+import errno
+import os
+import socket
+from types import SimpleNamespace
+
+import pytest
+
+from runtime.init.agent import container, core
+from runtime.init.agent.loop import READ, Loop
+from runtime.init.container.cgroup import Cgroup
+from runtime.init.failure import ContainerFailure
+
+
+class World:
+    """An agent whose children end when the test says so; `init` is pid 1's end of the socket."""
+
+    def __init__(self, monkeypatch):
+        self._ended = []
+        monkeypatch.setattr(core, "read_signals", lambda fd: os.read(fd, 1))
+        monkeypatch.setattr(core.kernel, "wait", lambda: self._ended.pop(0) if self._ended else None)
+        self._signals, self._signal = os.pipe()
+        self.init, self._theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self.init.setblocking(False)
+        self.agent = core.Agent({}, [], self._theirs, self._signals)
+
+    def end(self, *pids, code=0):
+        """Children end, all at once; the agent has its turn."""
+        self._ended += [(pid, code << 8, {}) for pid in pids]
+        os.write(self._signal, b"!")
+        self.turn()
+
+    def turn(self):
+        turn(self.agent.loop)
+
+    def close(self):
+        for end in (self.init, self._theirs):
+            end.close()
+        for fd in (self._signals, self._signal):
+            os.close(fd)
+
+
+def turn(loop):
+    loop.stopped = False
+    loop.after(0, lambda: setattr(loop, "stopped", True))
+    loop.run()
+
+
+def fail(*_arguments):
+    raise OSError(errno.EMFILE, "Too many open files")
+
+
+@pytest.fixture
+def world(monkeypatch):
+    made = World(monkeypatch)
+    yield made
+    made.close()
+
+
+def test_a_child_whose_end_cannot_be_handled_keeps_no_other_from_being_reaped(world, capfd):
+    told = []
+    world.agent.children |= {7: fail, 8: lambda status: told.append(8), 9: lambda status: told.append(9)}
+    world.end(7, 8)
+    assert told == [8] and "the end of process 7: OSError: [Errno 24]" in capfd.readouterr().err
+    world.end(9)
+    assert told == [8, 9] and not world.agent.children
+
+
+def test_what_a_word_of_pid_1_breaks_does_not_make_the_agent_deaf(world):
+    asked = []
+
+    def refuse(number):
+        asked.append(number)
+        fail()
+
+    world.agent.containers["main"] = SimpleNamespace(running=True, signal=refuse)
+    for number in (15, 1):
+        world.init.send(b"signal %d" % number)
+        world.turn()
+    assert asked == [15, 1]
+
+
+def test_a_handler_that_raises_is_not_called_again_unless_the_zone_would_hang_without_it():
+    loop, called, pipes = Loop(), [], [os.pipe(), os.pipe()]
+
+    def raising(fd, vital):
+        def handler():
+            called.append(vital)
+            os.read(fd, 1)
+            fail()
+
+        return handler
+
+    for vital, (reader, _) in zip((True, False), pipes, strict=True):
+        loop.watch(reader, READ, raising(reader, vital), vital=vital)
+    for _ in range(2):
+        for _, writer in pipes:
+            os.write(writer, b"!")
+        turn(loop)
+    assert sorted(called) == [False, True, True]
+    for pair in pipes:
+        for fd in pair:
+            os.close(fd)
+
+
+def test_the_zone_ends_though_a_container_cannot_be_killed(world):
+    def stuck():
+        raise ContainerFailure("cgroup", "cgroup other: killing: Too many open files")
+
+    world.agent.containers["other"] = SimpleNamespace(name="other", kill=stuck, drained=True, outputs={})
+    world.agent.end("code 3")
+    world.turn()
+    assert world.init.recv(100) == b"exit code 3"
+
+
+def test_the_zone_ends_with_its_workload_whatever_else_fails_at_its_end(world, monkeypatch):
+    runtime = SimpleNamespace(
+        start=lambda given, find: SimpleNamespace(pid=7, terminal=-1),
+        exited=lambda status: {"code": status >> 8},
+        cgroup=SimpleNamespace(watch=lambda: -1),
+    )
+    monkeypatch.setattr(container, "Runtime", lambda name, spec: runtime)
+    main = container.Container(world.agent, core.MAIN, {})
+    main.ended.append(fail)
+    world.agent.start_main(main)
+    world.end(7, code=3)
+    assert [world.init.recv(100), world.init.recv(100)] == [b"phase workload", b"exit code 3"]
+
+
+def test_figures_that_cannot_be_read_are_none_and_no_failure(tmp_path):
+    """How a container has ended is told with one, and must not be lost for want of it."""
+    (tmp_path / "memory.events").mkdir()  # reading it fails, and not as where there is none
+    group = Cgroup("x", {}, "")
+    group.fd = os.open(tmp_path, os.O_RDONLY)
+    assert group.counts("memory.events") == group.counts("nothing") == {}
+    os.close(group.fd)

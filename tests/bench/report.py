@@ -10,7 +10,7 @@ import shutil
 import tomllib
 from typing import Any
 
-from run import BENCHES, HERE, OUT, PROJECT
+from run import BENCHES, HERE, OUT, PART, PROJECT
 
 REPORT = PROJECT / "docs" / "bench.md"
 PICTURES = {
@@ -41,9 +41,9 @@ def main() -> None:
     goals = tomllib.loads((HERE / "goals.toml").read_text())
     parts, kept = [HEAD], sections(REPORT.read_text())
     for bench in BENCHES:
-        path = OUT / f"{bench}.json"
+        path, known = OUT / f"{bench}.json", goals.get(bench, {}) | goals.get(PART.get(bench, ""), {})
         if path.is_file():
-            parts.append(section(bench, json.loads(path.read_text()), goals.get(bench, {})))
+            parts.append(section(bench, json.loads(path.read_text()), known))
             parts += [text for text in (ABOUT.get(bench),) if text]
             parts += [show(name, title) for name, title in PICTURES.get(bench, {}).items() if (OUT / name).is_file()]
         elif bench in kept:

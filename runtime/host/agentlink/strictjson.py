@@ -19,10 +19,10 @@ def loads(text: bytes) -> dict[str, Any]:
     """The object a JSON text holds; a word that is no text has "?" in it. Raises ValueError otherwise."""
     try:
         value = json.loads(text.decode("utf-8"), parse_constant=_refuse)
+        if b"\\u" in text:  # half a surrogate pair, which is no text: neither protobuf nor a client takes it
+            value = json.loads(json.dumps(value, ensure_ascii=False).encode("utf-8", "replace"))
     except RecursionError:
         raise ValueError("JSON: expected values that are not nested endlessly, got such") from None
-    if b"\\u" in text:  # half a surrogate pair, which is no text: neither protobuf nor a client takes it
-        value = json.loads(json.dumps(value, ensure_ascii=False).encode("utf-8", "replace"))
     if not isinstance(value, dict):
         raise ValueError(f"JSON: expected an object, got {type(value).__name__}")
     return value

@@ -40,17 +40,20 @@ class EventMethods:
     async def SnoopIdm(self, request: pb.SnoopIdmRequest) -> AsyncIterator[pb.SnoopIdmReply]:
         queue = SnoopQueue()
         reader = asyncio.create_task(queue.fill(self._context.manager.snoop()))
+        batch: asyncio.Future[pb.SnoopIdmReply] | None = None
         try:
             while True:
                 batch = asyncio.ensure_future(queue.batch())
                 await asyncio.wait({reader, batch}, return_when=asyncio.FIRST_COMPLETED)
                 if reader.done():  # by a fault of ours: the caller is to see it, and not to wait for ever
-                    batch.cancel()
                     reader.result()
+                    return
                 yield await batch
         finally:
-            reader.cancel()
-            await asyncio.wait([reader])
+            ended: list[asyncio.Future[Any]] = [reader] if batch is None else [reader, batch]
+            for task in ended:
+                task.cancel()
+            await asyncio.wait(ended)
 
 
 class Changes:

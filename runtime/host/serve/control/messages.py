@@ -35,6 +35,7 @@ _PURPOSES = {
     "addons": pb.ZONE_DISK_STATUS_DISK_PURPOSE_ADDONS,
     "scratch": pb.ZONE_DISK_STATUS_DISK_PURPOSE_SCRATCH,
 }
+_DEPTH = 8  # of the tree of metrics: what has more dots in its name is one leaf
 _UNITS = {
     "bytes": pb.METRIC_FORMAT_BYTES,
     "count": pb.METRIC_FORMAT_INTEGER,
@@ -160,7 +161,7 @@ def metric_tree(metrics: Sequence[model.Metric], processes: Sequence[model.ZoneP
         return known[path]
 
     for metric in metrics:
-        node = node_of(*metric.name.split("."))
+        node = node_of(*metric.name.split(".", _DEPTH - 1))
         node.value.number_value = metric.value
         node.format = _UNITS.get(metric.unit, pb.METRIC_FORMAT_UNKNOWN)
     for process in processes:

@@ -258,6 +258,15 @@ def test_half_a_surrogate_pair_is_no_text_that_goes_on() -> None:
     assert strictjson.loads(b'{"state":"\\ud800","\\udfff":["\\u00e9"]}') == {"state": "?", "?": ["\xe9"]}
 
 
+@pytest.mark.parametrize("depth", [300, 900, 980, 990, 1000, 2000])
+def test_half_a_surrogate_pair_far_within_is_an_object_or_none_and_no_other_error(depth: int) -> None:
+    text = b'{"\\ud800":' + b"[" * depth + b"]" * depth + b"}"
+    try:
+        assert list(strictjson.loads(text)) == ["?"]
+    except ValueError as refused:
+        assert depth > 300 and "nested endlessly" in str(refused)
+
+
 @in_loop
 async def test_who_looks_on_is_told_frames_and_not_what_is_none() -> None:
     async with linked() as (link, agent):

@@ -19,6 +19,15 @@ def test_numbers_that_no_message_holds_are_none() -> None:
     assert processes_of({"processes": {"pid": 1}}) == []
 
 
+def test_name_of_many_dots_is_no_tree_of_its_own() -> None:
+    (node,) = metric_tree(metrics_of({"metrics": [[".".join("abcdefghij"), 1]]}), []).children
+    depth = 1
+    while node.children:
+        (node,) = node.children
+        depth += 1
+    assert (depth, node.name) == (8, "h.i.j")
+
+
 def test_figures_of_one_path_are_one_branch() -> None:
     metrics = metrics_of({"memory": {"used_bytes": 1, "total_bytes": 2}, "memory.used_bytes": 3})
     tree = metric_tree(metrics, processes_of({"processes": [{"pid": 1, "command": "init"}, {"pid": 2}]}))

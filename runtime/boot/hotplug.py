@@ -179,7 +179,7 @@ def _remove(domain: Domain, number: int) -> None:
 
 
 def _wait_backend_gone(domain: Domain, vdev: str, number: int, timeout_s: float) -> None:
-    """blkback lets go of the device after its nodes are gone."""
+    """blkback lets go of the device after its nodes are gone, which its probe may write again (see `teardown`)."""
     deadline = time.monotonic() + timeout_s
     name = f"vbd-{domain.domid}-{number}"
     while not domain.backend_domid and name in teardown.backends(domain.domid):
@@ -187,6 +187,7 @@ def _wait_backend_gone(domain: Domain, vdev: str, number: int, timeout_s: float)
             got = f"its back end {name} stays"
             raise DeviceFault(f"zone {domain.name}, disk {vdev}", expected="it let go", got=got, temporary=True)
         time.sleep(0.01)  # sysfs tells of no change
+        _remove(domain, number)
 
 
 def _ended(domain: Domain) -> DomainGone:

@@ -56,7 +56,7 @@ def teardown(records: Iterable[Record], hypervisor: Hypervisor, xenstore: XenSto
         _wait_gone(hypervisor, uuid, name, deadline)
     for record in kept:
         if record["kind"] == "xenstore" and not int(record.get("backend_domid", 0)):
-            _wait_backends_gone(Domid(int(record["domid"])), hypervisor, deadline)
+            _wait_backends_gone(record, hypervisor, xenstore, deadline)
 
 
 def _remove_trees(record: Record, hypervisor: Hypervisor, xenstore: XenStore) -> None:
@@ -87,8 +87,14 @@ def _wait_gone(hypervisor: Hypervisor, uuid: str, name: str, deadline: float) ->
         pause = min(pause * 2, _LONGEST_PAUSE_S)
 
 
-def _wait_backends_gone(domid: Domid, hypervisor: Hypervisor, deadline: float) -> None:
-    """Wait for the kernel's halves of the devices: it takes the vif's interface away after the domain is gone."""
+def _wait_backends_gone(record: Record, hypervisor: Hypervisor, xenstore: XenStore, deadline: float) -> None:
+    """Wait for the kernel's halves of the devices: it takes the vif's interface away after the domain is gone.
+
+    A driver that was being given its device while the trees went writes its features into them afterwards, which makes
+    them again (netback_probe, xen_blkbk_probe), and the kernel keeps a device for as long as its node is there. So they
+    are removed for as long as something stays, and once more for what was written last.
+    """
+    domid = Domid(int(record["domid"]))
     pause = _FIRST_PAUSE_S
     while left := backends(domid):
         if hypervisor.domain_info(domid) is not None:
@@ -97,6 +103,7 @@ def _wait_backends_gone(domid: Domid, hypervisor: Hypervisor, deadline: float) -
             raise TeardownFault(f"domain {domid}", got=f"its back ends {', '.join(left)} stay", temporary=True)
         time.sleep(pause)
         pause = min(pause * 2, _LONGEST_PAUSE_S)
+        _remove_trees(record, hypervisor, xenstore)
 
 
 def backends(domid: Domid) -> list[str]:

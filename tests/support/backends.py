@@ -46,13 +46,21 @@ class FakeBlkback:
     def _follow(self, path: str, number: str) -> None:
         state = self._store.read(f"{path}/state")
         if state == "1" and number in self.fails:
-            error = path.replace("/backend/vbd", "/error/backend/vbd") + "/error"
-            self._store.write(error, self.fails[number])
+            self._fail(path, self.fails[number])
         elif state == "1" and number not in self.refuses:
             self.before_connecting(path)
             self._become(path, "4")
         elif state == "5" and number not in self.stubborn:
             self._become(path, "6")
+
+    def _fail(self, path: str, words: str) -> None:
+        error = path.replace("/backend/vbd", "/error/backend/vbd") + "/error"
+
+        def tell(transaction: Transaction) -> None:
+            if transaction.read(f"{path}/state") is not None:  # this thread may be slower than who removes it
+                transaction.write(error, words)
+
+        self._store.transaction(tell)
 
     def _become(self, path: str, state: str) -> None:
         self.history.append((path, state))

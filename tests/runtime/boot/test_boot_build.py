@@ -415,6 +415,34 @@ def test_back_end_that_stays_is_told_by_name(
     assert not (devices / "vif-1-0").exists()
 
 
+def test_nodes_that_a_driver_writes_once_more_are_taken_away_with_its_device(
+    plan: DomainPlan, xenstored: FakeXenstored, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As netback does whose probe comes after the trees have gone; the kernel keeps the device until its node goes."""
+    root, error = "/local/domain/0/backend/vif/1", "/local/domain/0/error/backend/vif/1"
+    device = tmp_path / "devices" / "vif-1-0"
+    device.mkdir(parents=True)
+    xen = FakeXen()
+    built = build_one(plan, xen, xenstored, tmp_path)
+    probed = []
+
+    def look(directory: Path) -> list[str]:
+        if not xenstored.below(root) and not probed:
+            probed.append(True)
+            xenstored.put(f"{root}/0/feature-sg", b"1")
+            xenstored.put(f"{error}/0/error", b"2 reading handle")
+        elif not xenstored.below(root) and device.exists():
+            device.rmdir()
+        return sorted(path.name for path in directory.iterdir()) if directory == device.parent else []
+
+    monkeypatch.setattr(teardowns, "_BACKENDS", device.parent)
+    monkeypatch.setattr(teardowns, "_names", look)
+    end(built)
+    assert probed
+    assert not device.exists()
+    assert xenstored.below(root) + xenstored.below(error) == []
+
+
 def test_running_domain_is_adopted_from_its_records(plan: DomainPlan, xenstored: FakeXenstored, tmp_path: Path) -> None:
     xen, ledger = FakeXen(), Ledger()
     built = build_one(plan, xen, xenstored, tmp_path, ledger)

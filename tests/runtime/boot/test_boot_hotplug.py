@@ -177,6 +177,27 @@ def test_wait_for_a_back_end_that_the_kernel_keeps_names_it(
     assert [record["kind"] for record in running.records] == ["vbd"]
 
 
+def test_nodes_that_blkback_writes_once_more_are_taken_away_with_its_device(
+    running: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    there, probed = ["vbd-1-51744"], []
+
+    def look(domid: int) -> list[str]:
+        if not running.xenstored.below(XVDC) and not probed:
+            probed.append(True)
+            running.xenstored.put(f"{XVDC}/feature-discard", b"1")
+        elif not running.xenstored.below(XVDC):
+            there.clear()
+        return list(there)
+
+    monkeypatch.setattr(teardown, "backends", look)
+    running.plug()
+    running.unplug()
+    assert probed
+    assert running.nothing_left()
+    assert [record["kind"] for record in running.records] == ["vbd", "vbd.gone"]
+
+
 def test_plain_file_is_no_disk(tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"")
     for path, got in ((tmp_path / "file", "something else"), (tmp_path / "none", "No such file")):

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import logging
 import socket
+import ssl
 import weakref
 from collections.abc import Collection
 from typing import Any, cast
@@ -15,6 +16,7 @@ from grpclib.server import Server
 
 from runtime.host.check.model import HostPort
 from runtime.host.keepalive import keep_alive
+from runtime.host.serve.handshakes import Handshakes
 
 log = logging.getLogger(__name__)
 
@@ -41,13 +43,22 @@ class _Protocol(H2Protocol):
 
 
 class Listener(Server):
-    """Serves a set of services on one address. Not reusable: after `end` make another one."""
+    """Serves a set of services on one address. Not reusable: after `end` make another one.
 
-    def __init__(self, services: Collection[Any]) -> None:
+    tls:  serve it by TLS with these credentials.
+    """
+
+    def __init__(self, services: Collection[Any], *, tls: ssl.SSLContext | None = None) -> None:
         super().__init__(services)
         self._protocols: weakref.WeakSet[_Protocol] = weakref.WeakSet()
+        self._handshakes = None if tls is None else Handshakes(tls, self._make_protocol)
 
     def _protocol_factory(self) -> H2Protocol:
+        if self._handshakes is not None:
+            return cast(H2Protocol, self._handshakes.gate())  # asyncio's server takes any protocol
+        return self._make_protocol()
+
+    def _make_protocol(self) -> _Protocol:
         made = super()._protocol_factory()
         protocol = _Protocol(made.handler, made.config, made.h2_config)
         protocol.server = self
@@ -77,6 +88,8 @@ class Listener(Server):
         What a client has not read by PATIENCE_S is dropped.
         """
         self.close()
+        if self._handshakes is not None:
+            self._handshakes.end()
         for protocol in list(self._protocols):
             if not protocol.connection.is_closing():
                 protocol.processor.close("the server ends")

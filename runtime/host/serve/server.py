@@ -58,12 +58,10 @@ class HostServer:
         return self._tls is not None
 
     async def _serve_tls(self, credentials: ServerCredentials) -> Listener:
-        listener = Listener(self._services)
+        listener = Listener(self._services, tls=credentials.context())
         where = f"{credentials.address or 'every address'} port {credentials.port}"
         try:
-            await listener.start(credentials.address, credentials.port, ssl=credentials.context(), backlog=BACKLOG)
-        except TlsUnfit:
-            raise
+            await listener.start(credentials.address, credentials.port, backlog=BACKLOG)
         except OSError as error:
             raise ListenFailed(where, expected="it free", got=error.strerror or str(error)) from error
         log.info("TLS on %s with the credentials in %s", where, credentials.directory)

@@ -1,7 +1,12 @@
-"""The check itself: ledgers are read, the host is looked at, both are compared; a difference must be seen twice."""
+"""The check itself: ledgers are read, the host is looked at, both are compared; a difference must be seen twice.
+
+While something is being torn down the parts of it go one after the other, and any of them may be seen without the rest:
+then a difference must be there when that is over, too.
+"""
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING
 
@@ -15,6 +20,9 @@ from runtime.host.check.model import Finding, Found, HostPort, Report
 if TYPE_CHECKING:
     from runtime.boot.xenstore import XenStore
 
+PATIENCE_S = 30.0  # a teardown waits that long for the kernel's halves
+LOOK_AGAIN_S = 0.2
+
 
 def check(
     hypervisor: Hypervisor,
@@ -25,6 +33,7 @@ def check(
     allowed: Callable[[], Iterable[str]] = tuple,
     loop_files: Iterable[str] = (),
     own_ports: Callable[[], Iterable[HostPort]] | None = None,
+    going: Callable[[], bool] = lambda: False,
 ) -> Report:
     """Compare this host with its ledgers.
 
@@ -33,6 +42,7 @@ def check(
     loop_files:  directories (store, volumes): a loop device over a file in one, without a ledger, is a leak.
     own_ports:   gives what this process listens on by right, besides what ledgers name; what else it listens on is a
                  leak. None: its listeners are not compared.
+    going:       is something of what the ledgers name being torn down now? For PATIENCE_S that is waited for.
     Raises:      HypervisorFault, XenstoreFault where Xen or xenstored does not answer.
     Threads:     call it in the host's network namespace.
     """
@@ -51,10 +61,16 @@ def check(
         differs = compare_all(before, found, vouched, files, ports)
         return [finding for finding in differs if finding in certain], before, found
 
+    deadline = time.monotonic() + PATIENCE_S
+    moving = going()
     findings, expected, found = look()
-    if findings:
+    while findings:
         again = set(look()[0])
         findings = [finding for finding in findings if finding in again]
+        moved, moving = moving, going()
+        if not (moved or moving) or time.monotonic() > deadline:
+            break
+        time.sleep(LOOK_AGAIN_S)
     return Report(tuple(findings), _looked_at(expected, found), tuple(found.unseen))
 
 

@@ -67,6 +67,7 @@ class Core:
     """One zoned's state. On one event loop.
 
     booting:    names of zones that are being accepted; taking: network indexes of runs that are being begun.
+    ending:     runs that are being torn down now.
     unfinished: ledgers whose teardown Xen has not let finish, with the network index they hold.
     networks:   those that zones share, by name.
     leaving:    zoned ends and its zones go on.
@@ -83,6 +84,7 @@ class Core:
     reservations: dict[str, int] = field(default_factory=dict)
     booting: set[str] = field(default_factory=set)
     taking: set[int] = field(default_factory=set)
+    ending: set[str] = field(default_factory=set)
     unfinished: dict[str, int] = field(default_factory=dict)
     networks: dict[str, SharedNetwork] = field(default_factory=dict)
     leaving: bool = False

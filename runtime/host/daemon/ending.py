@@ -36,6 +36,14 @@ async def end(core: Core, zone: Zone, run: Run, exit: ExitStatus) -> None:
 
     The exit is in the ledger before anything goes, so that a zoned that dies here is followed by one that knows it.
     """
+    core.ending.add(run.uuid)
+    try:
+        await _end(core, zone, run, exit)
+    finally:
+        core.ending.discard(run.uuid)
+
+
+async def _end(core: Core, zone: Zone, run: Run, exit: ExitStatus) -> None:
     if run.link is not None:
         with contextlib.suppress(RuntimeFault):
             await run.link.close()

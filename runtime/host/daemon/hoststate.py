@@ -179,6 +179,7 @@ async def check(core: Core, serving: Callable[[], Iterable[HostPort]] = tuple) -
             allowed=known,
             loop_files=(*map(str, core.edge.stores), str(scratch)),
             own_ports=own_ports,
+            going=lambda: bool(core.ending),
         )
 
     # Not in the daemon's threads, which are for zones.

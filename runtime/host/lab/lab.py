@@ -23,7 +23,7 @@ from runtime.host.lab import channel, comeback, disks, keys, ports, process, qem
 from runtime.host.lab import snapshot as snapshots
 from runtime.host.lab.config import LabConfig
 from runtime.host.lab.console import attach_console, console_tail
-from runtime.host.lab.errors import LabDown, LabFailed, LabOutdated, SnapshotDamaged
+from runtime.host.lab.errors import LabDown, LabFailed, LabOutdated, QmpError, SnapshotDamaged
 from runtime.host.lab.parts import Parts, check_resources, gather
 from runtime.host.lab.ports import HostPort
 from runtime.host.lab.qmp import Qmp
@@ -46,6 +46,7 @@ DEATH_TIMEOUT_S = 3.0
 POLL_S = 0.02
 QMP_LOCK = "qmp.lock"
 DISKS_LOCK = "disks.lock"
+COMEBACK_LOCK = "comeback.lock"
 
 
 class Lab:
@@ -90,14 +91,13 @@ class Lab:
         with self.state.lock():
             parts = gather(self.config, self.store, mark=self.state.mark)
             record = self._running()
-            started = record is None or not self._serves(record, parts, progress)
-            if record is None or started:
+            if record is None or not self._serves(record, parts, progress):
                 self._sweep(keep_lock=True)
                 check_resources(self.config, self.store)
                 statefile.check_unused(self.state_disk)
                 record = self._start(parts, progress)
-        if started:
-            comeback.bring_back(self, progress)
+        if not record.returned:
+            record = self._bring_back(record, progress)
         for rule in self.config.ports:
             *address, port, dom0_port = rule.split(":")
             self.forward(address[0] if address else "127.0.0.1", int(port), int(dom0_port))
@@ -259,6 +259,22 @@ class Lab:
         words = process.last_words(self.state.directory, process.LOG, qemu.CONSOLE_LOG)
         return LabFailed("the lab", got=f"its QEMU ended {when}: {words}", hint="zone host up starts it again")
 
+    def _bring_back(self, record: Record, progress: Progress) -> Record:
+        """Once for each start of the lab; where it was interrupted, whoever needs the lab next goes on with it."""
+        try:
+            taken = self.state.take(COMEBACK_LOCK, timeout_s=0)
+        except LabFailed:
+            return record  # another command is at it; its zones are nothing this one has to wait for
+        try:
+            comeback.bring_back(self, progress)
+            with self.state.lock():
+                if self.state.read() == record:  # it may have been ended meanwhile
+                    record = replace(record, returned=True)
+                    self.state.write(record)
+        finally:
+            os.close(taken)
+        return record
+
     def _serves(self, record: Record, parts: Parts, progress: Progress) -> bool:
         """Is the running lab the wanted one, and does it answer? Raises LabOutdated when it must not be ended."""
         if record.key == parts.key:
@@ -268,11 +284,15 @@ class Lab:
             except RuntimeFault as error:
                 progress.say(f"the lab does not answer ({error}); starting it again")
                 return False
-        if zones := zoned.live_zones(self.state.directory, PING_TIMEOUT_S):
+        try:
+            zones = ", ".join(zoned.live_zones(self.state.directory, PING_TIMEOUT_S))
+        except RuntimeFault as error:
+            zones = f"zones or none: its zoned does not say ({error})"
+        if zones:
             raise LabOutdated(
                 "the lab",
                 expected="one of this code and these settings",
-                got=f"an older one, which runs {', '.join(zones)}",
+                got=f"an older one, which runs {zones}",
                 hint="zone host down ends it and them",
             )
         progress.say("the lab runs older code or settings; starting it again")
@@ -306,8 +326,12 @@ class Lab:
                 self._sweep(keep_lock=True)
         with progress.bar(f"lab: starting Xen and dom0 by {parts.accel} (once; then a snapshot serves)", unit="steps"):
             record = self._launch(parts, restore=False)
-        with progress.bar("lab: saving the snapshot", unit="steps"):
-            self._save(parts, progress)
+        try:
+            with progress.bar("lab: saving the snapshot", unit="steps"):
+                self._save(parts, progress)
+        except BaseException:
+            self._sweep(keep_lock=True)
+            raise
         with progress.bar("lab: starting zoned", unit="steps"):
             return self._configure(record)
 
@@ -386,8 +410,9 @@ class Lab:
             with self.store.lock(f"lab-snapshot-{parts.key[:32]}"), self._qmp() as qmp:
                 self.snapshots.save(qmp, parts.key)
                 self.store.days.note(f"snapshot-{parts.key}")
-        except OSError as error:
-            progress.say(f"the lab's snapshot could not be saved ({error.strerror}): the next start is a cold one, too")
+        except (OSError, LabFailed, QmpError) as error:
+            why = error.strerror if isinstance(error, OSError) else error
+            progress.say(f"the lab's snapshot could not be saved ({why}): the next start is a cold one, too")
 
     def _await_dom0(self, pid: int, timeout_s: float) -> None:
         """Wait until dom0 is up and zoned waits for its configuration."""

@@ -77,6 +77,9 @@ class Snapshots:
             qmp.execute("stop")
             try:
                 digest, size = _write(qmp, partial / MEMORY)
+            except BaseException:
+                qmp.execute("migrate_cancel")  # QEMU plugs nothing in while it goes on
+                raise
             finally:
                 qmp.execute("cont")
             meta = {"format": FORMAT, "sha256": digest, "size_bytes": size}

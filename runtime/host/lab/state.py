@@ -37,7 +37,7 @@ class Record:
     """The lab that runs.
 
     pid, start_ticks: name its QEMU. key: what it was started from. ready: it serves. api_port: the port of this machine
-    that leads to zoned (0: not yet).
+    that leads to zoned (0: not yet). returned: the zones that come back with it have been seen to.
     """
 
     pid: int
@@ -54,6 +54,7 @@ class Record:
     ready: bool
     ports: tuple[str, ...] = ()
     api_port: int = 0
+    returned: bool = False
 
 
 class State:

@@ -6,7 +6,7 @@ import time
 from pathlib import Path
 
 from runtime.errors import RuntimeFault
-from runtime.host.faults import RemoteFault
+from runtime.host.faults import ConnectionLost, HostDown, RemoteFault
 from runtime.host.lab.reach import lab_endpoint
 
 POLL_S = 0.02
@@ -32,7 +32,7 @@ def await_answer(directory: Path, timeout_s: float) -> None:
 
 
 def live_zones(directory: Path, timeout_s: float) -> list[str]:
-    """The names of the zones that run there; none where nobody answers."""
+    """The names of the zones that run there; none where nobody listens. Raises what an answer that is none is."""
     from runtime.host.api.host_pb2 import ListZonesRequest
     from runtime.host.client import connect
 
@@ -40,5 +40,5 @@ def live_zones(directory: Path, timeout_s: float) -> list[str]:
         with connect(lab_endpoint(directory)) as client:
             reply = client.call(client.host.ListZones, ListZonesRequest(), timeout_s=timeout_s)
         return [zone.name for zone in reply.zones]
-    except RuntimeFault:
+    except (HostDown, ConnectionLost):
         return []

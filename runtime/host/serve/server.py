@@ -13,7 +13,7 @@ from typing import Any
 from runtime.errors import RuntimeFault
 from runtime.host.check.model import HostPort
 from runtime.host.serve.listener import Listener
-from runtime.host.serve.tls import ServerCredentials, TlsUnfit, find_credentials
+from runtime.host.serve.tls import ServerCredentials, find_credentials
 
 log = logging.getLogger(__name__)
 

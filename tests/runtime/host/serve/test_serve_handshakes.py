@@ -73,8 +73,7 @@ def test_a_crowd_that_does_not_shake_hands_is_bounded_and_in_nobodys_way(
     monkeypatch.setattr(handshakes, "TIMEOUT_S", 120.0)
     with contextlib.ExitStack() as crowd:
         silent = [
-            crowd.enter_context(socket.create_connection(("127.0.0.1", port)))
-            for _ in range(handshakes.AT_ONCE + 5)
+            crowd.enter_context(socket.create_connection(("127.0.0.1", port))) for _ in range(handshakes.AT_ONCE + 5)
         ]
         for sock in silent[:5]:
             until_closed(sock)  # the oldest; the others are still waited for

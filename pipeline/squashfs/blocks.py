@@ -12,6 +12,7 @@ import hashlib
 import os
 import queue
 import threading
+import zlib
 from collections import deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
@@ -19,6 +20,7 @@ from types import TracebackType
 from typing import NamedTuple
 
 from pipeline.squashfs.library import Compress, SquashFailed
+from pipeline.squashfs.twins import Twins
 
 UNCOMPRESSED = 1 << 24  # in the size word of a block
 NO_FRAGMENT = 0xFFFFFFFF
@@ -26,6 +28,8 @@ COMPARE_BYTES = 1 << 20
 AHEAD_BYTES = 8 << 20  # of blocks on their way through the compressor
 WINDOW_BYTES = 128 << 10
 WINDOWS = 16
+HEAD_BYTES = 4096
+HASH_BYTES = 16
 
 
 class Piece(NamedTuple):
@@ -67,9 +71,21 @@ class Windows:
         return data[at : at + piece.size_bytes]
 
 
+class _Tail(NamedTuple):
+    """A tail that was stored: where it was read, and where it lies now."""
+
+    fd: int
+    offset: int
+    size_bytes: int
+    fragment: int
+    fragment_offset: int
+
+    def read(self) -> bytes:
+        return os.pread(self.fd, self.size_bytes, self.offset)
+
+
 def _hash(data: bytes) -> bytes:
-    """Tells what to compare, decides nothing: of all bytes, or an image of files with equal heads takes hours."""
-    return hashlib.blake2b(data, digest_size=16).digest()
+    return hashlib.blake2b(data, digest_size=HASH_BYTES).digest()
 
 
 @dataclass(slots=True, eq=False)
@@ -83,7 +99,7 @@ class Stored:
     fragment_offset: int = 0
     hole_bytes: int = 0
     ready: bool = False
-    checksum: bytes = b""
+    head: int = 0  # a checksum of what its first block begins with
 
 
 @dataclass(slots=True, eq=False)
@@ -177,9 +193,8 @@ class BlockWriter:
         self._compressors = Compressors(make, threads=threads, block_bytes=block_bytes)
         self._under_way: deque[_Job | Stored] = deque()  # jobs, and after a file's last one the file
         self._jobs = 0
-        # Key: hash. Value: where such a tail was read, and where it lies now.
-        self._tails: dict[bytes, list[tuple[int, int, int, int]]] = {}
-        self._files: dict[tuple[bytes | int, ...], list[int]] = {}
+        self._tails: Twins[_Tail] = Twins(lambda tail: _hash(tail.read()))
+        self._files: Twins[tuple[int, int]] = Twins(self._hash_written)  # where they begin, their size in bytes
         self._windows = Windows()
         self._fragment: list[bytes] = []
         self._fragment_bytes = self._fragment_count = 0
@@ -228,17 +243,18 @@ class BlockWriter:
 
     def _add_tail(self, stored: Stored, pieces: tuple[Piece, ...], size_bytes: int) -> None:
         data = b"".join(map(self._windows.read, pieces))
-        same: list[tuple[int, int, int, int]] | None = None
+        same: list[_Tail] | None = None
         if len(pieces) == 1 and pieces[0].fd >= 0:
-            same = self._tails.setdefault(_hash(data), [])
-            for fd, offset, fragment, fragment_offset in same:
-                if os.pread(fd, size_bytes, offset) == data:
-                    stored.fragment, stored.fragment_offset = fragment, fragment_offset
+            same = self._tails.like((size_bytes, zlib.crc32(data[:HEAD_BYTES])), lambda: _hash(data))
+            for tail in same:
+                if tail.read() == data:
+                    stored.fragment, stored.fragment_offset = tail.fragment, tail.fragment_offset
                     return
         if self._fragment_bytes + size_bytes > self._block_bytes:
             self._flush_fragment()
         if same is not None:
-            same.append((pieces[0].fd, pieces[0].offset, self._fragment_count, self._fragment_bytes))
+            where = (self._fragment_count, self._fragment_bytes)
+            same.append(_Tail(pieces[0].fd, pieces[0].offset, size_bytes, *where))
         stored.fragment, stored.fragment_offset = self._fragment_count, self._fragment_bytes
         self._fragment.append(data)
         self._fragment_bytes += size_bytes
@@ -270,9 +286,8 @@ class BlockWriter:
         else:
             stored = job.stored
             if not stored.blocks:
-                stored.blocks_start = self.end
+                stored.blocks_start, stored.head = self.end, zlib.crc32(job.packed[:HEAD_BYTES])
             stored.blocks.append(job.word)
-            stored.checksum = _hash(stored.checksum + job.packed)
             stored.hole_bytes += 0 if job.word else self._block_bytes
         view = memoryview(job.packed)
         while view:
@@ -282,15 +297,22 @@ class BlockWriter:
 
     def _complete(self, stored: Stored) -> None:
         """All blocks are written: where another file has the same ones, take them back."""
-        size = self.end - stored.blocks_start
-        same = self._files.setdefault((stored.checksum, *stored.blocks), [])
-        for start in same:
+        mine = (stored.blocks_start, self.end - stored.blocks_start)
+        same = self._files.like((stored.head, *stored.blocks), lambda: self._hash_written(mine))
+        for start, size in same:
             if self._equal(start, stored.blocks_start, size):
                 self.end, stored.blocks_start = stored.blocks_start, start
                 break
         else:
-            same.append(stored.blocks_start)
+            same.append(mine)
         stored.ready = True
+
+    def _hash_written(self, where: tuple[int, int]) -> bytes:
+        start, size = where
+        hashed = hashlib.blake2b(digest_size=HASH_BYTES)
+        for at in range(0, size, COMPARE_BYTES):
+            hashed.update(os.pread(self._fd, min(COMPARE_BYTES, size - at), start + at))
+        return hashed.digest()
 
     def _equal(self, one: int, other: int, size: int) -> bool:
         for at in range(0, size, COMPARE_BYTES):

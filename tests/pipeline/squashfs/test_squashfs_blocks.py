@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from pipeline.squashfs.blocks import NO_FRAGMENT, UNCOMPRESSED, BlockWriter, Piece
+from pipeline.squashfs.twins import Twins
 
 BLOCK = 4096
 
@@ -78,12 +79,12 @@ def test_files_of_equal_heads_are_not_compared_with_each_other(
     compared = []
     monkeypatch.setattr(BlockWriter, "_equal", lambda *places: compared.append(places))
 
-    monkeypatch.setattr("pipeline.squashfs.blocks.WINDOW_BYTES", 0)  # a tail is read once, then once a comparison
+    monkeypatch.setattr("pipeline.squashfs.blocks.WINDOW_BYTES", 0)  # else tails are read many at once
     reads: list[int] = []
     pread = os.pread
     monkeypatch.setattr(os, "pread", lambda fd, size, at: reads.append(at) or pread(fd, size, at))
     size = 6000
-    files = [bytes(size - 8) + number.to_bytes(8, "big") for number in range(40)]
+    files = [bytes(size - 8) + number.to_bytes(8, "big") for number in range(1, 41)]
     (tmp_path / "input").write_bytes(b"".join(files))
     with (
         open(tmp_path / "input", "rb") as source,
@@ -96,4 +97,23 @@ def test_files_of_equal_heads_are_not_compared_with_each_other(
                 size, [(Piece(source.fileno(), at, min(block_bytes, (number + 1) * size - at)),) for at in steps]
             )
         writer.finish()
-    assert compared == [] and len(reads) == len(files)
+    assert compared == []
+    # Each once, and for the hash: of a tail only the first is read again, of a file's blocks each.
+    assert len(reads) == len(files) + (1 if block_bytes > size else len(files))
+
+
+def test_what_differs_in_its_key_is_never_hashed() -> None:
+    hashed: list[object] = []
+
+    def note(value: object) -> bytes:
+        hashed.append(value)
+        return repr(value).encode()
+
+    twins: Twins[int] = Twins(note)
+    for number in range(5):
+        twins.like(number, lambda: note("new")).append(number)
+    assert hashed == []
+    assert twins.like(3, lambda: note(3)) == [3]
+    assert hashed == [3, 3], "the one there was, and the new one"
+    assert twins.like(3, lambda: note("other")) == []
+    assert hashed == [3, 3, "other"], "what was hashed once is not hashed again"

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 from support.zonecommand import ZoneCommand
+
+from runtime.host.lab.lab import Lab
+from runtime.net.engine.proxy import ENTRY
 
 pytestmark = [pytest.mark.xen, pytest.mark.slow]
 
@@ -12,6 +17,24 @@ SMALL = ("-m", "128m")
 NAMES = ("web", "db", "alone", "other")
 # bash's own way to a port: the image has no client.
 ASK = "exec 3<>/dev/tcp/{}/80 && printf 'GET / HTTP/1.0\\r\\n\\r\\n' >&3 && head -n 1 <&3"
+
+# Runs in dom0: what each process has whose command line holds the words given.
+AUDIT = """
+import json, os, sys
+def fields_of(pid):
+    lines = (line.split(":", 1) for line in open(f"/proc/{pid}/status") if ":" in line)
+    return {key: value.split() for key, value in lines}
+found = []
+for pid in filter(str.isdigit, os.listdir("/proc")):
+    try:
+        line = open(f"/proc/{pid}/cmdline").read()
+    except OSError:  # it has ended
+        continue
+    if int(pid) != os.getpid() and sys.argv[1] in line:
+        links = [os.readlink(f"/proc/{pid}/fd/{fd}") for fd in sorted(map(int, os.listdir(f"/proc/{pid}/fd")))]
+        found.append({"status": fields_of(pid), "descriptors": links, "root": os.listdir(f"/proc/{pid}/root")})
+print(json.dumps(found))
+"""
 
 
 @pytest.fixture(scope="module")
@@ -51,6 +74,30 @@ def test_zones_of_a_network_reach_each_other_by_name_and_address(zone: ZoneComma
 def test_isolated_zone_and_other_networks_are_not_reached(zone: ZoneCommand) -> None:
     for one, another in (("web", "alone"), ("alone", "web"), ("other", "web"), ("web", "other")):
         assert asked(zone, one, address_of(zone, another)) == ""
+
+
+@pytest.mark.usefixtures("zones")
+def test_no_engine_has_a_right_or_a_descriptor_but_for_its_own_network(lab: Lab) -> None:
+    """Of two networks: started by a zoned that holds Xen's doors, all zones' ledgers, disks, and each other's logs."""
+    code, said = lab.shell(f"cat >/tmp/audit.py && python3 /tmp/audit.py '{ENTRY}'", input=AUDIT)
+    assert code == 0, said
+    engines = json.loads(said)
+    assert len(engines) == 2
+    assert len({engine["status"]["Uid"][0] for engine in engines} - {"0"}) == 2
+    logs = set()
+    for engine in engines:
+        status = engine["status"]
+        for kind in ("CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb"):
+            assert int(status[kind][0], 16) == 0, kind
+        assert (status["NoNewPrivs"], status["Seccomp"], status["Groups"]) == (["1"], ["2"], [])
+        assert len(set(status["Uid"])) == len(set(status["Gid"])) == 1
+        assert engine["root"] == []
+        *null, log = engine["descriptors"][:3]
+        assert null == ["/dev/null"] * 2
+        logs.add(log)
+        others = [link for link in engine["descriptors"][3:] if not link.startswith(("socket:", "anon_inode:"))]
+        assert {link.rpartition("/")[2] for link in others} == {"sockstat", "sockstat6"}
+    assert len(logs) == 2 and all(log.startswith("/run/zonewright/net/") for log in logs)
 
 
 @pytest.mark.usefixtures("zones")

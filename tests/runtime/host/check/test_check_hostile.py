@@ -83,10 +83,8 @@ def test_values_of_a_hostile_zone_do_no_harm(zone: Zone, value: bytes) -> None:
 
 @pytest.mark.parametrize("directory", ["device", "device/vbd", "device/made-up", "zone/state", "data"])
 def test_more_names_than_xenstored_can_list_are_told_and_hide_nothing_else(zone: Zone, directory: str) -> None:
-    nodes = zone.host.xenstored.nodes
     for number in range(900):
-        nodes[f"{HOME}/{directory}"] = nodes.get(f"{HOME}/{directory}", Node())
-        nodes[f"{HOME}/{directory}/{'n' * 20}{number}"] = Node(perms=(b"n1",))
+        zone.host.xenstored.put(f"{HOME}/{directory}/{'n' * 20}{number}", b"", (b"n1",))
     zone.host.xenstore.write("/local/domain/0/backend/vif/12/0/state", "6")
     report = zone.host.check()
     assert [finding.kind for finding in report.findings if "vif/12" in finding.what] == ["xenstore"]

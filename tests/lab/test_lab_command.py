@@ -187,7 +187,7 @@ def test_signals_go_to_the_command(zone: ZoneCommand, web: str) -> None:
     process = zone.start("exec", web, "sh", "-c", script)
     read_until(process, b"on\n")
     process.send_signal(signal.SIGTERM)
-    assert process.communicate(timeout=60)[0] == b"told\n" and process.returncode == 9
+    assert process.communicate(timeout=300)[0] == b"told\n" and process.returncode == 9
 
 
 def test_terminal_has_its_windows_size_and_follows_it(zone: ZoneCommand, web: str) -> None:
@@ -303,7 +303,7 @@ def test_attach_replays_takes_input_is_left_and_comes_back(zone: ZoneCommand) ->
     read_until(again, b"got one")
     again.stdin.write(b"end\n")
     again.stdin.flush()
-    assert b"got end" in again.communicate(timeout=60)[0] and again.returncode == 5
+    assert b"got end" in again.communicate(timeout=300)[0] and again.returncode == 5
 
 
 # -- the end of zones --------------------------------------------------------------------------------------------------
@@ -318,7 +318,7 @@ def test_kill_stop_wait_restart_and_rm(zone: ZoneCommand) -> None:
     wait_for(lambda: "told" in zone("logs", "life"), "answer to a signal")
     waiting = zone.start("wait", "life")
     assert zone("stop", "-t", "30", "life") == "zone life is stopped: exit code 6\n"
-    assert waiting.communicate(timeout=60)[0] == b"6\n" and waiting.returncode == 6
+    assert waiting.communicate(timeout=300)[0] == b"6\n" and waiting.returncode == 6
     assert zone("ps", "-q", "--filter", "name=life") == ""
     assert "exited (6)" in zone("ps", "-a")
     zone("restart", "life")

@@ -127,7 +127,7 @@ def test_resources_and_network_change_while_it_runs(control: Any, zone: str) -> 
 
 def test_the_console_is_replayed(control: Any, zone: str) -> None:
     first = pb.ZoneConsoleRequest(zone_id=zone, replay_history=True)
-    stream = control.AttachZoneConsole(iter([first]), timeout=60)
+    stream = control.AttachZoneConsole(iter([first]), timeout=300)
     assert next(stream).data
     stream.cancel()
 
@@ -140,18 +140,18 @@ def test_a_workload_runs_in_a_zone_that_is_there(control: Any, zone: str, image:
         process=common.ProcessSpec(command=["/bin/sh", "-c", SCRIPT], stdin=True),
     )
     workload = control.CreateWorkload(pb.CreateWorkloadRequest(spec=spec), timeout=120).workload_id
-    control.StartWorkload(pb.StartWorkloadRequest(workload_id=workload), timeout=60)
+    control.StartWorkload(pb.StartWorkloadRequest(workload_id=workload), timeout=300)
     process = common.ProcessSpec(command=["/bin/sh", "-c", "id -u"])
     start = pb.ExecuteZoneCommandStart(zone_id=zone, workload_id=workload, process=process)
-    *output, last = control.ExecuteZoneCommand(iter([pb.ExecuteZoneCommandRequest(start=start)]), timeout=60)
+    *output, last = control.ExecuteZoneCommand(iter([pb.ExecuteZoneCommandRequest(start=start)]), timeout=300)
     assert (b"".join(reply.output.stdout for reply in output), last.exited.exit_code) == (b"33\n", 0)
     typed = pb.WorkloadConsoleRequest(workload_id=workload, stdin=b"hello\n")
-    replies = list(control.AttachWorkloadConsole(iter([typed]), timeout=60))
+    replies = list(control.AttachWorkloadConsole(iter([typed]), timeout=300))
     assert b"".join(reply.stdout for reply in replies) == b"to stdout\ngot hello\n"
     assert b"".join(reply.stderr for reply in replies) == b"to stderr\n"
     status = control.GetWorkload(pb.GetWorkloadRequest(workload_id=workload)).workload.status
     assert (status.state, status.exit_status.code) == (common.WORKLOAD_STATE_COMPLETED, 7)
-    control.DestroyWorkload(pb.DestroyWorkloadRequest(workload_id=workload), timeout=60)
+    control.DestroyWorkload(pb.DestroyWorkloadRequest(workload_id=workload), timeout=300)
 
 
 def test_an_image_is_pulled_by_dom0_itself(lab: Lab, control: Any) -> None:

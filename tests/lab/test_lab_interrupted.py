@@ -61,7 +61,7 @@ def test_interrupted_boot_leaves_no_zone_and_no_port(host, make):
     process = begin(host, name)
     wait_for(lambda: [zone for zone in live(host) if zone.domid], "zone")
     process.send_signal(signal.SIGINT)
-    _, said = process.communicate(timeout=120)
+    _, said = process.communicate(timeout=300)
     assert process.returncode != 0 and b"KeyboardInterrupt" in said
     wait_for(lambda: not live(host), "end of the zone")
     assert host.lab.forwards() == {}

@@ -13,7 +13,7 @@ from typing import Any
 from pipeline.recipe import PROJECT
 from support.terminals import Terminal
 
-TIMEOUT_S = 120.0
+TIMEOUT_S = 300.0
 READ_TIMEOUT_S = 60.0
 
 

@@ -94,8 +94,8 @@ def run_rm(arguments: Namespace) -> None:
     ask(arguments, remove)
 
 
-def run_flows(arguments: Namespace) -> None:
-    """List what passes zones' networks."""
+def run_flows(arguments: Namespace) -> int:
+    """List what passes zones' networks. 1 where the only zone asked for does not say."""
     import sys
 
     from runtime.host.api.host_pb2 import ListFlowsRequest
@@ -104,9 +104,10 @@ def run_flows(arguments: Namespace) -> None:
 
     request = ListFlowsRequest(zone=arguments.zone or "")
     zones = ask(arguments, lambda client: client.acall(client.host.ListFlows, request)).zones
+    code = 1 if arguments.zone and any(zone.problem for zone in zones) else 0
     if arguments.format != "table":
         show([document(zone) for zone in zones], arguments.format)
-        return
+        return code
     if arguments.counters:
         rows = [[zone.zone, name, str(zone.counters[name])] for zone in zones for name in sorted(zone.counters)]
         table(["ZONE", "COUNTER", "VALUE"], rows)
@@ -116,6 +117,7 @@ def run_flows(arguments: Namespace) -> None:
     for zone in zones:
         if zone.problem:
             sys.stderr.write(f"{escaped(zone.zone)}: {escaped(zone.problem)}\n")
+    return code
 
 
 def _row(zone: str, flow: Any) -> list[str]:

@@ -66,6 +66,8 @@ def test_flows_of_all_zones_or_of_one(zone, zoned) -> None:
     assert zone.err == "db: network engine of zone db: expected an answer, got it ended\n"
     assert zone("net", "flows", "web") and zone.err == ""
     assert zoned.calls[-1][1].zone == "web"
+    for words in ((), ("--counters",), ("--format", "json")):
+        zone("net", "flows", *words, "db", code=1)
     assert zone.sentence("net", "flows", "wbe") == "zone: no such zone as wbe, did you mean web?"
 
 

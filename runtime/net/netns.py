@@ -147,22 +147,29 @@ def _held_by_process(owner: int) -> Iterator[int]:
 
 
 def _hold(owner: int, ours: socket.socket, theirs: socket.socket) -> None:
-    """What the new process does. Nothing here takes a lock that another thread may have held when it was made."""
-    code = errno.EIO
+    """What the new process does. Nothing here takes a lock that another thread may have held when it was made.
+
+    It never returns, whatever fails: it would go on as a second one of this process, with all that this one holds.
+    """
     try:
         ours.close()
+        theirs.send(_ERRNO.pack(_leave(owner)))  # fails where the process that made it has just been killed
+        theirs.recv(1)  # until the other end is closed
+    finally:
+        os._exit(0)
+
+
+def _leave(owner: int) -> int:
+    """Go to new namespaces; 0, or why not as an errno."""
+    try:
         # The capabilities stay: some hosts let no user without them have a user namespace.
         call("prctl", PR_SET_SECUREBITS, SECBIT_NO_SETUID_FIXUP, 0, 0, 0)
         os.setegid(owner)
         os.seteuid(owner)
         call("unshare", CLONE_NEWUSER | CLONE_NEWNET)
-        code = 0
     except OSError as error:
-        code = error.errno or code
-    finally:
-        theirs.send(_ERRNO.pack(code))
-        theirs.recv(1)  # until the other end is closed
-        os._exit(0)
+        return error.errno or errno.EIO
+    return 0
 
 
 def _map_user(pid: int, owner: int) -> None:

@@ -257,7 +257,9 @@ class World:
         return number
 
     def state_of_host(self) -> dict[str, str]:
-        """What a zone network must not change."""
+        """What a zone network must not change; asked when the host's own interface has come to rest."""
+        settled = "ip -6 -o address show dev up0 scope link | grep -v tentative | grep -q . && echo yes || true"
+        self.wait_until(lambda: self.on_host(lambda: _shell(settled)) == "yes\n")
         questions = {
             "links": "ip -o link | grep -v vif | sed 's/@.*//'",
             "rules": "ip rule; ip -6 rule",

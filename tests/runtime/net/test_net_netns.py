@@ -187,3 +187,22 @@ def test_process_that_holds_it_ends_with_a_zoned_that_is_killed() -> None:
         assert select.select([held], [], [], 10)[0], "it still runs"
     finally:
         os.close(held)
+
+
+def test_process_whose_maker_is_killed_first_does_not_go_on_as_a_second_one_of_it() -> None:
+    """Such a one would hold zoned's lock, and no other zoned could start."""
+    ours, theirs = socket.socketpair()
+    reader, writer = os.pipe()
+    pid = os.fork()
+    if not pid:
+        try:
+            os.close(writer)
+            os.read(reader, 1)  # until the other end of `theirs` is gone
+            netns._hold(os.geteuid(), ours, theirs)
+        finally:
+            os._exit(9)
+    for end in (ours, theirs):
+        end.close()
+    os.close(reader)
+    os.close(writer)
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0

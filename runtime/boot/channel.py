@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 _FIRST_EVENT_S = 20.0
+_MOST_LINES = 40  # of log that one channel may cause
 _READY = (XenbusState.INITIALISED, XenbusState.CONNECTED)
 _OVER = (XenbusState.CLOSING, XenbusState.CLOSED)
 
@@ -81,6 +82,7 @@ class Channel:
         self._refused: pvconsole.Published | None = None
         self._asked = True  # no look before the one below
         self._short = False  # belongs to the attendant's thread
+        self._lines = _MOST_LINES
         self._watch = xenstore.watch(f"{self._frontend}/state", self._changed)
         try:
             self._watch.wait(_FIRST_EVENT_S)  # a watch fires once when it is set
@@ -135,7 +137,7 @@ class Channel:
             return
         data, lost = ring.take()
         if lost:
-            log.warning("%s: the zone overwrote the ring's indices", self._name)
+            self._tell(logging.WARNING, "the zone overwrote the ring's indices")
         if data:
             receiver.received(data)
         if self._short and ring.has_much_room:
@@ -154,7 +156,7 @@ class Channel:
         try:
             self._look()
         except RuntimeFault as problem:
-            log.warning("%s: %s", self._name, problem)
+            self._tell(logging.WARNING, str(problem))
 
     def _look(self) -> None:
         with self._looking:
@@ -217,10 +219,16 @@ class Channel:
         if ring is not None:
             ring.close()
         if news:
-            log.info("%s: %s", self._name, reason)
+            self._tell(logging.INFO, reason)
             self._say(XenbusState.CLOSED)
             if receiver is not None:
                 self._attendant.soon(partial(receiver.disconnected, reason))
+
+    def _tell(self, level: int, what: str) -> None:
+        """Log what the zone does, which may do it as often as it likes: the log would fill the disk of the ledgers."""
+        if self._lines > 0:
+            self._lines -= 1
+            log.log(level, "%s: %s%s", self._name, what, "" if self._lines else "; no more is told of it")
 
     def _state(self) -> XenbusState:
         return pvconsole.frontend_state(self._xenstore.read(f"{self._backend}/state"))

@@ -28,6 +28,7 @@ class LogFile:
 
     def __init__(self, path: Path, *, max_bytes: int = MAX_LOG_BYTES) -> None:
         self._path, self._max_bytes = path, max_bytes
+        self._failing = False
         self._file = self._open()
 
     def _open(self) -> io.FileIO:
@@ -43,8 +44,11 @@ class LogFile:
                 os.replace(self._path, f"{self._path}.1")
                 self._file = self._open()
             self._file.write(data)
+            self._failing = False
         except OSError as problem:
-            log.warning("console log %s: %s", self._path, problem)
+            if not self._failing:  # once: a zone prints as often as it likes, and zoned's log may lie beside this
+                log.warning("console log %s: %s", self._path, problem)
+            self._failing = True
 
     def close(self) -> None:
         """Close the file."""

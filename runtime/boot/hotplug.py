@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 _LOOK_AGAIN_S = 0.5  # a watch is a hint
+_FIRST_PAUSE_S = 0.01
 TIMEOUT_S = 30.0
 
 
@@ -93,16 +94,12 @@ def unplug_disk(
     Raises:  DeviceFault (temporary) where the guest holds on to it; the disk then stays as it is, and is being closed.
     """
     number = vbd.virtual_device(vdev)
-    path = backend_path(domain.backend_domid, domain.domid, "vbd", number)
-    device = domain.xenstore.read(f"{path}/physical-device-path")
+    device = _close(domain, backend_path(domain.backend_domid, domain.domid, "vbd", number))
     if device is None:
         return
-    domain.xenstore.apply(
-        [Node(f"{path}/online", "0"), Node(f"{path}/state", str(XenbusState.CLOSING.value))],
-    )
     try:
         _wait_state(domain, vdev, number, XenbusState.CLOSED, timeout_s)
-    except DeviceFault as fault:
+    except (DeviceFault, DomainGone) as fault:
         if not force:
             raise
         log.warning("%s; taking it all the same", fault)
@@ -134,6 +131,20 @@ def _write(domain: Domain, vdev: str, path: str, nodes: list[Node]) -> None:
         transaction.apply(nodes)
 
     domain.xenstore.transaction(write)
+
+
+def _close(domain: Domain, path: str) -> str | None:
+    """Begin to take a disk back; its device here, or None where it is gone, or its domid is another domain's."""
+
+    def close(transaction: Transaction) -> str | None:
+        device = transaction.read(f"{path}/physical-device-path")
+        if device is None or transaction.read(f"{domain_path(domain.domid)}/{UUID_NODE}") != domain.uuid:
+            return None
+        transaction.write(f"{path}/online", "0")
+        transaction.write(f"{path}/state", str(XenbusState.CLOSING.value))
+        return device
+
+    return domain.xenstore.transaction(close)
 
 
 def _wait_state(domain: Domain, vdev: str, number: int, wanted: XenbusState, timeout_s: float) -> None:
@@ -180,13 +191,14 @@ def _remove(domain: Domain, number: int) -> None:
 
 def _wait_backend_gone(domain: Domain, vdev: str, number: int, timeout_s: float) -> None:
     """blkback lets go of the device after its nodes are gone, which its probe may write again (see `teardown`)."""
-    deadline = time.monotonic() + timeout_s
+    deadline, pause = time.monotonic() + timeout_s, _FIRST_PAUSE_S
     name = f"vbd-{domain.domid}-{number}"
     while not domain.backend_domid and name in teardown.backends(domain.domid):
         if time.monotonic() > deadline:
             got = f"its back end {name} stays"
             raise DeviceFault(f"zone {domain.name}, disk {vdev}", expected="it let go", got=got, temporary=True)
-        time.sleep(0.01)  # sysfs tells of no change
+        time.sleep(pause)  # sysfs tells of no change
+        pause = min(pause * 2, _LOOK_AGAIN_S)
         _remove(domain, number)
 
 

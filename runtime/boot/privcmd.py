@@ -11,6 +11,7 @@ import errno
 import fcntl
 import os
 import struct
+import threading
 from array import array
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -88,7 +89,7 @@ class Privcmd:
             ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int, ctypes.c_int, ctypes.c_int, ctypes.c_long,
         ]  # fmt: skip
         self._libc.munmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t]
-        self._gntdev = -1
+        self._gntdev, self._opening = -1, threading.Lock()
         self._privcmd = _open(_PRIVCMD)
         try:
             self._memory = _open(_HYPERCALL)
@@ -146,18 +147,20 @@ class Privcmd:
 
         Source:  include/uapi/xen/gntdev.h: the first ioctl takes a place in the driver's table, mmap maps it.
         """
-        if self._gntdev < 0:
-            self._gntdev = _open(_GNTDEV)
+        with self._opening:
+            if self._gntdev < 0:
+                self._gntdev = _open(_GNTDEV)
+            device = self._gntdev  # a place is one of this open file's
         name = f"grant {reference} of domain {domid}"
         request = bytearray(ioctl.GNTDEV_MAP_GRANT_REF.pack(1, 0, domid, reference))
-        self._ioctl(f"map {name}", ioctl.IOCTL_GNTDEV_MAP_GRANT_REF, request, self._gntdev)
+        self._ioctl(f"map {name}", ioctl.IOCTL_GNTDEV_MAP_GRANT_REF, request, device)
         index = ioctl.GNTDEV_MAP_GRANT_REF.unpack(request)[1]
         try:
-            with self._mapped(name, self._gntdev, PAGE_SIZE, index) as address, _view(address, PAGE_SIZE) as view:
+            with self._mapped(name, device, PAGE_SIZE, index) as address, _view(address, PAGE_SIZE) as view:
                 yield view
         finally:
             place = bytearray(ioctl.GNTDEV_UNMAP_GRANT_REF.pack(index, 1))
-            self._ioctl(f"unmap {name}", ioctl.IOCTL_GNTDEV_UNMAP_GRANT_REF, place, self._gntdev)
+            self._ioctl(f"unmap {name}", ioctl.IOCTL_GNTDEV_UNMAP_GRANT_REF, place, device)
 
     def bind_event_channel(self, domid: Domid, port: EvtchnPort) -> EventChannel:
         """Join a port that was allocated for us in another domain."""

@@ -48,7 +48,9 @@ def make(path: Path, size_mib: int, subject: str) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         program = check(path.parent, size_mib, subject)
-        with open(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600), "wb") as file:
+        # The program of a zoned that was killed may still be formatting: what it writes is no part of this file.
+        new.unlink(missing_ok=True)
+        with open(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600), "wb") as file:
             file.truncate(size_mib << 20)
             _format(program, new, subject)
             os.fsync(file.fileno())

@@ -113,7 +113,10 @@ class Workloads:
         async with workload.lock:
             await self._become(workload, WorkloadState.CREATING)
             try:
-                device = await core.thread(self._plug, workload, run) if request.rootfs is not None else ""
+                device = ""
+                if request.rootfs is not None:
+                    async with run.plugging:
+                        device = await core.thread(self._plug, workload, run)
                 workload.info = dataclasses.replace(workload.info, device=device)
                 spec = dict(request.container)
                 if device:
@@ -273,7 +276,8 @@ class Workloads:
         for method, params in (("stop", {"id": workload.id, "timeout_s": 0}), ("delete", {"id": workload.id})):
             with contextlib.suppress(RuntimeFault):  # it may never have been made
                 await call(zone, method, params)
-        await self._core.thread(self._unplug, workload, run)
+        async with run.plugging:
+            await self._core.thread(self._unplug, workload, run)
 
     def _unplug(self, workload: Workload, run: Run) -> None:
         """Its disk, with what the ledger has of it: an earlier zoned may have taken some of that, or given it back."""

@@ -38,6 +38,8 @@ class Run:
     told:    how it ended, as the zone itself told.
     reason:  how it ended, as Xen has it; "" while it lives.
     devices: of this host, that it has as volumes, by target.
+    plugging: held by whoever gives it a disk or takes one back: a name that is free may not be taken by two, nor while
+             the kernel has still to let go of the disk before.
     joined:  the channel of its agent was looked for: without a link from then on, it has none.
     news:    its init has reported something in xenstore.
     """
@@ -51,6 +53,7 @@ class Run:
     link: AgentLink | None = None
     watch: Watch | None = None
     loops: list[LoopDevice] = field(default_factory=list)
+    plugging: asyncio.Lock = field(default_factory=asyncio.Lock)
     devices: dict[str, BlockDevice] = field(default_factory=dict)
     timings: dict[str, float] = field(default_factory=dict)
     zone_timings: dict[str, float] = field(default_factory=dict)

@@ -36,7 +36,8 @@ def open_store(root: Path) -> Store:
     if (account := account_of(root)) is not None:
         inner = (store.blobs.parent, store.blobs, store.results, store.locks, store.tmp, store.used, store.checkouts)
         for path in (*inner, *store.locks.iterdir()):
-            os.chown(path, account.uid, account.gid)
+            with contextlib.suppress(FileNotFoundError):  # a child has let go of it meanwhile
+                _give(path, account)
     return store
 
 
@@ -52,4 +53,9 @@ def hand_over(root: Path, *paths: Path) -> None:
     """Give files to whom the store in `root` belongs, for its children to read."""
     if (account := account_of(root)) is not None:
         for path in paths:
-            os.chown(path, account.uid, account.gid)
+            _give(path, account)
+
+
+def _give(path: Path, account: Account) -> None:
+    """Not what a link leads to: its directory is that user's, whose children read what strangers made."""
+    os.chown(path, account.uid, account.gid, follow_symlinks=False)

@@ -42,12 +42,13 @@ class ImageTasks:
 
     def __init__(self, store: Path, *, command: Sequence[str] = COMMAND) -> None:
         self._store, self._command = store, tuple(command)
-        self._tasks: dict[Work, _Task] = {}
+        self._tasks: dict[Work, _Task] = {}  # that may be joined
+        self._runners: set[asyncio.Task[Result]] = set()  # and those that are being ended
         self._slots = asyncio.Semaphore(AT_ONCE)
 
     def runners(self) -> list[asyncio.Task[Result]]:
         """What is under way."""
-        return [task.runner for task in self._tasks.values()]
+        return list(self._runners)
 
     async def follow(self, work: Work) -> AsyncGenerator[Progress | Result, None]:
         """Do something, or join those for whom it is being done: its latest progress, then its result.
@@ -57,7 +58,10 @@ class ImageTasks:
         """
         task = self._tasks.get(work)
         if task is None:
-            task = self._tasks[work] = _Task(asyncio.create_task(self._run(work)))
+            task = self._tasks[work] = _Task()
+            task.runner = asyncio.create_task(self._run(work, task))
+            self._runners.add(task.runner)
+            task.runner.add_done_callback(self._runners.discard)
         task.waiters += 1
         try:
             async for progress in task.progress():
@@ -66,6 +70,7 @@ class ImageTasks:
         finally:
             task.waiters -= 1
             if not task.waiters and not task.runner.done():
+                self._leave(work, task)  # whoever asks for the same from now on gets a child of their own
                 task.runner.cancel()
                 await asyncio.wait([task.runner])
 
@@ -87,13 +92,16 @@ class ImageTasks:
 
     # -- one child -----------------------------------------------------------------------------------------------------
 
-    async def _run(self, work: Work) -> Result:
-        task = self._tasks[work]
+    def _leave(self, work: Work, task: _Task) -> None:
+        if self._tasks.get(work) is task:
+            del self._tasks[work]
+
+    async def _run(self, work: Work, task: _Task) -> Result:
         try:
             async with self._slots:
                 return await self._child(work, task)
         finally:
-            del self._tasks[work]
+            self._leave(work, task)
             task.ring()
 
     async def _child(self, work: Work, task: _Task) -> Result:
@@ -137,8 +145,10 @@ class ImageTasks:
 class _Task:
     """What those who wait for one task share."""
 
-    def __init__(self, runner: asyncio.Task[Result]) -> None:
-        self.runner, self.waiters = runner, 0
+    runner: asyncio.Task[Result]
+
+    def __init__(self) -> None:
+        self.waiters = 0
         self._latest, self._version = Progress(), 1
         self._bell = asyncio.Event()
 

@@ -21,6 +21,7 @@ from typing import Any
 
 from pipeline.oci import canonical_json
 from pipeline.store import fsync_dir, write_atomic
+from runtime.errors import RuntimeFault
 from runtime.host.lab.errors import LabFailed, SnapshotDamaged
 from runtime.host.lab.qmp import Qmp
 
@@ -78,7 +79,8 @@ class Snapshots:
             try:
                 digest, size = _write(qmp, partial / MEMORY)
             except BaseException:
-                qmp.execute("migrate_cancel")  # QEMU plugs nothing in while it goes on
+                with contextlib.suppress(RuntimeFault):
+                    qmp.execute("migrate_cancel")  # QEMU plugs nothing in while it goes on
                 raise
             finally:
                 qmp.execute("cont")

@@ -5,13 +5,15 @@ from __future__ import annotations
 import asyncio
 import logging
 import ssl
+import time
 from collections.abc import Callable
 from typing import cast
 
 log = logging.getLogger(__name__)
 
 AT_ONCE = 64
-TIMEOUT_S = 5.0
+TIMEOUT_S = 20.0  # a client of ours waits no longer for its connection
+TELL_EVERY_S = 60.0
 
 
 class Handshakes:
@@ -23,6 +25,7 @@ class Handshakes:
     def __init__(self, context: ssl.SSLContext, protocol: Callable[[], asyncio.Protocol]) -> None:
         self._context, self._protocol = context, protocol
         self._running: dict[asyncio.Task[None], asyncio.Transport] = {}
+        self._told_s = float("-inf")
 
     def gate(self) -> asyncio.Protocol:
         """For `create_server`: hands each plain connection over."""
@@ -33,7 +36,7 @@ class Handshakes:
         transport.pause_reading()
         if len(self._running) >= AT_ONCE:
             oldest = next(iter(self._running))
-            log.warning("TLS: %d handshakes at once; ending the oldest, with %s", AT_ONCE, _peer(self._running[oldest]))
+            self._tell_crowd(_peer(self._running[oldest]))
             self._end(oldest)
         task = asyncio.get_running_loop().create_task(self._shake(transport))
         self._running[task] = transport
@@ -43,6 +46,13 @@ class Handshakes:
         """End them all."""
         for task in list(self._running):
             self._end(task)
+
+    def _tell_crowd(self, peer: str) -> None:
+        """Now and then: whoever reaches the port may cause it, as often as they like."""
+        now = time.monotonic()
+        if now - self._told_s >= TELL_EVERY_S:
+            self._told_s = now
+            log.warning("TLS: %d handshakes at once; the oldest are ended, now one with %s", AT_ONCE, peer)
 
     def _end(self, task: asyncio.Task[None]) -> None:
         self._running.pop(task).abort()
@@ -56,7 +66,7 @@ class Handshakes:
                 transport, early, self._context, server_side=True, ssl_handshake_timeout=TIMEOUT_S
             )
         except OSError as problem:  # an SSLError is one
-            log.info("TLS handshake with %s: %s", _peer(transport), problem)
+            log.debug("TLS handshake with %s: %s", _peer(transport), problem)
             return
         if encrypted is not None and not early.lost:  # asyncio gives None where the connection was lost meanwhile
             early.hand_over(encrypted, self._protocol())

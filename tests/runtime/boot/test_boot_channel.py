@@ -300,6 +300,19 @@ def test_indices_without_sense_lose_bytes_and_nothing_else(world: World) -> None
     channel.close()
 
 
+def test_indices_without_sense_fill_no_log(world: World, caplog: pytest.LogCaptureFixture) -> None:
+    world.publish()
+    channel = world.channel()
+    channel.start(world.heard)
+    for turn in range(200):
+        world.xen.agent.set(OUT_PROD, turn * 100_000 + 50_000)
+        world.ring()
+        until(lambda: world.xen.agent.room() == 2048)
+    channel.close()
+    told = [record.getMessage() for record in caplog.records if "overwrote" in record.getMessage()]
+    assert 1 <= len(told) <= 40
+
+
 def test_an_asyncio_loop_serves_it_and_worker_threads_make_and_close_it(world: World) -> None:
     async def run() -> None:
         loop = asyncio.get_running_loop()

@@ -177,6 +177,20 @@ def test_wait_for_a_back_end_that_the_kernel_keeps_names_it(
     assert [record["kind"] for record in running.records] == ["vbd"]
 
 
+@pytest.mark.parametrize("uuid", [b"", b"another"], ids=["gone", "another's"])
+def test_disk_of_a_domain_that_has_gone_meanwhile_is_not_made_again(running: Running, uuid: bytes) -> None:
+    running.plug()
+    if uuid:
+        running.xenstored.put("/local/domain/1/zone/uuid", uuid)
+    else:
+        for path in ("/local/domain/1", BACKEND):
+            running.domain.xenstore.remove(path)
+    before = running.xenstored.below("/local")
+    running.unplug(force=True)
+    assert running.xenstored.below("/local") == before
+    assert running.xenstored.value(f"{XVDC}/state") == ("4" if uuid else None)
+
+
 def test_nodes_that_blkback_writes_once_more_are_taken_away_with_its_device(
     running: Running, monkeypatch: pytest.MonkeyPatch
 ) -> None:

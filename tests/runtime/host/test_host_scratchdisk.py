@@ -81,3 +81,12 @@ def test_directory_that_cannot_be_written_to_is_named(tmp_path: Path) -> None:
         ScratchUnfit, match=r"zone web: expected a file of 16 MiB, got .*/zone/disk: (Not a|File exists)"
     ):
         make(tmp_path / "zone" / "disk", SIZE_MIB, "zone web")
+
+
+@needs_tool
+def test_what_a_killed_zoneds_program_still_writes_is_no_part_of_the_disk(tmp_path: Path) -> None:
+    with open(tmp_path / "disk.new", "wb") as other:
+        make(tmp_path / "disk", SIZE_MIB, "zone web")
+        other.write(b"x" * 4096)
+        other.flush()
+        assert (tmp_path / "disk").read_bytes()[:4096] != b"x" * 4096

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import itertools
+import time
 from pathlib import Path
 from typing import Any
 
@@ -278,5 +279,28 @@ def test_workload_that_was_being_destroyed_goes_with_its_zone(host: Host, disks:
         await manager.wait("web", "exited", 20)
         assert manager.list_workloads() == []
         await host.stop()
+
+    run(work())
+
+
+def test_disks_of_two_that_are_made_at_once_are_not_given_the_same_name(
+    host: Host, monkeypatch: pytest.MonkeyPatch, disks: dict[str, str]
+) -> None:
+    """As between a look for a free name and the moment it is taken, which is a record on the disk later."""
+
+    def plug(edge: Any, domain: Any, device: Any, record: Any) -> str:
+        vdev = next(name for name in (f"xvd{letter}" for letter in "cdefgh") if name not in disks)
+        time.sleep(0.1)
+        assert vdev not in disks, "taken meanwhile"
+        disks[vdev] = str(device)
+        return vdev
+
+    monkeypatch.setattr(Edge, "plug", plug)
+
+    async def work() -> None:
+        manager = await booted(host)
+        made = await asyncio.gather(*(manager.create_workload(wanted(host, name)) for name in ("one", "two", "three")))
+        assert sorted(workload.device for workload in made) == ["xvdc", "xvdd", "xvde"]
+        await manager.close()
 
     run(work())

@@ -10,6 +10,7 @@ import json
 import os
 import sys
 import tarfile
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -22,7 +23,7 @@ from pipeline.oci import Digest
 from pipeline.pack import pack_image
 from pipeline.store import Store
 from runtime.host.images import catalog
-from runtime.host.images.account import account_of, open_store
+from runtime.host.images.account import account_of, hand_over, open_store
 from runtime.host.images.errors import ChildDied, ImageFault
 from runtime.host.images.model import (
     Credentials,
@@ -310,7 +311,9 @@ def test_a_child_of_root_works_as_the_owner_of_the_store(tmp_path: Path, registr
     reference = registry.add("app", "v1", an_image())
     root = tmp_path / "store"
     root.mkdir()
-    for path in (tmp_path, *tmp_path.parents[:2]):
+    for path in (tmp_path, *tmp_path.parents):
+        if path == Path(tempfile.gettempdir()):
+            break
         path.chmod(0o755)
     os.chown(root, 65534, 65534)
     store = open_store(root)
@@ -319,6 +322,58 @@ def test_a_child_of_root_works_as_the_owner_of_the_store(tmp_path: Path, registr
     assert isinstance(packed, Packed)
     assert store.path(packed.rootfs.digest).stat().st_uid == 65534
     assert store.read(packed.rootfs.digest)
+
+
+@pytest.mark.root
+def test_links_in_the_directories_of_the_stores_owner_give_away_nothing_of_roots(tmp_path: Path) -> None:
+    if os.geteuid() != 0:
+        pytest.skip("needs root")
+    root, secret = tmp_path / "store", tmp_path / "shadow"
+    root.mkdir()
+    secret.touch()
+    os.chown(root, 65534, 65534)
+    store = open_store(root)
+    (store.locks / "link").symlink_to(secret)
+    (store.locks / "dangling").symlink_to(tmp_path / "none")
+    open_store(root)
+    hand_over(root, store.locks / "link")
+    assert (secret.stat().st_uid, secret.stat().st_gid) == (0, 0)
+
+
+def test_who_asks_for_work_that_is_being_ended_gets_a_child_of_their_own(tmp_path: Path) -> None:
+    slow = tmp_path / "child.py"
+    slow.write_text(
+        "import os, signal, sys, time\n"
+        "signal.signal(signal.SIGTERM, lambda *_: (time.sleep(0.5), os._exit(1)))\n"
+        f"open({str(tmp_path)!r} + f'/began-{{os.getpid()}}', 'w').close()\n"
+        "time.sleep(60)\n"
+    )
+
+    def began() -> int:
+        return len(list(tmp_path.glob("began-*")))
+
+    async def until(number: int) -> None:
+        while began() < number:
+            await asyncio.sleep(0.02)
+
+    async def run() -> None:
+        tasks = ImageTasks(Store(tmp_path / "store").root, command=(sys.executable, str(slow)))
+        work = PullWork("docker://127.0.0.1:1/none:1", Format.TAR)
+        first = asyncio.create_task(tasks.do(work))
+        await asyncio.wait_for(until(1), 20)
+        first.cancel()
+        await asyncio.sleep(0.1)
+        assert not first.done(), "its child takes its time"
+        second = asyncio.create_task(tasks.do(work))
+        await asyncio.wait_for(until(2), 20)
+        with contextlib.suppress(asyncio.CancelledError):
+            await first
+        assert len(tasks.runners()) == 1 and not second.done()
+        second.cancel()
+        await asyncio.wait([second])
+        assert tasks.runners() == []
+
+    asyncio.run(run())
 
 
 def children_of(pid: int) -> list[str]:

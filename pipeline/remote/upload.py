@@ -38,6 +38,17 @@ class _Broken(Exception):
         self.retry_after = retry_after
 
 
+class _Doubted(_Broken):
+    """The registry says that bytes are not those of their digest, and they are.
+
+    docker-registry says so now and then to one of several who upload the same blob at the same time (seen with 2.8.2).
+    """
+
+    def __init__(self, refusal: RegistryError) -> None:
+        super().__init__(refusal.got)
+        self.refusal = refusal
+
+
 class Uploads:
     """Uploads to one repository. Safe for threads; `close` ends it.
 
@@ -94,11 +105,13 @@ class Uploads:
                 except _Broken as error:
                     advance(-content.sent)
                     failure = error
+                    if isinstance(error, _Doubted) and attempt:
+                        break
                 self._deadline.wait(attempt, failure.retry_after, subject)
                 if self.has(blob, subject):  # the answer got lost, the upload did not
                     advance(blob.size_bytes)
                     return
-        raise self._gave_up(str(failure), subject)
+        raise failure.refusal if isinstance(failure, _Doubted) else self._gave_up(str(failure), subject)
 
     def _send(self, content: _Content, blob: Descriptor, subject: str, advance: Advance) -> None:
         """One upload session: one PUT where one chunk holds the blob, else PATCHes, resumed where they break."""
@@ -122,6 +135,8 @@ class Uploads:
             raise
         separator = "&" if urlsplit(location).query else "?"
         response = self._once("PUT", f"{location}{separator}digest={blob.digest}", subject, data=last)
+        if response.status_code == 400:
+            raise _Doubted(self._refused(response, subject))
         if response.status_code != 201:
             raise self._refused(response, subject)
         content.sent += len(last)

@@ -162,6 +162,7 @@ def test_damaged_blob_is_named_and_gets_no_tag(proxy: Proxy, store: Store, size:
         Trouble("POST", status=429, headers={"Retry-After": "0"}),
         Trouble("PUT", "/blobs/", swallow=True),
         Trouble("PUT", "/blobs/", status=500),
+        Trouble("PUT", "/blobs/", status=400),
         Trouble("PUT", "/manifests/", swallow=True),
         Trouble("PUT", "/manifests/", status=503),
         Trouble("HEAD", status=502),
@@ -190,6 +191,14 @@ def test_broken_chunk_is_resumed_where_it_broke(proxy: Proxy, store: Store) -> N
     sent = sum(size for method, _, size in proxy.requests if method == "PATCH")
     assert len(proxy.asked("POST")) == 2  # the blob's and the empty config's: no second beginning
     assert sent == size + CHUNK - 1000
+
+
+def test_registry_that_says_twice_that_good_bytes_are_others_is_believed(proxy: Proxy, store: Store) -> None:
+    refusal = Trouble("PUT", "/blobs/", status=400, body=b'{"errors": [{"code": "DIGEST_INVALID"}]}', times=1000)
+    proxy.troubles.append(refusal)
+    with pytest.raises(RegistryError, match="to take it, got 400 DIGEST_INVALID"):
+        go(store, artifact(store, os.urandom(1000)), reference(proxy.host, "doubted"))
+    assert len(proxy.asked("PUT", "/blobs/")) >= 2 and proxy.asked("PUT", "/manifests/") == []
 
 
 def test_registry_that_stays_broken_is_one_sentence_and_no_tag(proxy: Proxy, store: Store) -> None:

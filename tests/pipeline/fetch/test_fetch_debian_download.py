@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from support import debs
+from support.said import Said
 
 from pipeline.debian import PackageLock
 from pipeline.env import Env
@@ -14,25 +15,16 @@ from pipeline.errors import DigestMismatch
 from pipeline.fetch import debdownload, debian
 from pipeline.fetch.debdownload import DownloadFailed, PackageGone
 from pipeline.oci import Descriptor
-from pipeline.progress import Progress
 from pipeline.store import Store
 
 DEB = debs.deb_of({"usr/share/tiny": b"tiny\n"})
-
-
-class Saying(Progress):
-    def __init__(self) -> None:
-        self.lines: list[str] = []
-
-    def say(self, line: str) -> None:
-        self.lines.append(line)
 
 
 @pytest.fixture
 def env(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Env:
     monkeypatch.setattr(debdownload, "FIRST_PAUSE_S", 0.01)
     monkeypatch.setenv("no_proxy", "127.0.0.1")
-    return Env(Store(tmp_path / "store"), Saying())
+    return Env(Store(tmp_path / "store"), Said())
 
 
 def blobs(env: Env) -> list[str]:
@@ -141,7 +133,7 @@ def test_a_package_gone_from_the_mirror_is_locked_anew_once(
         )
     assert env.store.read(found["tiny"].digest) == DEB
     assert debian.load(path) == new
-    assert isinstance(env.progress, Saying)
+    assert isinstance(env.progress, Said)
     assert env.progress.lines == ["t: package tiny 1 is no longer on the mirror; locking the packages of bookworm anew"]
 
 

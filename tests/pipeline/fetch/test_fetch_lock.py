@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 from support.fetching import QUICK
 from support.registry import FakeRegistry
+from support.said import Said
 from support.tars import Image, image_of, tar_of
 
 from pipeline import fetch
@@ -20,18 +21,9 @@ from pipeline.env import Env
 from pipeline.fetch.errors import NoSuchImage
 from pipeline.fetch.lock import BadLock, lock, pinned, read_lock
 from pipeline.oci import Digest
-from pipeline.progress import Progress
 from pipeline.store import Store
 
 PROJECT = Path(__file__).resolve().parents[3]
-
-
-class Said(Progress):
-    def __init__(self) -> None:
-        self.lines: list[str] = []
-
-    def say(self, line: str) -> None:
-        self.lines.append(line)
 
 
 @pytest.fixture

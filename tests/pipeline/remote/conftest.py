@@ -9,23 +9,13 @@ from pathlib import Path
 import pytest
 from support.dockerregistry import docker_registry
 from support.proxy import Proxy, proxy_to
+from support.said import Said
 
 from pipeline.config import CacheConfig, Config
 from pipeline.env import Env
-from pipeline.progress import Progress
 from pipeline.remote import keys
 from pipeline.remote.cache import RegistryCache, open_cache
 from pipeline.store import Store
-
-
-class Said(Progress):
-    """Keeps what was said."""
-
-    def __init__(self) -> None:
-        self.lines: list[str] = []
-
-    def say(self, line: str) -> None:
-        self.lines.append(line)
 
 
 class Host:

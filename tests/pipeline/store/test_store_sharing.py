@@ -12,6 +12,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from support.places import open_to_others
+from support.said import Said
 from support.stores import built, damage, image
 from support.tars import image_of, tar_of, write_layout
 from support.tools import needs
@@ -21,7 +23,6 @@ from pipeline.env import Env, cached, healing
 from pipeline.errors import SentenceError
 from pipeline.oci import MANIFEST, Descriptor, Digest
 from pipeline.pack import copy_out, pack_image
-from pipeline.progress import Progress
 from pipeline.store import Store
 from pipeline.store.collect import collect
 from pipeline.store.form import StoreUnfit
@@ -135,14 +136,6 @@ def test_two_hosts_on_one_store_make_one_build(tmp_path: Path, reference: str) -
 # -- damage, and who hears of it ---------------------------------------------------------------------------------------
 
 
-class Said(Progress):
-    def __init__(self) -> None:
-        self.lines: list[str] = []
-
-    def say(self, line: str) -> None:
-        self.lines.append(line)
-
-
 def pack_in_stages(reference: str, out: Path, env: Env) -> Digest:
     """What pack does where it has no packed image to take: every stage asks for its own result."""
 
@@ -226,10 +219,7 @@ def as_nobody() -> Iterator[None]:
 @pytest.fixture
 def open_path(tmp_path: Path) -> Path:
     """A directory that other users can reach."""
-    for path in (tmp_path, *tmp_path.parents):
-        if path.stat().st_uid == os.geteuid() and path.name.startswith(("pytest-", "test_")):
-            path.chmod(0o755)
-    return tmp_path
+    return open_to_others(tmp_path)
 
 
 @needs_root

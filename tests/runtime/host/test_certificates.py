@@ -16,7 +16,9 @@ from pathlib import Path
 
 import pytest
 from cryptography import x509
+from support.ports import free_port
 from support.servedmanager import ScriptedManager, zoned
+from support.tlshost import tls_host
 
 from runtime.errors import RuntimeFault
 from runtime.host import certificates
@@ -30,18 +32,13 @@ from runtime.host.serve.tls import TlsUnfit, find_credentials
 
 @pytest.fixture
 def port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    return free_port()
 
 
 @pytest.fixture
 def host(tmp_path: Path, port: int) -> Path:
     """A host's TLS directory."""
-    directory = tmp_path / "host"
-    certificates.make_server(directory, ["127.0.0.1", "localhost"])
-    (directory / "listen").write_text(f"127.0.0.1:{port}\n")
-    return directory
+    return tls_host(tmp_path / "host", port)
 
 
 @pytest.fixture

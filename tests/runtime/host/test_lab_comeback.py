@@ -8,24 +8,14 @@ from typing import Any
 
 import pytest
 from support.fakezoned import FakeZoned
+from support.said import Said
 
 from pipeline.errors import StoreDamaged
 from pipeline.oci import Descriptor
-from pipeline.progress import Progress
 from runtime.host.client.endpoint import endpoint_of
 from runtime.host.lab.comeback import bring_back
 
 GOOD, LOST = f"sha256:{'a' * 64}", f"sha256:{'b' * 64}"
-
-
-class Saying(Progress):
-    """Keeps what is said."""
-
-    def __init__(self) -> None:
-        self.said: list[str] = []
-
-    def say(self, line: str) -> None:
-        self.said.append(line)
 
 
 class OneLab:
@@ -60,8 +50,8 @@ def test_disks_are_plugged_in_and_ports_lead_here_again(zoned: FakeZoned) -> Non
     web = zoned.add("web", ports=((8080, 80), (8080, 53)), blobs=[GOOD])
     zoned.add("over", state="exited", blobs=[LOST])
     web.ports[0].port, web.ports[1].port, web.ports[1].protocol = 40001, 40002, "udp"
-    lab, progress = OneLab(zoned), Saying()
+    lab, progress = OneLab(zoned), Said()
     bring_back(lab, progress)  # type: ignore[arg-type]
     assert lab.plugged == [GOOD]
     assert lab.forwards == [("127.0.0.1", 8080, 40001, "tcp"), ("127.0.0.1", 8080, 40002, "udp")]
-    assert progress.said == ["zone poor does not come back: store object: none"]
+    assert progress.lines == ["zone poor does not come back: store object: none"]

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from support.said import Said
 
 from pipeline.progress import Progress
 from pipeline.store import Store
@@ -22,14 +23,6 @@ from runtime.host.lab.errors import LabFailed, LabOutdated, QmpError
 from runtime.host.lab.lab import Lab
 from runtime.host.lab.parts import Parts
 from runtime.host.lab.state import Record
-
-
-class Saying(Progress):
-    def __init__(self) -> None:
-        self.said: list[str] = []
-
-    def say(self, line: str) -> None:
-        self.said.append(line)
 
 
 @pytest.fixture
@@ -114,12 +107,12 @@ def test_a_lab_that_ended_while_its_zones_came_back_is_not_said_to_be_whole(
 def test_a_snapshot_that_cannot_be_saved_keeps_no_lab_from_serving(
     lab: Lab, monkeypatch: pytest.MonkeyPatch, problem: Exception
 ) -> None:
-    record, progress = lab.state.read(), Saying()
+    record, progress = lab.state.read(), Said()
     assert record is not None
     cold(lab, monkeypatch, record, problem)
     assert lab.up(progress).ready
-    assert len(progress.said) == 1
-    assert "snapshot could not be saved" in progress.said[0]
+    assert len(progress.lines) == 1
+    assert "snapshot could not be saved" in progress.lines[0]
 
 
 def test_an_interrupt_while_the_snapshot_is_saved_leaves_no_qemu(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -198,6 +191,6 @@ def test_a_zoned_that_does_not_say_whom_it_serves_is_not_taken_for_empty(
     parts = Parts("qemu", "tcg", "", None, (), "key")  # type: ignore[arg-type]
     if words:
         with pytest.raises(LabOutdated, match=words):
-            lab._serves(older, parts, Saying())
+            lab._serves(older, parts, Said())
     else:
-        assert not lab._serves(older, parts, Saying())
+        assert not lab._serves(older, parts, Said())

@@ -10,11 +10,11 @@ import json
 import os
 import sys
 import tarfile
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from support.places import open_to_others
 from support.registry import FakeRegistry, Fault
 from support.tars import image_of, tar_of, write_layout
 
@@ -311,10 +311,7 @@ def test_a_child_of_root_works_as_the_owner_of_the_store(tmp_path: Path, registr
     reference = registry.add("app", "v1", an_image())
     root = tmp_path / "store"
     root.mkdir()
-    for path in (tmp_path, *tmp_path.parents):
-        if path == Path(tempfile.gettempdir()):
-            break
-        path.chmod(0o755)
+    open_to_others(tmp_path)
     os.chown(root, 65534, 65534)
     store = open_store(root)
     assert account_of(root) is not None

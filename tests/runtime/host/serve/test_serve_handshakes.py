@@ -11,7 +11,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from support.ports import free_port
 from support.servedmanager import ScriptedManager, zoned
+from support.tlshost import tls_host
 
 from runtime.host import certificates
 from runtime.host.api import host_pb2 as pb
@@ -22,17 +24,13 @@ from runtime.host.serve import handshakes
 
 @pytest.fixture
 def port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    return free_port()
 
 
 @pytest.fixture
 def host(tmp_path: Path, port: int) -> Path:
-    directory = tmp_path / "host"
-    certificates.make_server(directory, ["127.0.0.1"])
+    directory = tls_host(tmp_path / "host", port)
     certificates.make_client(directory, "me")
-    (directory / "listen").write_text(f"127.0.0.1:{port}\n")
     return directory
 
 

@@ -9,8 +9,8 @@ from pathlib import Path
 
 from runtime.boot.doors import DomainInfo
 from runtime.errors import RuntimeFault
-from runtime.host.daemon import ending, exits, life, policy, rows, sharednets, volumes
-from runtime.host.daemon.core import Core
+from runtime.host.daemon import claims, ending, exits, life, policy, rows, sharednets
+from runtime.host.daemon.core import Core, Unfinished
 from runtime.host.daemon.model import ExitStatus, PortRule, State
 from runtime.host.daemon.reconcile import Fate, Head, exit_in, fate_of, head_of, stray_records, strays
 from runtime.host.daemon.zone import Run, StopOrder, Zone, of_row
@@ -102,7 +102,8 @@ async def _take(
     else:
         if not over:
             await core.thread(ending.record_over, ledger)
-        core.unfinished[ledger.name] = head.index if head else -1
+        name, index = (head.name, head.index) if head else ("", -1)
+        core.unfinished[ledger.name] = Unfinished(name, index, claims.of_records(records))
         if head is not None:
             sharednets.hold(core, head)
 
@@ -155,7 +156,7 @@ async def _adopt(core: Core, head: Head, ledger: Ledger, records: list[Record]) 
     if not taken:
         raise RuntimeFault(f"zone {head.name}", got="it ended just now")
     assert run.network is not None
-    await volumes.claim_again(core, zone, run)
+    run.devices = await core.thread(claims.again, zone.bundle, records)
     zone.ports = zone.ports or _ports_of(records)
     zone.held.take_back(zone.ports, run.network.published())
     await core.thread(core.edge.care_for, run.network)

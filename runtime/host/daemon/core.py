@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from runtime.boot.watch import Deaths
+from runtime.host.blockdevices import BlockDevice
 from runtime.host.daemon import rows
 from runtime.host.daemon.admission import Admission
 from runtime.host.daemon.agent import AgentLink
@@ -62,13 +63,22 @@ class Settings:
     warnings: tuple[str, ...] = ()
 
 
+@dataclass(frozen=True)
+class Unfinished:
+    """What a run holds until its teardown is finished. index: of its network; devices: of this host, by target."""
+
+    zone: str
+    index: int
+    devices: Mapping[str, BlockDevice]
+
+
 @dataclass
 class Core:
     """One zoned's state. On one event loop.
 
     booting:    names of zones that are being accepted; taking: network indexes of runs that are being begun.
     ending:     runs that are being torn down now.
-    unfinished: ledgers whose teardown Xen has not let finish, with the network index they hold.
+    unfinished: runs whose teardown Xen has not let finish, by ledger.
     networks:   those that zones share, by name.
     leaving:    zoned ends and its zones go on.
     note_takers: who else hears what agents tell; run_enders: who else is to know that a run has ended.
@@ -85,7 +95,7 @@ class Core:
     booting: set[str] = field(default_factory=set)
     taking: set[int] = field(default_factory=set)
     ending: set[str] = field(default_factory=set)
-    unfinished: dict[str, int] = field(default_factory=dict)
+    unfinished: dict[str, Unfinished] = field(default_factory=dict)
     networks: dict[str, SharedNetwork] = field(default_factory=dict)
     leaving: bool = False
     note_takers: list[NoteTaker] = field(default_factory=list)
@@ -196,7 +206,8 @@ class Core:
         """Networks that are, or may still be, in use or kept for somebody."""
         live = {zone.run.addresses.index for zone in self.zones.values() if zone.run is not None}
         shared = {network.index for network in self.networks.values()}
-        return live | shared | self.taking | set(self.reservations.values()) | set(self.unfinished.values())
+        unfinished = {left.index for left in self.unfinished.values()}
+        return live | shared | self.taking | set(self.reservations.values()) | unfinished
 
     def free_index(self) -> int:
         """One that nobody has. Raises AddressesExhausted."""

@@ -37,6 +37,15 @@ def volume_disks(bundle: Bundle) -> dict[str, Volume]:
     return dict(zip(NAMES, (volume for volume in all_volumes(bundle) if volume.kind != "tmpfs"), strict=False))
 
 
+def subject_of(zone: str, volume: Volume) -> str:
+    """What a sentence about a volume begins with."""
+    if volume.kind == MADE:
+        return f"zone {zone}, scratch of {volume.size_mib} MiB"
+    if volume.target == SCRATCH:
+        return f"zone {zone}, scratch {volume.source}"[:400]
+    return f"zone {zone}, volume {volume.source or volume.kind}:{volume.target}"[:400]
+
+
 def scratch(bundle: Bundle, devices: Devices) -> tuple[str, ...]:
     """Name and file system of the disk of the writable layer, as the launch data have them."""
     names = [name for name, volume in volume_disks(bundle).items() if volume.target == SCRATCH]

@@ -10,7 +10,7 @@ from pathlib import Path
 from pipeline.jsonmodel import to_json
 from runtime.errors import RuntimeFault
 from runtime.host.daemon import rows, sharednets
-from runtime.host.daemon.core import Core
+from runtime.host.daemon.core import Core, Unfinished
 from runtime.host.daemon.edge import Edge
 from runtime.host.daemon.exits import from_xen
 from runtime.host.daemon.model import ExitStatus
@@ -53,7 +53,7 @@ async def _end(core: Core, zone: Zone, run: Run, exit: ExitStatus) -> None:
     finished = await core.thread(let_go, core.edge, run)
     core.admission.settle(run.uuid)
     if not finished:
-        core.unfinished[run.ledger.name] = run.addresses.index
+        core.unfinished[run.ledger.name] = Unfinished(zone.name, run.addresses.index, run.devices)
     zone.exit, zone.finished = exit, core.clock.now()
     zone.console_tail = tuple(await core.thread(tail_of, run.console)) if not exit.clean else ()
     for told in core.run_enders:

@@ -1,30 +1,26 @@
-"""Volumes of a zone: which disk each becomes, what its container mounts, and who else has the device.
+"""Volumes of a zone: which disk each becomes, and what its container mounts.
 
-A squashfs file is a blob, as the rootfs is; a block device is this host's own. No device is two zones' at once, unless
-both only read it.
+A squashfs file is a blob, as the rootfs is; a block device is this host's own (`claims.py`: whose else).
 """
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from pipeline.bundle.model import Bundle, Volume
+from pipeline.bundle.model import Bundle
 from pipeline.bundle.scratch import LEAST_MIB, MOST_MIB
 from pipeline.kernelconfig import OPTIONS
 from runtime.boot import vbd
 from runtime.boot.model import Disk
-from runtime.errors import RuntimeFault
 from runtime.host.blockdevices import BlockDevice, DeviceUnfit
+from runtime.host.daemon import claims
 from runtime.host.daemon.core import Core
-from runtime.host.daemon.disks import MADE, NAMES, SCRATCH, Devices, all_volumes, volume_disks
+from runtime.host.daemon.disks import MADE, NAMES, SCRATCH, Devices, all_volumes, subject_of, volume_disks
 from runtime.host.daemon.errors import BadRequest
 from runtime.host.daemon.zone import Run, Zone
 from runtime.host.scratchdisk import FILESYSTEM, NAME
-
-log = logging.getLogger(__name__)
 
 KINDS = ("tmpfs", "squashfs", "block")
 
@@ -55,15 +51,6 @@ def _check_made(bundle: Bundle) -> None:
         raise BadRequest(subject, expected="a device or a size", got="both")
     if not LEAST_MIB <= bundle.scratch_mib <= MOST_MIB:
         raise BadRequest(subject, expected=f"{LEAST_MIB} to {MOST_MIB} MiB", got=str(bundle.scratch_mib))
-
-
-def subject_of(zone: str, volume: Volume) -> str:
-    """What a sentence about a volume begins with."""
-    if volume.kind == MADE:
-        return f"zone {zone}, scratch of {volume.size_mib} MiB"
-    if volume.target == SCRATCH:
-        return f"zone {zone}, scratch {volume.source}"[:400]
-    return f"zone {zone}, volume {volume.source or volume.kind}:{volume.target}"[:400]
 
 
 def plan_disks(bundle: Bundle, devices: Devices, block_device: Callable[[Any], Path]) -> list[Disk]:
@@ -146,61 +133,6 @@ def make_scratch(core: Core, zone: Zone, run: Run) -> None:
             core.edge.make_scratch(path, volume.size_mib, subject_of(zone.name, volume))
             loop = core.edge.loop(path, run.ledger.record, readonly=False)
             run.loops.append(loop)
-            run.devices[SCRATCH] = _scratch_device(loop.device)
-
-
-def _scratch_device(path: Path) -> BlockDevice:
-    return BlockDevice(path, vbd.device_number(str(path)), FILESYSTEM, readonly=False)
-
-
-async def claim_again(core: Core, zone: Zone, run: Run) -> None:
-    """The devices a running zone has, for a zoned that did not give them to it; what became of each is the zone's."""
-
-    def found(volume: Volume) -> BlockDevice | None:
-        try:
-            return core.edge.block_device(volume, subject_of(zone.name, volume))
-        except DeviceUnfit as fault:
-            log.warning("%s", fault)
-            return None
-
-    def made(path: Path) -> BlockDevice | None:
-        loops = {record["device"] for record in run.ledger.records() if record["kind"] == "loop"
-                 and record["file"] == str(path)}  # fmt: skip
-        here = {device for device, file in core.edge.loops().items() if device in loops and file == str(path)}
-        try:
-            return _scratch_device(Path(here.pop())) if here else None
-        except RuntimeFault as fault:
-            log.warning("zone %s, scratch: %s", zone.name, fault)
-            return None
-
-    for volume in all_volumes(zone.bundle):
-        device = None
-        if volume.kind == "block":
-            device = await core.thread(found, volume)
-        elif volume.kind == MADE:
-            device = await core.thread(made, core.scratch_of(zone) / NAME)
-        if device is not None:
-            run.devices[volume.target] = device
-
-
-async def claim(core: Core, zone: Zone, run: Run) -> None:
-    """Make a zone's devices its own until its run has ended. Raises DeviceUnfit.
-
-    Between the comparison and the claim nothing else of the core runs, so that of two zones one comes first.
-    """
-    found = await look(core, zone.bundle)
-    refuse_shared(core, zone, found)
-    run.devices = found
-
-
-def refuse_shared(core: Core, zone: Zone, found: Devices) -> None:
-    """Raises DeviceUnfit where two would have a device that one of them writes to."""
-    others = [(other, device) for other in core.zones.values() if other.run for device in other.run.devices.values()]
-    others = [(other, device) for other, device in others if other is not zone]
-    for target, device in found.items():
-        mine = [(zone, other) for where, other in found.items() if where != target]
-        for other, had in [*others, *mine]:
-            if had.number == device.number and not (had.readonly and device.readonly):
-                expected = "a device of its own, unless all that have it only read it"
-                where = subject_of(zone.name, Volume(target, "block", str(device.path)))
-                raise DeviceUnfit(where, expected=expected, got=f"zone {other.name} has it too")
+            device = BlockDevice(loop.device, vbd.device_number(str(loop.device)), FILESYSTEM, readonly=False)
+            claims.record(run.ledger, SCRATCH, device)
+            run.devices[SCRATCH] = device

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import os
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from support.daemonworld import Host, run
 
 from pipeline.bundle.model import Volume
 from pipeline.oci import Descriptor, Digest
+from runtime.errors import RuntimeFault
 from runtime.host import ledger
 from runtime.host.blockdevices import BlockDevice, DeviceUnfit
 from runtime.host.check.expected import read_ledgers
@@ -241,6 +243,68 @@ def test_adopted_zone_keeps_its_device(host: Host) -> None:
         await manager.stop("web")
         await manager.boot(wanted(host, DISK, name="other"))
         await host.stop(end_zones=True)
+
+    run(work())
+
+
+def test_zone_keeps_its_device_whatever_it_wrote_there_while_zoned_was_away(
+    host: Host, devices: dict[str, BlockDevice]
+) -> None:
+    async def work() -> None:
+        manager = await host.start()
+        await manager.boot(wanted(host, DISK))
+        await host.kill()
+        there = devices.pop("/dev/sdx")  # a look at it fails, as it does where a zone has wiped its head
+        manager = await host.start()
+        devices["/dev/sdx"] = there
+        assert (await manager.get("web")).volumes[0].type == "ext4"
+        with pytest.raises(DeviceUnfit, match="zone web has it too"):
+            await manager.boot(wanted(host, DISK, name="other"))
+        await host.stop(end_zones=True)
+        assert host.leftovers() == []
+
+    run(work())
+
+
+def test_zone_of_a_zoned_that_wrote_no_claims_keeps_its_device(host: Host, devices: dict[str, BlockDevice]) -> None:
+    there = os.stat("/dev/null").st_rdev
+    devices["/dev/null"] = BlockDevice(Path("/dev/null"), (os.major(there), os.minor(there)), "ext4", False)
+    null = dataclasses.replace(DISK, source="/dev/null")
+
+    async def work() -> None:
+        manager = await host.start()
+        await manager.boot(wanted(host, null))
+        await host.kill()
+        (path,) = (host.path / "run" / "ledger").glob("*.jsonl")
+        lines = path.read_text().splitlines()
+        path.write_text("\n".join(line for line in lines if '"kind":"device"' not in line) + "\n")
+        manager = await host.start()
+        with pytest.raises(DeviceUnfit, match="zone web has it too"):
+            await manager.boot(wanted(host, null, name="other"))
+        await host.stop(end_zones=True)
+
+    run(work())
+
+
+def test_device_is_free_once_what_had_it_is_torn_down_and_not_before(host: Host) -> None:
+    async def work() -> None:
+        manager = await host.start()
+        await manager.boot(wanted(host, DISK))
+        host.teardown_fails = RuntimeFault("domain", got="still dying", temporary=True)
+        await manager.remove("web", force=True)
+        held = "what is left of a run of zone web has it still"
+        with pytest.raises(DeviceUnfit, match=held):
+            await manager.boot(wanted(host, DISK, name="other"))
+        await host.stop()
+        manager = await host.start()
+        with pytest.raises(DeviceUnfit, match=held):
+            await manager.boot(wanted(host, DISK, name="other"))
+        await host.stop()
+        host.teardown_fails = None
+        manager = await host.start()
+        await manager.boot(wanted(host, DISK, name="other"))
+        await host.stop(end_zones=True)
+        assert host.leftovers() == []
 
     run(work())
 

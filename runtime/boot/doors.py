@@ -85,6 +85,10 @@ class Hypervisor:
         """A sysctl; the union as Xen left it."""
         return self._sysctl_at(self._sysctl_version, name, command, payload)
 
+    def domctl(self, name: str, command: int, domid: Domid, payload: bytes) -> bytes:
+        """A domctl; all of its structure as Xen left it."""
+        return self._domctl(name, command, domid, payload)
+
     def create_domain(self, uuid: str, *, max_vcpus: int) -> Domid:
         """Make an empty, paused PV domain; Xen chooses its domid."""
         handle = uuids.UUID(uuid).bytes

@@ -28,7 +28,7 @@ from typing import Any
 from pipeline import newc
 from pipeline.bundle.model import Bundle, Port
 from pipeline.jsonmodel import from_json
-from runtime.boot import build, doors, hotplug, machine, resize
+from runtime.boot import build, doors, hotplug, machine, resize, schedule
 from runtime.boot.domain import adopt
 from runtime.boot.elf import read_kernel
 from runtime.boot.errors import DeviceFault
@@ -235,6 +235,7 @@ def machine_case(host: Host) -> None:
     assert 0 < info.free_pages < info.total_pages
     assert "Xen version" in text and "Xen version" in machine.console_text(host.hypervisor), text[:300]
     say(machine=str(info), cpus=[str(cpu) for cpu in cpus], console=text[:200], channels=len(channels_of(host)))
+    say(dom0=schedule.share(host.hypervisor, 0).weight)  # type: ignore[arg-type]
     say(lacks=[lack.sentence for lack in preflight.preflight()])
 
 

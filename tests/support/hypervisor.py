@@ -43,6 +43,7 @@ class FakeDomain:
     paused: bool = True
     dying: bool = False
     shutdown: int | None = None
+    share: tuple[int, int] = (256, 0)  # weight, cap
 
 
 class FakeChannel:
@@ -97,6 +98,7 @@ class FakeXen:
         self.refusing_l4 = ""
         self.cpus: list[tuple[int, int, int]] = [(0, 0, 0), (1, 0, 0)]  # core, socket, node
         self.console = b"(XEN) Xen version 4.17\n"
+        self.scheduler = 6  # credit2
         self.console_start = 0  # characters that have left the ring
         self.ports: dict[int, tuple[int, int, int]] = {}  # dom0's: port -> (status, remote domid, remote port)
 
@@ -396,12 +398,22 @@ class FakeXen:
             domain.context = ctypes.string_at(pointer, 5168)
         elif command == 15:
             assert self._get(union, "<I") == (domain.max_vcpus,)
+        elif command == 16:
+            self._schedule(domain, union)
         elif command == 22:
             (domain.hypercall_page,) = self._get(union, "<Q")
         elif command == 35:
             (domain.address_size,) = self._get(union, "<I")
         else:
             raise AssertionError(f"domctl {command}")
+
+    def _schedule(self, domain: FakeDomain, union: int) -> None:
+        scheduler, operation, *share = self._get(union, "<IIHH")
+        if scheduler != self.scheduler:
+            raise self._fault("domctl scheduler_op", errno.EINVAL)
+        if operation == 0:
+            domain.share = (share[0], share[1])
+        self._put(union + 8, struct.pack("<HH", *domain.share))
 
     def release(self, domid: int) -> None:
         """What Xen does when nobody holds a dying domain any more."""

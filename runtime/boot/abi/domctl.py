@@ -25,6 +25,7 @@ GETDOMAININFO = 5
 MAX_MEM = 11
 SETVCPUCONTEXT = 12
 MAX_VCPUS = 15
+SCHEDULER_OP = 16
 HYPERCALL_INIT = 22
 SET_ADDRESS_SIZE = 35
 
@@ -48,5 +49,11 @@ DOMINF_SHUTDOWN_MASK = 0xFF
 
 # struct xen_domctl_vcpucontext: vcpu, (pad), ctxt
 VCPUCONTEXT = struct.Struct("<IxxxxQ")
+
+# struct xen_domctl_scheduler_op, as for credit and credit2: sched_id, cmd, weight, cap
+SCHEDULER_OP_STRUCT = struct.Struct("<IIHH")
+SCHEDULER_CREDIT, SCHEDULER_CREDIT2 = 5, 6
+SCHEDOP_PUTINFO, SCHEDOP_GETINFO = 0, 1
+
 U32 = struct.Struct("<I")
 U64 = struct.Struct("<Q")

@@ -24,6 +24,8 @@ from pipeline.store import Store
 from pipeline.tree import Entry
 
 REPLAY_BYTES = 1 << 20
+# What readers may keep in memory of layers whose turn has not come; one beyond is read again, from its spool.
+AHEAD_BYTES = 256 << 20
 
 
 @dataclass(frozen=True)
@@ -48,6 +50,10 @@ class Reader(Protocol):
     def finish(self) -> None:
         """There are no more."""
 
+    @property
+    def held_bytes(self) -> int:
+        """What it keeps in memory."""
+
 
 R = TypeVar("R", bound=Reader)
 
@@ -56,12 +62,22 @@ class LayerPass:
     """The one pass over a layer's compressed bytes, as they come from a registry or from the store; a `Sink`.
 
     spools:  keeps what was inflated; None: it is only verified.
+    ahead:   nobody waits for the reader yet: it goes where those of all layers keep too much in memory.
 
     What is wrong with them is said in `finish`: before that nobody knows whether they are the layer's bytes at all.
     """
 
-    def __init__(self, layer: Layer, limits: Limits, spools: Spools | None, make: Callable[[], Reader] | None) -> None:
+    def __init__(
+        self,
+        layer: Layer,
+        limits: Limits,
+        spools: Spools | None,
+        make: Callable[[], Reader] | None,
+        *,
+        ahead: bool = False,
+    ) -> None:
         self._layer, self._limits, self._spools, self._make = layer, limits, spools, make
+        self._ahead = ahead and spools is not None
         self._fd = -1
         self.restart()
 
@@ -95,6 +111,8 @@ class LayerPass:
             _write_all(self._fd, data)
         if self._reader is not None:
             self._reader.feed(data)
+            if self._ahead and self._spools is not None and not self._spools.have_room(self, self._reader.held_bytes):
+                self._reader = None
 
     def finish(self) -> None:
         """All bytes came, and are the blob's: keep the spool and the reader.
@@ -117,6 +135,7 @@ class LayerPass:
         if self._spools is not None:
             fd, self._fd = self._fd, -1
             self._spools.keep(self._layer, fd, self.size_bytes, self._reader)
+            self._spools.read_no_more(self)
 
     @property
     def size_bytes(self) -> int:
@@ -125,6 +144,8 @@ class LayerPass:
 
     def drop(self) -> None:
         """Give up the spool, unless it was kept."""
+        if self._spools is not None:
+            self._spools.read_no_more(self)
         if self._fd >= 0:
             os.close(self._fd)
             self._fd = -1
@@ -142,9 +163,10 @@ class Spools:
         self._store, self._limits = store, limits or Limits()
         self._kept: dict[Digest, tuple[int, int]] = {}  # file descriptor, size in bytes; the last used one last
         self._readers: dict[Digest, Reader] = {}
+        self._reading: dict[int, int] = {}  # passes ahead, by id -> what their readers keep in memory
         self.trees: dict[Digest, list[Entry]] = {}  # by the digests of their documents; written in this process
         self._locks: dict[Digest, threading.Lock] = {}
-        self._guard = threading.Lock()
+        self._guard = threading.RLock()  # a pass may end, by __del__, wherever a thread is
 
     def __enter__(self) -> Spools:
         return self
@@ -206,8 +228,8 @@ class Spools:
             return self._readers.pop(layer.diff_id, None)
 
     def sink(self, layer: Layer, make: Callable[[], Reader]) -> LayerPass:
-        """A pass for whoever has the compressed bytes and checks their digest; its reader is then `taken`."""
-        return LayerPass(layer, self._limits, self, make)
+        """A pass for whoever has the compressed bytes and checks their digest; its reader is then `taken`, if kept."""
+        return LayerPass(layer, self._limits, self, make, ahead=True)
 
     def _lock(self, layer: Layer) -> threading.Lock:
         with self._guard:
@@ -233,6 +255,21 @@ class Spools:
             with contextlib.suppress(FileNotFoundError):  # another process's sweep may have been faster
                 os.unlink(name)
             return fd
+
+    def have_room(self, way: LayerPass, held_bytes: int) -> bool:
+        """May this pass's reader keep so much, beside those of other passes and those not yet taken?"""
+        with self._guard:
+            self._reading[id(way)] = held_bytes
+            kept = sum(reader.held_bytes for reader in self._readers.values())
+            if kept + sum(list(self._reading.values())) <= AHEAD_BYTES:
+                return True
+            del self._reading[id(way)]
+            return False
+
+    def read_no_more(self, way: LayerPass) -> None:
+        """A pass has ended, however."""
+        with self._guard:
+            self._reading.pop(id(way), None)
 
     def keep(self, layer: Layer, fd: int, size_bytes: int, reader: Reader | None) -> None:
         """Take over a finished spool; that of a layer which is there already is dropped."""

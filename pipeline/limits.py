@@ -13,7 +13,8 @@ class Limits:
 
     ratio:          inflated bytes per compressed byte, once a layer inflates to more than `ratio_free_bytes`.
     extents:        pieces of one sparse file.
-    metadata_bytes: of one layer's names, link targets, xattrs and sparse maps: what of it is kept in memory.
+    entries:        of one layer, and of the image; layers that replace each other's may have more between them.
+    metadata_bytes: of names, link targets, xattrs and sparse maps, which are kept in memory: likewise.
     """
 
     layers: int = 512

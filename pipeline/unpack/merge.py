@@ -13,6 +13,7 @@ from pipeline.limits import Limits, limit_hint
 from pipeline.tree import Entry, Kind, printable
 from pipeline.unpack.errors import BadPath, LimitExceeded
 from pipeline.unpack.paths import Mark, Names, Place
+from pipeline.unpack.sparse import EXTENT_BYTES
 
 HOPS_MAX = 40  # symlinks on the way to one name, as in the kernel (MAXSYMLINKS)
 STEPS_MAX = 50_000_000  # names looked at on the way, by one image: half a minute; real ones take a few per entry
@@ -37,6 +38,14 @@ def _implied_directory() -> Node:
     return Node(Entry(b"", Kind.DIRECTORY, mode=0o755))
 
 
+def _metadata_bytes(entry: Entry) -> int:
+    """As the limit of that name has it."""
+    size = len(entry.path) + len(entry.target)
+    if entry.xattrs:
+        size += sum(len(name) + len(value) for name, value in entry.xattrs.items())
+    return size + EXTENT_BYTES * len(entry.extents or ())
+
+
 def _exceeded(key: str, subject: str, expected: str) -> LimitExceeded:
     return LimitExceeded(subject, expected=expected, got="more", hint=limit_hint(key))
 
@@ -54,6 +63,7 @@ class Merge:
         self._root = _implied_directory()
         self._layers = 0
         self._implied = 0
+        self._added = self._added_bytes = 0  # since it was last looked at what the tree holds
         self._steps = 0
         self._subject = ""
         self._names = Names(self._limits, self.warnings, subject="", strict=strict)
@@ -97,6 +107,27 @@ class Merge:
                 seen.add(name)
                 self._put(where, entry, links.get(id(entry), ()), lower.get(id(entry)))
         self._layers += 1
+        self._added += len(entries)
+        self._added_bytes += sum(map(_metadata_bytes, entries))
+        if self._added > self._limits.entries or self._added_bytes > self._limits.metadata_bytes:
+            self._check_size()
+
+    def _check_size(self) -> None:
+        """What the tree holds, without what later layers have replaced; layers can add up to far more than memory."""
+        self._added = self._added_bytes = 0
+        count = size_bytes = 0
+        todo = [self._root]
+        while todo:
+            node = todo.pop()
+            count += 1
+            size_bytes += _metadata_bytes(node.entry)
+            if node.children is not None:
+                todo += node.children.values()
+        if count > self._limits.entries:
+            raise _exceeded("entries", MERGED, f"at most {self._limits.entries} entries")
+        if size_bytes > self._limits.metadata_bytes:
+            expected = f"at most {self._limits.metadata_bytes} bytes of names, link targets, xattrs, sparse maps"
+            raise _exceeded("metadata_bytes", MERGED, expected)
 
     def _questionable(self, what: str, entry: Entry) -> None:
         if self._strict:

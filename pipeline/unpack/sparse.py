@@ -9,6 +9,8 @@ import re
 
 from pipeline.unpack.numbers import Malformed, decimal, number
 
+EXTENT_BYTES = 128  # what one piece of a sparse file takes in memory, about
+
 _LINE = re.compile(rb"(0|[1-9][0-9]{0,18})\n")
 
 

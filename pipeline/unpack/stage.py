@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import logging
+from collections import deque
 from collections.abc import Callable, Mapping
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
+from concurrent.futures import Future, ThreadPoolExecutor
 
 from pipeline.env import Env, cached, inflated_layers
 from pipeline.jsonmodel import to_json
@@ -75,13 +75,11 @@ def _unpack(
 
         merge = Merge(limits, strict=params.strict)
         warnings = label_warnings(layers, env.store)
-        waiting = {layer.diff_id: pool.submit(read, layer) for layer in layers}
-        for number, layer in enumerate(layers):
-            entries, warned = waiting[layer.diff_id].result()
-            if layer.diff_id in {later.diff_id for later in layers[number + 1 :]}:
-                entries = [replace(entry) for entry in entries]
-            else:
-                del waiting[layer.diff_id]  # its entries are the merge's from here on
+        todo, ahead = deque(layers), deque[Future[tuple[list[Entry], Mapping[str, int]]]]()
+        for layer in layers:
+            while todo and len(ahead) < WORKERS:  # and no more: each is in memory until its turn has come
+                ahead.append(pool.submit(read, todo.popleft()))
+            entries, warned = ahead.popleft().result()
             merge.add(entries, subject=layer.name)
             warnings.update(warned)
         warnings.update(merge.warnings)

@@ -14,7 +14,15 @@ from pipeline.limits import Limits, limit_hint
 from pipeline.tree import Entry, Kind, printable
 from pipeline.unpack.errors import BadLayer, LimitExceeded
 from pipeline.unpack.numbers import Malformed, decimal, number, pax_records, time_ns
-from pipeline.unpack.sparse import checked_extents, map_count, old_gnu_extents, parse_map, pax_extents, sparse_version
+from pipeline.unpack.sparse import (
+    EXTENT_BYTES,
+    checked_extents,
+    map_count,
+    old_gnu_extents,
+    parse_map,
+    pax_extents,
+    sparse_version,
+)
 from pipeline.unpack.xattrs import is_xattr, kept_xattrs
 
 BLOCK = 512
@@ -22,7 +30,7 @@ ZERO_BLOCK = bytes(BLOCK)
 META_MAX_BYTES = 1 << 20
 ID_MAX = 2**32 - 2  # 2**32 - 1 is "no id" to chown(2)
 MAJOR_MAX, MINOR_MAX = 0xFFF, 0xFFFFF  # squashfs and the kernel keep 12 and 20 bits
-EXTENT_BYTES = 128  # what one piece of a sparse file takes in memory, about
+ENTRY_BYTES = 300  # what an entry does, beside its names and all that is counted as metadata
 NO_XATTRS: dict[bytes, bytes] = {}  # one for all the entries that have none: they are many
 MTIME_END_NS = 2**32 * 10**9  # squashfs counts seconds from 1970 in 32 bits
 
@@ -66,6 +74,11 @@ class TarReader:
         self._long: dict[bytes, bytes] = {}
         self._zero_blocks = 0
         self._ended = False
+
+    @property
+    def held_bytes(self) -> int:
+        """What it keeps in memory, about."""
+        return ENTRY_BYTES * len(self.entries) + self._metadata_bytes
 
     # -- bytes ---------------------------------------------------------------------------------------------------------
 

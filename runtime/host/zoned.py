@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from runtime.errors import RuntimeFault
+from runtime.host import privileges
 from runtime.host.dom0 import daemonstate
 
 log = logging.getLogger("zoned")
@@ -56,6 +57,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--end-zones", action="store_true", help="end all zones at SIGTERM")
     options = parser.parse_args(arguments)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(levelname)s %(message)s", stream=sys.stderr)
+    privileges.keep_needed()
     options.run.mkdir(parents=True, exist_ok=True, mode=0o755)
     try:
         with only_one(options.run):

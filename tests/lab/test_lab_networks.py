@@ -8,6 +8,7 @@ import pytest
 from support.zonecommand import ZoneCommand
 
 from runtime.host.lab.lab import Lab
+from runtime.host.privileges import MASK
 from runtime.net.engine.proxy import ENTRY
 
 pytestmark = [pytest.mark.xen, pytest.mark.slow]
@@ -98,6 +99,14 @@ def test_no_engine_has_a_right_or_a_descriptor_but_for_its_own_network(lab: Lab)
         others = [link for link in engine["descriptors"][3:] if not link.startswith(("socket:", "anon_inode:"))]
         assert {link.rpartition("/")[2] for link in others} == {"sockstat", "sockstat6"}
     assert len(logs) == 2 and all(log.startswith("/run/zonewright/net/") for log in logs)
+
+
+@pytest.mark.usefixtures("zones")
+def test_zoned_has_no_capability_but_those_it_needs(lab: Lab) -> None:
+    code, said = lab.shell("cat /proc/$(pgrep -o -f runtime.host.zoned)/status")
+    assert code == 0, said
+    sets = {line[:6]: int(line.split()[1], 16) for line in said.splitlines() if line.startswith("Cap")}
+    assert sets == {"CapInh": 0, "CapPrm": MASK, "CapEff": MASK, "CapBnd": MASK, "CapAmb": 0}
 
 
 @pytest.mark.usefixtures("zones")

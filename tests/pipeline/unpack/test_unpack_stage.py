@@ -76,9 +76,9 @@ def passes(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     begun: list[str] = []
     original = LayerPass.__init__
 
-    def recorded(self: LayerPass, layer: Layer, *rest: Any) -> None:
+    def recorded(self: LayerPass, layer: Layer, *rest: Any, **options: Any) -> None:
         begun.append(str(layer.diff_id))
-        original(self, layer, *rest)
+        original(self, layer, *rest, **options)
 
     monkeypatch.setattr(LayerPass, "__init__", recorded)
     return begun

@@ -16,7 +16,7 @@ from runtime.host.daemon.agent import MAIN, AgentLink
 from runtime.host.daemon.core import Core
 from runtime.host.daemon.logwriter import LogWriter
 from runtime.host.daemon.model import State
-from runtime.host.daemon.signals import first
+from runtime.host.daemon.signals import Pace, first
 from runtime.host.daemon.zone import Run, Zone
 from runtime.init.channel import frames
 
@@ -26,6 +26,7 @@ _LOOK_AGAIN_S = 2.0  # a watch is a hint
 _AGAIN_S = 0.2
 _REFUSED_AGAIN_S = 5.0
 _MAX_NOTES = 512
+_NOTES_AT_ONCE, _NOTES_PER_SECOND = 256, 4.0
 _MAX_WORD = 64
 _MAX_FIELDS, _MAX_TEXT = 32, 1024  # of a note
 
@@ -100,8 +101,11 @@ async def follow_agent(core: Core, zone: Zone, run: Run, link: AgentLink) -> Non
             await core.clock.sleep(_LOOK_AGAIN_S)
 
     async def take() -> None:
+        # Each may become an event, of which a host keeps so many, or a line of zoned's log: no zone fills either.
+        pace = Pace(core.clock, at_once=_NOTES_AT_ONCE, per_second=_NOTES_PER_SECOND)
         while True:
             is_hello, document = await heard.get()
+            await pace.turn()
             await (_take_hello if is_hello else take_note)(core, zone, run, document)
 
     end = link.on_note(noted)

@@ -34,6 +34,27 @@ class SystemClock:
         await asyncio.sleep(seconds)
 
 
+class Pace:
+    """Lets so many pass at once, and those that follow at so many a second."""
+
+    def __init__(self, clock: Clock, *, at_once: int, per_second: float) -> None:
+        self._clock, self._at_once, self._per_second = clock, at_once, per_second
+        self._left, self._since = float(at_once), clock.monotonic()
+
+    async def turn(self) -> None:
+        """Return when the next may pass. For one caller at a time."""
+        self._gain()
+        while self._left < 1:
+            await self._clock.sleep((1 - self._left) / self._per_second)
+            self._gain()
+        self._left -= 1
+
+    def _gain(self) -> None:
+        now = self._clock.monotonic()
+        self._left = min(float(self._at_once), self._left + (now - self._since) * self._per_second)
+        self._since = now
+
+
 class Changes:
     """Counts changes of something; whoever remembers the count of its last look misses none."""
 

@@ -6,7 +6,7 @@ import asyncio
 from typing import Any
 
 import pytest
-from support.daemonworld import Host, run
+from support.daemonworld import FakeClock, Host, run
 from support.fakeguest import Guest
 
 from runtime.host.daemon import rows
@@ -166,5 +166,37 @@ def test_event_that_comes_between_any_two_looks_is_told_and_turns_no_reader_away
         assert [(await anext(events)).attributes["number"] for _ in range(6)] == list("123456")
         await events.aclose()
         await host.stop()
+
+    run(work())
+
+
+def test_zone_that_tells_more_and_more_does_not_push_the_events_of_others_out(host: Host) -> None:
+    async def work() -> None:
+        guest = Guest()
+        host.make_guest = lambda: guest
+        host.clock = clock = FakeClock()
+        manager = await host.start()
+        await manager.boot(host.request(until_ready=True))
+        for _ in range(40):
+            for port in range(1, 51):
+                guest.note("port", state="open", address="0.0.0.0", port=port, protocol="tcp")
+            await asyncio.sleep(0)
+        async with asyncio.timeout(30):
+            while not clock.waited_for(0.25):
+                await asyncio.sleep(0.005)
+        before = await opened(manager)
+        assert 200 < before <= 256, "as many as come at once, of which some were about its boot"
+        clock.pass_time(0.25)
+        async with asyncio.timeout(30):
+            while await opened(manager) == before:
+                await asyncio.sleep(0.005)
+        assert await opened(manager) == before + 1
+        await manager.stop("web")
+        assert host.leftovers() == []
+        await host.stop()
+
+    async def opened(manager: Any) -> int:
+        found = await collect(manager.events(from_start=True, follow=False))
+        return sum(event.kind == "port.open" for event in found)
 
     run(work())

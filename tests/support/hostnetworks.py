@@ -54,6 +54,8 @@ class FakeNetwork:
             raise self.host.network_fails
         assert self.name not in self.host.networks, "two networks of one name"
         self.host.networks[self.name] = self
+        if self.segment is not None:
+            self.segment.zones[self.name] = self
 
     def use(self, listeners: Iterable[tuple[Port, Any]]) -> None:
         for port, listener in listeners:
@@ -114,6 +116,8 @@ class FakeNetwork:
 
     def adopt(self, records: Iterable[Mapping[str, Any]]) -> bool:
         self._do("network adopted")
+        if self.segment is not None:
+            self.segment.zones[self.name] = self
         if self.name in self.host.networks:
             self.listening = self.host.networks[self.name].listening
             self.host.networks[self.name] = self
@@ -122,6 +126,8 @@ class FakeNetwork:
     def destroy(self) -> None:
         self.host.alive()
         self.host.network_gone(self.name)
+        if self.segment is not None:
+            self.segment.zones.pop(self.name, None)
 
 
 class FakeSegment:
@@ -129,6 +135,7 @@ class FakeSegment:
 
     def __init__(self, host: Host, name: str, addresses: ZoneAddresses, record: Callable[..., None]) -> None:
         self.host, self.name, self.addresses, self.record = host, name, addresses, record
+        self.zones: dict[str, FakeNetwork] = {}
 
     def _do(self, what: str) -> None:
         self.host.alive()

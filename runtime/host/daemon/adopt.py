@@ -148,18 +148,16 @@ async def _adopt(core: Core, head: Head, ledger: Ledger, records: list[Record]) 
         return True
 
     try:
-        taken = await core.thread(take)
-    except BaseException:
-        if run.domain is not None:
-            await core.thread(run.domain.let_go)  # it holds pages of a domain that is to go
+        if not await core.thread(take):
+            raise RuntimeFault(f"zone {head.name}", got="it ended just now")
+        assert run.network is not None
+        run.devices = await core.thread(claims.again, zone.bundle, records)
+        zone.ports = zone.ports or _ports_of(records)
+        zone.held.take_back(zone.ports, run.network.published())
+        await core.thread(core.edge.care_for, run.network)
+    except BaseException as fault:
+        await core.thread(_let_go, run, isinstance(fault, (RuntimeFault, OSError)))
         raise
-    if not taken:
-        raise RuntimeFault(f"zone {head.name}", got="it ended just now")
-    assert run.network is not None
-    run.devices = await core.thread(claims.again, zone.bundle, records)
-    zone.ports = zone.ports or _ports_of(records)
-    zone.held.take_back(zone.ports, run.network.published())
-    await core.thread(core.edge.care_for, run.network)
     if not zone.state.up:
         zone.state, zone.started = State.RUNNING, zone.started or core.clock.now()
     assert run.domain is not None and core.deaths is not None
@@ -171,6 +169,20 @@ async def _adopt(core: Core, head: Head, ledger: Ledger, records: list[Record]) 
     life.start(core, zone, run)
     if not zone.wanted:  # somebody's stop was under way
         zone.stop = StopOrder(float(zone.bundle.process.stop_timeout_s))
+
+
+def _let_go(run: Run, ends: bool) -> None:
+    """What was taken over: pages of its domain; of a zone that ends, its place in a network that others are in, too.
+
+    It does not end where only this zoned does.
+    """
+    if run.domain is not None:
+        run.domain.let_go()
+    try:
+        if ends and run.network is not None:
+            run.network.destroy()
+    except (RuntimeFault, OSError) as fault:
+        log.warning("run %s: %s", run.uuid, fault)  # its ledger is walked in any case
 
 
 def _ports_of(records: list[Record]) -> tuple[PortRule, ...]:

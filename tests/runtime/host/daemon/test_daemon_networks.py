@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from typing import Any
 
 import pytest
 from support.daemonworld import Host, Killed, run
 
-from pipeline.bundle.model import Network
+from pipeline.bundle.model import Bundle, Network
 from runtime.errors import RuntimeFault
+from runtime.host.daemon import claims
 from runtime.host.daemon.errors import BadRequest, NameTaken, UnknownNetwork, WrongState, ZoneFailed
 from runtime.host.daemon.manager import Manager
 from runtime.host.daemon.model import NetworkInfo, RestartPolicy
@@ -284,6 +286,37 @@ def test_next_zoned_adopts_a_network_and_the_zones_in_it(host: Host, how: str) -
         assert (await shared(manager))["back"].zones == ("db", "web")
         await manager.boot(host.request("tool", network="back"))
         assert addresses(manager)["tool"] == before["gone"], "what was the other one's is free"
+        await host.stop(end_zones=True)
+        assert host.leftovers() == []
+
+    run(work())
+
+
+def test_zone_that_cannot_be_adopted_leaves_its_place_in_a_network_of_several(
+    host: Host, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    again = claims.again
+
+    def failing(bundle: Bundle, records: Any) -> Any:
+        if bundle.name == "web":
+            raise RuntimeFault("zone web", got="a ledger that says otherwise")
+        return again(bundle, records)
+
+    async def work() -> None:
+        manager = await host.start()
+        for name in ("web", "db"):
+            await manager.boot(host.request(name, network="back", until_ready=True))
+        before = addresses(manager)
+        await host.kill()
+        monkeypatch.setattr(claims, "again", failing)
+        manager = await host.start()
+        ended = await manager.get("web")
+        assert ended.exit is not None and "says otherwise" in ended.exit.text
+        assert (await shared(manager))["back"].zones == ("db",)
+        segment = manager.core.networks["back"].segment
+        assert segment is not None and set(segment.zones) == {"db"}
+        await manager.boot(host.request("tool", network="back"))
+        assert addresses(manager)["tool"] == before["web"]
         await host.stop(end_zones=True)
         assert host.leftovers() == []
 

@@ -3,20 +3,17 @@
 import gc
 import sys
 
-from runtime.init import imports
 from runtime.init.report import say
 
 
 def main() -> int:
     """The exit code of the program called by this name. Imported late, so that each name loads only what it needs."""
     name = sys.argv[0].rpartition("/")[2] if sys.argv else ""
-    if name == "init":
-        # Nothing that is made until the workload runs is garbage: looking for it costs a tenth of the start.
-        gc.disable()
-        imports.install()
+    if name == "init":  # without looking for garbage, as main.c begins: until the workload runs there is none
         from runtime.init import boot
 
         return boot.main()
+    gc.enable()
     if name == "styrolite":
         from runtime.init.container import styrolite
 

@@ -95,12 +95,21 @@ int main(int argc, char **argv)
     PyConfig_SetString(&config, &config.stdio_encoding, L"utf-8");
     PyConfig_SetString(&config, &config.stdio_errors, L"backslashreplace");
     PyConfig_SetBytesArgv(&config, argc, argv);
+    /* In two steps, to keep it from looking for garbage meanwhile, of which there is none. */
+    config._init_main = 0;
     status = Py_InitializeFromConfig(&config);
     PyConfig_Clear(&config);
+    if (!PyStatus_Exception(status)) {
+        PyGC_Disable();
+        status = _Py_InitializeMain();
+    }
     if (PyStatus_Exception(status))
         die(status.err_msg);
 
-    PyObject *entry = PyImport_ImportModule("runtime.init.entry");
+    /* This one without importlib: what it brings imports all others. */
+    PyObject *imports = PyImport_ImportFrozenModule("runtime.init.imports") > 0 ? PyImport_AddModule("runtime.init.imports") : NULL;
+    PyObject *installed = imports ? PyObject_CallMethod(imports, "install", NULL) : NULL;
+    PyObject *entry = installed ? PyImport_ImportModule("runtime.init.entry") : NULL;
     PyObject *code = entry ? PyObject_CallMethod(entry, "main", NULL) : NULL;
     if (!code) {
         PyErr_Print();

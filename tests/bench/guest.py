@@ -1,52 +1,97 @@
-"""Guest instructions, the kernel's own on a program's behalf included: a QEMU whose clock is its count of instructions.
+"""Instructions, where the clock is too noisy: those of an emulated machine, the same whatever the host does meanwhile.
 
-With `-icount shift=0` an instruction takes a nanosecond of the guest's time, whatever the host does meanwhile; so the
-times the kernel prints, in microseconds, are thousands of instructions. The zone's own kernel starts the program under
-the name `zone`, which says its first line and ends, upon which the kernel panics: all between its two lines is counted.
+A plugin of QEMU's (counter.c) counts them one by one, in user mode and in the kernel. With `-icount shift=0` an
+instruction takes a nanosecond of the guest's time, too; so the times the kernel prints, in microseconds, are thousands
+of instructions. The zone's own kernel starts the program, without Xen.
 
-Source:  QEMU, docs/devel/tcg-icount.rst; init/main.c, run_init_process.
+Source:  QEMU, docs/devel/tcg-icount.rst, tcg-plugins.rst; init/main.c, run_init_process.
 """
 
 from __future__ import annotations
 
 import re
 import subprocess
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from run import NotMeasured
-from support import zoneparts
+from support import guestzone
+from support.containers import gcc
+from support.guestzone import MACHINE, GuestZone
+from support.tinyprogram import EXIT, WRITE, elf
 from support.tools import require
 
-from pipeline.fetch.model import FetchResult
-from pipeline.layers import Spools
-from pipeline.unpack import UnpackParams, open_rootfs
-from pipeline.unpack import run as unpack
+from pipeline.bundle.model import Launch, Process
 
-CMDLINE = "console=ttyS0 loglevel=7 panic=-1 mitigations=off cryptomgr.notests random.trust_cpu=on rdinit=/bin/zone"
-MACHINE = ("-accel", "tcg", "-icount", "shift=0,sleep=off", "-cpu", "qemu64,+rdrand", "-m", "256")
-BOOT_S = 300.0
-_STARTED = re.compile(r"^\[ *(\d+)\.(\d{6})\] Run /bin/zone as init process$", re.M)
+CMDLINE = guestzone.CMDLINE.replace("quiet", "loglevel=7")
+COUNTED = ("-icount", "shift=0,sleep=off", "-cpu", "qemu64,+rdrand")
+SOURCE = Path(__file__).with_name("counter.c")
+MARK = bytes.fromhex("0f1f840037133713")  # an instruction that does nothing and is in no other program: counter.c
+MARKED = elf(MARK + WRITE + EXIT)
+BOOT_S = 600.0
+_STARTED = re.compile(r"^\[ *(\d+)\.(\d{6})\] Run (\S+) as init process$", re.M)
 _ENDED = re.compile(r"^\[ *(\d+)\.(\d{6})\] Kernel panic - not syncing: Attempted to kill init!", re.M)
+_COUNTED = re.compile(r"^counted: user (\d+) kernel (\d+) at (mark|end)$", re.M)
 
 
-def first_line(directory: Path, initrd: Path) -> int:
-    """Instructions from the kernel's start of the program to its end behind its first line. Raises NotMeasured."""
+@dataclass(frozen=True)
+class Counts:
+    """Instructions from the first in user mode on: to the mark, unless there was none, and to the end."""
+
+    at_mark: tuple[int, int] | None
+    at_end: tuple[int, int]
+    console: str
+
+    @property
+    def marked(self) -> tuple[int, int]:
+        """In user mode and in the kernel, to the mark. Raises NotMeasured."""
+        if self.at_mark is None:
+            raise NotMeasured(f"the guest did not come to its workload: {self.console[-300:]!r}")
+        return self.at_mark
+
+
+def run(argv: Sequence[str], directory: Path) -> Counts:
+    """Run QEMU to its end with the plugin, which is made in a directory. Raises NotMeasured."""
     require("qemu-system-x86_64")
-    env, image = zoneparts.env(), zoneparts.zone_kernel().image
-    fetched = FetchResult("recipe:debian-cloud", image.manifest, image.config, image.layers, image.diff_ids)
-    kernel = directory / "kernel"
-    with Spools(env.store) as spools:
-        kernel.write_bytes(open_rootfs(env.store, unpack(UnpackParams(fetched), env), spools).read("kernel/image"))
-    argv = ["qemu-system-x86_64", *MACHINE, "-nodefaults", "-display", "none", "-serial", "stdio", "-no-reboot"]
-    argv += ["-kernel", str(kernel), "-initrd", str(initrd), "-append", CMDLINE]
-    done = subprocess.run(argv, stdin=subprocess.DEVNULL, capture_output=True, timeout=BOOT_S)
-    return between(done.stdout.decode(errors="replace").replace("\r", ""))
+    gcc("-O2", "-Wall", "-Werror", "-shared", "-fPIC", "-o", directory / "counter.so", SOURCE)
+    words = [*argv, *COUNTED, "-plugin", str(directory / "counter.so")]
+    done = subprocess.run(words, stdin=subprocess.DEVNULL, capture_output=True, timeout=BOOT_S)
+    console, said = (text.decode(errors="replace").replace("\r", "") for text in (done.stdout, done.stderr))
+    found = {where: (int(user), int(kernel)) for user, kernel, where in _COUNTED.findall(said)}
+    if "end" not in found:
+        raise NotMeasured(f"QEMU did not count: {said[-300:]!r}")
+    return Counts(found.get("mark"), found["end"], console)
+
+
+def first_line(zone: GuestZone) -> tuple[int, int]:
+    """From the kernel's start of the program to its end behind its first line, which under the name `zone` is at once.
+
+    Gives: instructions in user mode, and those with the kernel's on its behalf. Raises NotMeasured.
+    """
+    initrd = zone.directory / "initrd-alone"
+    initrd.write_bytes(zone.initrd)
+    words = ["-kernel", str(zone.kernel), "-initrd", str(initrd), "-append", f"{CMDLINE} rdinit=/bin/zone"]
+    counts = run(["qemu-system-x86_64", *MACHINE, *words], zone.directory)
+    if "zone: " not in counts.console:
+        raise NotMeasured(f"the program said nothing: {counts.console[-300:]!r}")
+    return counts.at_end[0], between(counts.console)
+
+
+def whole_job(zone: GuestZone, container: dict[str, object]) -> tuple[int, int]:
+    """From the exec of /init to that of the workload, init, agent and the container's process together.
+
+    zone:  has MARKED as /bin/marked.
+    Gives: instructions in user mode, and the kernel's, most of which load modules. Raises NotMeasured.
+    """
+    launch = Launch("box", "ab" * 32, zone.modules, Process(("/bin/marked",), ()), root=guestzone.ROOT, extra=container)
+    return run(zone.argv(launch), zone.directory).marked
 
 
 def between(console: str) -> int:
     """Instructions between the two lines of the kernel. Raises NotMeasured."""
     stamps = [pattern.search(console) for pattern in (_STARTED, _ENDED)]
-    if not all(stamps) or "zone: " not in console:
+    if not all(stamps):
         raise NotMeasured(f"the guest said nothing of its init: {console[-300:]!r}")
     started, ended = (int(found[1]) * 10**9 + int(found[2]) * 1000 for found in stamps if found)
     return ended - started

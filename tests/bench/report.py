@@ -147,6 +147,7 @@ WHAT = {
     "memory_init": "of this, pid 1",
     "memory_agent": "of this, the agent with a session, idle",
     "memory_static_c": "a static C program of two processes, which is taken off",
+    "whole_job_kernel": "what the kernel does meanwhile: loading modules and waiting for the disk, most of it",
     "channel_ping_p50": "round trip of the channel's smallest call, the median of a thousand",
     "channel_ping_p99": "the same, the slowest of a hundred",
     "channel_to_zone": "8 MiB to a process in the zone that reads them",
@@ -194,11 +195,9 @@ WHAT = {
 }
 ABOUT = {
     "init": """The zone's own program as pid 1 of namespaces on the machine that measures, a pty for its channel, a loop
-device for its disk. Instructions are those of user mode, by the processor's counter where the kernel lends one, else
-step by step, which gives the same number and takes ten minutes (`tests/bench/instructions.py`); the whole job needs the
-counter. What the kernel does is in `first_line_guest` alone, which is counted by an emulated guest
-(`tests/bench/guest.py`); the whole job in a guest is not taken, as loading modules and waiting for the disk would be
-most of it.
+device for its disk. Instructions are those of an emulated machine without Xen (`tests/bench/guest.py`), counted one by
+one by a plugin of QEMU's: in user mode, where all that runs is the zone's program, and the kernel's. The goal of the
+whole job is for user mode; the kernel's part of it is loading modules, most of all.
 """,
     "pipeline": """The image: Debian with its documentation; nginx; python3 with numpy, git and more; a layer of hard
 cases made by hand, which hides all translations, too (`tests/support/benchimage.py`). Ours, the usual way and the limit

@@ -21,6 +21,9 @@ if MYPY:  # for annotations only: not imported in the zone
     from runtime.init.container.container import Container as Runtime
 
 MAIN = "main"
+# What the workload has the processor for before this program goes on with loading what it needs for the host: with one
+# processor, it would else wait for that.
+_HEAD_START_S = 0.001
 _HOST_S = 5.0  # a zone that has ended waits so long for a host that has not come yet
 _STORED_S = 2.0  # and so long for one that makes no progress in taking what is left
 _TAIL_BYTES = 65536
@@ -118,6 +121,7 @@ class Agent:
         self.containers[container.name] = container
         container.ended.append(lambda: self.end(self._outcome_of(container)))
         container.start()
+        time.sleep(_HEAD_START_S)
         self.phase("workload")
 
     def stop(self, number: int, timeout_s: float) -> None:

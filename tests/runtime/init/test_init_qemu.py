@@ -3,28 +3,22 @@
 import subprocess
 
 import pytest
-from support import zoneparts
+from support import guestzone, zoneparts
 from support.tools import require
 
 from pipeline import newc
-from pipeline.build import kernel
-from pipeline.build.model import InitResult, KernelParams
 from pipeline.bundle.model import Launch, Process
-from pipeline.env import Env
-from pipeline.fetch import debian
 from pipeline.fetch.model import FetchResult
 from pipeline.initrd import InitrdParams
 from pipeline.initrd import run as make_initrd
 from pipeline.jsonmodel import to_json
 from pipeline.layers import Spools
 from pipeline.oci import canonical_json
-from pipeline.store import Store
 from pipeline.unpack import UnpackParams, open_rootfs
 from pipeline.unpack import run as unpack
 
 pytestmark = [pytest.mark.slow, pytest.mark.network]
 
-CMDLINE = "console=ttyS0 quiet panic=-1 mitigations=off cryptomgr.notests random.trust_cpu=on"
 MAX_INITRD_BYTES = 7_000_000
 
 
@@ -48,17 +42,12 @@ def console(parts, launch: bytes | None, *options: str) -> str:
     if launch is not None:
         initrd += newc.archive([newc.file("zone/launch.json", launch, mode=0o600)])
     (directory / "initrd").write_bytes(initrd)
-    argv = ["qemu-system-x86_64", "-accel", "tcg", "-m", "256", "-nodefaults", "-display", "none", "-serial", "stdio"]
-    argv += [
-        "-no-reboot",
-        "-kernel",
-        directory / "kernel",
-        "-initrd",
-        directory / "initrd",
-        "-append",
-        CMDLINE,
-        *options,
-    ]
+    words = ["-kernel", directory / "kernel", "-initrd", directory / "initrd", "-append", guestzone.CMDLINE, *options]
+    argv = ["qemu-system-x86_64", *guestzone.MACHINE, *words]
+    return said_by(argv)
+
+
+def said_by(argv) -> str:
     done = subprocess.run(argv, stdin=subprocess.DEVNULL, capture_output=True, timeout=300)
     return done.stdout.decode(errors="replace").replace("\r", "")
 
@@ -103,36 +92,18 @@ def test_the_raw_initrd_stays_small(parts):
 
 @pytest.fixture(scope="module")
 def disk(tmp_path_factory):
-    """(kernel image, initrd, modules, squashfs) of a zone whose root is a virtio disk, built in a store of its own."""
-    require("qemu-system-x86_64", "mksquashfs")
-    zoneparts.zone_kernel()  # its package is in the user's store then
+    """A zone whose root is a virtio disk."""
     directory = tmp_path_factory.mktemp("disk")
-    lock_path = zoneparts.LOCKS / "debian-cloud.json"
-    env = Env(Store(directory / "store"))
-    for package in debian.load(lock_path).packages:
-        source = zoneparts.env().store.path(package.descriptor.digest)
-        if source.exists():
-            env.store.path(package.descriptor.digest).write_bytes(source.read_bytes())
-    modules = ["virtio-pci", "virtio-blk", "virtio_console", "squashfs", "overlay"]
-    recipe = kernel.load("debian-cloud") | {"modules": {"boot": modules}}
-    image = kernel.run(KernelParams("virtio", recipe, str(lock_path)), env).image
-    fetched = FetchResult("recipe:virtio", image.manifest, image.config, image.layers, image.diff_ids)
-    unpacked = unpack(UnpackParams(fetched), env)
-    elf = env.store.put(zoneparts.env().store.read(zoneparts.zone_init().elf.digest))
-    made = make_initrd(InitrdParams(unpacked, InitResult(elf, elf)), env)
-    with Spools(env.store) as spools:
-        (directory / "kernel").write_bytes(open_rootfs(env.store, unpacked, spools).read("kernel/image"))
     root = zoneparts.small_root(directory / "root", ("sh", "cat", "id", "ls", "mount"))
-    squashfs = zoneparts.squashfs(root, directory / "root.sqfs")
-    segments = [env.store.read(part.digest) for part in (made.base, made.modules_segment)]
-    return directory, b"".join(segments), made.modules, squashfs
+    return guestzone.build(directory, root)
 
 
 def workload_console(disk, script: str, container: dict | None = None, **process) -> str:
     extra = {"container": {"process": {"init": True}} | (container or {})}
-    launch = Launch("box", "ab" * 32, disk[2], Process(("sh", "-c", script), (), **process), root="vda", extra=extra)
-    drive = ["-drive", f"file={disk[3]},format=raw,if=virtio,readonly=on"]
-    return console(disk[:3], canonical_json(to_json(launch)), *drive)
+    launch = Launch(
+        "box", "ab" * 32, disk.modules, Process(("sh", "-c", script), (), **process), root="vda", extra=extra
+    )
+    return said_by(disk.argv(launch))
 
 
 def test_a_workload_runs_as_its_user_and_can_open_its_standard_output(disk):

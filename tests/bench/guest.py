@@ -72,7 +72,7 @@ def first_line(zone: GuestZone) -> tuple[int, int]:
     initrd = zone.directory / "initrd-alone"
     initrd.write_bytes(zone.initrd)
     words = ["-kernel", str(zone.kernel), "-initrd", str(initrd), "-append", f"{CMDLINE} rdinit=/bin/zone"]
-    counts = run(["qemu-system-x86_64", *MACHINE, *words], zone.directory)
+    counts = run(["qemu-system-x86_64", *MACHINE, "-serial", "stdio", *words], zone.directory)
     if "zone: " not in counts.console:
         raise NotMeasured(f"the program said nothing: {counts.console[-300:]!r}")
     return counts.at_end[0], between(counts.console)

@@ -36,7 +36,7 @@ def test_instructions_of_a_first_program_are_counted_to_its_mark(kernel: Path, t
     program = newc.file("init", elf(loop(times) + guest.MARK + loop(5000) + EXIT), mode=0o755)
     initrd.write_bytes(newc.archive([program]))
     words = ["-kernel", str(kernel), "-initrd", str(initrd), "-append", guest.CMDLINE]
-    counts = guest.run(["qemu-system-x86_64", *guest.MACHINE, *words], tmp_path)
+    counts = guest.run(["qemu-system-x86_64", *guest.MACHINE, "-serial", "stdio", *words], tmp_path)
     user, in_kernel = counts.marked
     # Whether the mark itself is counted when it is told of is QEMU's choice.
     assert user - (1 + 2 * times) in (0, 1)

@@ -25,7 +25,7 @@ from support.tools import require
 
 MODULES = ["virtio-pci", "virtio-blk", "virtio_console", "squashfs", "overlay"]
 CMDLINE = "console=ttyS0 quiet panic=-1 mitigations=off cryptomgr.notests random.trust_cpu=on"
-MACHINE = ("-accel", "tcg", "-m", "256", "-nodefaults", "-display", "none", "-serial", "stdio", "-no-reboot")
+MACHINE = ("-accel", "tcg", "-m", "256", "-nodefaults", "-display", "none", "-no-reboot")
 ROOT = "vda"
 
 
@@ -39,13 +39,14 @@ class GuestZone:
     modules: tuple[str, ...]
     rootfs: Path
 
-    def argv(self, launch: Launch, *options: str) -> list[str]:
-        """The words that start QEMU with it; writes the initrd with its launch data."""
+    def argv(self, launch: Launch, *options: str, serial: str = "stdio") -> list[str]:
+        """The words that start QEMU with it, its console where `serial` says. Writes the initrd with launch data."""
         data = newc.archive([newc.file("zone/launch.json", canonical_json(to_json(launch)), mode=0o600)])
         initrd = self.directory / "initrd"
         initrd.write_bytes(self.initrd + data)
         drive = f"file={self.rootfs},format=raw,if=virtio,readonly=on"
-        words = ["-kernel", str(self.kernel), "-initrd", str(initrd), "-append", CMDLINE, "-drive", drive]
+        words = ["-kernel", str(self.kernel), "-initrd", str(initrd), "-append", CMDLINE]
+        words += ["-drive", drive, "-serial", serial]
         return ["qemu-system-x86_64", *MACHINE, *words, *options]
 
 

@@ -5,42 +5,37 @@ import socket
 import subprocess
 
 import pytest
+from support import guestzone, zoneparts
 from support.agenthost import AgentError, AgentHost
 from support.zonebox import config
-from test_init_qemu import CMDLINE, disk  # noqa: F401
 
-from pipeline import newc
 from pipeline.bundle.model import Launch, Process
-from pipeline.jsonmodel import to_json
-from pipeline.oci import canonical_json
 
 pytestmark = [pytest.mark.slow, pytest.mark.network]
 LISTEN_S = 120.0
 
 
 @pytest.fixture(scope="module")
-def zone(disk):  # noqa: F811
+def zone(tmp_path_factory):
     """The host's end of a zone whose workload reads its stdin for ever, with two CPUs."""
-    directory, initrd, modules, squashfs = disk
+    directory = tmp_path_factory.mktemp("disk")
+    root = zoneparts.small_root(directory / "root", ("sh", "cat", "id", "ls", "mount"))
+    zone = guestzone.build(directory, root)
     extra = {
         "agent_device": "/dev/hvc0",
         "stdin_open": True,
         "container": {"limits": {"memory_max": 64 << 20, "memory_swap_max": 0}},
     }
-    launch = Launch("box", "ab" * 32, modules, Process(("cat",), ()), root="vda", extra=extra)
-    document = newc.archive([newc.file("zone/launch.json", canonical_json(to_json(launch)), mode=0o600)])
-    (directory / "agent.initrd").write_bytes(initrd + document)
+    launch = Launch("box", "ab" * 32, zone.modules, Process(("cat",), ()), root=guestzone.ROOT, extra=extra)
     path = directory / "hvc"
     with contextlib.ExitStack() as stack:
         listener = stack.enter_context(socket.socket(socket.AF_UNIX))
         listener.bind(str(path))
         listener.listen()
         listener.settimeout(LISTEN_S)
-        argv = ["qemu-system-x86_64", "-accel", "tcg", "-m", "256", "-smp", "2", "-nodefaults", "-display", "none"]
-        argv += ["-no-reboot", "-serial", f"file:{directory}/agent.serial", "-kernel", directory / "kernel"]
-        argv += ["-initrd", directory / "agent.initrd", "-append", CMDLINE]
-        argv += ["-drive", f"file={squashfs},format=raw,if=virtio,readonly=on", "-device", "virtio-serial-pci"]
-        argv += ["-chardev", f"socket,id=hvc,path={path}", "-device", "virtconsole,chardev=hvc"]
+        console = ("-device", "virtio-serial-pci", "-chardev", f"socket,id=hvc,path={path}")
+        options = ("-smp", "2", *console, "-device", "virtconsole,chardev=hvc")
+        argv = zone.argv(launch, *options, serial=f"file:{directory}/agent.serial")
         qemu = subprocess.Popen(argv)
         stack.callback(qemu.wait)
         stack.callback(qemu.kill)

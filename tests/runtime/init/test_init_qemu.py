@@ -43,7 +43,7 @@ def console(parts, launch: bytes | None, *options: str) -> str:
         initrd += newc.archive([newc.file("zone/launch.json", launch, mode=0o600)])
     (directory / "initrd").write_bytes(initrd)
     words = ["-kernel", directory / "kernel", "-initrd", directory / "initrd", "-append", guestzone.CMDLINE, *options]
-    argv = ["qemu-system-x86_64", *guestzone.MACHINE, *words]
+    argv = ["qemu-system-x86_64", *guestzone.MACHINE, "-serial", "stdio", *words]
     return said_by(argv)
 
 

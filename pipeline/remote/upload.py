@@ -26,6 +26,7 @@ from pipeline.remote.speaker import speaker
 from pipeline.store import Store
 
 CHUNK_BYTES = 8 << 20
+DOUBTS = 3  # how often it is asked again when it says that bytes are others
 
 Advance = Callable[[int], None]
 
@@ -98,20 +99,27 @@ class Uploads:
             raise StoreDamaged(subject, expected=f"{blob.digest} in the store", got="no such object") from None
         with file:
             content = _Content(file, blob, subject)
-            for attempt in range(self._deadline.patience.attempts):
+            broken = doubted = 0
+            while True:
                 try:
                     self._send(content, blob, subject, advance)
                     return
+                except _Doubted as error:
+                    advance(-content.sent)
+                    failure: _Broken = error
+                    doubted += 1
+                    if doubted > DOUBTS:
+                        raise error.refusal from None
                 except _Broken as error:
                     advance(-content.sent)
                     failure = error
-                    if isinstance(error, _Doubted) and attempt:
-                        break
-                self._deadline.wait(attempt, failure.retry_after, subject)
+                    broken += 1
+                    if broken >= self._deadline.patience.attempts:
+                        raise self._gave_up(str(error), subject) from None
+                self._deadline.wait(broken + doubted - 1, failure.retry_after, subject)
                 if self.has(blob, subject):  # the answer got lost, the upload did not
                     advance(blob.size_bytes)
                     return
-        raise failure.refusal if isinstance(failure, _Doubted) else self._gave_up(str(failure), subject)
 
     def _send(self, content: _Content, blob: Descriptor, subject: str, advance: Advance) -> None:
         """One upload session: one PUT where one chunk holds the blob, else PATCHes, resumed where they break."""

@@ -103,7 +103,7 @@ def test_no_engine_has_a_right_or_a_descriptor_but_for_its_own_network(lab: Lab)
 
 @pytest.mark.usefixtures("zones")
 def test_zoned_has_no_capability_but_those_it_needs(lab: Lab) -> None:
-    code, said = lab.shell("cat /proc/$(pgrep -o -f runtime.host.zoned)/status")
+    code, said = lab.shell(f"cat /proc/{lab.call('ping')['zoned']['pid']}/status")
     assert code == 0, said
     sets = {line[:6]: int(line.split()[1], 16) for line in said.splitlines() if line.startswith("Cap")}
     assert sets == {"CapInh": 0, "CapPrm": MASK, "CapEff": MASK, "CapBnd": MASK, "CapAmb": 0}

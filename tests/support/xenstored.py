@@ -124,6 +124,14 @@ class FakeXenstored:
             self.generation += 1
             self._fire(path)
 
+    def remove(self, path: str) -> None:
+        """A removal made by somebody else; a transaction that was begun before does not bring it back."""
+        with self.lock:
+            for name in self.below(path):
+                del self.nodes[name]
+            self.generation += 1
+            self._fire(path)
+
     def fire(self, path: str) -> None:
         with self.lock:
             self._fire(path)

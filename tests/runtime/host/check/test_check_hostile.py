@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 from support.backends import FakeBlkback
 from support.checking import CheckedHost, checked_host, small_plan
-from support.xenstored import Node
 
 from runtime.boot import hotplug, resize
 from runtime.boot.model import Disk
@@ -96,14 +95,13 @@ def test_more_names_than_xenstored_can_list_are_told_and_hide_nothing_else(zone:
 
 @pytest.mark.parametrize("name", ["..", "-1", "51712x", "9" * 30, "٣", "0x10", "51712 ", "+1"])
 def test_names_that_are_no_devices_are_none(zone: Zone, name: str) -> None:
-    zone.host.xenstored.nodes[f"{HOME}/device/vbd/{name}"] = Node(perms=(b"n1",))
+    zone.write(f"device/vbd/{name}", b"")
     found = Found()
     look_at_xenstore(zone.host.xenstore, found)
     assert {device.number for device in found.frontends if device.kind == "vbd"} == {"51712", "51728"}
 
 
 def test_zone_that_removes_its_half_of_a_device_is_named(zone: Zone) -> None:
-    for path in zone.host.xenstored.below(f"{HOME}/device/vbd/51712"):
-        del zone.host.xenstored.nodes[path]
+    zone.host.xenstored.remove(f"{HOME}/device/vbd/51712")
     (finding,) = zone.findings()
     assert "zone web has lost its half of a device" in finding

@@ -105,8 +105,7 @@ def test_domain_that_vanished_is_lost_whatever_the_database_says(host: Host) -> 
         await host.kill()
         with host.xen.lock:
             host.xen.release(domid)
-        for path in host.xenstored.below(f"/local/domain/{domid}"):
-            host.xenstored.nodes.pop(path, None)
+        host.xenstored.remove(f"/local/domain/{domid}")
         for ledger in (host.path / "run" / "ledger").glob("*"):
             ledger.unlink()
         host.networks.clear()

@@ -101,25 +101,27 @@ class Uploads:
             content = _Content(file, blob, subject)
             broken = doubted = 0
             while True:
+                last: RegistryError | None = None
                 try:
                     self._send(content, blob, subject, advance)
                     return
                 except _Doubted as error:
-                    advance(-content.sent)
                     failure: _Broken = error
                     doubted += 1
                     if doubted > DOUBTS:
-                        raise error.refusal from None
+                        last = error.refusal
                 except _Broken as error:
-                    advance(-content.sent)
                     failure = error
                     broken += 1
                     if broken >= self._deadline.patience.attempts:
-                        raise self._gave_up(str(error), subject) from None
+                        last = self._gave_up(str(error), subject)
+                advance(-content.sent)
                 self._deadline.wait(broken + doubted - 1, failure.retry_after, subject)
                 if self.has(blob, subject):  # the answer got lost, the upload did not
                     advance(blob.size_bytes)
                     return
+                if last is not None:
+                    raise last
 
     def _send(self, content: _Content, blob: Descriptor, subject: str, advance: Advance) -> None:
         """One upload session: one PUT where one chunk holds the blob, else PATCHes, resumed where they break."""

@@ -26,22 +26,23 @@ if signal.getsignal(signal.SIGQUIT) is signal.SIG_IGN:
 
 
 LAB = "tests/lab/"
-# Two labs beside each other use what one leaves idle; these modules and all others of the lab take about as long.
-SECOND_LAB = ("test_lab_command.py", "test_lab_networks.py", "test_lab_volumes.py")
 FEW_FDS = 16  # what the whole run keeps, such as the lab's connections, may begin in any module
 
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
-    """With workers (-n): a module's tests go to one of them, and so do those of the lab's that share one lab."""
+    """With workers (-n): a module's tests go to one of them, and so do all of the lab's, which share one lab.
+
+    Two labs at once are no way to be done sooner: of a lab's two virtual processors the one spins while the other waits
+    for one of this machine's, and a zone's kernel took 50 to 100 s to its init instead of 4 (two processors, two labs).
+    """
     from xdist.scheduler import LoadFileScheduling
 
-    class TwoLabs(LoadFileScheduling):  # type: ignore[misc]
+    class LabIsOne(LoadFileScheduling):  # type: ignore[misc]
         def _split_scope(self, nodeid: str) -> str:
-            scope: str = super()._split_scope(nodeid)
-            return f"{LAB}{scope.endswith(SECOND_LAB):d}" if nodeid.startswith(LAB) else scope
+            return LAB if nodeid.startswith(LAB) else super()._split_scope(nodeid)
 
-    return TwoLabs(config, log)
+    return LabIsOne(config, log)
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -37,10 +37,6 @@ def lab_directory(name: str) -> Path:
     return state_directory(f"{name}-{hashlib.sha256(os.fsencode(PROJECT)).hexdigest()[:8]}")
 
 
-# Each worker has a lab of its own.
-WORKER = os.environ.get("PYTEST_XDIST_WORKER", "")
-
-
 @pytest.fixture(scope="session")
 def lab_config() -> LabConfig:
     """The settings a fresh checkout has, of the flavour asked for."""
@@ -50,7 +46,7 @@ def lab_config() -> LabConfig:
 @pytest.fixture(scope="session")
 def lab(lab_config: LabConfig) -> Iterator[Lab]:
     """The session's lab, up. Skips where this machine cannot run one, and says why."""
-    lab = Lab(lab_config, Store(), directory=lab_directory(f"tests{WORKER}-{FLAVOUR}"))
+    lab = Lab(lab_config, Store(), directory=lab_directory(f"tests-{FLAVOUR}"))
     lab.down(wipe=True)
     try:
         lab.up(PlainProgress())
@@ -65,7 +61,7 @@ def lab(lab_config: LabConfig) -> Iterator[Lab]:
 @pytest.fixture
 def own(lab: Lab) -> Iterator[Lab]:
     """A second lab, with its own state, from the session's snapshot."""
-    other = Lab(lab.config, lab.store, directory=lab_directory(f"tests{WORKER}-own-{FLAVOUR}"))
+    other = Lab(lab.config, lab.store, directory=lab_directory(f"tests-own-{FLAVOUR}"))
     other.down(wipe=True)
     yield other
     other.down(wipe=True)

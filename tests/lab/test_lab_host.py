@@ -51,9 +51,7 @@ def blob_of(lab: Lab, seed: int, size_bytes: int) -> tuple[Descriptor, bytes]:
 @pytest.fixture
 def own(lab: Lab, tmp_path: Path) -> Iterator[Lab]:
     """A second lab with its own directory and its own copy of the session's snapshot: one that tests may break."""
-    other = Lab(
-        lab.config, lab.store, directory=conftest.lab_directory(f"tests{conftest.WORKER}-own-{conftest.FLAVOUR}")
-    )
+    other = Lab(lab.config, lab.store, directory=conftest.lab_directory(f"tests-own-{conftest.FLAVOUR}"))
     other.down(wipe=True)
     other.snapshots = Snapshots(tmp_path / "snapshots")
     shutil.copytree(lab.snapshots.directory, other.snapshots.directory)

@@ -85,10 +85,6 @@ class Hypervisor:
         """A sysctl; the union as Xen left it."""
         return self._sysctl_at(self._sysctl_version, name, command, payload)
 
-    def domctl(self, name: str, command: int, domid: Domid, payload: bytes) -> bytes:
-        """A domctl; all of its structure as Xen left it."""
-        return self._domctl(name, command, domid, payload)
-
     def create_domain(self, uuid: str, *, max_vcpus: int) -> Domid:
         """Make an empty, paused PV domain; Xen chooses its domid."""
         handle = uuids.UUID(uuid).bytes
@@ -98,20 +94,20 @@ class Hypervisor:
             payload = abi.CREATEDOMAIN_4_19.pack(*fields, 0, 0, 0, 0, 0)
         else:
             payload = abi.CREATEDOMAIN_4_17.pack(*fields, 0, 0, 0, 0)
-        reply = self._domctl("createdomain", abi.CREATEDOMAIN, Domid(0), payload)
+        reply = self.domctl("createdomain", abi.CREATEDOMAIN, Domid(0), payload)
         return Domid(int.from_bytes(reply[abi.DOMCTL_DOMAIN_OFFSET : abi.DOMCTL_DOMAIN_OFFSET + 2], "little"))
 
     def set_max_vcpus(self, domid: Domid, count: int) -> None:
         """Make the vCPUs."""
-        self._domctl("max_vcpus", abi.MAX_VCPUS, domid, abi.U32.pack(count))
+        self.domctl("max_vcpus", abi.MAX_VCPUS, domid, abi.U32.pack(count))
 
     def set_max_memory(self, domid: Domid, kib: int) -> None:
         """Limit the domain's memory."""
-        self._domctl("max_mem", abi.MAX_MEM, domid, abi.U64.pack(kib))
+        self.domctl("max_mem", abi.MAX_MEM, domid, abi.U64.pack(kib))
 
     def set_address_size(self, domid: Domid, bits: int) -> None:
         """Make it a 64-bit guest."""
-        self._domctl("set_address_size", abi.SET_ADDRESS_SIZE, domid, abi.U32.pack(bits))
+        self.domctl("set_address_size", abi.SET_ADDRESS_SIZE, domid, abi.U32.pack(bits))
 
     def set_memory_map(self, domid: Domid, size_bytes: int) -> None:
         """Tell the guest up to where it may grow; without this it takes its first memory for all there can be.
@@ -169,7 +165,7 @@ class Hypervisor:
 
     def hypercall_init(self, domid: Domid, mfn: Mfn) -> None:
         """Have Xen write the hypercall page of a kernel that brings one."""
-        self._domctl("hypercall_init", abi.HYPERCALL_INIT, domid, abi.U64.pack(mfn))
+        self.domctl("hypercall_init", abi.HYPERCALL_INIT, domid, abi.U64.pack(mfn))
 
     def pin_l4(self, domid: Domid, mfn: Mfn) -> None:
         """Have Xen check the page tables and hold them. Fails while any of them is still mapped writable."""
@@ -182,16 +178,16 @@ class Hypervisor:
         with self._door.buffer(len(context)) as buffer:
             buffer.view[:] = context
             payload = abi.VCPUCONTEXT.pack(vcpu, buffer.address)
-            self._domctl("setvcpucontext", abi.SETVCPUCONTEXT, domid, payload)
+            self.domctl("setvcpucontext", abi.SETVCPUCONTEXT, domid, payload)
 
     def unpause(self, domid: Domid) -> None:
         """Let it run."""
-        self._domctl("unpausedomain", abi.UNPAUSEDOMAIN, domid)
+        self.domctl("unpausedomain", abi.UNPAUSEDOMAIN, domid)
 
     def destroy_domain(self, domid: Domid) -> None:
         """End a domain. It stays as a dying one until nobody holds its pages; a domain that is gone is fine."""
         try:
-            self._domctl("destroydomain", abi.DESTROYDOMAIN, domid)
+            self.domctl("destroydomain", abi.DESTROYDOMAIN, domid)
         except HypervisorFault as fault:
             if fault.errno != errno.ESRCH:
                 raise
@@ -201,7 +197,7 @@ class Hypervisor:
         if domid >= hypercall.DOMID_FIRST_RESERVED:
             return None
         try:
-            reply = self._domctl("getdomaininfo", abi.GETDOMAININFO, domid)
+            reply = self.domctl("getdomaininfo", abi.GETDOMAININFO, domid)
         except HypervisorFault as fault:
             if fault.errno == errno.ESRCH:
                 return None
@@ -238,7 +234,8 @@ class Hypervisor:
     def _memory_op(self, name: str, operation: int, address: int) -> int:
         return self._door.hypercall(name, hypercall.MEMORY_OP, operation, address)
 
-    def _domctl(self, name: str, command: int, domid: Domid, payload: bytes = b"") -> bytes:
+    def domctl(self, name: str, command: int, domid: Domid, payload: bytes = b"") -> bytes:
+        """A domctl; all of its structure as Xen left it."""
         return self._domctl_at(self._domctl_version, name, command, domid, payload)
 
     def _domctl_at(self, version: int, name: str, command: int, domid: Domid, payload: bytes) -> bytes:

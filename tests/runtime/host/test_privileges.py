@@ -28,6 +28,9 @@ privileges.keep_needed()
 print(json.dumps(seen))
 """
 
+# CI is root.
+needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root, whose capabilities are given up")
+
 
 def ran(*, user: int = 0) -> list[dict[str, int]]:
     command = [sys.executable, "-c", PROGRAM]
@@ -43,7 +46,7 @@ def test_names_and_numbers_are_the_kernels() -> None:
         assert why.startswith(f"{EVERY_CAPABILITY[number]}: ")
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="root's capabilities are given up")
+@needs_root
 def test_process_its_threads_and_what_it_starts_have_no_more_than_is_needed() -> None:
     held = privileges.permitted() & privileges.MASK
     itself, thread, started = ran()
@@ -54,7 +57,7 @@ def test_process_its_threads_and_what_it_starts_have_no_more_than_is_needed() ->
     assert started["CapEff"] & 1 << EVERY_CAPABILITY.index("SYS_MODULE") == 0
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="another user is taken")
+@needs_root
 def test_user_without_capabilities_is_let_go_on() -> None:
     for sets in ran(user=65534):
         assert sets["CapPrm"] == sets["CapEff"] == 0

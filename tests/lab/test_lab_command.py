@@ -30,7 +30,6 @@ IMAGE = "recipe:nginx"
 SMALL = ("-m", "128m")
 WEB = "echo to stdout; echo to stderr >&2; exec nginx -g 'daemon off;'"
 EVERY_BYTE = bytes(range(256)) * 256
-MEBIBYTE = EVERY_BYTE * 16
 # In an idle zone a command runs in the zone itself, whose root has no programs but those of the image's disk.
 IMAGE_ROOT = "/containers/main/root"
 LIBRARIES = f"{IMAGE_ROOT}/usr/lib/x86_64-linux-gnu"
@@ -273,13 +272,18 @@ def test_ports_come_and_go_while_it_runs_and_outlive_a_restart(zone: ZoneCommand
 # -- run, attach -------------------------------------------------------------------------------------------------------
 
 
-def test_run_in_a_pipe_is_byte_exact_and_leaves_nothing(zone: ZoneCommand) -> None:
-    data = b"hello\n" + MEBIBYTE
+@pytest.mark.parametrize(
+    "data", [EVERY_BYTE, pytest.param(b"hello\n" + EVERY_BYTE * 16, marks=pytest.mark.soak)], ids=["64 KiB", "1 MiB"]
+)
+def test_run_in_a_pipe_is_byte_exact_and_leaves_nothing(zone: ZoneCommand, data: bytes) -> None:
     assert zone.bytes("run", "-i", "--rm", "--name", "pipe", *SMALL, IMAGE, "cat", input=data) == data
     assert "pipe" not in zone("ps", "-aq").split()
 
 
-@pytest.mark.parametrize(("argv", "code"), [(("sh", "-c", "echo out; exit 3"), 3), (("/no/such/command",), 127)])
+@pytest.mark.parametrize(
+    ("argv", "code"),
+    [(("sh", "-c", "echo out; exit 3"), 3), pytest.param(("/no/such/command",), 127, marks=pytest.mark.soak)],
+)
 def test_runs_exit_code_is_the_workloads(zone: ZoneCommand, argv: tuple[str, ...], code: int) -> None:
     said = zone("run", "--rm", "--name", "short", "--entrypoint", argv[0], *SMALL, IMAGE, *argv[1:], code=code)
     assert said == ("out\n" if code == 3 else "")
@@ -344,12 +348,13 @@ def test_stop_kills_what_ignores_it_and_rm_ends_what_runs(zone: ZoneCommand) -> 
 EARLY = "stopped before its workload started"
 
 
-def test_stop_right_after_a_start_is_clean_however_far_the_zone_has_come(zone: ZoneCommand) -> None:
+@pytest.mark.parametrize("rounds", [1, pytest.param(4, marks=pytest.mark.soak)])
+def test_stop_right_after_a_start_is_clean_however_far_the_zone_has_come(zone: ZoneCommand, rounds: int) -> None:
     """As its workload has just been executed and has no handler yet, and as its kernel still boots."""
     policy = ("--restart", "always")
     zone("run", "-d", "--name", "early", *policy, *SMALL, IMAGE, "sh", "-c", LIFE)
     assert zone("stop", "-t", "60", "early") == "zone early is stopped: exit code 6\n"
-    for _ in range(3):
+    for _ in range(rounds):
         zone("restart", "early")
         said = zone("stop", "-t", "60", "early")
         exit = found(zone, "early")["exit"]

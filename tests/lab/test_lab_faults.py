@@ -10,7 +10,7 @@ from support.dom0_programs import dom0_zone
 
 pytestmark = [pytest.mark.xen, pytest.mark.slow]
 
-SAMPLE = 2
+SAMPLE = 1
 
 
 @pytest.mark.parametrize("phase", ["boot", "end"])

@@ -33,6 +33,7 @@ def test_memory_and_vcpus_follow_what_is_asked(run: Any) -> None:
     assert lines["120"]["guest"]["total_mib"] < lines["booted"]["guest"]["total_mib"]
 
 
+@pytest.mark.soak
 def test_zone_grows_to_several_times_its_first_memory(run: Any) -> None:
     run("greedy")
 

@@ -7,7 +7,7 @@ import platform
 import threading
 
 import pytest
-from support.labzones import boot, forget, get, host_status, live, log_with, wait_for, zone_of
+from support.labzones import boot, get, host_status, live, log_with, wait_for, zone_of
 from support.ports import free_port
 
 from pipeline.bundle.model import Port, Resources
@@ -75,22 +75,6 @@ def test_workload_that_ends_at_once_is_said_with_how_and_the_last_console_lines(
     if "the last words" in argv[-1]:
         assert "the last words" in str(caught.value)
     assert live(host) == []
-
-
-def test_exited_zone_stays_listed_with_its_exit_until_it_is_removed(host, make):
-    name = make("late", "/bin/sh", "-c", "sleep 2; exit 7")
-    boot(host, name)
-    wait_for(lambda: zone_of(host, name).state == "exited", "exit")
-    assert zone_of(host, name).exit.text == "exit code 7"
-    forget(host, name)
-    assert actions.zones(host) == []
-
-
-def test_stop_kills_what_ignores_its_signal(host, make):
-    name = make("deaf", "/bin/sh", "-c", "trap '' QUIT TERM; echo I am deaf; while :; do sleep 1; done")
-    boot(host, name)
-    wait_for(lambda: log_with(host, name, "I am deaf"), "output")
-    assert actions.stop(host, name, timeout_s=2, progress=Progress()).exit.signal == 9
 
 
 def test_port_in_use_on_this_machine_is_refused_before_anything_is_taken(host, make):
@@ -181,6 +165,7 @@ def test_three_zones_at_once_serve_their_own_pages(host, make):
     assert len({zone.addresses[0] for zone in actions.zones(host)}) == 3
 
 
+@pytest.mark.soak
 def test_guest_with_four_vcpus_brings_them_all_up(host, make):
     name = make(
         "smp", "/bin/sh", "-c", "cat /sys/devices/system/cpu/online; sleep 1000", resources=Resources(192, 192, 4, 4)

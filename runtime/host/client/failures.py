@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import datetime
+import errno
 import json
+import os
 import ssl
 from collections.abc import Mapping
 from typing import Any
@@ -19,6 +21,13 @@ from runtime.host.faults import ConnectionLost, HostDown, RemoteFault, remote_fa
 # The trailing metadata that carries a fault whole. Source: host.proto.
 ERROR_KEY = "zonewright-error-bin"
 TEMPORARY = frozenset({Status.UNAVAILABLE, Status.ABORTED, Status.RESOURCE_EXHAUSTED, Status.DEADLINE_EXCEEDED})
+
+# asyncio raises these without a number or a word.
+_NUMBERS = {
+    ConnectionResetError: errno.ECONNRESET,
+    ConnectionAbortedError: errno.ECONNABORTED,
+    TimeoutError: errno.ETIMEDOUT,
+}
 
 
 class NotServed(RemoteFault):
@@ -110,4 +119,6 @@ def tls_words(error: ssl.SSLError) -> str:
 
 def _words(error: BaseException) -> str:
     text = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+    if not text and (number := _NUMBERS.get(type(error))):
+        text = os.strerror(number)
     return (text or type(error).__name__).lower()

@@ -22,7 +22,7 @@ from runtime.host.client import connect
 from runtime.host.client.client import HostClient, received
 from runtime.host.client.dial import ssh_argv
 from runtime.host.client.endpoint import BadHostAddress, Endpoint, endpoint_of
-from runtime.host.client.failures import ERROR_KEY
+from runtime.host.client.failures import ERROR_KEY, unreachable
 from runtime.host.faults import CallTimeout, ConnectionLost, HostDown, RemoteFault
 from runtime.host.lab.errors import LabDown
 from runtime.host.serve.listener import Listener
@@ -317,6 +317,15 @@ def test_an_interrupt_cancels_the_call_and_the_client_lives_on(client: HostClien
 def test_a_socket_that_is_not_there(tmp_path: Path) -> None:
     with connect(f"unix:{tmp_path}/s") as client, pytest.raises(HostDown, match="no such file"):
         client.call(client.host.ListZones, pb.ListZonesRequest())
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [(ConnectionResetError(), "got connection reset by peer"), (TimeoutError(), "got connection timed out")],
+)
+def test_what_asyncio_raises_without_a_word_is_told_in_words(error: OSError, said: str) -> None:
+    endpoint = Endpoint("host far", "tls", host="10.1.2.3", port=4354)
+    assert said in str(unreachable(endpoint, error))
 
 
 def test_a_host_that_listens_no_more_and_comes_back(tmp_path: Path, fake: Fake) -> None:

@@ -283,7 +283,8 @@ class ZoneNetwork:
     def adopt(self, records: Iterable[Mapping[str, Any]]) -> bool:
         """Take over, from its ledger, a network that an earlier zoned made; False when its engine does not serve.
 
-        An engine of another version is ended, as nothing could be put in its place later without its descriptors.
+        An engine of another version is ended, as nothing could be put in its place later without its descriptors; so is
+        one that does not answer. Whoever cares for the network has a new one in its place.
         What the records name is this object's from here on: `destroy` ends it, `revive` gives it an engine again.
         A shared one is adopted before the zones in it.
         """
@@ -308,12 +309,11 @@ class ZoneNetwork:
             if failure := self.open_again():
                 log.warning("%s", failure)
             self.segment.renew_rules()
-        except OutdatedEngine as fault:
-            log.warning("%s", fault)
-            self._running().stop()
-            return False
         except EngineFault as fault:
             log.warning("%s", fault)
+            if fault.temporary or isinstance(fault, OutdatedEngine):
+                # Nobody replaces one that runs, and one that says nothing serves no zone.
+                self._running().stop()
             return False
         else:
             self._admitted = True

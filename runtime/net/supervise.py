@@ -61,7 +61,8 @@ class EngineSupervisor:
     """Cares for the engines of the networks it is told of.
 
     resolv_conf:  when it changes, all engines are told.
-    Threads: revivals happen in the network namespace of the thread that makes the supervisor: the host's.
+    Threads: revivals happen in the network namespace of the thread that makes the supervisor, and where an engine is
+    dead already, of the one that adds it: the host's.
     """
 
     def __init__(

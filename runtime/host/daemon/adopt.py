@@ -144,7 +144,7 @@ async def _adopt(core: Core, head: Head, ledger: Ledger, records: list[Record]) 
         wanted, isolated = zone.bundle.network, head.request.is_isolated
         run.network = core.edge.network(head.name, addresses, wanted, ledger, segment=segment, isolated=isolated)
         if not run.network.adopt(records):
-            log.error("zone %s: the engine of its network does not run", head.name)
+            log.error("zone %s: the engine of its network does not serve, a new one takes its place", head.name)
         return True
 
     try:

@@ -83,7 +83,7 @@ def supervised(world: World, network: ZoneNetwork) -> Iterator[Events]:
     events = Events()
     supervisor = world.on_host(lambda: EngineSupervisor(events))
     try:
-        supervisor.add(network)
+        world.on_host(lambda: supervisor.add(network))  # one that is dead already is revived where it is told
         yield events
     finally:
         supervisor.discard(network)
@@ -342,7 +342,7 @@ def test_record_of_a_pid_that_is_somebody_elses_now_is_no_engine(world: World) -
     assert not world.on_host(lambda: world.new_network().adopt(records))
 
 
-def test_engine_that_hangs_is_not_adopted_and_can_be_replaced(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_engine_that_hangs_is_not_adopted_but_replaced(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(asking(), "timeout_s", 0.2)
     serve_in_zone(world)
     zoned = DyingZoned(world)
@@ -350,7 +350,9 @@ def test_engine_that_hangs_is_not_adopted_and_can_be_replaced(world: World, monk
     os.kill(next(record["pid"] for record in records if record["kind"] == "net.engine"), signal.SIGSTOP)
     successor = world.new_network()
     assert not world.on_host(lambda: successor.adopt(records))
-    world.on_host(successor.revive)
+    monkeypatch.undo()
+    with supervised(world, successor) as events:
+        events.wait("revived")
     assert ask(world, zoned.ports[0]) == b"zone"
 
 

@@ -69,7 +69,11 @@ def _from_pack(name: str, code: "CodeType") -> "ModuleType":
     values = module.__dict__
     # As if each were a package: else the interpreter has an AttributeError written for each import of names from it.
     values["__path__"] = ()
-    exec(code, values)
+    try:
+        exec(code, values)
+    except BaseException:  # for want of memory, say: half a module is none, and may be asked for again
+        del sys.modules[name]
+        raise
     return module
 
 

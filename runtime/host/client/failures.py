@@ -23,7 +23,7 @@ ERROR_KEY = "zonewright-error-bin"
 TEMPORARY = frozenset({Status.UNAVAILABLE, Status.ABORTED, Status.RESOURCE_EXHAUSTED, Status.DEADLINE_EXCEEDED})
 
 # asyncio raises these without a number or a word.
-_NUMBERS = {
+_NUMBERS: dict[type[BaseException], int] = {
     ConnectionResetError: errno.ECONNRESET,
     ConnectionAbortedError: errno.ECONNABORTED,
     TimeoutError: errno.ETIMEDOUT,

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from runtime.init import imports
+
 PROJECT = Path(__file__).resolve().parents[3]
 SOURCES = sorted((PROJECT / "runtime" / "init").rglob("*.py"))
 ALLOWED = {"_signal", "_socket", "_struct", "errno", "gc", "posix", "select", "sys", "time", "zsys"}
@@ -52,3 +54,20 @@ def test_importing_init_loads_nothing_else():
     )
     loaded = {name for name in done.stdout.strip().split(",") if not name.startswith("runtime")}
     assert loaded <= ALLOWED, json.dumps(sorted(loaded))
+
+
+def test_module_of_a_pack_that_fails_is_not_there_and_can_be_had_later(monkeypatch: pytest.MonkeyPatch) -> None:
+    name, has_room = "made_for_this_test", list[bool]()
+    code = compile("if not has_room: raise MemoryError\nvalue = 1", name, "exec")
+    monkeypatch.setattr(imports, "_where", {name: "a pack"})
+    monkeypatch.setattr(imports, "_packed", {})
+    monkeypatch.setattr(imports, "_said_by", lambda pack: {name: code})
+    monkeypatch.setattr("builtins.has_room", has_room, raising=False)
+    with pytest.raises(MemoryError):
+        imports._find_and_load(name, __import__)
+    assert name not in sys.modules
+    has_room.append(True)
+    try:
+        assert imports._find_and_load(name, __import__).value == 1
+    finally:
+        del sys.modules[name]

@@ -7,7 +7,7 @@ import threading
 from collections.abc import Callable
 
 import pytest
-from support.labzones import boot, get, wait_for, zone_of
+from support.labzones import boot, get, kill_zoned, wait_for, zone_of
 from support.ports import free_port
 
 from pipeline.bundle.model import Port
@@ -21,25 +21,13 @@ KILLS = int(os.environ.get("ZONEWRIGHT_KILLS", "1"))
 PAGE = "http://127.0.0.1:{}/"
 
 
-def killed(host: LabHost) -> None:
-    """Kill zoned, and wait for the next one to serve."""
-    before = int(host.lab.call("ping")["zoned"]["pid"])
-    host.lab.shell(f"kill -9 {before}")
-
-    def another() -> bool:
-        found = host.lab.call("ping")["zoned"]
-        return int(found["pid"]) not in (0, before) and found["state"] == "serving"
-
-    wait_for(another, "new zoned", 120)
-
-
 def test_zones_outlive_killed_zoneds(host: LabHost, make: Callable[..., str]) -> None:
     ports = {name: free_port() for name in ("one", "two")}
     for name, port in ports.items():
         boot(host, make(name, ports=(Port("127.0.0.1", port, 80),)))
     before = {name: zone_of(host, name) for name in ports}
     for _ in range(KILLS):
-        killed(host)
+        kill_zoned(host.lab)
         for name, port in ports.items():
             assert "nginx" in get(PAGE.format(port)).lower()
             zone = wait_for(lambda name=name: zone_of(host, name), f"zone {name}")
@@ -64,7 +52,7 @@ def test_boot_that_a_kill_interrupts_leaves_nothing(host: LabHost, make: Callabl
     booter = threading.Thread(target=booting)
     booter.start()
     wait_for(lambda: any(zone.name == name for zone in actions.zones(host)), "zone that is being booted")
-    killed(host)
+    kill_zoned(host.lab)
     booter.join(120)
     assert failures, "the boot went through in spite of it"
     zone = zone_of(host, name)

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 from support.dom0server import NAMED, OTHER, PORT, reaches, serving
-from support.labzones import wait_for
+from support.labzones import kill_zoned
 from support.zonecommand import ZoneCommand
 
 from runtime.host.lab.lab import Lab
@@ -24,18 +24,6 @@ def served(lab: Lab) -> Iterator[None]:
 def room(zone: ZoneCommand) -> None:
     """The one before is gone."""
     zone.remove_zones()
-
-
-def kill_zoned(lab: Lab) -> None:
-    """Kill it; returns when the next one serves."""
-    before = int(lab.call("ping")["zoned"]["pid"])
-    assert lab.shell(f"kill -9 {before}")[0] == 0
-
-    def another() -> bool:
-        found = lab.call("ping")["zoned"]
-        return int(found["pid"]) not in (0, before) and found["state"] == "serving"
-
-    wait_for(another, "new zoned", 120)
 
 
 def test_zone_reaches_what_its_rules_name_and_nothing_else(zone: ZoneCommand, lab: Lab, served: None) -> None:

@@ -5,6 +5,9 @@ from __future__ import annotations
 import json
 
 import pytest
+from support.dom0server import NAMED, PORT, reaches, serving
+from support.labzones import get, kill_zoned
+from support.ports import free_port
 from support.zonecommand import ZoneCommand
 
 from runtime.host.lab.lab import Lab
@@ -139,3 +142,28 @@ def test_network_that_was_created_stays_until_it_is_removed(zone: ZoneCommand) -
     assert "kept" in zone("net", "ls", "-q").split()
     zone("net", "rm", "kept")
     assert "kept" not in zone("net", "ls", "-q").split()
+
+
+@pytest.mark.soak
+@pytest.mark.usefixtures("room")
+def test_zones_are_of_the_pools_that_the_host_names(zone: ZoneCommand, lab: Lab) -> None:
+    pools = 'pool4 = "172.30.0.0/16"\npool6 = "fd00:1234:5678::/48"\n'
+    assert lab.shell("mkdir -p /etc/zonewright && cat >/etc/zonewright/network.toml", input=pools)[0] == 0
+    try:
+        kill_zoned(lab)  # it reads them when it starts
+        port = free_port()
+        with serving(lab):
+            egress = ("--egress", f"allow {NAMED} {PORT}")
+            zone("run", "-d", "--name", "pooled", "-p", f"{port}:80", *egress, *SMALL, IMAGE)
+            zone("wait", "--until", "ports", "pooled")
+            (told,) = zone.json("inspect", "pooled")
+            address4, address6 = told["addresses"]
+            assert address4.startswith("172.30.") and address6.startswith("fd00:1234:5678:")
+            assert "zone pooled" in get(f"http://127.0.0.1:{port}/")
+            assert reaches(zone, "pooled", NAMED)
+            assert zone.json("system", "check")["findings"] == []
+            zone("rm", "-f", "pooled")
+    finally:
+        lab.shell("rm /etc/zonewright/network.toml")
+        kill_zoned(lab)
+    assert zone.json("system", "check")["findings"] == []

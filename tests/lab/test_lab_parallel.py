@@ -9,7 +9,7 @@ import time
 from collections.abc import Iterator
 
 import pytest
-from support.labzones import wait_for
+from support.labzones import kill_zoned, wait_for
 from support.zonecommand import ZoneCommand
 
 from runtime.host.lab.lab import Lab
@@ -43,19 +43,6 @@ def large(lab: Lab) -> Iterator[Large]:
     other.down(wipe=True)
 
 
-def killed(lab: Lab) -> None:
-    """zoned is killed, wherever it is; on return another one serves."""
-    before = int(lab.call("ping")["zoned"]["pid"])
-    if before:
-        lab.shell(f"kill -9 {before}")
-    wait_for(lambda: served(lab, before), "new zoned", 300)
-
-
-def served(lab: Lab, before: int) -> bool:
-    found = lab.call("ping")["zoned"]
-    return int(found["pid"]) not in (0, before) and found["state"] == "serving"
-
-
 def ended(processes: list[subprocess.Popen[bytes]]) -> bool:
     return all(process.poll() is not None for process in processes)
 
@@ -71,7 +58,7 @@ def test_zones_made_and_removed_at_once_while_zoned_is_killed_leave_nothing(larg
     ]
     for _ in range(KILLS):
         time.sleep(chance.uniform(1.0, 8.0))
-        killed(lab)
+        kill_zoned(lab)
     wait_for(lambda: ended(making), "end of all that was started", 300)
     listed = set(zone("ps", "-aq").split())
     assert listed <= set(names)
@@ -83,7 +70,7 @@ def test_zones_made_and_removed_at_once_while_zoned_is_killed_leave_nothing(larg
             assert found["exit"]["text"], found
     removing = [zone.start("rm", "-f", name, stdin=subprocess.DEVNULL) for name in listed]
     time.sleep(chance.uniform(0.2, 3.0))
-    killed(lab)
+    kill_zoned(lab)
     wait_for(lambda: ended(removing), "end of all removals", 300)
     zone.remove_zones()
     assert zone.json("system", "check")["findings"] == []

@@ -12,6 +12,7 @@ from pipeline.progress import Progress
 from runtime.host import actions
 from runtime.host.api import host_pb2 as pb
 from runtime.host.hosts import LabHost
+from runtime.host.lab.lab import Lab
 
 
 def boot(host: LabHost, name: str, **options: Any) -> actions.Booted:
@@ -46,6 +47,19 @@ def forget(host: LabHost, name: str) -> None:
     with host.connect() as client:
         client.call(client.host.RemoveZone, pb.RemoveZoneRequest(zone=name, force=True), timeout_s=120)
         actions.tidy(host, client)
+
+
+def kill_zoned(lab: Lab) -> None:
+    """Kill it, wherever it is; on return another one serves."""
+    before = int(lab.call("ping")["zoned"]["pid"])
+    if before:
+        lab.shell(f"kill -9 {before}")
+
+    def another() -> bool:
+        found = lab.call("ping")["zoned"]
+        return int(found["pid"]) not in (0, before) and found["state"] == "serving"
+
+    wait_for(another, "new zoned", 300)
 
 
 def host_status(host: LabHost) -> pb.HostStatus:

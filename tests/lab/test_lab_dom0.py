@@ -78,7 +78,7 @@ def test_zone_boot_typed_in_dom0_boots_from_its_own_store(lab, dom0_store):
 
 
 @pytest.mark.parametrize(
-    "case", ["sizes", "killed", *(pytest.param(case, marks=pytest.mark.soak) for case in ("three", "single_pages"))]
+    "case", ["sizes", *(pytest.param(case, marks=pytest.mark.soak) for case in ("killed", "three", "single_pages"))]
 )
 def test_domains_are_built_and_taken_down(host, lab, nginx, case):
     """Sizes and vCPUs, three at once, memory in single pages, the builder killed at twelve moments."""

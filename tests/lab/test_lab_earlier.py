@@ -11,7 +11,7 @@ from support.zonecommand import ZoneCommand
 from runtime.host import actions
 from runtime.host.hosts import LabHost
 
-pytestmark = [pytest.mark.xen, pytest.mark.slow]
+pytestmark = [pytest.mark.xen, pytest.mark.slow, pytest.mark.soak]
 
 KEEP = """
 set -e
@@ -45,6 +45,7 @@ def test_what_xen_lists_is_believed(host: LabHost, make: Callable[..., str], com
     assert [(one.name, one.exit.reason) for one in actions.zones(host)] == [(earlier, "lost")]
     assert command.json("system", "check")["findings"] == []
     boot(host, later)
+    boot(host, earlier)
 
 
 def shell(host: LabHost, script: str) -> None:

@@ -20,16 +20,20 @@ def served(lab: Lab) -> Iterator[None]:
         yield
 
 
-@pytest.fixture(autouse=True)
-def room(zone: ZoneCommand) -> None:
-    """The one before is gone."""
-    zone.remove_zones()
+RULE = f"allow {NAMED} {PORT}"
 
 
-def test_zone_reaches_what_its_rules_name_and_nothing_else(zone: ZoneCommand, lab: Lab, served: None) -> None:
-    rule = f"allow {NAMED} {PORT}"
-    zone("run", "-d", "--name", "ruled", "-m", "128m", "--egress", rule, "recipe:nginx", "sleep", "1000")
-    assert zone.json("inspect", "ruled")[0]["egress"] == [rule]
+@pytest.fixture(scope="module")
+def ruled(zone: ZoneCommand) -> str:
+    """A zone with a rule and a bandwidth."""
+    options = ("-m", "128m", "--egress", RULE, "--bandwidth", "8mbit")
+    assert zone("run", "-d", "--name", "ruled", *options, "recipe:nginx", "sleep", "1000") == "ruled\n"
+    return "ruled"
+
+
+@pytest.mark.usefixtures("ruled", "served")
+def test_zone_reaches_what_its_rules_name_and_nothing_else(zone: ZoneCommand, lab: Lab) -> None:
+    assert zone.json("inspect", "ruled")[0]["egress"] == [RULE]
     assert reaches(zone, "ruled", NAMED) and not reaches(zone, "ruled", OTHER)
     zone("update", "--egress", f"allow {OTHER}", "--egress", "deny any", "ruled")
     assert reaches(zone, "ruled", OTHER) and not reaches(zone, "ruled", NAMED)
@@ -38,9 +42,8 @@ def test_zone_reaches_what_its_rules_name_and_nothing_else(zone: ZoneCommand, la
     assert reaches(zone, "ruled", OTHER) and not reaches(zone, "ruled", NAMED)
 
 
+@pytest.mark.usefixtures("ruled")
 def test_bandwidth_is_held_by_dom0_on_both_ways_of_the_vif(zone: ZoneCommand, lab: Lab) -> None:
-    zone("run", "-d", "--name", "ruled", "-m", "128m", "--bandwidth", "8mbit", "recipe:nginx", "sleep", "1000")
-
     def buckets() -> list[str]:
         code, said = lab.shell("tc -n zw-ruled qdisc show")
         assert code == 0, said

@@ -120,6 +120,7 @@ def test_zone_that_is_restarted_is_found_again(zone: ZoneCommand) -> None:
     assert zone.json("system", "check")["findings"] == []
 
 
+@pytest.mark.soak
 @pytest.mark.usefixtures("room")
 def test_zone_keeps_the_address_it_names(zone: ZoneCommand) -> None:
     zone("net", "create", "fixed")
@@ -135,6 +136,7 @@ def test_zone_keeps_the_address_it_names(zone: ZoneCommand) -> None:
     zone("net", "rm", "fixed")
 
 
+@pytest.mark.soak
 @pytest.mark.usefixtures("room")
 def test_network_that_was_created_stays_until_it_is_removed(zone: ZoneCommand) -> None:
     assert zone("net", "create", "kept") == "kept\n"

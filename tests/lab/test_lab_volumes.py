@@ -70,6 +70,7 @@ def test_zone_reads_a_squashfs_file_and_a_block_device(zone: ZoneCommand, lab: L
     assert lab.shell("losetup -a")[1] == loops, "whatever the zone took is given back"
 
 
+@pytest.mark.soak
 def test_device_has_one_zone_or_is_only_read(
     host: LabHost, store: Store, nginx: Bundle, zone: ZoneCommand, device: str
 ) -> None:

@@ -13,14 +13,13 @@ from runtime.host.lab.lab import Lab
 
 pytestmark = [pytest.mark.xen, pytest.mark.slow]
 
+RULE = f"allow {NAMED} {PORT}"
+
 
 @pytest.fixture
 def served(lab: Lab) -> Iterator[None]:
     with serving(lab):
         yield
-
-
-RULE = f"allow {NAMED} {PORT}"
 
 
 @pytest.fixture(scope="module")

@@ -18,8 +18,8 @@ CONSOLE_SOCKET = "console.sock"
 CONSOLE_LOG = "console.log"
 NETDEV = "n0"
 DOM0_ADDRESS = "10.0.2.15"
-# QEMU's default would let its cache of translated code grow to 1 GiB: a gigabyte was full after five boots instead of
-# one and a half, and six in a row took QEMU 202 s of CPU instead of 204.
+# QEMU's default would let its cache of translated code grow to 1 GiB: in six boots it was then flushed twice instead of
+# six times, and they took QEMU 202 s of CPU instead of 204.
 TCG_CACHE_MIB = 256
 # Under TCG the richer models crash dom0 (an emulated IRET under SMAP faults) or Xen (MONITOR is offered, but faulty).
 CPU = {"tcg": "qemu64", "kvm": "host"}

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 
 # file system -> its option; fs/*/Kconfig of Linux. Those a zone may be given a disk with.
 OPTIONS = {
+    "9p": "CONFIG_9P_FS",
     "btrfs": "CONFIG_BTRFS_FS",
     "erofs": "CONFIG_EROFS_FS",
     "ext4": "CONFIG_EXT4_FS",
@@ -14,6 +15,8 @@ OPTIONS = {
     "squashfs": "CONFIG_SQUASHFS",
     "xfs": "CONFIG_XFS_FS",
 }
+# What else one of them takes, as an option and as a module.
+_WITH = {"9p": ("CONFIG_NET_9P_XEN", "9pnet_xen")}
 _MAX_BYTES = 4 << 20
 
 
@@ -24,11 +27,13 @@ def built_in(config_gz: bytes) -> tuple[str, ...]:
     except zlib.error:
         return ()
     lines = set(config.decode("utf-8", "replace").splitlines())
-    return tuple(name for name, option in OPTIONS.items() if f"{option}=y" in lines)
+    whole = {name: {option, _WITH.get(name, (option,))[0]} for name, option in OPTIONS.items()}
+    return tuple(name for name, options in whole.items() if all(f"{option}=y" in lines for option in options))
 
 
 def mountable(built: Iterable[str], modules: Iterable[str]) -> tuple[str, ...]:
     """What can be mounted once modules are loaded, by their paths; () where what is built in is not known."""
     built = set(built)
     loaded = {path.rpartition("/")[2].partition(".")[0] for path in modules}
-    return tuple(name for name in OPTIONS if name in built | loaded) if built else ()
+    there = built | {name for name in loaded & OPTIONS.keys() if name not in _WITH or _WITH[name][1] in loaded}
+    return tuple(name for name in OPTIONS if name in there) if built else ()

@@ -92,6 +92,7 @@ def load_lists(
     Raises:  NoSuchModule, BadModule for a circle.
     """
     parameters = {wish.name: wish.parameters for wish in wanted.modules}
+    needed_by = {wish.name: wish.needed_by for wish in wanted.modules}
     known: dict[str, Found] = {}
 
     def needs(name: str, above: Sequence[str]) -> Sequence[str] | None:
@@ -103,7 +104,7 @@ def load_lists(
             return None
         if found is None:
             subject, asked = f"zone {wanted.zone}: module {name}", f"kernel {wanted.kernel} or an extension"
-            hint = f"{above[-1]} of {known[above[-1]].owner} needs it" if above else _HINT
+            hint = f"{above[-1]} of {known[above[-1]].owner} needs it" if above else needed_by.get(name) or _HINT
             raise NoSuchModule(subject, expected=f"it in {asked}", got="none", hint=hint)
         known[name] = found
         return found.depends

@@ -42,10 +42,14 @@ class Module:
 
 @dataclass(frozen=True)
 class ModuleWish:
-    """A module the spec wants loaded, by its name; what it needs is loaded before it."""
+    """A module the spec wants loaded, by its name; what it needs is loaded before it.
+
+    needed_by: what wants it, for what is said where there is none; "": the spec names it.
+    """
 
     name: str
     parameters: str = ""
+    needed_by: str = ""
 
 
 @dataclass(frozen=True)
@@ -101,8 +105,9 @@ class RestartPolicy:
 class Volume:
     """Something mounted at `target`, below the workload's root, besides its image.
 
-    kind:     tmpfs (memory, gone with the zone), squashfs (a file, read-only), block (a device of the zone's host).
-    source:   the file, of which a bundle keeps but the name; the device, by its path on that host.
+    kind:     tmpfs (memory, gone with the zone), squashfs (a file, read-only), block (a device of the zone's host),
+              directory (of the zone's host, too, by 9p).
+    source:   the file, of which a bundle keeps but the name; device or directory, by its path on that host.
     size_mib: of a tmpfs; 0: half of the memory.
     blob:     the squashfs, in a bundle: it goes where the zone goes.
     """

@@ -30,7 +30,7 @@ from pipeline.bundle.model import (
 from pipeline.bundle.ports import check_ports, parse_ports
 from pipeline.bundle.scratch import parse_scratch
 from pipeline.bundle.security import parse_seccomp
-from pipeline.bundle.volumes import check_disks, parse_volume
+from pipeline.bundle.volumes import check_disks, modules_of, parse_volume
 from pipeline.errors import PipelineError
 from pipeline.recipe import PROJECT, UnknownName, load
 
@@ -116,6 +116,9 @@ def parse_spec(name: str, document: dict[str, Any], *, subject: str) -> ZoneSpec
     kernel_options, stop, security = (document.get(key, {}) for key in ("kernel_options", "stop", "security"))
     ports = _ports(document.get("ports", []), subject=f"{subject}: key ports")
     scratch, scratch_mib = _scratch(root, subject=f"{subject}: key root.scratch")
+    volumes = _volumes(document.get("volumes", []), subject=f"{subject}: key volumes")
+    modules = _modules(kernel_options.get("modules", []), subject=f"{subject}: key kernel_options.modules")
+    named = {wish.name for wish in modules}
     return ZoneSpec(
         name=name,
         image=document["image"],
@@ -134,7 +137,7 @@ def parse_spec(name: str, document: dict[str, Any], *, subject: str) -> ZoneSpec
         overlay_size_mib=root.get("overlay_size_mib", 0),
         scratch=scratch,
         scratch_mib=scratch_mib,
-        modules=_modules(kernel_options.get("modules", []), subject=f"{subject}: key kernel_options.modules"),
+        modules=(*modules, *(wish for wish in modules_of(volumes) if wish.name not in named)),
         verbose=kernel_options.get("verbose", False),
         cmdline_append=kernel_options.get("cmdline_append", ""),
         sysctls={key: str(value) for key, value in kernel_options.get("sysctls", {}).items()},
@@ -145,7 +148,7 @@ def parse_spec(name: str, document: dict[str, Any], *, subject: str) -> ZoneSpec
         stdin_open=document.get("stdin_open", False),
         tty=document.get("tty", False),
         labels=document.get("labels", {}),
-        volumes=_volumes(document.get("volumes", []), subject=f"{subject}: key volumes"),
+        volumes=volumes,
         seccomp=_seccomp(security, subject=f"{subject}: key security.seccomp"),
         health=parse_health(document.get("healthcheck")),
     )

@@ -13,15 +13,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pipeline.bundle.errors import BadSpec
-from pipeline.bundle.model import VOLUME_SQUASHFS, Volume
+from pipeline.bundle.model import VOLUME_SQUASHFS, ModuleWish, Volume
 from pipeline.oci import Descriptor
 
 if TYPE_CHECKING:
     from pipeline.store import Store
 
-FORMS = "tmpfs:TARGET[:size=N[m|g]][:ro], or SOURCE:TARGET[:ro] with a squashfs file or a block device"
+FORMS = "tmpfs:TARGET[:size=N[m|g]][:ro], or SOURCE:TARGET[:ro] with a squashfs file, a block device or a directory"
 UNITS_MIB = {"m": 1, "g": 1 << 10}
 DEVICES = "/dev"
+DISKS = ("squashfs", "block")  # the kinds that take one
 # xvda and xvdb are the zone's own, and beyond xvdp there are no names.
 MOST_DISKS = 14
 MAGIC = b"hsqs"
@@ -33,19 +34,20 @@ RESERVED = ("/", "/dev", "/proc", "/sys")
 
 
 def parse_volume(text: str, *, subject: str) -> Volume:
-    """Read a volume. Raises BadSpec; for a directory of the host, too, as nothing here serves 9p."""
+    """Read a volume. Raises BadSpec."""
     source, *rest = text.split(":")
     if not source or not rest:
         raise BadSpec(subject, expected=FORMS, got=repr(text))
     target, *options = rest
-    volume = Volume(_target(target, subject), *_kind(source, subject), readonly="ro" in options)
+    kind = _elsewhere(source, subject) if "dir" in options else _kind(source, subject)
+    volume = Volume(_target(target, subject), *kind, readonly="ro" in options)
     for option in options:
         if size := re.fullmatch(r"size=([1-9][0-9]{0,5})([mg])?", option):
             if volume.kind != "tmpfs":
                 raise BadSpec(subject, expected="a size for tmpfs alone", got=repr(text))
             volume = Volume(volume.target, "tmpfs", "", volume.readonly, int(size[1]) * UNITS_MIB[size[2] or "m"])
-        elif option not in ("ro", "rw"):
-            raise BadSpec(subject, expected="ro, rw or size=N[m|g] as an option", got=repr(option))
+        elif option not in ("ro", "rw", "dir"):
+            raise BadSpec(subject, expected="ro, rw, dir or size=N[m|g] as an option", got=repr(option))
     if volume.kind == "squashfs":
         if "rw" in options:
             raise BadSpec(subject, expected="a squashfs file read-only, as it always is", got=repr(text))
@@ -53,9 +55,27 @@ def parse_volume(text: str, *, subject: str) -> Volume:
     return volume
 
 
+def directory(source: str, target: str, *, subject: str) -> Volume:
+    """A directory of the host that runs the zone, which nobody has looked at yet. Raises BadSpec."""
+    kind, path = _elsewhere(source, subject)
+    return Volume(_target(target, subject), kind, path)
+
+
+def modules_of(volumes: Sequence[Volume]) -> tuple[ModuleWish, ...]:
+    """The kernel modules that volumes take; those that are a part of the kernel need no loading."""
+    for volume in volumes:
+        if volume.kind == "directory":
+            needed_by = (
+                f"the directory {volume.source} is mounted by 9p, CONFIG_NET_9P_XEN and CONFIG_9P_FS, "
+                "which recipe:debian has as modules"
+            )
+            return tuple(ModuleWish(name, needed_by=needed_by) for name in ("9pnet_xen", "9p"))
+    return ()
+
+
 def check_disks(volumes: Sequence[Volume], *, subject: str) -> None:
     """Raises BadSpec where a zone has not the names for so many disks."""
-    count = sum(volume.kind != "tmpfs" for volume in volumes)
+    count = sum(volume.kind in DISKS for volume in volumes)
     if count > MOST_DISKS:
         raise BadSpec(subject, expected=f"at most {MOST_DISKS} files and devices", got=str(count))
 
@@ -121,17 +141,19 @@ def _kind(source: str, subject: str) -> tuple[str, str]:
     except OSError as error:
         raise BadSpec(subject, expected="a source that is there", got=f"{source}: {error.strerror}") from error
     if stat.S_ISDIR(mode):
-        raise BadSpec(
-            f"{subject}: {source}",
-            got="a directory of the host cannot be mounted: that takes CONFIG_NET_9P, CONFIG_NET_9P_XEN and "
-            "CONFIG_9P_FS in the zone's kernel, none of which Debian's cloud kernel has, and a 9p server in dom0",
-            hint=f"pack it and mount the file: zone image pack … -o dir.squashfs; or zone cp {source} ZONE:TARGET",
-        )
+        return "directory", str(path)
     if stat.S_ISBLK(mode):
         return "block", str(path)
     if stat.S_ISREG(mode) and _magic(path) == MAGIC:
         return "squashfs", str(path)
-    raise BadSpec(f"{subject}: {source}", expected="a squashfs file or a block device", got="another kind of file")
+    raise BadSpec(f"{subject}: {source}", expected="a squashfs file, a block device or a directory", got="another kind")
+
+
+def _elsewhere(source: str, subject: str) -> tuple[str, str]:
+    """A directory of the host that runs the zone, which need not be this machine: zoned looks at it."""
+    if not source.startswith("/") or "\0" in source:
+        raise BadSpec(subject, expected="the absolute path of a directory of the zone's host", got=repr(source))
+    return "directory", posixpath.normpath(source)
 
 
 def _magic(path: Path) -> bytes:

@@ -34,5 +34,19 @@ def test_modules_that_are_loaded_count_and_what_is_not_known_stays_so() -> None:
     assert mountable((), modules) == ()
 
 
-def test_file_systems_of_devices_and_those_of_kernels_are_the_same() -> None:
-    assert OPTIONS.keys() == MAGICS.keys()
+def test_file_systems_of_devices_are_those_of_kernels() -> None:
+    assert OPTIONS.keys() == MAGICS.keys() | {"9p"}
+
+
+@pytest.mark.parametrize(
+    ("lines", "modules", "there"),
+    [
+        ("CONFIG_9P_FS=y\nCONFIG_NET_9P_XEN=y", (), True),
+        ("CONFIG_9P_FS=y\nCONFIG_NET_9P_XEN=m", (), False),
+        ("CONFIG_9P_FS=m\nCONFIG_NET_9P_XEN=m", ("net/9p/9pnet_xen.ko", "fs/9p/9p.ko.xz"), True),
+        ("CONFIG_9P_FS=m\nCONFIG_NET_9P_XEN=m", ("fs/9p/9p.ko",), False),
+    ],
+)
+def test_9p_takes_its_way_over_xen_too(lines: str, modules: tuple[str, ...], there: bool) -> None:
+    built = built_in(gzip.compress(f"CONFIG_EXT4_FS=y\n{lines}\n".encode()))
+    assert ("9p" in mountable(built, modules)) is there

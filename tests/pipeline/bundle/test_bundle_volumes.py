@@ -196,10 +196,16 @@ def test_disks_have_no_more_names() -> None:
         check_disks(many, subject="-v")
 
 
-def test_directory_of_the_host_is_refused_with_the_option_it_would_need(tmp_path) -> None:
-    said = r"CONFIG_NET_9P, CONFIG_NET_9P_XEN and CONFIG_9P_FS in the zone's kernel, none of which .*zone cp"
-    with pytest.raises(BadSpec, match=said):
-        parse_volume(f"{tmp_path}:/data", subject="-v")
+def test_directory_is_the_hosts_own_by_its_path(tmp_path, monkeypatch) -> None:
+    assert parse_volume(f"{tmp_path}:/data", subject="-v") == Volume("/data", "directory", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    assert parse_volume("./:/data:ro", subject="-v") == Volume("/data", "directory", str(tmp_path), readonly=True)
+
+
+def test_directory_of_another_host_is_said_to_be_one() -> None:
+    assert parse_volume("/srv/none/here:/data:dir", subject="-v") == Volume("/data", "directory", "/srv/none/here")
+    with pytest.raises(BadSpec, match="the absolute path of a directory of the zone's host, got 'srv'"):
+        parse_volume("srv:/data:dir", subject="-v")
 
 
 @pytest.mark.parametrize(
@@ -211,10 +217,10 @@ def test_directory_of_the_host_is_refused_with_the_option_it_would_need(tmp_path
         ("tmpfs:/", "an absolute target"),
         ("tmpfs:/proc/x", "outside /, /dev, /proc, /sys"),
         ("tmpfs:/a/../dev", "outside /, /dev, /proc, /sys"),
-        ("tmpfs:/a:size=0m", "ro, rw or size"),
+        ("tmpfs:/a:size=0m", "ro, rw, dir or size"),
         ("tmpfs:/a:z", "got 'z'"),
         ("/nowhere/at/all:/a", "expected a source that is there"),
-        ("/dev/null:/a", "expected a squashfs file or a block device"),
+        ("/dev/null:/a", "expected a squashfs file, a block device or a directory"),
     ],
 )
 def test_volumes_that_cannot_be(text: str, said: str) -> None:

@@ -14,7 +14,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from runtime.boot import nodes, p2m, pagetable, pvconsole, startinfo, vbd, vcpu, vif
+from runtime.boot import ninepfs, nodes, p2m, pagetable, pvconsole, startinfo, vbd, vcpu, vif
 from runtime.boot.abi import rings
 from runtime.boot.abi.start_info import PAGE_SHIFT, PAGE_SIZE
 from runtime.boot.channel import Channel
@@ -162,6 +162,8 @@ class _Builder:
             planned += vbd.plan_vbd(disk, domid, device_number=number, backend_domid=spec.backend_domid)
         if spec.vif is not None:
             planned += vif.plan_vif(spec.vif, domid, backend_domid=spec.backend_domid)
+        for place, tag in enumerate(spec.shares):
+            planned += ninepfs.plan_share(tag, place, domid)
         if spec.agent_channel:
             planned += pvconsole.plan_console(domid)
         self._record(
@@ -171,6 +173,7 @@ class _Builder:
             backend_domid=spec.backend_domid,
             has_vif=spec.vif is not None,
             disks=[[disk.vdev, disk.device] for disk in spec.disks],
+            shares=list(range(len(spec.shares))),
             agent_channel=spec.agent_channel,
         )
 

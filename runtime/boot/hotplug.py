@@ -16,9 +16,9 @@ import time
 from collections.abc import Callable, Collection
 from typing import TYPE_CHECKING, Any
 
-from runtime.boot import teardown, vbd
+from runtime.boot import plugging, teardown, vbd
 from runtime.boot.errors import BadSpec, DeviceFault, DomainGone
-from runtime.boot.model import Disk, Domid, Node
+from runtime.boot.model import Disk, Domid
 from runtime.boot.nodes import (
     UUID_NODE,
     XenbusState,
@@ -28,7 +28,6 @@ from runtime.boot.nodes import (
     error_path,
     frontend_path,
 )
-from runtime.errors import RuntimeFault
 
 if TYPE_CHECKING:
     from runtime.boot.domain import Domain
@@ -71,11 +70,13 @@ def plug_disk(domain: Domain, disk: Disk, record: Callable[..., None], *, timeou
     nodes = vbd.plan_vbd(disk, domain.domid, device_number=device_number, backend_domid=domain.backend_domid)
     path = backend_path(domain.backend_domid, domain.domid, "vbd", number)
     fields: dict[str, Any] = {"domid": domain.domid, "uuid": domain.uuid, "vdev": disk.vdev, "device": disk.device}
+    taken = BadSpec(f"zone {domain.name}, disk {disk.vdev}", expected="a free name", got="it has such a disk")
     record("vbd", **fields)
     try:
-        _write(domain, disk.vdev, path, nodes)
+        # A disk that was taken by force may have left words, which would be read as this one's.
+        plugging.write(domain, nodes, path, taken, stale=[os.path.dirname(_error_path(domain, number))])
         _wait_state(domain, disk.vdev, number, XenbusState.CONNECTED, timeout_s)
-    except _Refused as refusal:
+    except plugging.Refused as refusal:
         record("vbd.gone", **fields)
         raise refusal.fault from None
     except BaseException:
@@ -108,31 +109,6 @@ def unplug_disk(
     record("vbd.gone", domid=domain.domid, uuid=domain.uuid, vdev=vdev, device=device)
 
 
-class _Refused(Exception):
-    """Nothing was written."""
-
-    def __init__(self, fault: RuntimeFault) -> None:
-        super().__init__(fault)
-        self.fault = fault
-
-
-def _write(domain: Domain, vdev: str, path: str, nodes: list[Node]) -> None:
-    home = domain_path(domain.domid)
-
-    def write(transaction: Transaction) -> None:
-        if transaction.read(f"{home}/{UUID_NODE}") != domain.uuid:
-            raise _Refused(_ended(domain))
-        if transaction.read(f"{path}/state") is not None:
-            raise _Refused(
-                BadSpec(f"zone {domain.name}, disk {vdev}", expected="a free name", got="it has such a disk")
-            )
-        # A disk that was taken by force may have left words, which would be read as this one's.
-        transaction.remove(os.path.dirname(_error_path(domain, int(path.rpartition("/")[2]))))
-        transaction.apply(nodes)
-
-    domain.xenstore.transaction(write)
-
-
 def _close(domain: Domain, path: str) -> str | None:
     """Begin to take a disk back; its device here, or None where it is gone, or its domid is another domain's."""
 
@@ -160,7 +136,7 @@ def _wait_state(domain: Domain, vdev: str, number: int, wanted: XenbusState, tim
             if problem and wanted is XenbusState.CONNECTED:
                 raise DeviceFault(subject, expected="it connected", got=problem)
             if domain.shutdown_state() is not None:
-                raise _ended(domain)
+                raise plugging.ended(domain)
             if time.monotonic() > deadline:
                 raise DeviceFault(subject, expected=_WANTED[wanted], got=_state_text(found), temporary=True)
             news.wait(min(_LOOK_AGAIN_S, timeout_s))
@@ -179,14 +155,9 @@ def _state_text(found: str | None) -> str:
 
 def _remove(domain: Domain, number: int) -> None:
     """Both halves' nodes, and what the kernel said of them; but not those of another domain that got this domid."""
-
-    def remove(transaction: Transaction) -> None:
-        if transaction.read(f"{domain_path(domain.domid)}/{UUID_NODE}") in (None, domain.uuid):
-            transaction.remove(backend_path(domain.backend_domid, domain.domid, "vbd", number))
-            transaction.remove(frontend_path(domain.domid, "vbd", number))
-            transaction.remove(os.path.dirname(_error_path(domain, number)))
-
-    domain.xenstore.transaction(remove)
+    place = ("vbd", number)
+    backend, frontend = backend_path(domain.backend_domid, domain.domid, *place), frontend_path(domain.domid, *place)
+    plugging.remove(domain, backend, frontend, os.path.dirname(_error_path(domain, number)))
 
 
 def _wait_backend_gone(domain: Domain, vdev: str, number: int, timeout_s: float) -> None:
@@ -200,10 +171,6 @@ def _wait_backend_gone(domain: Domain, vdev: str, number: int, timeout_s: float)
         time.sleep(pause)  # sysfs tells of no change
         pause = min(pause * 2, _LOOK_AGAIN_S)
         _remove(domain, number)
-
-
-def _ended(domain: Domain) -> DomainGone:
-    return DomainGone(f"zone {domain.name}", expected="it running", got="it has ended")
 
 
 def _error_path(domain: Domain, number: int) -> str:

@@ -47,6 +47,7 @@ class DomainSpec:
 
     ramdisk:         raw newc segments, loaded one after the other, each padded to 4 bytes.
     launch_segment:  the last segment, made for this one boot (`launch.py`).
+    shares:          tags of directories that are served to it, each by its place here (`ninepfs.py`).
     agent_channel:   give it a second console (hvc1), which carries the bytes of its agent.
     backend_domid:   the domain that serves disks and network; 0 until there are driver zones.
     """
@@ -63,6 +64,7 @@ class DomainSpec:
     launch_segment: bytes = b""
     disks: tuple[Disk, ...] = ()
     vif: Vif | None = None
+    shares: tuple[str, ...] = ()
     agent_channel: bool = True
     backend_domid: int = 0
 

@@ -13,7 +13,7 @@ from runtime.boot.model import DomainSpec, Domid, Node
 
 UUID_NODE = "zone/uuid"  # below the domain's path: whose tree this is, as domids are used again
 BACKEND_KINDS = ("vbd", "vif")
-CONSOLE = "console"  # its back end is ours, and so always in this domain
+CONSOLE, SHARE = "console", "9pfs"  # their back ends are ours, and so always in this domain
 
 
 class XenbusState(Enum):
@@ -107,4 +107,4 @@ def stale_paths(domid: int, *, backend_domid: int = 0) -> list[str]:
     """Every root a domain of this id has, for removal; the kernel's words on why a back end failed are among them."""
     backends = [backend_root(backend_domid, domid, kind) for kind in BACKEND_KINDS]
     errors = [f"{domain_path(backend_domid)}/error/backend/{kind}/{domid}" for kind in BACKEND_KINDS]
-    return [domain_path(domid), *backends, *errors, backend_root(0, domid, CONSOLE)]
+    return [domain_path(domid), *backends, *errors, *(backend_root(0, domid, kind) for kind in (CONSOLE, SHARE))]

@@ -1,12 +1,7 @@
-"""The kernel's doors to Xen: hypercalls, memory of other domains, event channels. The only module that uses ctypes.
-
-Python's mmap objects are not used: an exported buffer blocks their close, and page tables must be unmapped, truly and
-at a known moment, before Xen lets them be pinned.
-"""
+"""The kernel's doors to Xen: hypercalls, memory of other domains, event channels."""
 
 from __future__ import annotations
 
-import ctypes
 import errno
 import fcntl
 import os
@@ -21,13 +16,11 @@ from typing import Protocol
 from runtime.boot.abi import hypercall as abi
 from runtime.boot.abi import ioctl
 from runtime.boot.abi.start_info import PAGE_SIZE
-from runtime.boot.errors import HypervisorFault, NotOnXen
+from runtime.boot.grants import GrantDevice
+from runtime.boot.mapping import fault, mapped, open_device, viewed
 from runtime.boot.model import Domid, EvtchnPort, GrantRef
 
 _PRIVCMD, _HYPERCALL, _EVTCHN = "/dev/xen/privcmd", "/dev/xen/hypercall", "/dev/xen/evtchn"
-_GNTDEV = "/dev/xen/gntdev"
-_PROT_READ_WRITE, _MAP_SHARED = 3, 1
-_MAP_FAILED = ctypes.c_void_p(-1).value
 
 
 @dataclass(frozen=True)
@@ -83,16 +76,11 @@ class Privcmd:
     """The real door: /dev/xen of a control domain."""
 
     def __init__(self) -> None:
-        self._libc = ctypes.CDLL(None, use_errno=True)
-        self._libc.mmap.restype = ctypes.c_void_p
-        self._libc.mmap.argtypes = [
-            ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int, ctypes.c_int, ctypes.c_int, ctypes.c_long,
-        ]  # fmt: skip
-        self._libc.munmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t]
-        self._gntdev, self._opening = -1, threading.Lock()
-        self._privcmd = _open(_PRIVCMD)
+        self._grants: GrantDevice | None = None
+        self._opening = threading.Lock()
+        self._privcmd = open_device(_PRIVCMD)
         try:
-            self._memory = _open(_HYPERCALL)
+            self._memory = open_device(_HYPERCALL)
         except BaseException:
             os.close(self._privcmd)
             raise
@@ -110,7 +98,7 @@ class Privcmd:
     def buffer(self, size_bytes: int) -> Iterator[Buffer]:
         """Zeroed hypercall memory. Ordinary memory may be swapped or moved under Xen's feet, which then says EFAULT."""
         length = -(-size_bytes // PAGE_SIZE) * PAGE_SIZE
-        with self._mapped("hypercall buffer", self._memory, length) as address, _view(address, size_bytes) as view:
+        with mapped("hypercall buffer", self._memory, length) as address, viewed(address, size_bytes) as view:
             yield Buffer(address, view)
 
     @contextmanager
@@ -118,49 +106,36 @@ class Privcmd:
         """Map pages of another domain. Raises HypervisorFault naming the first page that could not be mapped."""
         length = len(mfns) * PAGE_SIZE
         errors = array("i", bytes(4 * len(mfns)))
-        with self._mapped(f"memory of domain {domid}", self._privcmd, length) as address:
+        with mapped(f"memory of domain {domid}", self._privcmd, length) as address:
             request = ioctl.PRIVCMD_MMAPBATCH_V2.pack(
                 len(mfns), domid, address, mfns.buffer_info()[0], errors.buffer_info()[0]
             )
             self._ioctl(f"map {len(mfns)} pages of domain {domid}", ioctl.IOCTL_PRIVCMD_MMAPBATCH_V2, request)
             for mfn, error in zip(mfns, errors, strict=True) if any(errors) else ():
                 if error:
-                    raise _fault(f"map mfn {mfn:#x} of domain {domid}", -error)
-            with _view(address, length) as view:
+                    raise fault(f"map mfn {mfn:#x} of domain {domid}", -error)
+            with viewed(address, length) as view:
                 yield view
 
     @contextmanager
     def map_grant_table(self, domid: Domid, nr_frames: int = 1) -> Iterator[memoryview]:
         """Map the first shared frames of another domain's grant table. Source: memory.h, XENMEM_acquire_resource."""
         length = nr_frames * PAGE_SIZE
-        with self._mapped(f"grant table of domain {domid}", self._privcmd, length) as address:
+        with mapped(f"grant table of domain {domid}", self._privcmd, length) as address:
             request = ioctl.PRIVCMD_MMAP_RESOURCE.pack(
                 domid, abi.RESOURCE_GRANT_TABLE, abi.RESOURCE_GRANT_TABLE_ID_SHARED, 0, nr_frames, address
             )
             self._ioctl(f"map grant table of domain {domid}", ioctl.IOCTL_PRIVCMD_MMAP_RESOURCE, request)
-            with _view(address, length) as view:
+            with viewed(address, length) as view:
                 yield view
 
     @contextmanager
     def map_grant(self, domid: Domid, reference: GrantRef) -> Iterator[memoryview]:
-        """Map a granted page. The device is opened with the first: a domain can be built without its module.
-
-        Source:  include/uapi/xen/gntdev.h: the first ioctl takes a place in the driver's table, mmap maps it.
-        """
+        """Map a granted page. The device is opened with the first: a domain can be built without its module."""
         with self._opening:
-            if self._gntdev < 0:
-                self._gntdev = _open(_GNTDEV)
-            device = self._gntdev  # a place is one of this open file's
-        name = f"grant {reference} of domain {domid}"
-        request = bytearray(ioctl.GNTDEV_MAP_GRANT_REF.pack(1, 0, domid, reference))
-        self._ioctl(f"map {name}", ioctl.IOCTL_GNTDEV_MAP_GRANT_REF, request, device)
-        index = ioctl.GNTDEV_MAP_GRANT_REF.unpack(request)[1]
-        try:
-            with self._mapped(name, device, PAGE_SIZE, index) as address, _view(address, PAGE_SIZE) as view:
-                yield view
-        finally:
-            place = bytearray(ioctl.GNTDEV_UNMAP_GRANT_REF.pack(index, 1))
-            self._ioctl(f"unmap {name}", ioctl.IOCTL_GNTDEV_UNMAP_GRANT_REF, place, device)
+            grants = self._grants = self._grants or GrantDevice()
+        with grants.map(domid, [reference]) as page:
+            yield page
 
     def bind_event_channel(self, domid: Domid, port: EvtchnPort) -> EventChannel:
         """Join a port that was allocated for us in another domain."""
@@ -168,42 +143,31 @@ class Privcmd:
 
     def close(self) -> None:
         """Close the devices."""
-        for descriptor in (self._privcmd, self._memory, self._gntdev):
+        for descriptor in (self._privcmd, self._memory):
             if descriptor >= 0:
                 os.close(descriptor)
-        self._privcmd = self._memory = self._gntdev = -1
+        self._privcmd = self._memory = -1
+        if self._grants is not None:
+            self._grants.close()
 
-    def _ioctl(self, name: str, number: int, request: bytes | bytearray, descriptor: int | None = None) -> int:
-        """An ioctl of privcmd, or another device; it writes what it returns into a bytearray."""
-        data = request if isinstance(request, bytearray) else bytearray(request)
+    def _ioctl(self, name: str, number: int, request: bytes) -> int:
         try:
-            return int(fcntl.ioctl(self._privcmd if descriptor is None else descriptor, number, data, True))
+            return int(fcntl.ioctl(self._privcmd, number, bytearray(request), True))
         except OSError as error:
-            raise _fault(name, error.errno or errno.EIO) from error
-
-    @contextmanager
-    def _mapped(self, name: str, descriptor: int, length: int, offset: int = 0) -> Iterator[int]:
-        address = self._libc.mmap(None, length, _PROT_READ_WRITE, _MAP_SHARED, descriptor, offset)
-        if address == _MAP_FAILED:
-            raise _fault(name, ctypes.get_errno())
-        try:
-            yield address
-        finally:
-            if self._libc.munmap(address, length):
-                raise _fault(f"unmap {name}", ctypes.get_errno())
+            raise fault(name, error.errno or errno.EIO) from error
 
 
 class BoundChannel:
     """A bound event channel with a file descriptor of its own, so that each can be waited for and closed alone."""
 
     def __init__(self, domid: Domid, port: EvtchnPort) -> None:
-        self._descriptor = _open(_EVTCHN, os.O_NONBLOCK)
+        self._descriptor = open_device(_EVTCHN, os.O_NONBLOCK)
         try:
             request = bytearray(ioctl.EVTCHN_BIND_INTERDOMAIN.pack(domid, port))
             self._port = fcntl.ioctl(self._descriptor, ioctl.IOCTL_EVTCHN_BIND_INTERDOMAIN, request, True)
         except OSError as error:
             self.close()
-            raise _fault(f"bind event channel {port} of domain {domid}", error.errno or errno.EIO) from error
+            raise fault(f"bind event channel {port} of domain {domid}", error.errno or errno.EIO) from error
 
     def fileno(self) -> int:
         """The descriptor to poll."""
@@ -226,31 +190,3 @@ class BoundChannel:
         if self._descriptor >= 0:
             os.close(self._descriptor)
             self._descriptor = -1
-
-
-def _open(path: str, flags: int = 0) -> int:
-    try:
-        return os.open(path, os.O_RDWR | os.O_CLOEXEC | flags)
-    except PermissionError as error:
-        raise NotOnXen(path, got="no permission", hint="booting zones needs root") from error
-    except OSError as error:
-        hint = "is this a control domain, with the modules xen-privcmd, xen-evtchn and xen-gntdev loaded?"
-        raise NotOnXen(path, got=os.strerror(error.errno or 0), hint=hint) from error
-
-
-@contextmanager
-def _view(address: int, length: int) -> Iterator[memoryview]:
-    view = memoryview((ctypes.c_ubyte * length).from_address(address)).cast("B")
-    try:
-        yield view
-    finally:
-        view.release()
-
-
-def _fault(name: str, number: int) -> HypervisorFault:
-    temporary = number in (errno.EAGAIN, errno.EINTR, errno.EBUSY, errno.ENOMEM)
-    fault = HypervisorFault(
-        name, got=f"{os.strerror(number)} ({errno.errorcode.get(number, number)})", temporary=temporary
-    )
-    fault.errno = number
-    return fault

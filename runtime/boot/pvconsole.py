@@ -45,19 +45,19 @@ def plan_console(domid: Domid) -> list[Node]:
 
 def frontend_state(text: str | None) -> XenbusState:
     """A guest-written state; UNKNOWN for what is none."""
-    number = _number(text, len(XenbusState))
+    number = decimal(text, len(XenbusState))
     return XenbusState.UNKNOWN if number is None else XenbusState(number)
 
 
 def published(reference: str | None, port: str | None) -> Published | None:
     """What the guest wrote as ring-ref and port, or None where that cannot be such."""
-    reference_number, port_number = _number(reference, MOST_GRANT_REFS), _number(port, MOST_EVTCHN_PORTS)
+    reference_number, port_number = decimal(reference, MOST_GRANT_REFS), decimal(port, MOST_EVTCHN_PORTS)
     if reference_number is None or not port_number:
         return None
     return Published(GrantRef(reference_number), EvtchnPort(port_number))
 
 
-def _number(text: str | None, end: int) -> int | None:
+def decimal(text: str | None, end: int) -> int | None:
     """A decimal number below `end`."""
     if text is None or len(text) > 10 or not (text.isascii() and text.isdigit()):
         return None

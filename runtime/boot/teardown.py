@@ -2,9 +2,11 @@
 
 Records (each is written before what it names is taken; the ledger adds nothing to them that is needed here):
   domain    name, uuid                             a domain of this uuid may exist
-  xenstore  domid, uuid, backend_domid, disks      trees of this domain may exist
+  xenstore  domid, uuid, backend_domid, disks,     trees of this domain may exist
+            shares
   vbd       domid, uuid, vdev, device              a disk was plugged in since (`hotplug.py`); "vbd.gone": taken back.
                                                    `workload`: whose it is, where it is not the zone's own (as of loop)
+  share     domid, uuid, number, tag               a directory likewise (`shareplug.py`); path: which. "share.gone"
   console   domid, uuid, mfn, port, log            its console may be bound (`domain.adopt` binds it again)
   channel   domid, uuid                            its agent channel may be bound, where its nodes say (likewise)
 """

@@ -5,6 +5,7 @@ It gets no environment, no current directory on its path and no site-packages, o
 
 from __future__ import annotations
 
+import signal
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -41,3 +42,14 @@ def tell(child: subprocess.Popen[bytes], line: str) -> None:
             told.write(line.encode() + b"\n")
     except BrokenPipeError:
         pass
+
+
+def last_words(started: subprocess.Popen[bytes] | None, log_file: Path) -> str:
+    """What one that ended said last, or what it was killed for. started: None where another process started it."""
+    if started is not None and started.poll() == -signal.SIGSYS:
+        return "killed for a system call it may not make (the kernel's log says which: audit, type=1326)"
+    try:
+        lines = log_file.read_text(errors="replace").strip().splitlines()
+    except OSError:
+        lines = []
+    return lines[-1][:300] if lines else "no message"

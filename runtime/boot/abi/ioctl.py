@@ -34,9 +34,10 @@ EVTCHN_PORT = struct.Struct("<I")
 IOCTL_EVTCHN_UNBIND = ioc_none("E", 3, EVTCHN_PORT.size)
 IOCTL_EVTCHN_NOTIFY = ioc_none("E", 4, EVTCHN_PORT.size)
 
-# struct ioctl_gntdev_map_grant_ref: count, pad, index (out: the offset for mmap), refs[1] of {domid, ref}
-GNTDEV_MAP_GRANT_REF = struct.Struct("<IxxxxQII")
-IOCTL_GNTDEV_MAP_GRANT_REF = ioc_none("G", 0, GNTDEV_MAP_GRANT_REF.size)
+# struct ioctl_gntdev_map_grant_ref: count, pad, index (out: the offset for mmap), refs[count] of {domid, ref}; declared
+# with refs[1], whose size the number has
+GNTDEV_MAP_GRANT_REF_HEAD = struct.Struct("<IxxxxQ")
+IOCTL_GNTDEV_MAP_GRANT_REF = ioc_none("G", 0, GNTDEV_MAP_GRANT_REF_HEAD.size + 8)
 
 # struct ioctl_gntdev_unmap_grant_ref: index, count, pad; only after munmap
 GNTDEV_UNMAP_GRANT_REF = struct.Struct("<QIxxxx")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import signal
 import socket
 import subprocess
 from collections.abc import Sequence
@@ -146,13 +145,7 @@ class ProxyHandle:
 
     def last_words(self) -> str:
         """What it said last, or what it was killed for where this process started it."""
-        if self._child is not None and self._child.poll() == -signal.SIGSYS:
-            return "killed for a system call it may not make (the kernel's log says which: audit, type=1326)"
-        try:
-            lines = self._log_file.read_text(errors="replace").strip().splitlines()
-        except OSError:
-            lines = []
-        return lines[-1][:300] if lines else "no message"
+        return child.last_words(self._child, self._log_file)
 
 
 class PreparedProxy:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from support.hypervisor import FakeXen
 
-from runtime.boot import doors, privcmd
+from runtime.boot import doors, grants, privcmd
 from runtime.boot.doors import Hypervisor
 from runtime.boot.errors import HypervisorFault, NotOnXen
 from runtime.boot.model import Domid, GrantRef
@@ -108,9 +108,9 @@ def test_populate_asks_in_batches_and_stops_at_the_first_short_one(monkeypatch: 
 @pytest.fixture
 def plain_door(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> privcmd.Privcmd:
     """A door of plain files: mappings are real, ioctls are not."""
-    for name in ("privcmd", "hypercall", "gntdev"):
-        (tmp_path / name).write_bytes(bytes(4096) + b"granted!" * 512)
-        monkeypatch.setattr(privcmd, f"_{name.upper()}", str(tmp_path / name))
+    for name, module in (("privcmd", privcmd), ("hypercall", privcmd), ("gntdev", grants)):
+        (tmp_path / name).write_bytes(bytes(4096) + b"granted!" * 1024)
+        monkeypatch.setattr(module, f"_{name.upper()}", str(tmp_path / name))
     return privcmd.Privcmd()
 
 
@@ -127,7 +127,7 @@ def test_a_grant_is_mapped_where_the_driver_says_and_given_back(
             assert "gntdev" not in Path("/proc/self/maps").read_text(), "unmapped before the place is given back"
         return 0
 
-    monkeypatch.setattr(privcmd.fcntl, "ioctl", ioctl)
+    monkeypatch.setattr(grants.fcntl, "ioctl", ioctl)
     with plain_door.map_grant(Domid(3), GrantRef(9)) as view:
         assert bytes(view[:8]) == b"granted!"
         view[:4] = b"GRAN"
@@ -137,6 +137,26 @@ def test_a_grant_is_mapped_where_the_driver_says_and_given_back(
         (0x104701, struct.pack("<QII", 4096, 1, 0)),
     ]
     plain_door.close()
+
+
+def test_grants_are_mapped_one_after_the_other(plain_door: privcmd.Privcmd, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[tuple[int, bytes]] = []
+
+    def ioctl(descriptor: int, number: int, data: bytearray, mutate: bool) -> int:
+        asked.append((number, bytes(data)))
+        if number == 0x184700:
+            data[8:16] = (4096).to_bytes(8, "little")
+        return 0
+
+    device = grants.GrantDevice()
+    monkeypatch.setattr(grants.fcntl, "ioctl", ioctl)
+    with device.map(Domid(3), [GrantRef(9), GrantRef(7)]) as view:
+        assert bytes(view) == b"granted!" * 1024
+    assert asked == [
+        (0x184700, struct.pack("<IIQIIII", 2, 0, 0, 3, 9, 3, 7)),
+        (0x104701, struct.pack("<QII", 4096, 2, 0)),
+    ]
+    device.close()
 
 
 def test_a_grant_that_is_none_is_told_and_nothing_stays_mapped(plain_door: privcmd.Privcmd) -> None:

@@ -27,20 +27,34 @@ LIBRARIES = ("isal", "zstandard", "cffi", "pycparser")
 
 def command(version: str) -> list[str]:
     """How a Python of that version is started; skips the test where there is none to be had."""
-    if version == f"{sys.version_info[0]}.{sys.version_info[1]}":
-        return [sys.executable]
-    found = [
-        shutil.which(f"python{version}") or "",
-        *glob.glob(f"{Path.home()}/.pyenv/versions/{version}.*/bin/python"),
-    ]
-    for path in filter(None, found):
-        said = subprocess.run([path, "-c", "import sys; print(*sys.version_info[:2], sep='.')"], capture_output=True)
-        if said.stdout.strip() == version.encode():
-            return [path]
+    if found := _found(version):
+        return [found]
     if version not in IN_DEBIAN:
         pytest.skip(f"no python{version} on this machine, in pyenv, or in a Debian release")
     suite, *packages = IN_DEBIAN[version]
     return debtree.command(debtree.unpacked(f"python{version}", *packages, suite=suite), f"usr/bin/python{version}")
+
+
+def installed(version: str) -> str:
+    """A Python of that version that is on this machine; skips the test where there is none."""
+    found = _found(version)
+    if found is None:
+        pytest.skip(f"no python{version} on this machine or in pyenv")
+    return found
+
+
+def _found(version: str) -> str | None:
+    if version == f"{sys.version_info[0]}.{sys.version_info[1]}":
+        return sys.executable
+    places = [
+        shutil.which(f"python{version}") or "",
+        *glob.glob(f"{Path.home()}/.pyenv/versions/{version}.*/bin/python"),
+    ]
+    for path in filter(None, places):
+        said = subprocess.run([path, "-c", "import sys; print(*sys.version_info[:2], sep='.')"], capture_output=True)
+        if said.stdout.strip() == version.encode():
+            return path
+    return None
 
 
 @functools.cache

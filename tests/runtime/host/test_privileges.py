@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from runtime import capabilities
 from runtime.host import privileges
 from runtime.host.daemon.confinement import EVERY_CAPABILITY
 
@@ -48,7 +49,7 @@ def test_names_and_numbers_are_the_kernels() -> None:
 
 @needs_root
 def test_process_its_threads_and_what_it_starts_have_no_more_than_is_needed() -> None:
-    held = privileges.permitted() & privileges.MASK
+    held = capabilities.permitted() & privileges.MASK
     itself, thread, started = ran()
     expected = {"CapInh": 0, "CapPrm": held, "CapEff": held, "CapAmb": 0}
     for sets in (itself, thread, started):

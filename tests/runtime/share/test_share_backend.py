@@ -1,0 +1,250 @@
+"""zoned's part in a share, with a fake xenstored and processes that only say that they serve."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from support.xenstored import FakeXenstored
+
+from runtime.boot import ninepfs
+from runtime.boot.errors import DeviceFault, DomainGone
+from runtime.boot.model import Domid
+from runtime.boot.nodes import XenbusState
+from runtime.boot.xenstore import XenStore
+from runtime.net.engine import processes
+from runtime.share import backend
+from runtime.share.backend import Share, end_processes
+from runtime.share.calls import share_filter
+from runtime.share.model import ShareSpec
+
+FRONT, BACK = "/local/domain/1/device/9pfs/0", "/local/domain/0/backend/9pfs/1/0"
+SERVES = """
+import json, os, sys, time
+told = json.loads(sys.stdin.readline())
+os.write(told["ready"], b"serving\\n")
+print(json.dumps(told), os.listdir(os.open(".", os.O_RDONLY, dir_fd=told["directory"])), file=sys.stderr, flush=True)
+time.sleep(1000)
+"""
+ENDS = "import sys; sys.stdin.readline(); sys.exit('no such grant')"
+
+
+class World:
+    """A host with a directory, and a front end to play."""
+
+    def __init__(self, directory: Path) -> None:
+        self.xenstored = FakeXenstored(directory)
+        self.store = XenStore(self.xenstored.path, timeout_s=5)
+        self.store.apply(ninepfs.plan_share("share0", 0, Domid(1)))
+        self.shared, self.log = directory / "shared", directory / "log"
+        self.shared.mkdir()
+        (self.shared / "file").touch()
+        self.records: list[dict[str, Any]] = []
+        self.domain: Any = SimpleNamespace(domid=Domid(1), uuid="u", name="web", xenstore=self.store)
+
+    def record(self, kind: str, **fields: Any) -> None:
+        self.records.append({"kind": kind, **fields})
+
+    def share(self, **options: Any) -> Share:
+        return Share(self.domain, ShareSpec(0, self.shared, readonly=True), self.record, self.log, **options)
+
+    def publish(self, **nodes: str) -> None:
+        offered = {"version": "1", "num-rings": "1", "ring-ref0": "8", "event-channel-0": "9"}
+        for name, value in (offered | {name.replace("_", "-"): value for name, value in nodes.items()}).items():
+            self.xenstored.put(f"{FRONT}/{name}", value.encode())
+        self.state(XenbusState.INITIALISED)
+
+    def state(self, state: XenbusState) -> None:
+        self.xenstored.put(f"{FRONT}/state", str(state.value).encode())
+
+    def says(self, state: XenbusState) -> None:
+        until(lambda: self.xenstored.value(f"{BACK}/state") == str(state.value))
+
+    def kinds(self) -> list[str]:
+        return [record["kind"] for record in self.records]
+
+    def process(self) -> tuple[int, int]:
+        return self.records[-1]["pid"], self.records[-1]["start_time"]
+
+
+def until(condition: Callable[[], object]) -> None:
+    deadline = time.monotonic() + 30
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def runs(process: tuple[int, int]) -> bool:
+    return processes.start_time_of(process[0]) == process[1]
+
+
+@pytest.fixture
+def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
+    monkeypatch.setattr(backend, "_CODE", SERVES)
+    world = World(tmp_path)
+    yield world
+    end_processes(world.records)
+    world.store.close()
+    world.xenstored.close()
+
+
+@pytest.fixture
+def share(world: World) -> Iterator[Share]:
+    share = world.share()
+    yield share
+    share.close()
+
+
+def test_rings_that_are_offered_are_served_and_the_zone_is_told(world: World, share: Share) -> None:
+    world.publish()
+    world.says(XenbusState.CONNECTED)
+    assert world.kinds() == ["process"] and runs(world.process())
+    until(lambda: world.log.read_text().endswith("\n"))
+    told, _, listed = world.log.read_text().partition("} ")
+    document = json.loads(told + "}")
+    assert (document["domid"], document["rings"], document["readonly"]) == (1, [[8, 9]], True)
+    assert document["seccomp"] == share_filter()
+    assert listed == "['file']\n"
+
+
+def test_process_ends_with_the_driver_and_another_serves_the_next(world: World, share: Share) -> None:
+    world.publish()
+    world.says(XenbusState.CONNECTED)
+    first = world.process()
+    world.state(XenbusState.CLOSED)
+    world.says(XenbusState.CLOSED)
+    assert not runs(first) and world.kinds() == ["process", "process.gone"]
+    world.state(XenbusState.INITIALISING)
+    world.says(XenbusState.INIT_WAIT)
+    world.publish(ring_ref0="10")
+    world.says(XenbusState.CONNECTED)
+    assert world.process() != first and runs(world.process())
+
+
+def test_close_ends_the_process_and_can_be_done_twice(world: World) -> None:
+    share = world.share()
+    world.publish()
+    world.says(XenbusState.CONNECTED)
+    served = world.process()
+    share.close()
+    share.close()
+    assert not runs(served) and world.kinds() == ["process", "process.gone"]
+
+
+def test_later_zoned_goes_on_with_the_process_of_the_one_before(world: World) -> None:
+    before = world.share()
+    world.publish()
+    world.says(XenbusState.CONNECTED)
+    served = world.process()
+    before.let_go()
+    assert runs(served)
+    after = world.share(records=list(world.records))
+    try:
+        time.sleep(0.2)
+        assert runs(served) and world.kinds() == ["process"]
+        world.state(XenbusState.CLOSING)
+        world.says(XenbusState.CLOSED)
+        assert not runs(served) and world.kinds() == ["process", "process.gone"]
+    finally:
+        after.close()
+
+
+def test_zone_without_a_zoned_is_served_by_the_next(world: World) -> None:
+    world.publish()
+    share = world.share()
+    try:
+        world.says(XenbusState.CONNECTED)
+    finally:
+        share.close()
+
+
+def test_what_a_ledger_names_ends_with_it(world: World) -> None:
+    share = world.share()
+    world.publish()
+    world.says(XenbusState.CONNECTED)
+    share.let_go()
+    served = world.process()
+    other = {"kind": "process", "pid": os.getpid(), "start_time": processes.start_time_of(os.getpid())}
+    end_processes([*world.records, other])  # one that is no share's is not ours to end
+    assert not runs(served)
+    end_processes(world.records)
+
+
+@pytest.mark.parametrize("nodes", [{"version": "2"}, {"num_rings": "0"}, {"ring_ref0": "x"}, {"event_channel_0": ""}])
+def test_what_can_be_no_rings_starts_nothing(world: World, share: Share, nodes: dict[str, str], caplog: Any) -> None:
+    world.publish(**nodes)
+    until(lambda: "expected rings of its driver" in caplog.text)
+    assert world.records == []
+
+
+def test_process_that_cannot_serve_is_told_with_its_words_and_not_tried_again(
+    world: World, share: Share, caplog: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(backend, "_CODE", ENDS)
+    world.publish()
+    until(lambda: "no such grant" in caplog.text)
+    world.state(XenbusState.INITIALISED)
+    world.publish()
+    time.sleep(0.3)
+    assert world.kinds() == ["process", "process.gone"]
+    assert world.xenstored.value(f"{BACK}/state") == str(XenbusState.INIT_WAIT.value)
+
+
+def test_zone_that_says_nonsense_over_and_over_does_not_fill_the_log(world: World, share: Share, caplog: Any) -> None:
+    for number in range(100):
+        world.publish(version=str(2 + number))
+        time.sleep(0.005)
+    until(lambda: "no more is told of it" in caplog.text or caplog.text.count("expected rings") > 0)
+    assert caplog.text.count("expected rings") <= 40
+
+
+def test_process_that_dies_is_noticed_and_the_zone_told(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(backend, "_LOOK_AGAIN_S", 0.05)
+    share = world.share()
+    try:
+        world.publish()
+        world.says(XenbusState.CONNECTED)
+        processes.kill(*world.process())
+        until(lambda: world.kinds() == ["process", "process.gone"])
+        world.says(XenbusState.CLOSED)
+    finally:
+        share.close()
+
+
+def test_share_is_connected_when_the_zone_has_been_told(world: World, share: Share) -> None:
+    world.domain.shutdown_state = lambda: None
+    assert not share.connected()
+    late = share.not_connected("nothing of it")
+    assert late.temporary and "expected the zone's driver to connect, got nothing of it" in str(late)
+    world.publish()
+    until(share.connected)
+    assert world.xenstored.value(f"{BACK}/state") == str(XenbusState.CONNECTED.value)
+
+
+def test_share_that_never_will_be_connected_says_why(world: World, share: Share) -> None:
+    world.domain.shutdown_state = lambda: None
+    world.publish(num_rings="9")
+    until(lambda: "1 to 2 rings" in str(share.not_connected("nothing of it")))
+    assert not share.connected() and not share.not_connected("").temporary
+    share.let_go()
+    with pytest.raises(DeviceFault, match="1 to 2 rings"):
+        share.connected()
+    world.domain.shutdown_state = lambda: "poweroff"
+    with pytest.raises(DomainGone, match="zone web: expected it running"):
+        share.connected()
+
+
+def test_process_that_made_a_forbidden_call_is_told_as_that(
+    world: World, share: Share, caplog: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    code = f"import os, sys; sys.stdin.readline(); os.kill(os.getpid(), {signal.SIGSYS})"
+    monkeypatch.setattr(backend, "_CODE", code)
+    world.publish()
+    until(lambda: "it ended: killed for a system call it may not make" in caplog.text)

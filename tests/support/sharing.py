@@ -1,0 +1,41 @@
+"""A directory shared by a server of this process, and a client of it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from runtime.share.fids import Limits
+from runtime.share.server import Server
+from support.ninep import Client
+
+
+@contextmanager
+def served(directory: Path, *, readonly: bool = False, limits: Limits | None = None) -> Iterator[Server]:
+    """A server of the directory, which lets go of all it has opened."""
+    before = descriptors()
+    fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+    server = Server(fd, readonly=readonly, limits=limits or Limits())
+    os.close(fd)
+    try:
+        yield server
+    finally:
+        server.close()
+    assert descriptors() == before, "left open"
+    assert server.faults == 0
+
+
+@contextmanager
+def client_of(directory: Path, *, readonly: bool = False, limits: Limits | None = None) -> Iterator[Client]:
+    """A client that is attached as fid 0, as who runs this."""
+    with served(directory, readonly=readonly, limits=limits) as server:
+        client = Client(server.handle)
+        client.start(uid=os.geteuid())
+        yield client
+
+
+def descriptors() -> set[str]:
+    """What is open, but for the listing's own."""
+    return {number for number in os.listdir("/proc/self/fd") if os.path.lexists(f"/proc/self/fd/{number}")}

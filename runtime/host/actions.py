@@ -193,12 +193,12 @@ def overridden(descriptor: Descriptor, bundle: Bundle, overrides: Overrides) -> 
     origin = descriptor.annotations.get(manifest.ORIGIN)
     if not origin:
         return bundle
-    named = [volume.source for volume in bundle.volumes if volume.kind == "block"]
+    named = [volume.source for volume in bundle.volumes if volume.kind in ("block", "directory")]
     named += [bundle.scratch] if bundle.scratch and overrides.scratch is None else []
     if named and not overrides.devices:
         raise ForeignDevices(
             f"zone {bundle.name} from {origin}",
-            expected="no block devices of the host in a bundle that was not made here",
+            expected="no block devices or directories of the host in a bundle that was not made here",
             got=", ".join(named)[:400],
             hint="zone boot --devices gives it these",
         )

@@ -178,6 +178,7 @@ def _manager(
         XenStore(),
         stores=tuple(stores),
         deny=deny,
+        private=(options.run, options.state, *stores),
         disk_wait_s=disk_wait_s,
         engines=EngineSupervisor(),
     )

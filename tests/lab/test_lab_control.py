@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-import io
-import tarfile
 from collections.abc import Iterator
 from typing import Any
 
-import grpc
 import pytest
-from support import zoneparts
-from support.grpcclient import Stub
+from support.labcontrol import control_of, import_shell
 from support.registry import FakeRegistry
-from support.tars import image_of, tar_of, write_layout
+from support.tars import image_of, tar_of
 
 from pipeline import task
 from pipeline.initrd.model import InitrdResult
@@ -32,20 +28,14 @@ from runtime.host.upload import upload
 
 pytestmark = [pytest.mark.xen, pytest.mark.slow]
 
-PASSWD = "root:x:0:0::/:/bin/sh\nweb:x:33:33::/:/bin/sh\n"
 SCRIPT = "echo to stdout; echo to stderr >&2; read line; echo got $line; exit 7"
 
 
 @pytest.fixture(scope="module")
 def control(lab: Lab) -> Iterator[Any]:
     """A grpcio stub, as any client of Edera's API makes one."""
-    endpoint = lab.endpoint()
-    files = endpoint.credentials
-    credentials = grpc.ssl_channel_credentials(
-        files.ca.read_bytes(), files.key.read_bytes(), files.certificate.read_bytes()
-    )
-    with grpc.secure_channel(f"{endpoint.host}:{endpoint.port}", credentials) as channel:
-        yield Stub(channel, pb.DESCRIPTOR.services_by_name["ControlService"])
+    with control_of(lab) as stub:
+        yield stub
 
 
 @pytest.fixture(scope="module")
@@ -74,31 +64,7 @@ def zone(lab: Lab, control: Any, store: Store) -> Iterator[str]:
 @pytest.fixture(scope="module")
 def image(control: Any, tmp_path_factory: pytest.TempPathFactory) -> str:
     """An image with a shell, imported."""
-    directory = tmp_path_factory.mktemp("image")
-    root = zoneparts.small_root(directory / "root", ("sh", "id"))
-    (root / "etc" / "passwd").write_text(PASSWD)
-    tree = io.BytesIO()
-    with tarfile.open(fileobj=tree, mode="w") as tar:
-        tar.add(root, ".", filter=_owned_by_root)
-    made = image_of(tree.getvalue(), config={"config": {"User": "web"}})
-    layout = write_layout(directory / "layout", {"t": made})
-    out = io.BytesIO()
-    with tarfile.open(fileobj=out, mode="w") as tar:
-        tar.add(layout, ".")
-    data = out.getvalue()
-
-    def requests() -> Iterator[pb.ImportImageRequest]:
-        yield pb.ImportImageRequest(image="example.org/shell:v1")
-        for at in range(0, len(data), 1 << 20):
-            yield pb.ImportImageRequest(chunk=data[at : at + (1 << 20)], last_chunk=at + (1 << 20) >= len(data))
-
-    *_, last = control.ImportImage(requests(), timeout=300)
-    return str(last.spec.digest)
-
-
-def _owned_by_root(member: tarfile.TarInfo) -> tarfile.TarInfo:
-    member.uid = member.gid = 0
-    return member
+    return import_shell(control, tmp_path_factory.mktemp("image"))
 
 
 def test_the_host_and_its_hypervisor_are_described(control: Any) -> None:

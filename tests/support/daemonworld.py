@@ -20,6 +20,7 @@ from runtime.boot import domain as domains
 from runtime.boot import vbd
 from runtime.boot.domain import Domain
 from runtime.boot.doors import Hypervisor
+from runtime.boot.errors import DeviceFault
 from runtime.boot.watch import Deaths
 from runtime.boot.xenstore import XenStore
 from runtime.host import ledger as ledgers
@@ -29,6 +30,7 @@ from runtime.host.daemon.core import Settings
 from runtime.host.daemon.edge import Edge
 from runtime.host.daemon.manager import Manager
 from runtime.host.daemon.model import BootRequest
+from runtime.share.model import ShareSpec
 from support.fakecapture import FakeCapture
 from support.fakeguest import FakeLink, Guest
 from support.hostnetworks import FakeNetwork, FakeSegment
@@ -101,6 +103,36 @@ class FakeLoop:
             self.host.backed.pop(str(self.device), None)
 
 
+class FakeShare:
+    """A directory that is served; the host knows the processes that serve, and which of them are followed."""
+
+    def __init__(self, host: Host, uuid: str, spec: ShareSpec, *, adopted: bool) -> None:
+        self.host, self.place = host, (uuid, spec.number)
+        host.step("share")
+        assert adopted or self.place not in host.shares, "a number that is another's"
+        host.shares[self.place] = spec.path
+        host.followed.add(self.place)
+        host.step("share done")
+
+    def connected(self) -> bool:
+        self.host.step("connect")
+        if self.host.connect_fails is not None:
+            raise self.host.connect_fails
+        return self.host.connects
+
+    def not_connected(self, got: str) -> DeviceFault:
+        return DeviceFault("zone web", got=got, temporary=True)
+
+    def let_go(self) -> None:
+        self.host.followed.discard(self.place)
+
+    def close(self) -> None:
+        self.host.step("unshare")
+        self.host.followed.discard(self.place)
+        self.host.shares.pop(self.place, None)
+        self.host.step("unshare done")
+
+
 class HostEdge(Edge):
     """The edge of one manager of a host."""
 
@@ -112,6 +144,17 @@ class HostEdge(Edge):
 
     def loops(self) -> dict[str, str]:
         return dict(self.host.backed)
+
+    def share(self, domain: Domain, share: ShareSpec, ledger: Any, log_file: Path, *, adopted: bool) -> Any:
+        return FakeShare(self.host, domain.uuid, share, adopted=adopted)
+
+    def plug_share(self, domain: Domain, tag: str, number: int, record: Callable[..., None]) -> None:
+        super().plug_share(domain, tag, number, record)
+        self.host.step("plug share done")
+
+    def unplug_share(self, domain: Domain, tag: str, number: int, record: Callable[..., None]) -> None:
+        self.host.step("unplug share")
+        super().unplug_share(domain, tag, number, record)
 
     def check_scratch(self, directory: Path, size_mib: int, subject: str) -> None:
         if self.host.scratch_fails is not None:
@@ -131,6 +174,9 @@ class HostEdge(Edge):
         if self.host.teardown_fails is not None:
             raise self.host.teardown_fails
         super().teardown([record for record in records if not str(record["kind"]).startswith("net.")])
+        uuids = {record["uuid"] for record in records if record["kind"] == "domain"}
+        for place in [place for place in self.host.shares if place[0] in uuids]:
+            del self.host.shares[place]
         for record in records:
             if record["kind"] == "net.netns" and record["name"].startswith("@") and self.host.segment_stays is not None:
                 raise self.host.segment_stays
@@ -171,6 +217,10 @@ class Host:
         self.format_fails: Exception | None = None
         self.loops: list[FakeLoop] = []
         self.backed: dict[str, str] = {}
+        self.shares: dict[tuple[str, int], Path] = {}
+        self.followed: set[tuple[str, int]] = set()
+        self.connect_fails: Exception | None = None
+        self.connects = True
         self.guests: dict[str, Guest] = {}
         self.make_guest: Callable[[], Guest] = Guest
         self.has_agents = True
@@ -285,6 +335,7 @@ class Host:
         store = XenStore(self.xenstored.path, timeout_s=5)
         self.stores.append(store)
         edge = HostEdge(Hypervisor(self.xen), store, stores=(self.path / "store",), open_link=self._open_link)
+        edge.private = (self.path / "run", self.path / "state")
         edge.host = self
         edge.make_network = lambda name, addresses, mtu, record, **options: FakeNetwork(self, name, record, **options)
         edge.make_segment = lambda name, addresses, mtu, record, **options: FakeSegment(self, name, addresses, record)
@@ -323,6 +374,7 @@ class Host:
             channel.close()
         self.xen.open_maps.clear()
         self.loops.clear()
+        self.followed.clear()
         self.stores.pop().close()
 
     async def stop(self, *, end_zones: bool = False) -> None:
@@ -359,6 +411,8 @@ class Host:
             ports=keywords.pop("bundle_ports", ()),
             network=keywords.pop("bundle_network", Network()),
             scratch_mib=keywords.pop("scratch_mib", 0),
+            volumes=keywords.pop("volumes", ()),
+            filesystems=keywords.pop("filesystems", ()),
         )
         return BootRequest(bundle, **keywords)
 
@@ -397,6 +451,7 @@ class Host:
         left += [path for path in self.xenstored.below("/local/domain") if path.split("/")[3:4] not in ([], ["0"])]
         left += [f"network {name}" for name in [*self.networks, *(f"@{name}" for name in self.segments)]]
         left += [f"loop {loop.device}" for loop in self.loops]
+        left += [f"share {number} of {uuid}" for uuid, number in self.shares]
         ledgers = [path for kind in ("ledger", "networks") for path in (self.path / "run" / kind).glob("*")]
         return left + [f"ledger {path.name}" for path in ledgers]
 

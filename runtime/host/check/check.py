@@ -107,7 +107,7 @@ def _looked_at(expected: Expected, found: Found) -> dict[str, int]:
         "loop devices": len(found.loops),
         "namespaces": len(found.namespaces),
         "interfaces": len(found.interfaces) + sum(map(len, found.links.values())),
-        "processes": len(found.engines | found.processes | found.orphans),
+        "processes": len(found.engines | found.shares | found.processes | found.orphans),
         "ports": len(found.listening),
         "mounts": len(found.mounts),
         "cgroups": len(found.cgroups),

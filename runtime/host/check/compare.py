@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from runtime.boot import pvconsole
 from runtime.boot.abi.hypercall import DOMID_FIRST_RESERVED
-from runtime.boot.nodes import CONSOLE, backend_path, domain_path, frontend_path
+from runtime.boot.nodes import CONSOLE, SHARE, backend_path, domain_path, frontend_path
 from runtime.boot.vbd import virtual_device
 from runtime.boot.vif import HANDLE
 from runtime.host.check.expected import Expected, ExpectedDomain
@@ -85,6 +85,7 @@ def compare_devices(expected: Expected, found: Found) -> Iterator[Finding]:
 def _compare_devices_of(domain: ExpectedDomain, found: Found) -> Iterator[Finding]:
     domid = domain.domid or 0
     wanted = {Device("vbd", domid, str(virtual_device(vdev))): vdev for vdev in domain.disks}
+    wanted |= {Device(SHARE, domid, str(number)): "a directory" for number in domain.shares}
     if domain.has_vif:
         wanted[Device("vif", domid, str(HANDLE))] = "its network"
     if domain.has_channel:
@@ -94,7 +95,7 @@ def _compare_devices_of(domain: ExpectedDomain, found: Found) -> Iterator[Findin
         path = backend_path(domain.backend_domid, domid, device.kind, int(device.number))
         yield Finding("xenstore", path, gone(domain.zone), remove_zone(domain.zone))
     for device in sorted(mine - wanted.keys()):
-        if device.kind in ("vbd", "vif", CONSOLE):
+        if device.kind in ("vbd", "vif", SHARE, CONSOLE):
             path = backend_path(domain.backend_domid, domid, device.kind, int(device.number))
             yield Finding("xenstore", path, f"a device of zone {domain.zone} {NO_LEDGER}", f"xenstore-rm {path}")
     fronts = {device for device in found.frontends if device.domid == domid}

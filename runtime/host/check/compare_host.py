@@ -69,9 +69,15 @@ def _compare_vifs(expected: Expected, found: Found) -> Iterator[Finding]:
 
 
 def compare_processes(expected: Expected, found: Found) -> Iterator[Finding]:
-    """Engines, processes a ledger names, children nobody has waited for, image tasks of a zoned that is gone."""
+    """Engines and servers of directories, processes a ledger names, children nobody has waited for, stray image tasks.
+
+    A stray one's zoned is gone.
+    """
     for process in sorted(found.engines - expected.engines.keys()):
         what = f"{process.pid} (a network engine)"
+        yield Finding("process", what, NO_LEDGER, f"kill -9 {process.pid}")
+    for process in sorted(found.shares - expected.processes.keys()):
+        what = f"{process.pid} (serves a directory)"
         yield Finding("process", what, NO_LEDGER, f"kill -9 {process.pid}")
     wanted: Mapping[Process, str] = expected.engines | expected.processes
     for process, zone in sorted(wanted.items()):

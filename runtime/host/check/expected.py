@@ -28,6 +28,7 @@ class ExpectedDomain:
 
     domid:        None until its xenstore tree was recorded.
     disks:        name there -> device here.
+    shares:       numbers of the directories it has.
     has_channel:  does zoned serve a second console of it, the agent's?
     """
 
@@ -36,6 +37,7 @@ class ExpectedDomain:
     domid: int | None = None
     backend_domid: int = 0
     disks: dict[str, str] = field(default_factory=dict)
+    shares: set[int] = field(default_factory=set)
     has_vif: bool = False
     has_channel: bool = False
 
@@ -103,12 +105,17 @@ def _note(expected: Expected, zone: str, record: Record) -> None:
             domain = expected.domains[uuid]
             domain.domid, domain.backend_domid = int(domid), int(record.get("backend_domid", 0))
             domain.disks, domain.has_vif = dict(record.get("disks", ())), bool(record.get("has_vif"))
+            domain.shares = set(record.get("shares", ()))
         case {"kind": "channel", "uuid": uuid} if uuid in expected.domains:
             expected.domains[uuid].has_channel = True
         case {"kind": "vbd", "uuid": uuid, "vdev": vdev, "device": device} if uuid in expected.domains:
             expected.domains[uuid].disks[vdev] = device
         case {"kind": "vbd.gone", "uuid": uuid, "vdev": vdev} if uuid in expected.domains:
             expected.domains[uuid].disks.pop(vdev, None)
+        case {"kind": "share", "uuid": uuid, "number": number} if uuid in expected.domains:
+            expected.domains[uuid].shares.add(number)
+        case {"kind": "share.gone", "uuid": uuid, "number": number} if uuid in expected.domains:
+            expected.domains[uuid].shares.discard(number)
         case {"kind": "console", "log": path} | {"kind": "net.directory" | "file", "path": path}:
             expected.paths[path] = zone
         case {"kind": "net.directory.gone" | "file.gone", "path": path}:

@@ -17,6 +17,7 @@ from runtime.host.check.model import Found, HostPort, Process
 from runtime.net import netns
 from runtime.net.engine.processes import start_time_of
 from runtime.net.strays import is_engine
+from runtime.share.strays import serves_directory
 
 NAMESPACE_PREFIX = "zw-"
 # Of a table in /proc/net, the state that counts: LISTEN, and CLOSE, which is a UDP socket without a peer. An engine's
@@ -76,6 +77,8 @@ def _look_at_processes(expected: Expected, places: Places, found: Found) -> None
         line = _text(places.proc / str(pid) / "cmdline")
         if is_engine(line) and (start_time := start_time_of(pid)) is not None:
             found.engines.add(Process(pid, start_time))
+        if serves_directory(line) and (start_time := start_time_of(pid)) is not None:
+            found.shares.add(Process(pid, start_time))
         fields = _text(places.proc / str(pid) / "stat").rpartition(")")
         states = fields[2].split()
         if states[:2] == ["Z", own]:

@@ -82,6 +82,7 @@ class Found:
     channels:     dom0's; grants: of domains of ours and of dying ones.
     interfaces:   of the host's namespace; links: of each namespace of ours.
     namespaces:   names below /run/netns that are ours -> is a namespace mounted there?
+    shares:       processes that serve a directory to a zone.
     orphans:      image tasks' processes that are no children of this one.
     listening:    ports of the host, for UDP those bound without a peer; held: those held by each engine; own: those
                   held by this process.
@@ -102,6 +103,7 @@ class Found:
     links: dict[str, set[str]] = field(default_factory=dict)
     processes: set[Process] = field(default_factory=set)
     engines: set[Process] = field(default_factory=set)
+    shares: set[Process] = field(default_factory=set)
     orphans: set[Process] = field(default_factory=set)
     zombies: dict[int, str] = field(default_factory=dict)
     listening: set[HostPort] = field(default_factory=set)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from runtime.boot.doors import DomainInfo
 from runtime.errors import RuntimeFault
-from runtime.host.daemon import claims, ending, exits, life, policy, rows, sharednets
+from runtime.host.daemon import claims, ending, exits, life, policy, rows, sharednets, shares
 from runtime.host.daemon.core import Core, Unfinished
 from runtime.host.daemon.model import ExitStatus, PortRule, State
 from runtime.host.daemon.reconcile import Fate, Head, exit_in, fate_of, head_of, stray_records, strays
@@ -34,6 +34,7 @@ async def recover(core: Core) -> None:
     await sharednets.load(core)
     domains = await core.thread(core.edge.domains)
     ledgers = [(ledger, await core.thread(ledger.records)) for ledger in core.ledgers.all()]
+    await core.thread(_end_stray_shares, core, [record for _, records in ledgers for record in records])
     known: set[str] = set()
     ended: dict[str, ExitStatus] = {}
     for ledger, records in ledgers:
@@ -145,6 +146,7 @@ async def _adopt(core: Core, head: Head, ledger: Ledger, records: list[Record]) 
         run.network = core.edge.network(head.name, addresses, wanted, ledger, segment=segment, isolated=isolated)
         if not run.network.adopt(records):
             log.error("zone %s: the engine of its network does not serve, a new one takes its place", head.name)
+        shares.begin(core, zone, run, adopted=True)
         return True
 
     try:
@@ -176,6 +178,7 @@ def _let_go(run: Run, ends: bool) -> None:
 
     It does not end where only this zoned does.
     """
+    run.shares.let_go()
     if run.domain is not None:
         run.domain.let_go()
     try:
@@ -227,6 +230,14 @@ def _teardown(core: Core, ledger: Ledger) -> bool:
         log.error("run %s is not gone yet: %s", ledger.name, fault)
         return False
     return True
+
+
+def _end_stray_shares(core: Core, records: list[Record]) -> None:
+    """Before their domains are: they hold pages of them."""
+    try:
+        core.edge.end_stray_shares(core.settings.state_dir / "logs", records)
+    except (RuntimeFault, OSError) as fault:
+        log.error("%s", fault)
 
 
 async def _end_strays(core: Core, found: list[DomainInfo]) -> None:

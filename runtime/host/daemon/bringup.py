@@ -11,7 +11,7 @@ from typing import Any
 
 from pipeline.jsonmodel import to_json
 from runtime.boot.model import Disk
-from runtime.host.daemon import claims, sharednets, spec, volumes
+from runtime.host.daemon import claims, sharednets, shares, spec, volumes
 from runtime.host.daemon.admission import OVERHEAD_KIB
 from runtime.host.daemon.core import Core
 from runtime.host.daemon.disks import own_disks
@@ -156,6 +156,7 @@ async def _build(core: Core, zone: Zone, run: Run, times: Stopwatch) -> None:
     def build() -> None:
         with times("build"):
             run.domain = edge.build(planned, run.ledger, run.console)
+        shares.begin(core, zone, run)
 
     await claims.claim(core, zone, run, await volumes.look(core, bundle))
     with times("plan"):

@@ -15,6 +15,7 @@ NAMES = vbd.NAMES[2:]  # behind rootfs and addons, whether there are any addons 
 INTERFACE = "eth0"
 SCRATCH = ""  # stands for its target among those of volumes
 MADE = "made"  # the kind of a scratch disk that is this host's own work
+DISKS = ("squashfs", "block", MADE)  # the kinds that are one
 Devices = Mapping[str, BlockDevice]  # by target
 
 
@@ -34,7 +35,20 @@ def all_volumes(bundle: Bundle) -> tuple[Volume, ...]:
 
 def volume_disks(bundle: Bundle) -> dict[str, Volume]:
     """The volumes that are disks, by their names in the zone."""
-    return dict(zip(NAMES, (volume for volume in all_volumes(bundle) if volume.kind != "tmpfs"), strict=False))
+    return dict(zip(NAMES, (volume for volume in all_volumes(bundle) if volume.kind in DISKS), strict=False))
+
+
+def directories(bundle: Bundle) -> dict[str, Volume]:
+    """The volumes that are directories of this host, by the tags that the zone mounts."""
+    return {
+        tag_of(number): volume
+        for number, volume in enumerate(volume for volume in bundle.volumes if volume.kind == "directory")
+    }
+
+
+def tag_of(number: int) -> str:
+    """What a zone mounts a directory of this number by."""
+    return f"share{number}"
 
 
 def subject_of(zone: str, volume: Volume) -> str:

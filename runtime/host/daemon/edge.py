@@ -16,7 +16,7 @@ from typing import Any, Protocol
 from pipeline.bundle import model as bundles
 from pipeline.bundle.model import Port, Volume
 from pipeline.oci import Descriptor
-from runtime.boot import hotplug, machine, resize
+from runtime.boot import hotplug, machine, resize, shareplug
 from runtime.boot.attend import Attendant
 from runtime.boot.build import build_domain
 from runtime.boot.domain import Domain, adopt
@@ -37,6 +37,7 @@ from runtime.host.loops import LoopDevice, in_use
 from runtime.net.addresses import ZoneAddresses
 from runtime.net.capture import CaptureRequest
 from runtime.net.declared import ledgers as declared_ledgers
+from runtime.net.engine import processes
 from runtime.net.engine.flows import Flow
 from runtime.net.layouts import engine_named
 from runtime.net.network import ZoneNetwork
@@ -46,6 +47,10 @@ from runtime.net.strays import strays
 from runtime.net.supervise import EngineSupervisor
 from runtime.net.teardown import directories
 from runtime.net.teardown import teardown as teardown_network
+from runtime.share.backend import Share, end_processes, running
+from runtime.share.directories import check_directory
+from runtime.share.model import ShareSpec
+from runtime.share.strays import strays as stray_shares
 
 log = logging.getLogger(__name__)
 
@@ -93,6 +98,7 @@ class Edge:
     stores:       where blobs lie, the host's own first.
     deny:         networks no zone of this host may reach, beside those closed to every zone.
     attendant:    who serves the consoles. engines: who replaces engines that end.
+    private:      directories of this host that no zone may have, nor what holds them.
     disk_wait_s:  how long a disk with a blob may take to appear; 0 where disks are not how blobs come.
     """
 
@@ -100,6 +106,7 @@ class Edge:
     xenstore: XenStore
     stores: tuple[Path, ...] = ()
     deny: tuple[str, ...] = ()
+    private: tuple[Path, ...] = ()
     disk_wait_s: float = 0.0
     open_link: OpenLink = open_link
     make_network: MakeNetwork = ZoneNetwork
@@ -153,6 +160,14 @@ class Edge:
     def loop(self, path: Path, record: Callable[..., None], *, readonly: bool = True) -> LoopDevice:
         """A file as a block device."""
         return LoopDevice(path, record, readonly=readonly)
+
+    def check_directory(self, volume: Volume, subject: str) -> None:
+        """Could a zone have this directory? Raises ShareUnfit."""
+        check_directory(Path(volume.source), subject, self.private)
+
+    def share(self, domain: Domain, share: ShareSpec, ledger: Ledger, log_file: Path, *, adopted: bool) -> Share:
+        """A directory that a domain has, served from now on. adopted: an earlier zoned may have begun it."""
+        return Share(domain, share, ledger.record, log_file, records=ledger.records() if adopted else ())
 
     def loops(self) -> dict[str, str]:
         """Every loop device that is in use, and the file behind it."""
@@ -225,10 +240,17 @@ class Edge:
 
     def teardown(self, records: Sequence[Record]) -> None:
         """End all that the records name. Raises what still stands in the way, after everything was tried."""
+        end_processes(records)  # which hold pages of the domain
         try:
             teardown_domain(records, self.hypervisor, self.xenstore, timeout_s=TEARDOWN_TIMEOUT_S)
         finally:
             teardown_network(records)
+
+    def end_stray_shares(self, logs: Path, records: Sequence[Record]) -> None:
+        """Of directories that no ledger names: all records are of all ledgers. Raises EngineFault where one stays."""
+        for process in list(stray_shares(logs, running(records))):
+            log.warning("process %d serves a directory, of a zoned that forgot it: ending it", process[0])
+            processes.kill(*process)
 
     def stray_networks(self, run_directory: Path, known: set[str]) -> list[list[Record]]:
         """Of networks that no ledger names, nor a declaration's: what a teardown needs."""
@@ -266,6 +288,14 @@ class Edge:
     def unplug(self, domain: Domain, vdev: str, record: Callable[..., None]) -> None:
         """Take a disk back, whether the guest lets go of it or not."""
         hotplug.unplug_disk(domain, vdev, record, force=True)
+
+    def plug_share(self, domain: Domain, tag: str, number: int, record: Callable[..., None]) -> None:
+        """Give a running domain one more directory, which `share` then serves."""
+        shareplug.plug_share(domain, tag, number, record)
+
+    def unplug_share(self, domain: Domain, tag: str, number: int, record: Callable[..., None]) -> None:
+        """Take a directory back that is served no more."""
+        shareplug.unplug_share(domain, tag, number, record)
 
 
 def _with_an_engine(network: Network | Segment) -> ZoneNetwork | NetSegment | None:

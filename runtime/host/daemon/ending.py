@@ -87,6 +87,7 @@ def let_go(edge: Edge, run: Run) -> bool:
         run.watch.close()
     if run.network is not None:
         edge.care_no_more(run.network)
+    run.shares.end()
     for part in (run.domain, run.network):
         try:
             if part is not None:
@@ -114,6 +115,7 @@ async def leave(core: Core, run: Run) -> None:
             run.watch.close()
         if run.network is not None:
             core.edge.care_no_more(run.network)
+        run.shares.let_go()
         if run.domain is not None:
             run.domain.let_go()
         # Loop devices stay: blkback holds them, and our descriptors end with us.

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any
 
-from pipeline.bundle.model import Bundle
+from pipeline.bundle.model import Bundle, Volume
 from pipeline.oci import Descriptor
 from runtime.net.engine.flows import Flow
 
@@ -403,6 +403,7 @@ class WorkloadRequest:
 
     rootfs:     its image as a disk of its own; None: the zone's own image.
     container:  the spec as the zone's container runtime takes it, without `root.device`, which zoned fills in.
+    mounts:     directories of this host; what the spec says of them zoned fills in, too.
     """
 
     name: str
@@ -412,11 +413,15 @@ class WorkloadRequest:
     image: str = ""
     annotations: dict[str, str] = field(default_factory=dict)
     labels: dict[str, str] = field(default_factory=dict)
+    mounts: tuple[Volume, ...] = ()
 
 
 @dataclass(frozen=True)
 class WorkloadInfo:
-    """A workload as it is now; `request` as it was asked for. device: its image's disk in the zone, such as xvdc."""
+    """A workload as it is now; `request` as it was asked for.
+
+    device:  its image's disk in the zone, such as xvdc. tags: by which the zone mounts what `request.mounts` names.
+    """
 
     id: str
     name: str
@@ -426,6 +431,7 @@ class WorkloadInfo:
     exit: ExitStatus | None = None
     error: str = ""
     device: str = ""
+    tags: tuple[str, ...] = ()
     created_unix_s: float = 0.0
     started_unix_s: float = 0.0
     finished_unix_s: float = 0.0

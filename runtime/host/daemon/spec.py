@@ -11,7 +11,7 @@ from pipeline.jsonmodel import to_json
 from runtime.boot.launch import launch_segment
 from runtime.boot.model import Disk, DomainSpec, FileRange, Vif
 from runtime.host.daemon import confinement, volumes
-from runtime.host.daemon.disks import ADDONS, INTERFACE, ROOTFS, Devices, scratch, volume_disks
+from runtime.host.daemon.disks import ADDONS, INTERFACE, ROOTFS, Devices, directories, scratch, volume_disks
 from runtime.host.daemon.model import BootRequest, PortRule
 from runtime.host.daemon.zone import Run
 from runtime.host.sources import Source
@@ -108,4 +108,5 @@ def domain_spec(
         launch_segment=launch_segment(launch),
         disks=tuple(disks),
         vif=Vif(mac=run.addresses.zone_mac, mtu=bundle.network.mtu),
+        shares=tuple(directories(bundle)),
     )

@@ -8,12 +8,13 @@ import dataclasses
 import functools
 import logging
 import uuid as uuids
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from pipeline.oci import Descriptor
 from runtime.errors import RuntimeFault
-from runtime.host.daemon import agentwatch, exits, logreader, names, rows
+from runtime.host.daemon import agentwatch, exits, logreader, names, plugged, rows, shares, volumes
 from runtime.host.daemon.agent import AgentLink
 from runtime.host.daemon.core import Core
 from runtime.host.daemon.errors import NameTaken, WrongState
@@ -22,8 +23,8 @@ from runtime.host.daemon.model import ProcessStart, WorkloadInfo, WorkloadReques
 from runtime.host.daemon.sessions import AttachSession, Joined, Session, call, link_of
 from runtime.host.daemon.signals import Changes, first, until
 from runtime.host.daemon.zone import Run, Zone
-from runtime.host.ledger import Record
 from runtime.host.loops import LoopDevice
+from runtime.share.backend import Share
 
 log = logging.getLogger(__name__)
 
@@ -81,11 +82,19 @@ class Workloads:
                 self.all.pop(workload.id)
             elif zone.run is None or zone.run.uuid != workload.uuid:
                 await self._zone_ended(zone, workload)
-            elif workload.info.state in (WorkloadState.CREATING, WorkloadState.DESTROYING):
-                records = await self._core.thread(zone.run.ledger.records)
-                disk = next((str(record["vdev"]) for record in _held("vbd", records, workload)), "")
-                workload.info = dataclasses.replace(workload.info, device=workload.info.device or disk)
-                self._core.background(self._finish(zone, zone.run, workload))
+            else:
+                await self._settle(zone, zone.run, workload)
+
+    async def _settle(self, zone: Zone, run: Run, workload: Workload) -> None:
+        try:
+            records = await self._core.thread(run.ledger.records)
+        except FileNotFoundError:
+            return  # its zone has ended just now, see run_ended
+        workload.info = dataclasses.replace(workload.info, tags=shares.tags_of(records, workload.info))
+        if workload.info.state in (WorkloadState.CREATING, WorkloadState.DESTROYING):
+            disk = next((str(record["vdev"]) for record in plugged.held("vbd", records, workload.info)), "")
+            workload.info = dataclasses.replace(workload.info, device=workload.info.device or disk)
+            self._core.background(self._finish(zone, run, workload))
 
     def find(self, ref: str) -> Workload:
         """By name, id or the start of an id. Raises UnknownZone."""
@@ -95,6 +104,7 @@ class Workloads:
         """See Manager.create_workload."""
         core = self._core
         names.check_name(request.name, "workload")
+        await shares.look(core, zone, request.name, request.mounts)
         link, run = await link_of(zone), zone.run  # first: from the look at names on nothing may come in between
         if any(other.name == request.name and other.info.zone_id == zone.id for other in self.all.values()):
             raise NameTaken(
@@ -113,15 +123,11 @@ class Workloads:
         async with workload.lock:
             await self._become(workload, WorkloadState.CREATING)
             try:
-                device = ""
-                if request.rootfs is not None:
-                    async with run.plugging:
-                        device = await core.thread(self._plug, workload, run)
-                workload.info = dataclasses.replace(workload.info, device=device)
-                spec = dict(request.container)
-                if device:
-                    root = spec.get("root")
-                    spec["root"] = {**(root if isinstance(root, Mapping) else {}), "device": device}
+                async with run.plugging:
+                    device, begun = await core.thread(self._plug, zone, run, workload)
+                workload.info = dataclasses.replace(workload.info, device=device, tags=tuple(begun))
+                await shares.connected(core, begun.values())
+                spec = _container(workload.info)
                 await link.call("create", {"id": info.id, "spec": spec}, CREATE_TIMEOUT_S)
                 return await self._become(workload, WorkloadState.CREATED)
             except BaseException as error:
@@ -247,10 +253,11 @@ class Workloads:
     async def _never_made(self, zone: Zone, workload: Workload, error: str) -> None:
         with contextlib.suppress(RuntimeFault):
             await self._give_back(zone, workload)
-        workload.info = dataclasses.replace(workload.info, device="")
+        workload.info = dataclasses.replace(workload.info, device="", tags=())
         await self._become(workload, WorkloadState.FAILED, error=error)
 
     async def _zone_ended(self, zone: Zone, workload: Workload) -> None:
+        workload.info = dataclasses.replace(workload.info, tags=())
         if workload.info.state is WorkloadState.DESTROYING:
             if not workload.lock.locked():  # else whoever destroys it sees to it
                 await self._forget(zone, workload)
@@ -259,9 +266,15 @@ class Workloads:
 
     # -- within --------------------------------------------------------------------------------------------------------
 
-    def _plug(self, workload: Workload, run: Run) -> str:
-        assert workload.info.request.rootfs is not None and run.domain is not None
-        source = self._core.edge.find(workload.info.request.rootfs)
+    def _plug(self, zone: Zone, run: Run, workload: Workload) -> tuple[str, dict[str, Share]]:
+        """All that it is to have: the name of its disk, and its directories by their tags."""
+        request = workload.info.request
+        device = self._plug_disk(run, workload, request.rootfs) if request.rootfs is not None else ""
+        return device, shares.plug(self._core, zone, run, workload.id, request.mounts)
+
+    def _plug_disk(self, run: Run, workload: Workload, rootfs: Descriptor) -> str:
+        assert run.domain is not None
+        source = self._core.edge.find(rootfs)
         path: Path = source.path
         record = functools.partial(run.ledger.record, workload=workload.id)  # a later zoned finds its disk by this
         if not source.disk:
@@ -277,13 +290,16 @@ class Workloads:
             with contextlib.suppress(RuntimeFault):  # it may never have been made
                 await call(zone, method, params)
         async with run.plugging:
-            await self._core.thread(self._unplug, workload, run)
+            with contextlib.suppress(FileNotFoundError):  # its ledger, as the zone has ended meanwhile
+                await self._core.thread(self._unplug, zone, run, workload)
 
-    def _unplug(self, workload: Workload, run: Run) -> None:
+    def _unplug(self, zone: Zone, run: Run, workload: Workload) -> None:
         """Its disk, with what the ledger has of it: an earlier zoned may have taken some of that, or given it back."""
         assert run.domain is not None
-        held = [("vbd", record) for record in _held("vbd", run.ledger.records(), workload)]
-        held += [("loop", record) for record in _held("loop", run.ledger.records(), workload)]
+        shares.unplug(self._core, zone, run, workload.info)  # first: it does not wait for the zone
+        records = run.ledger.records()
+        held = [("vbd", record) for record in plugged.held("vbd", records, workload.info)]
+        held += [("loop", record) for record in plugged.held("loop", records, workload.info)]
         for vdev in {workload.info.device, *(str(record["vdev"]) for kind, record in held if kind == "vbd")} - {""}:
             self._core.edge.unplug(run.domain, vdev, run.ledger.record)
         if workload.loop is not None:
@@ -291,14 +307,14 @@ class Workloads:
             workload.loop = None
         left = run.ledger.records()
         for kind, record in held:
-            if record in _current(kind, left):
+            if record in plugged.current(kind, left):
                 fields = {name: value for name, value in record.items() if name not in ("kind", "workload")}
                 run.ledger.record(f"{kind}.gone", **fields)
 
     async def _forget(self, zone: Zone | None, workload: Workload) -> WorkloadInfo:
         if workload.reader is not None:
             workload.reader.cancel()
-        workload.info = dataclasses.replace(workload.info, state=WorkloadState.DESTROYED, device="")
+        workload.info = dataclasses.replace(workload.info, state=WorkloadState.DESTROYED, device="", tags=())
         self.all.pop(workload.id, None)
         gone = ("DELETE FROM workloads WHERE id = ?", [workload.id])
         await self._core.tell("workload.destroyed", zone, gone, workload=workload.id, name=workload.name)
@@ -340,37 +356,17 @@ class Workloads:
         return WrongState(f"workload {workload.name}", expected=expected, got=f"it is {workload.info.state.value}")
 
 
-_SAME = {"vbd": ("vdev",), "loop": ("device",)}  # what a record KIND.gone names it by
-
-
-def _current(kind: str, records: Iterable[Record]) -> list[Record]:
-    """Those of one kind that nothing has taken back."""
-    kept: dict[Any, Record] = {}
-    for record in records:
-        named = tuple(record.get(name) for name in _SAME[kind])
-        if record["kind"] == kind:
-            kept[named] = record
-        elif record["kind"] == f"{kind}.gone":
-            kept.pop(named, None)
-    return list(kept.values())
-
-
-def _held(kind: str, records: list[Record], workload: Workload) -> list[Record]:
-    """What a ledger says a workload has; one that an older zonewright wrote says so by its disk's name only."""
-    disks = [
-        record
-        for record in _current("vbd", records)
-        if record.get("workload", "") == workload.id
-        or ("workload" not in record and workload.info.device and record["vdev"] == workload.info.device)
-    ]
-    if kind == "vbd":
-        return disks
-    devices = {record["device"] for record in disks}
-    return [
-        record
-        for record in _current("loop", records)
-        if record.get("workload", "") == workload.id or ("workload" not in record and record["device"] in devices)
-    ]
+def _container(info: WorkloadInfo) -> dict[str, Any]:
+    """The container's spec, with what was plugged in for it."""
+    spec = dict(info.request.container)
+    if info.device:
+        root = spec.get("root")
+        spec["root"] = {**(root if isinstance(root, Mapping) else {}), "device": info.device}
+    if info.tags:
+        shared = [volumes.directory_mount(*mount) for mount in zip(info.request.mounts, info.tags, strict=True)]
+        # Those further up first, which would hide the others.
+        spec["mounts"] = sorted([*spec.get("mounts", ()), *shared], key=lambda mount: mount["destination"].count("/"))
+    return spec
 
 
 async def _until_over(zone: Zone, run: Run) -> None:

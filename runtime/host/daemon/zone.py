@@ -19,6 +19,7 @@ from runtime.host.blockdevices import BlockDevice
 from runtime.host.daemon import disks
 from runtime.host.daemon.agent import AgentLink
 from runtime.host.daemon.edge import Network
+from runtime.host.daemon.heldshares import HeldShares
 from runtime.host.daemon.logwriter import LogWriter
 from runtime.host.daemon.model import BootProgress, BootRequest, ExitStatus, PortRule, State, ZoneInfo
 from runtime.host.daemon.ports import HeldPorts
@@ -37,9 +38,10 @@ class Run:
     ready:   its workload has run.
     told:    how it ended, as the zone itself told.
     reason:  how it ended, as Xen has it; "" while it lives.
-    devices: of this host, that it has as volumes, by target.
-    plugging: held by whoever gives it a disk or takes one back: a name that is free may not be taken by two, nor while
-             the kernel has still to let go of the disk before.
+    devices: of this host, that it has as volumes, by target. shares: directories of this host, likewise, and those of
+             its workloads.
+    plugging: held by whoever gives it a disk or a directory or takes one back: a name that is free may not be taken by
+             two, nor while the kernel has still to let go of the disk before.
     joined:  the channel of its agent was looked for: without a link from then on, it has none.
     news:    its init has reported something in xenstore.
     """
@@ -53,6 +55,7 @@ class Run:
     link: AgentLink | None = None
     watch: Watch | None = None
     loops: list[LoopDevice] = field(default_factory=list)
+    shares: HeldShares = field(default_factory=HeldShares)
     plugging: asyncio.Lock = field(default_factory=asyncio.Lock)
     devices: dict[str, BlockDevice] = field(default_factory=dict)
     timings: dict[str, float] = field(default_factory=dict)

@@ -28,6 +28,7 @@ RUNTIME = (
     "runtime/*",
     "runtime/boot/**/*",
     "runtime/net/**/*",
+    "runtime/share/**/*",
     "runtime/host/**/*",
     # The protocol both ends of the agent channel speak.
     "runtime/init/__init__.py",

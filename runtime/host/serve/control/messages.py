@@ -12,6 +12,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 from runtime.host.api import common_pb2 as pb
 from runtime.host.daemon import model
+from runtime.host.daemon.disks import tag_of
 
 NO_DOMID = (1 << 32) - 1
 SPEC_LABEL = "dev.zonewright.control.spec"  # what was asked for, as it came
@@ -107,6 +108,9 @@ def zone_status(zone: model.ZoneInfo, host_id: str) -> pb.ZoneStatus:
         status.network_status.interfaces.append(interface(zone))
     if disks := [disk(device) for device in zone.devices if device.purpose in _PURPOSES]:
         status.device_status.disks.extend(disks)  # also of nothing it would be there
+    if directory := next((volume for volume in zone.volumes if volume.type == "directory"), None):
+        mount = pb.ZoneMountStatus(device_id=0, host_path=directory.source, tag=tag_of(0))
+        status.device_status.mount.CopyFrom(mount)
     if zone.exit is not None and not zone.state.live:
         if zone.state is model.State.FAILED:
             status.error_status.message = zone.exit.text or zone.exit.reason or "failed"
@@ -224,6 +228,8 @@ def workload_message(workload: model.WorkloadInfo) -> pb.Workload:
     if workload.device:
         index = ord(workload.device[-1]) - ord("a")
         status.block_device_status.devices.add(block_index=index, device_id=XVDA + 16 * index)
+    for volume, tag in zip(workload.request.mounts, workload.tags, strict=False):
+        status.mount_status.mounts.add(tag=tag, host_path=volume.source, target_path=volume.target)
     return pb.Workload(id=workload.id, spec=spec, status=status)
 
 

@@ -42,6 +42,7 @@ class WorkloadMethods:
                 rootfs=packed.rootfs,
                 container=workloadspec.container(spec, name, config, passwd=passwd, group=group),
                 image=str(packed.digest),
+                mounts=workloadspec.mounts(spec),
                 annotations={annotation.key: annotation.value for annotation in spec.annotations},
                 labels=messages.spec_label(spec),
             )

@@ -5,19 +5,22 @@ Source:  runtime/init/container, the package's docstring, for the keys.
 
 from __future__ import annotations
 
+import posixpath
 import re
 import secrets
 from dataclasses import replace
 from typing import Any
 
 from pipeline.bundle.health import resolve_health
-from pipeline.bundle.model import Process
+from pipeline.bundle.model import Process, Volume
 from pipeline.bundle.process import inner, resolve_process
 from pipeline.bundle.spec import NAME, ZoneSpec, hostname_of
+from pipeline.bundle.volumes import directory
 from pipeline.jsonmodel import to_json
 from runtime.host.api import common_pb2 as pb
 from runtime.host.daemon import confinement
 from runtime.host.daemon.errors import BadRequest
+from runtime.host.daemon.volumes import MOST_DIRECTORIES
 from runtime.host.serve.answers import NotServed
 
 Json = dict[str, Any]
@@ -47,14 +50,11 @@ def name_of(spec: pb.WorkloadSpec) -> str:
 
 
 def container(spec: pb.WorkloadSpec, name: str, config: Json, *, passwd: bytes, group: bytes) -> Json:
-    """The container's spec; where its root lies is filled in by the core.
+    """The container's spec; where its root lies, and what `mounts` gives it, is filled in by the core.
 
     config:  of the image; passwd, group: its account files.
     Raises:  BadRequest, NotServed, BadImageConfig, NoSuchUser.
     """
-    if spec.mounts:
-        mount = spec.mounts[0]
-        raise _not_served("mounts", f"{mount.host_path} on {mount.target_path}", "no directory of the host is shared")
     security = spec.security
     process = resolve(spec.process, name, spec.image.digest, config, passwd=passwd, group=group)
     document: Json = {
@@ -80,6 +80,19 @@ def container(spec: pb.WorkloadSpec, name: str, config: Json, *, passwd: bytes, 
     if document["namespaces"]["uts"] == "own":
         document["hostname"] = hostname_of(name)
     return document
+
+
+def mounts(spec: pb.WorkloadSpec) -> tuple[Volume, ...]:
+    """The directories of the host it is to have; the core looks at what is there. Raises BadRequest, BadSpec."""
+    if len(spec.mounts) > MOST_DIRECTORIES:
+        raise _bad("mounts", f"at most {MOST_DIRECTORIES}", str(len(spec.mounts)))
+    found = [directory(mount.host_path, mount.target_path, subject="workload spec: mounts") for mount in spec.mounts]
+    taken = {posixpath.normpath(mount.path) for mount in spec.scratch_mount}
+    for volume in found:
+        if volume.target in taken:
+            raise _bad("mounts.target_path", "each target once", volume.target)
+        taken.add(volume.target)
+    return tuple(found)
 
 
 def resolve(process: pb.ProcessSpec, name: str, image: str, config: Json, *, passwd: bytes, group: bytes) -> Process:

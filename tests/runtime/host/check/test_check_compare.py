@@ -36,7 +36,10 @@ RECORDS: list[dict[str, Any]] = [
     {"kind": "net.listener", "address": PORT.address, "port": 9999, "zone_port": 53, "protocol": "udp"},
     {"kind": "net.listener.gone", "address": PORT.address, "port": 9999, "zone_port": 53, "protocol": "udp"},
     {"kind": "domain", "name": "web", "uuid": UUID},
-    {"kind": "xenstore", "domid": 7, "uuid": UUID, "has_vif": True, "disks": [["xvda", "/dev/loop0"]]},
+    {"kind": "xenstore", "domid": 7, "uuid": UUID, "has_vif": True, "disks": [["xvda", "/dev/loop0"]], "shares": [0]},
+    {"kind": "share", "domid": 7, "uuid": UUID, "number": 1, "tag": "share1"},
+    {"kind": "share", "domid": 7, "uuid": UUID, "number": 2, "tag": "share2"},
+    {"kind": "share.gone", "domid": 7, "uuid": UUID, "number": 1, "tag": "share1"},
     {"kind": "console", "domid": 7, "uuid": UUID, "mfn": 1, "port": 2, "log": f"{RUN}/console/web.log"},
     {"kind": "channel", "domid": 7, "uuid": UUID},
     {"kind": "net.vif", "vif": "vif7.0", "netns": "zw-web"},
@@ -61,7 +64,8 @@ class Ledger:
 
 
 def healthy() -> Found:
-    vbds = {Device("vbd", 7, "51712"), Device("vbd", 7, "51744"), Device("vif", 7, "0")}
+    vbds = {Device("vbd", 7, "51712"), Device("vbd", 7, "51744"), Device("vif", 7, "0"), Device("9pfs", 7, "0"),
+            Device("9pfs", 7, "2")}  # fmt: skip
     return Found(
         domains=[FoundDomain(7, UUID, False, 1000), FoundDomain(9, OTHER, False, 5)],
         homes={7: UUID, 9: None},  # 9 is another toolstack's
@@ -123,6 +127,11 @@ LEAKS: dict[str, tuple[Change, str]] = {
         "xenstore /local/domain/0/backend/vbd/7/51760: a device of zone web in no ledger "
         "(xenstore-rm /local/domain/0/backend/vbd/7/51760)",
     ),
+    "directory of ours": (
+        lambda f: (f.backends.add(Device("9pfs", 7, "1")), f.frontends.add(Device("9pfs", 7, "1"))),
+        "xenstore /local/domain/0/backend/9pfs/7/1: a device of zone web in no ledger "
+        "(xenstore-rm /local/domain/0/backend/9pfs/7/1)",
+    ),
     "channel of ours": (
         lambda f: (f.backends.add(Device("console", 7, "2")), f.frontends.add(Device("console", 7, "2"))),
         "xenstore /local/domain/0/backend/console/7/2: a device of zone web in no ledger "
@@ -160,6 +169,10 @@ LEAKS: dict[str, tuple[Change, str]] = {
     "engine": (
         lambda f: f.engines.add(Process(501, 5)),
         "process 501 (a network engine): in no ledger (kill -9 501)",
+    ),
+    "share": (
+        lambda f: f.shares.add(Process(503, 7)),
+        "process 503 (serves a directory): in no ledger (kill -9 503)",
     ),
     "zombie": (
         lambda f: f.zombies.update({77: "nft"}),
@@ -211,6 +224,10 @@ LOSSES: dict[str, tuple[Change, str]] = {
     "disk": (
         lambda f: (f.backends.discard(Device("vbd", 7, "51744")), f.frontends.discard(Device("vbd", 7, "51744"))),
         "xenstore /local/domain/0/backend/vbd/7/51744: in the ledger of zone web, but gone (zone rm -f web)",
+    ),
+    "directory": (
+        lambda f: (f.backends.discard(Device("9pfs", 7, "2")), f.frontends.discard(Device("9pfs", 7, "2"))),
+        "xenstore /local/domain/0/backend/9pfs/7/2: in the ledger of zone web, but gone (zone rm -f web)",
     ),
     "vif": (
         lambda f: (f.backends.discard(Device("vif", 7, "0")), f.frontends.discard(Device("vif", 7, "0"))),

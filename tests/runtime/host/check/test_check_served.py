@@ -35,6 +35,7 @@ from runtime.host.serve.checking import Checker
 from runtime.host.serve.server import HostServer
 from runtime.net.sockets import bind_udp
 from runtime.net.strays import ENTRY
+from runtime.share.backend import ENTRY as SHARE_ENTRY
 
 HOST4 = "127.0.0.1"
 # Other tests of this machine have some of these as well.
@@ -200,11 +201,20 @@ def plant_forgotten_port(zoned: Zoned, undo: contextlib.ExitStack) -> Told:
     return {("port", f"{HOST4}:{rule.port}")}
 
 
-def plant_engine(zoned: Zoned, undo: contextlib.ExitStack) -> Told:
-    child = subprocess.Popen([sys.executable, "-c", f"import time; time.sleep(600)  # {ENTRY}"])
+def sleeper(entry: str, undo: contextlib.ExitStack) -> int:
+    """The pid of a process that looks like one of ours."""
+    child = subprocess.Popen([sys.executable, "-c", f"import time; time.sleep(600)  # {entry}"])
     undo.callback(child.wait)
     undo.callback(child.kill)
-    return {("process", f"{child.pid} (a network engine)")}
+    return child.pid
+
+
+def plant_engine(zoned: Zoned, undo: contextlib.ExitStack) -> Told:
+    return {("process", f"{sleeper(ENTRY, undo)} (a network engine)")}
+
+
+def plant_share(zoned: Zoned, undo: contextlib.ExitStack) -> Told:
+    return {("process", f"{sleeper(SHARE_ENTRY, undo)} (serves a directory)")}
 
 
 def plant_image_task(zoned: Zoned, undo: contextlib.ExitStack) -> Told:
@@ -272,6 +282,7 @@ PLANTS: dict[str, Plant] = {
     "udp listener": plant_udp_listener,
     "forgotten port": plant_forgotten_port,
     "engine": plant_engine,
+    "share": plant_share,
     "image task": plant_image_task,
     "zombie": plant_zombie,
     "domain": plant_domain,

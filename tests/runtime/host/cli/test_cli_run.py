@@ -139,7 +139,7 @@ def test_name_is_made_of_the_images(image: str, name: str) -> None:
         (("-p", "80/sctp", "x"), "expected a port rule"),
         (("-p", "80-81:80", "x"), "as many ports of the host as of the zone, got 2 for 1"),
         (("-p", "1:1", "-p", "1:2", "x"), "each host port once"),
-        (("-v", "/:/host", "x"), "CONFIG_NET_9P_XEN and CONFIG_9P_FS in the zone's kernel"),
+        (("-v", "srv:/host:dir", "x"), "the absolute path of a directory of the zone's host, got 'srv'"),
         (("--scratch", "8m", "x"), "key root.scratch: expected 16 MiB to 16 TiB, got '8m'"),
         (("--scratch", "disk.img", "x"), "key root.scratch: expected a size such as 512m, or a block device"),
         (("--bandwidth", "100m", "x"), "key network.bandwidth: expected a rate such as 100mbit"),

@@ -322,7 +322,7 @@ def test_blob_of_a_volume_is_needed_as_long_as_its_zone_is_known(host: Host) -> 
 @pytest.mark.parametrize(
     ("volumes", "said"),
     [
-        ((Volume("/x", "nfs", "server"),), "expected tmpfs, squashfs, block, got 'nfs'"),
+        ((Volume("/x", "nfs", "server"),), "expected tmpfs, squashfs, block, directory, got 'nfs'"),
         ((dataclasses.replace(FILE, blob=None),), "expected the blob of its squashfs, got none"),
         ((dataclasses.replace(DISK, source="sdx"),), "expected the path of a device"),
         ((dataclasses.replace(DISK, source="/dev/\0"),), "expected the path of a device"),

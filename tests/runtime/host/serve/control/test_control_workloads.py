@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import dataclasses
 import io
 import json
 import sys
@@ -21,6 +22,7 @@ from support.registry import FakeRegistry, Fault
 from support.tars import image_of, tar_of, write_layout
 from test_control_zones import create, platform_in, refusal, watch
 
+from pipeline.bundle.model import Volume
 from pipeline.seccomp import filters, profile
 from runtime.host.api import common_pb2 as common
 from runtime.host.api import control_pb2 as pb
@@ -274,6 +276,29 @@ def test_the_container_is_the_images_and_the_specs(control: ControlServer, regis
     assert [mount["destination"] for mount in full["mounts"]] == ["/tmp"]
 
 
+def test_a_workload_has_directories_of_the_host(control: ControlServer, registry: FakeRegistry, zone: str) -> None:
+    image = pulled(control, registry)[-1].spec.digest
+    asked = [
+        common.MountSpec(host_path="/srv//data/", target_path="/data/"),
+        common.MountSpec(host_path="/a", target_path="/b"),
+    ]
+    workload_id = workload(control, image, zone, name="web", mounts=asked)
+    made = control.manager.workloads[workload_id]
+    wanted = (Volume("/data", "directory", "/srv/data"), Volume("/b", "directory", "/a"))
+    assert made.request.mounts == wanted
+    assert container(control)["mounts"] == [], "their tags are not known yet"
+
+    def found() -> common.Workload:
+        return control.stub.GetWorkload(pb.GetWorkloadRequest(workload_id=workload_id)).workload
+
+    assert list(found().spec.mounts) == asked and not found().status.HasField("mount_status")
+    control.manager.workloads[workload_id] = dataclasses.replace(made, tags=("share1", "share2"))
+    assert list(found().status.mount_status.mounts) == [
+        common.WorkloadMountInfo(tag="share1", host_path="/srv/data", target_path="/data"),
+        common.WorkloadMountInfo(tag="share2", host_path="/a", target_path="/b"),
+    ]
+
+
 def test_a_workload_has_its_images_health_check(control: ControlServer, registry: FakeRegistry, zone: str) -> None:
     check = {"Test": ["CMD-SHELL", "test -e /well"], "Interval": 2_000_000_000}
     image = image_of(tar_of({"etc/": None, "etc/passwd": PASSWD}), config={"config": CONFIG | {"Healthcheck": check}})
@@ -322,7 +347,27 @@ def test_a_privileged_workload_has_all_capabilities(control: ControlServer, regi
     ("fields", "code", "named"),
     [
         ({"name": "a/b"}, "INVALID_ARGUMENT", "name"),
-        ({"mounts": [{"host_path": "/a", "target_path": "/b"}]}, "UNIMPLEMENTED", "mounts"),
+        ({"mounts": [{"host_path": "a", "target_path": "/b"}]}, "INVALID_ARGUMENT", "expected the absolute path of"),
+        ({"mounts": [{"host_path": "/a\0", "target_path": "/b"}]}, "INVALID_ARGUMENT", "expected the absolute path of"),
+        ({"mounts": [{"host_path": "/a", "target_path": "b"}]}, "INVALID_ARGUMENT", "expected an absolute target"),
+        ({"mounts": [{"host_path": "/a", "target_path": "/b\0"}]}, "INVALID_ARGUMENT", "expected an absolute target"),
+        ({"mounts": [{"host_path": "/a", "target_path": "/b/.."}]}, "INVALID_ARGUMENT", "expected an absolute target"),
+        ({"mounts": [{"host_path": "/a", "target_path": "/proc/x"}]}, "INVALID_ARGUMENT", "outside /, /dev, /proc"),
+        (
+            {"mounts": [{"host_path": f"/{n}", "target_path": path} for n, path in enumerate(("/b", "/c/../b/"))]},
+            "INVALID_ARGUMENT",
+            "expected each target once, got '/b'",
+        ),
+        (
+            {"mounts": [{"host_path": "/a", "target_path": "/b"}], "scratch_mount": [{"path": "/b/"}]},
+            "INVALID_ARGUMENT",
+            "expected each target once, got '/b'",
+        ),
+        (
+            {"mounts": [{"host_path": "/a", "target_path": f"/{n}"} for n in range(9)]},
+            "INVALID_ARGUMENT",
+            "mounts: expected at most 8, got '9'",
+        ),
         ({"security": {"disable_namespaces": [0]}}, "UNIMPLEMENTED", "disable_namespaces"),
         ({"security": {"raise_capabilities": ["x y"]}}, "INVALID_ARGUMENT", "raise_capabilities"),
         (

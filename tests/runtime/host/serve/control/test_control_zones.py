@@ -21,7 +21,7 @@ from pipeline.store import Store
 from runtime.host.api import common_pb2 as common
 from runtime.host.api import control_pb2 as pb
 from runtime.host.api import host_pb2
-from runtime.host.daemon.model import DeviceInfo, ExitStatus, State
+from runtime.host.daemon.model import DeviceInfo, ExitStatus, State, VolumeInfo
 from runtime.host.images.model import Platform
 
 
@@ -81,6 +81,15 @@ def test_scratch_disk_is_made_by_the_host_or_a_device_of_it(
     (found,) = zone.status.device_status.disks
     purpose = common.ZONE_DISK_STATUS_DISK_PURPOSE_SCRATCH
     assert found == common.ZoneDiskStatus(zone_block_device="xvdc", purpose=purpose, **status)
+
+
+def test_the_first_directory_among_a_zones_volumes_is_told(ready: ControlServer) -> None:
+    zone_id = create(ready, name="one")
+    tmpfs = VolumeInfo("tmpfs", "/tmp", "tmpfs", readonly=False)
+    shared = [VolumeInfo(f"/srv/{name}", f"/{name}", "directory", readonly=False) for name in ("a", "b")]
+    ready.manager.zones[zone_id] = dataclasses.replace(ready.manager.zones[zone_id], volumes=(tmpfs, *shared))
+    status = ready.stub.GetZone(pb.GetZoneRequest(zone_id=zone_id)).zone.status.device_status
+    assert status == common.ZoneDeviceStatus(mount=common.ZoneMountStatus(host_path="/srv/a", tag="share0"))
 
 
 def test_a_zone_boots_from_the_platform_and_comes_back_as_it_was_asked_for(ready: ControlServer) -> None:

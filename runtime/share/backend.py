@@ -14,7 +14,7 @@ import os
 import select
 import subprocess
 import threading
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -26,6 +26,7 @@ from runtime.errors import RuntimeFault
 from runtime.net import child
 from runtime.net.engine import processes
 from runtime.share.calls import share_filter
+from runtime.share.directories import open_directory
 from runtime.share.model import READY, ShareConfig, ShareSpec, dump
 
 if TYPE_CHECKING:
@@ -83,10 +84,15 @@ class Share:
         record: Callable[..., None],
         log_file: Path,
         *,
+        private: Sequence[Path] = (),
         records: Iterable[Mapping[str, Any]] = (),
     ) -> None:
-        """records: of the ledger, where an earlier zoned began this share. Raises XenstoreFault."""
+        """private: see open_directory. records: of the ledger, where an earlier zoned began this share.
+
+        Raises:  XenstoreFault.
+        """
         self._domain, self._spec, self._record, self._log_file = domain, spec, record, log_file
+        self._private = private
         self._whose = f"zone {domain.name}, directory {spec.path}"
         place = (nodes.SHARE, spec.number)
         self._frontend = nodes.frontend_path(domain.domid, *place)
@@ -172,7 +178,7 @@ class Share:
         self._connected.set()
 
     def _start(self, rings: tuple[ninepfs.Offer, ...]) -> None:
-        directory = os.open(self._spec.path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        directory = open_directory(self._spec.path, self._whose, self._private)
         ready, told = os.pipe2(os.O_CLOEXEC)
         try:
             with open(self._log_file, "ab", buffering=0) as said:

@@ -167,7 +167,8 @@ class Edge:
 
     def share(self, domain: Domain, share: ShareSpec, ledger: Ledger, log_file: Path, *, adopted: bool) -> Share:
         """A directory that a domain has, served from now on. adopted: an earlier zoned may have begun it."""
-        return Share(domain, share, ledger.record, log_file, records=ledger.records() if adopted else ())
+        records = ledger.records() if adopted else ()
+        return Share(domain, share, ledger.record, log_file, private=self.private, records=records)
 
     def loops(self) -> dict[str, str]:
         """Every loop device that is in use, and the file behind it."""

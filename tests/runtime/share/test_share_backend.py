@@ -184,6 +184,15 @@ def test_what_can_be_no_rings_starts_nothing(world: World, share: Share, nodes: 
     assert world.records == []
 
 
+def test_symlink_that_took_the_directorys_place_is_not_followed(world: World, share: Share, caplog: Any) -> None:
+    """A zone that has what is above may put one there after the directory was looked at."""
+    world.shared.rename(world.shared.with_name("before"))
+    world.shared.symlink_to("/etc")
+    world.publish()
+    until(lambda: "expected a path without symlinks" in caplog.text)
+    assert world.records == []
+
+
 def test_process_that_cannot_serve_is_told_with_its_words_and_not_tried_again(
     world: World, share: Share, caplog: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:

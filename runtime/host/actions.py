@@ -255,13 +255,18 @@ def start(
 ) -> Booted:
     """Boot a checked bundle on a host that is up. A boot that fails while it is waited for leaves no zone that runs."""
     _let_end(client, bundle.name)
-    with contextlib.ExitStack() as held:
-        held.enter_context(host.exclusive())  # until zoned knows what the zone uses, nobody may tidy that away
-        host.tidy(client)
-        with timeline.step("plug disks"):
-            host.provide(client, manifest.parts(bundle), progress)
-        request = boot_request(descriptor, bundle, host.listen_for(bundle.ports), wishes)
-        zone = _follow(client, host, request, bundle.name, timeline, progress, held)
+    try:
+        with contextlib.ExitStack() as held:
+            held.enter_context(host.exclusive())  # until zoned knows what the zone uses, nobody may tidy that away
+            host.tidy(client)
+            with timeline.step("plug disks"):
+                host.provide(client, manifest.parts(bundle), progress)
+            request = boot_request(descriptor, bundle, host.listen_for(bundle.ports), wishes)
+            zone = _follow(client, host, request, bundle.name, timeline, progress, held)
+    except BaseException:
+        with contextlib.suppress(RuntimeFault):
+            tidy(host, client)  # what was plugged for it is nobody's
+        raise
     urls: list[str] = []
     if wishes.until == "ports":
         with timeline.step("first answer"):

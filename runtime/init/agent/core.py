@@ -25,7 +25,10 @@ MAIN = "main"
 # processor, it would else wait for that.
 _HEAD_START_S = 0.001
 _HOST_S = 5.0  # a zone that has ended waits so long for a host that has not come yet
-_STORED_S = 2.0  # and so long for one that makes no progress in taking what is left
+# And so long for one that makes no progress in taking what is left: it may have much to do, or have been killed, and
+# the next one takes it.
+_STORED_S = 30.0
+_DRAIN_S = 2.0  # without any host, so long for what the workload wrote to be read
 _TAIL_BYTES = 65536
 
 
@@ -237,7 +240,7 @@ class Agent:
         now = time.monotonic()
         drained = all(container.drained for container in self.containers.values())
         if not self.link.attended:
-            return drained or now - self._over_at > _STORED_S
+            return drained or now - self._over_at > _DRAIN_S
         if not self.link.session:
             return now - self._over_at > _HOST_S
         rings = [output.ring for container in self.containers.values() for output in container.outputs.values()]

@@ -171,11 +171,12 @@ def test_altered_artifact_is_named_before_the_host_is_touched(host, store) -> No
     assert host.asked == []
 
 
-def test_a_refusal_by_zoned_is_its_sentence(host, store, zoned) -> None:
+def test_a_refusal_by_zoned_is_its_sentence_and_takes_back_what_was_plugged(host, store, zoned) -> None:
     zoned.boot_error = Refused("zone web", expected="128 MiB free", got="12 MiB")
     with pytest.raises(RemoteFault, match="zone web: expected 128 MiB free, got 12 MiB") as caught:
         actions.boot(host, store, "web", progress=Progress())
     assert caught.value.kind == "Refused"
+    assert host.asked.index("tidy", host.asked.index("BootZone")) == len(host.asked) - 1
 
 
 def test_stop_takes_back_what_the_zone_had(host, zoned) -> None:

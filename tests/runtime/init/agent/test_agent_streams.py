@@ -1,6 +1,7 @@
 """A workload's standard streams: logs, input, a terminal, and output that outlives its reader."""
 
 import os
+import time
 
 import pytest
 from support.zonebox import sh
@@ -74,6 +75,21 @@ def test_acknowledged_output_is_not_sent_again_and_the_rest_is(start):
     again = zone.host.open("logs", container="main", **{"from": {"1": start_at}})
     zone.host.until(lambda: len(again.data[1]) == end_at - start_at)
     assert not again.events
+
+
+def test_host_that_is_slow_to_store_what_is_left_gets_all_of_it(start):
+    zone = start(sh("head -c 200000 /dev/zero; exit 3"))
+    logs = zone.host.open("logs", container="main")
+    logs.hold = True
+    zone.host.note("exit")
+    slow_until = time.monotonic() + 5
+    while time.monotonic() < slow_until:
+        zone.host.take(0.1)
+    assert len(logs.data[1]) == 65536
+    logs.hold = False
+    logs.release()
+    logs.wait()
+    assert len(logs.data[1]) == 200_000 and zone.wait()[1].endswith("code 3")
 
 
 @pytest.mark.parametrize("size", [64 << 20, pytest.param(1 << 30, marks=pytest.mark.soak)])

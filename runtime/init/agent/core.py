@@ -24,9 +24,9 @@ MAIN = "main"
 # What the workload has the processor for before this program goes on with loading what it needs for the host: with one
 # processor, it would else wait for that.
 _HEAD_START_S = 0.001
-_HOST_S = 5.0  # a zone that has ended waits so long for a host that has not come yet
-# And so long for one that makes no progress in taking what is left: it may have much to do, or have been killed, and
-# the next one takes it.
+_HOST_S = 5.0  # a zone that has ended waits so long for a host that has not come, or not asked for what is left
+# And so long for one that has, and makes no progress in taking it: it may have much to do, or have been killed, and the
+# next one takes it.
 _STORED_S = 30.0
 _DRAIN_S = 2.0  # without any host, so long for what the workload wrote to be read
 _TAIL_BYTES = 65536
@@ -243,13 +243,14 @@ class Agent:
             return drained or now - self._over_at > _DRAIN_S
         if not self.link.session:
             return now - self._over_at > _HOST_S
-        rings = [output.ring for container in self.containers.values() for output in container.outputs.values()]
-        left = (sum([ring.end - ring.start for ring in rings]), self.link.unsent_bytes)
+        outputs = [output for container in self.containers.values() for output in container.outputs.values()]
+        left = (sum([output.ring.end - output.ring.start for output in outputs]), self.link.unsent_bytes)
         if drained and left == (0, 0):
             return True
         if left != self._left:
             self._left, self._progress_at = left, now
-        return now - self._progress_at > _STORED_S
+        asked = any(output.readers for output in outputs)
+        return now - self._progress_at > (_STORED_S if asked else _HOST_S)
 
     def _go(self) -> None:
         if not self._had_session and self.link.attended:

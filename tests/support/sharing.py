@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
+
+import pytest
 
 from runtime.share.fids import Limits
 from runtime.share.server import Server
-from support.ninep import Client
+from support.ninep import Client, Refused
 
 
 @contextmanager
@@ -39,3 +43,10 @@ def client_of(directory: Path, *, readonly: bool = False, limits: Limits | None 
 def descriptors() -> set[str]:
     """What is open, but for the listing's own."""
     return {number for number in os.listdir("/proc/self/fd") if os.path.lexists(f"/proc/self/fd/{number}")}
+
+
+def refused(number: int, ask: Any, *values: Any, **named: Any) -> None:
+    """A request that ends with this errno."""
+    with pytest.raises(Refused) as caught:
+        ask(*values, **named)
+    assert errno.errorcode[caught.value.errno] == errno.errorcode[number]

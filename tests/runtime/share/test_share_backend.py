@@ -74,6 +74,28 @@ class World:
         return self.records[-1]["pid"], self.records[-1]["start_time"]
 
 
+@pytest.fixture
+def looked(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
+    """Waits until what follows the front end has looked at it from beginning to end."""
+    looks: list[Share] = []
+    look = Share._look
+
+    def count(share: Share) -> None:
+        try:
+            look(share)
+        finally:
+            looks.append(share)
+
+    monkeypatch.setattr(Share, "_look", count)
+    monkeypatch.setattr(backend, "_LOOK_AGAIN_S", 0.02)
+
+    def wait() -> None:
+        before = len(looks)
+        until(lambda: len(looks) >= before + 2)  # one may have been under way
+
+    return wait
+
+
 def until(condition: Callable[[], object]) -> None:
     deadline = time.monotonic() + 30
     while not condition():
@@ -138,7 +160,7 @@ def test_close_ends_the_process_and_can_be_done_twice(world: World) -> None:
     assert not runs(served) and world.kinds() == ["process", "process.gone"]
 
 
-def test_later_zoned_goes_on_with_the_process_of_the_one_before(world: World) -> None:
+def test_later_zoned_goes_on_with_the_process_of_the_one_before(world: World, looked: Callable[[], None]) -> None:
     before = world.share()
     world.publish()
     world.says(XenbusState.CONNECTED)
@@ -147,7 +169,7 @@ def test_later_zoned_goes_on_with_the_process_of_the_one_before(world: World) ->
     assert runs(served)
     after = world.share(records=list(world.records))
     try:
-        time.sleep(0.2)
+        looked()
         assert runs(served) and world.kinds() == ["process"]
         world.state(XenbusState.CLOSING)
         world.says(XenbusState.CLOSED)
@@ -194,24 +216,24 @@ def test_symlink_that_took_the_directorys_place_is_not_followed(world: World, sh
 
 
 def test_process_that_cannot_serve_is_told_with_its_words_and_not_tried_again(
-    world: World, share: Share, caplog: Any, monkeypatch: pytest.MonkeyPatch
+    world: World, share: Share, caplog: Any, monkeypatch: pytest.MonkeyPatch, looked: Callable[[], None]
 ) -> None:
     monkeypatch.setattr(backend, "_CODE", ENDS)
     world.publish()
     until(lambda: "no such grant" in caplog.text)
     world.state(XenbusState.INITIALISED)
     world.publish()
-    time.sleep(0.3)
+    looked()
     assert world.kinds() == ["process", "process.gone"]
     assert world.xenstored.value(f"{BACK}/state") == str(XenbusState.INIT_WAIT.value)
 
 
 def test_zone_that_says_nonsense_over_and_over_does_not_fill_the_log(world: World, share: Share, caplog: Any) -> None:
     for number in range(100):
+        before = caplog.text.count("expected rings")
         world.publish(version=str(2 + number))
-        time.sleep(0.005)
-    until(lambda: "no more is told of it" in caplog.text or caplog.text.count("expected rings") > 0)
-    assert caplog.text.count("expected rings") <= 40
+        until(lambda before=before: "no more is told" in caplog.text or caplog.text.count("expected rings") > before)
+    assert caplog.text.count("expected rings") == 40
 
 
 def test_process_that_dies_is_noticed_and_the_zone_told(world: World, monkeypatch: pytest.MonkeyPatch) -> None:

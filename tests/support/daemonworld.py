@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 import shutil
 import threading
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from pathlib import Path
 from typing import Any
 
@@ -356,6 +356,19 @@ class Host:
             self._release(self.manager.core)
         self.dead, self.manager, self.kill_at = False, None, 0
         self.killed.clear()
+
+    async def kill_in_the_midst(self, number: int, work: Coroutine[Any, Any, object]) -> str:
+        """Kill zoned at the step of that number of some work, or at its end; where that was."""
+        self.kill_at = len(self.steps) + number
+        task = asyncio.create_task(work)
+        killed = asyncio.create_task(asyncio.to_thread(self.killed.wait, 20))
+        await asyncio.wait([task, killed], return_when=asyncio.FIRST_COMPLETED)
+        self.killed.set()
+        where = f"killed at {self.steps[-1]}"
+        await self.kill()
+        with contextlib.suppress(Killed, asyncio.CancelledError, Exception):
+            await task
+        return where
 
     def _release(self, core: Any) -> None:
         """What the kernel does with what a dead process held."""

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from typing import Any
 
 import pytest
-from support.daemonworld import FakeClock, Host, Killed, run
+from support.daemonworld import FakeClock, Host, run
 
 from pipeline.bundle.model import Volume
 from runtime.boot.errors import DeviceFault, DomainGone
@@ -263,15 +262,8 @@ def test_mount_that_zoned_was_killed_in_the_midst_of_is_whole_or_gone(host: Host
     async def work() -> None:
         await booted(host)
         done: list[str] = []
-        host.kill_at = len(host.steps) + number
-        task = asyncio.create_task(make_and_unmake(host, done))
-        killed = asyncio.create_task(asyncio.to_thread(host.killed.wait, 20))
-        await asyncio.wait([task, killed], return_when=asyncio.FIRST_COMPLETED)
-        host.killed.set()
-        where = f"killed at {host.steps[-1]}, after {done}"
-        await host.kill()
-        with contextlib.suppress(Killed, asyncio.CancelledError, Exception):
-            await task
+        where = await host.kill_in_the_midst(number, make_and_unmake(host, done))
+        where += f", after {done}"
         manager = await host.start()
         transient = (WorkloadState.CREATING, WorkloadState.DESTROYING)
         while any(item.state in transient for item in manager.list_workloads()):

@@ -228,15 +228,8 @@ def test_workload_that_zoned_was_killed_in_the_midst_of_is_made_or_gone(
     async def work() -> None:
         manager = await booted(host)
         done: list[str] = []
-        host.kill_at = len(host.steps) + number
-        task = asyncio.create_task(make_and_unmake(host, done))
-        killed = asyncio.create_task(asyncio.to_thread(host.killed.wait, 20))
-        await asyncio.wait([task, killed], return_when=asyncio.FIRST_COMPLETED)
-        host.killed.set()
-        where = f"killed at {host.steps[-1]}, after {done}"
-        await host.kill()
-        with contextlib.suppress(Killed, asyncio.CancelledError, Exception):
-            await task
+        where = await host.kill_in_the_midst(number, make_and_unmake(host, done))
+        where += f", after {done}"
         manager = await host.start()
         transient = (WorkloadState.CREATING, WorkloadState.DESTROYING)
         while any(item.state in transient for item in manager.list_workloads()):

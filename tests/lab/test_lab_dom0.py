@@ -3,59 +3,25 @@
 from __future__ import annotations
 
 import json
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from support import dom0_boot
+from support.dom0disk import STORE, disk_in_dom0, store_in_dom0
 
-from pipeline.bundle import manifest
-from pipeline.oci import Descriptor
 from pipeline.store import Store
 from runtime.host.lab.lab import Lab
 
 pytestmark = pytest.mark.xen
 
-STORE = "/tmp/store"
-MOUNT = f"""
-mkdir -p /tmp/disk {STORE} /tmp/over/up /tmp/over/work &&
-mount -t squashfs -o ro $DISK /tmp/disk && mount -t tmpfs tmpfs /tmp/over && mkdir /tmp/over/up /tmp/over/work &&
-mount -t overlay -o lowerdir=/tmp/disk,upperdir=/tmp/over/up,workdir=/tmp/over/work overlay {STORE}
-"""
-# A disk shows up in dom0 a moment after it was plugged in.
-FIND = """
-for i in 1 2 3 4 5 6 7 8 9 10; do
-  for d in /sys/block/vd*; do [ "$(cat $d/serial)" = {serial} ] && echo /dev/${{d##*/}} && exit 0; done
-  sleep 1
-done; exit 1
-"""
-UNMOUNT = f"umount {STORE}; umount /tmp/over; umount /tmp/disk"
-
 
 @pytest.fixture
 def dom0_store(host: Any, lab: Lab, store: Store, tmp_path: Path) -> Iterator[str]:
     """A store with the nginx bundle in it, inside dom0: the path there."""
-    descriptor, bundle = manifest.find(store, "nginx")
-    small = Store(tmp_path / "store")
-    config = Descriptor.from_json(store.read_json(descriptor.digest)["config"])
-    for blob in (*manifest.parts(bundle), config, descriptor):
-        small.path(blob.digest).hardlink_to(store.path(blob.digest))
-    small.tag("zones/nginx", descriptor)
-    tar = subprocess.run(["tar", "-C", small.root, "-cf", "-", "."], check=True, capture_output=True).stdout
-    image = tmp_path / "store.squashfs"
-    subprocess.run(["tar2sqfs", "-q", "-f", "-c", "lz4", image], input=tar, check=True)
-    disk = store.put_file(image)
-    serial = lab.attach(disk)
-    code, device = lab.shell(FIND.format(serial=serial))
-    assert code == 0
-    code, said = lab.shell(f"DISK={device.strip()}; {MOUNT}")
-    assert code == 0, said
-    yield STORE
-    assert lab.shell(UNMOUNT)[0] == 0
-    lab.detach(str(disk.digest))
-    store.path(disk.digest).unlink()
+    with store_in_dom0(lab, store, tmp_path) as path:
+        yield path
 
 
 def zone(lab: Lab, words: str) -> str:
@@ -84,10 +50,7 @@ def test_domains_are_built_and_taken_down(host, lab, nginx, case):
     """Sizes and vCPUs, three at once, memory in single pages, the builder killed at twelve moments."""
     paths = []
     for blob in (nginx.kernel, nginx.initrd[0]):
-        serial = lab.attach(blob)
-        code, device = lab.shell(FIND.format(serial=serial))
-        assert code == 0
-        paths += [device.strip(), str(blob.size_bytes)]
+        paths += [disk_in_dom0(lab, blob), str(blob.size_bytes)]
     program = Path(dom0_boot.__file__).read_text()
     try:
         lab.shell("cat >/tmp/dom0_boot.py", input=program)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from support import dom0_channel
-from test_lab_dom0 import FIND
+from support.dom0disk import disk_in_dom0
 
 pytestmark = pytest.mark.xen
 
@@ -17,12 +17,10 @@ pytestmark = pytest.mark.xen
 )
 def test_the_agent_channels_bytes(host, lab, nginx, case):
     """A megabyte there and back; a kill amid bytes; a neighbour that floods its console; what a channel costs."""
-    serial = lab.attach(nginx.kernel)
     try:
-        code, device = lab.shell(FIND.format(serial=serial))
-        assert code == 0
+        device = disk_in_dom0(lab, nginx.kernel)
         lab.shell("cat >/tmp/dom0_channel.py", input=Path(dom0_channel.__file__).read_text())
-        command = f"cd /tmp && python3 dom0_channel.py {device.strip()} {nginx.kernel.size_bytes} {case}"
+        command = f"cd /tmp && python3 dom0_channel.py {device} {nginx.kernel.size_bytes} {case}"
         code, said = lab.shell(command, timeout_s=600)
         assert code == 0, said
         last = json.loads(said.strip().splitlines()[-1])

@@ -6,7 +6,7 @@ import json
 
 import pytest
 from support.dom0server import NAMED, PORT, reaches, serving
-from support.labzones import get, kill_zoned
+from support.labzones import get, kill_zoned, wait_for
 from support.ports import free_port
 from support.zonecommand import ZoneCommand
 
@@ -57,8 +57,13 @@ def room(zone: ZoneCommand) -> None:
 
 def asked(zone: ZoneCommand, one: str, what: str) -> str:
     """The first line of what a web server says to a zone; "" where it says nothing."""
-    answer = f'timeout 5 bash -c "{ASK.format(what)}" 2>/dev/null || true'
+    answer = f'timeout 10 bash -c "{ASK.format(what)}" 2>/dev/null || true'
     return zone("exec", one, "sh", "-c", answer).strip()
+
+
+def served(zone: ZoneCommand, one: str, what: str) -> None:
+    """A zone is ready when its workload runs, which may listen a moment later."""
+    wait_for(lambda: asked(zone, one, what).startswith("HTTP/1.1 200"), f"page of {what} in {one}")
 
 
 def address_of(zone: ZoneCommand, name: str) -> str:
@@ -69,7 +74,7 @@ def address_of(zone: ZoneCommand, name: str) -> str:
 def test_zones_of_a_network_reach_each_other_by_name_and_address(zone: ZoneCommand) -> None:
     for one, another in (("web", "db"), ("db", "web")):
         assert zone("exec", one, "getent", "ahostsv4", another).split()[0] == address_of(zone, another)
-        assert asked(zone, one, another).startswith("HTTP/1.1 200")
+        served(zone, one, another)
     (network,) = [network for network in zone.json("net", "ls") if network["name"] == "back"]
     assert network["zones"] == ["alone", "db", "web"]
 
@@ -116,7 +121,7 @@ def test_zoned_has_no_capability_but_those_it_needs(lab: Lab) -> None:
 def test_zone_that_is_restarted_is_found_again(zone: ZoneCommand) -> None:
     zone("restart", "db")
     zone("wait", "--until", "ready", "db")
-    assert asked(zone, "web", "db").startswith("HTTP/1.1 200")
+    served(zone, "web", "db")
     assert zone.json("system", "check")["findings"] == []
 
 

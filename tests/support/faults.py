@@ -1,8 +1,8 @@
 """Work in a process of its own, killed or failed at a chosen system call by strace.
 
-The process is forked with everything imported, waits at a gate until strace has it, and only then begins: so the calls
-counted are those of the work. strace counts calls by name, and in each thread and process for itself; a Point is the
-n-th call of a name in whichever of them gets so far first.
+The process is forked with everything imported, says when it is at a gate, waits there until strace has it, and only
+then begins: so the calls counted are those of the work. strace counts calls by name, and in each thread and process for
+itself; a Point is the n-th call of a name in whichever of them gets so far first.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import os
 import re
 import select
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -97,13 +98,14 @@ def run(
 ) -> Outcome:
     """Do the work in a forked process, under strace. Raises AssertionError where it does not end in time."""
     log, words = place / "strace.log", place / "words"
-    gate, opener = os.pipe()
+    gate, opener = socket.socketpair()
     pid = os.fork()
     if not pid:
         _work(work, gate, opener, words)
-    os.close(gate)
-    tracer = _attach(pid, log, inject, trace) if traced else None
-    os.close(opener)  # the gate is open
+    gate.close()
+    with opener:  # the gate is open where this ends
+        opener.recv(1)
+        tracer = _attach(pid, log, inject, trace) if traced else None
     try:
         status = _wait(pid)
     finally:
@@ -116,14 +118,15 @@ def run(
     return Outcome(status, text, calls)
 
 
-def _work(work: Callable[[], object], gate: int, opener: int, words: Path) -> None:
+def _work(work: Callable[[], object], gate: socket.socket, opener: socket.socket, words: Path) -> None:
     """The forked process: never returns."""
     code, text = DEFECT, ""
     try:
-        os.close(opener)
+        opener.close()
         devnull = os.open(os.devnull, os.O_RDWR)
         for fd in (0, 1, 2):
             os.dup2(devnull, fd)
+        gate.send(b"!")
         select.select([gate], [], [])  # no call that is ever made to fail
         work()
         code = DONE

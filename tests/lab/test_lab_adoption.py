@@ -39,6 +39,7 @@ def test_zones_outlive_killed_zoneds(host: LabHost, make: Callable[..., str]) ->
         assert stopped.exit.code == 0, "nginx ends with 0 when it gets its own stop signal, SIGQUIT"
 
 
+@pytest.mark.soak
 def test_boot_that_a_kill_interrupts_leaves_nothing(host: LabHost, make: Callable[..., str]) -> None:
     name = make("cut", "/bin/sleep", "1000")
     failures: list[BaseException] = []

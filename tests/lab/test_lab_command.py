@@ -348,13 +348,13 @@ def test_stop_kills_what_ignores_it_and_rm_ends_what_runs(zone: ZoneCommand) -> 
 EARLY = "stopped before its workload started"
 
 
-@pytest.mark.parametrize("rounds", [1, pytest.param(4, marks=pytest.mark.soak)])
-def test_stop_right_after_a_start_is_clean_however_far_the_zone_has_come(zone: ZoneCommand, rounds: int) -> None:
+@pytest.mark.soak
+def test_stop_right_after_a_start_is_clean_however_far_the_zone_has_come(zone: ZoneCommand) -> None:
     """As its workload has just been executed and has no handler yet, and as its kernel still boots."""
     policy = ("--restart", "always")
     zone("run", "-d", "--name", "early", *policy, *SMALL, IMAGE, "sh", "-c", LIFE)
     assert zone("stop", "-t", "60", "early") == "zone early is stopped: exit code 6\n"
-    for _ in range(rounds):
+    for _ in range(4):
         zone("restart", "early")
         said = zone("stop", "-t", "60", "early")
         exit = found(zone, "early")["exit"]

@@ -85,6 +85,7 @@ def test_process_that_serves_has_next_to_nothing(lab: Lab, shared: str) -> None:
         assert dom0(lab, f"ls -A /proc/{pid}/root") == ""
 
 
+@pytest.mark.soak
 def test_it_outlives_zoned_and_goes_with_the_zone(zone: ZoneCommand, lab: Lab, shared: str) -> None:
     before = serving(lab)
     kill_zoned(lab)

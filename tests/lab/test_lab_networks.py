@@ -117,6 +117,7 @@ def test_zoned_has_no_capability_but_those_it_needs(lab: Lab) -> None:
     assert sets == {"CapInh": 0, "CapPrm": MASK, "CapEff": MASK, "CapBnd": MASK, "CapAmb": 0}
 
 
+@pytest.mark.soak
 @pytest.mark.usefixtures("zones")
 def test_zone_that_is_restarted_is_found_again(zone: ZoneCommand) -> None:
     zone("restart", "db")

@@ -24,6 +24,7 @@ def test_machine_is_described_and_lacks_nothing(run: Any) -> None:
     assert "Xen version" in lines[0]["console"]
 
 
+@pytest.mark.soak
 def test_memory_and_vcpus_follow_what_is_asked(run: Any) -> None:
     """Booted with the first memory only; to the maximum, below the first, and back; vCPUs up and down."""
     lines = {str(line.get("step")): line for line in run("elastic")}
@@ -54,5 +55,6 @@ def test_guest_that_dies_in_any_phase_leaves_nothing(run: Any) -> None:
     assert "expected the zone to take it, got its back end is still" in silent
 
 
+@pytest.mark.soak
 def test_zone_whose_builder_was_killed_is_adopted(run: Any) -> None:
     run("adopted")

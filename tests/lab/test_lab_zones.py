@@ -20,7 +20,7 @@ pytestmark = pytest.mark.xen
 FACTS = "cd /tmp && uname -r >release && cat /sys/hypervisor/uuid >uuid && cat /proc/cmdline >cmdline"
 
 
-def test_page_is_served_inside_a_xen_domain_with_the_zone_kernel(host, make, nginx):
+def test_page_is_served_inside_a_xen_domain_with_the_zone_kernel_until_it_is_stopped(host, make, nginx):
     port = free_port()
     serve = f"{FACTS} && exec nginx -g 'daemon off;' -c /tmp/nginx.conf"
     conf = "events {} http { server { listen 80; root /tmp; location / {} } }"
@@ -35,12 +35,7 @@ def test_page_is_served_inside_a_xen_domain_with_the_zone_kernel(host, make, ngi
     assert get(f"http://127.0.0.1:{port}/cmdline").strip() == nginx.cmdline
     assert nginx.kernel_release not in (platform.release(), host_status(host).kernel)
 
-
-def test_stop_ends_the_zone_and_its_port_and_leaves_the_lab_up(host, make):
-    port = free_port()
-    boot(host, make("web", ports=(Port("127.0.0.1", port, 80),)))
-    assert "nginx" in get(f"http://127.0.0.1:{port}/").lower()
-    stopped = actions.stop(host, "web", progress=Progress())
+    stopped = actions.stop(host, name, progress=Progress())
     assert stopped.HasField("exit") and stopped.exit.code == 0, (
         "nginx ends with 0 when it gets its own stop signal, SIGQUIT"
     )
@@ -122,6 +117,7 @@ OUTSIDE_GONE = (
 )
 
 
+@pytest.mark.soak
 def test_zone_reaches_tcp_outside_but_not_its_host_and_answers_ping_on_both_families(host, make, lab):
     fetch = "exec 3<>/dev/tcp/$1/$2 && printf 'GET / HTTP/1.0\\r\\n\\r\\n' >&3 && cat <&3"
     script = f"get() {{ {fetch}; }}; (get 198.51.100.7 80); (get 10.0.2.2 22) || echo closed; echo the end; sleep 1000"

@@ -1,11 +1,13 @@
 """The back end of a zone's second console, which carries the bytes of its agent channel.
 
 The front end publishes ring-ref, port and state 3; we map the grant, bind the event channel and say state 4. When it
-closes, so do we. Whoever comes after a killed process maps the same grant and binds the same port again: nothing of
-that is written in xenstore, so the guest notices no more than a pause.
+closes, so do we, state by state: a Linux that shuts down hears only of a back end that is closing (5), not of one that
+has closed (6), and waits 5 s for it. Whoever comes after a killed process maps the same grant and binds the same port
+again: nothing of that is written in xenstore, so the guest notices no more than a pause.
 
 Everything the front end writes is the guest's: checked, and at worst the end of this guest's own channel.
-Source:  drivers/tty/hvc/hvc_xen.c (xencons_connect_backend, xencons_backend_changed); xen/include/public/io/xenbus.h.
+Source:  drivers/tty/hvc/hvc_xen.c (xencons_connect_backend, xencons_backend_changed), drivers/xen/xenbus/xenbus_probe.c
+         (xenbus_dev_shutdown, xenbus_otherend_changed); xen/include/public/io/xenbus.h.
 """
 
 from __future__ import annotations
@@ -168,8 +170,8 @@ class Channel:
             if state in _READY:
                 self._connect()
             elif state in _OVER:
-                self._disconnect("the zone closed it")
-            elif state is XenbusState.INITIALISING and self._state() is XenbusState.CLOSED:
+                self._disconnect("the zone closed it", state)
+            elif state is XenbusState.INITIALISING and self._state() in _OVER:
                 self._say(XenbusState.INIT_WAIT)
 
     def _connect(self) -> None:
@@ -208,7 +210,7 @@ class Channel:
         if receiver is not None:
             self._attendant.soon(partial(self._begin, ring))
 
-    def _disconnect(self, reason: str) -> None:
+    def _disconnect(self, reason: str, state: XenbusState = XenbusState.CLOSED) -> None:
         """Let go of the ring, if there is one, and close our half too: the front end's page is its own again."""
         with self._lock:
             ring, self._ring = self._ring, None
@@ -220,9 +222,10 @@ class Channel:
             ring.close()
         if news:
             self._tell(logging.INFO, reason)
-            self._say(XenbusState.CLOSED)
-            if receiver is not None:
-                self._attendant.soon(partial(receiver.disconnected, reason))
+        if self._state() is not state:
+            self._say(state)
+        if news and receiver is not None:
+            self._attendant.soon(partial(receiver.disconnected, reason))
 
     def _tell(self, level: int, what: str) -> None:
         """Log what the zone does, which may do it as often as it likes: the log would fill the disk of the ledgers."""

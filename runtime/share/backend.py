@@ -156,10 +156,11 @@ class Share:
         state = pvconsole.frontend_state(self._domain.xenstore.read(f"{self._frontend}/state"))
         if state in _OFFERED:
             self._serve()
-        elif state in _OVER and self._server is not None:
+        elif state in _OVER:
             self._end()
-            self._say(XenbusState.CLOSED)
-        elif state is XenbusState.INITIALISING and self._state() is XenbusState.CLOSED:
+            if self._state() is not state:  # as of a channel: a Linux that shuts down waits for its own state
+                self._say(state)
+        elif state is XenbusState.INITIALISING and self._state() in _OVER:
             self._say(XenbusState.INIT_WAIT)
 
     def _serve(self) -> None:

@@ -24,15 +24,15 @@ def test_page_is_served_inside_a_xen_domain_with_the_zone_kernel_until_it_is_sto
     port = free_port()
     serve = f"{FACTS} && exec nginx -g 'daemon off;' -c /tmp/nginx.conf"
     conf = "events {} http { server { listen 80; root /tmp; location / {} } }"
-    name = make(
-        "facts", "/bin/sh", "-c", f"echo '{conf}' >/tmp/nginx.conf; {serve}", ports=(Port("127.0.0.1", port, 80),)
-    )
+    script = f"echo '{conf}' >/tmp/nginx.conf; {serve}"
+    cmdline = f"{nginx.cmdline} loglevel=7"
+    name = make("facts", "/bin/sh", "-c", script, ports=(Port("127.0.0.1", port, 80),), cmdline=cmdline)
     booted = boot(host, name)
     assert booted.urls == [f"http://127.0.0.1:{port}/"]
     zone = booted.zone
     assert get(f"http://127.0.0.1:{port}/release").strip() == nginx.kernel_release
     assert get(f"http://127.0.0.1:{port}/uuid").strip() == zone.domain_uuid
-    assert get(f"http://127.0.0.1:{port}/cmdline").strip() == nginx.cmdline
+    assert get(f"http://127.0.0.1:{port}/cmdline").strip() == cmdline
     assert nginx.kernel_release not in (platform.release(), host_status(host).kernel)
 
     stopped = actions.stop(host, name, progress=Progress())
@@ -42,6 +42,8 @@ def test_page_is_served_inside_a_xen_domain_with_the_zone_kernel_until_it_is_sto
     with pytest.raises((OSError, http.client.HTTPException)):
         get(f"http://127.0.0.1:{port}/")
     assert host.is_up() and live(host) == []
+    said = log_with(host, name, "reboot: System halted", console=True)
+    assert said and "timeout closing device" not in said, "its kernel has not waited 5 s for a back end of ours"
 
 
 @pytest.mark.parametrize(

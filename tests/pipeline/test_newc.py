@@ -4,6 +4,7 @@ import io
 import stat
 import subprocess
 
+import libarchive
 import pytest
 from support.tools import needs
 
@@ -48,7 +49,6 @@ def test_gnu_cpio_reads_types_owners_devices_and_targets():
 
 
 def test_libarchive_reads_the_same_entries():
-    libarchive = pytest.importorskip("libarchive")
     with libarchive.memory_reader(newc.archive(SAMPLE)) as entries:
         seen = {entry.pathname: (entry.mode, b"".join(entry.get_blocks())) for entry in entries}
     assert seen["etc/motd"] == (stat.S_IFREG | 0o640, b"hello\n")

@@ -9,6 +9,7 @@ import subprocess
 import sys
 
 import pytest
+import zstandard
 
 from pipeline.initrd import extract as extraction
 from pipeline.initrd import kernelelf, lz4
@@ -62,7 +63,6 @@ def lz4_legacy(data: bytes) -> bytes:
 
 
 def zstd(data: bytes) -> bytes:
-    zstandard = pytest.importorskip("zstandard")
     return zstandard.ZstdCompressor().compress(data)
 
 

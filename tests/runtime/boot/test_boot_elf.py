@@ -8,6 +8,7 @@ import struct
 from pathlib import Path
 
 import pytest
+from elftools.elf.elffile import ELFFile
 from support.kernels import BASE, INIT_P2M, NOTES, VIRT_BASE, kernel_elf, notes_of
 
 from runtime.boot import elf
@@ -175,9 +176,8 @@ def test_notes_that_lie_about_their_sizes_end_the_parse() -> None:
 
 
 def test_note_parser_agrees_with_pyelftools() -> None:
-    elffile = pytest.importorskip("elftools.elf.elffile")
     data = kernel_elf()
-    (segment,) = [s for s in elffile.ELFFile(io.BytesIO(data)).iter_segments() if s["p_type"] == "PT_NOTE"]
+    (segment,) = [s for s in ELFFile(io.BytesIO(data)).iter_segments() if s["p_type"] == "PT_NOTE"]
     raw = segment.data()
     theirs = {}
     for note in segment.iter_notes():

@@ -7,6 +7,8 @@ import sys
 from pathlib import Path
 
 import pytest
+import setuptools
+from setuptools.config import pyprojecttoml
 
 from pipeline import tool
 from pipeline.recipe import PROJECT
@@ -93,9 +95,7 @@ def test_every_module_of_the_project_that_dom0s_zoned_imports_is_on_the_disk(tmp
 
 @pytest.mark.filterwarnings("ignore:.*project.license")
 def test_an_installed_package_has_the_version_the_code_says() -> None:
-    setuptools = pytest.importorskip("setuptools")
-    reader = pytest.importorskip("setuptools.config.pyprojecttoml")
-    package = reader.apply_configuration(
+    package = pyprojecttoml.apply_configuration(
         setuptools.Distribution({"src_root": str(PROJECT)}), PROJECT / "pyproject.toml"
     )
     assert package.get_version() == VERSION

@@ -7,9 +7,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-
-pytest.importorskip("grpc")
-
 from support.controlserver import ControlServer
 
 

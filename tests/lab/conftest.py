@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import hashlib
 import os
@@ -49,11 +50,13 @@ def lab(lab_config: LabConfig) -> Iterator[Lab]:
     lab = Lab(lab_config, Store(), directory=lab_directory(f"tests-{FLAVOUR}"))
     lab.down(wipe=True)
     try:
-        lab.up(PlainProgress())
+        record = lab.up(PlainProgress())
     except LabUnfit as error:
         if os.environ.get("CI"):
             pytest.fail(f"CI must run the lab: {error}")
         pytest.skip(str(error))
+    with contextlib.suppress(FileNotFoundError, PermissionError):  # no such scheduler, or not root
+        Path(f"/proc/{record.pid}/autogroup").write_text("-5")  # why: tests/conftest.py, pytest_runtest_setup
     yield lab
     lab.down(wipe=True)
 

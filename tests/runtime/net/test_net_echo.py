@@ -22,7 +22,7 @@ FAR4, FAR6 = "192.0.2.9", "2001:db8:9::9"
 def ping(world: World, address: str, *options: str, count: int = 1) -> str:
     """What ping says in the zone."""
     require("ping")
-    command = ["ping", "-n", f"-c{count}", "-i0.05", "-W1", *options, address]
+    command = ["ping", "-n", f"-c{count}", "-i0.05", "-W20", *options, address]
     return world.shell(world.zone, f"{' '.join(command)} 2>&1 || true")
 
 
@@ -72,6 +72,7 @@ def test_ping_larger_than_the_mtu_is_answered(world: World, address: str, size: 
 @pytest.mark.parametrize("which", ["gateway4", "gateway6"])
 def test_ping_larger_than_the_mtu_to_the_gateway_is_the_kernels_to_answer(world: World, which: str) -> None:
     network = world.up()
+    world.meet()
     assert received(ping(world, getattr(world.addresses, which), "-s3000")) == 1
     assert network.counters()["echoes"] == 0
 
@@ -136,7 +137,7 @@ def test_two_pings_at_once_get_their_own_answers(world: World, address: str) -> 
 
 def test_host_that_is_not_there_is_not_answered_for(world: World) -> None:
     world.up()
-    assert received(ping(world, BLACK_HOLE)) == 0
+    assert received(ping(world, BLACK_HOLE, "-W1")) == 0
 
 
 @pytest.mark.parametrize("address", [FAR4, FAR6])
@@ -192,7 +193,7 @@ def test_flood_is_bounded_and_the_next_ping_passes(world: World) -> None:
     world.network = world.new_network(limits=Limits(echoes=8))
     network = world.up()
     world.meet()
-    ping(world, BLACK_HOLE, "-f", count=300)
+    ping(world, BLACK_HOLE, "-f", "-W1", count=300)
     assert received(ping(world, OUTSIDE4)) == 1
     assert network.counters()["faults"] == 0
 

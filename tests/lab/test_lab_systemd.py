@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import json
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from support import systemdhost
 from support.dom0disk import store_in_dom0
+from support.labzones import wait_for
 from support.systemdhost import SystemdHost
 
 from pipeline.progress import PlainProgress
@@ -32,13 +32,6 @@ def dom0(own: Lab, store: Store, tmp_path: Path) -> Iterator[SystemdHost]:
 
 def zones(dom0: SystemdHost) -> list[dict[str, Any]]:
     return list(json.loads(dom0("zone ps --format json")))
-
-
-def until(condition: Callable[[], object], what: str) -> None:
-    deadline = time.monotonic() + 120
-    while not condition():
-        assert time.monotonic() < deadline, what
-        time.sleep(0.5)
 
 
 def engines(dom0: SystemdHost) -> str:
@@ -63,7 +56,9 @@ def test_unit_starts_zoned_starts_it_again_and_zones_run_on(dom0: SystemdHost) -
     before, its_engine = zones(dom0), engines(dom0)
 
     dom0(f"kill -9 {first}")
-    until(lambda: dom0.show("MainPID") not in ("0", first) and dom0.show("ActiveState") == "active", "another zoned")
+    wait_for(
+        lambda: dom0.show("MainPID") not in ("0", first) and dom0.show("ActiveState") == "active", "another zoned", 120
+    )
     assert dom0.show("NRestarts") == "1"
     assert_zone_is_as_it_was(dom0, before, its_engine)
 

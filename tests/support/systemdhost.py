@@ -6,7 +6,6 @@ runs sees no channel of the lab, and so is on a real Xen host as far as it can t
 
 from __future__ import annotations
 
-import time
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +17,7 @@ from pipeline.recipe import PROJECT
 from pipeline.store import Store
 from runtime.host.lab.lab import Lab
 from support.dom0disk import disk_in_dom0, put_in_dom0, run_in_dom0
+from support.labzones import wait_for
 
 RECIPE: dict[str, Any] = {
     "description": "a Debian host with systemd, and with what zoned asks for",
@@ -104,10 +104,8 @@ class SystemdHost:
 
     def wait(self) -> None:
         """Until systemd has started what it starts."""
-        deadline = time.monotonic() + 120
-        while (said := self._run("systemctl is-system-running")[1]) not in ("running\n", "degraded\n"):
-            assert time.monotonic() < deadline, (said, self._lab.shell(f"cat {ROOT}/said; ps")[1])
-            time.sleep(1)
+        states = ("running\n", "degraded\n")
+        wait_for(lambda: self._run("systemctl is-system-running")[1] in states, f"systemd that runs ({ROOT}/said)", 120)
 
     def _run(self, command: str) -> tuple[int, str]:
         inside = f"env HOME=/root PATH=/usr/local/bin:/usr/sbin:/usr/bin LC_ALL=C.UTF-8 sh -c '{command}'"

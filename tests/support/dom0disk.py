@@ -59,8 +59,10 @@ def store_in_dom0(lab: Lab, store: Store, directory: Path) -> Iterator[str]:
     image = directory / "store.squashfs"
     subprocess.run(["tar2sqfs", "-q", "-f", "-c", "lz4", image], input=tar, check=True)
     disk = store.put_file(image)
-    run_in_dom0(lab, _MOUNT.format(disk=disk_in_dom0(lab, disk)))
-    yield STORE
-    run_in_dom0(lab, _UNMOUNT)
-    lab.detach(str(disk.digest))
-    store.path(disk.digest).unlink()
+    try:
+        run_in_dom0(lab, _MOUNT.format(disk=disk_in_dom0(lab, disk)))
+        yield STORE
+    finally:
+        run_in_dom0(lab, _UNMOUNT)
+        lab.detach(str(disk.digest))
+        store.path(disk.digest).unlink()

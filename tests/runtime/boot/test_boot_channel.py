@@ -195,11 +195,17 @@ def test_what_comes_before_the_receiver_waits_in_the_ring(world: World) -> None:
     channel.close()
 
 
-def test_a_killed_process_is_followed_by_one_that_takes_the_same_ring(world: World) -> None:
-    first = world.channel()
-    first.start(world.heard)
+def connected(world: World) -> Channel:
+    """One whose front end is there."""
+    channel = world.channel()
+    channel.start(world.heard)
     world.publish()
     until(lambda: world.backend_state == "4")
+    return channel
+
+
+def test_a_killed_process_is_followed_by_one_that_takes_the_same_ring(world: World) -> None:
+    connected(world)
     world.state(XenbusState.CONNECTED)
     until(lambda: world.heard.words == ["connected"])
     world.xen.channels[0].close()  # the kernel's work after kill -9
@@ -216,10 +222,7 @@ def test_a_killed_process_is_followed_by_one_that_takes_the_same_ring(world: Wor
 
 
 def test_the_front_end_closes_and_comes_again(world: World) -> None:
-    channel = world.channel()
-    channel.start(world.heard)
-    world.publish()
-    until(lambda: world.backend_state == "4")
+    channel = connected(world)
     world.state(XenbusState.CLOSING)
     until(lambda: world.backend_state == "5")  # what a Linux that shuts down waits for, 5 s for nothing else
     until(lambda: len(world.heard.words) == 2)
@@ -238,10 +241,7 @@ def test_the_front_end_closes_and_comes_again(world: World) -> None:
 
 
 def test_a_front_end_that_is_back_before_its_end_was_seen_is_waited_for(world: World) -> None:
-    channel = world.channel()
-    channel.start(world.heard)
-    world.publish()
-    until(lambda: world.backend_state == "4")
+    channel = connected(world)
     world.state(XenbusState.CLOSING)
     until(lambda: world.backend_state == "5")
     world.state(XenbusState.INITIALISING)

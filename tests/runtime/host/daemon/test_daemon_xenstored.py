@@ -76,6 +76,7 @@ def test_zoned_ends_with_1_and_the_next_adopts_what_runs(
         # Its watches are the new xenstored's: the end of a zone is heard of.
         host.guests[after["one"].domain_uuid].exit("code 5")
         await manager.stop("two")
+        await until(lambda: any(zone.restarts for zone in manager.list_zones()))  # else it is still as it was: ready
         await manager.wait("one", "ready", 20)
         assert {zone.name: zone.restarts for zone in manager.list_zones()} == {"one": 1, "two": 0}
         await manager.stop("one")

@@ -38,8 +38,10 @@ log = logging.getLogger(__name__)
 LINE_LIMIT_BYTES = 8 << 20
 CALLS_AT_ONCE = 32
 READ_BYTES = 1 << 16
-# A virtio-serial port without a host side reads as ended and polls as hung up, at once and always. The word that a host
-# side has come or gone takes another way than the data and may arrive after the next client's first request.
+# A virtio-serial port without a host side reads as ended and polls as hung up, at once and always; what happens to it
+# then, only edges tell. The word that a host side has come or gone takes another way than the data and may arrive after
+# the next client's first request.
+LOOK_AGAIN_S = 2.0  # an edge is a hint
 HANGUP_PAUSE_S = 0.05
 HANGUP_PATIENCE_S = 5.0
 
@@ -239,22 +241,22 @@ class _Stream:
 
     def documents(self, *, until_hangup: bool) -> Iterator[dict[str, Any]]:
         """What the client sends, as it comes."""
-        lines, poll = Lines(), select.poll()
-        poll.register(self._fd, select.POLLIN)
-        while True:
-            poll.poll()
-            try:
-                data = os.read(self._fd, READ_BYTES)
-            except BlockingIOError:
-                time.sleep(HANGUP_PAUSE_S)
-                continue
-            if data:
-                yield from lines.feed(data)
-            elif until_hangup:
-                return
-            else:
-                # No reason to give up what was read or begun: it may be the next client's. A new session says so.
-                time.sleep(HANGUP_PAUSE_S)
+        lines = Lines()
+        with select.epoll() as edges:
+            edges.register(self._fd, select.EPOLLIN | select.EPOLLET)
+            while True:
+                try:
+                    data = os.read(self._fd, READ_BYTES)
+                except BlockingIOError:
+                    edges.poll(LOOK_AGAIN_S)
+                    continue
+                if data:
+                    yield from lines.feed(data)
+                elif until_hangup:
+                    return
+                else:
+                    # No reason to give up what was read or begun: it may be the next client's. A new session says so.
+                    edges.poll(LOOK_AGAIN_S)
 
     def send(self, document: Mapping[str, Any]) -> bool:
         """Write one whole line; False when the other side is gone, and stays gone for HANGUP_PATIENCE_S."""

@@ -198,10 +198,15 @@ def test_a_restored_lab_takes_disks_and_leaves_nothing_behind(own: Lab) -> None:
     blob, data = blob_of(own, 3, 100_000)
     device = disk_of(own, own.attach(blob))
     assert own.shell(f"head -c {len(data)} {device} | sha256sum")[1].split()[0] == hashlib.sha256(data).hexdigest()
-    assert own.down(wipe=True) is True
+    own.shell("echo kept >/srv/file; setsid sleep 1000 </srv/file >/dev/null 2>&1 &")
+    assert own.down() is True
+    about = subprocess.run(["dumpe2fs", "-h", own.state_disk], capture_output=True, text=True, check=True).stdout
+    assert "has_journal" in about and "needs_recovery" not in about, "whole, although it was in use"
+    kept = subprocess.run(["debugfs", "-R", "cat srv/file", own.state_disk], capture_output=True, check=True).stdout
+    assert kept == b"kept\n"
     assert process.marked(own.state.mark) == []
+    assert own.down(wipe=True) is False
     assert not own.state.directory.exists()
-    assert own.down() is False
     with pytest.raises(LabDown, match="not up"):
         own.call("ping")
 

@@ -1,10 +1,12 @@
-"""The state disk of the lab: what zoned keeps over reboots of dom0, on an ext4 of its own.
+"""The state disk of the lab: what zoned keeps over reboots of dom0, and /srv, on an ext4 of its own.
 
 A disk without a file system is formatted, one with an ext4 is checked; anything else on it is left alone.
+/srv is for directories that zones share: all else of dom0 is memory, which one zone could fill.
 """
 
 from __future__ import annotations
 
+import fcntl
 import os
 import subprocess
 import time
@@ -15,6 +17,7 @@ from runtime.errors import RuntimeFault
 from runtime.host.sources import disk_of
 
 MOUNT_POINT = Path("/var/lib/zonewright")
+SHARED, SHARED_AT = "srv", Path("/srv")
 MOUNTS = Path("/proc/self/mountinfo")
 TOOL_TIMEOUT_S = 300.0
 DISK_TIMEOUT_S = 30.0
@@ -27,24 +30,29 @@ FORMAT = ("mke2fs", "-q", "-t", "ext4", "-m", "0", "-L", "zonewright", "-J", "si
           "nodiscard,lazy_itable_init=1,lazy_journal_init=1")  # fmt: skip
 # e2fsck(8): 0 clean, 1 errors corrected, 2 corrected and to be rebooted if it is mounted, which it is not.
 CHECKED = (0, 1, 2)
+FIFREEZE = 0xC0045877  # Source: include/uapi/linux/fs.h: _IOWR('X', 119, int)
 
 
 class StateDiskUnfit(RuntimeFault):
     """A state disk that cannot be used."""
 
 
-def mount(serial: str, *, at: Path = MOUNT_POINT) -> str:
+def mount(serial: str, *, at: Path = MOUNT_POINT, shared_at: Path = SHARED_AT) -> str:
     """Mount the disk with that serial number; what was done: "mounted already", "formatted" or "checked".
 
     Raises:  StateDiskUnfit, also where no such disk comes.
     """
-    if is_mounted(at):
-        return "mounted already"
-    device = wait_disk(serial)
-    done = prepare(device)
-    at.mkdir(parents=True, exist_ok=True, mode=0o700)
-    _tool(["mount", "-t", "ext4", "-o", "noatime", str(device), str(at)])
-    at.chmod(0o711)  # zoned's children, who are not root, work in the store below it
+    done = "mounted already"
+    if not is_mounted(at):
+        device = wait_disk(serial)
+        done = prepare(device)
+        at.mkdir(parents=True, exist_ok=True, mode=0o700)
+        _tool(["mount", "-t", "ext4", "-o", "noatime", str(device), str(at)])
+        at.chmod(0o711)  # zoned's children, who are not root, work in the store below it
+    if not is_mounted(shared_at):
+        for directory in (at / SHARED, shared_at):
+            directory.mkdir(exist_ok=True)
+        _tool(["mount", "--bind", str(at / SHARED), str(shared_at)])
     return done
 
 
@@ -77,13 +85,32 @@ def prepare(device: Path) -> str:
     return "formatted"
 
 
-def unmount(at: Path = MOUNT_POINT) -> bool:
-    """Write everything and unmount; False where it was not mounted. Raises StateDiskUnfit while something uses it."""
+def unmount(*, at: Path = MOUNT_POINT, shared_at: Path = SHARED_AT) -> bool:
+    """Write everything and let go of the disk; False where it was not mounted. Raises StateDiskUnfit.
+
+    Effects: where zones still use it, it is frozen in place of unmounted: whole, and whoever writes waits for the end.
+    """
     os.sync()
     if not is_mounted(at):
         return False
-    _tool(["umount", str(at)])
+    try:
+        for mount_point in (shared_at, at):
+            if is_mounted(mount_point):
+                _tool(["umount", str(mount_point)])
+    except StateDiskUnfit as busy:
+        try:
+            _freeze(at)
+        except OSError as error:
+            raise busy from error
     return True
+
+
+def _freeze(at: Path) -> None:
+    directory = os.open(at, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        fcntl.ioctl(directory, FIFREEZE, 0)
+    finally:
+        os.close(directory)
 
 
 def is_mounted(at: Path) -> bool:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import json
 import os
+import queue
 import random
 import socket
 import threading
@@ -161,6 +164,46 @@ def test_the_next_client_of_a_port_ignores_answers_to_the_last_one(
     thread.join(10)
     assert not thread.is_alive()
     port.close()
+
+
+def test_port_whose_host_side_comes_and_goes_is_read_when_there_is_something(
+    tmp_path: Path, server: wire.Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # A FIFO without a writer is as such a port: it reads as ended, and polls as hung up.
+    monkeypatch.setattr(wire, "LOOK_AGAIN_S", None)  # only what is told
+    taken: queue.Queue[Any] = queue.Queue()
+    monkeypatch.setitem(server.methods, "take", lambda params, call: taken.put(params["n"]))
+    os.mkfifo(tmp_path / "port")
+    port = os.open(tmp_path / "port", os.O_RDONLY | os.O_NONBLOCK)
+    reads, broken = 0, False
+    read = os.read
+
+    def counted(fd: int, size: int) -> bytes:
+        nonlocal reads
+        reads += fd == port
+        if fd == port and broken:
+            raise OSError(errno.EIO, "the port is gone")
+        return read(fd, size)
+
+    def serve() -> None:
+        with contextlib.suppress(OSError):
+            server.serve(port, until_hangup=False)
+
+    def write(data: bytes) -> None:
+        (tmp_path / "port").write_bytes(data)
+
+    monkeypatch.setattr(os, "read", counted)
+    thread = threading.Thread(target=serve, daemon=True)
+    thread.start()
+    for number in range(20):
+        write(wire.encode({"id": str(number), "method": "take", "params": {"n": number}}))
+        assert taken.get(timeout=20) == number
+    assert reads <= 20 * 4, "it is not asked again and again while nobody is there"
+    broken = True
+    write(b"\n")
+    thread.join(20)
+    assert not thread.is_alive()
+    os.close(port)
 
 
 def test_more_calls_at_once_than_allowed_are_refused(path: Path) -> None:

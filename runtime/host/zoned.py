@@ -57,6 +57,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--end-zones", action="store_true", help="end all zones at SIGTERM")
     options = parser.parse_args(arguments)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(levelname)s %(message)s", stream=sys.stderr)
+    logging.getLogger("grpclib").setLevel(logging.WARNING)  # a client that goes in the middle of a call is no news
     privileges.keep_needed()
     options.run.mkdir(parents=True, exist_ok=True, mode=0o755)
     try:

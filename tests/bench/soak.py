@@ -56,8 +56,8 @@ print(json.dumps([before, left()]))
 
 
 # What each of the loaded zones runs: the server, and lines with a number on each; told to stop it ends with a code that
-# is its own. Words: the code, seconds between two lines. It waits at a pipe that nobody writes to, for the load is to be
-# zoned's: five zones that started a `sleep` each second kept both processors of an emulated machine busy with that.
+# is its own. Words: the code, seconds between two lines. It waits at a pipe that nobody writes to: the load is to be
+# zoned's, and five zones that started a `sleep` each second kept both processors of an emulated machine busy with that.
 COUNTING = """trap "exit $1" TERM
 nginx -g 'daemon off;' &
 exec 3<> <(:)

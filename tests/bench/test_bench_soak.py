@@ -20,7 +20,7 @@ def test_workload_counts_and_ends_with_its_code_when_it_is_told_to_stop(tmp_path
     nginx.chmod(0o755)
     env = {"PATH": f"{tmp_path}:{os.environ['PATH']}"}
     process = subprocess.Popen(
-        ["/bin/sh", "-c", COUNTING, "counting", "43", "0.05"],
+        ["/bin/bash", "-c", COUNTING, "counting", "43", "0.05"],
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=env, process_group=0,
     )  # fmt: skip
     assert process.stdout is not None and process.stderr is not None
@@ -41,7 +41,7 @@ def test_bundle_of_such_a_zone_keeps_what_its_image_begins_with() -> None:
         process: Process
 
     made = counting(Some(Process(("/wrapper", "nginx"), ("A=b",), stop_signal=3)), 43).process  # type: ignore[arg-type]
-    assert made.argv == ("/wrapper", "/bin/sh", "-c", COUNTING, "counting", "43", "1")
+    assert made.argv == ("/wrapper", "/bin/bash", "-c", COUNTING, "counting", "43", "1")
     assert (made.env, made.stop_signal) == (("A=b",), signal.SIGTERM)
 
 

@@ -5,7 +5,7 @@ Gives:   BundleResult: the manifest of an OCI artifact in the store, tagged `zon
          segments, rootfs, addons and volumes by digest and carries the resolved process, resources, ports and network.
 Tools:   none.   Privileges: none.   Network: none.
 
-Only `model`, `manifest` and `egress` are imported by the runtime; `stage` pulls in the models of the other stages.
+The runtime imports all of it but `stage`, which pulls in the other stages.
 """
 
 VERSION = 11

@@ -6,12 +6,12 @@ import re
 import secrets
 from dataclasses import dataclass
 
+from pipeline.bundle.cmdline import command_line
 from pipeline.bundle.dns import parse_dns
 from pipeline.bundle.errors import BadSpec
 from pipeline.bundle.model import Bundle, ModuleWish, Network, Process, Resources
 from pipeline.bundle.scratch import parse_scratch
 from pipeline.bundle.spec import NAME, ZoneSpec, hostname_of
-from pipeline.bundle.stage import command_line
 from pipeline.kernelconfig import mountable
 from pipeline.oci import Digest
 from runtime.host.api import common_pb2 as pb

@@ -23,6 +23,7 @@ from runtime.init.channel import frames
 log = logging.getLogger(__name__)
 
 _LOOK_AGAIN_S = 2.0  # a watch is a hint
+_LOOK_SELDOM_S = 10.0  # of a zone that is ready nothing is to come but its end, of which Xen tells as well
 _AGAIN_S = 0.2
 _REFUSED_AGAIN_S = 5.0
 _MAX_NOTES = 512
@@ -75,7 +76,7 @@ async def follow_state(core: Core, zone: Zone, run: Run) -> None:
             await take_state(core, zone, run, await core.thread(domain.state))
         except RuntimeFault as fault:
             log.debug("zone %s: %s", zone.name, fault)  # it may be going
-        await first(run.news.after(count), core.clock.sleep(_LOOK_AGAIN_S))
+        await first(run.news.after(count), core.clock.sleep(_LOOK_SELDOM_S if run.ready else _LOOK_AGAIN_S))
 
 
 async def follow_agent(core: Core, zone: Zone, run: Run, link: AgentLink) -> None:

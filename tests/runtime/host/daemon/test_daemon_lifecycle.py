@@ -7,11 +7,12 @@ import dataclasses
 from typing import Any
 
 import pytest
-from support.daemonworld import Host, run
+from support.daemonworld import FakeClock, Host, run
 from support.fakeguest import CRASH, Guest
 
 from pipeline.bundle.model import Process
 from runtime.errors import RuntimeFault
+from runtime.host.daemon import agentwatch
 from runtime.host.daemon.errors import (
     BadRequest,
     NameTaken,
@@ -42,6 +43,19 @@ def test_zone_boots_runs_and_stops(host: Host) -> None:
         await manager.remove("web")
         assert manager.list_zones() == []
         await host.stop()
+
+    run(work())
+
+
+def test_zone_that_is_ready_is_looked_at_seldom(host: Host) -> None:
+    async def work() -> None:
+        host.clock = clock = FakeClock()
+        manager = await host.start()
+        await manager.boot(host.request(until_ready=True))
+        async with asyncio.timeout(30):
+            while not clock.waited_for(agentwatch._LOOK_SELDOM_S):
+                await asyncio.sleep(0.001)
+        await host.stop(end_zones=True)
 
     run(work())
 

@@ -200,14 +200,13 @@ def connected(world: World) -> Channel:
     channel = world.channel()
     channel.start(world.heard)
     world.publish()
-    until(lambda: world.backend_state == "4")
+    until(lambda: world.backend_state == "4" and world.heard.words == ["connected"])
     return channel
 
 
 def test_a_killed_process_is_followed_by_one_that_takes_the_same_ring(world: World) -> None:
     connected(world)
     world.state(XenbusState.CONNECTED)
-    until(lambda: world.heard.words == ["connected"])
     world.xen.channels[0].close()  # the kernel's work after kill -9
     world.xen.agent.say(b"meanwhile")
     written = len(world.xenstored.requests)

@@ -42,6 +42,7 @@ PING_SLICE_S = 2.0
 CONFIGURE_TIMEOUT_S = 300.0
 STOP_TIMEOUT_S = 30.0
 ANSWER_TIMEOUT_S = 60.0
+COMING_BACK_TIMEOUT_S = 180.0  # a zoned that was started again, beside zones that keep dom0 from the processors
 DEATH_TIMEOUT_S = 3.0
 POLL_S = 0.02
 QMP_LOCK = "qmp.lock"
@@ -277,13 +278,11 @@ class Lab:
 
     def _serves(self, record: Record, parts: Parts, progress: Progress) -> bool:
         """Is the running lab the wanted one, and does it answer? Raises LabOutdated when it must not be ended."""
+        silence = self._silence(progress)
         if record.key == parts.key:
-            try:
-                zoned.await_answer(self.state.directory, PING_TIMEOUT_S)
-                return True
-            except RuntimeFault as error:
-                progress.say(f"the lab does not answer ({error}); starting it again")
-                return False
+            if silence is not None:
+                progress.say(f"the lab does not answer ({silence}); starting it again")
+            return silence is None
         try:
             zones = ", ".join(zoned.live_zones(self.state.directory, PING_TIMEOUT_S))
         except RuntimeFault as error:
@@ -297,6 +296,26 @@ class Lab:
             )
         progress.say("the lab runs older code or settings; starting it again")
         return False
+
+    def _silence(self, progress: Progress) -> RuntimeFault | None:
+        """Why zoned does not answer; None when it does.
+
+        While dom0 answers, zoned is on its way back and waited for: the end of the lab would be that of its zones.
+        """
+        directory = self.state.directory
+        try:
+            zoned.await_answer(directory, PING_TIMEOUT_S)
+            return None
+        except RuntimeFault as fault:
+            silence = fault
+        try:
+            channel.call(self.state, "ping", timeout_s=PING_TIMEOUT_S)
+            with progress.bar("lab: waiting for zoned, which comes back", unit="steps"):
+                zoned.await_answer(directory, COMING_BACK_TIMEOUT_S)
+            return None
+        except RuntimeFault as fault:
+            log.debug("the lab's zoned stays away: %s", fault)
+            return silence
 
     def _settle(self) -> None:
         """Before the end: zoned lets go of its state, the disk is unmounted. A lab that cannot has to do without."""

@@ -16,7 +16,7 @@ from pipeline.progress import Progress
 from pipeline.store import Store
 from runtime.errors import RuntimeFault
 from runtime.host.faults import CallTimeout, ConnectionLost, HostDown, RemoteFault
-from runtime.host.lab import comeback, process, zoned
+from runtime.host.lab import channel, comeback, process, zoned
 from runtime.host.lab import lab as labs
 from runtime.host.lab.config import LabConfig
 from runtime.host.lab.errors import LabFailed, LabOutdated, QmpError
@@ -155,6 +155,50 @@ def cold(lab: Lab, monkeypatch: pytest.MonkeyPatch, record: Record, problem: Bas
     monkeypatch.setattr(lab, "_qmp", NoQmp)
     monkeypatch.setattr(lab.snapshots, "save", save)
     monkeypatch.setattr(comeback, "bring_back", lambda *_: None)
+
+
+@pytest.mark.parametrize("key", ["key", "older"])
+def test_zoned_that_is_on_its_way_back_is_waited_for(lab: Lab, monkeypatch: pytest.MonkeyPatch, key: str) -> None:
+    """Else the lab would be ended, and with it the zones, to which the death of a zoned does no harm."""
+    record = lab.state.read()
+    assert record is not None
+    waited, pings = list[float](), list[str]()
+
+    def await_answer(_: Path, timeout_s: float) -> None:
+        waited.append(timeout_s)
+        if timeout_s < 60:
+            raise HostDown("zoned", got="nobody listens")
+
+    monkeypatch.setattr(zoned, "await_answer", await_answer)
+    monkeypatch.setattr(zoned, "live_zones", lambda *_: ["web"])
+    monkeypatch.setattr(channel, "call", lambda _, method, **__: pings.append(method))
+    parts = Parts("qemu", "tcg", "", None, (), key)  # type: ignore[arg-type]
+    if key == record.key:
+        assert lab._serves(record, parts, Said())
+    else:
+        with pytest.raises(LabOutdated, match="which runs web"):
+            lab._serves(record, parts, Said())
+    assert len(waited) == 2 and pings == ["ping"]
+
+
+def test_lab_whose_dom0_is_silent_too_is_started_again(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    record = lab.state.read()
+    assert record is not None
+    waited = list[float]()
+
+    def await_answer(_: Path, timeout_s: float) -> None:
+        waited.append(timeout_s)
+        raise HostDown("zoned", got="nobody listens")
+
+    def call(*_: Any, **__: Any) -> None:
+        raise CallTimeout("dom0 of the lab", got="no answer")
+
+    monkeypatch.setattr(zoned, "await_answer", await_answer)
+    monkeypatch.setattr(channel, "call", call)
+    parts = Parts("qemu", "tcg", "", None, (), record.key)  # type: ignore[arg-type]
+    said = Said()
+    assert not lab._serves(record, parts, said)
+    assert len(waited) == 1 and "nobody listens" in said.lines[0]
 
 
 @pytest.mark.parametrize(

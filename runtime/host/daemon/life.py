@@ -11,10 +11,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import functools
 import logging
 import uuid as uuids
-from collections.abc import Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
+from functools import partial
 from typing import Any
 
 from runtime.errors import RuntimeFault
@@ -191,27 +191,27 @@ async def _unless_stopped(core: Core, zone: Zone, work: Coroutine[Any, Any, None
 async def _follow(core: Core, zone: Zone, run: Run) -> list[asyncio.Task[None]]:
     """The tasks that listen to a running zone; the last is its log's, where there is an agent to ask."""
     assert run.domain is not None
-    tasks = [asyncio.create_task(_guarded(zone, agentwatch.follow_state(core, zone, run)))]
+    tasks = [asyncio.create_task(_guarded(zone, partial(agentwatch.follow_state, core, zone, run)))]
     if run.link is None:
         try:
-            run.link = await core.edge.open_link(run.domain, functools.partial(core.link_made, zone))
+            run.link = await core.edge.open_link(run.domain, partial(core.link_made, zone))
         except (RuntimeFault, OSError) as fault:
             log.warning("zone %s has no agent channel: %s", zone.name, fault)
     run.joined = True
     zone.changes.tell()
     if run.link is not None:
         writer = core.log_of(zone)
-        tasks.append(asyncio.create_task(_guarded(zone, agentwatch.follow_agent(core, zone, run, run.link))))
+        tasks.append(asyncio.create_task(_guarded(zone, partial(agentwatch.follow_agent, core, zone, run, run.link))))
         if zone.bundle.process.argv:  # one that idles has no output of its own
-            log_of_main = agentwatch.follow_log(core, run.link, MAIN, writer, run.uuid)
+            log_of_main = partial(agentwatch.follow_log, core, run.link, MAIN, writer, run.uuid)
             tasks.append(asyncio.create_task(_guarded(zone, log_of_main), name="log"))
     return tasks
 
 
-async def _guarded(zone: Zone, work: Coroutine[Any, Any, None]) -> None:
+async def _guarded(zone: Zone, follower: Callable[[], Awaitable[None]]) -> None:
     """A follower that fails is a defect of ours or a trick of the guest's: it costs what it followed, not the zone."""
     try:
-        await work
+        await follower()
     except Exception:
         log.exception("zone %s", zone.name)
 

@@ -238,7 +238,7 @@ class LabHost:
 
             lab = Lab(load_config(**self._flags), self._store, name=self._named)
             # A lab that runs keeps the settings it was started with, unless this command names others.
-            self._lab = lab if self._flags else Lab(lab.running_config(), self._store, name=self._named)
+            self._lab = lab if self._flags else Lab(lab.running_config(), self._store, name=self._named, keeps=True)
         return self._lab
 
     def up(self, progress: Progress) -> None:

@@ -56,12 +56,15 @@ class Lab:
     name:       where its directory and its state disk are found; "": as its flavour is called.
     directory:  instead, for all of it.
     state_disk: what its zoned keeps over `down` and `up`.
+    keeps:      one that runs keeps the settings it was started with, whatever this configuration says.
     """
 
     dom0_address = qemu.DOM0_ADDRESS
 
-    def __init__(self, config: LabConfig, store: Store, *, name: str = "", directory: Path | None = None) -> None:
-        self.config, self.store = config, store
+    def __init__(
+        self, config: LabConfig, store: Store, *, name: str = "", directory: Path | None = None, keeps: bool = False
+    ) -> None:
+        self.config, self.store, self.keeps = config, store, keeps
         self.state = State(directory or state_directory(name or config.flavour))
         self.state_disk = (directory or data_directory(name or config.flavour)) / STATE_DISK
         self.snapshots = snapshots.Snapshots(store.root / "lab" / "snapshots")
@@ -90,6 +93,8 @@ class Lab:
         """
         progress = progress or Progress()
         with self.state.lock():
+            if self.keeps:  # another command may have started it meanwhile, with settings of its own
+                self.config = self.running_config()
             parts = gather(self.config, self.store, mark=self.state.mark)
             record = self._running()
             if record is None or not self._serves(record, parts, progress):

@@ -157,6 +157,25 @@ def cold(lab: Lab, monkeypatch: pytest.MonkeyPatch, record: Record, problem: Bas
     monkeypatch.setattr(comeback, "bring_back", lambda *_: None)
 
 
+@pytest.mark.parametrize("keeps", [True, False])
+def test_lab_that_another_command_started_meanwhile_keeps_its_settings(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch, keeps: bool
+) -> None:
+    record = lab.state.read()
+    assert record is not None
+    wanted: list[int] = []
+
+    def gather(config: LabConfig, *_: Any, **__: Any) -> Parts:
+        wanted.append(config.memory_mib)
+        return Parts("qemu", "tcg", "", None, (), record.key)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(labs, "gather", gather)
+    lab.state.write(replace(record, memory_mib=4096, returned=True))
+    lab.keeps = keeps
+    lab.up()
+    assert wanted == [4096 if keeps else LabConfig().memory_mib]
+
+
 @pytest.mark.parametrize("key", ["key", "older"])
 def test_zoned_that_is_on_its_way_back_is_waited_for(lab: Lab, monkeypatch: pytest.MonkeyPatch, key: str) -> None:
     """Else the lab would be ended, and with it the zones, to which the death of a zoned does no harm."""

@@ -42,7 +42,9 @@ class _Broken(Exception):
 class _Doubted(_Broken):
     """The registry says that bytes are not those of their digest, and they are.
 
-    docker-registry says so now and then to one of several who upload the same blob at the same time (seen with 2.8.2).
+    docker-registry says so now and then to one of several who upload the same blob at the same time (seen with 2.8.2):
+    it rewrites the file that links a blob to its repository in place, and another request finds it empty. A manifest
+    that names the blob is refused for the same.
     """
 
     def __init__(self, refusal: RegistryError) -> None:
@@ -193,9 +195,16 @@ class Uploads:
     def manifest(self, name: str, data: bytes, media_type: str, subject: str) -> None:
         """Give the repository a manifest under a tag or its digest, byte for byte. Raises RegistryError."""
         url = f"{self._oras.prefix}://{self._container.manifest_url(name)}"
-        response = self._patiently("PUT", url, subject, data=data, headers={"Content-Type": media_type})
-        if response.status_code not in (200, 201, 202):
-            raise self._refused(response, subject)
+        for doubted in range(DOUBTS + 1):
+            response = self._patiently("PUT", url, subject, data=data, headers={"Content-Type": media_type})
+            if response.status_code in (200, 201, 202):
+                return
+            refusal = self._refused(response, subject)
+            if "DIGEST_INVALID" not in refusal.got:
+                break
+            if doubted < DOUBTS:
+                self._deadline.wait(doubted, None, subject)
+        raise refusal
 
     # -- requests ------------------------------------------------------------------------------------------------------
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import dataclasses
 import json
 import os
@@ -199,6 +200,26 @@ def test_registry_that_says_again_and_again_that_good_bytes_are_others_is_believ
     with pytest.raises(RegistryError, match="to take it, got 400 DIGEST_INVALID"):
         go(store, artifact(store, os.urandom(1000)), reference(proxy.host, "doubted"))
     assert DOUBTS < len(proxy.asked("PUT", "/blobs/")) <= 2 * (DOUBTS + 1) and proxy.asked("PUT", "/manifests/") == []
+
+
+@pytest.mark.parametrize("times", [1, DOUBTS, 1000])
+def test_registry_that_says_that_a_manifest_names_bad_digests_is_asked_again(
+    proxy: Proxy, store: Store, times: int
+) -> None:
+    refusal = Trouble("PUT", "/manifests/", status=400, body=b'{"errors": [{"code": "DIGEST_INVALID"}]}', times=times)
+    proxy.troubles.append(refusal)
+    believed = times > DOUBTS
+    with pytest.raises(RegistryError, match="400 DIGEST_INVALID") if believed else contextlib.nullcontext():
+        go(store, artifact(store, os.urandom(100)), reference(proxy.host, f"named{times}"))
+    assert len(proxy.asked("PUT", "/manifests/")) == min(times, DOUBTS) + 1
+
+
+def test_manifest_that_is_refused_for_another_reason_is_sent_once(proxy: Proxy, store: Store) -> None:
+    body = b'{"errors": [{"code": "MANIFEST_INVALID"}]}'
+    proxy.troubles.append(Trouble("PUT", "/manifests/", status=400, body=body, times=1000))
+    with pytest.raises(RegistryError, match="400 MANIFEST_INVALID"):
+        go(store, artifact(store, os.urandom(100)), reference(proxy.host, "refused"))
+    assert len(proxy.asked("PUT", "/manifests/")) == 1
 
 
 def test_registry_that_stays_broken_is_one_sentence_and_no_tag(proxy: Proxy, store: Store) -> None:

@@ -59,6 +59,7 @@ def main(arguments: list[str] | None = None) -> int:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(levelname)s %(message)s", stream=sys.stderr)
     logging.getLogger("grpclib").setLevel(logging.WARNING)  # a client that goes in the middle of a call is no news
     privileges.keep_needed()
+    Path("/proc/self/comm").write_text(daemonstate.PROCESS)
     options.run.mkdir(parents=True, exist_ok=True, mode=0o755)
     try:
         with only_one(options.run):
@@ -97,8 +98,6 @@ async def _serve(options: argparse.Namespace) -> int:
 
     signals = Signals()
     lab = bool(lab_ports())
-    if lab:
-        _load()
     if lab and not await _configured(options.run, signals):
         return 0
     if lab:  # restored with it, OpenSSL's generator would else say again what it said in every other start
@@ -119,8 +118,8 @@ async def _serve(options: argparse.Namespace) -> int:
         await manager.close(end_zones=options.end_zones)
 
 
-def _load() -> None:
-    """Import all that serving takes. In the lab it is then in the snapshot, where it takes no time any more."""
+def load() -> None:
+    """Import all that serving takes, for the processes that are forked from this one to be zoned."""
     for name in MODULES:
         importlib.import_module(name)
 

@@ -28,7 +28,7 @@ from runtime.net.declared import ledgers as declared_ledgers
 from runtime.net.engine.proxy import ProxyEngine
 
 # What is in the run directory besides ledgers and networks: zoned's own (zoned.py, serve/, dom0/daemonstate.py), what
-# the lab's dom0 has there (dom0/start.py, dom0/configure.py, os/dom0/zoned, os/dom0/agent).
+# the lab's dom0 has there (dom0/start.py, dom0/configure.py, dom0/keeper.py, os/dom0/agent).
 RUN_FILES = (
     *("zoned.sock", "zoned.lock", "zoned.json", "pools", "tls"),
     *("boot", "configured", "stopping", "up", "zoned.log", "zoned.log.1", "agent.log"),

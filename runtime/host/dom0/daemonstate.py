@@ -17,6 +17,7 @@ from runtime.errors import RuntimeFault
 
 RUN = Path("/run/zonewright")
 STATE, CONFIGURED, STOPPING = "zoned.json", "configured", "stopping"
+PROCESS = "zoned"  # as the kernel lists it
 POLL_S = 0.05
 
 
@@ -38,7 +39,7 @@ def heard(*, run: Path = RUN) -> tuple[int, str]:
         told = json.loads((run / STATE).read_text())
         pid, state = int(told["pid"]), str(told["state"])
         # A state outlives a zoned that was killed, and its pid may be another's by now.
-        if b"runtime.host.zoned" in Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0"):
+        if Path(f"/proc/{pid}/comm").read_text() == f"{PROCESS}\n":
             return pid, state
     except (OSError, ValueError, LookupError, TypeError):
         pass

@@ -37,6 +37,7 @@ from pathlib import Path
 sys.path.insert(0, {project!r})
 from runtime.host.dom0 import daemonstate
 run = Path({run!r})
+Path("/proc/self/comm").write_text(daemonstate.PROCESS)
 signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGHUP, signal.SIGTERM])
 configured = run / daemonstate.CONFIGURED
 while True:
@@ -61,7 +62,7 @@ def run_dir(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.fixture
 def far_zoned(run_dir: Path) -> Iterator[subprocess.Popen[bytes]]:
     code = ZONED.format(project=str(PROJECT), run=str(run_dir))
-    process = subprocess.Popen([sys.executable, "-c", code, "runtime.host.zoned"])
+    process = subprocess.Popen([sys.executable, "-c", code])
     daemonstate.wait_for("waiting", timeout_s=20)
     yield process
     process.kill()

@@ -81,8 +81,9 @@ def test_every_module_of_the_project_that_dom0s_zoned_imports_is_on_the_disk(tmp
         path.write_bytes(data)
     # -I -S: no site-packages and no working directory, as on the plain Python of dom0.
     modules = [
-        *("zoned", "daemon.manager", "agentlink", "serve.host", "serve.server", "dom0.agent", "dom0.start", "cli"),
-        *("client.client", "client.dialstdio", "hosts", "certificates", "serve.control.service"),
+        *("zoned", "daemon.manager", "agentlink", "serve.host", "serve.server", "cli"),
+        *("dom0.agent", "dom0.start", "dom0.keeper", "client.client", "client.dialstdio", "hosts"),
+        *("certificates", "serve.control.service"),
     ]
     code = f"import sys; sys.path.insert(0, {str(tmp_path)!r}); "
     code += "".join(f"import runtime.host.{module}; " for module in modules)

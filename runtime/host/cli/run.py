@@ -37,6 +37,7 @@ examples:
   zone run -d --name web -p 80 recipe:nginx    on a port that is free: `zone port web`
   zone run -d -m 256m --memory-max 1g -c 2 --restart on-failure:3 -e MODE=test 127.0.0.1:5000/app:1
   zone run --rm --egress "allow 192.0.2.0/24 443" --egress "deny any" alpine wget -O - https://192.0.2.7/
+  zone run -d --kernel recipe:debian -v /srv/www:/var/www/html:dir:ro recipe:nginx    a directory of the host's
   zone run --rm -v tmpfs:/scratch:size=64m --read-only alpine df -h /scratch
   zone run --rm --scratch 2g alpine df -h /     what it writes goes to a disk, not to its memory
   zone run -d --health-cmd "wget -q -O /dev/null 127.0.0.1" --health-interval 10s recipe:nginx
@@ -111,7 +112,10 @@ HEALTH_TIMES = {
 PULLS = ("missing", "always", "never")
 PORT = "[[ADDRESS:][HOST_PORT]:]ZONE_PORT[/udp], or ranges of one length; on 127.0.0.1 unless ADDRESS is given"
 DNS = "a name server (default: the zone's gateway, which asks the host's)"
-VOLUME = "tmpfs:TARGET[:size=N[m|g]][:ro], FILE.squashfs:TARGET, or DEVICE:TARGET[:ro]"
+VOLUME = (
+    "DIRECTORY:TARGET[:dir][:ro], tmpfs:TARGET[:size=N[m|g]][:ro], FILE.squashfs:TARGET, or DEVICE:TARGET[:ro]; "
+    "directories and devices are those of the host it runs on"
+)
 SECURITY = "seccomp=unconfined, or seccomp=FILE with a profile (linux.seccomp of an OCI bundle)"
 PULL = "missing (default): a tag means what it did when last pulled; always: what it means now; never: no network"
 

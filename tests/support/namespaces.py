@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import subprocess
+from pathlib import Path
 
 import pytest
 
@@ -30,3 +31,9 @@ def require_user_namespaces() -> None:
     """Skip the test where none can be made: the kernel refuses them in a chroot (user_namespaces(7), EPERM)."""
     if refused := _user_namespace_refused():
         pytest.skip(f"needs user namespaces, which a chroot has not: {refused}")
+
+
+def require_mounted_root() -> None:
+    """Skip the test where "/" is no mount point, as in a chroot: nothing can be put in its place (pivot_root(2))."""
+    if not any(line.split()[4] == "/" for line in Path("/proc/self/mountinfo").read_text().splitlines()):
+        pytest.skip("needs a root directory that is a mount point, which that of a chroot is not")

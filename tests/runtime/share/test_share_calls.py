@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 from support import bpf, pythons
+from support.namespaces import require_mounted_root
 from support.shareoperations import BIG, OPERATIONS, prepare
 
 from pipeline.seccomp import filters, syscalls
@@ -62,6 +63,7 @@ def told(name: str, *arguments: int) -> int:
 
 @pytest.fixture
 def shared(tmp_path: Path) -> Path:
+    require_mounted_root()
     directory = tmp_path / "shared"
     directory.mkdir()
     prepare(directory)

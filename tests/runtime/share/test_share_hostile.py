@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 from support.fuzz import LONG, ends
 from support.mounts import mounted
+from support.namespaces import require_mounted_root
 from support.ninep import REQUESTS, Client, Refused, encode, error_of, whole
 from support.sharing import client_of, served
 
@@ -330,6 +331,7 @@ server.close()
 def test_it_serves_from_an_empty_root(tmp_path: Path) -> None:
     if ME != 0:
         pytest.skip("needs root, to change the root")
+    require_mounted_root()
     directory = tmp_path / "shared"
     directory.mkdir()
     command = [sys.executable, "-c", IN_AN_EMPTY_ROOT, str(directory), str(PROJECT), str(PROJECT / "tests")]

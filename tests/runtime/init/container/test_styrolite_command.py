@@ -8,6 +8,7 @@ import subprocess
 
 import pytest
 from support import cgroups, containers, zoneparts
+from support.namespaces import require_mounted_root
 
 from pipeline.seccomp import profile
 
@@ -16,6 +17,7 @@ pytestmark = [pytest.mark.root, pytest.mark.network, pytest.mark.usefixtures("zs
 
 @pytest.fixture(scope="module")
 def styrolite(tmp_path_factory):
+    require_mounted_root()
     path = tmp_path_factory.mktemp("program") / "styrolite"
     path.write_bytes(zoneparts.env().store.read(zoneparts.zone_init().elf.digest))
     path.chmod(0o755)

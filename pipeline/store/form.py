@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
 import os
@@ -63,11 +62,15 @@ def check_place(root: Path) -> None:
     Good are a store, also one that lost its `format` or was killed while it was made, an image layout that others
     made, and an empty directory.
     """
-    with contextlib.suppress(FileNotFoundError, NotADirectoryError, PermissionError):  # who makes the store says it
+    try:
         if not _is_store(root) and (other := _stranger(root)) and not _is_store(root):  # made by another just now
             raise _unfit(
                 root, "a store, or an empty directory", f"one with {other} in it", "ZONEWRIGHT_STORE names another"
             )
+    except (FileNotFoundError, NotADirectoryError, PermissionError):
+        pass  # who makes the store says it
+    except OSError as error:
+        raise _unreadable(root, error) from error
 
 
 def _is_store(root: Path) -> bool:
@@ -140,9 +143,11 @@ def _read(path: Path, root: Path) -> bytes | None:
     except (FileNotFoundError, NotADirectoryError):
         return None
     except OSError as error:
-        raise _unfit(
-            root, "a store to read", f"{error.strerror}{who_owns(root)}", "ZONEWRIGHT_STORE names another"
-        ) from error
+        raise _unreadable(root, error) from error
+
+
+def _unreadable(root: Path, error: OSError) -> StoreUnfit:
+    return _unfit(root, "a store to read", f"{error.strerror}{who_owns(root)}", "ZONEWRIGHT_STORE names another")
 
 
 def _unfit(root: Path, expected: str, got: str, hint: str) -> StoreUnfit:

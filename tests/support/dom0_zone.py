@@ -514,7 +514,7 @@ def faults(host: Host, count: str = "8", phases: str = "boot,end") -> None:
 
 
 def run_child(host: Host, phase: str, points: Any) -> int:
-    from doorfaults import FaultyDoor, Points, faulty_edges, faulty_record
+    from doorfaults import FaultyDoor, Points, faulty_edges, faulty_record, was_injected
 
     def note() -> None:
         (HOME / "points").write_text("\n".join(points.seen))
@@ -549,7 +549,7 @@ def run_child(host: Host, phase: str, points: Any) -> int:
             code = DONE
         except Exception:
             text = traceback.format_exc()
-            code = FAILED if "injected" in text else DEFECT
+            code = FAILED if was_injected(text, points) else DEFECT
             if code == DEFECT:
                 sys.stderr.write(text)
         finally:

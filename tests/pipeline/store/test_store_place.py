@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from pathlib import Path
 
@@ -104,3 +105,16 @@ def test_what_others_put_into_a_store_no_sweep_and_no_gc_takes_away(tmp_path: Pa
     assert {path for path, data in tree(tmp_path).items() if data == b"left"} == set()
     assert sum(path.read_bytes() == b"mine" for path in tmp_path.rglob("*") if path.is_file()) == 6
     assert sorted(os.listdir(store.tmp)) == [".vimrc", "a.txt", "thesis"]
+
+
+@pytest.mark.parametrize("code", [errno.EMFILE, errno.EIO, errno.EINTR])
+def test_directory_that_cannot_be_listed_is_one_sentence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int
+) -> None:
+    def fails(path: object) -> list[str]:
+        raise OSError(code, os.strerror(code), str(path))
+
+    monkeypatch.setattr(os, "listdir", fails)
+    with pytest.raises(StoreUnfit, match=f"expected a store to read, got {os.strerror(code)} "):
+        Store(tmp_path / "store")
+    assert not (tmp_path / "store").exists()

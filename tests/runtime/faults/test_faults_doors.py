@@ -28,7 +28,7 @@ import pytest
 from support import faults
 from support.backends import FakeBlkback
 from support.checking import CheckedHost, number_disks, small_plan
-from support.doorfaults import FaultyDoor, Points, faulty_edges, faulty_record
+from support.doorfaults import FaultyDoor, Points, faulty_edges, faulty_record, was_injected
 from support.networld import HOST4, VIF, World
 from support.rings import Guest
 from support.xenstored import write_as_guest
@@ -195,8 +195,7 @@ class Host(CheckedHost):
                 code = DONE
             except Exception as error:
                 text = "".join(traceback.format_exception(error))
-                # Of what failed in the process that holds a new namespace, the number alone is told.
-                expected = "injected" in text or ("namespace" in points.at and "unshare: Input/output error" in text)
+                expected = was_injected(text, points)
                 code = FAILED if expected else DEFECT
                 if not expected:
                     traceback.print_exc()

@@ -33,7 +33,7 @@ def main() -> None:
 
 
 def keep(serve: Callable[[], int], *, run: Path) -> None:
-    """Run `serve` in a process of its own, again whenever that ends; returns in those processes alone.
+    """Run `serve` in a process of its own, again whenever that ends; left in those processes alone, by SystemExit.
 
     It ends with this one, told by SIGTERM. Nothing follows the last once the host goes down.
     """

@@ -84,8 +84,8 @@ MAY_DIFFER = ("hypercall domctl getdomaininfo", "door buffer", "xenstore ", "evt
 
 
 def kind_of(point: str) -> str:
-    """A point without its number, its domain, and the file of a sysctl."""
-    name = point.split("#")[0].split(" of domain ")[0]
+    """A point without its number, and the file of a sysctl."""
+    name = point.split("#")[0]
     return "sysctl" if name.startswith("sysctl ") else name
 
 

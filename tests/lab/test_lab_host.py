@@ -19,6 +19,7 @@ from pathlib import Path
 
 import conftest
 import pytest
+from support.ports import free_port
 
 from pipeline.oci import Descriptor
 from pipeline.progress import PlainProgress
@@ -110,9 +111,7 @@ def test_two_disks_come_with_their_bytes_read_only_and_leave(lab: Lab) -> None:
 
 
 def test_ports_are_forwarded_to_dom0_and_back_to_nobody(lab: Lab) -> None:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     lab.shell("mkdir -p /tmp/www && echo served-by-dom0 >/tmp/www/index.html && httpd -p 8090 -h /tmp/www")
     lab.forward("127.0.0.1", port, 8090)
     try:

@@ -150,11 +150,12 @@ def test_a_servers_certificate_does_not_pass_for_a_clients(host: Path, port: int
 
 
 @pytest.mark.usefixtures("server")
-def test_a_name_the_server_has_no_certificate_for_is_not_believed(host: Path, port: int) -> None:
+def test_a_name_the_server_has_no_certificate_for_is_not_believed(host: Path) -> None:
     certificates.make_server(host, ["elsewhere"])
     directory = client_of(host)
-    with zoned(ScriptedManager(), host / "s2", _moved(host, port + 1)), pytest.raises(HostDown, match="does not hold"):
-        ask(port + 1, directory)
+    other = free_port()
+    with zoned(ScriptedManager(), host / "s2", _moved(host, other)), pytest.raises(HostDown, match="does not hold"):
+        ask(other, directory)
 
 
 def _moved(host: Path, port: int) -> Path:

@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from support.ports import free_port
 from support.servedmanager import ScriptedManager, zoned
 
 from pipeline.recipe import PROJECT
@@ -59,9 +60,7 @@ def sshd(tmp_path: Path, far: Path) -> Iterator[int]:
         pytest.skip("needs sshd (Debian package openssh-server)")
     for name in ("host_key", "user_key"):
         subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", tmp_path / name], check=True)
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = int(probe.getsockname()[1])
+    port = free_port()
     (tmp_path / "sshd_config").write_text(
         f"Port {port}\nListenAddress 127.0.0.1\nHostKey {tmp_path}/host_key\nPidFile none\nUsePAM no\nStrictModes no\n"
         f"AuthorizedKeysFile {tmp_path}/user_key.pub\nPermitRootLogin yes\nSetEnv PATH={far}:/usr/bin:/bin\n"

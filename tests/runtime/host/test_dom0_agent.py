@@ -6,7 +6,6 @@ import json
 import os
 import shutil
 import signal
-import socket
 import stat
 import subprocess
 import sys
@@ -15,6 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from support.ports import free_port
 from support.servedmanager import ScriptedManager, zoned
 from support.tools import require
 
@@ -226,9 +226,7 @@ def test_a_disk_that_does_not_come_is_told(monkeypatch: pytest.MonkeyPatch, tmp_
 def test_the_labs_keys_lead_to_its_zoned_and_those_of_the_next_start_shut_the_old_out(
     tmp_path: Path, run_dir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = int(probe.getsockname()[1])
+    port = free_port()
     # Here dom0's address is this machine's, and no QEMU forwards.
     monkeypatch.setattr(keys, "DOM0_ADDRESS", "127.0.0.1")
     monkeypatch.setattr(keys, "TLS_PORT", port)

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from support.daemonworld import Host, run
+from support.ports import free_port
 
 from runtime.host.agentlink.model import AgentFault
 from runtime.host.daemon.errors import BadRequest, WaitTimeout
@@ -228,9 +229,7 @@ def test_port_of_another_program_is_refused_before_there_is_a_zone(host: Host, p
 def test_zone_that_is_not_accepted_gives_its_ports_back(host: Host) -> None:
     async def work() -> None:
         manager = await host.start()
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            wanted = PortRule(80, port=probe.getsockname()[1])
+        wanted = PortRule(80, port=free_port())
         host.xen.free = 0
         with pytest.raises(Exception, match="free memory"):
             await manager.boot(host.request(ports=(wanted,)))

@@ -9,6 +9,7 @@ from collections.abc import Callable
 import pytest
 from support.labzones import boot, get, kill_zoned, wait_for, zone_of
 from support.ports import free_port
+from support.zonecommand import ZoneCommand
 
 from pipeline.bundle.model import Port
 from pipeline.progress import Progress
@@ -21,7 +22,7 @@ KILLS = int(os.environ.get("ZONEWRIGHT_KILLS", "1"))
 PAGE = "http://127.0.0.1:{}/"
 
 
-def test_zones_outlive_killed_zoneds(host: LabHost, make: Callable[..., str]) -> None:
+def test_zones_outlive_killed_zoneds(host: LabHost, make: Callable[..., str], command: ZoneCommand) -> None:
     ports = {name: free_port() for name in ("one", "two")}
     for name, port in ports.items():
         boot(host, make(name, ports=(Port("127.0.0.1", port, 80),)))
@@ -34,6 +35,9 @@ def test_zones_outlive_killed_zoneds(host: LabHost, make: Callable[..., str]) ->
             known = before[name]
             assert (zone.id, zone.domid, zone.domain_uuid) == (known.id, known.domid, known.domain_uuid)
             assert zone.state in ("running", "ready") and zone.restarts == 0
+            assert command("exec", name, "hostname") == f"{name}\n"
+            assert "GET / HTTP" in command("logs", name), "the page was asked for after the kill"
+            assert command("logs", "--console", name)
     for name in ports:
         stopped = actions.stop(host, name, progress=Progress())
         assert stopped.exit.code == 0, "nginx ends with 0 when it gets its own stop signal, SIGQUIT"

@@ -11,7 +11,7 @@ from runtime.host.lab.lab import Lab
 
 pytestmark = [pytest.mark.xen, pytest.mark.slow]
 
-RUN, STATE = "/run/zonewright", "/var/lib/zonewright"
+RUN, STATE, CGROUPS = "/run/zonewright", "/var/lib/zonewright", "/sys/fs/cgroup/zonewright"
 XENSTORE = "from runtime.boot.xenstore import XenStore; store = XenStore(); store"
 NETNS = "from runtime.net import netns; netns"
 
@@ -20,6 +20,12 @@ def python(code: str) -> str:
     return f'PYTHONPATH=/opt/zonewright python3 -c "{code}"'
 
 
+# What makes a process a network engine to the check is its command line.
+ENGINE = python(
+    "import os, socket, time; from runtime.net.engine.main import main; "
+    "listener = socket.create_server(('127.0.0.1', 8099)); open('/tmp/planted', 'w').write(str(os.getpid())); "
+    "time.sleep(1000)"
+)
 # What is told -> what plants it in dom0, what takes it away.
 PLANTS = {
     ("file", f"{RUN}/planted"): (f"touch {RUN}/planted", f"rm {RUN}/planted"),
@@ -35,6 +41,13 @@ PLANTS = {
         python(f"{XENSTORE}.remove('/local/domain/999'); store.close()"),
     ),
     ("netns", "zw-planted"): (python(f"{NETNS}.create('zw-planted')"), python(f"{NETNS}.delete('zw-planted')")),
+    ("mount", f"{RUN}/planted"): (f"mount --bind {RUN}/planted {RUN}/planted", f"umount {RUN}/planted"),
+    ("vif", "vif999.0"): ("ip link add vif999.0 type bridge", "ip link delete vif999.0"),
+    ("cgroup", f"{CGROUPS}/planted"): (f"mkdir -p {CGROUPS}/planted", f"rmdir {CGROUPS}/planted"),
+    ("port", "127.0.0.1:8099"): (
+        f"{ENGINE} >/dev/null 2>&1 & until [ -s /tmp/planted ]; do sleep 0.1; done",
+        "kill $(cat /tmp/planted); rm /tmp/planted",
+    ),
 }
 
 
@@ -49,11 +62,13 @@ def test_leaks_planted_in_dom0_are_told_each_and_when_they_are_gone_no_more(lab:
         for plant, _ in PLANTS.values():
             code, said = lab.shell(plant)
             assert code == 0, (plant, said)
-        # A namespace is a mount as well.
-        assert findings(command, 1) == {*PLANTS, ("mount", "/run/netns/zw-planted")}
+        engine = lab.shell("cat /tmp/planted")[1]
+        # A namespace is a mount as well, and a port is told beside who holds it.
+        beside = {("mount", "/run/netns/zw-planted"), ("process", f"{engine} (a network engine)")}
+        assert findings(command, 1) == {*PLANTS} | beside
         shown = command("system", "check", code=1)
         assert all(what in shown for _, what in PLANTS)
     finally:
-        for _, undo in PLANTS.values():
+        for _, undo in reversed(PLANTS.values()):
             lab.shell(undo)
     assert findings(command, 0) == set()

@@ -31,7 +31,7 @@ def dom0_zone(lab: Lab, bundle: Bundle) -> Iterator[Any]:
         code, device = lab.shell(FIND.format(serial=lab.attach(blob)))
         assert code == 0, f"{blob.digest} did not show up"
         devices[str(blob.digest)] = device.strip()
-    for name in ("dom0_zone.py", "doorfaults.py"):
+    for name in ("dom0_zone.py", "dom0parts.py", "dom0faults.py", "doorfaults.py"):
         lab.shell(f"cat >/tmp/{name}", input=(SUPPORT / name).read_text())
     lab.shell("cat >/tmp/facts.json", input=json.dumps({"bundle": to_json(bundle), "devices": devices}))
 

@@ -11,221 +11,31 @@ import dataclasses
 import json
 import logging
 import os
-import re
 import resource
 import shutil
 import signal
 import sys
 import time
-import traceback
 import uuid
-from collections import Counter
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-from pipeline import newc
-from pipeline.bundle.model import Bundle, Port
-from pipeline.jsonmodel import from_json
-from runtime.boot import build, doors, hotplug, machine, resize, schedule
+from dom0faults import faults
+from dom0parts import HOME, RUN, STORE, Host, Zone, say, wait_for
+
+from runtime.boot import hotplug, machine, resize, schedule
+from runtime.boot.abi import rings
 from runtime.boot.domain import adopt
-from runtime.boot.elf import read_kernel
 from runtime.boot.errors import DeviceFault
-from runtime.boot.model import Disk, DomainSpec, FileRange, Vif
-from runtime.boot.plan import plan_domain
-from runtime.boot.teardown import teardown as teardown_domain
-from runtime.boot.xenstore import XenStore
+from runtime.boot.model import Disk
 from runtime.errors import RuntimeFault
 from runtime.host import loops, preflight
-from runtime.host.check import check
-from runtime.host.check.look_host import Places
-from runtime.host.ledger import Ledger, LedgerDir
 from runtime.host.loops import LoopDevice
 from runtime.net import netns
 from runtime.net.addresses import plan_addresses
 from runtime.net.network import ZoneNetwork
-from runtime.net.teardown import teardown as teardown_network
-
-HOME = Path("/tmp/dom0-zone")
-RUN, STORE = HOME / "run", HOME / "store"
-# The zone's own /init is hidden by one that says on the console what it sees, and brings up CPUs that Xen has given:
-# in a zone that is its agent's work.
-INIT = """#!/bin/busybox sh
-mount() { busybox mount -t $1 $1 $2; }
-mount devtmpfs /dev; mount proc /proc; mount sysfs /sys
-for m in MODULES; do busybox insmod $m; done
-while :; do
-  for c in /sys/devices/system/cpu/cpu[1-9]*/online; do [ "$(busybox cat $c)" = 0 ] && echo 1 >$c; done
-  [ "$(busybox cat /sys/block/xvdc/ro)" = 0 ] && echo from the zone | busybox dd of=/dev/xvdc conv=sync
-  SCRIPT
-  echo state $(busybox grep MemTotal /proc/meminfo) online $(busybox cat /sys/devices/system/cpu/online) \
-    disks $(busybox grep -o 'xvd.*' /proc/partitions) end >/dev/console
-  busybox sleep 0.3
-done 2>/dev/null
-"""
-DEADLINE_S = 120.0
-
-
-def say(**fields: Any) -> None:
-    sys.stdout.write(json.dumps(fields) + "\n")
-    sys.stdout.flush()
-
-
-def wait_for(condition: Callable[[], Any], what: str) -> Any:
-    deadline = time.monotonic() + DEADLINE_S
-    while not (value := condition()):
-        if time.monotonic() > deadline:
-            raise AssertionError(f"no {what} in {DEADLINE_S:.0f} s")
-        time.sleep(0.05)
-    return value
-
-
-def init_segment(modules: list[str], script: str) -> bytes:
-    """The last segment of the initrd: /init in place of the zone's own."""
-    text = INIT.replace("MODULES", " ".join(modules)).replace("SCRIPT", script or ":")
-    busybox = Path("/usr/bin/busybox").read_bytes()
-    return newc.archive(
-        [
-            newc.directory("bin"),
-            newc.file("bin/busybox", busybox, mode=0o755),
-            newc.file("init", text.encode(), mode=0o755),
-        ]
-    )
-
-
-class Zone:
-    """Domain, network, loop devices and ledger of one zone."""
-
-    def __init__(self, host: Host, ledger: Ledger, record: Callable[..., Any]) -> None:
-        self.host, self.ledger, self.record = host, ledger, record
-        self.loops: list[LoopDevice] = []
-        self.network: ZoneNetwork | None = None
-        self.domain: Any = None
-
-    def boot(self, *, script: str = "", paused: bool = False, **changes: Any) -> None:
-        host, bundle = self.host, self.host.bundle
-        addresses = plan_addresses(201)
-        self.network = ZoneNetwork(self.ledger.name, addresses, 1500, self.record, run_directory=RUN / "net")
-        self.network.create()
-        self.network.listen([Port("127.0.0.1", 0, 80)])
-        spec = DomainSpec(
-            name=self.ledger.name,
-            uuid=str(uuid.uuid4()),
-            kernel=host.file(bundle.kernel),
-            ramdisk=tuple(host.file(part) for part in bundle.initrd),
-            launch_segment=init_segment([module.path for module in bundle.modules], script),
-            memory_mib=160,
-            cmdline=bundle.cmdline,
-            disks=(Disk("xvda", host.devices[str(bundle.rootfs.digest)]),),
-            vif=Vif(mac=addresses.zone_mac),
-        )
-        plan = plan_domain(dataclasses.replace(spec, **changes), host.kernel)
-        log = RUN / "console" / f"{self.ledger.name}.log"
-        self.domain = build.build_domain(plan, host.hypervisor, host.xenstore, self.record, console_log=log)
-        self.network.attach(self.domain.wait_vif())
-        self.domain.connect_vif()
-        if not paused:
-            self.domain.unpause()
-        self.network.serve()
-
-    def state(self) -> dict[str, Any]:
-        """What the guest last said of itself."""
-        said = re.findall(r"state MemTotal: (\d+) kB online (\S+) disks (.*?) end", self.domain.console.tail(1 << 16))
-        if not said:
-            return {}
-        total, online, disks = said[-1]
-        return {"total_mib": int(total) >> 10, "online": online, "disks": disks.split()}
-
-    def resources(self) -> resize.Resources:
-        return resize.resources(self.host.hypervisor, self.host.xenstore, self.domain.domid, self.domain.uuid)
-
-    def end(self) -> None:
-        """As zoned: what fails once is done again."""
-        steps: list[Callable[[], Any]] = []
-        if self.domain is not None:
-            steps.append(self.domain.destroy)
-        if self.network is not None:
-            steps.append(self.network.destroy)
-        records = self.ledger.records()
-        steps += [
-            lambda: teardown_domain(records, self.host.hypervisor, self.host.xenstore),
-            lambda: teardown_network(records),
-        ]
-        failures = 0
-        for step in steps:
-            while True:
-                try:
-                    step()
-                    break
-                except Exception:
-                    failures += 1
-                    if failures > 2:
-                        raise
-        for loop in self.loops:
-            loop.close()
-        (RUN / "console" / f"{self.ledger.name}.log").unlink(missing_ok=True)
-        self.ledger.close()
-
-
-class Host:
-    """This dom0, with directories of the test's own."""
-
-    def __init__(self, facts: dict[str, Any]) -> None:
-        self.bundle: Bundle = from_json(Bundle, facts["bundle"], subject="facts")
-        self.devices: dict[str, str] = facts["devices"]
-        self.kernel = read_kernel(self.file(self.bundle.kernel))
-        self.ledgers = LedgerDir(RUN / "ledger")
-        self.open()
-
-    def open(self) -> None:
-        self.hypervisor, self.xenstore = doors.open_doors(), XenStore()
-
-    def file(self, blob: Any) -> FileRange:
-        return FileRange(self.devices[str(blob.digest)], blob.size_bytes)
-
-    @contextmanager
-    def zone(self, name: str = "box", **options: Any) -> Iterator[Zone]:
-        ledger = self.ledgers.create(name)
-        zone = Zone(self, ledger, ledger.record)
-        try:
-            zone.boot(**options)
-            yield zone
-        except BaseException:
-            say(console=zone.domain.console.tail(3000) if zone.domain else "")
-            raise
-        finally:
-            zone.end()
-
-    def broken_kernel(self) -> FileRange:
-        """The bundle's kernel, with an instruction at its entry that no processor knows."""
-        source, path = self.file(self.bundle.kernel), HOME / "broken"
-        with open(source.path, "rb") as file:
-            path.write_bytes(file.read(source.size_bytes))
-        entry = self.kernel.entry_vaddr - self.kernel.virt_base + self.kernel.paddr_offset
-        for segment in self.kernel.segments:
-            if segment.paddr <= entry < segment.paddr + segment.filesz:
-                with open(path, "r+b") as file:
-                    file.seek(segment.offset + entry - segment.paddr)
-                    file.write(b"\x0f\x0b" * 8)
-        return FileRange(str(path), source.size_bytes)
-
-    def findings(self) -> list[str]:
-        places = Places((RUN,))
-        allowed = (str(RUN / "ledger"),)
-        report = check(
-            self.hypervisor,
-            self.xenstore,
-            self.ledgers.all,
-            places=places,
-            allowed=lambda: allowed,
-            loop_files=(str(STORE),),
-        )
-        self.looked_at, self.unseen = report.looked_at, report.unseen
-        return [str(finding) for finding in report.findings]
-
-
-# -- cases -------------------------------------------------------------------------------------------------------------
 
 
 def machine_case(host: Host) -> None:
@@ -372,6 +182,22 @@ def plant_channel(host: Host, zone: Zone) -> Callable[[], Any]:
     return channel.close
 
 
+def plant_grant(host: Host, zone: Zone) -> Callable[[], Any]:
+    """A page of a domain that is to die, which stays mapped: its console's ring, granted to dom0."""
+    ledger = host.ledgers.create("held")
+    held = Zone(host, ledger, ledger.record)
+    held.boot(paused=True, memory_mib=96)
+    domid, mapped = held.domain.domid, ExitStack()
+    mapped.enter_context(host.hypervisor.map_grant(domid, rings.GNTTAB_RESERVED_CONSOLE))  # type: ignore[arg-type]
+    host.hypervisor.destroy_domain(domid)
+
+    def undo() -> None:
+        mapped.close()
+        held.end()
+
+    return undo
+
+
 def plant_loop(host: Host, zone: Zone) -> Callable[[], Any]:
     (STORE / "old").write_bytes(bytes(4096))
     return LoopDevice(STORE / "old", lambda kind, **fields: None).close
@@ -400,6 +226,7 @@ PLANTS = {
     "xenstore back end": plant_backend,
     "xenstore disk": plant_disk,
     "event channel": plant_channel,
+    "grant": plant_grant,
     "loop": plant_loop,
     "netns": plant_netns,
     "process of a network": plant_network,
@@ -477,101 +304,6 @@ def crashes(host: Host) -> None:
     assert host.findings() == [], host.findings()
     zone.end()
     assert host.findings() == [], host.findings()
-
-
-# -- faults ------------------------------------------------------------------------------------------------------------
-
-DONE, FAILED, DEFECT = 0, 3, 4
-
-
-def faults(host: Host, count: str = "8", phases: str = "boot,end") -> None:
-    """Points of a boot and of a teardown, evenly spread (0: all), each failed once and killed at once."""
-    from doorfaults import Points
-
-    for phase in phases.split(","):
-        assert run_child(host, phase, Points()) == DONE
-        points = (HOME / "points").read_text().splitlines()
-        recover(host)
-        wanted = int(count) or len(points)
-        chosen = points if wanted >= len(points) else [points[at * len(points) // wanted] for at in range(wanted)]
-        for what in ("fail", "kill"):
-            ended: Counter[int] = Counter()
-            missed, started = [], time.monotonic()
-            for point in chosen:
-                for _ in range(3):  # how often a wait looks differs from run to run
-                    code = run_child(host, phase, Points(point, what))
-                    reached = point in (HOME / "points").read_text().splitlines()
-                    recover(host)
-                    left = settled(host)
-                    assert left == [] and code != DEFECT, (phase, what, point, code, left)
-                    if reached:
-                        break
-                ended[code] += 1
-                missed += [] if reached else [point]
-            kinds = Counter(point.split(" ")[0].split("#")[0] for point in points)
-            say(phase=phase, what=what, points=len(points), tried=len(chosen), missed=missed, ended=dict(ended),
-                kinds=dict(kinds), seconds=round(time.monotonic() - started))  # fmt: skip
-
-
-def run_child(host: Host, phase: str, points: Any) -> int:
-    from doorfaults import FaultyDoor, Points, faulty_edges, faulty_record, was_injected
-
-    def note() -> None:
-        (HOME / "points").write_text("\n".join(points.seen))
-
-    points.before_kill = note
-    pid = os.fork()
-    if not pid:
-        code = DEFECT
-        try:
-            host.open()
-            door = FaultyDoor(host.hypervisor.door, points if phase == "boot" else Points())
-            host.hypervisor._door = door
-            ledger = host.ledgers.create("box")
-            record = faulty_record(ledger.record, points) if phase == "boot" else ledger.record
-            zone = Zone(host, ledger, record)
-            try:
-                if phase == "boot":
-                    with faulty_edges(points):
-                        zone.boot(script="busybox sleep 600")
-                        domain = zone.domain
-                        resize.set_memory(host.hypervisor, host.xenstore, domain.domid, domain.uuid, 150)
-                        resize.set_vcpus(host.hypervisor, host.xenstore, domain.domid, domain.uuid, 1)
-                else:
-                    zone.boot(script="busybox sleep 600")
-                    door.points = points
-                    with faulty_edges(points):
-                        zone.end()
-            except BaseException:
-                with faulty_edges(points):
-                    zone.end()
-                raise
-            code = DONE
-        except Exception:
-            text = traceback.format_exc()
-            code = FAILED if was_injected(text, points) else DEFECT
-            if code == DEFECT:
-                sys.stderr.write(text)
-        finally:
-            note()
-            sys.stderr.flush()
-            os._exit(code)
-    _, status = os.waitpid(pid, 0)
-    return os.waitstatus_to_exitcode(status)
-
-
-def recover(host: Host) -> None:
-    """What the next zoned does with the ledgers it finds."""
-    for ledger in host.ledgers.all():
-        Zone(host, ledger, ledger.record).end()
-
-
-def settled(host: Host) -> list[str]:
-    """What is left; an engine whose starter was killed before telling it anything ends by itself, once it runs."""
-    deadline = time.monotonic() + 30
-    while any("(a network engine): in no ledger" in line for line in host.findings()) and time.monotonic() < deadline:
-        time.sleep(0.1)
-    return host.findings()
 
 
 CASES: dict[str, Callable[..., None]] = {

@@ -33,8 +33,8 @@ def control_of(lab: Lab) -> Iterator[Any]:
 
 
 def import_shell(control: Any, directory: Path) -> str:
-    """The digest of an image with a shell, whose user is web; imported."""
-    root = zoneparts.small_root(directory / "root", ("sh", "id"))
+    """The digest of an image with a shell and a perl, whose user is web; imported."""
+    root = zoneparts.small_root(directory / "root", ("sh", "id", "perl"))
     (root / "etc" / "passwd").write_text(PASSWD)
     tree = io.BytesIO()
     with tarfile.open(fileobj=tree, mode="w") as tar:

@@ -11,7 +11,7 @@ from runtime.host.lab.lab import Lab
 
 pytestmark = [pytest.mark.xen, pytest.mark.slow]
 
-RUN, STATE, CGROUPS = "/run/zonewright", "/var/lib/zonewright", "/sys/fs/cgroup/zonewright"
+RUN, STATE = "/run/zonewright", "/var/lib/zonewright"
 XENSTORE = "from runtime.boot.xenstore import XenStore; store = XenStore(); store"
 NETNS = "from runtime.net import netns; netns"
 
@@ -43,10 +43,9 @@ PLANTS = {
     ("netns", "zw-planted"): (python(f"{NETNS}.create('zw-planted')"), python(f"{NETNS}.delete('zw-planted')")),
     ("mount", f"{RUN}/planted"): (f"mount --bind {RUN}/planted {RUN}/planted", f"umount {RUN}/planted"),
     ("vif", "vif999.0"): ("ip link add vif999.0 type bridge", "ip link delete vif999.0"),
-    ("cgroup", f"{CGROUPS}/planted"): (f"mkdir -p {CGROUPS}/planted", f"rmdir {CGROUPS}/planted"),
     ("port", "127.0.0.1:8099"): (
         f"{ENGINE} >/dev/null 2>&1 & until [ -s /tmp/planted ]; do sleep 0.1; done",
-        "kill $(cat /tmp/planted); rm /tmp/planted",
+        "kill -9 $(cat /tmp/planted); rm /tmp/planted",
     ),
 }
 

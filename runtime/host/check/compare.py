@@ -31,7 +31,7 @@ def compare_domains(expected: Expected, found: Found) -> Iterator[Finding]:
         what = f"{domain.domid} ({domain.uuid})"
         if domain.dying:
             problem = f"it ended, but {domain.pages} pages of it are still held by somebody"
-            yield Finding("domain", what, problem, "see grants and event channels")
+            yield Finding("domain", what, problem, "end the process or back end that maps them")
         elif domain.uuid not in expected.domains and not _is_foreign(domain.domid, found):
             yield Finding("domain", what, NO_LEDGER, f"xl destroy {domain.domid}")
     alive = {domain.uuid for domain in found.domains}

@@ -327,7 +327,8 @@ def test_dying_domain_is_told_with_who_holds_it() -> None:
     found.domains.append(FoundDomain(11, "u", True, 42))
     found.grants[11] = (Grant(8, 0, True), Grant(9, 0, True), Grant(10, 0, False), Grant(11, 3, True))  # type: ignore[arg-type]
     assert findings(found) == [
-        "domain 11 (u): it ended, but 42 pages of it are still held by somebody (end the process or back end that maps them)",
+        "domain 11 (u): it ended, but 42 pages of it are still held by somebody (end the process or back end that maps "
+        "them)",
         "grant 11 (u): domain 0 still maps 2 pages of this dying domain (end the process or back end there)",
         "grant 11 (u): domain 3 still maps 1 pages of this dying domain (end the process or back end there)",
     ]

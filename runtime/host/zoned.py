@@ -166,16 +166,18 @@ def _manager(
     from runtime.host.daemon.core import Settings
     from runtime.host.daemon.edge import Edge
     from runtime.host.daemon.manager import Manager
+    from runtime.host.xenstoremark import FORGOTTEN, has_forgotten
     from runtime.net.supervise import EngineSupervisor
 
     stores = [options.state / "store", *options.store]
     if explicit := os.environ.get("ZONEWRIGHT_STORE"):
         stores.append(Path(explicit))
-    settings = Settings(options.run, options.state, warnings=missing)
-    hypervisor = open_doors()
+    hypervisor, xenstore = open_doors(), XenStore()
+    unfit = FORGOTTEN if has_forgotten(xenstore, options.run) else ""
+    settings = Settings(options.run, options.state, warnings=(*missing, *filter(None, [unfit])), unfit=unfit)
     edge = Edge(
         hypervisor,
-        XenStore(),
+        xenstore,
         stores=tuple(stores),
         deny=deny,
         private=(options.run, options.state, *stores),

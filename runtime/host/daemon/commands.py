@@ -83,6 +83,8 @@ async def boot(core: Core, request: BootRequest, emit: Emit) -> ZoneInfo:
 async def _accept(core: Core, request: BootRequest) -> Zone:
     """A zone that is known, has its ports and is promised its memory, and nothing else yet."""
     name = request.bundle.name
+    if core.settings.unfit:
+        raise NotPrepared(f"zone {name}", got=core.settings.unfit)
     old = next((zone for zone in core.zones.values() if zone.name == name), None)
     if name in core.booting or (old is not None and old.state.live):
         state = old.state.value if old is not None else State.QUEUED.value

@@ -52,6 +52,7 @@ class Settings:
     preparing:  how many zones are made ready at once; building: how many domains are built at once, as building fills
                 memory as fast as one core can; queue: how many zones may wait for either.
     warnings:   what preflight found, a sentence each.
+    unfit:      why no zone can be booted, while those that run go on; "" where zones can be.
     """
 
     run_dir: Path
@@ -61,6 +62,7 @@ class Settings:
     building: int = 2
     queue: int = 64
     warnings: tuple[str, ...] = ()
+    unfit: str = ""
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from pipeline.store.workshop import is_unowned
 from runtime.errors import RuntimeFault
+from runtime.host import xenstoremark
 from runtime.host.check.check import check as compare
 from runtime.host.check.look_host import Places
 from runtime.host.check.model import HostPort, Report
@@ -27,10 +28,11 @@ from runtime.net.declared import DeclaredLedger
 from runtime.net.declared import ledgers as declared_ledgers
 from runtime.net.engine.proxy import ProxyEngine
 
-# What is in the run directory besides ledgers and networks: zoned's own (zoned.py, serve/, dom0/daemonstate.py), what
+# What is in the run directory besides ledgers and networks: zoned's own (zoned.py, serve/, xenstoremark.py,
+# dom0/daemonstate.py), what
 # the lab's dom0 has there (dom0/start.py, dom0/configure.py, dom0/keeper.py, os/dom0/agent).
 RUN_FILES = (
-    *("zoned.sock", "zoned.lock", "zoned.json", "pools", "tls"),
+    *("zoned.sock", "zoned.lock", "zoned.json", "pools", "tls", xenstoremark.FILE),
     *("boot", "configured", "stopping", "up", "zoned.log", "zoned.log.1", "agent.log"),
 )
 RUN_DIRECTORIES = ("ledger", "net", "networks")

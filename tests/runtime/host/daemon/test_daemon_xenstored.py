@@ -7,6 +7,7 @@ import asyncio
 import os
 import signal
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,10 +15,13 @@ from support.daemonworld import FakeClock, Host, run
 
 from runtime.boot.doors import Hypervisor
 from runtime.boot.nodes import domain_path
+from runtime.boot.xenstore import XenStore
 from runtime.host import zoned
+from runtime.host.daemon.errors import NotPrepared
 from runtime.host.daemon.manager import XENSTORE_LOOK_S, Manager
 from runtime.host.daemon.model import RestartPolicy
 from runtime.host.serve import notify
+from runtime.host.xenstoremark import FILE, FORGOTTEN, NODE, has_forgotten
 
 
 class Zoned:
@@ -123,6 +127,36 @@ def test_zone_whose_tree_went_with_it_runs_on_and_its_end_leaves_nothing(host: H
         assert {zone.name: (zone.id, zone.domid, zone.domain_uuid) for zone in manager.list_zones()} == before
         for name in before:
             await manager.remove(name, force=True)
+        assert host.leftovers() == []
+        await host.stop()
+
+    run(work())
+
+
+def test_xenstored_that_lost_what_it_was_told_is_known_until_the_host_starts_again(host: Host, tmp_path: Path) -> None:
+    first = XenStore(host.xenstored.path)
+    assert not has_forgotten(first, tmp_path)
+    host.xenstored.restart()
+    kept = XenStore(host.xenstored.path)
+    assert not has_forgotten(kept, tmp_path), "it kept what it knew, as a live update does"
+    host.xenstored.remove(NODE)
+    assert has_forgotten(kept, tmp_path) and has_forgotten(kept, tmp_path)
+    (tmp_path / FILE).unlink()  # /run of the next start of the host
+    assert not has_forgotten(kept, tmp_path)
+    for store in (first, kept):
+        store.close()
+
+
+def test_no_zone_is_begun_with_a_xenstored_that_tells_the_kernel_nothing(host: Host) -> None:
+    async def work() -> None:
+        manager = await host.start()
+        await manager.boot(host.request("runs", until_ready=True))
+        await host.stop()
+        manager = await host.start(unfit=FORGOTTEN)
+        with pytest.raises(NotPrepared, match="dom0's kernel hears of no new devices"):
+            await manager.boot(host.request("new"))
+        assert [zone.name for zone in manager.list_zones()] == ["runs"]
+        await manager.stop("runs")
         assert host.leftovers() == []
         await host.stop()
 

@@ -48,16 +48,20 @@ def private(core: Core, name: str, static: str, reservation: str) -> ZoneAddress
 
 def index_for(core: Core, name: str, static: str) -> int:
     """A network that nobody has: the one that an address is of, else any. Raises AddressTaken, AddressesExhausted."""
-    used = core.used_indexes()
     if not static:
-        return allocate_index(used | {index for index, _ in _named(core, but=name)})
+        return free_index(core, but=name)
     index = parse_static(static)[0]
-    if index in used:
+    if index in core.used_indexes():
         ours = (f"network {each.name}" for each in core.networks.values() if each.index == index)
         holder = next(ours, "another network")
         hint = "name that network, or choose another address" if holder != "another network" else "choose another one"
         raise AddressTaken(f"address {static} of zone {name}", expected="its network free", got=holder, hint=hint)
     return index
+
+
+def free_index(core: Core, *, but: str = "") -> int:
+    """A network that nobody has, and that no zone `but` this one names an address of. Raises AddressesExhausted."""
+    return allocate_index(core.used_indexes() | {index for index, _ in _named(core, but=but)})
 
 
 def host_for(core: Core, name: str, network: SharedNetwork, static: str) -> int:

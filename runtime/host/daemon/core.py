@@ -26,7 +26,6 @@ from runtime.host.daemon.sharednets import SharedNetwork
 from runtime.host.daemon.signals import Clock, SystemClock
 from runtime.host.daemon.zone import Run, Zone, row
 from runtime.host.ledger import LedgerDir
-from runtime.net.addresses import allocate_index
 from runtime.version import VERSION
 
 log = logging.getLogger(__name__)
@@ -210,10 +209,6 @@ class Core:
         shared = {network.index for network in self.networks.values()}
         unfinished = {left.index for left in self.unfinished.values()}
         return live | shared | self.taking | set(self.reservations.values()) | unfinished
-
-    def free_index(self) -> int:
-        """One that nobody has. Raises AddressesExhausted."""
-        return allocate_index(self.used_indexes())
 
 
 async def finish(pool: Executor, work: Callable[..., T], *arguments: Any) -> T:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sqlite3
 import uuid as uuids
 
+from runtime.host.daemon import addressing
 from runtime.host.daemon.core import Core
 from runtime.host.daemon.errors import StateDamaged, UnknownZone, WrongState
 from runtime.host.daemon.model import Reservation
@@ -13,7 +14,7 @@ from runtime.net.addresses import plan_addresses
 
 async def create(core: Core) -> Reservation:
     """See Manager.create_reservation."""
-    reservation_id, index = str(uuids.uuid4()), core.free_index()
+    reservation_id, index = str(uuids.uuid4()), addressing.free_index(core)
     core.reservations[reservation_id] = index
     sql = "INSERT INTO reservations (id, net_index, created) VALUES (?, ?, ?)"
     try:

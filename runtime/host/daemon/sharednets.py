@@ -64,7 +64,7 @@ async def create(core: Core, name: str, mtu: int) -> NetworkInfo:
     known = core.networks.get(name)
     if known is not None:
         raise NameTaken(f"network {name}", expected="the name free", got="there is one of that name")
-    network = core.networks[name] = SharedNetwork(name, core.free_index(), mtu, kept=True)
+    network = core.networks[name] = SharedNetwork(name, addressing.free_index(core), mtu, kept=True)
     try:
         await core.database.commit(rows.save_network(name, network.index, mtu, core.clock.now()))
     except sqlite3.Error as error:

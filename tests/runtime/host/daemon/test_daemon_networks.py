@@ -175,6 +175,28 @@ def test_address_that_a_zone_names_is_no_others_while_it_may_come_again(host: Ho
     run(work())
 
 
+@pytest.mark.parametrize("what", ["boot", "reservation", "net create"])
+def test_network_whose_address_a_stopped_zone_names_is_given_to_nobody_else(host: Host, what: str) -> None:
+    async def work() -> None:
+        manager = await host.start()
+        await manager.boot(host.request("web", bundle_network=Network(address="10.75.0.9")))
+        await manager.stop("web")
+        if what == "boot":
+            await manager.boot(host.request("other"))
+            given = addresses(manager)["other"]
+        elif what == "reservation":
+            given = (await manager.create_reservation()).ipv4
+        else:
+            given = (await manager.create_network("back", 1500)).ipv4
+        assert given.startswith("10.75.1."), given
+        await manager.restart("web")
+        assert addresses(manager)["web"] == "10.75.0.9"
+        await host.stop(end_zones=True)
+        assert host.leftovers() == []
+
+    run(work())
+
+
 @pytest.mark.parametrize("name", ["", "a b", "../x", "-x", "x" * 64, "@x"])
 def test_name_that_is_none_is_refused(host: Host, name: str) -> None:
     async def work() -> None:

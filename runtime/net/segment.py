@@ -180,9 +180,13 @@ class Segment:
     # -- zones ---------------------------------------------------------------------------------------------------------
 
     def expect(self, name: str) -> None:
-        """Raises NetworkFault where there is no room for a zone of this name."""
+        """Raises NetworkFault where a zone of this name has no place."""
         if name in self.zones:
             raise NetworkFault(f"zone {name}", expected=f"it not in the network of {self.whose} yet", got="it is")
+        for other in self.zones:
+            if other.lower() == name.lower():  # one name to the engine's name server, as to any
+                expected = f"a name that no zone of {self.whose} has in any case of letters"
+                raise NetworkFault(f"zone {name}", expected=expected, got=f"that of zone {other}")
         if self.shared and len(self.zones) >= MOST_ZONES:
             hint = "use another network for more"
             raise NetworkFault(self.whose, expected=f"at most {MOST_ZONES} zones", got="one more", hint=hint)

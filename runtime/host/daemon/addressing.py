@@ -66,7 +66,7 @@ def free_index(core: Core, *, but: str = "") -> int:
 
 def host_for(core: Core, name: str, network: SharedNetwork, static: str) -> int:
     """A zone's number in a shared network. Raises BadRequest, AddressTaken, AddressesExhausted."""
-    used = set(network.hosts.values())
+    used = {seat.host for seat in network.seats.values()}
     if not static:
         named = {host for index, host in _named(core, but=name) if index == network.index}
         return allocate_host(network.index, used | named)

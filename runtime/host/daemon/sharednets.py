@@ -14,7 +14,7 @@ import sqlite3
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from ipaddress import ip_network
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from runtime.errors import RuntimeFault
 from runtime.host.daemon import addressing, rows
@@ -36,12 +36,19 @@ NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,62}")
 _KIND = "network"  # of the first record of its ledger
 
 
+class Seat(NamedTuple):
+    """A zone's name and its number in its network."""
+
+    zone: str
+    host: int
+
+
 @dataclass
 class SharedNetwork:
     """One network.
 
     kept:     until somebody removes it, zones or not.
-    hosts:    the zones' numbers in it, by their runs' uuids.
+    seats:    who is in it, by their runs' uuids.
     segment:  while it is up. ledger: and until all of it is gone.
     """
 
@@ -49,7 +56,7 @@ class SharedNetwork:
     index: int
     mtu: int
     kept: bool = False
-    hosts: dict[str, int] = field(default_factory=dict)
+    seats: dict[str, Seat] = field(default_factory=dict)
     segment: Segment | None = None
     ledger: Ledger | None = None
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
@@ -79,7 +86,7 @@ async def remove(core: Core, name: str) -> None:
     if network is None:
         got = ", ".join(sorted(core.networks)) or "none"
         raise UnknownNetwork(f"network {name[:80]}", expected="one that is shared", got=got)
-    if network.hosts:
+    if network.seats:
         inside = ", ".join(zones_in(core, network)) or "a zone that is ending"
         raise WrongState(f"network {name}", expected="no zone in it", got=inside, hint="stop them first")
     await core.database.commit(rows.drop_network(name))
@@ -104,7 +111,7 @@ def describe(core: Core, network: SharedNetwork) -> NetworkInfo:
 
 def zones_in(core: Core, network: SharedNetwork) -> list[str]:
     """The names of the zones that run in it."""
-    return sorted(zone.name for zone in core.zones.values() if zone.run is not None and zone.run.uuid in network.hosts)
+    return sorted(zone.name for zone in core.zones.values() if zone.run is not None and zone.run.uuid in network.seats)
 
 
 # -- runs --------------------------------------------------------------------------------------------------------------
@@ -113,7 +120,7 @@ def zones_in(core: Core, network: SharedNetwork) -> list[str]:
 def place(core: Core, zone: Zone, uuid: str) -> ZoneAddresses:
     """Addresses in the network a zone wants, for one run of it; the network is known from here on.
 
-    Raises:  BadRequest, AddressTaken, AddressesExhausted.
+    Raises:  BadRequest, NameTaken, AddressTaken, AddressesExhausted.
     """
     request, mtu, static = zone.request, zone.bundle.network.mtu, zone.bundle.network.address
     name = request.network_name
@@ -128,8 +135,18 @@ def place(core: Core, zone: Zone, uuid: str) -> ZoneAddresses:
         hint = "key network.mtu of the zone, or --mtu of zone net create"
         subject = f"zone {zone.name} in network {name}"
         raise BadRequest(subject, expected=f"its MTU, {network.mtu}", got=str(mtu), hint=hint)
-    host = network.hosts[uuid] = addressing.host_for(core, zone.name, network, static)
+    _check_name_in(network, zone.name)
+    host = addressing.host_for(core, zone.name, network, static)
+    network.seats[uuid] = Seat(zone.name, host)
     return plan_addresses(network.index, host=host)
+
+
+def _check_name_in(network: SharedNetwork, zone: str) -> None:
+    """Raises NameTaken for a name that is another's to DNS, which knows no case of letters (RFC 4343)."""
+    for other in sorted({seat.zone for seat in network.seats.values()} - {zone}):
+        if other.lower() == zone.lower():
+            expected = "a name that no zone in it has in any case of letters"
+            raise NameTaken(f"zone {zone} in network {network.name}", expected=expected, got=f"that of zone {other}")
 
 
 async def raise_up(core: Core, name: str) -> Segment:
@@ -155,21 +172,21 @@ def _make(core: Core, network: SharedNetwork) -> None:
 async def release(core: Core, uuid: str) -> None:
     """A run has given its place back; harmless for one that had none."""
     for network in list(core.networks.values()):
-        if network.hosts.pop(uuid, None) is not None:
+        if network.seats.pop(uuid, None) is not None:
             await _settle(core, network)
 
 
 async def reap(core: Core) -> None:
     """Go on with what could not be taken down."""
     for network in list(core.networks.values()):
-        if network.ledger is not None and network.segment is None and not network.hosts:
+        if network.ledger is not None and network.segment is None and not network.seats:
             await _settle(core, network)
 
 
 async def _settle(core: Core, network: SharedNetwork) -> None:
     """Take down what nobody is in, and forget what nobody keeps."""
     async with network.lock:
-        if network.hosts:
+        if network.seats:
             return
         if network.segment is not None:
             segment, network.segment = network.segment, None
@@ -181,7 +198,7 @@ async def _settle(core: Core, network: SharedNetwork) -> None:
             await _clear(core, network)
         except (RuntimeFault, OSError) as fault:
             log.error("network %s is not gone yet: %s", network.name, fault)
-        needed = network.kept or network.hosts or network.ledger is not None  # what it has is known by it alone
+        needed = network.kept or network.seats or network.ledger is not None  # what it has is known by it alone
         if not needed and core.networks.get(network.name) is network:
             del core.networks[network.name]
 
@@ -229,7 +246,7 @@ def hold(core: Core, head: Head) -> Segment | None:
     network = core.networks.get(head.request.network_name)
     if network is None:
         return None
-    network.hosts[head.uuid] = head.host
+    network.seats[head.uuid] = Seat(head.name, head.host)
     return network.segment
 
 
@@ -237,8 +254,8 @@ async def settle(core: Core, runs: Iterable[str]) -> None:
     """When it is known which runs go on, or hold something still: give their networks' engines care, end the others."""
     wanted = set(runs)
     for network in list(core.networks.values()):
-        network.hosts = {uuid: host for uuid, host in network.hosts.items() if uuid in wanted}
-        if network.segment is not None and network.hosts:
+        network.seats = {uuid: seat for uuid, seat in network.seats.items() if uuid in wanted}
+        if network.segment is not None and network.seats:
             try:
                 await core.thread(network.segment.forget_others)
             except RuntimeFault as fault:  # it has no engine; the next one knows no others

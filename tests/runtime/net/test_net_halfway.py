@@ -142,6 +142,16 @@ def zones(tmp_path: Path, successor: ScriptedEngine) -> list[ZoneNetwork]:
     return made
 
 
+def test_name_that_differs_in_case_only_has_no_place(zones: list[ZoneNetwork]) -> None:
+    """The engine would know one of the two, and forget it when either leaves."""
+    segment = zones[0].segment
+    said = "zone B: expected a name that no zone of network net has in any case of letters, got that of zone b"
+    with pytest.raises(NetworkFault, match=f"^{said}$"):
+        zone_of(segment, "B", 5).create()
+    segment.leave(zones[1])
+    segment.expect("B")
+
+
 # -- revivals ----------------------------------------------------------------------------------------------------------
 
 

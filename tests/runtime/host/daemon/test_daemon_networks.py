@@ -197,6 +197,44 @@ def test_network_whose_address_a_stopped_zone_names_is_given_to_nobody_else(host
     run(work())
 
 
+def test_name_that_differs_in_case_only_from_one_in_the_network_is_refused_first(host: Host) -> None:
+    async def work() -> None:
+        manager = await host.start()
+        await manager.boot(host.request("db", network="back"))
+        made = list(host.did)
+        expected = "a name that no zone in it has in any case of letters"
+        sentence = f"zone DB in network back: expected {expected}, got that of zone db"
+        with pytest.raises(NameTaken, match=f"^{sentence}$"):
+            await manager.boot(host.request("DB", network="back"))
+        assert host.did == made
+        await host.kill()
+        manager = await host.start()
+        with pytest.raises(NameTaken, match=sentence):
+            await manager.boot(host.request("DB", network="back"))
+        await manager.boot(host.request("Db"))  # alone, where nobody asks for it
+        await manager.stop("db")
+        await manager.boot(host.request("DB", network="back"))
+        with pytest.raises(NameTaken, match="got that of zone DB"):
+            await manager.restart("db")
+        await host.stop(end_zones=True)
+        assert host.leftovers() == []
+
+    run(work())
+
+
+def test_of_two_names_that_differ_in_case_only_and_come_at_once_one_is_in_the_network(host: Host) -> None:
+    async def work() -> None:
+        manager = await host.start()
+        boots = (manager.boot(host.request(name, network="back")) for name in ("db", "DB"))
+        results = await asyncio.gather(*boots, return_exceptions=True)
+        assert len([result for result in results if isinstance(result, NameTaken)]) == 1
+        assert len((await shared(manager))["back"].zones) == 1
+        await host.stop(end_zones=True)
+        assert host.leftovers() == []
+
+    run(work())
+
+
 @pytest.mark.parametrize("name", ["", "a b", "../x", "-x", "x" * 64, "@x"])
 def test_name_that_is_none_is_refused(host: Host, name: str) -> None:
     async def work() -> None:

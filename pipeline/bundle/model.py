@@ -228,7 +228,10 @@ class Bundle:
 
 @dataclass(frozen=True)
 class LaunchNetwork:
-    """Addresses with prefix lengths, gateways without."""
+    """Addresses with prefix lengths, gateways without.
+
+    rto_min_ms: of the default routes, the least that TCP waits before it sends again; 0 for what the kernel has.
+    """
 
     interface: str
     mtu: int
@@ -237,6 +240,7 @@ class LaunchNetwork:
     nameservers: tuple[str, ...]
     search: tuple[str, ...] = ()
     options: tuple[str, ...] = ()
+    rto_min_ms: int = 0
 
 
 @dataclass(frozen=True)

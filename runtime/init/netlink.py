@@ -64,8 +64,11 @@ def add_address(index: int, address: str, sequence: int) -> bytes:
     return message(abi.RTM_NEWADDR, abi.NLM_F_CREATE | abi.NLM_F_EXCL, sequence, body)
 
 
-def add_default_route(index: int, gateway: str, addresses: list[str], sequence: int) -> bytes:
-    """The default route of the gateway's family; one outside every address's network is taken as on the link."""
+def add_default_route(index: int, gateway: str, addresses: list[str], sequence: int, rto_min_ms: int = 0) -> bytes:
+    """The default route of the gateway's family; one outside every address's network is taken as on the link.
+
+    rto_min_ms:  the least that TCP waits before it sends again; 0 for what the kernel has.
+    """
     family, packed, _ = split_address(gateway)
     networks = [split_address(address) for address in addresses]
     inside = any(fam == family and same_network(packed, net, prefix) for fam, net, prefix in networks)
@@ -73,6 +76,10 @@ def add_default_route(index: int, gateway: str, addresses: list[str], sequence: 
     scope = (0, 0, 0, abi.RT_TABLE_MAIN, abi.RTPROT_STATIC, abi.RT_SCOPE_UNIVERSE, abi.RTN_UNICAST, flags)
     body = _struct.pack("=BBBBBBBBI", family, *scope)
     body += attribute(abi.RTA_GATEWAY, packed) + attribute(abi.RTA_OIF, _struct.pack("=i", index))
+    if rto_min_ms:
+        # Milliseconds; TCP heeds it only where it is locked (dst_metric_rtt and tcp_rto_min of the kernel).
+        lock = attribute(abi.RTAX_LOCK, _struct.pack("=I", 1 << abi.RTAX_RTO_MIN))
+        body += attribute(abi.RTA_METRICS, lock + attribute(abi.RTAX_RTO_MIN, _struct.pack("=I", rto_min_ms)))
     return message(abi.RTM_NEWROUTE, abi.NLM_F_CREATE | abi.NLM_F_EXCL, sequence, body)
 
 

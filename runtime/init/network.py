@@ -28,8 +28,11 @@ def configure(network: dict[str, object] | None, timeout_s: float) -> None:
 def _interface(link: "Link", network: dict[str, object], timeout_s: float) -> None:
     name, mtu = str(network["interface"]), network["mtu"]
     addresses, gateways = _words(network["addresses"]), _words(network["gateways"])
+    rto_min_ms = network.get("rto_min_ms", 0)
     if not isinstance(mtu, int):
         raise ValueError(f"an mtu of {mtu!r}")
+    if not isinstance(rto_min_ms, int):
+        raise ValueError(f"an rto_min_ms of {rto_min_ms!r}")
     if not devices.wait_for(f"/sys/class/net/{name}", timeout_s):
         raise BootFailure("network", f"interface {name} did not appear within {timeout_s:.0f} s")
     # All addresses are static: what a neighbour advertises must not add routes of its own.
@@ -39,7 +42,7 @@ def _interface(link: "Link", network: dict[str, object], timeout_s: float) -> No
     for address in addresses:
         link.request(f"address {address} on {name}", netlink.add_address(index, address, link.next()))
     for gateway in gateways:
-        route = netlink.add_default_route(index, gateway, addresses, link.next())
+        route = netlink.add_default_route(index, gateway, addresses, link.next(), rto_min_ms)
         link.request(f"default route through {gateway}", route)
 
 

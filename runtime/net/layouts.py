@@ -25,6 +25,7 @@ class Layout(Protocol):
     shareable:   several zones may be in it. has_sockets: a zone has some of its own in it.
     ports_change: what is published may change while the zone runs.
     probes:      of each family the address from which the namespace asks whether a zone's port answers; "" for any.
+    rto_min_ms:  the least that a zone's TCP is to wait before it sends again; 0 for what its kernel has.
     """
 
     mapped: bool
@@ -32,6 +33,7 @@ class Layout(Protocol):
     has_sockets: bool
     ports_change: bool
     probes: tuple[str, str]
+    rto_min_ms: int
 
     def lay_out(self, whose: str, addresses: ZoneAddresses, mtu: int) -> None:
         """See furnish."""
@@ -58,7 +60,7 @@ class Layout(Protocol):
 class SpliceLayout:
     """See plan.py, rules.py."""
 
-    mapped, shareable, has_sockets, ports_change, probes = False, True, True, True, ("", "")
+    mapped, shareable, has_sockets, ports_change, probes, rto_min_ms = False, True, True, True, ("", ""), 0
     lay_out = staticmethod(furnish.lay_out)
     renew = staticmethod(furnish.renew)
     open_sockets = staticmethod(furnish.open_sockets)
@@ -80,6 +82,8 @@ class PastaLayout:
 
     mapped, shareable, has_sockets, ports_change = True, False, False, False
     probes = (pasta.PROBE4, pasta.PROBE6)
+    # pasta has no SACK: what it drops when the host's send buffer is full stands still for that long each time.
+    rto_min_ms = 5
     check_egress = staticmethod(pasta.check_egress)
     check_ports = staticmethod(pasta.check_ports)
 

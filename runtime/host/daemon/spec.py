@@ -39,15 +39,16 @@ def rules_of(request: BootRequest) -> tuple[PortRule, ...]:
 
 def launch_of(request: BootRequest, addresses: ZoneAddresses, devices: Devices) -> Launch:
     """What only this host knows, for the zone's init. devices: of its volumes that are devices of this host."""
-    bundle = request.bundle
+    bundle, layout = request.bundle, layout_of(request.bundle.network.engine)
     network = LaunchNetwork(
         interface=INTERFACE,
         mtu=bundle.network.mtu,
         addresses=(f"{addresses.zone4}/{addresses.prefix4}", f"{addresses.zone6}/{addresses.prefix6}"),
         gateways=(addresses.gateway4, addresses.gateway6),
-        nameservers=bundle.network.nameservers or layout_of(bundle.network.engine).name_servers(addresses),
+        nameservers=bundle.network.nameservers or layout.name_servers(addresses),
         search=bundle.network.search,
         options=bundle.network.options,
+        rto_min_ms=layout.rto_min_ms,
     )
     return Launch(
         hostname=bundle.hostname,

@@ -36,7 +36,9 @@ def ip(*words):
     return json.loads(subprocess.run(["ip", "-j", *words], check=True, capture_output=True).stdout)
 lo, eth9 = ip("addr", "show", "lo"), ip("-d", "addr", "show", "eth9")
 neighbours = ip("neigh", "show", "dev", "eth9")
-print(json.dumps({{"lo": lo, "eth9": eth9, "route4": ip("route"), "route6": ip("-6", "route"), "neigh": neighbours}}))
+plain = [subprocess.run(["ip", it, "route"], capture_output=True, text=True).stdout for it in ("-4", "-6")]
+seen = {{"lo": lo, "eth9": eth9, "route4": ip("route"), "route6": ip("-6", "route"), "neigh": neighbours}}
+print(json.dumps(seen | {{"plain": plain}}))
 """
 
 GOOD = {
@@ -79,6 +81,22 @@ def test_interface_gets_mtu_addresses_and_both_default_routes():
         assert (default["gateway"], default["dev"], default["protocol"]) == (gateway, "eth9", "static")
 
 
+def test_default_routes_have_the_least_time_to_send_again_that_is_asked_for():
+    """Locked: the kernel's TCP takes no notice of one that is not."""
+    for rto_min_ms, words in ((5, "rto_min lock 5ms"), (0, "")):
+        for routes in configured(GOOD | {"rto_min_ms": rto_min_ms})["plain"]:
+            (default,) = [line for line in routes.splitlines() if line.startswith("default")]
+            assert words in default and ("rto_min" in default) is bool(words)
+
+
+def test_metrics_of_a_route_are_these_bytes():
+    plain = netlink.add_default_route(3, "10.75.1.1", ["10.75.1.2/24"], 7)
+    slow = netlink.add_default_route(3, "10.75.1.1", ["10.75.1.2/24"], 7, 5)
+    # RTA_METRICS around RTAX_LOCK, 1 << 13, and RTAX_RTO_MIN, 5.
+    assert slow[len(plain) :].hex() == "14000800" + "0800010000200000" + "08000d0005000000"
+    assert slow[4 : len(plain)] == plain[4:] and int.from_bytes(slow[:4], "little") == len(slow)
+
+
 def test_lo_is_up_also_without_a_network():
     seen = configured(None)
     assert "UP" in seen["lo"][0]["flags"]
@@ -96,6 +114,7 @@ def test_a_gateway_outside_the_prefix_is_taken_as_on_the_link():
         ({"interface": "eth7"}, "interface eth7 did not appear within 1 s"),
         ({"addresses": ["10.75.1.2/24", "10.75.1.2/24"]}, "address 10.75.1.2/24 on eth9: File exists"),
         ({"addresses": ["10.75.1/24"]}, "'10.75.1/24' is no IP address"),
+        ({"rto_min_ms": "5"}, "an rto_min_ms of '5'"),
         ({"mtu": 10}, "setting eth9 up with mtu 10: Invalid argument"),
     ],
 )

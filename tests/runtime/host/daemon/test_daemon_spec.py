@@ -42,6 +42,13 @@ def test_resolv_conf_of_the_zone_says_what_its_bundle_does() -> None:
         assert files.etc_files("web", launch["network"])["resolv.conf"] == lines
 
 
+@pytest.mark.parametrize(("engine", "rto_min_ms"), [("", 0), ("splice", 0), ("pasta", 5)])
+def test_zone_sends_again_soon_where_its_engine_has_no_sack(engine: str, rto_min_ms: int) -> None:
+    bundle = Bundle("web", BLOB, "6", (BLOB,), (), BLOB, Process(("/x",), ()), network=Network(engine=engine))
+    network = launch_of(BootRequest(bundle), ADDRESSES, {}).network
+    assert network is not None and network.rto_min_ms == rto_min_ms
+
+
 def test_volumes_are_mounts_the_zones_container_runtime_takes() -> None:
     volumes = (Volume("/scratch", size_mib=64), Volume("/fixed", readonly=True))
     made = extra("/x", volumes=volumes, stdin_open=True)

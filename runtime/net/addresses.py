@@ -129,6 +129,6 @@ def allocate_index(used: Collection[int]) -> int:
             f"address pool {pools().v4}",
             expected="a free subnet for one more zone",
             got=f"all {size} used",
-            hint="stop a zone that is no longer needed",
+            hint="stop a zone, or remove a network, that is no longer needed",
         )
     return free

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -15,7 +16,8 @@ from runtime.host.daemon import claims
 from runtime.host.daemon.errors import BadRequest, NameTaken, UnknownNetwork, WrongState, ZoneFailed
 from runtime.host.daemon.manager import Manager
 from runtime.host.daemon.model import NetworkInfo, RestartPolicy
-from runtime.net.errors import NetworkFault
+from runtime.net import pool
+from runtime.net.errors import AddressesExhausted, NetworkFault
 
 
 async def shared(manager: Manager) -> dict[str, NetworkInfo]:
@@ -229,6 +231,42 @@ def test_of_two_names_that_differ_in_case_only_and_come_at_once_one_is_in_the_ne
         results = await asyncio.gather(*boots, return_exceptions=True)
         assert len([result for result in results if isinstance(result, NameTaken)]) == 1
         assert len((await shared(manager))["back"].zones) == 1
+        await host.stop(end_zones=True)
+        assert host.leftovers() == []
+
+    run(work())
+
+
+@pytest.fixture
+def small_pool() -> Iterator[None]:
+    """Room for one network."""
+    pool.use(pool.parse_pools("172.30.0.0/24", "fd00:1:2::/48"))
+    yield
+    pool.use(pool.DEFAULT)
+
+
+@pytest.mark.usefixtures("small_pool")
+def test_exhausted_pool_is_told_in_one_sentence_and_what_is_given_back_can_be_had(host: Host) -> None:
+    async def work() -> None:
+        manager = await host.start()
+        await manager.boot(host.request("web", network="back"))
+        wanted = "expected a free subnet for one more zone, got all 1 used"
+        hint = r"\(stop a zone, or remove a network, that is no longer needed\)"
+        for attempt in (
+            lambda: manager.boot(host.request("alone")),
+            lambda: manager.boot(host.request("other", network="front")),
+            lambda: manager.create_network("front", 1500),
+            manager.create_reservation,
+        ):
+            with pytest.raises(AddressesExhausted, match=rf"^address pool 172\.30\.0\.0/24: {wanted} {hint}$"):
+                await attempt()
+        await manager.boot(host.request("db", network="back"))
+        assert sorted(await shared(manager)) == ["back"], (
+            "it has room for more zones, and nothing is left of the others"
+        )
+        for name in ("web", "db"):
+            await manager.stop(name)
+        await manager.boot(host.request("alone"))
         await host.stop(end_zones=True)
         assert host.leftovers() == []
 

@@ -208,3 +208,50 @@ def test_client_of_a_udp_port_is_listed_until_the_port_is_published_no_more(worl
     assert (row.bytes_up, row.bytes_down) == (len(answer), 1)
     world.on_host(lambda: network.unpublish(*to, protocol="udp"))
     assert network.flows() == []
+
+
+@pytest.mark.root
+@pytest.mark.parametrize(
+    ("outside", "host", "route", "forwarding"),
+    [
+        (OUTSIDE4, HOST4, "zone4", "ipv4/ip_forward"),
+        (OUTSIDE6, HOST6, "zone6", "ipv6/conf/all/forwarding"),
+    ],
+)
+def test_nobody_outside_comes_to_a_zone_by_a_route_through_the_host(
+    world: World, outside: str, host: str, route: str, forwarding: str
+) -> None:
+    """Also where the host forwards for others; but for what is published, nothing leads in."""
+    zone = getattr(world.addresses, route)
+    server = world.serve(world.zone, zone, 0, lambda connection: connection.sendall(b"in"))
+    network = world.up()
+    world.meet()
+    ((_, published),) = world.on_host(lambda: network.publish([Port(host, 0, server)]))
+    world.ip(world.outside, f"route add {zone} via {host}")
+    world.shell(world.host, f"echo 1 > /proc/sys/net/{forwarding}")
+    heard = world.in_zone(lambda: socket.socket(socket.AF_PACKET, socket.SOCK_DGRAM, socket.htons(3)))
+    world.stack.callback(heard.close)
+    heard.bind(("eth0", 3))
+    heard.setblocking(False)
+
+    with pytest.raises(OSError):
+        world.of(world.outside, lambda: socket.create_connection((zone, server), 1.5))
+    with udp(world, world.outside, outside) as asking:
+        asking.sendto(b"anybody?", (zone, server))
+    world.shell(world.outside, f"ping -n -c 2 -i 0.2 -W 1 {zone} || true")
+
+    sender = socket.inet_pton(family_of(outside), outside)
+    assert [packet for packet in received(heard) if sender in packet] == []
+    with world.of(world.outside, lambda: socket.create_connection((host, published), 5)) as connection:
+        assert connection.recv(9) == b"in"
+    assert any(sender in packet for packet in received(heard)), "what is let in would have been heard"
+
+
+def received(raw: socket.socket) -> list[bytes]:
+    """What waits in a socket."""
+    packets = []
+    while True:
+        try:
+            packets.append(raw.recv(65535))
+        except BlockingIOError:
+            return packets

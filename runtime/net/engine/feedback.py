@@ -69,6 +69,8 @@ def next_error(connection: socket.socket) -> tuple[Trouble, bytes | None] | None
 
 
 def _read_error(data: bytes, family: int) -> tuple[Trouble, bytes | None] | None:
+    if len(data) < _EXTENDED_ERROR.size:
+        return None
     code, origin, kind, subcode, info, _ = _EXTENDED_ERROR.unpack_from(data)
     if origin in _ORIGINS_ICMP:
         # The offender follows as a struct sockaddr_in or sockaddr_in6.

@@ -30,7 +30,7 @@ OUTSIDE4, OUTSIDE6 = "203.0.113.2", "2001:db8:1::2"
 HOST4, HOST6 = "203.0.113.1", "2001:db8:1::1"
 DNS4 = "203.0.113.53"
 SILENT_DNS = "198.51.100.53"
-BLACK_HOLE = "198.51.100.7"
+BLACK_HOLE, BLACK_HOLE6 = "198.51.100.7", "2001:db8:77ff::7"
 VIF = "vif7.0"
 # All that stay, but those of multicast, which the kernel has there when it says something of itself.
 NEIGHBOURS = "(ip neigh show nud permanent; ip neigh show nud noarp; ip neigh show proxy) | grep -v ^ff0 || true"
@@ -73,6 +73,7 @@ class World:
             "address add 203.0.113.9/24 dev up0",
             "link set up0 up",
             f"route add default via {OUTSIDE4}",
+            f"route add {BLACK_HOLE6} via {OUTSIDE6}",
             f"link add {VIF} type veth peer name eth0 netns {self.zone}",
         )
         self.ip(
@@ -82,6 +83,7 @@ class World:
             f"address add {DNS4}/24 dev out0",
             f"address add {OUTSIDE6}/64 dev out0 nodad",
             "link set out0 up",
+            f"route add blackhole {BLACK_HOLE6}",  # over IPv6 who is no router says so
         )
         zone = self.addresses
         self.ip(
@@ -183,8 +185,10 @@ class World:
             "link set lo up",
             f"link set eth0 address {zone.zone_mac}",
             f"address add {zone.zone4}/{zone.prefix4} dev eth0",
+            f"address add {zone.zone6}/{zone.prefix6} dev eth0 nodad",
             "link set eth0 up",
             f"route add default via {zone.gateway4}",
+            f"route add ::/0 via {zone.gateway6}",
         )
         first, self.addresses = self.addresses, zone
         network = self.new_network(name="next", **options)

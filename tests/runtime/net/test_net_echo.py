@@ -7,7 +7,7 @@ import re
 import socket
 
 import pytest
-from support.networld import BLACK_HOLE, HOST4, OUTSIDE4, OUTSIDE6, World
+from support.networld import BLACK_HOLE, BLACK_HOLE6, HOST4, OUTSIDE4, OUTSIDE6, World
 from support.tools import require
 
 from runtime.net.engine import packet
@@ -135,9 +135,10 @@ def test_two_pings_at_once_get_their_own_answers(world: World, address: str) -> 
     assert "DUP" not in said
 
 
-def test_host_that_is_not_there_is_not_answered_for(world: World) -> None:
+@pytest.mark.parametrize("hole", [BLACK_HOLE, BLACK_HOLE6])
+def test_host_that_is_not_there_is_not_answered_for(world: World, hole: str) -> None:
     world.up()
-    assert received(ping(world, BLACK_HOLE, "-W1")) == 0
+    assert received(ping(world, hole, "-W1")) == 0
 
 
 @pytest.mark.parametrize("address", [FAR4, FAR6])
@@ -189,12 +190,13 @@ def test_closed_destination_is_prohibited(world: World, address: str) -> None:
     assert network.counters()["denied"] == 1
 
 
-def test_flood_is_bounded_and_the_next_ping_passes(world: World) -> None:
+@pytest.mark.parametrize(("address", "hole"), [(OUTSIDE4, BLACK_HOLE), (OUTSIDE6, BLACK_HOLE6)])
+def test_flood_is_bounded_and_the_next_ping_passes(world: World, address: str, hole: str) -> None:
     world.network = world.new_network(limits=Limits(echoes=8))
     network = world.up()
     world.meet()
-    ping(world, BLACK_HOLE, "-f", "-W1", count=300)
-    assert received(ping(world, OUTSIDE4)) == 1
+    ping(world, hole, "-f", "-W1", count=300)
+    assert received(ping(world, address)) == 1
     assert network.counters()["faults"] == 0
 
 

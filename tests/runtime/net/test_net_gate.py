@@ -13,19 +13,27 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import pytest
-from support.networld import BLACK_HOLE, OUTSIDE4, OUTSIDE6, World, digest_then_echo, receive_all
+from support.networld import BLACK_HOLE, BLACK_HOLE6, OUTSIDE4, OUTSIDE6, World, digest_then_echo, receive_all
 
 from runtime.net.engine.model import Limits
 
 pytestmark = pytest.mark.root
 
+SYN = 2
 SYN_SENT = 2  # the first byte of struct tcp_info: linux/tcp.h, net/tcp_states.h
 NOWHERE4, NOWHERE6 = "192.0.2.77", "2001:db8:77::1"
 QUICK_S = 0.5
+BOTH = pytest.mark.parametrize("address", [OUTSIDE4, OUTSIDE6])
+HOLES = pytest.mark.parametrize("hole", [BLACK_HOLE, BLACK_HOLE6])
+BOTH_HOLES = pytest.mark.parametrize(("address", "hole"), [(OUTSIDE4, BLACK_HOLE), (OUTSIDE6, BLACK_HOLE6)])
 
 
 def state_of(connection: socket.socket) -> int:
     return connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)[0]
+
+
+def packed(address: str) -> bytes:
+    return socket.inet_pton(socket.AF_INET6 if ":" in address else socket.AF_INET, address)
 
 
 def begin(world: World, address: str, port: int) -> socket.socket:
@@ -56,7 +64,7 @@ def failure_of(world: World, address: str, port: int) -> tuple[int, float]:
 
 @contextmanager
 def syns_seen(world: World, name: str, device: str) -> Iterator[list[tuple[bytes, bytes]]]:
-    """SYNs of IPv4 that leave through a device meanwhile: (source port, destination)."""
+    """SYNs that leave through a device meanwhile: (source port, destination)."""
     seen: list[tuple[bytes, bytes]] = []
     raw = world.of(name, lambda: socket.socket(socket.AF_PACKET, socket.SOCK_DGRAM, socket.htons(3)))
     raw.bind((device, 3))
@@ -69,8 +77,11 @@ def syns_seen(world: World, name: str, device: str) -> Iterator[list[tuple[bytes
                 packet, origin = raw.recvfrom(4096)
             except TimeoutError:
                 continue
-            if origin[2] == socket.PACKET_OUTGOING and packet[0] == 0x45 and packet[9] == 6 and packet[33] == 2:
-                seen.append((packet[20:22], packet[16:20]))
+            v6 = packet[0] >> 4 == 6
+            segment = packet[40:] if v6 else packet[20:]
+            is_syn = packet[6 if v6 else 9] == socket.IPPROTO_TCP and segment[13] == SYN
+            if origin[2] == socket.PACKET_OUTGOING and is_syn:
+                seen.append((segment[:2], packet[24:40] if v6 else packet[16:20]))
 
     thread = threading.Thread(target=watch)
     thread.start()
@@ -82,7 +93,7 @@ def syns_seen(world: World, name: str, device: str) -> Iterator[list[tuple[bytes
         raw.close()
 
 
-@pytest.mark.parametrize("address", [OUTSIDE4, OUTSIDE6])
+@BOTH
 def test_refused_is_refused_and_at_once(world: World, address: str) -> None:
     network = world.up()
     world.meet()
@@ -125,57 +136,64 @@ def test_unreachable_of_a_router_far_away_is_unreachable_in_the_zone(world: Worl
     assert network.counters()["failed"] == 1
 
 
-def test_black_hole_stays_without_an_answer_and_delays_nobody_else(world: World) -> None:
-    port = world.serve(world.outside, OUTSIDE4, 0, digest_then_echo)
+@BOTH_HOLES
+def test_black_hole_stays_without_an_answer_and_delays_nobody_else(world: World, address: str, hole: str) -> None:
+    port = world.serve(world.outside, address, 0, digest_then_echo)
     world.network = world.new_network(limits=Limits(connect_timeout_s=30))
     network = world.up()
-    holes = [begin(world, BLACK_HOLE, 80) for _ in range(20)]
+    world.meet()
+    holes = [begin(world, hole, 80) for _ in range(20)]
     times = []
     for _ in range(10):
         started = time.monotonic()
-        with world.connect(OUTSIDE4, port) as connection:
+        with world.connect(address, port) as connection:
             connection.sendall(b"quick")
             connection.shutdown(socket.SHUT_WR)
             assert receive_all(connection)[32:] == b"quick"
         times.append(time.monotonic() - started)
     assert sorted(times)[5] < QUICK_S
-    assert [state_of(hole) for hole in holes] == [SYN_SENT] * 20
+    assert [state_of(each) for each in holes] == [SYN_SENT] * 20
     counters = network.counters()
     assert (counters["accepted"], counters["pending"]) == (10, 20)
-    for hole in holes:
-        hole.close()
+    for each in holes:
+        each.close()
 
 
-def test_connect_that_is_given_up_leaves_the_zone_waiting(world: World) -> None:
+@HOLES
+def test_connect_that_is_given_up_leaves_the_zone_waiting(world: World, hole: str) -> None:
     network = world.up()  # gives up after 1.5 s
-    with begin(world, BLACK_HOLE, 80) as hole:
+    with begin(world, hole, 80) as connection:
         world.wait_until(lambda: network.counters()["pending"] == 1)
         world.wait_until(lambda: network.counters()["failed"] >= 1)
-        assert state_of(hole) == SYN_SENT
+        assert state_of(connection) == SYN_SENT
 
 
-def test_syn_sent_again_makes_no_second_connect(world: World) -> None:
+@HOLES
+def test_syn_sent_again_makes_no_second_connect(world: World, hole: str) -> None:
     world.network = world.new_network(limits=Limits(connect_timeout_s=30))
     network = world.up()
+    world.meet()
     with (
         syns_seen(world, world.zone, "eth0") as of_zone,
         syns_seen(world, world.host, "up0") as of_host,
-        begin(world, BLACK_HOLE, 80),
+        begin(world, hole, 80),
     ):
         world.wait_until(lambda: len(of_zone) >= 3)
         assert network.counters()["pending"] == 1
-    assert {destination for _, destination in of_host} == {socket.inet_aton(BLACK_HOLE)}
+    assert {destination for _, destination in of_host} == {packed(hole)}
     assert len({port for port, _ in of_host}) == 1
 
 
-def test_outer_connection_that_comes_late_is_the_zones_own(world: World) -> None:
+@BOTH
+def test_outer_connection_that_comes_late_is_the_zones_own(world: World, address: str) -> None:
     """The zone's SYN-ACK comes when the outer one does, not before; its retransmissions meanwhile do no harm."""
-    port = world.serve(world.outside, OUTSIDE4, 0, digest_then_echo)
+    port = world.serve(world.outside, address, 0, digest_then_echo)
+    world.meet()
     rule = "table inet t { chain c { type filter hook input priority 0; policy accept; tcp flags syn drop; }; }"
     world.shell(world.outside, f"nft '{rule}'")
     world.network = world.new_network(limits=Limits(connect_timeout_s=30))
     network = world.up()
-    with syns_seen(world, world.zone, "eth0") as of_zone, begin(world, OUTSIDE4, port) as connection:
+    with syns_seen(world, world.zone, "eth0") as of_zone, begin(world, address, port) as connection:
         world.wait_until(lambda: len(of_zone) >= 2)
         assert state_of(connection) == SYN_SENT
         world.shell(world.outside, "nft flush ruleset")
@@ -188,20 +206,22 @@ def test_outer_connection_that_comes_late_is_the_zones_own(world: World) -> None
     assert (counters["accepted"], counters["failed"], counters["pending"]) == (1, 0, 0)
 
 
-def test_pending_connects_beyond_the_limit_replace_the_oldest(world: World) -> None:
-    port = world.serve(world.outside, OUTSIDE4, 0, digest_then_echo)
+@BOTH_HOLES
+def test_pending_connects_beyond_the_limit_replace_the_oldest(world: World, address: str, hole: str) -> None:
+    port = world.serve(world.outside, address, 0, digest_then_echo)
     world.network = world.new_network(limits=Limits(connect_timeout_s=30, pending=4))
     network = world.up()
-    holes = [begin(world, BLACK_HOLE, 1000 + number) for number in range(12)]
+    world.meet()
+    holes = [begin(world, hole, 1000 + number) for number in range(12)]
     world.wait_until(lambda: network.counters()["limited"] >= 8)
-    with world.connect(OUTSIDE4, port, timeout_s=QUICK_S):
+    with world.connect(address, port, timeout_s=QUICK_S):
         pass
     assert network.counters()["pending"] <= 4
-    for hole in holes:
-        hole.close()
+    for each in holes:
+        each.close()
 
 
-@pytest.mark.parametrize("address", [OUTSIDE4, OUTSIDE6])
+@BOTH
 def test_egress_rules_are_asked_by_port(world: World, address: str) -> None:
     closed = world.serve(world.outside, address, 0, digest_then_echo)
     opened = world.serve(world.outside, address, 0, digest_then_echo)
@@ -214,10 +234,11 @@ def test_egress_rules_are_asked_by_port(world: World, address: str) -> None:
     assert network.counters()["denied"] == 1
 
 
-def test_connection_whose_engine_died_ends(world: World) -> None:
-    port = world.serve(world.outside, OUTSIDE4, 0, digest_then_echo)
+@BOTH
+def test_connection_whose_engine_died_ends(world: World, address: str) -> None:
+    port = world.serve(world.outside, address, 0, digest_then_echo)
     network = world.up()
-    with world.connect(OUTSIDE4, port) as connection:
+    with world.connect(address, port) as connection:
         world.wait_until(lambda: network.counters()["active"] == 1)
         assert network.engine is not None
         network.engine.stop()
@@ -225,12 +246,14 @@ def test_connection_whose_engine_died_ends(world: World) -> None:
         assert connection.recv(1) == b""
 
 
-def test_connect_made_while_no_engine_runs_waits_for_the_next(world: World) -> None:
-    port = world.serve(world.outside, OUTSIDE4, 0, digest_then_echo)
+@BOTH
+def test_connect_made_while_no_engine_runs_waits_for_the_next(world: World, address: str) -> None:
+    port = world.serve(world.outside, address, 0, digest_then_echo)
     network = world.up()
+    world.meet()
     assert network.engine is not None
     network.engine.stop()
-    with begin(world, OUTSIDE4, port) as connection:
+    with begin(world, address, port) as connection:
         world.on_host(network.revive)
         assert comes_about(connection, QUICK_S)  # less than until the zone sends its SYN again
 
@@ -238,9 +261,10 @@ def test_connect_made_while_no_engine_runs_waits_for_the_next(world: World) -> N
 FLOOD = """
 import socket, sys, time
 hole, outside = sys.argv[1:]
-many, held, number = socket.socket(socket.AF_INET, socket.SOCK_DGRAM), [], 0
+family = socket.AF_INET6 if ":" in hole else socket.AF_INET
+many, held, number = socket.socket(family, socket.SOCK_DGRAM), [], 0
 while True:
-    held = [*held[-400:], socket.socket()]
+    held = [*held[-400:], socket.socket(family)]
     held[-1].setblocking(False)
     held[-1].connect_ex((hole, 80))
     for _ in range(5):
@@ -250,19 +274,21 @@ while True:
 """
 
 
-def test_flood_and_black_holes_of_one_zone_are_not_felt_by_another(world: World) -> None:
-    port = world.serve(world.outside, OUTSIDE4, 0, digest_then_echo)
+@BOTH_HOLES
+def test_flood_and_black_holes_of_one_zone_are_not_felt_by_another(world: World, address: str, hole: str) -> None:
+    port = world.serve(world.outside, address, 0, digest_then_echo)
     world.network = world.new_network(limits=Limits())
     flooded = world.up()
+    world.meet()
     other, name = world.neighbour()
-    flood = [sys.executable, "-c", FLOOD, BLACK_HOLE, OUTSIDE4]
+    flood = [sys.executable, "-c", FLOOD, hole, address]
     process = world.in_zone(lambda: subprocess.Popen(flood))
     try:
         world.wait_until(lambda: flooded.counters()["limited"] > 500)
         times = []
         for _ in range(40):
             started = time.monotonic()
-            world.of(name, lambda: socket.create_connection((OUTSIDE4, port), 5)).close()
+            world.of(name, lambda: socket.create_connection((address, port), 5)).close()
             times.append(time.monotonic() - started)
         assert process.poll() is None
     finally:

@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable
 
 import pytest
-from support.networld import BLACK_HOLE, DNS4, OUTSIDE4, World
+from support.networld import BLACK_HOLE, BLACK_HOLE6, DNS4, OUTSIDE4, OUTSIDE6, World
 from support.sharedworld import Neighbour, SharedNetwork, reaches, status_of
 
 from runtime.net.engine.acceptor import Traffic
@@ -34,6 +34,13 @@ LIMITS = Limits(
 )
 
 
+BOTH = pytest.mark.parametrize(("address", "hole"), [(OUTSIDE4, BLACK_HOLE), (OUTSIDE6, BLACK_HOLE6)])
+
+
+def family_of(address: str) -> int:
+    return socket.AF_INET6 if ":" in address else socket.AF_INET
+
+
 @pytest.fixture
 def pair(world: World) -> tuple[Neighbour, Neighbour]:
     shared = SharedNetwork(world, limits=LIMITS)
@@ -43,7 +50,7 @@ def pair(world: World) -> tuple[Neighbour, Neighbour]:
 def open_many(zone: Neighbour, kind: int, address: str, port: int, count: int) -> list[socket.socket]:
     made = []
     for _ in range(count):
-        each = zone.inside(lambda: socket.socket(socket.AF_INET, kind | socket.SOCK_NONBLOCK))
+        each = zone.inside(lambda: socket.socket(family_of(address), kind | socket.SOCK_NONBLOCK))
         each.connect_ex((address, port))
         if kind == socket.SOCK_DGRAM:
             each.send(b"x")
@@ -55,7 +62,7 @@ def connected(neighbour: Neighbour, address: str, port: int) -> socket.socket:
     """A connection that may be reset at once: before connect() has returned, which says so then, or after."""
 
     def connect() -> socket.socket:
-        client = socket.socket()
+        client = socket.socket(family_of(address))
         client.settimeout(5)
         with contextlib.suppress(ConnectionResetError):
             client.connect((address, port))
@@ -69,36 +76,42 @@ def close(many: list[socket.socket]) -> None:
         each.close()
 
 
+@pytest.mark.parametrize("address", [OUTSIDE4, OUTSIDE6])
 @pytest.mark.root
-def test_connections_one_zone_holds_are_not_anothers(world: World, pair: tuple[Neighbour, Neighbour]) -> None:
+def test_connections_one_zone_holds_are_not_anothers(
+    world: World, pair: tuple[Neighbour, Neighbour], address: str
+) -> None:
     greedy, modest = pair
+    world.meet()
     held = threading.Event()
 
     def serve(connection: socket.socket) -> None:
         connection.sendall(b"hi")
         held.wait(20)
 
-    world.serve(world.outside, OUTSIDE4, 8080, serve)
-    many = open_many(greedy, socket.SOCK_STREAM, OUTSIDE4, 8080, 10)
+    world.serve(world.outside, address, 8080, serve)
+    many = open_many(greedy, socket.SOCK_STREAM, address, 8080, 10)
     try:
         world.wait_until(lambda: greedy.network.counters()["active"] == LIMITS.connections)
         world.wait_until(lambda: greedy.network.counters()["limited"] >= 6)
         assert greedy.network.counters()["active"] == LIMITS.connections
-        assert reaches(modest, OUTSIDE4, 8080) == b"hi"
+        assert reaches(modest, address, 8080) == b"hi"
         assert modest.network.counters()["limited"] == 0
     finally:
         held.set()
         close(many)
 
 
+@pytest.mark.parametrize("hole", [BLACK_HOLE, BLACK_HOLE6])
 @pytest.mark.root
 def test_connects_under_way_of_one_zone_do_not_push_out_anothers(
-    world: World, pair: tuple[Neighbour, Neighbour]
+    world: World, pair: tuple[Neighbour, Neighbour], hole: str
 ) -> None:
     greedy, modest = pair
-    waiting = open_many(modest, socket.SOCK_STREAM, BLACK_HOLE, 80, 2)
+    world.meet()
+    waiting = open_many(modest, socket.SOCK_STREAM, hole, 80, 2)
     world.wait_until(lambda: modest.network.counters()["pending"] == 2)
-    many = open_many(greedy, socket.SOCK_STREAM, BLACK_HOLE, 80, 10)
+    many = open_many(greedy, socket.SOCK_STREAM, hole, 80, 10)
     try:
         world.wait_until(lambda: greedy.network.counters()["limited"] >= 6)
         assert (greedy.network.counters()["pending"], modest.network.counters()["pending"]) == (LIMITS.pending, 2)
@@ -106,12 +119,16 @@ def test_connects_under_way_of_one_zone_do_not_push_out_anothers(
         close(many + waiting)
 
 
+@BOTH
 @pytest.mark.root
-def test_udp_flows_of_one_zone_do_not_push_out_anothers(world: World, pair: tuple[Neighbour, Neighbour]) -> None:
+def test_udp_flows_of_one_zone_do_not_push_out_anothers(
+    world: World, pair: tuple[Neighbour, Neighbour], address: str, hole: str
+) -> None:
     greedy, modest = pair
-    waiting = open_many(modest, socket.SOCK_DGRAM, OUTSIDE4, 9999, 2)
+    world.meet()
+    waiting = open_many(modest, socket.SOCK_DGRAM, address, 9999, 2)
     world.wait_until(lambda: modest.network.counters()["udp_active"] == 2)
-    many = open_many(greedy, socket.SOCK_DGRAM, BLACK_HOLE, 9999, 10)
+    many = open_many(greedy, socket.SOCK_DGRAM, hole, 9999, 10)
     try:
         world.wait_until(lambda: greedy.network.counters()["limited"] >= 6)
         assert (greedy.network.counters()["udp_active"], modest.network.counters()["udp_active"]) == (4, 2)
@@ -154,20 +171,22 @@ def test_icmp_errors_one_zone_causes_are_not_taken_from_anothers(
         close(many)
 
 
+@BOTH
 @pytest.mark.root
 def test_flood_of_syns_of_one_zone_does_not_fill_anothers_queue(
-    world: World, pair: tuple[Neighbour, Neighbour]
+    world: World, pair: tuple[Neighbour, Neighbour], address: str, hole: str
 ) -> None:
     """While the engine stands still: what waits for it, waits in a queue of the zone's own."""
     greedy, modest = pair
-    world.serve(world.outside, OUTSIDE4, 8080, lambda connection: connection.sendall(b"hi"))
+    world.meet()
+    world.serve(world.outside, address, 8080, lambda connection: connection.sendall(b"hi"))
     engine = greedy.network.engine
     assert engine is not None
     os.kill(engine.pid, signal.SIGSTOP)
     try:
-        many = open_many(greedy, socket.SOCK_STREAM, BLACK_HOLE, 80, 900)
-        one = open_many(modest, socket.SOCK_STREAM, OUTSIDE4, 8080, 1)
-        more = open_many(greedy, socket.SOCK_DGRAM, BLACK_HOLE, 80, 900)
+        many = open_many(greedy, socket.SOCK_STREAM, hole, 80, 900)
+        one = open_many(modest, socket.SOCK_STREAM, address, 8080, 1)
+        more = open_many(greedy, socket.SOCK_DGRAM, hole, 80, 900)
     finally:
         os.kill(engine.pid, signal.SIGCONT)
     try:
@@ -356,10 +375,11 @@ def test_rubbish_on_a_dns_connection_ends_it_and_harms_nobody(pair: tuple[Neighb
 FLOOD = """
 import socket, sys
 hole, outside = sys.argv[1:]
+family = socket.AF_INET6 if ":" in hole else socket.AF_INET
 held, number = [], 0
 while True:
     for address in (hole, outside):
-        each = socket.socket()
+        each = socket.socket(family)
         each.setblocking(False)
         each.connect_ex((address, 9))
         held.append(each)
@@ -367,17 +387,20 @@ while True:
 """
 
 
+@BOTH
 @pytest.mark.root
-def test_flood_of_connects_in_a_shared_engine_is_bounded_and_leaves_nothing(world: World) -> None:
+def test_flood_of_connects_in_a_shared_engine_is_bounded_and_leaves_nothing(
+    world: World, address: str, hole: str
+) -> None:
     """As fast as a zone can, to a port that refuses and to a black hole; what it costs others is `./doit bench net`."""
     limits = Limits(connect_timeout_s=1.5)
     shared = SharedNetwork(world, limits=limits)
     greedy, modest = shared.zone("greedy", 2), shared.zone("modest", 3)
-    world.serve(world.outside, OUTSIDE4, 8080, lambda connection: connection.sendall(b"hi"))
+    world.serve(world.outside, address, 8080, lambda connection: connection.sendall(b"hi"))
     world.meet()
     engine = shared.segment.engine
     assert engine is not None
-    assert reaches(modest, OUTSIDE4, 8080) == b"hi"
+    assert reaches(modest, address, 8080) == b"hi"
 
     def descriptors() -> int:
         return len(os.listdir(f"/proc/{engine.pid}/fd"))
@@ -386,12 +409,12 @@ def test_flood_of_connects_in_a_shared_engine_is_bounded_and_leaves_nothing(worl
         return int(status_of(engine.pid)["VmRSS"].split()[0])
 
     settled, before_kib = descriptors(), resident_kib()
-    process = greedy.inside(lambda: subprocess.Popen([sys.executable, "-c", FLOOD, BLACK_HOLE, OUTSIDE4]))
+    process = greedy.inside(lambda: subprocess.Popen([sys.executable, "-c", FLOOD, hole, address]))
     try:
         world.wait_until(lambda: greedy.network.counters()["limited"] > 2000, 60)
         most = max(descriptors() for _ in range(200))
         for _ in range(10):
-            assert reaches(modest, OUTSIDE4, 8080, timeout_s=5) == b"hi"
+            assert reaches(modest, address, 8080, timeout_s=5) == b"hi"
         assert process.poll() is None
         assert most <= settled + limits.pending + 32
         assert resident_kib() - before_kib < 16 << 10

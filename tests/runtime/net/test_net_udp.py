@@ -260,31 +260,33 @@ def test_path_mtu_reaches_the_zone(world: World, address: str, where: str) -> No
         assert exchange(client(world, address, port), bytes(1400)) == b"<" + bytes(1400)
 
 
-def test_flows_beyond_the_limit_replace_the_idlest(world: World) -> None:
-    port = echo(world, OUTSIDE4)
+@BOTH
+def test_flows_beyond_the_limit_replace_the_idlest(world: World, address: str) -> None:
+    port = echo(world, address)
     world.network = world.new_network(limits=Limits(udp_flows=4))
     network = world.up()
-    busy = client(world, OUTSIDE4, port)
+    busy = client(world, address, port)
     for number in range(20):
         assert exchange(busy, b"%d" % number) == b"<%d" % number
-        assert exchange(client(world, OUTSIDE4, port), b"once") == b"<once"
+        assert exchange(client(world, address, port), b"once") == b"<once"
     counters = network.counters()
     assert counters["udp_active"] == 4
     assert counters["udp_flows"] == 21, "the busy one was never begun again"
     assert counters["limited"] == 17
 
 
-def test_flood_of_ports_leaves_descriptors_and_others_alone(world: World) -> None:
-    port = echo(world, OUTSIDE4)
+@BOTH
+def test_flood_of_ports_leaves_descriptors_and_others_alone(world: World, address: str) -> None:
+    port = echo(world, address)
     network = world.up()
     assert network.engine is not None
-    steady = client(world, OUTSIDE4, port)
+    steady = client(world, address, port)
     assert exchange(steady, b"x") == b"<x"
 
     def flood() -> None:
-        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as many:
+        with socket.socket(family_of(address), socket.SOCK_DGRAM) as many:
             for number in range(3000):
-                many.sendto(b"f", (OUTSIDE4, 10000 + number))
+                many.sendto(b"f", (address, 10000 + number))
 
     world.in_zone(flood)
     started = time.monotonic()
@@ -296,10 +298,11 @@ def test_flood_of_ports_leaves_descriptors_and_others_alone(world: World) -> Non
     assert counters["faults"] == 0
 
 
-def test_flow_begins_anew_after_the_engine_died(world: World) -> None:
-    port = echo(world, OUTSIDE4)
+@BOTH
+def test_flow_begins_anew_after_the_engine_died(world: World, address: str) -> None:
+    port = echo(world, address)
     network = world.up()
-    connection = client(world, OUTSIDE4, port)
+    connection = client(world, address, port)
     assert exchange(connection, b"before") == b"<before"
     assert network.engine is not None
     network.engine.stop()

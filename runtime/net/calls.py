@@ -21,7 +21,7 @@ _ALLOWED = (
     *("read", "pread64", "write", "readv", "writev", "splice", "tee", "pipe2", "fcntl", "close", "fstat"),
     *("recvfrom", "recvmsg", "recvmmsg", "sendto", "sendmsg", "sendmmsg"),
     # Connections. A listener is only ever made by whoever starts an engine.
-    *("accept4", "bind", "connect", "shutdown", "getsockname", "getpeername", "getsockopt", "setsockopt"),
+    *("accept4", "bind", "connect", "shutdown", "getsockname", "getpeername", "getsockopt"),
     # Waiting and clocks.
     *("epoll_wait", "epoll_pwait", "epoll_pwait2", "epoll_ctl", "ppoll"),
     *("clock_nanosleep", "gettimeofday", "time", "sched_yield"),
@@ -31,7 +31,22 @@ _SOCK_TYPE_MASK = 0xF  # linux/net.h; the bits above are SOCK_CLOEXEC and SOCK_N
 # All that Python's sockets ask for: FIONREAD, FIONBIO, FIONCLEX, FIOCLEX, and for the address of a packet socket its
 # interface's name, SIOCGIFNAME. Source: asm-generic/ioctls.h, linux/sockios.h.
 _IOCTLS = (0x541B, 0x5421, 0x5450, 0x5451, 0x8910)
+# Of sockets and TCP any; of IP those that the engine sets. With IP_HDRINCL its raw sockets for pings, which are the
+# host's, would send packets of any protocol from anybody's address, and no capability is asked for it (raw(7)).
+# Source: linux/in.h, linux/in6.h.
+_OPTIONS = {
+    # IP_TTL, IP_PKTINFO, IP_MTU_DISCOVER, IP_RECVERR, IP_TRANSPARENT, IP_BIND_ADDRESS_NO_PORT
+    socket.IPPROTO_IP: (2, 8, 10, 11, 19, 24),
+    # IPV6_UNICAST_HOPS, IPV6_MTU_DISCOVER, IPV6_RECVERR, IPV6_RECVPKTINFO, IPV6_TRANSPARENT
+    socket.IPPROTO_IPV6: (16, 23, 25, 49, 75),
+}
 _CONDITIONAL: tuple[pythoncalls.Rule, ...] = (
+    *((("setsockopt",), (argument(1, level),)) for level in (socket.SOL_SOCKET, socket.IPPROTO_TCP)),
+    *(
+        (("setsockopt",), (argument(1, level), argument(2, option)))
+        for level, options in _OPTIONS.items()
+        for option in options
+    ),
     *((("ioctl",), (argument(1, request),)) for request in _IOCTLS),
     # Of either Internet family: no packet socket, no netlink, nothing of this host's own.
     *(

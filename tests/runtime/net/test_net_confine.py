@@ -162,6 +162,9 @@ def test_engine_that_makes_a_forbidden_call_is_killed_and_whoever_asks_is_told_w
         "socket.socket(socket.AF_UNIX)",
         "socket.socket(socket.AF_NETLINK, socket.SOCK_RAW)",
         "socket.socket(socket.AF_INET, socket.SOCK_RAW)",
+        # Headers of one's own making, from anybody's address: IP_HDRINCL, IPV6_HDRINCL.
+        "socket.socket().setsockopt(socket.IPPROTO_IP, 3, 1)",
+        "socket.socket(socket.AF_INET6).setsockopt(socket.IPPROTO_IPV6, 36, 1)",
         "import threading; threading.Thread(target=print).start()",
     ],
 )

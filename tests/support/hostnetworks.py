@@ -14,6 +14,8 @@ from runtime.net.published import Published, key_of, protocol_of
 from support.fakecapture import FakeCapture
 
 if TYPE_CHECKING:
+    from runtime.host.daemon.manager import Manager
+    from runtime.host.daemon.model import NetworkInfo
     from support.daemonworld import Host
 
 
@@ -161,3 +163,13 @@ class FakeSegment:
             raise self.host.segment_stays
         self._do("gone")
         self.host.segments.pop(self.name, None)
+
+
+async def shared(manager: Manager) -> dict[str, NetworkInfo]:
+    """The networks that zones share, by name."""
+    return {network.name: network for network in await manager.networks() if network.shared}
+
+
+def addresses(manager: Manager) -> dict[str, str]:
+    """The IPv4 address of every zone that has one."""
+    return {zone.name: zone.addresses[0] for zone in manager.list_zones() if zone.addresses}

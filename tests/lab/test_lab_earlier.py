@@ -19,17 +19,18 @@ rm -rf /run/kept && mkdir /run/kept
 cp -a /run/zonewright/ledger /run/kept
 cp -a /var/lib/zonewright/zones.sqlite* /run/kept
 """
-# `stopping` keeps the next zoned from starting: what takes its place until then is a sleep.
+# `stopping` keeps the keeper from starting the next zoned; it ends, too, and is started again where all is in place.
 BRING_BACK = """
 set -e
 touch /run/zonewright/stopping
+keeper=$(awk '/^PPid/ {{print $2}}' /proc/{pid}/status)
 kill -9 {pid}
-until grep -lqsx sleep /proc/[0-9]*/comm; do sleep 0.1; done
+while [ -e /proc/{pid} ]; do sleep 0.1; done
 rm -rf /run/zonewright/ledger /var/lib/zonewright/zones.sqlite*
 cp -a /run/kept/ledger /run/zonewright
 cp -a /run/kept/zones.sqlite* /var/lib/zonewright
 rm -r /run/kept /run/zonewright/stopping
-kill $(grep -lsx sleep /proc/[0-9]*/comm | cut -d/ -f3)
+kill $keeper
 """
 
 

@@ -23,7 +23,7 @@ cp -a /var/lib/zonewright/zones.sqlite* /run/kept
 BRING_BACK = """
 set -e
 touch /run/zonewright/stopping
-keeper=$(awk '/^PPid/ {{print $2}}' /proc/{pid}/status)
+keeper=$(grep ^PPid /proc/{pid}/status | cut -f2)
 kill -9 {pid}
 while [ -e /proc/{pid} ]; do sleep 0.1; done
 rm -rf /run/zonewright/ledger /var/lib/zonewright/zones.sqlite*

@@ -9,14 +9,13 @@ from pathlib import Path
 
 from runtime.boot.doors import DomainInfo
 from runtime.errors import RuntimeFault
-from runtime.host.daemon import claims, ending, exits, life, policy, rows, sharednets, shares
+from runtime.host.daemon import claims, ending, exits, life, policy, rows, sharednets, takeover
 from runtime.host.daemon.core import Core, Unfinished
-from runtime.host.daemon.model import ExitStatus, PortRule, State
+from runtime.host.daemon.model import ExitStatus, State
 from runtime.host.daemon.reconcile import Fate, Head, exit_in, fate_of, head_of, stray_records, strays
-from runtime.host.daemon.zone import Run, StopOrder, Zone, of_row
+from runtime.host.daemon.zone import StopOrder, Zone, of_row
 from runtime.host.ledger import Ledger, Record
-from runtime.net.addresses import plan_addresses
-from runtime.net.teardown import current, directories
+from runtime.net.teardown import directories
 
 log = logging.getLogger(__name__)
 
@@ -78,16 +77,11 @@ async def _take(
     if over:
         pass  # what became of its zone, which may have gone since, is in the database
     elif head is not None and fate is Fate.ADOPT:
-        try:
-            await _adopt(core, head, ledger, records)
-            return
-        except (RuntimeFault, OSError) as fault:
-            log.error("zone %s cannot be adopted, and is ended: %s", head.name, fault)
-            _zone_of(core, head)
-            ended[head.id] = exits.failed("adoption", str(fault))
+        await _adopt(core, head, ledger, records)
+        return
     elif head is not None and fate is Fate.ENDED:
         _zone_of(core, head)
-        gone = await core.thread(_exit_of_gone, core, domains.get(head.uuid))
+        gone = await core.thread(takeover.exit_of_gone, core, domains.get(head.uuid))
         ended[head.id] = exit_in(records) or gone
     elif head is not None:
         log.warning("zone %s: its zoned ended while it was being started", head.name)
@@ -127,93 +121,15 @@ def _zone_of(core: Core, head: Head) -> Zone:
 
 
 async def _adopt(core: Core, head: Head, ledger: Ledger, records: list[Record]) -> None:
-    """Take over a running domain with its console, network and ports; it does not notice."""
-    addresses = plan_addresses(head.index, host=head.host)
-    segment = sharednets.hold(core, head)
-    if head.request.network_name and segment is None:
-        subject = f"zone {head.name}"
-        raise RuntimeFault(subject, expected=f"its network {head.request.network_name} up", got="it is not")
-    console = core.settings.state_dir / "logs" / head.id / "console"
-    run = Run(head.uuid, ledger, addresses, console)
+    """Take over a running domain now, or else later in its task: others are not to wait for it."""
     zone = _zone_of(core, head)
-
-    def take() -> bool:
-        console.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        run.domain = core.edge.adopt(records)
-        if run.domain is None:
-            return False
-        wanted, isolated = zone.bundle.network, head.request.is_isolated
-        run.network = core.edge.network(head.name, addresses, wanted, ledger, segment=segment, isolated=isolated)
-        if not run.network.adopt(records):
-            log.error("zone %s: the engine of its network does not serve, a new one takes its place", head.name)
-        shares.begin(core, zone, run, adopted=True)
-        return True
-
-    try:
-        if not await core.thread(take):
-            raise RuntimeFault(f"zone {head.name}", got="it ended just now")
-        assert run.network is not None
-        run.devices = await core.thread(claims.again, zone.bundle, records)
-        zone.ports = zone.ports or _ports_of(records)
-        zone.held.take_back(zone.ports, run.network.published())
-        await core.thread(core.edge.care_for, run.network)
-    except BaseException as fault:
-        await core.thread(_let_go, run, isinstance(fault, (RuntimeFault, OSError)))
-        raise
-    if not zone.state.up:
-        zone.state, zone.started = State.RUNNING, zone.started or core.clock.now()
-    assert run.domain is not None and core.deaths is not None
-    run.up, run.ready = True, zone.state is State.READY
-    run.since = core.clock.monotonic() - max(0.0, core.clock.now() - zone.started)
-    core.deaths.add(run.domain.domid, run.domain.uuid)
-    zone.run = run
-    await core.save(zone, "zone.adopted", request=True, domid=str(run.domain.domid))
+    run = zone.run = takeover.begun(core, zone, head, ledger, records)
+    await takeover.attempt(core, zone, run)
+    if not run.up:
+        await core.save(zone, request=True)
     life.start(core, zone, run)
     if not zone.wanted:  # somebody's stop was under way
         zone.stop = StopOrder(float(zone.bundle.process.stop_timeout_s))
-
-
-def _let_go(run: Run, ends: bool) -> None:
-    """What was taken over: pages of its domain; of a zone that ends, its place in a network that others are in, too.
-
-    It does not end where only this zoned does.
-    """
-    run.shares.let_go()
-    if run.domain is not None:
-        run.domain.let_go()
-    try:
-        if ends and run.network is not None:
-            run.network.destroy()
-    except (RuntimeFault, OSError) as fault:
-        log.warning("run %s: %s", run.uuid, fault)  # its ledger is walked in any case
-
-
-def _ports_of(records: list[Record]) -> tuple[PortRule, ...]:
-    """What the ledger says, without what was published for a while."""
-    return tuple(
-        PortRule(
-            int(record["zone_port"]),
-            str(record["address"]),
-            int(record["port"]),
-            protocol=str(record.get("protocol", "tcp")),
-        )
-        for record in current(records)
-        if record["kind"] == "net.listener"
-    )
-
-
-def _exit_of_gone(core: Core, info: DomainInfo | None) -> ExitStatus:
-    """How a domain that ended while nobody looked ended: its tree is there as long as Xen keeps its remains."""
-    if info is None:
-        return exits.failed("lost", "it ended while zoned was away; nobody saw how", code=255)
-    try:
-        told = exits.from_xenstore(core.edge.last_words(info).exit)
-    except RuntimeFault as fault:
-        log.warning("domain %d: %s", info.domid, fault)
-        told = None
-    if info.reason == "crash" and (told is None or told.clean):
-        return exits.crashed("crash")
-    return told or exits.from_xen(info.reason or "destroyed")
 
 
 def _unfinished(zone: Zone) -> ExitStatus:

@@ -68,11 +68,12 @@ async def follow_state(core: Core, zone: Zone, run: Run) -> None:
             pending = True
             core.soon(run.news.tell)
 
-    run.watch = await core.thread(core.edge.watch_state, domain, notify)
     while True:
         count, pending = run.news.count, False
-        run.watch.take()
         try:
+            if run.watch is None:
+                run.watch = await core.thread(core.edge.watch_state, domain, notify)
+            run.watch.take()
             await take_state(core, zone, run, await core.thread(domain.state))
         except RuntimeFault as fault:
             log.debug("zone %s: %s", zone.name, fault)  # it may be going

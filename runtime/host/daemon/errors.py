@@ -59,3 +59,7 @@ class StateDamaged(RuntimeFault):
 
 class NotPrepared(RuntimeFault):
     """This host lacks what zones need; status says what."""
+
+
+class NotAdoptable(RuntimeFault):
+    """A run of an earlier zoned that cannot go on under another, as its ledger shows."""

@@ -18,7 +18,7 @@ from functools import partial
 from typing import Any
 
 from runtime.errors import RuntimeFault
-from runtime.host.daemon import addressing, agentwatch, bringup, ending, exits, policy, sharednets
+from runtime.host.daemon import addressing, agentwatch, bringup, ending, exits, policy, sharednets, takeover
 from runtime.host.daemon.agent import MAIN
 from runtime.host.daemon.core import Core
 from runtime.host.daemon.errors import BadRequest, BootCancelled
@@ -111,13 +111,16 @@ async def _one_run(core: Core, zone: Zone, run: Run | None) -> tuple[ExitStatus,
     followers: list[asyncio.Task[None]] = []
     exit: ExitStatus | None
     try:
-        if not run.up:
+        if run.adopted:
+            await takeover.until_taken(core, zone, run)
+        else:
             await _unless_stopped(core, zone, bringup.bring_up(core, zone, run))
-        followers = await _follow(core, zone, run)
-        await _until_end(core, zone, run)
+        if run.up:
+            followers = await _follow(core, zone, run)
+            await _until_end(core, zone, run)
         exit = None
     except asyncio.CancelledError:
-        if core.leaving and run.up:
+        if core.leaving and (run.up or run.adopted):
             await _quit(followers)
             await ending.leave(core, run)
         else:

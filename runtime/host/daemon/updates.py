@@ -37,6 +37,8 @@ async def _update(core: Core, zone: Zone, change: Update) -> ZoneInfo:
         raise UnknownZone(subject, got="it has been removed")
     if zone.state in (State.QUEUED, State.CREATING, State.STOPPING):
         raise WrongState(subject, expected="it running or exited", got=f"it is {zone.state.value}", temporary=True)
+    if run is not None and run.domain is None:
+        raise WrongState(subject, expected="it taken over from the zoned before", got="it is not yet", temporary=True)
     if change.restart is not None:
         policy.check_policy(change.restart, subject)
         if zone.request.remove and change.restart.name != "no":

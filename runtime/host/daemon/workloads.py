@@ -168,6 +168,8 @@ class Workloads:
             if workload.info.state is WorkloadState.DESTROYED:  # by another's call, meanwhile
                 return workload.info
             if zone is not None and zone.run is not None and zone.run.uuid == workload.uuid:
+                if zone.run.domain is None:
+                    raise self._wrong(workload, "its zone taken over from the zoned before")
                 await self._become(workload, WorkloadState.DESTROYING)
                 await self._give_back(zone, workload)
             return await self._forget(zone, workload)

@@ -34,7 +34,8 @@ from runtime.net.addresses import ZoneAddresses
 class Run:
     """One domain's life.
 
-    up:      it has been built, wired and unpaused, and its network serves.
+    adopted: an earlier zoned began it.
+    up:      it has been built, wired and unpaused, and its network serves; or it has been taken over.
     ready:   its workload has run.
     told:    how it ended, as the zone itself told.
     reason:  how it ended, as Xen has it; "" while it lives.
@@ -50,6 +51,7 @@ class Run:
     ledger: Ledger
     addresses: ZoneAddresses
     console: Path
+    adopted: bool = False
     domain: Domain | None = None
     network: Network | None = None
     link: AgentLink | None = None

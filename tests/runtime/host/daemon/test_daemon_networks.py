@@ -13,8 +13,9 @@ from support.hostnetworks import addresses, shared
 from pipeline.bundle.model import Bundle, Network
 from runtime.errors import RuntimeFault
 from runtime.host.daemon import claims
-from runtime.host.daemon.errors import BadRequest, NameTaken, UnknownNetwork, WrongState, ZoneFailed
-from runtime.host.daemon.model import RestartPolicy
+from runtime.host.daemon.errors import BadRequest, NameTaken, NotAdoptable, UnknownNetwork, WrongState, ZoneFailed
+from runtime.host.daemon.manager import Manager
+from runtime.host.daemon.model import NetworkInfo, RestartPolicy
 from runtime.net.errors import NetworkFault
 
 
@@ -282,7 +283,7 @@ def test_zone_that_cannot_be_adopted_leaves_its_place_in_a_network_of_several(
 
     def failing(bundle: Bundle, records: Any) -> Any:
         if bundle.name == "web":
-            raise RuntimeFault("zone web", got="a ledger that says otherwise")
+            raise NotAdoptable("zone web", got="a ledger that says otherwise")
         return again(bundle, records)
 
     async def work() -> None:
@@ -293,7 +294,7 @@ def test_zone_that_cannot_be_adopted_leaves_its_place_in_a_network_of_several(
         await host.kill()
         monkeypatch.setattr(claims, "again", failing)
         manager = await host.start()
-        ended = await manager.get("web")
+        ended = await manager.wait("web")
         assert ended.exit is not None and "says otherwise" in ended.exit.text
         assert (await shared(manager))["back"].zones == ("db",)
         segment = manager.core.networks["back"].segment
@@ -332,7 +333,7 @@ def test_zone_whose_networks_ledger_is_lost_is_ended(host: Host, database: str) 
             path.unlink()
         host.segments.clear()
         manager = await host.start()
-        (zone,) = manager.list_zones()
+        zone = await manager.wait("web")
         assert zone.exit is not None and "expected its network back up, got it is not" in zone.exit.text
         assert host.leftovers() == []
         await host.stop()

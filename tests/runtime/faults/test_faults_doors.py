@@ -1,5 +1,7 @@
-"""Every hypercall, ioctl, xenstore request, netlink request and command of a boot and of a teardown fails once, and is
-where the process is killed once. Afterwards a check of the whole host finds nothing.
+"""Every hypercall, ioctl, xenstore request, netlink request and command of a boot, of a teardown and of a
+take-over fails once, and is where the process is killed once. Afterwards a check of the whole host finds nothing.
+
+What fails while a running zone is taken over costs it nothing: it runs on, and its network serves.
 
 The zone has a scratch disk and an agent that connects to its channel; once it runs, a workload's disk comes and goes,
 and it gets more memory and vCPUs.
@@ -27,10 +29,11 @@ from typing import Any
 import pytest
 from support import faults
 from support.backends import FakeBlkback
-from support.checking import CheckedHost, number_disks, small_plan
+from support.checking import UUID, CheckedHost, number_disks, small_plan
 from support.doorfaults import FaultyDoor, Points, faulty_edges, faulty_record, was_injected
 from support.networld import HOST4, VIF, World
 from support.rings import Guest
+from support.takeovers import head_fields, take_over
 from support.xenstored import write_as_guest
 
 from pipeline.bundle.model import Port
@@ -79,6 +82,11 @@ END = {
     *("hypercall sysctl getdomaininfolist", "xenstore read", "xenstore rm", "xenstore transaction_end"),
     *("xenstore transaction_start", "xenstore unwatch", "namespace", "pidfd"),
 }
+ADOPT = {
+    *("door bind_event_channel", "door buffer", "door map_foreign", "door map_grant"),
+    *("evtchn acknowledge", "evtchn notify", "hypercall sysctl getdomaininfolist"),
+    *("xenstore read", "xenstore unwatch", "xenstore watch", "engine asked", "pidfd"),
+}
 # How often a wait looks again, how many events one wake-up takes, how often a transaction is made again.
 MAY_DIFFER = ("hypercall domctl getdomaininfo", "door buffer", "xenstore ", "evtchn ")
 
@@ -121,6 +129,7 @@ class Host(CheckedHost):
         hypervisor, xenstore = Hypervisor(door), XenStore(self.xenstored.path, timeout_s=5)
         door.points = points  # zoned has opened it long before
         ledger = self.ledgers.create("web")
+        ledger.record("zone", **head_fields(UUID, self.world.addresses.index))
         record = faulty_record(ledger.record, points)
         found: list[LoopDevice] = []
         network = domain = None
@@ -141,6 +150,7 @@ class Host(CheckedHost):
             domain = build.build_domain(plan, hypervisor, xenstore, record, console_log=log)
             network.attach(domain.wait_vif())
             domain.connect_vif()
+            ledger.record("started")
             domain.unpause()
             network.serve()
             Agent(self, domain, points).talk()
@@ -338,11 +348,31 @@ def boot_and_end(host: Host) -> Callable[[Points], None]:
     return work
 
 
-EDGES = {boot: BOOT, boot_and_end: END}
+def boot_and_adopt(host: Host) -> Callable[[Points], None]:
+    """A boot, then an adoption whose points count: whatever fails once, the zone runs on."""
+
+    def network_again(_: str, addresses: Any, mtu: int, record: Any, **options: Any) -> Any:
+        network = host.world.new_network(**options)
+        network._record = record
+        return network
+
+    def work(points: Points) -> None:
+        ledger, _, domain, _ = host.boot(Points())
+        domain.let_go()
+        domain.hypervisor.door.points = points
+        with faulty_edges(points):
+            take_over(ledger, Edge(domain.hypervisor, domain.xenstore), host.directory / "zoned", network_again)
+        domain.hypervisor.door.points = Points()
+        assert domain.shutdown_state() is None
+
+    return work
+
+
+EDGES = {boot: BOOT, boot_and_end: END, boot_and_adopt: ADOPT}
 
 
 @pytest.mark.parametrize("what", ["fail", "kill"])
-@pytest.mark.parametrize("phase", [boot, boot_and_end])
+@pytest.mark.parametrize("phase", [boot, boot_and_end, boot_and_adopt])
 def test_nothing_is_left_whichever_edge_fails_or_is_the_last(
     host: Host, phase: Callable[[Host], Callable[[Points], None]], what: str
 ) -> None:

@@ -44,6 +44,7 @@ class FakeDomain:
     dying: bool = False
     shutdown: int | None = None
     share: tuple[int, int] = (256, 0)  # weight, cap
+    ballooned_pages: int = 0  # beside those it was built with
 
 
 class FakeChannel:
@@ -425,8 +426,15 @@ class FakeXen:
         for mfn in mine:
             del self.owners[mfn]
             self.pages.pop(mfn, None)
-        self.free += len(domain.p2m)
+        self.free += len(domain.p2m) + domain.ballooned_pages
         del self.domains[domid]
+
+    def balloon(self, domid: int, pages: int) -> None:
+        """A guest takes memory, or gives some back, until it has so many pages."""
+        domain = self.domains[domid]
+        more = pages - len(domain.p2m) - domain.ballooned_pages
+        domain.ballooned_pages += more
+        self.free -= more
 
     def _create(self, address: int, union: int) -> int:
         layout = "<I16sIIIIiiI" + ("I" if self.domctl >= 0x17 else "") + "IIII"
@@ -447,6 +455,6 @@ class FakeXen:
         domain = self.domains[domid]
         reason = 0xFF if domain.shutdown is None else domain.shutdown
         flags = int(domain.dying) | (domain.shutdown is not None) << 2 | int(domain.paused) << 3 | reason << 16
-        pages = len(domain.p2m)
+        pages = len(domain.p2m) + domain.ballooned_pages
         counts = (pages, domain.max_kib // 4, 0, 0, 0, domain.shared_info_mfn, 0)
         return struct.pack("<HxxI7QIII16s", domid, flags, *counts, domain.online_vcpus, 0, 0, domain.handle)

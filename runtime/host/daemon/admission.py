@@ -1,4 +1,4 @@
-"""Memory is promised before anything is built: what runs not yet built will take counts as taken."""
+"""Memory is promised before anything is built or grows: what runs will still take counts as taken."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class Admission:
             )
             missing = kib - self._has(domains.get(uuid))
             if missing > free - kept:
-                waiting = f", {kept >> 10} MiB of them promised to zones that are being started" if kept else ""
+                waiting = f", {kept >> 10} MiB of them promised to zones that are being started or grow" if kept else ""
                 raise NotEnough(
                     subject,
                     expected=f"{-(-missing >> 10)} MiB of free memory in Xen",
@@ -51,8 +51,19 @@ class Admission:
                 )
             self._promised[uuid] = kib
 
+    def promised(self, uuid: str) -> int:
+        """How much is kept for a domain; 0 for one that has all it was promised."""
+        return self._promised.get(uuid, 0)
+
+    def keep(self, uuid: str, kib: int) -> None:
+        """Promise what is not to be asked for again: a domain has been given it, or had it promised before."""
+        if kib:
+            self._promised[uuid] = kib
+        else:
+            self.settle(uuid)
+
     def settle(self, uuid: str) -> None:
-        """It has been built, or never will be."""
+        """It has been built, or never will be; it has grown."""
         self._promised.pop(uuid, None)
 
     @staticmethod

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from runtime.boot.doors import DomainInfo
 from runtime.errors import RuntimeFault
-from runtime.host.daemon import claims, ending, exits, life, policy, rows, sharednets, takeover
+from runtime.host.daemon import claims, ending, exits, growth, life, policy, rows, sharednets, takeover
 from runtime.host.daemon.core import Core, Unfinished
 from runtime.host.daemon.model import ExitStatus, State
 from runtime.host.daemon.reconcile import Fate, Head, exit_in, fate_of, head_of, stray_records, strays
@@ -77,7 +77,7 @@ async def _take(
     if over:
         pass  # what became of its zone, which may have gone since, is in the database
     elif head is not None and fate is Fate.ADOPT:
-        await _adopt(core, head, ledger, records)
+        await _adopt(core, head, ledger, records, domains[head.uuid])
         return
     elif head is not None and fate is Fate.ENDED:
         _zone_of(core, head)
@@ -120,13 +120,16 @@ def _zone_of(core: Core, head: Head) -> Zone:
     return zone
 
 
-async def _adopt(core: Core, head: Head, ledger: Ledger, records: list[Record]) -> None:
+async def _adopt(core: Core, head: Head, ledger: Ledger, records: list[Record], info: DomainInfo) -> None:
     """Take over a running domain now, or else later in its task: others are not to wait for it."""
     zone = _zone_of(core, head)
     run = zone.run = takeover.begun(core, zone, head, ledger, records)
     await takeover.attempt(core, zone, run)
     if not run.up:
         await core.save(zone, request=True)
+    memory_mib = zone.bundle.resources.memory_mib
+    if not growth.has_taken(info, memory_mib):
+        growth.hold(core, zone, run, memory_mib)
     life.start(core, zone, run)
     if not zone.wanted:  # somebody's stop was under way
         zone.stop = StopOrder(float(zone.bundle.process.stop_timeout_s))

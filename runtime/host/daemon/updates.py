@@ -11,8 +11,7 @@ from typing import Any
 from pipeline.bundle.model import LEAST_MEMORY_MIB, Network, Resources
 from pipeline.bundle.ports import overlap
 from runtime.errors import RuntimeFault
-from runtime.host.daemon import networking, policy, ports
-from runtime.host.daemon.admission import OVERHEAD_KIB
+from runtime.host.daemon import growth, networking, policy, ports
 from runtime.host.daemon.core import Core
 from runtime.host.daemon.errors import BadRequest, UnknownZone, WrongState
 from runtime.host.daemon.model import PortRule, State, Update, ZoneInfo
@@ -120,22 +119,23 @@ async def _change_run(
         await core.thread(edge.set_vcpus, domain, before.vcpus)
         await _use_vcpus(zone, run, before.vcpus)
 
+    kept = core.admission.promised(run.uuid)  # of an update before, to a guest that has not taken it all yet
     async with contextlib.AsyncExitStack() as undo:
+        undo.callback(core.admission.keep, run.uuid, kept)
         added = await core.thread(_change_ports, zone, run, gone, new)
         undo.push_async_callback(_undo, zone, "ports", ports_back)
-        try:
-            if memory_mib != before.memory_mib:
-                await core.admission.promise(run.uuid, (memory_mib << 10) + OVERHEAD_KIB, f"zone {zone.name}")
-                undo.push_async_callback(_undo, zone, "memory", memory_back)
-                await core.thread(edge.set_memory, domain, memory_mib, least_mib)
-            if vcpus != before.vcpus:
-                undo.push_async_callback(_undo, zone, "vcpus", vcpus_back)
-                await core.thread(edge.set_vcpus, domain, vcpus)
-                await _use_vcpus(zone, run, vcpus)
-            await networking.apply(core, zone, network)
-        finally:
-            core.admission.settle(run.uuid)
+        if memory_mib != before.memory_mib:
+            await core.admission.promise(run.uuid, growth.wanted_kib(memory_mib), f"zone {zone.name}")
+            undo.push_async_callback(_undo, zone, "memory", memory_back)
+            await core.thread(edge.set_memory, domain, memory_mib, least_mib)
+        if vcpus != before.vcpus:
+            undo.push_async_callback(_undo, zone, "vcpus", vcpus_back)
+            await core.thread(edge.set_vcpus, domain, vcpus)
+            await _use_vcpus(zone, run, vcpus)
+        await networking.apply(core, zone, network)
         undo.pop_all()
+    if memory_mib != before.memory_mib:
+        growth.hold(core, zone, run, memory_mib)
     return added
 
 

@@ -8,10 +8,11 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from support.daemonworld import Host, run
+from support.daemonworld import FakeClock, Host, run
 
 from runtime.boot import resize
 from runtime.errors import RuntimeFault
+from runtime.host.daemon import growth
 from runtime.host.daemon.edge import Edge
 from runtime.host.daemon.errors import BadRequest, NotEnough, UnknownZone, WrongState
 from runtime.host.daemon.manager import Manager
@@ -118,6 +119,70 @@ def test_zone_that_was_made_with_less_than_others_need_gets_its_own_back(
             with pytest.raises(Broken):
                 await manager.update("web", Update(memory_mib=64, vcpus=2))
         assert state_of(host, manager) == before
+        await host.stop(end_zones=True)
+
+    run(work())
+
+
+def balloon(host: Host, manager: Manager, to_mib: int) -> None:
+    """Its guest takes memory, which is Xen's no more."""
+    (zone,) = manager.core.zones.values()
+    assert zone.run is not None and zone.run.domain is not None
+    with host.xen.lock:
+        host.xen.balloon(zone.run.domain.domid, to_mib * 256)
+
+
+async def promise_is_over(manager: Manager, clock: FakeClock) -> None:
+    while manager.core.admission._promised:
+        clock.pass_time(1)
+        await asyncio.sleep(0.01)
+
+
+@pytest.mark.parametrize("next_zoned", [False, True])
+def test_memory_of_a_zone_that_grows_slowly_is_no_others(host: Host, next_zoned: bool) -> None:
+    async def work() -> None:
+        clock = host.clock = FakeClock()
+        manager = await booted(host)
+        with host.xen.lock:
+            host.xen.free = 140 * 256
+        await manager.update("web", Update(memory_mib=256))
+        if next_zoned:
+            await host.kill()
+            manager = await host.start()
+        for mib in (128, 150, 200):  # all the while, the balloon takes it page by page
+            balloon(host, manager, mib)
+            clock.pass_time(10)
+            await asyncio.sleep(0.02)
+            with pytest.raises(NotEnough, match="MiB of them promised to zones that are being started or grow"):
+                await manager.boot(host.request("late", memory_mib=48))
+        balloon(host, manager, 256)
+        await promise_is_over(manager, clock)
+        with host.xen.lock:
+            host.xen.free += 60 * 256
+        await manager.boot(host.request("late", memory_mib=48))
+        await host.stop(end_zones=True)
+
+    run(work())
+
+
+@pytest.mark.parametrize("how", ["it never takes it", "it ends", "it is asked for less"])
+def test_memory_that_a_zone_does_not_take_is_free_again(host: Host, how: str) -> None:
+    async def work() -> None:
+        clock = host.clock = FakeClock()
+        manager = await booted(host)
+        with host.xen.lock:
+            host.xen.free = 140 * 256
+        await manager.update("web", Update(memory_mib=256))
+        with pytest.raises(NotEnough):
+            await manager.boot(host.request("late", memory_mib=48))
+        if how == "it ends":
+            await manager.stop("web", 0)
+        elif how == "it is asked for less":
+            await manager.update("web", Update(memory_mib=128))
+        else:
+            clock.pass_time(growth.LONGEST_S)
+        await promise_is_over(manager, clock)
+        await manager.boot(host.request("late", memory_mib=48))
         await host.stop(end_zones=True)
 
     run(work())

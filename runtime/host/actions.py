@@ -66,6 +66,7 @@ class Wishes:
 
     until:   running: its domain runs; ready: its workload does; ports: and every published port is served.
     remove:  zoned forgets the zone once it has ended; attach: and once its output and end have been asked for.
+    fresh:   refused where a zone that has ended has the name, rather than that it gives way.
     network: the shared network to join, instead of the bundle's; isolated: apart from the others there.
     start_timeout_s: what its workload may take to run before the zone is ended, 0 for any time; None: START_TIMEOUT_S
              where that is waited for.
@@ -74,6 +75,7 @@ class Wishes:
     until: str = "ports"
     remove: bool = False
     attach: bool = False
+    fresh: bool = False
     network: str = ""
     isolated: bool = False
     start_timeout_s: float | None = None
@@ -295,6 +297,7 @@ def boot_request(descriptor: Descriptor, bundle: Bundle, ports: list[PortRule], 
         restart=messages.RestartPolicy(name=bundle.restart.name, max_retries=bundle.restart.max_retries),
         remove=wishes.remove,
         attach=wishes.attach,
+        fresh=wishes.fresh,
         stdin_open=bundle.stdin_open,
         labels=bundle.labels,
         until_ready=wishes.until in ("ready", "ports"),

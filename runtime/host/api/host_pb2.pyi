@@ -217,7 +217,7 @@ class RestartPolicy(_message.Message):
     def __init__(self, name: _Optional[str] = ..., max_retries: _Optional[int] = ...) -> None: ...
 
 class BootZoneRequest(_message.Message):
-    __slots__ = ("bundle", "manifest", "ports", "restart", "remove", "stdin_open", "labels", "until_ready", "until_ports_answer", "attach", "network", "isolated", "start_timeout_s")
+    __slots__ = ("bundle", "manifest", "ports", "restart", "remove", "stdin_open", "labels", "until_ready", "until_ports_answer", "attach", "network", "isolated", "fresh", "start_timeout_s")
     class LabelsEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -237,6 +237,7 @@ class BootZoneRequest(_message.Message):
     ATTACH_FIELD_NUMBER: _ClassVar[int]
     NETWORK_FIELD_NUMBER: _ClassVar[int]
     ISOLATED_FIELD_NUMBER: _ClassVar[int]
+    FRESH_FIELD_NUMBER: _ClassVar[int]
     START_TIMEOUT_S_FIELD_NUMBER: _ClassVar[int]
     bundle: bytes
     manifest: str
@@ -250,8 +251,9 @@ class BootZoneRequest(_message.Message):
     attach: bool
     network: str
     isolated: bool
+    fresh: bool
     start_timeout_s: float
-    def __init__(self, bundle: _Optional[bytes] = ..., manifest: _Optional[str] = ..., ports: _Optional[_Iterable[_Union[PortRule, _Mapping]]] = ..., restart: _Optional[_Union[RestartPolicy, _Mapping]] = ..., remove: _Optional[bool] = ..., stdin_open: _Optional[bool] = ..., labels: _Optional[_Mapping[str, str]] = ..., until_ready: _Optional[bool] = ..., until_ports_answer: _Optional[bool] = ..., attach: _Optional[bool] = ..., network: _Optional[str] = ..., isolated: _Optional[bool] = ..., start_timeout_s: _Optional[float] = ...) -> None: ...
+    def __init__(self, bundle: _Optional[bytes] = ..., manifest: _Optional[str] = ..., ports: _Optional[_Iterable[_Union[PortRule, _Mapping]]] = ..., restart: _Optional[_Union[RestartPolicy, _Mapping]] = ..., remove: _Optional[bool] = ..., stdin_open: _Optional[bool] = ..., labels: _Optional[_Mapping[str, str]] = ..., until_ready: _Optional[bool] = ..., until_ports_answer: _Optional[bool] = ..., attach: _Optional[bool] = ..., network: _Optional[str] = ..., isolated: _Optional[bool] = ..., fresh: _Optional[bool] = ..., start_timeout_s: _Optional[float] = ...) -> None: ...
 
 class BootZoneReply(_message.Message):
     __slots__ = ("stage", "text", "zone")

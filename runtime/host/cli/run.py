@@ -146,7 +146,7 @@ def run(arguments: Namespace) -> int:
         # Attached: a workload that ends at once is still seen from its first byte, as the attach replays it.
         until = "ready" if arguments.detach else "running"
         attach, timeout_s = not arguments.detach, arguments.timeout
-        wishes = actions.Wishes(until, remove=arguments.rm, attach=attach, start_timeout_s=timeout_s)
+        wishes = actions.Wishes(until, remove=arguments.rm, attach=attach, fresh=True, start_timeout_s=timeout_s)
 
         def start(progress: Any) -> Any:
             return actions.start(client, host, made.manifest, made.bundle, wishes, timeline, progress)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import math
 import uuid as uuids
 from collections.abc import Sequence
@@ -90,6 +91,10 @@ async def _accept(core: Core, request: BootRequest) -> Zone:
         state = old.state.value if old is not None else State.QUEUED.value
         hint = "zone stop ends it, zone rm --force forgets it too"
         raise NameTaken(f"zone {name}", expected="a name that no zone has", got=f"one that is {state}", hint=hint)
+    if old is not None and request.fresh and not old.request.remove:
+        hint = f"zone rm {name} forgets it with its logs"
+        got = f"one that has ended, {old.state.value}"
+        raise NameTaken(f"zone {name}", expected="a name that no zone has", got=got, hint=hint)
     waiting = [z for z in core.zones.values() if z.state in (State.QUEUED, State.CREATING)]
     if len(waiting) + len(core.booting) >= core.settings.queue:
         got = f"{len(waiting)} that wait already"
@@ -104,13 +109,10 @@ async def _accept(core: Core, request: BootRequest) -> Zone:
     try:
         await core.admission.promise(zone.uuid, bringup.memory_kib(zone), f"zone {name}")
         try:
-            if old is not None:
-                await ending.forget(core, old, why="replaced")
-            await _save_new(core, zone)
+            await _take_name(core, zone, old)
         except BaseException:
             core.admission.settle(zone.uuid)
             raise
-        core.zones[zone.id] = zone
     except BaseException:
         zone.held.release()
         raise
@@ -119,13 +121,25 @@ async def _accept(core: Core, request: BootRequest) -> Zone:
     return zone
 
 
-async def _save_new(core: Core, zone: Zone) -> None:
-    try:
-        await core.save_or_refuse(zone, "zone.queued")
-    except asyncio.CancelledError:
-        # It is written all the same, and would have the name for ever.
-        core.background(core.tell("zone.removed", zone, *rows.drop_zone(zone.id)))
-        raise
+async def _take_name(core: Core, zone: Zone, old: Zone | None) -> None:
+    """Write a new zone; one that had its name is forgotten with that, or stays as it is. Raises StateDamaged."""
+    async with old.changing if old is not None else contextlib.nullcontext():  # an update would write it again
+        written = asyncio.create_task(_write_new(core, zone, old))
+        core.tasks.add(written)
+        written.add_done_callback(core.tasks.discard)
+        try:
+            await asyncio.shield(written)
+        except asyncio.CancelledError:
+            # It is written all the same, and would have the name for ever.
+            core.background(core.tell("zone.removed", zone, *rows.drop_zone(zone.id)))
+            raise
+    core.zones[zone.id] = zone
+
+
+async def _write_new(core: Core, zone: Zone, old: Zone | None) -> None:
+    await core.save_or_refuse(zone, "zone.queued", *(ending.gone(core, old, "replaced") if old is not None else ()))
+    if old is not None:
+        await ending.clear(core, old)
 
 
 def _take_ports(core: Core, zone: Zone) -> None:

@@ -11,6 +11,7 @@ from pipeline.jsonmodel import to_json
 from runtime.errors import RuntimeFault
 from runtime.host.daemon import rows, sharednets
 from runtime.host.daemon.core import Core, Unfinished
+from runtime.host.daemon.database import Statement
 from runtime.host.daemon.edge import Edge
 from runtime.host.daemon.exits import from_xen
 from runtime.host.daemon.model import ExitStatus
@@ -146,12 +147,24 @@ def _again(edge: Edge, ledger: Ledger) -> bool:
 
 async def forget(core: Core, zone: Zone, why: str = "") -> None:
     """Remove an ended zone with all it left."""
-    zone.held.release()
-    if zone.log is not None:
-        zone.log.close()
     core.zones.pop(zone.id, None)
     attributes = {"why": why} if why else {}
     await core.tell("zone.removed", zone, *rows.drop_zone(zone.id), **attributes)
+    await clear(core, zone)
+
+
+def gone(core: Core, zone: Zone, why: str) -> list[Statement]:
+    """What forgets a zone in the database; `clear` follows."""
+    event = rows.add_event(core.clock.now(), "zone.removed", zone.id, zone.name, {"why": why})
+    return [*rows.drop_zone(zone.id), *event]
+
+
+async def clear(core: Core, zone: Zone) -> None:
+    """Remove what a zone left that the database knows no more."""
+    core.zones.pop(zone.id, None)
+    zone.held.release()
+    if zone.log is not None:
+        zone.log.close()
     for left in (core.logs_of(zone), core.scratch_of(zone)):
         await core.thread(shutil.rmtree, left, True)
     zone.removed = True

@@ -163,8 +163,8 @@ class Manager:
     async def boot(self, request: BootRequest, emit: Emit = ignore) -> ZoneInfo:
         """Make a zone of the request and start it; when it returns is the request's `until_…`.
 
-        A zone of the same name that has ended gives way. Cancelled before it returns, the zone ends and is forgotten;
-        failed, it stays listed as such unless it is to be removed.
+        A zone of the same name that has ended gives way, but not to a request for a fresh one. Cancelled before it
+        returns, the zone ends and is forgotten; failed, it stays listed as such unless it is to be removed.
         Raises:  NameTaken, BadRequest, NotEnough, BlobUnreachable, BootCancelled (stopped meanwhile), ZoneFailed.
         """
         return await commands.boot(self.core, request, emit)

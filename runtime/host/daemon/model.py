@@ -71,6 +71,7 @@ class BootRequest:
     network:      the shared network to join; "": the bundle's, if it names one. isolated: apart from others in it.
     start_timeout_s: how long after each start its workload may take to run, before the zone is ended; 0: as long as it
                   likes.
+    fresh:        refused where a zone that has ended has its name, which otherwise gives way.
     """
 
     bundle: Bundle
@@ -87,6 +88,7 @@ class BootRequest:
     network: str = ""
     isolated: bool = False
     start_timeout_s: float = 0.0
+    fresh: bool = False
 
     @property
     def network_name(self) -> str:

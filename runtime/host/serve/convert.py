@@ -81,6 +81,7 @@ def boot_request(request: pb.BootZoneRequest) -> model.BootRequest:
         network=request.network,
         isolated=request.isolated,
         start_timeout_s=request.start_timeout_s,
+        fresh=request.fresh,
     )
 
 

@@ -119,7 +119,12 @@ def test_the_bundle_says_how_its_zone_is_kept(host, store, zoned) -> None:
     actions.boot(host, store, "web", progress=Progress())
     (request,) = [message for method, message in zoned.calls if method == "BootZone"]
     assert (request.restart.name, request.restart.max_retries, request.stdin_open) == ("on-failure", 3, True)
-    assert dict(request.labels) == {"tier": "front"} and request.until_ports_answer and not request.remove
+    assert (
+        dict(request.labels) == {"tier": "front"}
+        and not request.fresh
+        and request.until_ports_answer
+        and not request.remove
+    )
     found = from_json(Bundle, parse_json(request.bundle, subject="bundle"), subject="bundle")
     assert found == manifest.find(store, "web")[1]
 

@@ -192,7 +192,13 @@ def test_detached_prints_the_name_once_the_workload_runs(zone, zoned, composed) 
     assert zone("run", "-d", "--name", "web", "-l", "a=b", "--pull", "never", "nginx") == "web\n"
     assert zoned.zones["web"].state == "ready" and composed[0][1] == "never"
     request = boot_of(zoned)
-    assert request.until_ready and not request.until_ports_answer and not request.remove and request.labels["a"] == "b"
+    assert (
+        request.fresh
+        and request.until_ready
+        and not request.until_ports_answer
+        and not request.remove
+        and request.labels["a"] == "b"
+    )
     assert manifest.TAG_PREFIX + "web" not in Store().tags()
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sqlite3
 import threading
 from typing import Any
 
@@ -13,9 +14,12 @@ from support.fakeguest import silent_guest
 from runtime.host.daemon.database import Database
 from runtime.host.daemon.errors import (
     BootCancelled,
+    NameTaken,
     NotEnough,
+    StateDamaged,
 )
-from runtime.host.daemon.model import State
+from runtime.host.daemon.manager import Manager
+from runtime.host.daemon.model import State, ZoneInfo
 from runtime.host.daemon.signals import until
 
 
@@ -72,6 +76,102 @@ def test_memory_is_promised_before_anything_is_built(host: Host) -> None:
         await manager.stop("z0")
         await manager.boot(host.request("third"))
         await host.stop(end_zones=True)
+
+    run(work())
+
+
+async def ended_one(host: Host, manager: Manager) -> ZoneInfo:
+    """A zone that has ended, with a log and a scratch disk."""
+    await manager.boot(host.request(until_ready=True, scratch_mib=16))
+    host.guest().write(b"what it said\n")
+    return await manager.stop("web")
+
+
+async def is_whole(host: Host, manager: Manager, zone: ZoneInfo) -> bool:
+    """Is it listed, with its log and its scratch disk?"""
+    said = b"".join([entry.data async for entry in manager.logs(zone.id)])
+    listed = [(each.id, each.state) for each in manager.list_zones()]
+    return listed == [(zone.id, State.EXITED)] and said == b"what it said\n" and zone.id in host.scratch_of()
+
+
+def test_boot_that_wants_a_fresh_name_is_refused_one_that_has_ended(host: Host) -> None:
+    async def work() -> None:
+        manager = await host.start()
+        old = await ended_one(host, manager)
+        with pytest.raises(NameTaken, match=r"got one that has ended, exited \(zone rm web forgets it with its logs"):
+            await manager.boot(host.request(fresh=True))
+        assert await is_whole(host, manager, old)
+        await manager.remove("web")
+        await manager.boot(host.request(fresh=True, until_ready=True))
+        await host.stop(end_zones=True)
+        assert host.leftovers() == []
+
+    run(work())
+
+
+def test_zone_stays_as_it_is_where_the_one_in_its_place_cannot_be_written(
+    host: Host, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def work() -> None:
+        manager = await host.start()
+        old = await ended_one(host, manager)
+        commit = Database._commit
+
+        def full(database: Database, statements: Any) -> None:
+            if any("INSERT INTO zones" in sql for sql, _ in statements):
+                raise sqlite3.OperationalError("database or disk is full")
+            commit(database, statements)
+
+        with monkeypatch.context() as patched:
+            patched.setattr(Database, "_commit", full)
+            with pytest.raises(StateDamaged, match="disk is full"):
+                await manager.boot(host.request())
+        assert await is_whole(host, manager, old)
+        await host.kill()
+        manager = await host.start()
+        assert await is_whole(host, manager, old)
+        await host.stop()
+
+    run(work())
+
+
+@pytest.mark.parametrize("number", range(1, 8))
+def test_zoned_that_dies_as_a_zone_takes_the_place_of_another_loses_neither(host: Host, number: int) -> None:
+    async def work() -> None:
+        manager = await host.start()
+        old = await ended_one(host, manager)
+        where = await host.kill_in_the_midst(number, manager.boot(host.request()))
+        manager = await host.start()
+        (zone,) = manager.list_zones()
+        assert zone.name == "web", where
+        if zone.id == old.id:
+            assert await is_whole(host, manager, old), where
+        else:
+            assert old.id not in host.scratch_of(), where
+        await host.stop(end_zones=True)
+        assert host.leftovers() == []
+
+    run(work())
+
+
+def test_boot_that_is_called_off_as_it_is_written_is_no_zone(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def work() -> None:
+        manager = await host.start()
+        await ended_one(host, manager)
+        commit, boot = Database._commit, asyncio.create_task(manager.boot(host.request()))
+
+        def called_off(database: Database, statements: Any) -> None:
+            if any("INSERT INTO zones" in sql for sql, _ in statements):
+                manager.core.soon(boot.cancel)
+            commit(database, statements)
+
+        monkeypatch.setattr(Database, "_commit", called_off)
+        with pytest.raises(asyncio.CancelledError):
+            await boot
+        while manager.list_zones() or await manager.core.database.read("SELECT name FROM zones"):
+            await asyncio.sleep(0.001)
+        await host.stop()
+        assert host.leftovers() == []
 
     run(work())
 

@@ -68,7 +68,7 @@ class Processes:
             return (
                 when >= request.since_unix_s
                 and (not request.until_unix_s or when <= request.until_unix_s)
-                and (source == "console") == request.console
+                and (source == "console") == (request.console or zone.name in self.fake.console_alone)
             )
 
         shown = [entry for entry in kept if wanted(entry)]

@@ -35,6 +35,7 @@ class FakeZoned:
         self.path = path
         self.zones: dict[str, Any] = {}
         self.logs: dict[str, list[tuple[float, str, bytes]]] = {}
+        self.console_alone: set[str] = set()  # zones without an agent
         self.trees: dict[str, Path] = {}  # a zone's root, as a directory here
         self.events: list[Any] = []
         self.programs: dict[str, Program] = {}

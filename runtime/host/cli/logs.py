@@ -5,6 +5,7 @@ from __future__ import annotations
 from argparse import ArgumentTypeError, Namespace
 from typing import Any
 
+from runtime.errors import RuntimeFault
 from runtime.host.cli.moments import moment
 from runtime.host.cli.parsers import Parser, zone_argument
 
@@ -18,6 +19,15 @@ examples:
   zone logs --console web                  what its kernel and its init said
   zone logs web 2>/dev/null | grep 404
 """
+
+
+class NoTimes(RuntimeFault):
+    """Times were asked for of a console, whose file is what the zone printed and no more."""
+
+
+def _no_times(zone: str) -> NoTimes:
+    expected = "no --since, --until or --timestamps for a console"
+    return NoTimes(f"logs of zone {zone}", expected=expected, got="one, of which no times are kept")
 
 
 def fill_logs(parser: Parser) -> None:
@@ -46,6 +56,8 @@ def run(arguments: Namespace) -> None:
     from runtime.host.api.host_pb2 import ReadLogsRequest
     from runtime.host.cli.link import ask
 
+    if arguments.console and (arguments.since or arguments.until or arguments.timestamps):
+        raise _no_times(arguments.zone)
     request = ReadLogsRequest(
         zone=arguments.zone,
         follow=arguments.follow,
@@ -58,6 +70,8 @@ def run(arguments: Namespace) -> None:
 
     async def read(client: Any) -> None:
         async for entry in client.astream(client.host.ReadLogs, request):
+            if arguments.timestamps and entry.stream == "console":  # of a zone without an agent
+                raise _no_times(arguments.zone)
             writer.write(entry)
 
     ask(arguments, read)

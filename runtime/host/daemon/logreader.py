@@ -144,7 +144,10 @@ def _read(directory: Path, number: int, at: int) -> tuple[int, int, list[Record]
 async def read_console(
     paths: Iterable[Path], clock: Clock, *, tail: int = -1, follow: bool = False, ended: Callable[[], bool]
 ) -> AsyncIterator[LogEntry]:
-    """The kernel's console, oldest file first; the last of them is followed, over its renaming."""
+    """The kernel's console, oldest file first; the last of them is followed, over its renaming.
+
+    Its files hold what the guest printed and nothing else: when, nobody knows.
+    """
     files = list(paths)
     current = files[-1]
     older = await asyncio.to_thread(lambda: b"".join(_bytes(path) for path in files[:-1]))
@@ -152,12 +155,12 @@ async def read_console(
     data = older + data
     pieces = list(_lines(data))
     for piece in pieces[-tail:] if tail > 0 else pieces if tail < 0 else []:
-        yield LogEntry(clock.now(), "console", piece)
+        yield LogEntry(0.0, "console", piece)
     while follow:
         last = ended()
         at, data = await asyncio.to_thread(_console_news, current, at)
         for piece in _lines(data):
-            yield LogEntry(clock.now(), "console", piece)
+            yield LogEntry(0.0, "console", piece)
         if last and not data:
             return
         if not data:

@@ -223,7 +223,7 @@ class Manager:
     ) -> AsyncIterator[LogEntry]:
         """What a zone, or one of its workloads, printed; follow goes on until it has ended.
 
-        The output of a zone without an agent is on its console.
+        The output of a zone without an agent is on its console. Raises BadRequest for times of a console.
         """
         zone = self._zone(ref)
 
@@ -233,6 +233,9 @@ class Manager:
         if workload:
             writer = self.workloads.log_of(zone, self._workload(zone, workload))
         elif console or (not segments(self.core.logs_of(zone)) and not (zone.run and zone.run.link)):
+            if since or until:
+                got = "what its console says, of which no times are kept"
+                raise BadRequest(f"logs of zone {zone.name}, since and until", expected="output with times", got=got)
             path = self.core.logs_of(zone) / "console"
             files = (Path(f"{path}.1"), path)
             return logreader.read_console(files, self._clock, tail=tail, follow=follow, ended=ended)

@@ -225,7 +225,7 @@ class Event:
 
 @dataclass(frozen=True)
 class LogEntry:
-    """A line of output with its end, or a piece of one. stream: stdout, stderr, console."""
+    """A line of output with its end, or a piece of one. stream: stdout, stderr, console, of which unix_s is 0."""
 
     unix_s: float
     stream: str

@@ -36,6 +36,22 @@ def test_since_until_tail_and_console(zone) -> None:
     assert zone("logs", "-n", "0", "web") == ""
 
 
+@pytest.mark.parametrize(
+    "option", [("--since", "1h"), ("--until", "5s"), ("--timestamps",)], ids=lambda words: words[0]
+)
+def test_times_of_a_console_are_refused(zone, zoned, option: tuple[str, ...]) -> None:
+    said = zone.sentence("logs", "--console", *option, "web")
+    assert "expected no --since, --until or --timestamps for a console, got one, of which no times are kept" in said
+    assert zoned.calls == []
+
+
+def test_times_of_a_zone_that_has_only_a_console_are_refused(zone, zoned) -> None:
+    zoned.logs["web"] = [(0.0, "console", b"[    0.000000] Linux\n")]
+    zoned.console_alone.add("web")
+    assert "no times are kept" in zone.sentence("logs", "--timestamps", "web")
+    assert zone("logs", "web") == "[    0.000000] Linux\n"
+
+
 def test_timestamps_stand_where_a_line_begins(start) -> None:
     out, _ = start("logs", "--timestamps", "--since", "1h", "web").communicate(timeout=30)
     stamp, rest = out.split(b" ", 1)

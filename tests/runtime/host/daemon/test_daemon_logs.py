@@ -14,6 +14,7 @@ import pytest
 from support.daemonworld import FakeClock, Host, run
 
 from runtime.host.daemon import logformat
+from runtime.host.daemon.errors import BadRequest
 from runtime.host.daemon.logreader import read_console, read_log
 from runtime.host.daemon.logwriter import LogWriter
 from runtime.host.daemon.model import LogEntry
@@ -240,6 +241,23 @@ def test_console_is_followed_over_its_rotation(tmp_path: Path) -> None:
         await until(b"third\n")
         ended = True
         assert seen == b"first\nsecond\nthird\n"
+
+    run(work())
+
+
+def test_no_times_are_told_of_a_console(host: Host) -> None:
+    async def work() -> None:
+        manager = await host.start()
+        zone = await manager.boot(host.request(until_ready=True))
+        console = host.path / "state" / "logs" / zone.id / "console"
+        console.write_bytes(b"Linux\n")
+        assert [(entry.unix_s, entry.data) for entry in await collect(manager.logs("web", console=True))] == [
+            (0.0, b"Linux\n")
+        ]
+        for times in ({"since": 1.0}, {"until": 2.0}):
+            with pytest.raises(BadRequest, match="what its console says, of which no times are kept"):
+                manager.logs("web", console=True, **times)
+        await host.stop(end_zones=True)
 
     run(work())
 

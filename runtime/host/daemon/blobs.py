@@ -1,32 +1,46 @@
-"""Blobs on this host: which are missing, how one is taken in, which nobody needs."""
+"""Blobs on this host: which are missing, how one is taken in, which nobody needs.
+
+Whoever boots a zone asks for its blobs, sends what is missing, and then for the zone: between these calls no zone names
+what was found or sent. So it is lent, for a while or until a zone has it, as pipeline/store/lease.py lends to builds.
+"""
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import AsyncIterator, Iterable
+import os
+from collections.abc import AsyncIterator, Iterable, Iterator
 from pathlib import Path
 
+from pipeline.durable import take
 from pipeline.oci import Descriptor, Digest
-from pipeline.store import Store
+from pipeline.store import Store, lease
 from pipeline.store.graph import Graph
 from runtime.host.daemon.core import Core
 from runtime.host.daemon.errors import BadRequest
+from runtime.host.daemon.zone import Zone
+
+LENT_S = 3600.0  # from the question, or the last piece, to the boot: the other blobs come in between
 
 
 async def missing(core: Core, blobs: Iterable[Descriptor]) -> list[Digest]:
-    """Those of blobs that lie in no store and on no disk of this host."""
+    """Those of blobs that lie in no store and on no disk of this host; the others stay for a while."""
     wanted = list(blobs)
 
     def look() -> list[Digest]:
         return [blob.digest for blob in wanted if not core.edge.has(blob)]
 
-    return await core.thread(look)
+    async with core.pruning:
+        _lend(core, wanted)
+        return await core.thread(look)
 
 
 async def put(core: Core, blob: Descriptor, chunks: AsyncIterator[bytes]) -> None:
     """Take a blob into the host's own store; it is there whole and hashed, or not at all. Raises DigestMismatch."""
     store = await core.thread(Store, core.edge.stores[0])
-    if await core.thread(store.has, blob):
+    async with core.pruning:
+        _lend(core, [blob])
+        is_there = await core.thread(store.has, blob)
+    if is_there:
         async for _ in chunks:
             pass
         return
@@ -37,21 +51,73 @@ async def put(core: Core, blob: Descriptor, chunks: AsyncIterator[bytes]) -> Non
                 got = f"more than {blob.size_bytes} bytes"
                 raise BadRequest(f"blob {blob.digest.short}", expected=f"{blob.size_bytes} bytes", got=got)
             await core.thread(writer.write, chunk)
+        _lend(core, [blob])
         await core.thread(lambda: writer.commit(expected=blob))
 
 
-def unused(core: Core) -> list[tuple[Path, int]]:
-    """Blobs of the host's own store that no zone is made of and no image has, with their sizes. Blocking."""
+def had(core: Core, zone: Zone) -> None:
+    """A zone has its blobs: they stay for its sake."""
+    for name in _of_zone(zone):
+        core.lent.pop(name, None)
+
+
+def needed(core: Core) -> set[str]:
+    """Those of zones, and those that are lent. On the loop."""
+    now = core.clock.monotonic()
+    core.lent = {name: until for name, until in core.lent.items() if until > now}
+    return {*core.lent, *(name for zone in core.zones.values() for name in _of_zone(zone))}
+
+
+def unused(core: Core, needed: set[str]) -> list[tuple[Path, int]]:
+    """Blobs of the host's own store that are not needed, that no image has and no build made, with their sizes.
+
+    Blocking.
+    """
     if not core.edge.stores:
         return []
-    needed = {str(blob.digest) for zone in core.zones.values() for blob in zone.blobs()}
-    needed |= {zone.request.manifest for zone in core.zones.values()}
     store = Store(core.edge.stores[0])
+    with contextlib.ExitStack() as alone, contextlib.suppress(OSError):
+        alone.callback(os.close, take(store.locks / lease.GC, wait=False))
+        lease.drop_dead(store.locks)
     # Pulled images and the platform have names there.
-    needed |= set(map(str, Graph(store).closure(entry.digest for entry in store.tags().values())))
-    found: list[tuple[Path, int]] = []
-    for path in store.blobs.parent.glob("*/*"):
-        if f"{path.parent.name}:{path.name}" not in needed:
-            with contextlib.suppress(OSError):
-                found.append((path, path.stat().st_size))
-    return found
+    kept = needed | set(map(str, Graph(store).closure(entry.digest for entry in store.tags().values())))
+    kept |= set(map(str, lease.noted(store.locks)))
+    return [(path, size) for path, size in sizes(core) if _name(path) not in kept]
+
+
+def sizes(core: Core) -> Iterator[tuple[Path, int]]:
+    """All blobs of the host's own store; one that goes meanwhile is left out. Blocking."""
+    for path in (core.edge.stores[0] / "blobs").glob("*/*") if core.edge.stores else ():
+        with contextlib.suppress(OSError):
+            yield path, path.stat().st_size
+
+
+async def remove(core: Core, path: Path) -> bool:
+    """Remove one that was unused, unless it has come to be needed meanwhile."""
+    async with core.pruning:  # nobody is told that it is there while it goes
+        return _name(path) not in needed(core) and await core.thread(_remove, core, path)
+
+
+def _remove(core: Core, path: Path) -> bool:
+    locks = core.edge.stores[0] / "locks"
+    sweep = take(locks / lease.SWEEP)
+    try:
+        if _name(path) in map(str, lease.noted(locks)):
+            return False
+        path.unlink(missing_ok=True)
+        return True
+    finally:
+        os.close(sweep)
+
+
+def _lend(core: Core, blobs: Iterable[Descriptor]) -> None:
+    until = core.clock.monotonic() + LENT_S
+    core.lent |= {str(blob.digest): until for blob in blobs}
+
+
+def _of_zone(zone: Zone) -> list[str]:
+    return [zone.request.manifest, *(str(blob.digest) for blob in zone.blobs())]
+
+
+def _name(path: Path) -> str:
+    return f"{path.parent.name}:{path.name}"

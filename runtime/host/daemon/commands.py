@@ -10,7 +10,20 @@ from collections.abc import Sequence
 
 from runtime.errors import RuntimeFault
 from runtime.host.agentlink.model import AgentFault
-from runtime.host.daemon import bringup, ending, life, logreader, names, networking, policy, ports, rows, spec, volumes
+from runtime.host.daemon import (
+    blobs,
+    bringup,
+    ending,
+    life,
+    logreader,
+    names,
+    networking,
+    policy,
+    ports,
+    rows,
+    spec,
+    volumes,
+)
 from runtime.host.daemon.agent import MAIN
 from runtime.host.daemon.core import Core
 from runtime.host.daemon.errors import (
@@ -134,6 +147,7 @@ async def _take_name(core: Core, zone: Zone, old: Zone | None) -> None:
             core.background(core.tell("zone.removed", zone, *rows.drop_zone(zone.id)))
             raise
     core.zones[zone.id] = zone
+    blobs.had(core, zone)
 
 
 async def _write_new(core: Core, zone: Zone, old: Zone | None) -> None:

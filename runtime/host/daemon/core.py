@@ -81,6 +81,8 @@ class Core:
     ending:     runs that are being torn down now.
     unfinished: runs whose teardown Xen has not let finish, by ledger.
     networks:   those that zones share, by name.
+    lent:       blobs that a client was told of or has sent, and until when they stay for it, by the monotonic clock.
+    pruning:    held while blobs are looked for or removed.
     leaving:    zoned ends and its zones go on.
     note_takers: who else hears what agents tell; run_enders: who else is to know that a run has ended.
     link_takers: who is given each channel of an agent before anything has passed on it.
@@ -98,6 +100,8 @@ class Core:
     ending: set[str] = field(default_factory=set)
     unfinished: dict[str, Unfinished] = field(default_factory=dict)
     networks: dict[str, SharedNetwork] = field(default_factory=dict)
+    lent: dict[str, float] = field(default_factory=dict)
+    pruning: asyncio.Lock = field(default_factory=asyncio.Lock)
     leaving: bool = False
     note_takers: list[NoteTaker] = field(default_factory=list)
     run_enders: list[RunEnder] = field(default_factory=list)

@@ -112,19 +112,25 @@ def _private(zone: Zone, counters: dict[str, int]) -> NetworkInfo:
 async def disk_usage(core: Core) -> list[DiskUsageRow]:
     """See Manager.disk_usage."""
 
+    zones = list(core.zones.values())  # here: in the thread, their number would change while it walks
+    ended = [zone.id for zone in zones if not zone.state.live]
+    needed = blobs.needed(core)
+
     def look() -> list[DiskUsageRow]:
-        logs = {zone.id: _size(core.logs_of(zone)) for zone in core.zones.values()}
-        scratch = {zone.id: _size(core.scratch_of(zone)) for zone in core.zones.values() if zone.bundle.scratch_mib}
-        ended = [zone.id for zone in core.zones.values() if not zone.state.live]
-        store = core.edge.stores[0] / "blobs" if core.edge.stores else None
-        stored = [path.stat().st_size for path in store.glob("*/*")] if store is not None else []
-        database = [size for path in core.settings.state_dir.glob("zones.sqlite*") if (size := path.stat().st_size)]
+        logs = {zone.id: _size(core.logs_of(zone)) for zone in zones}
+        scratch = {zone.id: _size(core.scratch_of(zone)) for zone in zones if zone.bundle.scratch_mib}
+        stored = [size for _, size in blobs.sizes(core)]
+        database = []
+        for path in core.settings.state_dir.glob("zones.sqlite*"):
+            with contextlib.suppress(OSError):  # the database makes and removes some of them
+                database.append(path.stat().st_size)
+        unused = sum(size for _, size in blobs.unused(core, needed))
         return [
             DiskUsageRow("logs", len(logs), sum(logs.values()), sum(logs[zone_id] for zone_id in ended)),
             DiskUsageRow(
                 "scratch disks", len(scratch), sum(scratch.values()), sum(scratch.get(zone_id, 0) for zone_id in ended)
             ),
-            DiskUsageRow("blobs", len(stored), sum(stored), sum(size for _, size in blobs.unused(core))),
+            DiskUsageRow("blobs", len(stored), sum(stored), unused),
             DiskUsageRow("database", len(database), sum(database), 0),
         ]
 
@@ -143,11 +149,10 @@ async def prune(core: Core, *, zones: bool, unused_blobs: bool, dry_run: bool) -
         if not dry_run and _still_ended(zone):
             await ending.forget(core, zone, why="pruned")
     if unused_blobs:
-        for path, size in await core.thread(blobs.unused, core):
-            removed.append(f"blob {path.parent.name}:{path.name[:12]}")
-            freed += size
-            if not dry_run:
-                await core.thread(path.unlink, True)
+        for path, size in await core.thread(blobs.unused, core, blobs.needed(core)):
+            if dry_run or await blobs.remove(core, path):
+                removed.append(f"blob {path.parent.name}:{path.name[:12]}")
+                freed += size
     return Pruned(tuple(removed), freed)
 
 

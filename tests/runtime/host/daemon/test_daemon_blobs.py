@@ -1,0 +1,129 @@
+"""Blobs of the host's own store: what is told of them, and which a prune leaves."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support.daemonworld import FakeClock, Host, run
+
+from pipeline.oci import Descriptor, Digest
+from pipeline.store import Store
+from runtime.host.daemon import blobs, hoststate
+from runtime.host.daemon.manager import Manager
+from runtime.host.daemon.zone import Zone
+
+DATA = b"uploaded"
+BLOB = Descriptor("application/octet-stream", Digest.of(DATA), len(DATA))
+
+
+async def pieces(data: bytes) -> AsyncIterator[bytes]:
+    yield data
+
+
+def path_of(host: Host, blob: Descriptor = BLOB) -> Path:
+    return host.path / "store" / "blobs" / "sha256" / blob.digest.hex
+
+
+async def started(host: Host) -> tuple[Manager, FakeClock]:
+    """A zoned that has a zone, which needs its own blobs."""
+    host.clock = FakeClock()
+    manager = await host.start()
+    await manager.boot(host.request(until_ready=True))
+    return manager, host.clock
+
+
+def meanwhile(manager: Manager, monkeypatch: pytest.MonkeyPatch, owner: Any, name: str) -> None:
+    """Whenever a thread does this, a zone comes."""
+    work, loop_thread = getattr(owner, name), threading.current_thread()
+    core = manager.core
+
+    def come(done: threading.Event) -> None:
+        core.zones[f"late{len(core.zones)}"] = next(iter(core.zones.values()))
+        done.set()
+
+    def beside(*arguments: Any) -> Any:
+        if threading.current_thread() is not loop_thread:
+            done = threading.Event()
+            core.soon(lambda: come(done))
+            assert done.wait(20)
+        return work(*arguments)
+
+    monkeypatch.setattr(owner, name, beside)
+
+
+def test_zones_may_come_while_what_they_take_is_told(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def work() -> None:
+        manager, _ = await started(host)
+        path_of(host).symlink_to("nowhere")  # as one that goes between the listing and the look
+        with monkeypatch.context() as patched:
+            meanwhile(manager, patched, hoststate, "_size")
+            meanwhile(manager, patched, Zone, "blobs")
+            rows = {row.what: row for row in await manager.disk_usage()}
+            assert (rows["blobs"].count, rows["logs"].count) == (3, 1)
+            assert (await manager.prune(blobs=True, dry_run=True)).removed == ()
+        for late in [name for name in manager.core.zones if name.startswith("late")]:
+            manager.core.zones.pop(late)
+        await host.stop(end_zones=True)
+
+    run(work())
+
+
+def test_blob_that_was_sent_stays_until_its_zone_has_come_and_gone(host: Host) -> None:
+    async def work() -> None:
+        manager, clock = await started(host)
+        own = [blob for zone in manager.core.zones.values() for blob in zone.blobs()]
+        await manager.put_blob(BLOB, pieces(DATA))
+        clock.pass_time(blobs.LENT_S - 1)
+        assert (await manager.prune(blobs=True)).removed == () and path_of(host).exists()
+        assert await manager.find_blobs([BLOB]) == []
+        clock.pass_time(blobs.LENT_S - 1)
+        assert (await manager.prune(blobs=True)).removed == (), "who asked was told that it is there"
+        clock.pass_time(1)
+        assert len((await manager.prune(blobs=True)).removed) == 1 and not path_of(host).exists()
+
+        assert await manager.find_blobs(own) == []
+        await manager.boot(host.request("late", until_ready=True))
+        for name in ("web", "late"):
+            await manager.remove(name, force=True)
+        assert len((await manager.prune(blobs=True)).removed) == 3, "nobody is about to boot from them"
+        await host.stop()
+
+    run(work())
+
+
+def test_blob_that_is_found_while_a_prune_is_under_way_stays(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def work() -> None:
+        manager, _ = await started(host)
+        path_of(host).write_bytes(DATA)
+        unused, loop = blobs.unused, asyncio.get_running_loop()
+
+        def slow(*arguments: Any) -> Any:
+            found = unused(*arguments)
+            assert [path for path, _ in found] == [path_of(host)]
+            assert asyncio.run_coroutine_threadsafe(manager.find_blobs([BLOB]), loop).result(20) == []
+            return found
+
+        monkeypatch.setattr(blobs, "unused", slow)
+        assert (await manager.prune(blobs=True)).removed == () and path_of(host).exists()
+        await host.stop(end_zones=True)
+
+    run(work())
+
+
+def test_blob_that_a_build_relies_on_stays(host: Host) -> None:
+    async def work() -> None:
+        manager, _ = await started(host)
+        path_of(host).write_bytes(DATA)
+        build = Store(host.path / "store")
+        assert build.has(BLOB)
+        assert (await manager.prune(blobs=True)).removed == () and path_of(host).exists()
+        del build
+        assert len((await manager.prune(blobs=True)).removed) == 1
+        await host.stop(end_zones=True)
+
+    run(work())

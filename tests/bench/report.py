@@ -7,10 +7,9 @@ from __future__ import annotations
 
 import json
 import shutil
-import tomllib
 from typing import Any
 
-from run import BENCHES, HERE, OUT, PART, PROJECT
+from run import BENCHES, OUT, PROJECT, goals_of
 
 REPORT = PROJECT / "docs" / "bench.md"
 PICTURES = {
@@ -38,10 +37,9 @@ with seconds of the same machine only, ratios are of one run. Goals stand in [go
 
 def main() -> None:
     """One section a bench, with its pictures."""
-    goals = tomllib.loads((HERE / "goals.toml").read_text())
     parts, kept = [HEAD], sections(REPORT.read_text())
     for bench in BENCHES:
-        path, known = OUT / f"{bench}.json", goals.get(bench, {}) | goals.get(PART.get(bench, ""), {})
+        path, known = OUT / f"{bench}.json", goals_of(bench)
         if path.is_file():
             parts.append(section(bench, json.loads(path.read_text()), known))
             parts += [text for text in (ABOUT.get(bench),) if text]

@@ -46,6 +46,18 @@ def goals() -> dict[str, Any]:
     return tomllib.loads((HERE / "goals.toml").read_text())
 
 
+def goals_of(bench: str) -> dict[str, Any]:
+    """The goals of a bench's measures, those of the bench that is part of it among them."""
+    every = goals()
+    part: dict[str, Any] = every.get(PART.get(bench, ""), {})
+    return every.get(bench, {}) | {name_of_part(bench, name): goal for name, goal in part.items()}
+
+
+def name_of_part(bench: str, name: str) -> str:
+    """What a measure of the bench that is part of another one is called there: that one may have its name."""
+    return f"{PART[bench]}_{name}" if name in goals().get(bench, {}) else name
+
+
 def row(measure: Measure, goal: dict[str, Any]) -> dict[str, Any]:
     """A row of the report: a measure beside its goal; ok is None where there is none."""
     ok, text, value = None, "", math.nan if measure.value is None else measure.value  # nothing is as large as no number
@@ -77,7 +89,7 @@ def machine() -> dict[str, Any]:
 
 def run(bench: str) -> bool:
     """Take the measures of one bench; each is printed and in its JSON once it is there. Could all of them be taken?"""
-    conditions, known = machine(), goals().get(bench, {}) | goals().get(PART.get(bench, ""), {})
+    conditions, known = machine(), goals_of(bench)
     rows: list[dict[str, Any]] = []
     OUT.mkdir(parents=True, exist_ok=True)
     for measure in importlib.import_module(f"bench_{bench}").measure(OUT):

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 
+import bench_init
+import bench_zone
 import pytest
 import report
 import run
@@ -40,6 +43,23 @@ def test_bench_measured_again_has_a_new_section_in_its_place(copy: Path) -> None
     assert {bench: text for bench, text in after.items() if bench != "command"} == {
         bench: text for bench, text in before.items() if bench != "command"
     }
+
+
+def test_measure_of_a_part_has_a_name_and_a_goal_of_its_own() -> None:
+    (both,) = set(run.goals()["zone"]) & set(run.goals()["init"])
+    goals = run.goals_of("zone")
+    assert goals[both] == run.goals()["zone"][both]
+    assert goals[run.name_of_part("zone", both)] == run.goals()["init"][both]
+    assert run.name_of_part("zone", "first_line") == "first_line"
+    for bench, text in report.sections(report.REPORT.read_text()).items():
+        names = re.findall(r"^\| `(\w+)`", text, re.MULTILINE)
+        assert len(names) == len(set(names)), f"two measures of {bench} have one name"
+
+
+def test_slowest_of_a_hundred_is_of_a_hundred() -> None:
+    told = {name.removesuffix("_p99") for name, text in report.WHAT.items() if "of a hundred" in text}
+    assert told == {"exec_command", "exec", "channel", "channel_ping"}
+    assert min(bench_zone.COMMANDS, bench_zone.EXECS, bench_zone.PINGS, bench_init.PINGS) >= 100
 
 
 def test_measure_that_was_taken_is_kept_if_a_later_one_fails(

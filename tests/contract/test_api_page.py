@@ -10,10 +10,12 @@ from typing import Any
 
 import pytest
 from google.protobuf import text_format
+from google.protobuf.descriptor import ServiceDescriptor
 from google.protobuf.message import Message
 
 from runtime.host.api import common_pb2 as common
 from runtime.host.api import control_pb2 as pb
+from runtime.host.api import host_pb2
 from runtime.host.daemon import model
 from runtime.host.serve.control import host, messages
 from runtime.host.serve.control.sessions import _show_exec, _show_workload
@@ -41,6 +43,16 @@ ZONE = model.ZoneInfo(
     ready_unix_s=2.5,
     devices=(model.DeviceInfo("xvda", "disk", "sha256:00", "rootfs", readonly=True),),
 )
+
+
+SERVICES = [service for api in (pb, host_pb2) for service in api.DESCRIPTOR.services_by_name.values()]
+
+
+@pytest.mark.parametrize("service", SERVICES, ids=lambda service: service.name)
+def test_every_method_is_named_in_its_services_sections(service: ServiceDescriptor) -> None:
+    parts = [part for part in PAGE.split("\n## ")[1:] if part.split("\n")[0].split(":")[0] == service.name]
+    named = set(re.findall(r"`(\w+)`", "\n".join(parts)))
+    assert [method.name for method in service.methods if method.name not in named] == []
 
 
 def paths(message: Message, prefix: str = "") -> list[str]:

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from importlib import import_module
 from typing import Any
 
-from runtime.host.cli.parsers import Parser, complete
+from runtime.host.cli.parsers import Parser, complete, elsewhere
+from runtime.version import VERSION
 
 
 @dataclass(frozen=True)
@@ -36,6 +37,7 @@ COMMANDS = (
     ),
     Command("stop", _ZONES, "lifecycle", "Stop zones: ask their workloads to end, and see to it."),
     Command("kill", _ZONES, "lifecycle", "End zones at once, or send their workloads a signal."),
+    Command("start", _ZONES, "lifecycle", "Start zones that have ended again."),
     Command("restart", _ZONES, "lifecycle", "Stop zones if they run, and start them again."),
     Command("wait", _ZONES, "lifecycle", "Wait until zones have ended, and print their exit codes."),
     Command("rm", _ZONES, "lifecycle", "Forget zones that have ended, with their logs."),
@@ -54,6 +56,24 @@ COMMANDS = (
     Command("cache", _IMAGES, "cache", "The cache that hosts share: results of the pipeline in a registry, signed."),
     Command("completion", _IMAGES, "completion", "Print what makes a shell complete this command."),
 )
+
+# Words of docker's that are no commands here: what is.
+DOCKER = {
+    "pull": "zone image pull",
+    "images": "zone image ls",
+    "rmi": "zone image rm",
+    "diff": "zone image diff",
+    "history": "zone image inspect",
+    "save": "zone image pack",
+    "push": "./doit publish",
+    "create": "zone run",
+    "container": "zone ps",
+    "stats": "zone top",
+    "network": "zone net",
+    "volume": "zone run -v",
+    "info": "zone host status",
+    "version": "zone --version",
+}
 
 EXAMPLES = """\
 examples:
@@ -81,7 +101,7 @@ def parser() -> Parser:
     """The command line. No command's own module is imported until that command is asked for."""
     import argparse
 
-    usage = "zone [-h] [--host H] [--verbose] COMMAND ..."
+    usage = "zone [-h] [--host H] [--verbose] [--version] COMMAND ..."
     top = Parser(
         prog="zone", usage=usage, description="Boots zones and looks after them.", epilog=f"{_listed()}\n{EXAMPLES}"
     )
@@ -92,9 +112,11 @@ def parser() -> Parser:
     )
     complete(host, "hosts")
     top.add_argument("--verbose", action="store_true", help="say what is done, step by step, on stderr")
+    top.add_argument("--version", action="version", version=f"zone {VERSION}", help="say which zonewright this is")
     commands = top.add_subparsers(
         metavar="COMMAND", required=True, parser_class=Parser, prog="zone", help=argparse.SUPPRESS
     )
+    elsewhere(commands, DOCKER)
     for one in COMMANDS:
         commands.add_parser(one.name, help=one.text, description=one.text, fill=_filler(one))
     return top

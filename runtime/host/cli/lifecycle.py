@@ -1,4 +1,4 @@
-"""`zone stop`, `kill`, `restart`, `wait`, `rm`: several zones at once, each said to have done when it has."""
+"""`zone stop`, `kill`, `start`, `restart`, `wait`, `rm`: several zones at once, each said to have done when it has."""
 
 from __future__ import annotations
 
@@ -26,6 +26,13 @@ examples:
   zone kill web
   zone kill -s HUP web
 """
+START = """\
+It is the same zone: its id, its ports, its logs, its scratch disk. One that runs is fine.
+
+examples:
+  zone start web
+  zone start $(zone ps -aq --filter state=exited)
+"""
 RESTART = """\
 examples:
   zone restart web                         the same zone: its id, its ports, its logs
@@ -51,6 +58,11 @@ def fill_stop(parser: Parser) -> None:
     """The arguments of `zone stop`."""
     _several(parser, run_stop, STOP)
     _timeout(parser)
+
+
+def fill_start(parser: Parser) -> None:
+    """The arguments of `zone start`."""
+    _several(parser, run_start, START)
 
 
 def fill_restart(parser: Parser) -> None:
@@ -102,28 +114,51 @@ def run_stop(arguments: Namespace) -> int:
     return _each(arguments, "stopping", stop)
 
 
+def run_start(arguments: Namespace) -> int:
+    """Start zones that have ended."""
+    from runtime.host.actions import ENDED
+    from runtime.host.api.host_pb2 import GetZoneRequest
+
+    async def has_ended(client: Any, name: str) -> bool:
+        zone = await client.acall(client.host.GetZone, GetZoneRequest(zone=name))
+        return zone.state in ENDED
+
+    return _started(arguments, "starting", has_ended)
+
+
 def run_restart(arguments: Namespace) -> int:
     """Restart zones."""
-    from runtime.host import actions
-    from runtime.host.api.host_pb2 import RestartZoneRequest
 
-    async def restart(client: Any, name: str) -> str:
-        request = RestartZoneRequest(zone=name, timeout_s=arguments.timeout)
-        zone = await client.acall(client.host.RestartZone, request, timeout_s=None)
-        restarted.append(zone)
+    async def always(client: Any, name: str) -> bool:
+        return True
+
+    return _started(arguments, "restarting", always)
+
+
+def _started(arguments: Namespace, doing: str, is_to_start: Callable[[Any, str], Awaitable[bool]]) -> int:
+    from runtime.host import actions
+    from runtime.host.api.host_pb2 import GetZoneRequest, RestartZoneRequest
+
+    async def start(client: Any, name: str) -> str:
+        if await is_to_start(client, name):
+            request = RestartZoneRequest(zone=name, timeout_s=getattr(arguments, "timeout", None))
+            zone = await client.acall(client.host.RestartZone, request, timeout_s=None)
+            started.append(zone)
+        else:
+            zone = await client.acall(client.host.GetZone, GetZoneRequest(zone=name))
         return f"zone {zone.name} is {zone.state}"
 
-    restarted: list[Any] = []
+    started: list[Any] = []
 
     def lead(host: Any, client: Any) -> None:
         actions.tidy(host, client)  # what leads to where their ports were
-        for zone in restarted:
+        for zone in started:
             host.expose(zone.ports)
 
     def provide(host: Any, client: Any, store: Any, progress: Any) -> None:
         actions.bring_again(host, client, store, arguments.zones, progress)
 
-    return _each(arguments, "restarting", restart, first=provide, then=lead)
+    return _each(arguments, doing, start, first=provide, then=lead)
 
 
 def run_kill(arguments: Namespace) -> int:

@@ -15,7 +15,7 @@ Output and errors come apart, byte for byte as the workload wrote them, on our s
 examples:
   zone logs web
   zone logs -f --tail 20 web               the last twenty lines, then what comes, until the zone ends
-  zone logs --since 10m --timestamps web
+  zone logs --since 10m -t web             each line with its time
   zone logs --console web                  what its kernel and its init said
   zone logs web 2>/dev/null | grep 404
 """
@@ -38,7 +38,7 @@ def fill_logs(parser: Parser) -> None:
     parser.add_argument("-n", "--tail", type=_lines, default=-1, metavar="N", help="how many lines to begin with; all")
     parser.add_argument("--since", type=moment, default=0.0, metavar="T", help="from then on: 10m, a date, seconds")
     parser.add_argument("--until", type=moment, default=0.0, metavar="T", help="up to then")
-    parser.add_argument("--timestamps", action="store_true", help="each line with its time, in UTC")
+    parser.add_argument("-t", "--timestamps", action="store_true", help="each line with its time, in UTC")
     parser.add_argument("--console", action="store_true", help="the kernel's console rather than the workload's output")
     zone_argument(parser)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, NoReturn
 
 FORMATS = ("table", "json", "yaml")
@@ -45,6 +45,8 @@ class Parser(argparse.ArgumentParser):
         if action.choices is not None and value not in action.choices:
             import difflib
 
+            if (here := getattr(action, "elsewhere", {}).get(value)) is not None:
+                raise argparse.ArgumentError(action, f"no such choice as {value!r}, docker's is `{here}` here")
             known = [str(choice) for choice in action.choices]
             near = difflib.get_close_matches(str(value), known, n=2, cutoff=0.5)
             meant = f"did you mean {' or '.join(near)}?" if near else f"there are: {', '.join(known)}"
@@ -71,6 +73,11 @@ def complete(action: argparse.Action, kind: str) -> argparse.Action:
     """Say what completion offers for an argument: zones, images, files, …; see completion.py."""
     action.completes = kind  # type: ignore[attr-defined]
     return action
+
+
+def elsewhere(action: argparse.Action, words: Mapping[str, str]) -> None:
+    """Say what stands here for words that docker has; told where one of them is no choice."""
+    action.elsewhere = words  # type: ignore[attr-defined]
 
 
 def zone_argument(parser: Parser, *, many: bool = False, optional: bool = False) -> None:

@@ -105,7 +105,7 @@ async def _accept(core: Core, request: BootRequest) -> Zone:
         hint = "zone stop ends it, zone rm --force forgets it too"
         raise NameTaken(f"zone {name}", expected="a name that no zone has", got=f"one that is {state}", hint=hint)
     if old is not None and request.fresh and not old.request.remove:
-        hint = f"zone rm {name} forgets it with its logs"
+        hint = f"zone rm {name} forgets it with its logs, zone start {name} starts it again"
         got = f"one that has ended, {old.state.value}"
         raise NameTaken(f"zone {name}", expected="a name that no zone has", got=got, hint=hint)
     waiting = [z for z in core.zones.values() if z.state in (State.QUEUED, State.CREATING)]

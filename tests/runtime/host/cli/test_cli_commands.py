@@ -7,8 +7,9 @@ from collections.abc import Iterator
 
 import pytest
 
-from runtime.host.cli.commands import COMMANDS, parser
+from runtime.host.cli.commands import COMMANDS, DOCKER, parser
 from runtime.host.cli.parsers import Parser
+from runtime.version import VERSION
 
 
 def commands(at: Parser, words: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Parser]]:
@@ -25,7 +26,9 @@ ALL = {" ".join(words): one for words, one in commands(parser()) if words[:2] !=
 
 
 def test_all_commands_there_should_be_are_there() -> None:
-    wanted = "boot run ps inspect logs port update stop kill restart wait rm events attach exec cp top metrics snoop"
+    wanted = (
+        "boot run ps inspect logs port update stop kill start restart wait rm events attach exec cp top metrics snoop"
+    )
     groups = [
         "host up",
         "host down",
@@ -39,7 +42,7 @@ def test_all_commands_there_should_be_are_there() -> None:
         "net capture",
     ]
     groups += ["system prune", "system df", "system check", "host cert client", "completion fish", "image pull"]
-    assert {*wanted.split(), *groups} <= ALL.keys()
+    assert {*wanted.split(), "snoop", *groups} <= ALL.keys()
     assert [name for name in (one.name for one in COMMANDS) if not any(key.split()[0] == name for key in ALL)] == []
 
 
@@ -47,6 +50,20 @@ def test_all_commands_there_should_be_are_there() -> None:
 def test_help_has_an_example_of_the_command_itself(name: str) -> None:
     examples = ALL[name].format_help().partition("examples:")[2]
     assert f"zone {name}" in examples or name == "host dial-stdio"
+
+
+def test_words_of_docker_lead_to_commands_that_are_here() -> None:
+    first = {name.split()[0] for name in ALL}
+    assert not first & DOCKER.keys(), "a command here needs no hint"
+    for here in DOCKER.values():
+        words = here.removeprefix("zone ")
+        assert words in ALL or words.split()[0] in first or words in ("./doit publish", "--version")
+
+
+def test_version_is_told(capsys) -> None:
+    with pytest.raises(SystemExit) as ended:
+        parser().parse_args(["--version"])
+    assert ended.value.code == 0 and capsys.readouterr().out == f"zone {VERSION}\n"
 
 
 @pytest.mark.parametrize("name", ALL)
@@ -60,6 +77,8 @@ def test_every_argument_says_what_it_is(name: str) -> None:
     [
         (("pss",), "did you mean ps?"),
         (("host", "stats"), "did you mean status?"),
+        (("pull", "alpine"), "no such choice as 'pull', docker's is `zone image pull` here"),
+        (("stats",), "`zone top`"),
         (("ps", "--format", "yml"), "did you mean yaml?"),
         (("ps", "--filter", "nmae=x"), "expected KEY=VALUE with a key of name, state"),
         (("logs", "--tail", "few", "web"), "expected a number of lines"),

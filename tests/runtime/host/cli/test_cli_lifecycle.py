@@ -1,4 +1,4 @@
-"""`zone stop`, `kill`, `restart`, `wait`, `rm`, `update`."""
+"""`zone stop`, `kill`, `start`, `restart`, `wait`, `rm`, `update`."""
 
 from __future__ import annotations
 
@@ -44,6 +44,13 @@ def test_kill_ends_at_once_and_with_a_signal_tells_the_workload(zone, zoned, zon
     assert [message.signal for method, message in zoned.calls if method == "KillZone"] == [1, 0]
     assert "it does not run" in zone.sentence("kill", "old")
     assert "expected a signal such as SIGTERM" in zone.sentence("kill", "-s", "HOP", "db")
+
+
+def test_start_starts_what_has_ended_and_one_that_runs_is_fine(zone, zoned, zones) -> None:
+    assert sorted(zone("start", "old", "web").splitlines()) == ["zone old is ready", "zone web is ready"]
+    assert (zones["old"].restarts, zones["web"].restarts) == (1, 0)
+    assert [message.zone for method, message in zoned.calls if method == "RestartZone"] == ["old"]
+    assert "no such zone as nobody" in zone.sentence("start", "nobody")
 
 
 def test_restart_starts_what_has_ended_too(zone, zones) -> None:

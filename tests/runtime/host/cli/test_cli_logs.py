@@ -53,7 +53,7 @@ def test_times_of_a_zone_that_has_only_a_console_are_refused(zone, zoned) -> Non
 
 
 def test_timestamps_stand_where_a_line_begins(start) -> None:
-    out, _ = start("logs", "--timestamps", "--since", "1h", "web").communicate(timeout=30)
+    out, _ = start("logs", "-t", "--since", "1h", "web").communicate(timeout=30)
     stamp, rest = out.split(b" ", 1)
     assert rest == b"half a line\xff\n" and stamp.endswith(b"Z") and len(stamp) == len("2026-11-27T08:00:00.000000Z")
 

@@ -375,7 +375,7 @@ class Manager:
         return await reservations.create(self.core)
 
     async def destroy_reservation(self, reservation_id: str) -> None:
-        """Give them back; refused while a live zone uses them."""
+        """Give them back; refused while a zone names them, one that has ended, too."""
         await reservations.destroy(self.core, reservation_id)
 
     def list_reservations(self) -> list[Reservation]:

@@ -29,9 +29,10 @@ async def destroy(core: Core, reservation_id: str) -> None:
     """See Manager.destroy_reservation."""
     if reservation_id not in core.reservations:
         raise UnknownZone(f"reservation {reservation_id[:80]}", got="no such reservation on this host")
-    if user := _describe(core, reservation_id).zone_id:
-        name = core.zones[user].name
-        raise WrongState(f"reservation {reservation_id}", expected="it unused", got=f"zone {name} has its addresses")
+    users = [zone.name for zone in core.zones.values() if zone.request.reservation == reservation_id]
+    if users:  # one that has ended, too: started again, it is to have them again
+        got = f"zone {users[0]} has its addresses"
+        raise WrongState(f"reservation {reservation_id}", expected="it unused", got=got, hint="zone rm forgets it")
     await core.database.commit(("DELETE FROM reservations WHERE id = ?", [reservation_id]))
     core.reservations.pop(reservation_id, None)
 

@@ -341,6 +341,10 @@ def test_reserved_addresses_stay_with_their_reservation(host: Host) -> None:
         manager = await host.start()
         assert [kept.id for kept in manager.list_reservations()] == [reservation.id]
         await manager.stop("web")
+        with pytest.raises(WrongState, match="zone web has its addresses"):
+            await manager.destroy_reservation(reservation.id)
+        assert (await manager.restart("web")).addresses == zone.addresses
+        await manager.remove("web", force=True)
         await manager.destroy_reservation(reservation.id)
         assert manager.list_reservations() == []
         await host.stop(end_zones=True)

@@ -1,0 +1,125 @@
+"""A running zone whose adoption fails for a while: it is listed, runs on, and is taken over later."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+from typing import Any
+
+import pytest
+from support.daemonworld import Host, run
+
+from runtime.boot.errors import HypervisorFault, XenstoreFault
+from runtime.host.daemon import edge
+from runtime.host.daemon.errors import WrongState
+from runtime.host.daemon.manager import Manager
+from runtime.host.daemon.model import State, Update
+
+TEMPORARY = [
+    XenstoreFault("xenstore", got="no answer within 5 s", temporary=True),
+    OSError(errno.EMFILE, "Too many open files"),
+    HypervisorFault("map_grant", got="ENOMEM"),
+]
+
+
+def by_name(manager: Manager) -> dict[str, Any]:
+    return {zone.name: zone for zone in manager.list_zones()}
+
+
+async def until_ready(manager: Manager, *names: str) -> None:
+    for name in names:
+        await manager.wait(name, "ready", 20)
+
+
+def fails_for(name: str, work: Any, faults: list[Exception]) -> Any:
+    """What Edge.adopt does, which fails for one zone as long as there are faults."""
+
+    def adopt(edge: edge.Edge, records: Any) -> Any:
+        if records[0]["name"] == name and faults:
+            raise faults.pop(0) if len(faults) > 1 else faults[0]
+        return work(edge, records)
+
+    return adopt
+
+
+async def taken_over(manager: Manager, name: str) -> None:
+    while not by_name(manager)[name].agent:
+        await asyncio.sleep(0.01)
+
+
+@pytest.mark.parametrize("fault", TEMPORARY, ids=lambda fault: type(fault).__name__)
+def test_zone_whose_adoption_fails_for_a_while_is_listed_and_runs_on(
+    host: Host, fault: Exception, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def work() -> None:
+        manager = await host.start()
+        for name in ("one", "two", "three"):
+            await manager.boot(host.request(name, until_ready=True))
+        before, faults = by_name(manager), [fault, fault]
+        await host.kill()
+        calls = len(host.xen.calls)
+        monkeypatch.setattr(edge.Edge, "adopt", fails_for("two", edge.Edge.adopt, faults))
+        manager = await host.start()
+        await until_ready(manager, "one", "three")
+        listed = by_name(manager)["two"]
+        assert (listed.state, listed.domain_uuid, listed.agent) == (State.READY, before["two"].domain_uuid, False)
+        with pytest.raises(WrongState, match="taken over from the zoned before, got it is not yet"):
+            await manager.update("two", Update(vcpus=1))
+        await host.kill()  # one that is not taken over outlives its zoned, too
+
+        manager = await host.start()
+        await asyncio.sleep(0.3)
+        assert by_name(manager)["two"].state is State.READY
+        faults.clear()
+        await taken_over(manager, "two")
+        after = by_name(manager)
+        assert {name: (zone.domid, zone.domain_uuid, zone.ports, zone.restarts) for name, zone in after.items()} == {
+            name: (zone.domid, zone.domain_uuid, zone.ports, 0) for name, zone in before.items()
+        }
+        assert not [call for call in host.xen.calls[calls:] if "pause" in call or "destroy" in call]
+        host.guests[after["two"].domain_uuid].exit("code 5")
+        assert (await manager.wait("two")).exit.code == 5  # type: ignore[union-attr]
+        await host.stop(end_zones=True)
+        assert host.leftovers() == []
+
+    run(work())
+
+
+@pytest.mark.parametrize("what", ["stop", "end"])
+def test_zone_that_is_not_taken_over_ends(host: Host, what: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def work() -> None:
+        manager = await host.start()
+        await manager.boot(host.request(until_ready=True))
+        guest = host.guest()
+        await host.kill()
+        monkeypatch.setattr(edge.Edge, "adopt", fails_for("web", edge.Edge.adopt, TEMPORARY[:1]))
+        manager = await host.start()
+        if what == "stop":
+            zone = await manager.stop("web", 0.4)
+        else:
+            guest.exit("code 3")
+            zone = await manager.wait("web", "exited", 20)
+        assert zone.state is State.EXITED and zone.exit is not None
+        assert zone.exit.code == (137 if what == "stop" else 3)
+        assert host.leftovers() == []
+        await host.stop()
+
+    run(work())
+
+
+def test_stop_of_a_zone_that_is_taken_over_meanwhile_is_its_inits(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def work() -> None:
+        manager = await host.start()
+        await manager.boot(host.request(until_ready=True))
+        await host.kill()
+        faults = list(TEMPORARY)
+        monkeypatch.setattr(edge.Edge, "adopt", fails_for("web", edge.Edge.adopt, faults))
+        manager = await host.start()
+        stop = asyncio.create_task(manager.stop("web", 30))
+        await asyncio.sleep(0)
+        faults.clear()
+        assert (await stop).exit.code == 143  # type: ignore[union-attr]
+        assert host.leftovers() == []
+        await host.stop()
+
+    run(work())

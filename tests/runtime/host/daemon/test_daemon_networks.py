@@ -14,8 +14,7 @@ from pipeline.bundle.model import Bundle, Network
 from runtime.errors import RuntimeFault
 from runtime.host.daemon import claims
 from runtime.host.daemon.errors import BadRequest, NameTaken, NotAdoptable, UnknownNetwork, WrongState, ZoneFailed
-from runtime.host.daemon.manager import Manager
-from runtime.host.daemon.model import NetworkInfo, RestartPolicy
+from runtime.host.daemon.model import RestartPolicy
 from runtime.net.errors import NetworkFault
 
 

@@ -132,6 +132,35 @@ class Seccomp:
 
 
 @dataclass(frozen=True)
+class Capabilities:
+    """Of the workload's processes, by names without CAP_.
+
+    bounding:  effective and permitted, too. ambient: what a user other than root keeps, and inherits.
+    """
+
+    bounding: tuple[str, ...] = ()
+    ambient: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Confinement:
+    """What a spec says of the workload's container beside its system calls; None and empty: as every one has it.
+
+    namespaces:  of the kinds said, "own" or "zone", or how an own one is made, as the zone's runtime takes it.
+    limits:      file of its cgroup -> what is written into it.
+    rlimits:     name -> (soft, hard).
+    init:        does a reaper run as its first process, and the command under that?
+    """
+
+    capabilities: Capabilities | None = None
+    no_new_privs: bool | None = None
+    namespaces: dict[str, Any] = field(default_factory=dict)
+    limits: dict[str, str] = field(default_factory=dict)
+    rlimits: dict[str, tuple[int, ...]] = field(default_factory=dict)
+    init: bool = False
+
+
+@dataclass(frozen=True)
 class Healthcheck:
     """A command that is run in the workload's container now and then, and whose exit code says whether it is well.
 
@@ -224,6 +253,9 @@ class Bundle:
     # What takes what is written over the image: a device of the zone's host, a disk that host makes, else memory.
     scratch: str = ""
     scratch_mib: int = 0
+    confinement: Confinement | None = (
+        None  # none where the spec says nothing of it: such bundles have the bytes they had
+    )
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,7 @@ from pipeline.bundle.errors import BadSpec
 from pipeline.bundle.health import parse_health
 from pipeline.bundle.model import (
     ENGINES,
+    Confinement,
     ExtensionChoice,
     HealthWish,
     ModuleWish,
@@ -29,7 +30,7 @@ from pipeline.bundle.model import (
 )
 from pipeline.bundle.ports import check_ports, parse_ports
 from pipeline.bundle.scratch import parse_scratch
-from pipeline.bundle.security import parse_seccomp
+from pipeline.bundle.security import parse_confinement, parse_seccomp
 from pipeline.bundle.volumes import check_disks, modules_of, parse_volume
 from pipeline.errors import PipelineError
 from pipeline.recipe import PROJECT, UnknownName, load
@@ -76,6 +77,7 @@ class ZoneSpec:
     volumes: tuple[Volume, ...] = ()
     seccomp: Seccomp = Seccomp()
     health: HealthWish | None = None
+    confinement: Confinement | None = None
 
 
 def load_spec(name: str, directory: Path = ZONES) -> ZoneSpec:
@@ -151,6 +153,7 @@ def parse_spec(name: str, document: dict[str, Any], *, subject: str) -> ZoneSpec
         volumes=volumes,
         seccomp=_seccomp(security, subject=f"{subject}: key security.seccomp"),
         health=parse_health(document.get("healthcheck")),
+        confinement=parse_confinement(document, subject=subject),
     )
 
 

@@ -91,6 +91,7 @@ def resolve(params: BundleParams, store: Store) -> Bundle:
         ),
         scratch=spec.scratch,
         scratch_mib=spec.scratch_mib,
+        confinement=spec.confinement,
         healthcheck=resolve_health(
             spec.health, inner(config, subject), subject=subject, key=f"zone {spec.name}: key healthcheck"
         ),

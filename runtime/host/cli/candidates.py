@@ -187,6 +187,24 @@ def _bundles(walk: Walk, found: Candidates) -> None:
     found.words |= {tag.removeprefix(TAG_PREFIX): "" for tag in sorted(Store().tags()) if tag.startswith(TAG_PREFIX)}
 
 
+def _capabilities(walk: Walk, found: Candidates) -> None:
+    from pipeline.bundle.capabilities import ALL, EVERY_CAPABILITY
+
+    found.words |= dict.fromkeys((*EVERY_CAPABILITY, ALL), "")
+
+
+def _limits(walk: Walk, found: Candidates) -> None:
+    from pipeline.bundle.limits import LIMITS
+
+    found.words |= {f"{file}=": "" for file in LIMITS}
+
+
+def _rlimits(walk: Walk, found: Candidates) -> None:
+    from pipeline.bundle.limits import RLIMITS
+
+    found.words |= {f"{name}=": "" for name in RLIMITS}
+
+
 def _fixed(*words: str) -> Callable[[Walk, Candidates], None]:
     def offer(walk: Walk, found: Candidates) -> None:
         found.words |= dict.fromkeys(words, "")
@@ -203,5 +221,9 @@ _KINDS: dict[str, Callable[[Walk, Candidates], None]] = {
     "hosts": _fixed("xen", "lab", "ssh://", "tls://", "unix:"),
     "filters": _fixed("name=", "state=", "image=", "label=", "exited=", "health=", "network="),
     "signals": _fixed(*sorted(one.name.removeprefix("SIG") for one in signal.Signals)),
+    "capabilities": _capabilities,
+    "limits": _limits,
+    "rlimits": _rlimits,
+    "security": _fixed("seccomp=", "no-new-privileges"),
     "restarts": _fixed("no", "on-failure", "always", "unless-stopped"),
 }

@@ -10,6 +10,9 @@ FORMATS = ("table", "json", "yaml")
 BANDWIDTH = "of its network, each way: 100mbit, 1.5gbit"
 SCRATCH = "where what is written over the image goes: a disk of 512m or 2g the host makes, or a block device of its own"
 EGRESS = "what it may reach, the first that matches decides: allow|deny ADDRESS|CIDR|any [PORT[-PORT][/PROTOCOL]]"
+LIMIT = (
+    "what its processes may use together, a file of cgroup v2: memory.max=64m, cpu.max=0.5, pids.max=64, io.weight=50"
+)
 Fill = Callable[["Parser"], None]
 
 

@@ -10,6 +10,7 @@ from typing import Any
 
 from pipeline.errors import SentenceError
 from runtime.host.cli.amounts import memory_mib, whole_cpus
+from runtime.host.cli.confined import confinement_arguments
 from runtime.host.cli.moments import span_s
 from runtime.host.cli.parsers import (
     BANDWIDTH,
@@ -40,6 +41,7 @@ examples:
   zone run -d --kernel recipe:debian -v /srv/www:/var/www/html:dir:ro recipe:nginx    a directory of the host's
   zone run --rm -v tmpfs:/scratch:size=64m --read-only alpine df -h /scratch
   zone run --rm --scratch 2g alpine df -h /     what it writes goes to a disk, not to its memory
+  zone run --rm --cap-drop ALL --cap-add NET_BIND_SERVICE --pids-limit 64 --ulimit nofile=1024:4096 --init app
   zone run -d --health-cmd "wget -q -O /dev/null 127.0.0.1" --health-interval 10s recipe:nginx
   echo hello | zone run -i --rm alpine tr a-z A-Z
 """
@@ -76,7 +78,7 @@ def fill_run(parser: Parser) -> None:
     complete(restart, "restarts")
     parser.add_argument("--entrypoint", metavar="COMMAND", help="instead of the image's; its Cmd is dropped, too")
     parser.add_argument("--read-only", action="store_true", help="the root cannot be written to")
-    parser.add_argument("--security-opt", action="append", default=[], metavar="OPTION", help=SECURITY)
+    confinement_arguments(parser)
     _health_arguments(parser)
     parser.add_argument("-l", "--label", action="append", default=[], metavar="KEY=VALUE", help="to list and filter by")
     kernel = parser.add_argument("--kernel", metavar="REF", help="kernel image (default: recipe:debian-cloud)")
@@ -116,7 +118,6 @@ VOLUME = (
     "DIRECTORY:TARGET[:dir][:ro], tmpfs:TARGET[:size=N[m|g]][:ro], FILE.squashfs:TARGET, or DEVICE:TARGET[:ro]; "
     "directories and devices are those of the host it runs on"
 )
-SECURITY = "seccomp=unconfined, or seccomp=FILE with a profile (linux.seccomp of an OCI bundle)"
 PULL = "missing (default): a tag means what it did when last pulled; always: what it means now; never: no network"
 
 

@@ -12,14 +12,11 @@ from typing import Any
 from pipeline.bundle.health import LEAST_S, MOST_RETRIES, MOST_S
 from pipeline.bundle.model import ExtensionChoice
 from pipeline.bundle.spec import DEFAULT_KERNEL, NAME, ZoneSpec, hostname_of, parse_spec, signal_number
-from runtime.errors import RuntimeFault
+from runtime.host.cli.confined import BadOption as BadOption
+from runtime.host.cli.confined import confinement_document
 from runtime.host.cli.environment import environment
 
 _HOSTNAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?")
-
-
-class BadOption(RuntimeFault):
-    """An option of `zone run` with a value that cannot be."""
 
 
 def spec_of(arguments: Namespace) -> ZoneSpec:
@@ -53,8 +50,8 @@ def spec_of(arguments: Namespace) -> ZoneSpec:
             **({} if arguments.scratch is None else {"scratch": arguments.scratch}),
         },
         "stop": {} if arguments.stop_timeout is None else {"timeout_s": arguments.stop_timeout},
-        "security": _security(arguments.security_opt),
         "healthcheck": _health(arguments),
+        **confinement_document(arguments),
         **_command(arguments),
     }
     spec = parse_spec(name, document, subject="zone run")
@@ -99,18 +96,6 @@ def _command(arguments: Namespace) -> dict[str, list[str]]:
     if arguments.entrypoint is not None:
         return {"command": [arguments.entrypoint, *argv] if arguments.entrypoint else argv}
     return {"args": argv} if argv else {}
-
-
-def _security(options: list[str]) -> dict[str, str]:
-    found: dict[str, str] = {}
-    for option in options:
-        key, _, value = option.partition("=")
-        if key != "seccomp" or not value:
-            raise BadOption(f"--security-opt {option!r}", expected="seccomp=unconfined or seccomp=FILE", got="another")
-        if key in found:
-            raise BadOption("--security-opt", expected=f"{key} once", got=f"{option} again")
-        found[key] = value
-    return found
 
 
 def _health(arguments: Namespace) -> dict[str, Any] | None:

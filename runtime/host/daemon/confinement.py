@@ -5,38 +5,20 @@ Filters are compiled here, on the host: the zone installs what it is given (runt
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any
 
-from pipeline.bundle.model import Seccomp
+from pipeline.bundle.capabilities import ALL as ALL
+from pipeline.bundle.capabilities import CAPABILITIES as CAPABILITIES
+from pipeline.bundle.capabilities import EVERY_CAPABILITY as EVERY_CAPABILITY
+from pipeline.bundle.capabilities import expanded as expanded
+from pipeline.bundle.model import Bundle, Capabilities, Confinement, Seccomp
 from pipeline.seccomp import filters, profile
 from runtime.host.daemon.errors import BadRequest
+from runtime.init.container.sysctl import owner
 
-# What containerd gives a container: pkg/oci/spec.go, defaultUnixCaps. The zone's runtime has the same by default.
-CAPABILITIES = (
-    *("CHOWN", "DAC_OVERRIDE", "FSETID", "FOWNER", "MKNOD", "NET_RAW", "SETGID", "SETUID", "SETFCAP", "SETPCAP"),
-    *("NET_BIND_SERVICE", "SYS_CHROOT", "KILL", "AUDIT_WRITE"),
-)
-ALL = "ALL"
-# What ALL stands for in the zone's runtime: include/uapi/linux/capability.h.
-EVERY_CAPABILITY = (
-    *("CHOWN", "DAC_OVERRIDE", "DAC_READ_SEARCH", "FOWNER", "FSETID", "KILL", "SETGID", "SETUID", "SETPCAP"),
-    *("LINUX_IMMUTABLE", "NET_BIND_SERVICE", "NET_BROADCAST", "NET_ADMIN", "NET_RAW", "IPC_LOCK", "IPC_OWNER"),
-    *("SYS_MODULE", "SYS_RAWIO", "SYS_CHROOT", "SYS_PTRACE", "SYS_PACCT", "SYS_ADMIN", "SYS_BOOT", "SYS_NICE"),
-    *("SYS_RESOURCE", "SYS_TIME", "SYS_TTY_CONFIG", "MKNOD", "LEASE", "AUDIT_WRITE", "AUDIT_CONTROL", "SETFCAP"),
-    *("MAC_OVERRIDE", "MAC_ADMIN", "SYSLOG", "WAKE_ALARM", "BLOCK_SUSPEND", "AUDIT_READ", "PERFMON", "BPF"),
-    "CHECKPOINT_RESTORE",
-)
-
-
-def expanded(capabilities: Iterable[str], *, dropped: Collection[str] = ()) -> list[str]:
-    """Each capability once and by its own name, ALL as what it stands for, without those that are dropped.
-
-    A filter is made for names: with ALL among them it would allow no more than for none.
-    """
-    names = [name for word in capabilities for name in (EVERY_CAPABILITY if word == ALL else (word,))]
-    return [name for name in dict.fromkeys(names) if name not in dropped]
+SETS = ("bounding", "effective", "permitted")
 
 
 def default_filter(capabilities: Sequence[str] = CAPABILITIES) -> str:
@@ -50,12 +32,64 @@ def _compiled(capabilities: tuple[str, ...]) -> str:
     return filters.compile(profile.default([f"CAP_{name}" for name in capabilities])).hex()
 
 
-def process_keys(seccomp: Seccomp, zone: str) -> dict[str, Any]:
-    """What the process of the zone's workload gets for it. Raises BadRequest for a profile that is none."""
+def sets(capabilities: Capabilities) -> dict[str, list[str]]:
+    """The sets of a process as the zone's runtime takes them; those that are left out are empty."""
+    found = {name: list(capabilities.bounding) for name in SETS}
+    ambient = list(capabilities.ambient)
+    return found | ({"inheritable": ambient, "ambient": ambient} if ambient else {})
+
+
+def container_keys(bundle: Bundle) -> dict[str, Any]:
+    """What the spec of the zone's workload gets for what its bundle says. Raises BadRequest for a profile that is none.
+
+    Shape:   keys of runtime.init.container; those without a value are left out.
+    """
+    wanted = bundle.confinement or Confinement()
+    keys = {
+        "process": process_keys(bundle.seccomp, bundle.name, wanted),
+        "namespaces": dict(wanted.namespaces),
+        "limits": limit_keys(wanted.limits),
+        "sysctl": _own_sysctls(bundle.sysctls, wanted.namespaces),
+    }
+    return {key: value for key, value in keys.items() if value}
+
+
+def process_keys(seccomp: Seccomp, zone: str, wanted: Confinement | None = None) -> dict[str, Any]:
+    """The same for its process."""
+    wanted = wanted or Confinement()
+    found: dict[str, Any] = {}
+    if wanted.capabilities is not None:
+        found["capabilities"] = sets(wanted.capabilities)
+    if wanted.no_new_privs is not None:
+        found["no_new_privileges"] = wanted.no_new_privs
+    if wanted.rlimits:
+        found["rlimits"] = {name: list(pair) for name, pair in wanted.rlimits.items()}
+    if wanted.init:
+        found["init"] = True
+    bounding = CAPABILITIES if wanted.capabilities is None else wanted.capabilities.bounding
+    return found | _filter(seccomp, zone, bounding)
+
+
+def limit_keys(limits: dict[str, str]) -> dict[str, Any]:
+    """Files of the cgroup by their own names."""
+    return {"unified": dict(limits)} if limits else {}
+
+
+def _own_sysctls(sysctls: dict[str, str], namespaces: dict[str, Any]) -> dict[str, str]:
+    """Those of the spec that an ipc namespace keeps, where the workload has its own: it does not see the zone's.
+
+    A net namespace of its own begins as the kernel has it and has no interface; what is said of net is the zone's.
+    """
+    own = namespaces.get("ipc", "own") == "own"
+    paths = {key: key if "/" in key else key.replace(".", "/") for key in sysctls} if own else {}
+    return {key: sysctls[key] for key, path in paths.items() if owner(path) == "ipc"}
+
+
+def _filter(seccomp: Seccomp, zone: str, bounding: Sequence[str]) -> dict[str, Any]:
     if seccomp.unconfined:
         return {}
     if seccomp.profile is None:
-        return {"seccomp": default_filter()}
+        return {"seccomp": default_filter(bounding)}
     try:
         found = {"seccomp": filters.compile(seccomp.profile).hex()}
         flags = filters.flags(seccomp.profile)

@@ -71,10 +71,8 @@ def launch_of(request: BootRequest, addresses: ZoneAddresses, devices: Devices) 
 def _extra(request: BootRequest, devices: Devices) -> dict[str, Any]:
     """What not every zone has; `container` is more of the spec that runtime.init.container takes."""
     bundle = request.bundle
-    container = {
-        "process": confinement.process_keys(bundle.seccomp, bundle.name) if bundle.process.argv else {},
-        "mounts": volumes.mounts(bundle, devices),
-    }
+    container = confinement.container_keys(bundle) if bundle.process.argv else {}
+    container["mounts"] = volumes.mounts(bundle, devices)
     extra = {
         "stdin_open": request.stdin_open,
         "healthcheck": to_json(bundle.healthcheck) if bundle.healthcheck and bundle.process.argv else None,

@@ -11,9 +11,11 @@ import secrets
 from dataclasses import replace
 from typing import Any
 
+from pipeline.bundle.capabilities import changed
 from pipeline.bundle.health import resolve_health
 from pipeline.bundle.model import Process, Volume
 from pipeline.bundle.process import inner, resolve_process
+from pipeline.bundle.security import STRICT_MAP
 from pipeline.bundle.spec import NAME, ZoneSpec, hostname_of
 from pipeline.bundle.volumes import directory
 from pipeline.jsonmodel import to_json
@@ -25,9 +27,6 @@ from runtime.host.serve.answers import NotServed
 
 Json = dict[str, Any]
 
-SETS = ("bounding", "effective", "permitted")
-# A user namespace's root is this user of the zone, who owns nothing there.
-STRICT_MAP = [[0, 65536, 65536]]
 _NAMESPACES = {
     pb.PROCESS_NAMESPACE_UTS: "uts",
     pb.PROCESS_NAMESPACE_IPC: "ipc",
@@ -142,17 +141,13 @@ def _account(value: pb.IdOrNameValue) -> str:
 
 def _capabilities(security: pb.WorkloadSecuritySpec) -> Json:
     if security.privileged:
-        return {key: ["ALL"] for key in SETS}
+        return {key: ["ALL"] for key in confinement.SETS}
     dropped = _names("drop_capabilities", security.drop_capabilities)
     ambient = _names("raise_ambient_capabilities", security.raise_ambient_capabilities)
     raised = [*_names("raise_capabilities", security.raise_capabilities), *ambient]
     if both := set(dropped) & set(raised):
         raise _bad("security.drop_capabilities", "others than those that are raised", min(both))
-    # To drop ALL is to begin with none; beside a raised ALL, what is dropped is what is missing of all.
-    kept = [] if confinement.ALL in dropped else confinement.CAPABILITIES
-    found = {key: confinement.expanded([*kept, *raised], dropped=dropped) for key in SETS}
-    ambient = confinement.expanded(ambient, dropped=dropped)
-    return found | ({"inheritable": ambient, "ambient": ambient} if ambient else {})
+    return confinement.sets(changed(raised, dropped, ambient))
 
 
 def _names(field: str, values: Any) -> list[str]:

@@ -16,9 +16,11 @@ from support.tinybundles import install
 
 from pipeline import compose
 from pipeline.bundle import manifest
-from pipeline.bundle.model import HealthWish, Network, Port, RestartPolicy, Seccomp, Volume
+from pipeline.bundle.limits import RLIM_INFINITY
+from pipeline.bundle.model import Capabilities, Confinement, HealthWish, Network, Port, RestartPolicy, Seccomp, Volume
 from pipeline.bundle.spec import ZoneSpec
 from pipeline.env import Env
+from pipeline.errors import SentenceError
 from pipeline.store import Store
 from runtime.host.cli.parsers import Parser
 from runtime.host.cli.run import fill_run
@@ -93,6 +95,55 @@ def test_every_form_of_a_port_reaches_the_spec() -> None:
     )
 
 
+def test_what_the_workload_may_do_and_use_reaches_the_spec() -> None:
+    options = "--cap-drop ALL --cap-add net_admin --cap-add CAP_KILL --security-opt no-new-privileges=false --init"
+    options += " --pid own --userns own --cgroupns zone --pids-limit 64 --cpu-quota 20000 --cpuset-cpus 0-1"
+    options += " --limit memory.max=64m --limit io.weight=50 --ulimit nofile=1024:4096 --ulimit core=-1"
+    made = spec(*options.split(), "--sysctl", "vm.swappiness=10", "--sysctl", "kernel.sem=1 2 3 4", "x")
+    strict = {"uid_maps": [[0, 65536, 65536]], "gid_maps": [[0, 65536, 65536]]}
+    assert made.confinement == Confinement(
+        Capabilities(("NET_ADMIN", "KILL")),
+        no_new_privs=False,
+        namespaces={"pid": "own", "user": strict, "cgroup": "zone"},
+        limits={
+            "pids.max": "64",
+            "cpu.max": "20000 100000",
+            "cpuset.cpus": "0-1",
+            "memory.max": str(64 << 20),
+            "io.weight": "50",
+        },
+        rlimits={"nofile": (1024, 4096), "core": (RLIM_INFINITY, RLIM_INFINITY)},
+        init=True,
+    )
+    assert made.sysctls == {"vm.swappiness": "10", "kernel.sem": "1 2 3 4"}
+    short = spec("--pids-limit", "-1", "--cpu-quota", "5000", "--cpu-period", "10000", "x").confinement
+    assert short is not None and short.limits == {"pids.max": "max", "cpu.max": "5000 10000"}
+    assert spec("--security-opt", "no-new-privileges", "x").confinement == Confinement(no_new_privs=True)
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ("--cap-add NET_ADMN", r"key security.capabilities.add\[0\]: .*got 'NET_ADMN' \(did you mean NET_ADMIN\?\)"),
+        ("--cap-add KILL --cap-drop KILL", "key security.capabilities.drop: expected others than those that are added"),
+        ("--pids-limit 0", "key limits.pids.max: expected a number of processes from 1 on, or max, got '0'"),
+        ("--cpu-period 1000", "--cpu-period: expected --cpu-quota beside it, got none"),
+        ("--cpu-quota 10", "key limits.cpu.max: expected .* the quota at least 1000, .* got '10 100000'"),
+        ("--limit memory.max=64", "key limits.memory.max: expected a size such as 64m or 1g, or max, got '64'"),
+        ("--limit memory.mx=64m", r"--limit 'memory.mx=64m': .* \(did you mean memory.max\?\)"),
+        ("--limit pids.max=9 --pids-limit 8", "--limit: expected pids.max once, got pids.max=9 again"),
+        ("--ulimit nofile=4096:1024", "--ulimit nofile: expected a number, or soft and hard, soft not above hard"),
+        ("--ulimit nofiles=1", r"--ulimit 'nofiles=1': .* \(did you mean nofile\?\)"),
+        ("--sysctl swappiness=1", "--sysctl 'swappiness=1': expected KEY=VALUE such as vm.swappiness=10"),
+        ("--security-opt no-new-privileges=x", "--security-opt 'no-new-privileges=x': expected seccomp=unconfined"),
+        ("--init --pid zone", "key init: expected security.namespaces.pid own beside it"),
+    ],
+)
+def test_wrong_confinement_names_the_option_or_the_key(words: str, said: str) -> None:
+    with pytest.raises(SentenceError, match=said):
+        spec(*words.split(), "x")
+
+
 def test_no_healthcheck_is_none_not_even_the_images() -> None:
     assert spec("--no-healthcheck", "x").health == HealthWish(disable=True)
 
@@ -155,7 +206,7 @@ def test_name_is_made_of_the_images(image: str, name: str) -> None:
         (("--egress", "allow example.org", "x"), "network.egress[0]: expected any, an address, or a network"),
         (
             ("--security-opt", "apparmor=x", "x"),
-            "--security-opt 'apparmor=x': expected seccomp=unconfined or seccomp=FILE",
+            "--security-opt 'apparmor=x': expected seccomp=unconfined, seccomp=FILE or no-new-privileges",
         ),
         (("--security-opt", "seccomp=a", "--security-opt", "seccomp=b", "x"), "expected seccomp once"),
         (("--security-opt", "seccomp=/nowhere.json", "x"), "security.seccomp: expected unconfined, or a file"),

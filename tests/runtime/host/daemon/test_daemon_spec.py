@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from pipeline.bundle.model import Bundle, Healthcheck, Network, Process, Seccomp, Volume
+from pipeline.bundle import limits as bundle_limits
+from pipeline.bundle.model import Bundle, Capabilities, Confinement, Healthcheck, Network, Process, Seccomp, Volume
 from pipeline.jsonmodel import to_json
 from pipeline.oci import Descriptor, Digest
 from pipeline.seccomp import filters, profile
@@ -19,7 +20,7 @@ from runtime.host.daemon.errors import BadRequest
 from runtime.host.daemon.model import BootRequest
 from runtime.host.daemon.spec import launch_of
 from runtime.init import files
-from runtime.init.container import capabilities, mountspec, spec
+from runtime.init.container import capabilities, limits, mountspec, spec
 from runtime.net.addresses import ZoneAddresses
 
 BLOB = Descriptor("application/octet-stream", Digest.of(b""), 0)
@@ -134,3 +135,57 @@ def test_bundle_with_a_profile_that_is_none_is_refused() -> None:
         BadRequest, match=r"bundle of zone web: seccomp: key defaultAction: expected one of .*, got 'NO'"
     ):
         extra("/x", seccomp=Seccomp(profile={"defaultAction": "NO"}))
+
+
+def test_confinement_of_a_bundle_is_what_the_zones_runtime_takes() -> None:
+    strict = {"uid_maps": [[0, 65536, 65536]], "gid_maps": [[0, 65536, 65536]]}
+    wanted = Confinement(
+        Capabilities(("NET_ADMIN", "KILL"), ("KILL",)),
+        no_new_privs=False,
+        namespaces={"net": "own", "user": strict, "time": {"boottime": 3600}},
+        limits={
+            "memory.max": "67108864",
+            "pids.max": "64",
+            "cpu.max": "50000 100000",
+            "io.max": "202:0 rbps=1048576\n202:16 wbps=max",
+        },
+        rlimits={"nofile": (1024, limits.RLIM_INFINITY)},
+        init=True,
+    )
+    container = extra("/x", confinement=wanted)["container"]
+    assert set(container) == {"process", "namespaces", "limits"}
+    made = json.loads(json.dumps(container))
+    planned = spec.check(made | {"root": {"path": "/r"}, "process": {"argv": ["/x"]} | made["process"]})
+    process = planned["process"]
+    assert isinstance(process, dict)
+    mask = sum(1 << capabilities.NAMES.index(name) for name in ("NET_ADMIN", "KILL"))
+    kill = 1 << capabilities.NAMES.index("KILL")
+    assert process["capabilities"] == {
+        "bounding": mask,
+        "effective": mask,
+        "permitted": mask,
+        "inheritable": kill,
+        "ambient": kill,
+    }
+    assert process["seccomp"] == bytes.fromhex(confinement.default_filter(["NET_ADMIN", "KILL"]))
+    assert (process["no_new_privileges"], process["init"]) == (False, True)
+    assert process["rlimits"] == {limits.RLIMITS.index("nofile"): (1024, limits.RLIM_INFINITY)}
+    assert planned["limits"] == wanted.limits
+    assert planned["namespaces"]["net"] == "own"
+
+
+def test_the_hosts_names_of_limits_are_those_of_the_zones_runtime() -> None:
+    assert bundle_limits.RLIMITS == limits.RLIMITS and bundle_limits.RLIM_INFINITY == limits.RLIM_INFINITY
+    named = {file for file, _, _ in limits._NUMBERS.values()} | set(limits._LISTS.values()) | {"cpu.max", "io.max"}
+    assert set(bundle_limits.LIMITS) == named
+
+
+@pytest.mark.parametrize("ipc", ["own", "zone"])
+def test_settings_of_the_ipc_namespace_are_the_workloads_where_that_is_its_own(ipc: str) -> None:
+    wanted = None if ipc == "own" else Confinement(namespaces={"ipc": ipc})
+    sysctls = {"kernel.shmmax": "1", "fs/mqueue/msg_max": "2", "net.core.somaxconn": "3", "vm.swappiness": "4"}
+    container = extra("/x", sysctls=sysctls, confinement=wanted)["container"]
+    own = {"kernel.shmmax": "1", "fs/mqueue/msg_max": "2"}
+    assert container.get("sysctl", {}) == (own if ipc == "own" else {})
+    made = {key: value for key, value in container.items() if key in ("sysctl", "namespaces")}
+    spec.check(made | {"root": {"path": "/r"}, "process": {"argv": ["/x"]}})

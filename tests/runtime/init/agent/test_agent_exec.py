@@ -3,13 +3,16 @@
 import os
 import signal
 import time
+import tomllib
 
 import pytest
 from support import zonebox, zoneparts
 from support.agenthost import AgentError
 from support.zonebox import IDLE, sh
 
-from pipeline.bundle.model import Seccomp
+from pipeline.bundle.model import Bundle, Process, Seccomp
+from pipeline.bundle.security import parse_confinement
+from pipeline.oci import Descriptor, Digest
 from runtime.host.daemon import confinement
 
 pytestmark = [
@@ -77,6 +80,34 @@ def test_workload_and_what_is_run_beside_it_have_the_filter_of_the_launch_data(s
     zone.host.until(lambda: logs.data[1] == said)
     assert zone.host.run(["sh", "-c", script]).data[1] == said
     assert zone.host.run(["sh", "-c", script], user="web").data[1] == said
+
+
+def test_workload_and_what_is_run_beside_it_are_confined_as_the_bundle_says(start):
+    text = """
+        init = true
+        [security]
+        capabilities = { drop = ["ALL"], add = ["KILL", "NET_BIND_SERVICE"] }
+        no_new_privs = false
+        namespaces = { net = "own", uts = "zone" }
+        [rlimits]
+        nofile = [100, 200]
+        core = 0
+    """
+    wanted = parse_confinement(tomllib.loads(text), subject="box")
+    blob = Descriptor("application/octet-stream", Digest.of(b""), 0)
+    bundle = Bundle("box", blob, "6", (blob,), (), blob, Process(("sh",), ()), confinement=wanted)
+    script = "cat /proc/self/status; echo limits $(ulimit -S -n) $(ulimit -H -n) $(ulimit -c) $(ls /sys/class/net)"
+    container = confinement.container_keys(bundle)
+    zone = start(sh(f"{script}; echo pid $$; read x"), extra={"stdin_open": True, "container": container})
+    logs = zone.host.open("logs", container="main")
+    zone.host.until(lambda: b"\npid " in logs.data[1] and logs.data[1].endswith(b"\n"))
+    mask = f"{1 << 5 | 1 << 10:016x}"  # KILL, NET_BIND_SERVICE: include/uapi/linux/capability.h
+    for said in (logs.data[1], zone.host.run(["sh", "-c", script]).data[1]):
+        lines = said.decode().splitlines()
+        fields = dict(line.split(":\t") for line in lines if ":\t" in line)
+        assert (fields["CapEff"], fields["CapBnd"], fields["NoNewPrivs"]) == (mask, mask, "0")
+        assert "limits 100 200 0 lo" in lines
+    assert b"pid 2" in logs.data[1], "the reaper is the first"
 
 
 def test_exec_takes_directory_and_environment(host):

@@ -426,6 +426,7 @@ class Host:
             scratch_mib=keywords.pop("scratch_mib", 0),
             volumes=keywords.pop("volumes", ()),
             filesystems=keywords.pop("filesystems", ()),
+            confinement=keywords.pop("confinement", None),
         )
         return BootRequest(bundle, **keywords)
 

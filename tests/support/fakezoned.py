@@ -380,12 +380,29 @@ class Servicer(Processes, Networks, HostBase):
             zone.egress[:] = request.egress.rules
         if request.HasField("bandwidth_bit_s"):
             zone.bandwidth_bit_s = request.bandwidth_bit_s
+        zone.limits.update(request.limits)
         zone.ports.extend(request.add_ports)
         gone = [(rule.host_address, rule.host_port, rule.protocol) for rule in request.remove_ports]
         kept = [rule for rule in zone.ports if (rule.host_address, rule.host_port, rule.protocol) not in gone]
         del zone.ports[:]
         zone.ports.extend(kept)
         await self.fake.change(zone, zone.state, "zone.updated")
+        return zone
+
+    @method
+    async def PauseZone(self, stream: Any, request: Any) -> Any:
+        return await self._pause(request, paused=True)
+
+    @method
+    async def UnpauseZone(self, stream: Any, request: Any) -> Any:
+        return await self._pause(request, paused=False)
+
+    async def _pause(self, request: Any, *, paused: bool) -> Any:
+        zone = self.fake.find(request.zone)
+        if zone.state != "ready":
+            raise Refused(f"zone {zone.name}", expected="its workload running", got=f"it is {zone.state}")
+        zone.paused = paused
+        await self.fake.change(zone, zone.state, "zone.paused" if paused else "zone.unpaused")
         return zone
 
     @method

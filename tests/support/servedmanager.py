@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
@@ -113,6 +114,10 @@ class ScriptedManager(Manager):
     async def update(self, ref: str, change: model.Update) -> model.ZoneInfo:
         self.seen.append(change)
         return WEB
+
+    async def pause(self, ref: str, *, paused: bool = True) -> model.ZoneInfo:
+        self.seen.append((ref, paused))
+        return dataclasses.replace(WEB, paused=paused, limits={"pids.max": "64"})
 
     async def logs(self, ref: str, **options: Any) -> AsyncIterator[model.LogEntry]:  # type: ignore[override]
         self.seen.append(options)

@@ -83,6 +83,14 @@ class HostBase(abc.ABC):
         pass
 
     @abc.abstractmethod
+    async def PauseZone(self, stream: 'grpclib.server.Stream[runtime.host.api.host_pb2.PauseZoneRequest, runtime.host.api.host_pb2.ZoneInfo]') -> None:
+        pass
+
+    @abc.abstractmethod
+    async def UnpauseZone(self, stream: 'grpclib.server.Stream[runtime.host.api.host_pb2.UnpauseZoneRequest, runtime.host.api.host_pb2.ZoneInfo]') -> None:
+        pass
+
+    @abc.abstractmethod
     async def ReadLogs(self, stream: 'grpclib.server.Stream[runtime.host.api.host_pb2.ReadLogsRequest, runtime.host.api.host_pb2.LogEntry]') -> None:
         pass
 
@@ -236,6 +244,18 @@ class HostBase(abc.ABC):
                 self.UpdateZone,
                 grpclib.const.Cardinality.UNARY_UNARY,
                 runtime.host.api.host_pb2.UpdateZoneRequest,
+                runtime.host.api.host_pb2.ZoneInfo,
+            ),
+            '/zonewright.host.v1.Host/PauseZone': grpclib.const.Handler(
+                self.PauseZone,
+                grpclib.const.Cardinality.UNARY_UNARY,
+                runtime.host.api.host_pb2.PauseZoneRequest,
+                runtime.host.api.host_pb2.ZoneInfo,
+            ),
+            '/zonewright.host.v1.Host/UnpauseZone': grpclib.const.Handler(
+                self.UnpauseZone,
+                grpclib.const.Cardinality.UNARY_UNARY,
+                runtime.host.api.host_pb2.UnpauseZoneRequest,
                 runtime.host.api.host_pb2.ZoneInfo,
             ),
             '/zonewright.host.v1.Host/ReadLogs': grpclib.const.Handler(
@@ -422,6 +442,18 @@ class HostStub:
             channel,
             '/zonewright.host.v1.Host/UpdateZone',
             runtime.host.api.host_pb2.UpdateZoneRequest,
+            runtime.host.api.host_pb2.ZoneInfo,
+        )
+        self.PauseZone = grpclib.client.UnaryUnaryMethod(
+            channel,
+            '/zonewright.host.v1.Host/PauseZone',
+            runtime.host.api.host_pb2.PauseZoneRequest,
+            runtime.host.api.host_pb2.ZoneInfo,
+        )
+        self.UnpauseZone = grpclib.client.UnaryUnaryMethod(
+            channel,
+            '/zonewright.host.v1.Host/UnpauseZone',
+            runtime.host.api.host_pb2.UnpauseZoneRequest,
             runtime.host.api.host_pb2.ZoneInfo,
         )
         self.ReadLogs = grpclib.client.UnaryStreamMethod(

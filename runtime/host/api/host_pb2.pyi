@@ -282,7 +282,7 @@ class ExitStatus(_message.Message):
     def __init__(self, code: _Optional[int] = ..., signal: _Optional[int] = ..., oom: _Optional[bool] = ..., crashed: _Optional[bool] = ..., reason: _Optional[str] = ..., text: _Optional[str] = ...) -> None: ...
 
 class ZoneInfo(_message.Message):
-    __slots__ = ("id", "name", "state", "domain_uuid", "domid", "image", "kernel", "manifest", "memory_mib", "memory_max_mib", "memory_seen_mib", "vcpus", "vcpus_max", "vcpus_seen", "addresses", "ports", "exit", "restart", "restarts", "created_unix_s", "started_unix_s", "finished_unix_s", "remove", "labels", "timings", "zone_timings", "blobs", "console_tail", "command", "health", "tty", "network", "egress", "bandwidth_bit_s", "volumes", "devices")
+    __slots__ = ("id", "name", "state", "domain_uuid", "domid", "image", "kernel", "manifest", "memory_mib", "memory_max_mib", "memory_seen_mib", "vcpus", "vcpus_max", "vcpus_seen", "addresses", "ports", "exit", "restart", "restarts", "created_unix_s", "started_unix_s", "finished_unix_s", "remove", "labels", "timings", "zone_timings", "blobs", "console_tail", "command", "health", "tty", "network", "egress", "bandwidth_bit_s", "volumes", "devices", "paused", "limits")
     class LabelsEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -304,6 +304,13 @@ class ZoneInfo(_message.Message):
         key: str
         value: float
         def __init__(self, key: _Optional[str] = ..., value: _Optional[float] = ...) -> None: ...
+    class LimitsEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: str
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[str] = ...) -> None: ...
     ID_FIELD_NUMBER: _ClassVar[int]
     NAME_FIELD_NUMBER: _ClassVar[int]
     STATE_FIELD_NUMBER: _ClassVar[int]
@@ -340,6 +347,8 @@ class ZoneInfo(_message.Message):
     BANDWIDTH_BIT_S_FIELD_NUMBER: _ClassVar[int]
     VOLUMES_FIELD_NUMBER: _ClassVar[int]
     DEVICES_FIELD_NUMBER: _ClassVar[int]
+    PAUSED_FIELD_NUMBER: _ClassVar[int]
+    LIMITS_FIELD_NUMBER: _ClassVar[int]
     id: str
     name: str
     state: str
@@ -376,7 +385,9 @@ class ZoneInfo(_message.Message):
     bandwidth_bit_s: int
     volumes: _containers.RepeatedCompositeFieldContainer[VolumeInfo]
     devices: _containers.RepeatedCompositeFieldContainer[DeviceInfo]
-    def __init__(self, id: _Optional[str] = ..., name: _Optional[str] = ..., state: _Optional[str] = ..., domain_uuid: _Optional[str] = ..., domid: _Optional[int] = ..., image: _Optional[str] = ..., kernel: _Optional[str] = ..., manifest: _Optional[str] = ..., memory_mib: _Optional[int] = ..., memory_max_mib: _Optional[int] = ..., memory_seen_mib: _Optional[int] = ..., vcpus: _Optional[int] = ..., vcpus_max: _Optional[int] = ..., vcpus_seen: _Optional[int] = ..., addresses: _Optional[_Iterable[str]] = ..., ports: _Optional[_Iterable[_Union[PortRule, _Mapping]]] = ..., exit: _Optional[_Union[ExitStatus, _Mapping]] = ..., restart: _Optional[_Union[RestartPolicy, _Mapping]] = ..., restarts: _Optional[int] = ..., created_unix_s: _Optional[float] = ..., started_unix_s: _Optional[float] = ..., finished_unix_s: _Optional[float] = ..., remove: _Optional[bool] = ..., labels: _Optional[_Mapping[str, str]] = ..., timings: _Optional[_Mapping[str, float]] = ..., zone_timings: _Optional[_Mapping[str, float]] = ..., blobs: _Optional[_Iterable[str]] = ..., console_tail: _Optional[_Iterable[str]] = ..., command: _Optional[_Iterable[str]] = ..., health: _Optional[str] = ..., tty: _Optional[bool] = ..., network: _Optional[str] = ..., egress: _Optional[_Iterable[str]] = ..., bandwidth_bit_s: _Optional[int] = ..., volumes: _Optional[_Iterable[_Union[VolumeInfo, _Mapping]]] = ..., devices: _Optional[_Iterable[_Union[DeviceInfo, _Mapping]]] = ...) -> None: ...
+    paused: bool
+    limits: _containers.ScalarMap[str, str]
+    def __init__(self, id: _Optional[str] = ..., name: _Optional[str] = ..., state: _Optional[str] = ..., domain_uuid: _Optional[str] = ..., domid: _Optional[int] = ..., image: _Optional[str] = ..., kernel: _Optional[str] = ..., manifest: _Optional[str] = ..., memory_mib: _Optional[int] = ..., memory_max_mib: _Optional[int] = ..., memory_seen_mib: _Optional[int] = ..., vcpus: _Optional[int] = ..., vcpus_max: _Optional[int] = ..., vcpus_seen: _Optional[int] = ..., addresses: _Optional[_Iterable[str]] = ..., ports: _Optional[_Iterable[_Union[PortRule, _Mapping]]] = ..., exit: _Optional[_Union[ExitStatus, _Mapping]] = ..., restart: _Optional[_Union[RestartPolicy, _Mapping]] = ..., restarts: _Optional[int] = ..., created_unix_s: _Optional[float] = ..., started_unix_s: _Optional[float] = ..., finished_unix_s: _Optional[float] = ..., remove: _Optional[bool] = ..., labels: _Optional[_Mapping[str, str]] = ..., timings: _Optional[_Mapping[str, float]] = ..., zone_timings: _Optional[_Mapping[str, float]] = ..., blobs: _Optional[_Iterable[str]] = ..., console_tail: _Optional[_Iterable[str]] = ..., command: _Optional[_Iterable[str]] = ..., health: _Optional[str] = ..., tty: _Optional[bool] = ..., network: _Optional[str] = ..., egress: _Optional[_Iterable[str]] = ..., bandwidth_bit_s: _Optional[int] = ..., volumes: _Optional[_Iterable[_Union[VolumeInfo, _Mapping]]] = ..., devices: _Optional[_Iterable[_Union[DeviceInfo, _Mapping]]] = ..., paused: _Optional[bool] = ..., limits: _Optional[_Mapping[str, str]] = ...) -> None: ...
 
 class VolumeInfo(_message.Message):
     __slots__ = ("source", "target", "type", "readonly", "device", "size_mib")
@@ -471,7 +482,14 @@ class WaitZoneRequest(_message.Message):
     def __init__(self, zone: _Optional[str] = ..., until: _Optional[str] = ..., timeout_s: _Optional[float] = ...) -> None: ...
 
 class UpdateZoneRequest(_message.Message):
-    __slots__ = ("zone", "memory_mib", "vcpus", "restart", "add_ports", "remove_ports", "egress", "bandwidth_bit_s")
+    __slots__ = ("zone", "memory_mib", "vcpus", "restart", "add_ports", "remove_ports", "egress", "bandwidth_bit_s", "limits")
+    class LimitsEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: str
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[str] = ...) -> None: ...
     ZONE_FIELD_NUMBER: _ClassVar[int]
     MEMORY_MIB_FIELD_NUMBER: _ClassVar[int]
     VCPUS_FIELD_NUMBER: _ClassVar[int]
@@ -480,6 +498,7 @@ class UpdateZoneRequest(_message.Message):
     REMOVE_PORTS_FIELD_NUMBER: _ClassVar[int]
     EGRESS_FIELD_NUMBER: _ClassVar[int]
     BANDWIDTH_BIT_S_FIELD_NUMBER: _ClassVar[int]
+    LIMITS_FIELD_NUMBER: _ClassVar[int]
     zone: str
     memory_mib: int
     vcpus: int
@@ -488,7 +507,20 @@ class UpdateZoneRequest(_message.Message):
     remove_ports: _containers.RepeatedCompositeFieldContainer[PortRule]
     egress: EgressRules
     bandwidth_bit_s: int
-    def __init__(self, zone: _Optional[str] = ..., memory_mib: _Optional[int] = ..., vcpus: _Optional[int] = ..., restart: _Optional[_Union[RestartPolicy, _Mapping]] = ..., add_ports: _Optional[_Iterable[_Union[PortRule, _Mapping]]] = ..., remove_ports: _Optional[_Iterable[_Union[PortRule, _Mapping]]] = ..., egress: _Optional[_Union[EgressRules, _Mapping]] = ..., bandwidth_bit_s: _Optional[int] = ...) -> None: ...
+    limits: _containers.ScalarMap[str, str]
+    def __init__(self, zone: _Optional[str] = ..., memory_mib: _Optional[int] = ..., vcpus: _Optional[int] = ..., restart: _Optional[_Union[RestartPolicy, _Mapping]] = ..., add_ports: _Optional[_Iterable[_Union[PortRule, _Mapping]]] = ..., remove_ports: _Optional[_Iterable[_Union[PortRule, _Mapping]]] = ..., egress: _Optional[_Union[EgressRules, _Mapping]] = ..., bandwidth_bit_s: _Optional[int] = ..., limits: _Optional[_Mapping[str, str]] = ...) -> None: ...
+
+class PauseZoneRequest(_message.Message):
+    __slots__ = ("zone",)
+    ZONE_FIELD_NUMBER: _ClassVar[int]
+    zone: str
+    def __init__(self, zone: _Optional[str] = ...) -> None: ...
+
+class UnpauseZoneRequest(_message.Message):
+    __slots__ = ("zone",)
+    ZONE_FIELD_NUMBER: _ClassVar[int]
+    zone: str
+    def __init__(self, zone: _Optional[str] = ...) -> None: ...
 
 class EgressRules(_message.Message):
     __slots__ = ("rules",)

@@ -39,11 +39,12 @@ def zone_document(zone: Any) -> dict[str, Any]:
 
 
 def state_text(zone: Any, now: float, *, brief: bool = False) -> str:
-    """`ready 5 min`, `exited (exit code 3) 2 h ago`; brief, for a table: `exited (3) 2 h ago`."""
+    """`ready 5 min (healthy, paused)`, `exited (exit code 3) 2 h ago`; brief, for a table: `exited (3) 2 h ago`."""
     state = escaped(zone.state)
     if zone.state in PROCESS_STATES:
-        health = f" ({escaped(zone.health)})" if zone.health else ""
-        return f"{state} {duration_text(now - zone.started_unix_s)}{health}"
+        words = [*([escaped(zone.health)] if zone.health else []), *(["paused"] if zone.paused else [])]
+        more = f" ({', '.join(words)})" if words else ""
+        return f"{state} {duration_text(now - zone.started_unix_s)}{more}"
     if zone.state in GONE:
         text = _end_word(zone.exit) if brief else zone.exit.text
         why = f" ({escaped(text)})" if zone.exit.text else ""

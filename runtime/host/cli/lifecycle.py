@@ -1,4 +1,4 @@
-"""`zone stop`, `kill`, `start`, `restart`, `wait`, `rm`: several zones at once, each said to have done when it has."""
+"""`zone stop`, `kill`, `start`, `restart`, `pause`, `unpause`, `wait`, `rm`: several zones at once, each told when done."""
 
 from __future__ import annotations
 
@@ -38,6 +38,14 @@ examples:
   zone restart web                         the same zone: its id, its ports, its logs
   zone restart -t 2 web
 """
+PAUSE = """\
+Every process of the workload stands still where it is, and so do those that were run beside it. The zone itself goes
+on, keeps its memory and takes connections, which nobody answers; `zone ps` shows it as paused, `zone stop` ends it.
+
+examples:
+  zone pause web
+  zone unpause web
+"""
 WAIT = """\
 examples:
   zone wait web                            prints its exit code; so does $?
@@ -69,6 +77,16 @@ def fill_restart(parser: Parser) -> None:
     """The arguments of `zone restart`."""
     _several(parser, run_restart, RESTART)
     _timeout(parser)
+
+
+def fill_pause(parser: Parser) -> None:
+    """The arguments of `zone pause`."""
+    _several(parser, run_pause, PAUSE)
+
+
+def fill_unpause(parser: Parser) -> None:
+    """The arguments of `zone unpause`."""
+    _several(parser, run_unpause, PAUSE)
 
 
 def fill_kill(parser: Parser) -> None:
@@ -159,6 +177,32 @@ def _started(arguments: Namespace, doing: str, is_to_start: Callable[[Any, str],
         actions.bring_again(host, client, store, arguments.zones, progress)
 
     return _each(arguments, doing, start, first=provide, then=lead)
+
+
+def run_pause(arguments: Namespace) -> int:
+    """Have workloads stand still."""
+    from runtime.host.api.host_pb2 import PauseZoneRequest
+
+    async def pause(client: Any, name: str) -> str:
+        await client.acall(client.host.PauseZone, PauseZoneRequest(zone=name), timeout_s=MARGIN_S)
+        return name
+
+    return _each(arguments, "pausing", pause, then=_nothing_remains)
+
+
+def run_unpause(arguments: Namespace) -> int:
+    """Let them go on."""
+    from runtime.host.api.host_pb2 import UnpauseZoneRequest
+
+    async def unpause(client: Any, name: str) -> str:
+        await client.acall(client.host.UnpauseZone, UnpauseZoneRequest(zone=name), timeout_s=MARGIN_S)
+        return name
+
+    return _each(arguments, "going on", unpause, then=_nothing_remains)
+
+
+def _nothing_remains(host: Any, client: Any) -> None:
+    """No zone has ended."""
 
 
 def run_kill(arguments: Namespace) -> int:

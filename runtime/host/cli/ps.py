@@ -14,6 +14,7 @@ from runtime.host.cli.terminal import escaped, plain_table, show, write
 EXAMPLES = """\
 A filter is KEY=VALUE; with several keys all must fit, with one key twice either may:
   name=TEXT  state=STATE  image=TEXT  label=KEY[=VALUE]  exited=CODE  health=STATE  network=NAME
+`state=paused` are those of the ready ones whose workload stands still.
 
 examples:
   zone ps                                  what runs, or is about to
@@ -66,6 +67,8 @@ def _fits(zone: Any, key: str, value: str) -> bool:
         return name in zone.labels and (not equals or zone.labels[name] == wanted)
     if key == "exited":
         return zone.state in ("exited", "failed") and str(zone.exit.code) == value
+    if (key, value) == ("state", "paused"):
+        return bool(zone.paused)
     return bool(getattr(zone, key) == value)
 
 

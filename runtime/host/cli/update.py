@@ -6,7 +6,7 @@ from argparse import Namespace
 
 from runtime.errors import RuntimeFault
 from runtime.host.cli.amounts import bandwidth_or_none, memory_mib, whole_cpus
-from runtime.host.cli.parsers import BANDWIDTH, EGRESS, Parser, complete, zone_argument
+from runtime.host.cli.parsers import BANDWIDTH, EGRESS, LIMIT, Parser, complete, zone_argument
 from runtime.host.cli.terminal import escaped, write
 
 EXAMPLES = """\
@@ -17,6 +17,7 @@ examples:
   zone update -c 2 --restart on-failure:3 web
   zone update --egress "allow 192.0.2.0/24 443" --egress "deny any" web     in place of the rules it has
   zone update --bandwidth 100mbit web      each way; none takes the limit away
+  zone update --limit memory.max=64m --limit pids.max=64 --limit cpu.max=0.5 web    of its workload; max lifts one
   zone update --publish-add 8443:443 --publish-rm 8080 web
   zone update --publish-add 53:53/udp --publish-add 8000-8010:9000-9010 dns
   zone update --publish-rm 53/udp --publish-rm 8000-8010 dns
@@ -44,11 +45,14 @@ def fill_update(parser: Parser) -> None:
     rules.add_argument("--egress", action="append", metavar="RULE", help=f"instead of its rules: {EGRESS}")
     rules.add_argument("--no-egress", action="store_true", help="no rules of its own; connections that run go on")
     parser.add_argument("--bandwidth", metavar="RATE|none", help=BANDWIDTH)
+    limit = parser.add_argument("--limit", action="append", default=[], metavar="KEY=VALUE", help=LIMIT)
+    complete(limit, "limits")
     zone_argument(parser)
 
 
 def run(arguments: Namespace) -> None:
     """Change a zone; refused as a whole where one part cannot be."""
+    from pipeline.bundle.limits import parse_limit, split_assignment
     from pipeline.bundle.ports import check_ports, parse_host_ends, parse_ports
     from pipeline.bundle.spec import parse_egress, parse_restart
     from pipeline.store import Store
@@ -62,14 +66,17 @@ def run(arguments: Namespace) -> None:
     check_ports(added, subject="--publish-add")
     egress = [] if arguments.no_egress else arguments.egress
     bandwidth = bandwidth_or_none(arguments.bandwidth)
+    named = dict(split_assignment(text, subject="--limit") for text in arguments.limit)
+    limits = {file: parse_limit(file, text, subject=f"--limit {file}") for file, text in named.items()}
     given = (arguments.memory, arguments.cpus, arguments.restart, egress, bandwidth)
-    if not added and not removed and all(value is None for value in given):
+    if not added and not removed and not limits and all(value is None for value in given):
         raise NothingToDo(f"zone {arguments.zone}", expected="something to change", got="nothing", hint="-m, -c, …")
     request = messages.UpdateZoneRequest(
         zone=arguments.zone,
         memory_mib=arguments.memory,
         vcpus=arguments.cpus,
         bandwidth_bit_s=bandwidth,
+        limits=limits,
         remove_ports=[
             messages.PortRule(
                 host_address=port.host_address,

@@ -146,6 +146,7 @@ async def _main_is(core: Core, zone: Zone, run: Run, container: Json) -> None:
     if (told := exits.from_agent(container.get("exit"), oom=run.oom)) is not None:
         run.told = told
     run.health = str(container.get("health", ""))[:_MAX_WORD]  # no note tells how it begins, nor what a zoned missed
+    run.paused = container.get("state") == "paused"
     if container.get("state") in ("running", "stopped", "paused"):
         await ready(core, zone, run)
 

@@ -24,6 +24,7 @@ from runtime.host.daemon import (
     hoststate,
     logreader,
     passing,
+    pausing,
     reservations,
     sessions,
     sharednets,
@@ -205,8 +206,12 @@ class Manager:
         return await commands.wait(self.core, self._zone(ref), until, timeout_s)
 
     async def update(self, ref: str, change: Update) -> ZoneInfo:
-        """Change memory, vCPUs, restart policy, ports; what the guest then has, `get(fresh=True)` says."""
+        """Change memory, vCPUs, restart policy, ports, limits; what the guest then has, `get(fresh=True)` says."""
         return await updates.update(self.core, self._zone(ref), change)
+
+    async def pause(self, ref: str, *, paused: bool = True) -> ZoneInfo:
+        """Have every process of the workload stand still, or go on; one that does is fine. The zone itself goes on."""
+        return await pausing.pause(self.core, self._zone(ref), paused=paused)
 
     # -- output and input ----------------------------------------------------------------------------------------------
 

@@ -197,6 +197,8 @@ class ZoneInfo:
     reservation: str = ""
     volumes: tuple[VolumeInfo, ...] = ()
     devices: tuple[DeviceInfo, ...] = ()
+    paused: bool = False  # its workload stands still
+    limits: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -360,6 +362,7 @@ class Update:
     """Changes to a zone; None leaves a thing as it is. remove_ports are named by address and port.
 
     egress:  all of its rules, in place of those it has. bandwidth_bit_s: 0 for no limit.
+    limits:  of its workload's cgroup, file -> what is written into it, beside those it has.
     """
 
     memory_mib: int | None = None
@@ -369,6 +372,7 @@ class Update:
     remove_ports: tuple[PortRule, ...] = ()
     egress: tuple[str, ...] | None = None
     bandwidth_bit_s: int | None = None
+    limits: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Changes of a zone: memory and vCPUs, restart policy, ports, egress rules; while it runs, or for its next start."""
+"""Changes of a zone: memory, vCPUs, restarts, ports, egress rules, limits; while it runs, or for its next start."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 from pipeline.bundle.model import LEAST_MEMORY_MIB, Network, Resources
 from pipeline.bundle.ports import overlap
 from runtime.errors import RuntimeFault
-from runtime.host.daemon import growth, networking, policy, ports
+from runtime.host.daemon import growth, networking, pausing, policy, ports
 from runtime.host.daemon.core import Core
 from runtime.host.daemon.errors import BadRequest, UnknownZone, WrongState
 from runtime.host.daemon.model import PortRule, State, Update, ZoneInfo
@@ -64,6 +64,7 @@ async def _update(core: Core, zone: Zone, change: Update) -> ZoneInfo:
     elif change.add_ports or change.remove_ports:
         raise WrongState(f"{subject}, ports", expected="it running", got=f"it is {zone.state.value}")
     networking.check_update(zone, change)
+    pausing.check_limits(zone.bundle, change.limits)
     gone = _matching(zone, change.remove_ports)
     ports.check_rules(change.add_ports, subject, before=len(zone.ports) - len(gone))
     stay = tuple(rule for rule in zone.ports if rule not in gone)
@@ -71,7 +72,7 @@ async def _update(core: Core, zone: Zone, change: Update) -> ZoneInfo:
     ports.refuse_taken(zone.name, change.add_ports, [(zone.name, stay), *others])
     network = networking.changed(zone, change)
     if run is not None and run.domain is not None:
-        added = await _change_run(core, zone, run, memory_mib, vcpus, network, gone, change.add_ports)
+        added = await _change_run(core, zone, run, memory_mib, vcpus, network, gone, change)
         zone.held.release(rule for rule in gone if rule not in added)
         zone.ports = (*stay, *added)
     new = dataclasses.replace(
@@ -83,7 +84,12 @@ async def _update(core: Core, zone: Zone, change: Update) -> ZoneInfo:
     )
     zone.request = dataclasses.replace(
         zone.request,
-        bundle=dataclasses.replace(zone.bundle, resources=new, network=network),
+        bundle=dataclasses.replace(
+            zone.bundle,
+            resources=new,
+            network=network,
+            confinement=pausing.with_limits(zone.bundle.confinement, change.limits),
+        ),
         restart=change.restart or zone.request.restart,
         ports=zone.ports if change.add_ports or change.remove_ports else zone.request.ports,
     )
@@ -101,10 +107,10 @@ async def _change_run(
     vcpus: int,
     network: Network,
     gone: Sequence[PortRule],
-    new: Sequence[PortRule],
+    change: Update,
 ) -> tuple[PortRule, ...]:
     """Change what runs; the new ports as bound. Where a step fails, those before it and what it began are undone."""
-    before, edge, domain = zone.bundle.resources, core.edge, run.domain
+    before, edge, domain, new = zone.bundle.resources, core.edge, run.domain, change.add_ports
     assert domain is not None
     least_mib = _least_mib(before)
 
@@ -132,6 +138,9 @@ async def _change_run(
             undo.push_async_callback(_undo, zone, "vcpus", vcpus_back)
             await core.thread(edge.set_vcpus, domain, vcpus)
             await _use_vcpus(zone, run, vcpus)
+        if change.limits:
+            undo.push_async_callback(_undo, zone, "limits", lambda: pausing.limits_back(zone, change.limits))
+            await pausing.set_limits(zone, change.limits)
         await networking.apply(core, zone, network)
         undo.pop_all()
     if memory_mib != before.memory_mib:

@@ -36,7 +36,7 @@ class Run:
 
     adopted: an earlier zoned began it.
     up:      it has been built, wired and unpaused, and its network serves; or it has been taken over.
-    ready:   its workload has run.
+    ready:   its workload has run. paused: it stands still, as its agent told.
     told:    how it ended, as the zone itself told.
     reason:  how it ended, as Xen has it; "" while it lives.
     devices: of this host, that it has as volumes, by target. shares: directories of this host, likewise, and those of
@@ -67,6 +67,7 @@ class Run:
     health: str = ""
     up: bool = False
     ready: bool = False
+    paused: bool = False
     oom: bool = False
     told: ExitStatus | None = None
     reason: str = ""
@@ -235,5 +236,7 @@ def info(zone: Zone, **seen: Any) -> ZoneInfo:
         reservation=zone.request.reservation,
         volumes=disks.volume_infos(bundle, alive.devices if alive else {}),
         devices=disks.device_infos(bundle, alive.devices if alive else {}, addresses.zone_mac if addresses else ""),
+        paused=bool(alive and alive.paused and _shown(zone) is State.READY),
+        limits=bundle.confinement.limits if bundle.confinement else {},
         **seen,
     )

@@ -112,6 +112,7 @@ def update(request: pb.UpdateZoneRequest) -> model.Update:
         remove_ports=tuple(map(port_rule, request.remove_ports)),
         egress=tuple(request.egress.rules) if request.HasField("egress") else None,
         bandwidth_bit_s=request.bandwidth_bit_s if request.HasField("bandwidth_bit_s") else None,
+        limits=dict(request.limits),
     )
 
 

@@ -185,6 +185,12 @@ class HostService(HostBase):
     async def UpdateZone(self, stream: Any) -> None:
         await self._zone(stream, lambda request: self._manager.update(request.zone, convert.update(request)))
 
+    async def PauseZone(self, stream: Any) -> None:
+        await self._zone(stream, lambda request: self._manager.pause(request.zone))
+
+    async def UnpauseZone(self, stream: Any) -> None:
+        await self._zone(stream, lambda request: self._manager.pause(request.zone, paused=False))
+
     async def _zone(self, stream: Any, ask: Callable[[Any], Awaitable[ZoneInfo]]) -> None:
         async with answering(stream):
             await stream.send_message(convert.zone_message(await ask(await request_of(stream))))

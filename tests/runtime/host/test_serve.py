@@ -101,6 +101,14 @@ def test_a_socket_file_nobody_serves_gives_way(manager: ScriptedManager, tmp_pat
     assert not (tmp_path / "s").exists()
 
 
+def test_pauses_and_limits_reach_the_core(client: HostClient, manager: ScriptedManager) -> None:
+    zone = client.call(client.host.PauseZone, pb.PauseZoneRequest(zone="web"))
+    assert (zone.paused, dict(zone.limits)) == (True, {"pids.max": "64"})
+    assert not client.call(client.host.UnpauseZone, pb.UnpauseZoneRequest(zone="web")).paused
+    client.call(client.host.UpdateZone, pb.UpdateZoneRequest(zone="web", limits={"pids.max": "5"}))
+    assert manager.seen == [("web", True), ("web", False), model.Update(limits={"pids.max": "5"})]
+
+
 def test_the_cores_faults_arrive_as_they_were(client: HostClient) -> None:
     with pytest.raises(RemoteFault) as caught:
         client.call(client.host.GetZone, pb.GetZoneRequest(zone="wob"))

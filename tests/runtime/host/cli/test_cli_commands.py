@@ -75,7 +75,7 @@ def test_every_argument_says_what_it_is(name: str) -> None:
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (("pss",), "did you mean ps?"),
+        (("pss",), "did you mean ps "),
         (("host", "stats"), "did you mean status?"),
         (("pull", "alpine"), "no such choice as 'pull', docker's is `zone image pull` here"),
         (("stats",), "`zone top`"),

@@ -110,6 +110,29 @@ def test_update_changes_all_that_was_asked_for(zone, zones) -> None:
     assert list(web.egress) == []
 
 
+def test_limits_of_an_update_are_what_the_files_take(zone, zoned, zones) -> None:
+    words = ("--limit", "memory.max=64m", "--limit", "cpu.max=0.5", "--limit", "pids.max=max")
+    assert zone("update", *words, "web") == "web\n"
+    assert dict(zoned.calls[-1][1].limits) == {"memory.max": "67108864", "cpu.max": "50000 100000", "pids.max": "max"}
+    shown = [line.split(None, 1) for line in zone("inspect", "web").splitlines()]
+    assert [rest for key, rest in shown if key == "limit:"] == [
+        "cpu.max 50000 100000",
+        "memory.max 67108864",
+        "pids.max max",
+    ]
+
+
+def test_pause_and_unpause_say_which_and_a_paused_one_is_shown_so(zone, zones) -> None:
+    zones["web"].health = "healthy"
+    assert sorted(zone("pause", "web", "db").split()) == ["db", "web"]
+    table = {line.split()[0]: line for line in zone("ps").splitlines()}
+    assert "(healthy, paused)" in table["web"] and "(paused)" in table["db"]
+    assert zone("ps", "-q", "--filter", "state=paused").split() == ["web", "db"]
+    assert zone("unpause", "db") == "db\n"
+    assert zone("ps", "-q", "--filter", "state=paused") == "web\n"
+    assert "expected its workload running, got it is exited" in zone.sentence("pause", "old")
+
+
 def test_update_leaves_alone_what_was_not_named(zone, zoned) -> None:
     zone("update", "-c", "1", "web")
     request = zoned.calls[-1][1]
@@ -148,6 +171,8 @@ def test_update_of_ports_names_protocols_and_each_port_of_a_range(zone, zoned, z
             "each host port once, got 127.0.0.1:53/udp twice",
         ),
         (("--publish-rm", "web"), "--publish-rm: expected a port of the host"),
+        (("--limit", "memory.max=64"), "--limit memory.max: expected a size such as 64m or 1g, or max, got '64'"),
+        (("--limit", "memory=64m"), "--limit 'memory=64m': expected KEY=VALUE with a key of memory.max, "),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",
 )

@@ -12,6 +12,8 @@ from support.containers import eventually
 from support.tools import require
 from support.zonebox import IDLE, sh
 
+from runtime.host.daemon import confinement
+
 pytestmark = [
     pytest.mark.root,
     pytest.mark.network,
@@ -209,8 +211,24 @@ def test_pause_and_resume(start):
     (spinning,) = [one for one in host.call("processes", container="main")["processes"] if one["ppid"] != 2][-1:]
     times = {one["cpu_s"] for _ in range(20) for one in host.call("processes")["processes"] if one == spinning}
     assert len(times) <= 1
+    assert host.call("list")["containers"][0]["state"] == "paused"
+    with pytest.raises(AgentError, match="expected running, got paused"):
+        host.run(["true"])
     assert host.call("resume", id="main") == {"state": "running"}
     assert host.call("stop", id="main", signal=9, timeout_s=1) == {"exit": {"signal": 9}}
+
+
+def test_limits_are_taken_as_zoned_sends_them_or_the_controller_that_is_missing_is_named(start):
+    host = start(IDLE).host
+    try:
+        assert host.call("update", id="main", limits=confinement.limit_keys({"pids.max": "50"})) == {}
+    except AgentError as error:  # where this machine's tree has none for us
+        assert (error.reason, "expected the controller pids, got" in error.sentence) == ("cgroup", True)
+    else:
+        assert host.run(["cat", "/sys/fs/cgroup/pids.max"]).data[1] == b"50\n"
+    with pytest.raises(AgentError) as caught:
+        host.call("update", id="main", limits=confinement.limit_keys({"cgroup.freeze": "1"}))
+    assert caught.value.reason == "spec"
 
 
 def test_the_image_healthcheck_is_told_as_it_changes(start):

@@ -1,0 +1,157 @@
+"""Workloads that are paused, and limits of those that run; over an agent in memory."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from support.daemonworld import Host, run
+
+from pipeline.bundle.model import Confinement, Process
+from runtime.errors import RuntimeFault
+from runtime.host.agentlink.model import AgentFault
+from runtime.host.daemon.errors import BadRequest, WrongState
+from runtime.host.daemon.manager import Manager
+from runtime.host.daemon.model import Update
+
+
+async def booted(host: Host, **keywords: Any) -> Manager:
+    manager = await host.start()
+    await manager.boot(host.request(until_ready=True, **keywords))
+    host.guest().answers |= {"pause": lambda _: {"state": "paused"}, "resume": lambda _: {"state": "running"}}
+    return manager
+
+
+def asked(host: Host, *methods: str) -> list[tuple[str, Any]]:
+    return [(method, params) for method, params in host.guest().calls if method in methods]
+
+
+def test_a_paused_zone_is_ready_and_shown_as_paused(host: Host) -> None:
+    async def work() -> None:
+        manager = await booted(host)
+        assert not (await manager.get("web")).paused
+        found = await manager.pause("web")
+        assert (found.state.value, found.paused) == ("ready", True) and (await manager.get("web")).paused
+        await manager.pause("web")  # again: it is fine, and nothing has happened
+        assert not (await manager.pause("web", paused=False)).paused
+        assert [method for method, _ in asked(host, "pause", "resume")] == ["pause", "pause", "resume"]
+        assert asked(host, "pause")[0][1] == {"id": "main"}
+        events = [event.kind async for event in manager.events(from_start=True, follow=False)]
+        assert [kind for kind in events if "paused" in kind] == ["zone.paused", "zone.unpaused"]
+        await manager.pause("web")
+        await manager.stop("web")
+        assert not (await manager.get("web")).paused
+        await host.stop(end_zones=True)
+
+    run(work())
+
+
+def test_a_pause_outlives_zoned(host: Host) -> None:
+    async def work() -> None:
+        manager = await booted(host)
+        await manager.pause("web")
+        host.guest().containers["main"].state = "paused"
+        await host.kill()
+        manager = await host.start()
+        while not (await manager.get("web")).paused:
+            await manager.core.clock.sleep(0.1)
+        assert (await manager.get("web")).state.value == "ready"
+        await manager.pause("web", paused=False)
+        await host.stop(end_zones=True)
+
+    run(work())
+
+
+def test_what_cannot_be_paused_is_explained(host: Host) -> None:
+    async def work() -> None:
+        manager = await booted(host)
+        host.guest().answers["pause"] = lambda _: {"state": "stopped"}
+        with pytest.raises(WrongState, match="zone web: expected its workload running, got it has just ended"):
+            await manager.pause("web")
+
+        def refuse(_: Any) -> Any:
+            raise AgentFault("zone web", got="the kernel has not done it yet")
+
+        host.guest().answers["pause"] = refuse
+        with pytest.raises(AgentFault, match="the kernel has not done it yet"):
+            await manager.pause("web")
+        assert asked(host, "pause", "resume")[-1][0] == "resume", "it may still come about"
+        assert not (await manager.get("web")).paused
+        await manager.stop("web")
+        with pytest.raises(WrongState, match="zone web: expected its workload running, got it is exited"):
+            await manager.pause("web")
+        await host.stop(end_zones=True)
+
+    run(work())
+
+
+def test_limits_are_the_agents_at_once_and_the_zones_at_its_next_start(host: Host) -> None:
+    async def work() -> None:
+        manager = await booted(host, confinement=Confinement(limits={"pids.max": "64"}, init=True))
+        changed = await manager.update("web", Update(limits={"memory.max": "67108864", "cpu.max": "max"}))
+        everything = {"pids.max": "64", "memory.max": "67108864", "cpu.max": "max"}
+        assert asked(host, "update") == [("update", {"id": "main", "limits": {"unified": everything}})]
+        assert changed.limits == everything
+        guest = host.guest()
+        await manager.stop("web")
+        await manager.update("web", Update(limits={"pids.max": "9"}))
+        assert [method for method, _ in guest.calls].count("update") == 1, "it does not run"
+        (zone,) = manager.core.zones.values()
+        assert zone.bundle.confinement == Confinement(limits=everything | {"pids.max": "9"}, init=True)
+        await host.stop(end_zones=True)
+
+    run(work())
+
+
+def test_limits_of_an_update_that_fails_are_as_before(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def work() -> None:
+        manager = await booted(
+            host, memory_mib=128, memory_max_mib=256, confinement=Confinement(limits={"pids.max": "64"})
+        )
+
+        def refuse(params: Any) -> Any:
+            if params["limits"]["unified"].get("io.weight") == "7":
+                raise AgentFault("zone web", got="expected the controller io")
+            return {}
+
+        host.guest().answers["update"] = refuse
+        with pytest.raises(AgentFault, match="expected the controller io"):
+            await manager.update("web", Update(memory_mib=200, limits={"io.weight": "7", "pids.max": "5"}))
+        back = {"pids.max": "64", "io.weight": "100"}
+        assert asked(host, "update")[-1] == ("update", {"id": "main", "limits": {"unified": back}})
+        found = await manager.get("web")
+        assert (found.limits, found.memory_mib) == ({"pids.max": "64"}, 128)
+        await host.stop(end_zones=True)
+
+    run(work())
+
+
+@pytest.mark.parametrize(
+    ("limits", "said"),
+    [
+        ({"cgroup.freeze": "1"}, "zone web, limit: expected one of memory.max, .*, got 'cgroup.freeze'"),
+        ({"pids.max": ""}, "zone web, limit pids.max: expected what its file takes, got ''"),
+        ({"pids.max": "1\0"}, "zone web, limit pids.max: expected what its file takes"),
+    ],
+)
+def test_limits_that_are_none_are_refused(host: Host, limits: dict[str, str], said: str) -> None:
+    async def work() -> None:
+        manager = await booted(host)
+        with pytest.raises(BadRequest, match=said):
+            await manager.update("web", Update(limits=limits))
+        assert asked(host, "update") == []
+        await host.stop(end_zones=True)
+
+    run(work())
+
+
+def test_a_zone_that_idles_has_no_workload_to_be_paused_or_limited(host: Host) -> None:
+    async def work() -> None:
+        manager = await host.start()
+        await manager.boot(host.request(process=Process((), ())))
+        for wrong in (manager.pause("web"), manager.update("web", Update(limits={"pids.max": "5"}))):
+            with pytest.raises(RuntimeFault, match="zone web: expected a workload of its own, got none"):
+                await wrong
+        await host.stop(end_zones=True)
+
+    run(work())

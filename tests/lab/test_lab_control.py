@@ -14,6 +14,7 @@ from support.registry import FakeRegistry
 from support.tars import image_of, tar_of
 
 from pipeline import task
+from pipeline.bundle.capabilities import CAPABILITIES, EVERY_CAPABILITY
 from pipeline.initrd.model import InitrdResult
 from pipeline.jsonmodel import to_json
 from pipeline.oci import canonical_json
@@ -81,8 +82,8 @@ def zone(lab: Lab, control: Any, store: Store, reservation: Any) -> Iterator[str
 
 @pytest.fixture(scope="module")
 def image(control: Any, tmp_path_factory: pytest.TempPathFactory) -> str:
-    """An image with a shell, imported."""
-    return import_shell(control, tmp_path_factory.mktemp("image"))
+    """An image with a shell, and a perl for what a shell cannot do, imported."""
+    return import_shell(control, tmp_path_factory.mktemp("image"), "perl")
 
 
 @pytest.fixture(scope="module")
@@ -181,6 +182,38 @@ def test_a_workload_is_stopped_and_listed_until_it_is_destroyed(control: Any, zo
     assert (status.state, status.exit_status.code) == (common.WORKLOAD_STATE_COMPLETED, 3), status
     listed = control.ListWorkloads(pb.ListWorkloadsRequest())
     assert server in [one.id for reply in listed for one in reply.workloads]
+
+
+# In the zone's own process ids, of which 1 is its init; numbers of ptrace and keyctl: arch/x86/entry/syscalls.
+CONFINED = """read line
+while read key value; do case $key in CapBnd:|NoNewPrivs:) echo $key $value;; esac; done </proc/self/status
+read limit </sys/fs/cgroup/pids.max; echo pids $limit
+(read x </proc/1/mem) 2>&1; (echo x >/proc/1/exe) 2>&1; (echo x >/proc/1/fd/0) 2>&1
+perl -e 'print syscall(101, 16, 1, 0, 0), " ", $! + 0, "\\n", syscall(250, 0, -3, 1), " ", $! + 0, "\\n"'
+"""
+
+
+def test_a_workload_is_confined_as_its_spec_says_and_has_no_way_to_init(control: Any, zone: str, image: str) -> None:
+    spec = common.WorkloadSpec(
+        name="confined",
+        zone_id=zone,
+        image=common.OciImageSpec(digest=image, format=common.OCI_IMAGE_FORMAT_SQUASHFS),
+        process=common.ProcessSpec(command=["/bin/sh", "-c", CONFINED], stdin=True, user=common.IdOrNameValue(id=0)),
+        security=common.WorkloadSecuritySpec(
+            drop_capabilities=["CAP_MKNOD"], disable_namespaces=[common.PROCESS_NAMESPACE_PID]
+        ),
+        cgroup_limits=[common.CgroupLimit(limit_name="pids.max", value="77")],
+    )
+    workload = control.CreateWorkload(pb.CreateWorkloadRequest(spec=spec), timeout=120).workload_id
+    control.StartWorkload(pb.StartWorkloadRequest(workload_id=workload), timeout=300)
+    typed = pb.WorkloadConsoleRequest(workload_id=workload, stdin=b"go\n")
+    heard = b"".join(reply.stdout for reply in control.AttachWorkloadConsole(iter([typed]), timeout=300)).decode()
+    control.DestroyWorkload(pb.DestroyWorkloadRequest(workload_id=workload), timeout=300)
+    lines = heard.splitlines()
+    kept = sum(1 << EVERY_CAPABILITY.index(name) for name in CAPABILITIES if name != "MKNOD")
+    assert lines[:3] == [f"CapBnd: {kept:016x}", "NoNewPrivs: 1", "pids 77"]
+    assert len(lines) == 8 and all("Permission denied" in line for line in lines[3:6]), heard
+    assert lines[6:] == ["-1 1"] * 2, "EPERM: init is not traced, keys are for nobody"
 
 
 def test_an_image_is_pulled_by_dom0_itself(lab: Lab, control: Any) -> None:

@@ -8,16 +8,20 @@ import re
 import select
 import shlex
 import subprocess
+import tomllib
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from support import zonebox
+from support import zonebox, zoneparts
 from support.labzones import wait_for
 from support.zonecommand import ZoneCommand, read_until
 
 from pipeline.bundle import manifest
-from pipeline.bundle.model import Bundle, Healthcheck, Resources
+from pipeline.bundle.capabilities import CAPABILITIES, EVERY_CAPABILITY
+from pipeline.bundle.model import Bundle, Healthcheck, Resources, Volume
+from pipeline.bundle.security import parse_confinement
+from pipeline.bundle.volumes import bundled
 from pipeline.store import Store
 
 pytestmark = pytest.mark.xen
@@ -31,6 +35,19 @@ LIBRARIES = f"{IMAGE_ROOT}/usr/lib/x86_64-linux-gnu"
 SHELL = (f"{LIBRARIES}/ld-linux-x86-64.so.2", "--library-path", LIBRARIES, f"{IMAGE_ROOT}/usr/bin/sh", "-c")
 OWN = ["Mount", "Uts", "Pid", "Ipc", "Cgroup"]
 GROUP = "/sys/fs/cgroup/containers/main"
+# What its spec says of its container.
+CONFINEMENT = """
+[security]
+capabilities = { drop = ["NET_RAW", "AUDIT_WRITE"], add = ["SYS_NICE"] }
+[limits]
+pids.max = 256
+[rlimits]
+nofile = [512, 1024]
+core = 0
+"""
+# The image has none; needs no module of perl's.
+PERL = "/tools/lib64/ld-linux-x86-64.so.2 --library-path /tools/lib/x86_64-linux-gnu /tools/bin/perl"
+KEYCTL = 250  # arch/x86/entry/syscalls/syscall_64.tbl
 # name -> (what root in the container tries, what it is told)
 ATTEMPTS = {
     "xenstore": ("cat /dev/xen/xenbus", "No such file or directory"),
@@ -45,15 +62,22 @@ ATTEMPTS = {
     "the kernel's settings": ("echo 1 >/proc/sys/kernel/panic", "Read-only file system"),
     "its own limits": ("echo max >/sys/fs/cgroup/memory.max", "Read-only file system"),
     "other processes' group": ("echo 1 >/sys/fs/cgroup/cgroup.procs", "Read-only file system"),
+    "the program that runs": ("echo x >/proc/self/exe", "Text file busy"),
+    "the program of pid 1": ("echo x >/proc/1/exe", "Text file busy"),
+    "keys": (f"""{PERL} -e 'syscall({KEYCTL}, 0, -3, 1) < 0 and die "$!\\n"'""", "Operation not permitted"),
     "init's program": ("cat /bin/zone /bin/styrolite", "No such file or directory"),
 }
 
 
 @pytest.fixture(scope="module")
-def inside(store: Store, nginx: Bundle, zone: ZoneCommand) -> Iterator[str]:
-    """A zone that idles, with settings of its kernel and a health check that fails until there is a file."""
+def inside(store: Store, nginx: Bundle, zone: ZoneCommand, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A zone that idles, with settings of its kernel, limits, and a health check that fails until there is a file."""
+    directory = tmp_path_factory.mktemp("tools")
+    tools = zoneparts.squashfs(zoneparts.small_root(directory / "root", ["perl"]), directory / "tools.squashfs")
     bundle = dataclasses.replace(
         _idle(nginx, NAME),
+        confinement=parse_confinement(tomllib.loads(CONFINEMENT), subject=NAME),
+        volumes=bundled([Volume("/tools", "squashfs", str(tools), readonly=True)], store, subject=NAME),
         sysctls={"net.core.somaxconn": "777", "kernel.pid_max": "12345"},
         healthcheck=Healthcheck(("test", "-e", "/tmp/well"), interval_s=0.5, retries=1),
     )
@@ -87,6 +111,20 @@ def test_health_is_told_as_it_changes(zone: ZoneCommand, inside: str) -> None:
 def test_settings_of_the_spec_are_those_of_the_zones_kernel(zone: ZoneCommand, inside: str) -> None:
     paths = ("/proc/sys/net/core/somaxconn", "/proc/sys/kernel/pid_max")
     assert zone("exec", inside, "cat", *paths) == "777\n12345\n"
+
+
+def test_rights_and_limits_of_the_spec_are_those_of_the_workload_and_of_what_is_run_beside_it(
+    zone: ZoneCommand, inside: str
+) -> None:
+    names = {*CAPABILITIES, "SYS_NICE"} - {"NET_RAW", "AUDIT_WRITE"}
+    mask = sum(1 << EVERY_CAPABILITY.index(name) for name in names)
+    look = "grep -hE '^(Cap(Prm|Eff|Bnd):|Max (open files|core file))' /proc/$1/status /proc/$1/limits"
+    text = f"look() {{ {look}; }}; look 1; look self; cat /sys/fs/cgroup/pids.max"
+    *lines, processes = zone("exec", inside, "sh", "-c", text).splitlines()
+    sets = [f"{name}:\t{mask:016x}" for name in ("CapPrm", "CapEff", "CapBnd")]
+    assert [line for line in lines if line.startswith("Cap")] == sets * 2
+    limits = [line.split()[-3:-1] for line in lines if line.startswith("Max")]
+    assert limits == [["0", "0"], ["512", "1024"]] * 2 and processes == "256"
 
 
 FILTERED = ("grep", "-E", "^(Seccomp|NoNewPrivs):", "/proc/self/status")
@@ -128,14 +166,25 @@ def test_a_config_of_styrolite_runs_in_the_zone_itself(zone: ZoneCommand, inside
     assert b"the zone's agent is a part of init" in zone.err
 
 
-def test_its_group_freezes_and_takes_other_limits(zone: ZoneCommand, inside: str) -> None:
-    """What the agent's `pause` and `update` write; no command of the host asks for them yet."""
-    for state in ("1", "0"):
-        look = f"while read key value; do [ $key != frozen ] || break; done <{GROUP}/cgroup.events"
-        text = f'echo {state} >{GROUP}/cgroup.freeze; value=; while [ "$value" != {state} ]; do {look}; done'
-        zone("exec", "--zone", inside, *SHELL, text)
-    limits = f"echo 67108864 >{GROUP}/memory.max; echo 99 >{GROUP}/pids.max; echo '20000 100000' >{GROUP}/cpu.max"
-    zone("exec", "--zone", inside, *SHELL, limits)
+def test_a_mount_target_that_is_a_symlink_stays_in_the_root(zone: ZoneCommand, inside: str) -> None:
+    zone("exec", inside, "ln", "-sfn", "../../../../..", "/tmp/up")
+    mounts = [{"source": "tmpfs", "target": "/tmp/up/escape", "fstype": "tmpfs"}]
+    config = zonebox.config("grep -c ' /escape tmpfs ' /proc/self/mounts", mounts=mounts, namespaces=OWN)
+    assert zone("exec", "-i", "--zone", inside, "styrolite", "-", input=config) == "1\n"
+    look = f"[ -e /escape ] || echo none; [ -d {IMAGE_ROOT}/escape ] && echo in the root"
+    assert zone("exec", "--zone", inside, *SHELL, look) == "none\nin the root\n"
+
+
+def test_it_is_paused_goes_on_and_takes_other_limits(zone: ZoneCommand, inside: str) -> None:
+    frozen = f"while read key value; do [ $key != frozen ] || echo $value; done <{GROUP}/cgroup.events"
+    assert zone("pause", inside) == f"{inside}\n"
+    assert zone("exec", "--zone", inside, *SHELL, frozen) == "1\n"
+    assert zone("ps", "-q", "--filter", "state=paused") == f"{inside}\n" and "paused" in zone("ps")
+    zone("exec", inside, "true", code=1)
+    assert b"expected running, got paused" in zone.err
+    assert zone("unpause", inside) == f"{inside}\n"
+    assert zone("exec", "--zone", inside, *SHELL, frozen) == "0\n"
+    zone("update", "--limit", "memory.max=64m", "--limit", "pids.max=99", "--limit", "cpu.max=0.2", inside)
     read = "cd /sys/fs/cgroup && cat memory.max pids.max cpu.max"
     assert zone("exec", inside, "sh", "-c", read) == "67108864\n99\n20000 100000\n"
 

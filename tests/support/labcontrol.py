@@ -32,9 +32,9 @@ def control_of(lab: Lab) -> Iterator[Any]:
         yield Stub(channel, pb.DESCRIPTOR.services_by_name["ControlService"])
 
 
-def import_shell(control: Any, directory: Path) -> str:
-    """The digest of an image with a shell and a perl, whose user is web; imported."""
-    root = zoneparts.small_root(directory / "root", ("sh", "id", "perl"))
+def import_shell(control: Any, directory: Path, *more: str) -> str:
+    """The digest of an image with a shell and more programs, whose user is web; imported."""
+    root = zoneparts.small_root(directory / "root", ("sh", "id", *more))
     (root / "etc" / "passwd").write_text(PASSWD)
     tree = io.BytesIO()
     with tarfile.open(fileobj=tree, mode="w") as tar:

@@ -1,4 +1,4 @@
-"""`zone stop`, `kill`, `start`, `restart`, `pause`, `unpause`, `wait`, `rm`: several zones at once, each told when done."""
+"""`zone stop`, `kill`, `start`, `restart`, `pause`, `unpause`, `wait`, `rm`: several zones, each told when done."""
 
 from __future__ import annotations
 

@@ -9,13 +9,19 @@ import json
 import os
 import pty
 import subprocess
+import tomllib
 import tty
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from pipeline.bundle.model import Bundle, Process
+from pipeline.bundle.security import parse_confinement
 from pipeline.initrd.stage import base_segment
+from pipeline.oci import Descriptor, Digest
+from runtime.host.daemon import confinement
 from support import cgroups, zoneparts
 from support.agenthost import AgentHost
 from support.containers import cgroup_root, eventually
@@ -23,7 +29,9 @@ from support.namespaces import unshare_mount
 from support.tools import require
 
 # In a cgroup namespace of its own, so that boxes do not meet in the one cgroup2 tree this machine has: unpacks the
-# initrd where nothing else is, puts the agent's device in it, and makes that the root.
+# initrd where nothing else is, puts the agent's device in it, and makes that the root: over the one there was, as a
+# kernel does, and not a directory of it, in which nobody may have a user namespace (kernel/user_namespace.c,
+# current_chrooted).
 # $1: directory, $2: initrd, $3: launch data, $4: cgroup, $5: device of the agent or "".
 OUTSIDE = """
 set -e
@@ -39,6 +47,7 @@ cd "$1"
 cpio --quiet -idm < "$2"
 cp "$3" zone/launch.json
 if [ -n "$5" ]; then : > link; mount --bind "$5" link; fi
+mount --move . /
 exec chroot . /init
 ' sh "$@"
 """
@@ -190,6 +199,15 @@ def zone(
 def sh(text: str, **keys: object) -> dict[str, object]:
     """The process of a shell script."""
     return {"argv": ["sh", "-c", text]} | keys
+
+
+def confined(text: str, **keys: Any) -> dict[str, Any]:
+    """What the agent is told of the container of a workload whose spec says this of it, in TOML; keys of its bundle."""
+    blob = Descriptor("application/octet-stream", Digest.of(b""), 0)
+    wanted = parse_confinement(tomllib.loads(text), subject="box")
+    return confinement.container_keys(
+        Bundle("box", blob, "6", (blob,), (), blob, Process(("sh",), ()), confinement=wanted, **keys)
+    )
 
 
 def config(script: str, **keys: object) -> bytes:

@@ -3,16 +3,13 @@
 import os
 import signal
 import time
-import tomllib
 
 import pytest
 from support import zonebox, zoneparts
 from support.agenthost import AgentError
 from support.zonebox import IDLE, sh
 
-from pipeline.bundle.model import Bundle, Process, Seccomp
-from pipeline.bundle.security import parse_confinement
-from pipeline.oci import Descriptor, Digest
+from pipeline.bundle.model import Seccomp
 from runtime.host.daemon import confinement
 
 pytestmark = [
@@ -93,11 +90,8 @@ def test_workload_and_what_is_run_beside_it_are_confined_as_the_bundle_says(star
         nofile = [100, 200]
         core = 0
     """
-    wanted = parse_confinement(tomllib.loads(text), subject="box")
-    blob = Descriptor("application/octet-stream", Digest.of(b""), 0)
-    bundle = Bundle("box", blob, "6", (blob,), (), blob, Process(("sh",), ()), confinement=wanted)
     script = "cat /proc/self/status; echo limits $(ulimit -S -n) $(ulimit -H -n) $(ulimit -c) $(ls /sys/class/net)"
-    container = confinement.container_keys(bundle)
+    container = zonebox.confined(text)
     zone = start(sh(f"{script}; echo pid $$; read x"), extra={"stdin_open": True, "container": container})
     logs = zone.host.open("logs", container="main")
     zone.host.until(lambda: b"\npid " in logs.data[1] and logs.data[1].endswith(b"\n"))

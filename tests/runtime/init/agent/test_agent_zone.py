@@ -400,6 +400,28 @@ def test_init_and_agent_cannot_be_traced_even_where_their_process_ids_are_shared
     assert zone.host.call("ping")
 
 
+@pytest.mark.parametrize(
+    ("namespaces", "said"),
+    [
+        ('user = "own"', ["0 65536 65536", "nobody", "own pid", "own ipc"]),
+        ("user = { uid_maps = [[0, 0, 9]], gid_maps = [[0, 0, 9]] }", ["0 0 9", "root", "own pid", "own ipc"]),
+        ('pid = "zone", ipc = "zone", cgroup = "zone"', ["0 0 4294967295", "root", "zone pid", "zone ipc"]),
+        ("time = { boottime = 360000 }", ["0 0 4294967295", "root", "own pid", "own ipc", "later"]),
+    ],
+)
+def test_namespaces_of_the_workload_are_its_own_or_the_zones_as_its_spec_says(start, namespaces, said):
+    text = f"[security]\nnamespaces = {{ {namespaces} }}"
+    script = """read a b c </proc/self/uid_map; echo $a $b $c; touch /x 2>/dev/null && echo root || echo nobody
+        [ $$ = 1 ] && echo own pid || echo zone pid
+        [ $(cat /proc/sys/kernel/msgmax) = 4000 ] && echo own ipc || echo zone ipc
+        read up rest </proc/uptime; [ ${up%.*} -lt 360000 ] || echo later; read x"""
+    container = zonebox.confined(text, sysctls={"kernel.msgmax": "4000"})
+    zone = start(sh(script), extra={"stdin_open": True, "container": container})
+    logs = zone.host.open("logs", container="main")
+    zone.host.until(lambda: logs.data[1].count(b"\n") == len(said))
+    assert logs.data[1].decode().splitlines() == said
+
+
 def test_stop_kills_what_does_not_listen(start):
     zone = start(sh("trap '' TERM; echo up; while :; do sleep 1; done"))
     logs = zone.host.open("logs", container="main")

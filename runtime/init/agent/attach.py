@@ -2,20 +2,21 @@
 
 from runtime.init.agent import stdio
 from runtime.init.agent.container import Container
+from runtime.init.agent.ending import Ending
 from runtime.init.agent.errors import Refused
-from runtime.init.agent.stream import Handler, Stream
+from runtime.init.agent.stream import Stream
 
 
-class Stdin(Handler):
+class Stdin(Ending):
     """Stays open until the container ends or the host lets go."""
 
     def __init__(self, stream: Stream, container: Container) -> None:
-        self._stream, self._stdio = stream, container.stdio
+        self._stdio = container.stdio
         if not container.running:
             raise Refused("state", f"container {container.name}: expected it to run, got {container.state}")
         if self._stdio is None or self._stdio.stdin is None:
             raise Refused("state", f"container {container.name}: expected one with an open stdin, got /dev/null")
-        container.ended.append(lambda: stream.succeed({}))
+        super().__init__(stream, container, dict)
 
     def data(self, fd: int, payload: bytes) -> None:
         """Input; what the container does not take any more is dropped."""

@@ -58,7 +58,7 @@ class Logs(Handler):
     """Sends each descriptor's output and ends when the container has ended and everything is acknowledged."""
 
     def __init__(self, stream: Stream, container: Container, start: dict[str, object]) -> None:
-        self._stream = stream
+        self._stream, self._container = stream, container
         self._readers: dict[int, Reader] = {}
         self._outlets: dict[int, Outlet] = {}
         for fd, output in container.outputs.items():
@@ -83,6 +83,8 @@ class Logs(Handler):
         for fd, reader in self._readers.items():
             if self._outlets[fd].wake in reader.output.readers:
                 reader.output.readers.remove(self._outlets[fd].wake)
+        if self._wake_all in self._container.ended:
+            self._container.ended.remove(self._wake_all)
 
     def _taker(self, fd: int) -> "Callable[[int], bytes | None]":
         reader = self._readers[fd]

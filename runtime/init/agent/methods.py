@@ -6,6 +6,7 @@ from runtime.init import abi
 from runtime.init.agent import params
 from runtime.init.agent.container import Container
 from runtime.init.agent.core import MAIN, Agent
+from runtime.init.agent.ending import Ending
 from runtime.init.agent.errors import Refused
 from runtime.init.agent.params import Params
 from runtime.init.agent.stream import Stream
@@ -61,7 +62,7 @@ def _stop(agent: Agent, stream: Stream, given: Params) -> Params | None:
         return {"exit": container.exit}
     number = params.number(given, "signal", least=1, most=64) if "signal" in given else None
     timeout_s = params.seconds(given, "timeout_s", 0.0) if "timeout_s" in given else None
-    container.ended.append(lambda: stream.succeed({"exit": container.exit}))
+    stream.handler = Ending(stream, container, lambda: {"exit": container.exit})
     container.stop(number, timeout_s)
     return None
 

@@ -10,7 +10,7 @@ import posix
 from runtime.init import abi as zone_abi
 from runtime.init import files, kernel
 from runtime.init.container import abi, calls, devices, mountspec, terminal
-from runtime.init.failure import ContainerFailure, why
+from runtime.init.failure import BootFailure, ContainerFailure, why
 
 _PLACE = zone_abi.O_PATH | posix.O_CLOEXEC
 _DIRECTORY = _PLACE | posix.O_DIRECTORY
@@ -132,7 +132,7 @@ class Mounter:
             directory = self._is_directory(self._trees[number])
         try:
             posix.close(self._open_target(path, directory))
-        except OSError:
+        except (OSError, BootFailure):  # the latter of directory_in, for what the kernel refused
             return
 
     # Either side.

@@ -48,6 +48,24 @@ def test_a_device_belongs_to_an_id_of_the_user_namespace():
     assert run(spec(["stat", "-c", "%U %G", "/dev/one"], devices=[fifo], namespaces={"user": maps}))[0] == "joe staff\n"
 
 
+@pytest.mark.usefixtures("user_namespaces")
+def test_a_mount_in_another_one_needs_no_place_for_it_in_the_image_of_a_user_namespace(tmp_path):
+    maps = {"uid_maps": [[0, 100000, 65536]], "gid_maps": [[0, 100000, 65536]]}
+    image, outer = tmp_path / "image", tmp_path / "outer"
+    shutil.copytree(containers.root(), image, symlinks=True)
+    (image / "srv").mkdir()
+    (image / "srv" / "data").write_text("a file, below which nothing can be made\n")
+    (outer / "data" / "inner").mkdir(parents=True)
+    wanted = spec("echo x > /srv/data/inner/x && ls /srv/data/inner", namespaces={"user": maps})
+    wanted["root"]["path"] = str(image)
+    wanted["mounts"] = [
+        {"destination": "/srv", "type": "bind", "source": str(outer)},
+        {"destination": "/srv/data/inner", "type": "tmpfs", "source": "tmpfs"},
+    ]
+    assert run(wanted) == ("x\n", {"code": 0, "oom": False})
+    assert not list((outer / "data" / "inner").iterdir())
+
+
 def test_default_mounts_and_their_flags():
     out, _ = run(spec("mount"))
     mounts = {line.split()[2]: line for line in out.splitlines()}

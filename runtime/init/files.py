@@ -79,7 +79,11 @@ def _etc(root_fd: int) -> int:
 def _replace(directory_fd: int, name: str, data: bytes) -> None:
     temporary = f".zone.{name}"
     flags = posix.O_WRONLY | posix.O_CREAT | posix.O_EXCL | posix.O_NOFOLLOW | posix.O_CLOEXEC
-    fd = posix.open(temporary, flags, 0o644, dir_fd=directory_fd)
+    try:
+        fd = posix.open(temporary, flags, 0o644, dir_fd=directory_fd)
+    except FileExistsError:  # of a run that was killed, as a scratch disk keeps it; or the image's
+        posix.unlink(temporary, dir_fd=directory_fd)
+        fd = posix.open(temporary, flags, 0o644, dir_fd=directory_fd)
     try:
         posix.fchmod(fd, 0o644)
         while data:

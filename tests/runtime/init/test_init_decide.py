@@ -5,6 +5,7 @@ import os
 import struct
 
 import pytest
+from support import containers
 
 from runtime.init import abi, boot, files, kernel, launch, modules, mounts, report, supervise
 from runtime.init.agent import cgroup
@@ -64,6 +65,23 @@ def test_etc_files_name_the_zone_and_its_resolvers():
 def test_without_a_network_the_image_keeps_its_resolv_conf():
     assert set(files.etc_files("web", None)) == {"hostname", "hosts"}
     assert set(files.etc_files("", None)) == {"hosts"}
+
+
+@pytest.mark.parametrize("left", ["of a run that was killed", None])
+def test_what_has_the_name_of_a_file_that_is_being_written_does_not_keep_it_from_that(tmp_path, left):
+    containers.zsys()
+    (tmp_path / "etc").mkdir()
+    if left is None:
+        (tmp_path / "etc" / ".zone.hosts").symlink_to("passwd")
+    else:
+        (tmp_path / "etc" / ".zone.hosts").write_text(left)
+    root_fd = files.open_root(str(tmp_path))
+    try:
+        files.write_etc(root_fd, {"hosts": "::1 localhost\n"})
+    finally:
+        os.close(root_fd)
+    assert os.listdir(tmp_path / "etc") == ["hosts"]
+    assert (tmp_path / "etc" / "hosts").read_text() == "::1 localhost\n"
 
 
 def test_launch_data_get_their_defaults():

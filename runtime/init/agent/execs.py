@@ -73,7 +73,9 @@ class Exec(Handler):
     def _ended(self, status: int) -> None:
         self._exit, self._used = outcome(status), self._agent.used
         container = self._container
-        if container is not None and container.running and container.runtime.oom_kills() > self._oom_kills:
+        # The container's count may have risen by another process, and an OOM killer has no other signal.
+        killed = self._exit.get("signal") == abi.SIGKILL
+        if killed and container is not None and container.running and container.runtime.oom_kills() > self._oom_kills:
             self._exit["oom"] = True
         if self._stream.over:
             return

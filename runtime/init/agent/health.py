@@ -17,6 +17,7 @@ from runtime.init.failure import Failure
 
 STARTING, HEALTHY, UNHEALTHY = "starting", "healthy", "unhealthy"
 _OUTPUT_BYTES = 4096
+_READS_AT_ONCE = 4  # then others have their turn
 
 
 class Health:
@@ -76,8 +77,13 @@ class Health:
 
     def _read(self) -> None:
         for source in self._made.outputs.values() if self._made is not None else ():
-            while data := source.take(_OUTPUT_BYTES):
+            for _ in range(_READS_AT_ONCE):
+                data = source.take(_OUTPUT_BYTES)
+                if not data:
+                    break
                 self._output = (self._output + data)[:_OUTPUT_BYTES]
+            else:
+                source.later()
 
     def _too_long(self) -> None:
         if self._container.state == PAUSED:  # it stands still with its container: its time begins once that goes on

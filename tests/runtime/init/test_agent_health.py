@@ -14,7 +14,7 @@ class World:
         self.now, self.timers, self.notes, self.killed, self.probes = 0.0, [], [], [], 0
         self.loop = SimpleNamespace(after=self._after, cancel=self._cancel)
         self.link = SimpleNamespace(note=lambda event, fields: self.notes.append(fields["state"]))
-        self.children = {}
+        self.children, self.outputs = {}, {}
         self.container = SimpleNamespace(name="main", pid=7, state="running", health="")
         monkeypatch.setattr(health, "time", SimpleNamespace(monotonic=lambda: self.now))
         monkeypatch.setattr(health, "start", self._start)
@@ -29,7 +29,7 @@ class World:
 
     def _start(self, *_arguments, **_keywords):
         self.probes += 1
-        return SimpleNamespace(outputs={}, close=lambda: None), 100 + self.probes
+        return SimpleNamespace(outputs=self.outputs, close=lambda: None), 100 + self.probes
 
     def pass_time(self, seconds):
         end = self.now + seconds
@@ -112,3 +112,32 @@ def test_container_that_was_started_again_is_probed_as_another(world):
     world.container.pid = 8
     world.pass_time(50)
     assert world.probes == 0
+
+
+class Endless:
+    """A pipe that is never empty; `taken` counts how often it was read since others had their turn."""
+
+    def __init__(self):
+        self.taken, self.turns = 0, 0
+
+    def take(self, limit):
+        self.taken += 1
+        assert self.taken < 100, "nobody else ever has a turn"
+        return b"y" * limit
+
+    def later(self):
+        self.taken, self.turns = 0, self.turns + 1
+
+    def drain(self):
+        self.wake()
+
+
+def test_probe_that_says_more_than_can_be_read_leaves_others_their_turn(world):
+    world.outputs = {1: Endless(), 2: Endless()}
+    begin(world)
+    world.pass_time(10)
+    assert [source.turns for source in world.outputs.values()] == [1, 1]
+    world.outputs[1].wake()
+    assert world.outputs[1].turns == 2
+    world.answer(0)
+    assert world.notes == ["healthy"]

@@ -1,6 +1,7 @@
 """What further containers wrote to a scratch disk goes, in a process of its own, and nothing else does."""
 
 import os
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -64,3 +65,44 @@ def test_nothing_to_remove_is_nothing_to_do(tmp_path: Path) -> None:
     for name in ("", "one"):
         assert discard(tmp_path, name) is None
     assert os.listdir(tmp_path) == []
+
+
+def deep(directory: Path, levels: int) -> None:
+    """A tree of so many levels, each with a file and a further directory: no path is as long."""
+    here = os.open(directory, os.O_RDONLY)
+    for _ in range(levels):
+        os.close(os.open("file", os.O_CREAT, dir_fd=here))
+        for name in ("a", "b", "c"):
+            os.mkdir(name, dir_fd=here)
+        below = os.open("b", os.O_RDONLY, dir_fd=here)
+        os.close(here)
+        here = below
+    os.close(here)
+
+
+def test_a_tree_of_any_depth_goes(tmp_path: Path) -> None:
+    deep(layer(tmp_path, "one"), 3000)
+    try:
+        wait_for(discard(tmp_path, "one"))
+        assert os.listdir(tmp_path / "removed") == []
+    finally:  # what is left is too deep for pytest to remove
+        subprocess.run(["rm", "-rf", tmp_path / "removed"], check=True)
+
+
+def test_what_cannot_be_removed_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    def fail(path: str, device: int) -> None:
+        raise OSError(5, "Input/output error")
+
+    layer(tmp_path, "one")
+    monkeypatch.setattr(layers, "remove_below", fail)
+    wait_for(discard(tmp_path, "one"))
+    assert capfd.readouterr().err == "zone: scratch disk: OSError: [Errno 5] Input/output error\n"
+
+
+def test_what_is_on_another_file_system_stays(tmp_path: Path) -> None:
+    layer(tmp_path, "one")
+    before = sorted(tmp_path.rglob("*"))
+    layers.remove_below(str(tmp_path), os.stat(tmp_path).st_dev + 1)
+    assert sorted(tmp_path.rglob("*")) == before

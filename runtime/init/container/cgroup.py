@@ -7,6 +7,7 @@ import time
 
 from runtime.init.container import abi, calls, limits
 from runtime.init.failure import ContainerFailure, why
+from runtime.init.launch import read_file
 
 ROOT = "/sys/fs/cgroup"
 _PARENT = "containers"
@@ -179,12 +180,32 @@ def usable(root: str) -> bool:
         posix.close(top)
 
 
-def find(name: str, root: str) -> int:
-    """A descriptor of a container's cgroup that another process has made; -1 where there is none."""
+def of_process(pid: int, root: str) -> int:
+    """A descriptor of the cgroup that a process is in; -1 where that is the caller's own, too.
+
+    Raises:  ContainerFailure "cgroup": whoever is to join the process must not run outside of its limits.
+    """
     try:
-        return posix.open(f"{root}/{_PARENT}/{name}", _DIRECTORY)
-    except OSError:
-        return -1
+        ours, theirs = (_path_of(f"/proc/{each}/cgroup") for each in ("self", pid))
+        if ours == theirs:
+            return -1
+        directory = posix.open(f"{root}{theirs}", _DIRECTORY)
+        try:
+            there = calls.file_system(directory) == abi.CGROUP2_SUPER_MAGIC and _read(directory, "cgroup.procs")
+            if not there or str(pid) not in there.split():
+                raise ContainerFailure("cgroup", f"cgroup {theirs} of process {pid}: expected it below {root}")
+        except BaseException:
+            posix.close(directory)
+            raise
+        return directory
+    except OSError as error:
+        raise ContainerFailure("cgroup", f"cgroup of process {pid} below {root}: {why(error)}") from None
+
+
+def _path_of(file: str) -> str:
+    """The cgroup v2 of a process, as the root of the caller's cgroup namespace leads there; "" without any."""
+    lines = read_file(file, 1 << 16).decode("utf-8", "surrogateescape").splitlines()
+    return "".join([line[3:] for line in lines if line.startswith("0::")])
 
 
 def _open_parent(root: str) -> int:

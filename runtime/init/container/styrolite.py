@@ -95,10 +95,7 @@ def _attach(config: dict[str, object], permitted: int) -> int:
         denied = maps is not None and read_file(f"/proc/{target}/setgroups", 16).strip() == b"deny"
     except OSError as error:
         raise ContainerFailure("namespace", f"attaching to process {target}: {why(error)}") from None
-    cgroup_fd = -1
-    if config.get("workload_id"):
-        root = _cgroups(config.get("cgroupfs"), wanted=False)
-        cgroup_fd = cgroup.find(f"styrolite-{config['workload_id']}", root) if root else -1
+    cgroup_fd = cgroup.of_process(target, _cgroups(config.get("cgroupfs"), wanted=True))
     signal_fd = foreground.watch(WATCHED)
     planned = steps.process_plan(checked, groups_denied=denied)
     started = launcher.enter(target, pidfd, flags, maps, checked, planned, (0, 1, 2), cgroup_fd)

@@ -181,6 +181,34 @@ def test_attach_runs_in_the_namespaces_of_a_container(styrolite, tmp_path, run):
     assert done.stdout.split()[0] == "inner" and len([n for n in done.stdout.split() if n.isdigit()]) <= 4
 
 
+@pytest.fixture
+def supervised(styrolite, tmp_path):
+    """The pid of a styrolite whose container has a cgroup of its own."""
+    config = create("echo up; sleep 100", cgroupfs=containers.cgroup_root())
+    (tmp_path / "first.json").write_text(json.dumps(config))
+    with subprocess.Popen([styrolite, tmp_path / "first.json"], stdout=subprocess.PIPE) as process:
+        process.stdout.readline()
+        yield process.pid
+        process.kill()
+    cgroup = containers.cgroup("styrolite-cmd")
+    assert containers.eventually(lambda: "populated 0" in (cgroup / "cgroup.events").read_text())
+    cgroup.rmdir()
+
+
+@pytest.mark.parametrize("keys", [{}, {"workload_id": "another"}])
+def test_attach_joins_the_cgroup_of_the_process(run, supervised, keys):
+    inner = {"executable": "cat", "arguments": ["/proc/self/cgroup"], "environment": {"PATH": "/bin"}}
+    done = run({"kind": "Attach", "pid": supervised, "exec": inner, "cgroupfs": containers.cgroup_root()} | keys)
+    assert f"0::/containers/{cgroups.own('styrolite-cmd')}\n" in done.stdout, done.stderr
+
+
+@pytest.mark.parametrize("place", ["/nowhere", "/proc", "/tmp"])
+def test_attach_that_cannot_join_the_cgroup_of_the_process_fails(run, supervised, place):
+    inner = {"executable": "true", "environment": {"PATH": "/bin"}}
+    done = run({"kind": "Attach", "pid": supervised, "exec": inner, "cgroupfs": place})
+    assert done.returncode == 125 and done.stderr.startswith("styrolite: failed (cgroup): cgroup of process ")
+
+
 @pytest.mark.parametrize(
     ("config", "words"),
     [

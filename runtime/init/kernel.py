@@ -168,14 +168,20 @@ def power_off() -> None:
     call(abi.SYS_REBOOT, abi.REBOOT_MAGIC1, abi.REBOOT_MAGIC2, abi.REBOOT_POWER_OFF, None)
 
 
-def wait() -> tuple[int, int, dict[str, object]] | None:
+def next_dead() -> int:
+    """A child that has ended and is not reaped yet; 0: none has. Raises ChildProcessError without any child."""
+    found = posix.waitid(posix.P_ALL, 0, posix.WEXITED | posix.WNOHANG | posix.WNOWAIT)
+    return found.si_pid if found is not None else 0
+
+
+def wait(pid: int = -1) -> tuple[int, int, dict[str, object]] | None:
     """(pid, wait status, what it and its waited-for children used) of a child that has ended: wait4(2). None: none has.
 
     Not posix.wait4, which imports the module resource.
     Raises:  ChildProcessError without any child.
     """
     status, usage = bytearray(4), bytearray(144)  # struct rusage, include/uapi/linux/resource.h
-    pid = call(abi.SYS_WAIT4, -1, status, posix.WNOHANG, usage)
+    pid = call(abi.SYS_WAIT4, pid, status, posix.WNOHANG, usage)
     if pid == 0:
         return None
     user, user_us, system, system_us, most_kib = _struct.unpack_from("=5q", usage)

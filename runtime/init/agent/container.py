@@ -12,6 +12,7 @@ from runtime.init.agent import cgroup, stdio
 from runtime.init.agent.errors import Refused
 from runtime.init.agent.loop import CHANGED
 from runtime.init.agent.output import Output
+from runtime.init.agent.starting import Starting
 from runtime.init.agent.stdio import Stdio
 from runtime.init.container.container import Container as Runtime
 from runtime.init.failure import Failure
@@ -22,6 +23,7 @@ if MYPY:  # for annotations only: not imported in the zone
     from collections.abc import Callable
 
     from runtime.init.agent.core import Agent
+    from runtime.init.container.launched import Started
 
 CREATED, RUNNING, PAUSED, STOPPED = "created", "running", "paused", "stopped"
 _AGAIN_S = 0.05
@@ -32,7 +34,8 @@ class Container:
 
     spec:       of the container runtime, without its root's path.
     stdin_open: does it have a stdin that the host writes?
-    ended:      called once, at the next end; what is added while none is running waits for the next.
+    ended:      called once, at the next end, that of a start that fails too; what is added while none is running waits
+                for the next.
     """
 
     def __init__(
@@ -63,6 +66,8 @@ class Container:
         fds = (1,) if self._terminal else (1, 2)
         self.outputs = {fd: Output(lambda: agent.link.attended, lambda: agent.link.expect()) for fd in fds}
         self._runtime: Runtime | None = None
+        self._starting: Starting | None = None
+        self._asked_to_stop = 0  # the signal, while it was starting
         self._kill_timer: int | None = None
         self._again_timer: int | None = None
         self._oom_fd = -1
@@ -72,6 +77,11 @@ class Container:
     def running(self) -> bool:
         """Does it have a process?"""
         return self.state in (RUNNING, PAUSED)
+
+    @property
+    def active(self) -> bool:
+        """Does it have a process, or is about to?"""
+        return self.running or self._starting is not None
 
     @property
     def drained(self) -> bool:
@@ -100,10 +110,11 @@ class Container:
         found["output"] = {str(fd): [output.ring.start, output.ring.end] for fd, output in self.outputs.items()}
         return found
 
-    def start(self) -> None:
-        """Run its process. Raises Failure, Refused."""
-        if self.state not in (CREATED, STOPPED):
-            raise Refused("state", f"container {self.name}: expected it created or stopped, got {self.state}")
+    def start(self, began: "Callable[[], object]", failed: "Callable[[Exception], object]") -> Starting:
+        """Begin to run its process; tells when it does, or why it cannot. Raises Failure, Refused."""
+        if self.active:
+            state = self.state if self.running else "one that starts"
+            raise Refused("state", f"container {self.name}: expected it created or stopped, got {state}")
         self._forget_run()
         loop = self._agent.loop
         given = Stdio() if self._terminal else stdio.pipes(loop, stdin=self._stdin_open)
@@ -111,16 +122,43 @@ class Container:
             # A cgroup of its own for each run: since 6.14, and in the stable kernels that took "cgroup: fix race
             # between fork and cgroup.kill", what is forked into one that was ever killed is killed, too.
             runtime = self._runtime = Runtime(self.name, self._spec)
-            started = runtime.start(given.given, self._agent.runtime_of)
+            launch = runtime.begin(given.given, self._agent.runtime_of)
         except BaseException:
-            given.close_given()
             given.close()
             self._forget_run()
             raise
-        given.close_given()
+        finally:
+            given.close_given()
+
+        def runs(process: "Started") -> None:
+            self._starting = None
+            self._runs(runtime, process, given)
+            began()
+
+        def does_not(error: Exception) -> None:
+            self._starting, self._asked_to_stop = None, 0
+            if self.running:  # what could not be done with it ended it
+                self._agent.children.pop(self.pid, None)
+                self.state, self.pid = STOPPED, 0
+            self._forget_stop()
+            self._forget_oom()
+            given.close()
+            self._forget_run()
+            failed(error)
+            self._tell_the_end()
+
+        def hear(ended: int) -> "Started | None":
+            return runtime.began(lambda: launch.hear(ended))
+
+        self._starting = Starting(self._agent, launch, hear, began=runs, failed=does_not)
+        return self._starting
+
+    def _runs(self, runtime: Runtime, process: "Started", given: Stdio) -> None:
+        """Its command does; what is done with a process from now on."""
+        loop = self._agent.loop
         if self._terminal:
-            given = stdio.terminal(loop, started.terminal)
-        self.pid, self.stdio, self.state, self.exit = started.pid, given, RUNNING, None
+            given = stdio.terminal(loop, process.terminal)
+        self.pid, self.stdio, self.state, self.exit = process.pid, given, RUNNING, None
         self.started_s, self._oom_kills = time.time(), 0
         self._oom_fd = runtime.cgroup.watch()
         if self._oom_fd >= 0:
@@ -132,6 +170,9 @@ class Container:
             from runtime.init.agent import health
 
             health.begin(self._agent, self, self._healthcheck)
+        number, self._asked_to_stop = self._asked_to_stop, 0
+        if number:
+            self._ask_to_stop(number)
 
     def open_root(self) -> int:
         """A descriptor of its root, as its processes see it where there are any. Raises OSError."""
@@ -144,22 +185,29 @@ class Container:
 
     def stop(self, number: int | None, timeout_s: float | None) -> None:
         """Ask it to end, and end it when it has not after the time; without either as its process says."""
-        runtime = self.runtime
+        runtime = self._runtime if self._starting is not None else self.runtime
+        assert runtime is not None
         process = runtime.plan["process"]
         assert isinstance(process, dict)
         number = process["stop_signal"] if number is None else number
-        runtime.kill(number)
-        if self.state == PAUSED:
-            self.freeze(frozen=False)
         self._forget_stop()
-        self._look_again(number)
+        if self.running:
+            self._ask_to_stop(number)
+        else:  # it gets the signal once it runs
+            self._asked_to_stop = number
         seconds = process["stop_timeout_s"] if timeout_s is None else timeout_s
         self._kill_timer = self._agent.loop.after(seconds, self.kill)
 
     def kill(self) -> None:
-        """End it now, where it runs."""
-        if self.running:
-            self.runtime.cgroup.kill()
+        """End it now, where it runs or is about to."""
+        if self.active and self._runtime is not None:
+            self._runtime.cgroup.kill()
+
+    def _ask_to_stop(self, number: int) -> None:
+        self.runtime.kill(number)
+        if self.state == PAUSED:
+            self.freeze(frozen=False)
+        self._look_again(number)
 
     def _look_again(self, number: int) -> None:
         if not takes(self.pid, number):
@@ -197,8 +245,9 @@ class Container:
 
     def delete(self) -> None:
         """Let go of its root and cgroup. Raises Refused while it runs, Failure."""
-        if self.running:
-            raise Refused("state", f"container {self.name}: expected it to be stopped, got {self.state}")
+        if self.active:
+            state = self.state if self.running else "one that starts"
+            raise Refused("state", f"container {self.name}: expected it to be stopped, got {state}")
         self._forget_run()
         mounts.remove_root(self.name)
 
@@ -218,13 +267,16 @@ class Container:
             self._oom_kills = kills
             self._agent.link.note("oom", {"container": self.name, "kills": kills})
 
-    def _process_ended(self, status: int) -> None:
-        loop, runtime = self._agent.loop, self.runtime
-        self._forget_stop()
+    def _forget_oom(self) -> None:
         if self._oom_fd >= 0:
-            loop.forget(self._oom_fd)
+            self._agent.loop.forget(self._oom_fd)
             posix.close(self._oom_fd)
             self._oom_fd = -1
+
+    def _process_ended(self, status: int) -> None:
+        runtime = self.runtime
+        self._forget_stop()
+        self._forget_oom()
         try:
             found = runtime.exited(status)  # and ends what is left of it
         except Failure as failure:
@@ -238,6 +290,9 @@ class Container:
         for output in self.outputs.values():
             output.drain()
         self._agent.link.note("exit", {"container": self.name} | self.exit)
+        self._tell_the_end()
+
+    def _tell_the_end(self) -> None:
         ended, self.ended = self.ended, []
         for callback in ended:
             self._agent.attempt(f"the end of container {self.name}", callback)

@@ -17,6 +17,7 @@ if MYPY:  # for annotations only: not imported in the zone
     from collections.abc import Callable
 
     from runtime.init.agent.link import Link
+    from runtime.init.agent.starting import Starting
     from runtime.init.agent.stream import Stream
     from runtime.init.container.container import Container as Runtime
 
@@ -28,6 +29,7 @@ _HOST_S = 5.0  # a zone that has ended waits so long for a host that has not com
 # And so long for one that has, and makes no progress in taking it: it may have much to do, or have been killed, and the
 # next one takes it.
 _STORED_S = 30.0
+_AT_ONCE_S = 1.0  # so long for the workload's start, before the host is listened to meanwhile
 _DRAIN_S = 2.0  # without any host, so long for what the workload wrote to be read
 _TAIL_BYTES = 65536
 
@@ -51,6 +53,7 @@ class Agent:
     """Everything in one place; the methods the host can call are in methods.py.
 
     children:  pid -> what to call with its wait status.
+    starting:  processes on their way to their command.
     """
 
     def __init__(
@@ -59,6 +62,7 @@ class Agent:
         self.data, self.timings = data, timings
         self.loop = Loop()
         self.children: dict[int, Callable[[int], object]] = {}
+        self.starting: list[Starting] = []
         self.containers: dict[str, Container] = {}
         self.session_began: list[Callable[[], object]] = []
         self.link: Link | Unlinked = Unlinked()
@@ -123,17 +127,18 @@ class Agent:
         """Run the zone's workload; the zone ends with it, or when it cannot start."""
         self.containers[container.name] = container
         container.ended.append(lambda: self.end(self._outcome_of(container)))
-        container.start()
-        time.sleep(_HEAD_START_S)
-        self.phase("workload")
+        try:
+            container.start(self._main_runs, self._main_failed).wait(_AT_ONCE_S)
+        except Failure as failure:
+            self._main_failed(failure)
 
     def stop(self, number: int, timeout_s: float) -> None:
         """End the zone: its workload gets the signal, other containers theirs; whatever is left dies at the end."""
         main = self.containers.get(MAIN)
         for container in list(self.containers.values()):
-            if container.running:
+            if container.active:
                 container.stop(number if container is main else None, timeout_s)
-        if main is None or not main.running:
+        if main is None or not main.active:
             self._end_when_all_have("code 0")
 
     def end(self, outcome: str) -> None:
@@ -147,11 +152,22 @@ class Agent:
         self._look_again()
 
     def _end_when_all_have(self, outcome: str) -> None:
-        running = [container for container in self.containers.values() if container.running]
-        if not running:
+        active = [container for container in self.containers.values() if container.active]
+        if not active:
             self.end(outcome)
         else:
-            running[0].ended.append(lambda: self._end_when_all_have(outcome))
+            active[0].ended.append(lambda: self._end_when_all_have(outcome))
+
+    def _main_runs(self) -> None:
+        time.sleep(_HEAD_START_S)
+        self.phase("workload")
+
+    def _main_failed(self, error: Exception) -> None:
+        reason, sentence = "internal", f"{type(error).__name__}: {error}"
+        if isinstance(error, Failure):
+            reason, sentence = error.reason, error.sentence
+        self.end(f"failed {reason} {sentence}")
+        self.link.note("failed", {"reason": reason, "sentence": sentence})
 
     # Handlers of the loop.
 
@@ -164,15 +180,23 @@ class Agent:
         read_signals(self._signal_fd)
         while True:
             try:
-                found = kernel.wait()
+                ended = self._next_dead() if self.starting else -1
+                found = kernel.wait(ended) if ended else None
             except ChildProcessError:
                 return
             if found is None:
                 return
             pid, status, self.used = found
-            ended = self.children.pop(pid, None)
-            if ended is not None:
-                self.attempt(f"the end of process {pid}", ended, status)
+            told = self.children.pop(pid, None)
+            if told is not None:
+                self.attempt(f"the end of process {pid}", told, status)
+
+    def _next_dead(self) -> int:
+        """The child to be reaped next, or 0. What one said that ends as it starts is heard before: then it is known."""
+        pid = kernel.next_dead()
+        for starting in list(self.starting) if pid else ():
+            starting.look(pid)
+        return pid
 
     def _init_says(self) -> None:
         text = self._init.recv(4096).decode("ascii", "replace")

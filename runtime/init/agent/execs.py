@@ -7,9 +7,17 @@ from runtime.init.agent import params, stdio
 from runtime.init.agent.container import Container
 from runtime.init.agent.core import Agent
 from runtime.init.agent.errors import Refused
+from runtime.init.agent.starting import Starting
 from runtime.init.agent.stdio import Stdio
 from runtime.init.agent.stream import Handler, Outlet, Stream
 from runtime.init.container.container import outcome
+from runtime.init.failure import ContainerFailure
+
+MYPY = False
+if MYPY:  # for annotations only: not imported in the zone
+    from collections.abc import Callable
+
+    from runtime.init.container.launched import Started
 
 _PATH = ":".join(["/bin", *[f"{mounts.OVERLAY}/{name}" for name in ("usr/local/bin", "usr/sbin", "usr/bin")]])
 _HANGUP_S = 2.0  # what nobody waits for is asked to end, and ended after this
@@ -23,32 +31,50 @@ class Exec(Handler):
         self._exit: dict[str, object] | None = None
         self._used: dict[str, object] = {}
         self._oom_kills = 0 if container is None else container.runtime.oom_kills()
-        self._stdio, self._pid = start(agent, container, request, stdin=True)
-        agent.children[self._pid] = self._ended
-        stream.handler = self
-        stream.event({"started": self._pid})
+        self._stdio, self._pid = Stdio(), 0
         self._outlets: list[Outlet] = []
-        for fd, source in self._stdio.outputs.items():
-            outlet = stream.pour(fd, source)
+        self._early: list[Callable[[], object]] | None = []  # what the host says before the process runs
+        stream.handler = self
+        self._starting = start(agent, container, request, stdin=True, began=self._began, failed=stream.refuse)
+
+    def _began(self, made: Stdio, pid: int) -> None:
+        self._stdio, self._pid = made, pid
+        self._agent.children[pid] = self._ended
+        self._stream.event({"started": pid})
+        for fd, source in made.outputs.items():
+            outlet = self._stream.pour(fd, source)
             outlet.done = self._finish
             self._outlets.append(outlet)
+        early, self._early = self._early or [], None
+        try:
+            for action in early:
+                action()
+        except Exception as error:
+            self._stream.refuse(error)
 
     def data(self, fd: int, payload: bytes) -> None:
         """Input; what the process does not take any more is dropped."""
         if fd != 0:
             raise Refused("protocol", f"exec: expected bytes of descriptor 0, got some of {fd}")
-        if self._stdio.stdin is None or not self._stdio.stdin.open:
+        if self._early is not None:
+            self._early.append(lambda: self.data(fd, payload))
+        elif self._stdio.stdin is None or not self._stdio.stdin.open:
             self._stream.consumed(0, len(payload))
         else:
             self._stdio.stdin.feed(payload, lambda count: self._stream.consumed(0, count))
 
     def eof(self, fd: int) -> None:
         """No more input."""
-        if fd == 0 and self._stdio.stdin is not None and self._stdio.stdin.open:
+        if self._early is not None:
+            self._early.append(lambda: self.eof(fd))
+        elif fd == 0 and self._stdio.stdin is not None and self._stdio.stdin.open:
             self._stdio.stdin.finish()
 
     def event(self, value: dict[str, object]) -> None:
         """{"resize": [rows, columns]} or {"signal": n}."""
+        if self._early is not None:
+            self._early.append(lambda: self.event(value))
+            return
         if "resize" in value:
             self._stdio.resize(*stdio.size_of(value["resize"]))
         if "signal" in value and self._exit is None:
@@ -56,8 +82,10 @@ class Exec(Handler):
 
     def closed(self) -> None:
         """Nobody waits: the process is hung up on, as by a terminal that has gone."""
+        if self._starting is not None:
+            self._starting.cancel(ContainerFailure("process", "nobody waits for the process any more"))
         self._stdio.close()
-        if self._exit is None:
+        if self._pid and self._exit is None:
             self._signal(abi.SIGHUP)
             self._signal(abi.SIGCONT)
             self._agent.loop.after(_HANGUP_S, lambda: self._signal(abi.SIGKILL))
@@ -88,32 +116,50 @@ class Exec(Handler):
             self._stream.succeed({"exit": self._exit, "rusage": self._used})
 
 
-def start(agent: Agent, container: Container | None, request: dict[str, object], *, stdin: bool) -> tuple[Stdio, int]:
+def start(
+    agent: Agent,
+    container: Container | None,
+    request: dict[str, object],
+    *,
+    stdin: bool,
+    began: "Callable[[Stdio, int], object]",
+    failed: "Callable[[Exception], object]",
+) -> Starting | None:
     """Run a process in a container (what it does not say is as for the container's first), or in the zone itself.
 
-    Raises:  Failure, Refused.
+    began, failed: as of the Starting; None where that is over, as in the zone itself, which limits nothing.
+    Raises:        Failure, Refused, OSError.
     """
     request = {key: value for key, value in request.items() if value is not None}
     if isinstance(request.get("user"), int):
         request["user"] = str(request["user"])
     if container is None:
-        return _start_in_zone(agent, request)
+        began(*_start_in_zone(agent, request))
+        return None
     runtime = container.runtime
     terminal = request.get("tty") is True
     if terminal:
         request.setdefault("size", [24, 80])
     made = Stdio() if terminal else stdio.pipes(agent.loop, stdin=stdin)
     try:
-        started = runtime.enter(request, made.given)
+        launch = runtime.begin_further(request, made.given)
     except BaseException:
-        made.close_given()
         made.close()
         raise
-    made.close_given()
-    if terminal:
-        made = stdio.terminal(agent.loop, started.terminal)
-    started.close()
-    return made, started.pid
+    finally:
+        made.close_given()
+
+    def runs(process: "Started") -> None:
+        try:
+            began(stdio.terminal(agent.loop, process.terminal) if terminal else made, process.pid)
+        finally:
+            process.close()
+
+    def does_not(error: Exception) -> None:
+        made.close()
+        failed(error)
+
+    return Starting(agent, launch, launch.hear, began=runs, failed=does_not)
 
 
 def _start_in_zone(agent: Agent, request: dict[str, object]) -> tuple[Stdio, int]:

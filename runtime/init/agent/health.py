@@ -12,8 +12,9 @@ from runtime.init.agent.container import PAUSED, Container
 from runtime.init.agent.core import Agent
 from runtime.init.agent.errors import Refused
 from runtime.init.agent.execs import start
+from runtime.init.agent.starting import Starting
 from runtime.init.agent.stdio import Stdio
-from runtime.init.failure import Failure
+from runtime.init.failure import ContainerFailure, Failure
 
 STARTING, HEALTHY, UNHEALTHY = "starting", "healthy", "unhealthy"
 _OUTPUT_BYTES = 4096
@@ -44,6 +45,7 @@ class Health:
         self._pid, self._probed_s = 0, 0.0
         self._output = b""
         self._made: Stdio | None = None
+        self._starting: Starting | None = None
         self._timer: int | None = None
         container.health = STARTING
         self._later()
@@ -63,17 +65,26 @@ class Health:
             self._later()  # a probe would stand still with it, and be taken for one that hangs
             return
         self._output, self._probed_s = b"", time.monotonic()
+        self._made, self._pid = None, 0
+        self._timer = self._agent.loop.after(self._timeout_s, self._too_long)
         try:
-            made, self._pid = start(self._agent, self._container, {"argv": self._argv}, stdin=False)
+            self._starting = start(
+                self._agent, self._container, {"argv": self._argv}, stdin=False, began=self._began, failed=self._failed
+            )
         except Failure as failure:
-            self._judge(-1, failure.sentence)
-            return
-        self._made = made
+            self._failed(failure)
+
+    def _began(self, made: Stdio, pid: int) -> None:
+        self._made, self._pid, self._starting = made, pid, None
+        self._agent.children[pid] = self._ended
         for source in made.outputs.values():
             source.wake = self._read
         self._read()
-        self._agent.children[self._pid] = self._ended
-        self._timer = self._agent.loop.after(self._timeout_s, self._too_long)
+
+    def _failed(self, error: Exception) -> None:
+        self._starting = None
+        self._agent.loop.cancel(self._timer)
+        self._judge(-1, error.sentence if isinstance(error, Failure) else f"{type(error).__name__}: {error}")
 
     def _read(self) -> None:
         for source in self._made.outputs.values() if self._made is not None else ():
@@ -88,6 +99,10 @@ class Health:
     def _too_long(self) -> None:
         if self._container.state == PAUSED:  # it stands still with its container: its time begins once that goes on
             self._timer = self._agent.loop.after(self._timeout_s, self._too_long)
+            return
+        if self._starting is not None:
+            late = f"expected its command to run within {self._timeout_s:g} s"
+            self._starting.cancel(ContainerFailure("process", late))
             return
         try:
             posix.kill(-self._pid, abi.SIGKILL)

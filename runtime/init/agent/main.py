@@ -9,7 +9,6 @@ from runtime.init.agent import core, device
 from runtime.init.agent.container import Container
 from runtime.init.agent.core import MAIN, Agent
 from runtime.init.agent.stdio import size_of
-from runtime.init.failure import Failure
 from runtime.init.report import say
 from runtime.init.supervise import WATCHED
 
@@ -44,11 +43,7 @@ def _run(data: dict[str, object], timings: list[tuple[str, float]], init: _socke
             # Nobody will read what is kept, so it is shown where the zone's other messages are.
             for fd, output in main.outputs.items():
                 output.mirror = lambda piece, fd=fd: core.write_all(fd, piece)
-        try:
-            agent.start_main(main)
-        except Failure as failure:
-            agent.end(f"failed {failure.reason} {failure.sentence}")
-            agent.link.note("failed", {"reason": failure.reason, "sentence": failure.sentence})
+        agent.start_main(main)
     else:
         agent.phase("workload")
     agent.session_began.append(lambda: _watch_ports(agent))

@@ -44,10 +44,9 @@ def _create(agent: Agent, stream: Stream, given: Params) -> None:
     stream.handler = Creation(agent, stream, params.text(given, "id"), params.mapping(given, "spec"))
 
 
-def _start(agent: Agent, stream: Stream, given: Params) -> Params:
+def _start(agent: Agent, stream: Stream, given: Params) -> None:
     container = agent.container(given.get("id"))
-    container.start()
-    return {"pid": container.pid}
+    container.start(lambda: stream.succeed({"pid": container.pid}), stream.refuse)
 
 
 def _kill(agent: Agent, stream: Stream, given: Params) -> Params:
@@ -58,7 +57,7 @@ def _kill(agent: Agent, stream: Stream, given: Params) -> Params:
 
 def _stop(agent: Agent, stream: Stream, given: Params) -> Params | None:
     container = agent.container(given.get("id"))
-    if not container.running:
+    if not container.active:
         return {"exit": container.exit}
     number = params.number(given, "signal", least=1, most=64) if "signal" in given else None
     timeout_s = params.seconds(given, "timeout_s", 0.0) if "timeout_s" in given else None

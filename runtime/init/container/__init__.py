@@ -7,7 +7,9 @@
                                       plans it and makes its cgroup, with the limits: state "created"
     .start(stdio, find) -> Started    stdio: descriptors for 0, 1, 2, None is /dev/null; find(id) -> Container for
                                       namespaces "container:ID". State "running". Returns when the command runs
+    .begin(stdio, find) -> Launch     the same for callers with a loop: .began(launch.hear) until it gives a Started
     .enter(process, stdio) -> Started a further process in it (exec); what `process` leaves out is as for the first
+    .begin_further(process, stdio) -> Launch
     Started: .pid .pidfd .terminal    child of the caller, who reaps it; master of its terminal or -1; .close()
     .exited(status) -> exit           to be called with the wait status of .started.pid: {"code": n} or {"signal": n},
                                       with "oom": bool; ends what is left; state "stopped"

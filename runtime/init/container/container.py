@@ -6,6 +6,7 @@ import select
 from runtime.init.abi import SIGKILL
 from runtime.init.container import abi, calls, cgroup, launcher, limits, steps
 from runtime.init.container import spec as specs
+from runtime.init.container.launched import Launch, Started
 from runtime.init.failure import ContainerFailure, why
 
 MYPY = False
@@ -38,15 +39,22 @@ class Container:
         assert isinstance(writes, dict)
         self.cgroup = cgroup.Cgroup(self.id, writes, cgroups)
         self.state = CREATED
-        self.started: launcher.Started | None = None
+        self.started: Started | None = None
         self.exit: dict[str, object] | None = None
 
     def start(
         self,
         stdio: launcher.Stdio = (None, None, None),
         find: "Callable[[str], Container | None]" = lambda name: None,
-    ) -> launcher.Started:
-        """Start the first process.
+    ) -> Started:
+        """Start the first process, and wait until its command runs: begin and began in one."""
+        launch = self.begin(stdio, find)
+        started = self.began(launch.wait)
+        assert started is not None
+        return started
+
+    def begin(self, stdio: launcher.Stdio, find: "Callable[[str], Container | None]") -> Launch:
+        """Fork the first process.
 
         Shape:   stdio: descriptors for 0, 1, 2 (None: /dev/null), not used where process.tty is set.
                  find: the container of an id, for namespaces container:ID.
@@ -55,20 +63,30 @@ class Container:
         self._expect("start", CREATED)
         joined = self._open_joined(find)
         try:
-            self.started = launcher.start(self.plan, stdio, self.cgroup.fd, joined)
-        except ContainerFailure as failure:
-            self.cgroup.kill()  # what a failed start may have forked
-            if self.oom_kills():
-                raise ContainerFailure(failure.reason, f"{failure.sentence} (killed for want of memory)") from None
-            raise
+            return launcher.start(self.plan, stdio, self.cgroup.fd, joined)
         finally:
             for fd in joined:
                 posix.close(fd)
-        self.state = RUNNING
+
+    def began(self, hear: "Callable[[], Started | None]") -> Started | None:
+        """What the first process has come to, by its launch. Raises as begin."""
+        try:
+            self.started = hear()
+        except BaseException as error:
+            self.cgroup.kill()  # what a failed start may have forked
+            if isinstance(error, ContainerFailure) and self.oom_kills():
+                raise ContainerFailure(error.reason, f"{error.sentence} (killed for want of memory)") from None
+            raise
+        if self.started is not None:
+            self.state = RUNNING
         return self.started
 
-    def enter(self, process: object, stdio: launcher.Stdio = (None, None, None)) -> launcher.Started:
-        """Run a further process in the container; what it does not say is as for the first. Raises ContainerFailure."""
+    def enter(self, process: object, stdio: launcher.Stdio = (None, None, None)) -> Started:
+        """Run a further process in the container, and wait until its command runs. Raises ContainerFailure."""
+        return self.begin_further(process, stdio).wait()
+
+    def begin_further(self, process: object, stdio: launcher.Stdio) -> Launch:
+        """Fork a further process; what it does not say is as for the first. Raises ContainerFailure."""
         # In a paused one it would wait for the end of the pause before it could say a word.
         self._expect("run a process in", RUNNING)
         started = self._running("run a process in")
@@ -210,7 +228,7 @@ class Container:
                 "state", f"container {self.id}: to {verb} it: expected {' or '.join(states)}, got {self.state}"
             )
 
-    def _running(self, verb: str) -> launcher.Started:
+    def _running(self, verb: str) -> Started:
         self._expect(verb, RUNNING, PAUSED)
         assert self.started is not None
         return self.started

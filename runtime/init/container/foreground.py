@@ -6,7 +6,8 @@ from _struct import pack_into, unpack, unpack_from
 
 from runtime.init import kernel
 from runtime.init.abi import SIGNALFD_SIGINFO_BYTES, SIGWINCH, SYS_IOCTL
-from runtime.init.container import abi, calls, launcher
+from runtime.init.container import abi, calls
+from runtime.init.container.launched import Started
 
 _CHUNK_BYTES = 65536
 
@@ -17,7 +18,7 @@ def watch(signals: tuple[int, ...]) -> int:
     return kernel.signal_fd(signals)
 
 
-def follow(started: launcher.Started, signal_fd: int, forwarded: tuple[int, ...]) -> int:
+def follow(started: Started, signal_fd: int, forwarded: tuple[int, ...]) -> int:
     """The wait status of the process."""
     before = _make_raw(0) if started.terminal >= 0 else None
     try:
@@ -44,7 +45,7 @@ def follow(started: launcher.Started, signal_fd: int, forwarded: tuple[int, ...]
             kernel.call(SYS_IOCTL, 0, abi.TCSETS, before)
 
 
-def _signals(started: launcher.Started, signal_fd: int, forwarded: tuple[int, ...]) -> int | None:
+def _signals(started: Started, signal_fd: int, forwarded: tuple[int, ...]) -> int | None:
     data = posix.read(signal_fd, SIGNALFD_SIGINFO_BYTES * 16)
     for at in range(0, len(data), SIGNALFD_SIGINFO_BYTES):
         (number,) = unpack_from("=I", data, at)

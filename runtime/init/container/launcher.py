@@ -1,24 +1,20 @@
-"""Fork the processes of containers, and hear from them until the command has been executed.
+"""Fork the processes of containers, and take them to their command.
 
 A container without a user or time namespace, and without namespaces of others, is cloned straight from the caller.
 Otherwise a stage process lies between: it has the zone's privileges, prepares what these are needed for, clones the
 container's process as its own sibling (CLONE_PARENT) and ends.
 
-What a child has to say comes over a socket that every exec closes: `F reason sentence` a failure, `P pid` the process
-a stage has made, `T` with a descriptor a terminal's master, `R` ready to execute. The end without a failure and with an
-`R` means that the command runs.
+What they say on their way is heard in launched.py.
 """
 
 import _socket
 import posix
-import select
-import time
-from _struct import calcsize, pack, unpack
+from _struct import pack
 
 from runtime.init import abi as zone_abi
 from runtime.init import kernel
-from runtime.init.abi import SIGKILL
 from runtime.init.container import abi, accounts, calls, command, mounter, procfs, reaper, tail, terminal
+from runtime.init.container.launched import MAX_MESSAGE_BYTES, Launch
 from runtime.init.failure import ContainerFailure, Failure, why
 
 MYPY = False
@@ -26,32 +22,10 @@ if MYPY:  # for annotations only: not imported in the zone
     from collections.abc import Callable
     from typing import Any
 
-START_TIMEOUT_S = 60.0
 _SOCKET, _STATUS, _PROC, _EXTRA = 3, 4, 5, 6
-_MAX_MESSAGE_BYTES = 4096
 _ROOT = zone_abi.O_PATH | posix.O_DIRECTORY | posix.O_CLOEXEC
 Stdio = tuple[int | None, int | None, int | None]
 Step = tuple[object, ...]
-
-
-class Started:
-    """A process that runs its command.
-
-    pid, pidfd:  the process, a child of the caller; whoever reaps it tells how it ended.
-    terminal:    master of its terminal, or -1.
-    status:      where a reaper between tells how the command ended, or -1.
-    """
-
-    def __init__(self, pid: int, terminal: int, status: int) -> None:
-        self.pid, self.terminal, self.status = pid, terminal, status
-        self.pidfd = posix.pidfd_open(pid)
-
-    def close(self) -> None:
-        """Close the descriptors."""
-        for fd in (self.pidfd, self.terminal, self.status):
-            if fd >= 0:
-                posix.close(fd)
-        self.pidfd = self.terminal = self.status = -1
 
 
 class _Child:
@@ -76,7 +50,7 @@ class _Child:
 
     def say(self, kind: bytes, text: str = "") -> None:
         """Tell whoever started us."""
-        self._socket.send((kind + text.encode("utf-8", "replace"))[:_MAX_MESSAGE_BYTES])
+        self._socket.send((kind + text.encode("utf-8", "replace"))[:MAX_MESSAGE_BYTES])
 
     def give_terminal(self, pair: tuple[int, int]) -> None:
         """Hand the master over and keep the slave."""
@@ -99,11 +73,11 @@ class _Child:
         command.execute(argv, variables)
 
 
-def start(plan: dict[str, object], stdio: Stdio, cgroup_fd: int, joined: list[int]) -> Started:
-    """The first process of a container.
+def start(plan: dict[str, object], stdio: Stdio, cgroup_fd: int, joined: list[int]) -> Launch:
+    """Begin the first process of a container.
 
     Shape:   joined: for each of plan["joins"] a descriptor of the namespace, or a pidfd of a process in it.
-    Raises:  ContainerFailure of the step that failed; nothing of the container is left then.
+    Raises:  ContainerFailure; so does the launch, of the step that failed. Nothing of the container is left then.
     """
     process, flags = plan["process"], plan["flags"]
     assert isinstance(process, dict) and isinstance(flags, int)
@@ -129,8 +103,8 @@ def enter(
     steps: list[Step],
     stdio: Stdio,
     cgroup_fd: int,
-) -> Started:
-    """A further process in the namespaces `flags` of a container's first, `pid`. Raises ContainerFailure."""
+) -> Launch:
+    """Begin a further process in the namespaces `flags` of a container's first, `pid`. Raises ContainerFailure."""
 
     def run(child: _Child) -> None:
         _set_oom_score(process)
@@ -253,27 +227,24 @@ def _launch(
     *,
     staged: bool,
     extra: list[int],
-) -> Started:
-    """Fork, go on with `run` in the child, and wait for its word."""
+) -> Launch:
+    """Fork, and go on with `run` in the child."""
     ours, theirs = _socket.socketpair(_socket.AF_UNIX, _socket.SOCK_SEQPACKET | _socket.SOCK_CLOEXEC)
     reader, writer = posix.pipe2(posix.O_CLOEXEC) if process["init"] else (-1, -1)
     try:
-        try:
-            pid = calls.clone(flags, cgroup_fd)
-        except OSError as error:
-            raise ContainerFailure("namespace", f"starting a process in its namespaces: {why(error)}") from None
+        pid = calls.clone(flags, cgroup_fd)
         if pid == 0:
             _run_child(run, stdio, theirs.detach(), writer, extra)
-        theirs.close()
-        pid, master = _hear(ours, pid, staged=staged)
-        started = Started(pid, master, reader)
-        reader = -1
-        return started
-    finally:
+        return Launch(ours, pid, reader, staged=staged)
+    except OSError as error:
         ours.close()
-        for fd in (reader, writer):
-            if fd >= 0:
-                posix.close(fd)
+        if reader >= 0:
+            posix.close(reader)
+        raise ContainerFailure("namespace", f"starting a process in its namespaces: {why(error)}") from None
+    finally:
+        theirs.close()
+        if writer >= 0:
+            posix.close(writer)
 
 
 def _run_child(run: "Callable[[_Child], None]", stdio: Stdio, socket_fd: int, status_fd: int, extra: list[int]) -> None:
@@ -292,50 +263,3 @@ def _run_child(run: "Callable[[_Child], None]", stdio: Stdio, socket_fd: int, st
             child.say(b"F", f"{failure.reason} {failure.sentence}")
     finally:
         posix._exit(127)  # whatever happens, a second caller must not go on from here
-
-
-def _hear(ours: _socket.socket, pid: int, *, staged: bool) -> tuple[int, int]:
-    """(pid of the process, master of its terminal or -1) once the command runs. Raises ContainerFailure."""
-    main = None if staged else pid
-    master, ready = -1, False
-    failure: ContainerFailure | None = None
-    end = time.monotonic() + START_TIMEOUT_S
-    poll = select.poll()
-    poll.register(ours.fileno(), select.POLLIN)
-    while True:
-        if not poll.poll(max(0, int((end - time.monotonic()) * 1000))):
-            failure = ContainerFailure("process", f"expected the command to run within {START_TIMEOUT_S:.0f} s")
-            break
-        space = _socket.CMSG_SPACE(calcsize("i"))
-        data, rights, _, _ = ours.recvmsg(_MAX_MESSAGE_BYTES, space, _socket.MSG_CMSG_CLOEXEC)
-        kind, text = data[:1], data[1:].decode("utf-8", "replace")
-        if not data:
-            if failure is None and (not ready or main is None):
-                failure = ContainerFailure("process", "the process ended before its command was executed")
-            break
-        if kind == b"P":
-            main = int(text)
-        elif kind == b"T":
-            (master,) = unpack("i", rights[0][2][:4])
-        elif kind == b"R":
-            ready = True
-        elif failure is None:
-            # Not the end yet: the pid of a process that failed at once may come behind its failure.
-            reason, _, sentence = text.partition(" ")
-            failure = ContainerFailure(reason, sentence)
-    if staged:
-        _end(pid, kill=failure is not None)
-    if failure is None and main is not None:
-        return main, master
-    if main is not None:
-        _end(main, kill=True)
-    if master >= 0:
-        posix.close(master)
-    assert failure is not None
-    raise failure
-
-
-def _end(pid: int, *, kill: bool) -> None:
-    if kill:
-        posix.kill(pid, SIGKILL)
-    posix.waitpid(pid, 0)

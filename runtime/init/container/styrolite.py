@@ -98,7 +98,7 @@ def _attach(config: dict[str, object], permitted: int) -> int:
     cgroup_fd = cgroup.of_process(target, _cgroups(config.get("cgroupfs"), wanted=True))
     signal_fd = foreground.watch(WATCHED)
     planned = steps.process_plan(checked, groups_denied=denied)
-    started = launcher.enter(target, pidfd, flags, maps, checked, planned, (0, 1, 2), cgroup_fd)
+    started = launcher.enter(target, pidfd, flags, maps, checked, planned, (0, 1, 2), cgroup_fd).wait()
     return _code(outcome(foreground.follow(started, signal_fd, FORWARDED)))
 
 

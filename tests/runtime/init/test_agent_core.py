@@ -19,7 +19,7 @@ class World:
     def __init__(self, monkeypatch):
         self._ended = []
         monkeypatch.setattr(core, "read_signals", lambda fd: os.read(fd, 1))
-        monkeypatch.setattr(core.kernel, "wait", lambda: self._ended.pop(0) if self._ended else None)
+        monkeypatch.setattr(core.kernel, "wait", lambda pid: self._ended.pop(0) if self._ended else None)
         self._signals, self._signal = os.pipe()
         self.init, self._theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self.init.setblocking(False)
@@ -114,17 +114,56 @@ def test_the_zone_ends_though_a_container_cannot_be_killed(world):
     assert world.init.recv(100) == b"exit code 3"
 
 
-def test_the_zone_ends_with_its_workload_whatever_else_fails_at_its_end(world, monkeypatch):
+@pytest.fixture
+def launch(monkeypatch):
+    """What the container runtime forks. Its process runs as soon as `answers` is set; `speaks` it is heard of then."""
+    speaks, ours = socket.socketpair()
+    made = SimpleNamespace(fd=ours.fileno(), close=ours.close, speaks=speaks, answers=False)
+    made.hear = lambda ended: SimpleNamespace(pid=7, terminal=-1) if made.answers else None
     runtime = SimpleNamespace(
-        start=lambda given, find: SimpleNamespace(pid=7, terminal=-1),
+        begin=lambda given, find: made,
+        began=lambda hear: hear(),
         exited=lambda status: {"code": status >> 8},
         cgroup=SimpleNamespace(watch=lambda: -1),
     )
     monkeypatch.setattr(container, "Runtime", lambda name, spec: runtime)
+    yield made
+    speaks.close()
+
+
+def test_the_zone_ends_with_its_workload_whatever_else_fails_at_its_end(world, launch):
+    launch.answers = True
+    launch.speaks.close()
     main = container.Container(world.agent, core.MAIN, {})
     main.ended.append(fail)
     world.agent.start_main(main)
     world.end(7, code=3)
+    assert [world.init.recv(100), world.init.recv(100)] == [b"phase workload", b"exit code 3"]
+
+
+def test_a_workload_that_is_slow_to_start_is_waited_for_by_the_loop(world, launch, monkeypatch):
+    monkeypatch.setattr(core, "_AT_ONCE_S", 0.01)
+    world.agent.start_main(container.Container(world.agent, core.MAIN, {}))
+    for _ in range(2):
+        world.turn()
+        with pytest.raises(BlockingIOError):
+            world.init.recv(100)
+        launch.speaks.send(b"R")
+    launch.answers = True
+    world.turn()
+    assert world.init.recv(100) == b"phase workload" and not world.agent.starting
+
+
+def test_a_child_that_ends_as_it_starts_is_known_before_it_is_reaped(world, launch, monkeypatch):
+    seen = [0, 7]
+    monkeypatch.setattr(core, "_AT_ONCE_S", 0.0)
+    monkeypatch.setattr(core.kernel, "next_dead", lambda: seen.pop(0) if seen else 0)
+    world.agent.start_main(container.Container(world.agent, core.MAIN, {}))
+    world.end(7, code=3)  # but the look for who has ended came just before
+    with pytest.raises(BlockingIOError):
+        world.init.recv(100)
+    launch.answers = True
+    world.end()
     assert [world.init.recv(100), world.init.recv(100)] == [b"phase workload", b"exit code 3"]
 
 

@@ -14,7 +14,7 @@ class World:
         self.now, self.timers, self.notes, self.killed, self.probes = 0.0, [], [], [], 0
         self.loop = SimpleNamespace(after=self._after, cancel=self._cancel)
         self.link = SimpleNamespace(note=lambda event, fields: self.notes.append(fields["state"]))
-        self.children, self.outputs = {}, {}
+        self.children, self.outputs, self.slow = {}, {}, False
         self.container = SimpleNamespace(name="main", pid=7, state="running", health="")
         monkeypatch.setattr(health, "time", SimpleNamespace(monotonic=lambda: self.now))
         monkeypatch.setattr(health, "start", self._start)
@@ -27,9 +27,12 @@ class World:
     def _cancel(self, timer):
         self.timers = [one for one in self.timers if one[1] is not timer]
 
-    def _start(self, *_arguments, **_keywords):
+    def _start(self, *_arguments, began, failed, **_keywords):
         self.probes += 1
-        return SimpleNamespace(outputs=self.outputs, close=lambda: None), 100 + self.probes
+        if self.slow:
+            return SimpleNamespace(cancel=failed)
+        began(SimpleNamespace(outputs=self.outputs, close=lambda: None), 100 + self.probes)
+        return None
 
     def pass_time(self, seconds):
         end = self.now + seconds
@@ -76,6 +79,19 @@ def test_probe_that_takes_too_long_is_killed_with_all_it_began(world):
     assert world.killed == []
     world.pass_time(0.1)
     assert world.killed == [-101]
+
+
+def test_probe_whose_command_does_not_run_in_time_is_called_off(world):
+    begin(world)
+    world.slow = True
+    world.pass_time(12.9)
+    assert world.notes == []
+    world.pass_time(0.1)
+    assert (world.notes, world.killed) == (["unhealthy"], [])
+    world.slow = False
+    world.pass_time(10)
+    world.answer(0)
+    assert world.notes == ["unhealthy", "healthy"]
 
 
 def test_probe_that_stands_still_with_a_paused_container_has_its_time_once_that_goes_on(world):

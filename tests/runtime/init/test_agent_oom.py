@@ -10,7 +10,7 @@ from runtime.init.agent import execs
 class Stream:
     """Keeps its result."""
 
-    over, result = False, None
+    over, result, refuse = False, None, None
 
     def event(self, value):
         """Nobody asks."""
@@ -33,7 +33,7 @@ def test_only_what_was_killed_while_memory_was_short_counts_as_that(monkeypatch,
     counted = [0, kills]
     box = SimpleNamespace(running=True, runtime=SimpleNamespace(oom_kills=lambda: counted.pop(0)))
     agent, stream = SimpleNamespace(children={}, used={}), Stream()
-    monkeypatch.setattr(execs, "start", lambda *_, **__: (SimpleNamespace(outputs={}), 7))
+    monkeypatch.setattr(execs, "start", lambda *_, began, **__: began(SimpleNamespace(outputs={}), 7))
     execs.Exec(agent, stream, box, {"argv": ["x"]})
     agent.children[7](status)
     assert stream.result["exit"] == told

@@ -1,8 +1,12 @@
 """Real containers on this machine: how they start, end, are stopped, and take further processes."""
 
+import errno
 import json
 import os
+import resource
 import signal
+import socket
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -10,6 +14,7 @@ from support import containers
 from support.containers import live, refused, run, spec, status_of
 
 from runtime.init.container import reaper
+from runtime.init.container.launched import Launch
 from runtime.init.failure import ContainerFailure
 
 pytestmark = [pytest.mark.root, pytest.mark.usefixtures("zsys")]
@@ -336,3 +341,54 @@ def test_a_plan_can_be_printed():
 
     plan = steps.plan(spec("true", {"seccomp": "06000000" + "0000ff7f"}))
     assert json.dumps(plan["stage"]) and "('pivot',)" in repr(plan["inside"])
+
+
+@pytest.mark.parametrize("said", [[b"P%d", b"R"], [b"R", b"P%d"], [b"P%d", b"F cwd gone", b"R"], [b"P%d"]])
+def test_a_process_that_has_ended_has_said_all_though_its_stage_has_not_ended(said):
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    child = subprocess.Popen(["true"])
+    os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)
+    launch = Launch(ours, 0, -1, staged=True)
+    try:
+        for word in said:
+            theirs.send(word.replace(b"%d", b"%d" % child.pid))
+        assert launch.hear() is None
+        if len(said) == 2:
+            started = launch.hear(child.pid)
+            assert started.pid == child.pid
+            started.close()
+        else:
+            with pytest.raises(ContainerFailure, match=r"gone|ended before its command"):
+                launch.hear(child.pid)
+    finally:
+        launch.close()
+        theirs.close()
+        child.wait()
+
+
+def test_a_process_that_cannot_be_taken_on_is_ended(monkeypatch):
+    def fail(pid):
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    with live(spec("echo up; exec sleep 100")) as box:
+        box.line()
+        before = box.container.cgroup.pids()
+        with monkeypatch.context() as patched:
+            patched.setattr("runtime.init.container.launched.posix.pidfd_open", fail)
+            with pytest.raises(OSError, match="Too many open files"):
+                box.container.enter({"argv": ["sleep", "100"]})
+        assert box.container.cgroup.pids() == before
+
+
+def test_a_terminal_that_cannot_be_taken_on_ends_its_process():
+    with live(spec("echo up; exec sleep 100")) as box:
+        box.line()
+        before, limits = box.container.cgroup.pids(), resource.getrlimit(resource.RLIMIT_NOFILE)
+        launch = box.container.begin_further({"argv": ["sleep", "100"], "tty": True}, (None, None, None))
+        resource.setrlimit(resource.RLIMIT_NOFILE, (3, limits[1]))  # nothing can be opened from here on
+        try:
+            with pytest.raises(ContainerFailure, match="its master: too many open files"):
+                launch.wait()
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+        assert box.container.cgroup.pids() == before

@@ -1,0 +1,120 @@
+"""While a process cannot get to its command, the agent goes on.
+
+A container at its cpu.max or memory.high makes whatever is started in it slow; its cgroup, frozen behind the agent's
+back, makes that stand still.
+"""
+
+import contextlib
+import os
+from pathlib import Path
+
+import pytest
+from support import containers, zonebox
+from support.agenthost import AgentError
+from support.containers import eventually
+from support.zonebox import IDLE, sh
+
+pytestmark = [
+    pytest.mark.root,
+    pytest.mark.network,
+    pytest.mark.skipif(os.geteuid() != 0, reason="needs root: it mounts"),
+]
+
+
+def cgroup_of(zone):
+    """The directory of all the zone's containers."""
+    path = Path(f"/proc/{zone.agent_pid}/cgroup").read_text().split("0::")[1].strip()
+    return Path(f"{containers.cgroup_root()}{path}/containers")
+
+
+def set_frozen(cgroup, frozen):
+    (cgroup / "cgroup.freeze").write_text(str(int(frozen)))
+    assert eventually(lambda: f"frozen {int(frozen)}" in (cgroup / "cgroup.events").read_text())
+
+
+@contextlib.contextmanager
+def frozen(cgroup):
+    """Nothing in it goes on."""
+    set_frozen(cgroup, True)
+    try:
+        yield
+    finally:
+        set_frozen(cgroup, False)
+
+
+def pids(cgroup):
+    return set((cgroup / "main" / "cgroup.procs").read_text().split())
+
+
+def test_an_exec_that_cannot_get_to_its_command_holds_up_nobody_else(zone, host):
+    with frozen(cgroup_of(zone)):
+        stuck = [host.open("exec", container="main", process={"argv": ["cat"], "tty": tty}) for tty in (False, True)]
+        for stream in stuck:
+            stream.write(b"typed early\n")
+            stream.eof()
+        stuck[1].event(resize=[9, 44])
+        assert host.call("ping")
+        assert host.run(["styrolite", "/none"], container=None).result["ok"]["exit"] == {"code": 125}
+        assert [(stream.events, stream.result) for stream in stuck] == [([], None)] * 2
+    for stream in stuck:
+        assert stream.wait()["exit"] == {"code": 0} and b"typed early" in stream.data[1]
+
+
+def test_an_exec_that_is_called_off_before_its_command_leaves_no_process(zone, host):
+    cgroup = cgroup_of(zone)
+    before = pids(cgroup)
+    with frozen(cgroup):
+        stream = host.open("exec", container="main", process=sh("echo never; sleep 100"))
+        assert eventually(lambda: host.call("ping") and len(pids(cgroup)) > len(before))
+        stream.cancel()
+        assert eventually(lambda: host.call("ping") and pids(cgroup) <= before)
+    assert not stream.data[1] and host.run(["id", "-u"]).data[1] == b"0\n"
+
+
+def test_a_signal_for_an_exec_reaches_its_command(zone, host):
+    with frozen(cgroup_of(zone)):
+        stream = host.open("exec", container="main", process=sh("sleep 100"))
+        stream.event(signal=9)
+        assert host.call("ping")
+    assert stream.wait()["exit"] == {"signal": 9}
+
+
+@pytest.fixture
+def two(start, image):
+    """A zone with a second container, which is created."""
+    zone = start(IDLE)
+    with zonebox.loop_device(image) as device:
+        script = "trap 'exit 9' TERM; echo up; while :; do sleep 0.1; done"
+        spec = {"root": {"device": device.removeprefix("/dev/")}, "process": {"argv": ["sh", "-c", script]}}
+        zone.host.call("create", id="two", spec=spec)
+        yield zone
+        zone.host.call("shutdown", mode="now")
+        zone.wait()
+
+
+def test_a_container_that_cannot_get_to_its_command_holds_up_nobody_else(two):
+    host = two.host
+    with frozen(cgroup_of(two)):
+        starting = host.open("start", id="two")
+        assert [one["state"] for one in host.call("list")["containers"]] == ["running", "created"]
+        for method in ("start", "delete"):
+            with pytest.raises(AgentError, match="got one that starts"):
+                host.call(method, id="two")
+        stopping = host.open("stop", id="two", timeout_s=60)
+        assert host.call("ping") and starting.result is None and stopping.result is None
+    assert starting.wait()["pid"] > 1
+    assert stopping.wait() == {"exit": {"code": 9}}, "it is asked to stop once it runs"
+
+
+def test_a_container_that_is_to_stop_before_its_command_runs_is_killed_in_time(two):
+    host, cgroup = two.host, cgroup_of(two)
+    with frozen(cgroup):
+        starting = host.open("start", id="two")
+        assert host.call("stop", id="two", timeout_s=0.1) == {"exit": None}
+        with pytest.raises(AgentError, match="ended before its command was executed"):
+            starting.wait()
+        assert not (cgroup / "two").exists()
+    host.call("start", id="two")
+    logs = host.open("logs", container="two")
+    host.until(lambda: logs.data[1] == b"up\n")
+    assert host.call("stop", id="two") == {"exit": {"code": 9}}

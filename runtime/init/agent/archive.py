@@ -16,7 +16,9 @@ if MYPY:  # for annotations only: not imported in the zone
     StatResult = posix.stat_result
 
 _DIRECTORY = abi.O_PATH | posix.O_DIRECTORY
+_LISTED = posix.O_RDONLY | posix.O_DIRECTORY | posix.O_NOFOLLOW | posix.O_CLOEXEC
 _PIECE_BYTES = 65536
+_MOST_OPEN = 64  # directories above the one that is read, whose descriptors are kept
 _MAX_LINKS = 100_000
 _S_IFMT = 0o170000
 _KINDS = {
@@ -85,33 +87,50 @@ class Archive:
     def _all(self, status: "StatResult") -> "Iterator[bytes]":
         yield from self._member(self._parent_fd, self._name, self._name, status)
         # Directories by descriptor and without following anything: what is renamed meanwhile leads nowhere else.
-        todo: list[tuple[int, str, list[str]]] = []
+        todo: list[_Directory] = []
         if status.st_mode & _S_IFMT == 0o040000:
             todo.append(self._enter(self._parent_fd, self._name, self._name, status.st_dev))
         while todo:
-            fd, path, names = todo[-1]
-            if not names:
+            here = todo[-1]
+            if not here.names:
                 todo.pop()
-                self._open_fds.remove(fd)
-                posix.close(fd)
+                if todo and todo[-1].fd < 0:
+                    self._return(todo[-1], here)
+                self._close(here)
                 continue
-            name = names.pop()
+            name = here.names.pop()
             try:
-                child = posix.stat(name, dir_fd=fd, follow_symlinks=False)
+                child = posix.stat(name, dir_fd=here.fd, follow_symlinks=False)
             except FileNotFoundError:
                 continue  # gone since the directory was listed
-            below = f"{path}/{name}"
-            yield from self._member(fd, name, below, child)
+            below = f"{here.path}/{name}"
+            yield from self._member(here.fd, name, below, child)
             if child.st_mode & _S_IFMT == 0o040000:
-                todo.append(self._enter(fd, name, below, status.st_dev))
+                todo.append(self._enter(here.fd, name, below, status.st_dev))
+                if len(todo) > _MOST_OPEN:
+                    self._close(todo[-1 - _MOST_OPEN])
         yield tarformat.END
 
-    def _enter(self, parent_fd: int, name: str, path: str, device: int) -> tuple[int, str, list[str]]:
-        fd = posix.open(name, posix.O_RDONLY | posix.O_DIRECTORY | posix.O_NOFOLLOW | posix.O_CLOEXEC, dir_fd=parent_fd)
-        self._open_fds.append(fd)
-        if posix.fstat(fd).st_dev != device and kernel.filesystem_magic(f"/proc/self/fd/{fd}") in _NO_DATA:
-            return fd, path, []
-        return fd, path, sorted(posix.listdir(fd), reverse=True)
+    def _enter(self, parent_fd: int, name: str, path: str, device: int) -> "_Directory":
+        here = _Directory(posix.open(name, _LISTED, dir_fd=parent_fd), path)
+        self._open_fds.append(here.fd)
+        if here.identity[0] != device and kernel.filesystem_magic(f"/proc/self/fd/{here.fd}") in _NO_DATA:
+            return here
+        here.names = sorted(posix.listdir(here.fd), reverse=True)
+        return here
+
+    def _return(self, there: "_Directory", below: "_Directory") -> None:
+        """Open a directory again, from one in it: the same one, as that may have been moved. Raises Refused."""
+        again = _Directory(posix.open("..", _LISTED, dir_fd=below.fd), there.path)
+        self._open_fds.append(again.fd)
+        if again.identity != there.identity:
+            raise Refused("files", f"{below.path!r:.200}: moved elsewhere while it was read")
+        there.fd = again.fd
+
+    def _close(self, directory: "_Directory") -> None:
+        self._open_fds.remove(directory.fd)
+        posix.close(directory.fd)
+        directory.fd = -1
 
     def _member(self, parent_fd: int, name: str, path: str, status: "StatResult") -> "Iterator[bytes]":
         kind = _KINDS.get(status.st_mode & _S_IFMT)
@@ -149,6 +168,15 @@ class Archive:
         yield bytes(tarformat.padding(entry.size))
         self._open_fds.remove(fd)
         posix.close(fd)
+
+
+class _Directory:
+    """One that is being read: what of it is still to be."""
+
+    def __init__(self, fd: int, path: str) -> None:
+        status = posix.fstat(fd)
+        self.fd, self.path, self.identity = fd, path, (status.st_dev, status.st_ino)
+        self.names: list[str] = []
 
 
 def entry_of(path: str, kind: bytes, status: "StatResult") -> Entry:

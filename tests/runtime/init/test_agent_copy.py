@@ -1,13 +1,17 @@
 """Files into a container and out of it, while its workload does what it likes with them."""
 
+import io
 import os
 import posix
+import resource
+import tarfile
 from types import SimpleNamespace
 
 import pytest
 from support import containers
 
 from runtime.init.agent import copy
+from runtime.init.agent.archive import Archive
 from runtime.init.agent.errors import Refused
 from runtime.init.agent.extract import Extractor
 from runtime.init.agent.tarformat import FIFO, SYMLINK, Entry
@@ -98,3 +102,46 @@ def test_the_mode_of_a_fifo_is_set_through_no_link_of_the_workload(root, victim,
     replaces(monkeypatch, "chown", root / "tmp" / "p", victim, os.symlink)
     copied_in(root, FIFO)
     assert victim.stat().st_mode == 0o100600
+
+
+def archived(root, path="/tmp"):
+    archive = Archive(opened(root), path)
+    try:
+        while piece := archive.take(1 << 16):
+            yield piece
+    finally:
+        archive.close()
+
+
+def deep(directory, levels):
+    """A tree of so many levels with a file in each, on the way back too."""
+    for level in range(levels):
+        (directory / "z").write_text(str(level))
+        directory /= "d"
+        directory.mkdir()
+
+
+def test_a_tree_that_is_deeper_than_descriptors_reach_comes_whole(root):
+    deep(root / "tmp", 300)
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(map(int, os.listdir("/proc/self/fd"))) + 100, hard))
+    try:
+        packed = b"".join(archived(root))
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    with tarfile.open(fileobj=io.BytesIO(packed)) as tar:
+        names = tar.getnames()
+        assert len(names) == len(set(names)) == 601
+        for level in (0, 150, 299):
+            assert tar.extractfile(f"tmp/{'d/' * level}z").read() == b"%d" % level
+
+
+def test_a_tree_that_is_moved_while_it_is_read_leads_nowhere_else(root):
+    deep(root / "tmp", 300)
+    (root / "secret").mkdir()
+    pieces = archived(root)
+    for _ in range(600):  # all the way down, and a part of the way back
+        next(pieces)
+    os.rename(root / "tmp" / "/".join("d" * 100), root / "secret" / "d")
+    with pytest.raises(Refused, match="moved elsewhere"):
+        list(pieces)

@@ -9,7 +9,9 @@ from runtime.init.abi import SIGNALFD_SIGINFO_BYTES, SIGWINCH, SYS_IOCTL
 from runtime.init.container import abi, calls
 from runtime.init.container.launched import Started
 
-_CHUNK_BYTES = 65536
+_CHUNK_BYTES, _PIECE_BYTES = 65536, 4096  # the latter is PIPE_BUF: limits.h
+_LAST_BYTES = 1 << 20  # more than a terminal holds
+_QUIET_MS = 100  # what it was given just before its process ended still comes within this
 
 
 def watch(signals: tuple[int, ...]) -> int:
@@ -21,28 +23,73 @@ def watch(signals: tuple[int, ...]) -> int:
 def follow(started: Started, signal_fd: int, forwarded: tuple[int, ...]) -> int:
     """The wait status of the process."""
     before = _make_raw(0) if started.terminal >= 0 else None
+    joint = Joint(started.terminal) if started.terminal >= 0 else None
     try:
         _resize(started.terminal)
-        poll = select.poll()
-        poll.register(signal_fd, select.POLLIN)
-        if started.terminal >= 0:
-            poll.register(started.terminal, select.POLLIN)
-            poll.register(0, select.POLLIN)
         status = None
         while status is None:
-            ready = [fd for fd, _ in poll.poll()]
-            if started.terminal in ready and not _copy(started.terminal, 1):
-                poll.unregister(started.terminal)
-            if 0 in ready and started.terminal >= 0 and not _copy(0, started.terminal):
-                poll.unregister(0)
+            ready = _ready({signal_fd: select.POLLIN} | (joint.wanted() if joint is not None else {}), None)
+            if joint is not None:
+                joint.turn(ready)
             if signal_fd in ready:
                 status = _signals(started, signal_fd, forwarded)
-        while started.terminal >= 0 and _copy(started.terminal, 1):
-            pass
+        if joint is not None:
+            joint.finish(signal_fd)
         return status
     finally:
         if before is not None:
             kernel.call(SYS_IOCTL, 0, abi.TCSETS, before)
+
+
+class Joint:
+    """Our standard streams and the terminal of a process, each copied to the other.
+
+    Neither is waited for, as signals would wait then, too: what is not taken yet is kept, and no more read meanwhile.
+    """
+
+    def __init__(self, terminal: int) -> None:
+        posix.set_blocking(terminal, False)
+        self._terminal, self._output = terminal, _unhurried(1)
+        self._typed = self._said = b""
+        self._typing = self._saying = True
+
+    def wanted(self) -> dict[int, int]:
+        """What to wait for: descriptor -> events."""
+        events: dict[int, int] = {}
+        if self._typing and not self._typed:
+            events[0] = select.POLLIN
+        if self._said:
+            events[self._output] = select.POLLOUT
+        elif self._saying:
+            events[self._terminal] = select.POLLIN
+        if self._typed and self._saying:
+            events[self._terminal] = events.get(self._terminal, 0) | select.POLLOUT
+        return events
+
+    def turn(self, ready: dict[int, int]) -> int:
+        """Read and write what can be; how much the process had said."""
+        if self._output in ready:
+            self._said = _write(self._output, self._said)
+        events = ready.get(self._terminal, 0)
+        if self._typed and events & ~select.POLLIN:
+            self._typed = _write(self._terminal, self._typed)
+        if 0 in ready:
+            data = _read(0)
+            self._typed, self._typing = data or b"", data != b""
+        if self._said or not events & ~select.POLLOUT:
+            return 0
+        data = _read(self._terminal)
+        self._said, self._saying = data or b"", data != b""
+        return len(self._said)
+
+    def finish(self, signal_fd: int) -> None:
+        """The process has ended: what it wrote last. Others who have its terminal may write for ever."""
+        self._typing, self._typed, left_bytes = False, b"", _LAST_BYTES
+        while left_bytes > 0 and (wanted := self.wanted()):
+            ready = _ready({signal_fd: select.POLLIN} | wanted, None if self._said else _QUIET_MS)
+            if not ready or signal_fd in ready:
+                return
+            left_bytes -= self.turn(ready)
 
 
 def _signals(started: Started, signal_fd: int, forwarded: tuple[int, ...]) -> int | None:
@@ -60,16 +107,45 @@ def _signals(started: Started, signal_fd: int, forwarded: tuple[int, ...]) -> in
     return status if pid else None
 
 
-def _copy(source: int, target: int) -> bool:
-    """What can be read at once; False at the end. A terminal without a process on its other side says EIO."""
+def _ready(wanted: dict[int, int], timeout_ms: int | None) -> dict[int, int]:
+    poll = select.poll()
+    for fd, events in wanted.items():
+        poll.register(fd, events)
+    return dict(poll.poll(timeout_ms))
+
+
+def _unhurried(fd: int) -> int:
+    """A pipe or terminal once more, with writes that do not wait: the one we were given is others', too.
+
+    Where that cannot be had it is the same, which takes a small piece without waiting when it is ready.
+    """
     try:
-        data = posix.read(source, _CHUNK_BYTES)
+        if posix.fstat(fd).st_mode & abi.S_IFMT in (abi.S_IFIFO, abi.S_IFCHR):
+            flags = posix.O_WRONLY | posix.O_NONBLOCK | posix.O_NOCTTY | posix.O_CLOEXEC
+            return posix.open(f"/proc/self/fd/{fd}", flags)
     except OSError:
-        return False
-    rest = memoryview(data)
-    while rest:
-        rest = rest[posix.write(target, rest) :]
-    return bool(data)
+        pass
+    return fd
+
+
+def _read(fd: int) -> bytes | None:
+    """What can be read at once, None for nothing; b"" at the end. A terminal with nobody on its other side says EIO."""
+    try:
+        return posix.read(fd, _CHUNK_BYTES)
+    except BlockingIOError:
+        return None
+    except OSError:
+        return b""
+
+
+def _write(fd: int, data: bytes) -> bytes:
+    """What is still to be written; nothing where nobody takes it any more."""
+    try:
+        return data[posix.write(fd, data[:_PIECE_BYTES]) :]
+    except BlockingIOError:
+        return data
+    except OSError:
+        return b""
 
 
 def _resize(terminal: int) -> None:

@@ -181,6 +181,37 @@ def test_attach_runs_in_the_namespaces_of_a_container(styrolite, tmp_path, run):
     assert done.stdout.split()[0] == "inner" and len([n for n in done.stdout.split() if n.isdigit()]) <= 4
 
 
+def on_a_terminal(tmp_path, script, namespaces=("pid", "ipc", "uts", "mount")):
+    config = oci(script, namespaces=[{"type": kind} for kind in namespaces])
+    config["process"]["terminal"] = True
+    config["mounts"].append({"destination": "/dev/pts", "type": "devpts", "source": "devpts", "options": ["dev"]})
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    return ["--bundle", str(tmp_path)]
+
+
+def test_signals_go_on_to_a_command_that_does_not_read_its_terminal(styrolite, tmp_path):
+    (tmp_path / "typed").write_text("a line\n" * 1_000_000)  # more than any terminal takes
+    words = on_a_terminal(tmp_path, "trap 'exit 9' USR1; echo up; while :; do sleep 0.05; done")
+    with (
+        open(tmp_path / "typed") as typed,
+        open(tmp_path / "said", "wb") as said,
+        subprocess.Popen([styrolite, *words], stdin=typed, stdout=said) as process,
+    ):
+        try:
+            assert containers.eventually(lambda: b"up" in (tmp_path / "said").read_bytes(), 60)
+            process.send_signal(signal.SIGUSR1)
+            assert process.wait(60) == 9
+        finally:
+            process.kill()
+
+
+def test_a_terminal_that_others_still_have_does_not_keep_us(styrolite, tmp_path):
+    words = on_a_terminal(tmp_path, "trap '' HUP; sleep 300 & echo left $!; exit 5", ["ipc", "uts", "mount"])
+    done = subprocess.run([styrolite, *words], stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=60)
+    os.kill(int(done.stdout.split()[1]), signal.SIGKILL)
+    assert (done.returncode, done.stdout.split()[0]) == (5, "left")
+
+
 @pytest.fixture
 def supervised(styrolite, tmp_path):
     """The pid of a styrolite whose container has a cgroup of its own."""

@@ -2,7 +2,7 @@
 
 import posix
 
-from runtime.init import kernel
+from runtime.init import descriptors, kernel
 from runtime.init.container.command import environment, execute
 from runtime.init.failure import BootFailure, Failure, os_failure
 
@@ -87,6 +87,7 @@ def _prepare(process: dict[str, object]) -> None:
     groups = [group for group in _list(process["groups"]) if isinstance(group, int)]
     # Closed before the directory is changed: a cwd such as /proc/self/fd/7 must find nothing (CVE-2024-21626).
     _step("closing descriptors", kernel.close_from, _ERROR_FD + 1)
+    _step("setting its limit of descriptors", descriptors.give_back)
     for fd in (1, 2):
         # So that a user other than root can open /dev/stdout again.
         _step(f"giving descriptor {fd} to user {uid}", posix.fchown, fd, uid, -1, reason="user")

@@ -71,8 +71,8 @@ class Health:
             self._starting = start(
                 self._agent, self._container, {"argv": self._argv}, stdin=False, began=self._began, failed=self._failed
             )
-        except Failure as failure:
-            self._failed(failure)
+        except (Failure, OSError) as error:  # the latter where there are no descriptors left: the next one may go
+            self._failed(error)
 
     def _began(self, made: Stdio, pid: int) -> None:
         self._made, self._pid, self._starting = made, pid, None

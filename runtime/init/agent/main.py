@@ -4,7 +4,7 @@ import _socket
 import gc
 import posix
 
-from runtime.init import abi, kernel
+from runtime.init import abi, descriptors, kernel
 from runtime.init.agent import core, device
 from runtime.init.agent.container import Container
 from runtime.init.agent.core import MAIN, Agent
@@ -27,6 +27,7 @@ def run(data: dict[str, object], timings: list[tuple[str, float]], init: _socket
 def _run(data: dict[str, object], timings: list[tuple[str, float]], init: _socket.socket, link_fd: int | None) -> None:
     # SIGPIPE, blocked, is an error of the write; processes are started with nothing blocked.
     kernel.block_signals((*WATCHED, abi.SIGPIPE))
+    descriptors.allow()
     agent = Agent(data, timings, init, kernel.signal_fd((abi.SIGCHLD,)))
     extra = data["extra"] if isinstance(data["extra"], dict) else {}
     expected = link_fd is not None or device.announced()

@@ -70,10 +70,14 @@ def pipes(loop: Loop, *, stdin: bool) -> Stdio:
 def terminal(loop: Loop, master_fd: int) -> Stdio:
     """Around the master of a process's terminal, which is duplicated."""
     made = Stdio()
-    made.terminal_fd = posix.dup(master_fd)
-    posix.set_blocking(made.terminal_fd, False)
-    made.stdin = Sink(loop, posix.dup(master_fd), terminal=True)
-    made.outputs = {1: Source(loop, posix.dup(master_fd), terminal=True)}
+    try:
+        made.terminal_fd = posix.dup(master_fd)
+        posix.set_blocking(made.terminal_fd, False)
+        made.stdin = Sink(loop, posix.dup(master_fd), terminal=True)
+        made.outputs = {1: Source(loop, posix.dup(master_fd), terminal=True)}
+    except OSError:
+        made.close()
+        raise
     return made
 
 

@@ -126,6 +126,14 @@ def set_limit(resource: int, soft: int, hard: int) -> None:
     call(abi.SYS_PRLIMIT64, 0, resource, _struct.pack("=QQ", soft, hard), None)
 
 
+def limits_of(resource: int) -> tuple[int, int]:
+    """Soft and hard limit of the calling process."""
+    found = bytearray(16)
+    call(abi.SYS_PRLIMIT64, 0, resource, None, found)
+    soft, hard = _struct.unpack("=QQ", found)
+    return soft, hard
+
+
 def install_filter(program: bytes, flags: int) -> None:
     """seccomp(SECCOMP_SET_MODE_FILTER): `program` is an array of struct sock_filter."""
     description = _struct.pack("=H6xQ", len(program) // 8, zsys.addr(program))

@@ -12,7 +12,7 @@ import posix
 from _struct import pack
 
 from runtime.init import abi as zone_abi
-from runtime.init import kernel
+from runtime.init import descriptors, kernel
 from runtime.init.container import abi, accounts, calls, command, mounter, procfs, reaper, tail, terminal
 from runtime.init.container.launched import MAX_MESSAGE_BYTES, Launch
 from runtime.init.failure import ContainerFailure, Failure, why
@@ -253,6 +253,7 @@ def _run_child(run: "Callable[[_Child], None]", stdio: Stdio, socket_fd: int, st
     try:
         try:
             child = _Child(stdio, socket_fd, status_fd, extra)
+            descriptors.give_back()
             run(child)
             failure: Failure = ContainerFailure("process", "the exec came back without an error")
         except Failure as error:

@@ -14,7 +14,7 @@ class World:
         self.now, self.timers, self.notes, self.killed, self.probes = 0.0, [], [], [], 0
         self.loop = SimpleNamespace(after=self._after, cancel=self._cancel)
         self.link = SimpleNamespace(note=lambda event, fields: self.notes.append(fields["state"]))
-        self.children, self.outputs, self.slow = {}, {}, False
+        self.children, self.outputs, self.slow, self.full = {}, {}, False, False
         self.container = SimpleNamespace(name="main", pid=7, state="running", health="")
         monkeypatch.setattr(health, "time", SimpleNamespace(monotonic=lambda: self.now))
         monkeypatch.setattr(health, "start", self._start)
@@ -29,6 +29,8 @@ class World:
 
     def _start(self, *_arguments, began, failed, **_keywords):
         self.probes += 1
+        if self.full:
+            raise OSError(24, "Too many open files")
         if self.slow:
             return SimpleNamespace(cancel=failed)
         began(SimpleNamespace(outputs=self.outputs, close=lambda: None), 100 + self.probes)
@@ -157,3 +159,14 @@ def test_probe_that_says_more_than_can_be_read_leaves_others_their_turn(world):
     assert world.outputs[1].turns == 2
     world.answer(0)
     assert world.notes == ["healthy"]
+
+
+def test_probe_that_finds_no_descriptor_left_is_not_the_last(world):
+    begin(world)
+    world.full = True
+    world.pass_time(10)
+    assert world.notes == ["unhealthy"]
+    world.full = False
+    world.pass_time(10)
+    world.answer(0)
+    assert world.notes == ["unhealthy", "healthy"]

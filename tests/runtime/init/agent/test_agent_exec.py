@@ -3,6 +3,7 @@
 import os
 import signal
 import time
+from pathlib import Path
 
 import pytest
 from support import zonebox, zoneparts
@@ -230,6 +231,28 @@ def test_a_hundred_execs_at_once(host):
     for number, stream in enumerate(streams):
         assert stream.wait()["exit"] == {"code": number}
         assert stream.data[1] == b"x" * number + b"%d\n" % number
+
+
+def limit_of(pid):
+    lines = Path(f"/proc/{pid}/limits").read_text().splitlines()
+    (line,) = [line for line in lines if line.startswith("Max open files")]
+    return line.split()[3:5]
+
+
+def test_streams_may_have_more_descriptors_than_what_is_run_has(start):
+    under = ["prlimit", "--nofile=64:4096"]
+    zone = start(sh("ulimit -n; ulimit -Hn; read x"), extra={"stdin_open": True}, under=under)
+    assert limit_of(zone.init_pid) == ["64", "4096"] and int(limit_of(zone.agent_pid)[0]) >= 4096
+    logs = zone.host.open("logs", container="main")
+    zone.host.until(lambda: logs.data[1] == b"64\n4096\n")
+    assert zone.host.run(["sh", "-c", "ulimit -n; ulimit -Hn"]).data[1] == b"64\n4096\n"
+    streams = [zone.host.open("exec", container="main", process={"argv": ["cat"]}) for _ in range(40)]
+    for stream in streams:
+        stream.write(b"x")
+    for stream in streams:
+        zone.host.until(lambda stream=stream: stream.data[1] == b"x")
+        stream.eof()
+        assert stream.wait()["exit"] == {"code": 0}
 
 
 def test_a_slow_stream_holds_back_nobody_else(host):

@@ -112,11 +112,17 @@ def enter(
         # setns leads to the namespace's own root, which is not the container's where the zone itself runs in a chroot.
         _call("root", "entering the container's root", posix.fchdir, child.extra[1])
         _call("root", "entering the container's root", posix.chroot, ".")
-        # A pid namespace holds for children only.
+        # A pid namespace holds for children only. One that could end before its pid is told would be nobody's.
+        reader, writer = posix.pipe2(posix.O_CLOEXEC)
         pid = _call("namespace", "forking in the container", calls.clone, abi.CLONE_PARENT)
         if pid:
             child.say(b"P", str(pid))
+            posix.write(writer, b"g")
             posix._exit(0)
+        posix.close(writer)
+        if posix.read(reader, 1) != b"g":
+            posix._exit(127)
+        posix.close(reader)
         _become_inside(maps)
         if process["tty"]:
             root = posix.open("/", posix.O_RDONLY | posix.O_DIRECTORY)

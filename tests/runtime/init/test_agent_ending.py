@@ -19,6 +19,7 @@ def world():
     made.box = SimpleNamespace(
         name="box",
         running=True,
+        active=True,
         ended=[],
         exit={"code": 3},
         stop=lambda number, timeout_s: None,

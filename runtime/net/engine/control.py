@@ -15,6 +15,7 @@ from __future__ import annotations
 import array  # noqa: F401  send_fds and recv_fds import it, when there are no files any more
 import json
 import socket
+import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -24,6 +25,7 @@ from runtime.net.engine.model import INSIDE
 PACKET_BYTES = 65536
 MAX_DESCRIPTORS = 253  # in one packet: include/net/scm.h, SCM_MAX_FD
 _CLIENTS = 8
+_PAUSE_S = 1.0
 
 # Takes the request, the descriptors that came with it, and a list for those that are to go with the answer.
 Operation = Callable[[dict[str, Any], list[socket.socket], list[socket.socket]], dict[str, Any]]
@@ -35,6 +37,7 @@ class ControlServer:
     def __init__(self, loop: Loop, listener: socket.socket, operate: Operation) -> None:
         self._loop, self._listener, self._operate = loop, listener, operate
         self._clients: set[socket.socket] = set()
+        self._paused_until = 0.0
         listener.setblocking(False)
         loop.watch(listener, self, READ)
 
@@ -43,7 +46,13 @@ class ControlServer:
         if source is self._listener:
             try:
                 client, _ = source.accept()
+            except (BlockingIOError, ConnectionError):
+                return
             except OSError:
+                # Out of descriptors or memory: the listener stays readable and would keep the loop busy.
+                self._paused_until = time.monotonic() + _PAUSE_S
+                self._loop.watch(source, self, 0)
+                self._loop.urgent.add(self)
                 return
             if len(self._clients) >= _CLIENTS:
                 client.close()
@@ -76,7 +85,10 @@ class ControlServer:
             return {"error": f"bad request: {error!r}"}
 
     def tick(self, now: float) -> None:
-        """Nothing here has a deadline."""
+        """End a pause."""
+        if now >= self._paused_until:
+            self._loop.urgent.discard(self)
+            self._loop.watch(self._listener, self, READ)
 
     def abort(self) -> None:
         """One request failed in an unforeseen way; the others go on."""

@@ -154,6 +154,27 @@ def test_listener_pauses_when_descriptors_run_out() -> None:
         acceptor.close()
 
 
+class FullControl(socket.socket):
+    """The same, of the control socket."""
+
+    def accept(self):
+        raise OSError(24, "Too many open files")
+
+
+def test_control_pauses_when_descriptors_run_out() -> None:
+    loop = Loop()
+    with FullControl(socket.AF_UNIX, socket.SOCK_SEQPACKET) as listener:
+        server = ControlServer(loop, listener, lambda request, passed, back: {})
+        server.ready(listener, READ)
+        assert listener.fileno() not in loop._watched, "a client that waits would keep the loop busy"
+        assert server in loop.urgent
+        server.tick(time.monotonic())
+        assert listener.fileno() not in loop._watched
+        server.tick(time.monotonic() + 2)
+        assert listener.fileno() in loop._watched
+        assert server not in loop.urgent
+
+
 def test_accepted_connection_waits_for_no_more_and_is_reset_where_it_leads_nowhere(listener: socket.socket) -> None:
     loop, seen = Loop(), []
 

@@ -44,7 +44,8 @@ class Traffic:
             "dns_queries": 0,
             "dns_failed": 0,
         }
-        self.relays: set[Relay] = set()
+        self.relays: set[Relay] = set()  # of the zone's own connections
+        self.inward: set[Relay] = set()  # of clients of published TCP ports
         self.held: dict[bytes, Any] = {}  # the gate's, by key
         self.flows: dict[bytes, Any] = {}  # of UDP to the outside, by key
         self.clients: dict[Any, Any] = {}  # of published UDP ports
@@ -57,17 +58,20 @@ class Traffic:
     def snapshot(self) -> dict[str, int]:
         """The counters now; running connections included."""
         counts = dict(self.counts)
-        for relay in self.relays:
-            counts["bytes_up"] += relay.sent_bytes[0]
-            counts["bytes_down"] += relay.sent_bytes[1]
-        counts.update(active=len(self.relays), pending=len(self.held), udp_active=len(self.flows) + len(self.clients))
+        for relays, up, down in ((self.relays, 0, 1), (self.inward, 1, 0)):
+            for relay in relays:
+                counts["bytes_up"] += relay.sent_bytes[up]
+                counts["bytes_down"] += relay.sent_bytes[down]
+        counts.update(active=len(self.relays) + len(self.inward), pending=len(self.held))
+        counts.update(udp_active=len(self.flows) + len(self.clients))
         return counts
 
 
 class Acceptor:
     """Accepts on one listener and asks `targets_of` where each connection leads; where it is nowhere, it is reset.
 
-    counter:  what a connection counts as; inward: it comes from outside, so its bytes count the other way.
+    counter:  what a connection counts as; inward: it comes from outside, so its bytes count the other way, and clients
+              that stay take no connection of the zone's own.
     divert:   asked where it is nowhere; says True where it has taken the connection for itself.
     """
 
@@ -84,6 +88,8 @@ class Acceptor:
     ) -> None:
         self._loop, self._traffic, self._listener = loop, traffic, listener
         self._targets_of, self._counter, self._inward, self._divert = targets_of, counter, inward, divert
+        limits = traffic.limits
+        self._relays, self._most = (traffic.inward, limits.inward) if inward else (traffic.relays, limits.connections)
         self._paused_until = 0.0
         # Of each relay: its accepted socket, where it leads, since when.
         self._taken: dict[Relay, tuple[socket.socket, Sequence[Target], float]] = {}
@@ -112,7 +118,7 @@ class Acceptor:
             self._loop.watch(source, self, 0)
             self._loop.urgent.add(self)
             return
-        full = len(self._traffic.relays) >= self._traffic.limits.connections
+        full = len(self._relays) >= self._most
         targets: Sequence[Target] = ()
         if not full:
             try:
@@ -130,7 +136,7 @@ class Acceptor:
         shared = (self._traffic.pipes, self._traffic.queues)
         relay = Relay(self._loop, self._traffic.limits, near, targets, self._ended, *shared)
         self._taken[relay] = (near, targets, self._loop.now)
-        self._traffic.relays.add(relay)
+        self._relays.add(relay)
         relay.start()
 
     def _accept(self) -> tuple[socket.socket, tuple[str, int]]:
@@ -140,7 +146,7 @@ class Acceptor:
         return cast(socket.socket, near), peer
 
     def _ended(self, relay: Relay, connected: bool) -> None:
-        self._traffic.relays.discard(relay)
+        self._relays.discard(relay)
         del self._taken[relay]
         self._list_no_more()
         counts = self._traffic.counts

@@ -109,16 +109,23 @@ class Server:
         return {"error": problem}
 
 
+def _room(allowed: int, limits: Limits) -> int:
+    """For how many zones so many descriptors do. For one always: where none are left, listeners rest."""
+    return max(1, (allowed - _OF_THE_ENGINE) // _descriptors(limits))
+
+
 def _descriptors(limits: Limits) -> int:
     """How many one zone may take."""
-    of_flows = 2 * (limits.connections + limits.udp_flows + limits.pipes) + limits.pending + 3 * limits.dns_pending
+    connections = limits.connections + limits.inward
+    of_flows = 2 * (connections + limits.udp_flows + limits.pipes) + limits.pending + 3 * limits.dns_pending
     return of_flows + len(INSIDE) + MAX_PUBLISHED
 
 
 def _memory_bytes(limits: Limits) -> int:
     """How much of this process's memory one zone may take; what waits in sockets and pipes is the kernel's."""
     others = limits.pending + 2 * limits.udp_flows + limits.dns_pending + limits.echoes
-    return limits.connections * (2 * limits.chunk_bytes + _OBJECTS_BYTES) + others * _OBJECTS_BYTES
+    connections = limits.connections + limits.inward
+    return connections * (2 * limits.chunk_bytes + _OBJECTS_BYTES) + others * _OBJECTS_BYTES
 
 
 def main() -> None:
@@ -130,8 +137,8 @@ def main() -> None:
         return  # whoever started this died before it said what to do
     config = load(text)
     use(parse_pools(*config.pools))
-    a_zones = _descriptors(config.limits)
-    room = (confine.bound_descriptors(config.zones * a_zones + _OF_THE_ENGINE) - _OF_THE_ENGINE) // a_zones
+    allowed = confine.bound_descriptors(config.zones * _descriptors(config.limits) + _OF_THE_ENGINE)
+    room = _room(allowed, config.limits)
     confine.bound_memory(_OF_THE_ENGINE_BYTES + room * _memory_bytes(config.limits))
     confine.forbid_new_privileges()
     confine.load_what_is_loaded_late()

@@ -16,8 +16,9 @@ MAX_PUBLISHED = 200  # ports of one zone: all of them go back in one packet, see
 
 
 class Limits(NamedTuple):
-    """Bounds of each zone of a network. In flight are at most 2 * connections * chunk_bytes, and 1 MiB in each pipe.
+    """Bounds of each zone of a network. In flight are at most two chunks of each connection, and 1 MiB in each pipe.
 
+    connections:       of the zone to the outside. inward: to its published TCP ports.
     pipes:             of the whole engine, in equal shares: an unprivileged user has no more of 1 MiB, see pipes.py;
                        streams beyond them are copied.
     growing:           directions of connections whose queues the kernel may let grow, see queues.py.
@@ -31,6 +32,7 @@ class Limits(NamedTuple):
     """
 
     connections: int = 1024
+    inward: int = 1024
     pipes: int = 60
     growing: int = 32
     pending: int = 256

@@ -111,7 +111,8 @@ class Zone:
         for _, port in self.published.values():
             port.close()
         traffic = self.traffic
-        for each in (*traffic.relays, *traffic.held.values(), *traffic.flows.values(), *traffic.clients.values()):
+        relays = (*traffic.relays, *traffic.inward)
+        for each in (*relays, *traffic.held.values(), *traffic.flows.values(), *traffic.clients.values()):
             each.abort()
         self._streams.close()
         for forwarder in self._forwarders:

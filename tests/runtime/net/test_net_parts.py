@@ -13,6 +13,7 @@ from collections.abc import Iterator
 import pytest
 
 from runtime.net import netlink
+from runtime.net.engine import main
 from runtime.net.engine.acceptor import Acceptor, Traffic
 from runtime.net.engine.control import ControlServer, ask
 from runtime.net.engine.dns import servfail
@@ -21,6 +22,7 @@ from runtime.net.engine.model import COUNTERS, EngineConfig, Limits, Listeners, 
 from runtime.net.engine.processes import start_time_of
 from runtime.net.engine.relay import Relay, Target
 from runtime.net.errors import EngineFault
+from runtime.net.segment import MOST_ZONES
 
 CONFIG = EngineConfig(
     whose="zone nginx",
@@ -60,6 +62,14 @@ def test_servfail_of_any_bytes_is_a_response_with_its_id() -> None:
         assert answer[2] & 0x80
         assert answer[3] & 0x0F == 2
         assert len(answer) <= len(query)
+
+
+def test_zones_of_a_full_network_have_room_below_what_the_kernel_gives_a_process() -> None:
+    """1,048,576 descriptors where nobody has changed it: fs.nr_open, proc_sys_fs(5)."""
+    wanted = MOST_ZONES * main._descriptors(Limits()) + main._OF_THE_ENGINE
+    assert wanted < 1 << 20
+    assert main._room(wanted, Limits()) == MOST_ZONES
+    assert main._room(4096, Limits()) == 1, "a host that gives less still has private networks"
 
 
 class Recorder:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import socket
 import threading
 import time
@@ -108,6 +109,40 @@ def test_client_on_the_host_itself_comes_from_the_gateway_or_by_its_own_name(wor
         with world.on_host(lambda a=address, p=port: socket.create_connection((a, p), 10)) as client:
             seen.append(client.recv(100).decode())
     assert seen == [world.addresses.gateway4, HOST4]
+
+
+@pytest.mark.root
+def test_clients_that_stay_take_no_connection_of_the_zones_own_nor_the_other_way_round(world: World) -> None:
+    most = 3
+
+    def server(connection: socket.socket) -> None:
+        connection.sendall(b"hi")
+        connection.recv(1)
+
+    world.serve(world.zone, "0.0.0.0", 80, server)
+    port = world.serve(world.outside, OUTSIDE4, 0, server)
+    world.network = world.new_network(limits=Limits(connections=most, inward=most))
+    network = world.up()
+    ((_, published),) = world.on_host(lambda: network.publish([Port(HOST4, 0, 80)]))
+    with contextlib.ExitStack() as stack:
+
+        def inward() -> bytes:
+            client = world.of(world.outside, lambda: socket.create_connection((HOST4, published), 10))
+            return stack.enter_context(client).recv(2)
+
+        def outward() -> bytes:
+            return stack.enter_context(world.connect(OUTSIDE4, port)).recv(2)
+
+        for one, other in ((inward, outward), (outward, inward)):
+            assert [one() for _ in range(most)] == [b"hi"] * most
+            with pytest.raises(ConnectionError):
+                one()
+            assert other() == b"hi"
+            stack.close()
+            world.wait_until(lambda: network.counters()["active"] == 0)
+    counters = network.counters()
+    assert (counters["limited"], counters["faults"]) == (2, 0)
+    assert (counters["bytes_up"], counters["bytes_down"]) == (2 * (most + 1), 2 * (most + 1))
 
 
 @pytest.mark.root

@@ -49,6 +49,7 @@ class Traffic:
         self.held: dict[bytes, Any] = {}  # the gate's, by key
         self.flows: dict[bytes, Any] = {}  # of UDP to the outside, by key
         self.clients: dict[Any, Any] = {}  # of published UDP ports
+        self.queries: set[Any] = set()  # of DNS that a resolver has not answered: by UDP, over TCP
         self.sources: list[HasFlows] = []
 
     def full(self, held: int, most: int) -> bool:

@@ -76,7 +76,6 @@ class UdpForwarder:
         self, loop: Loop, traffic: Traffic, zone_side: socket.socket, resolvers: Resolvers, names: Names
     ) -> None:
         self.loop, self.traffic, self.zone_side, self.resolvers, self.names = loop, traffic, zone_side, resolvers, names
-        self.pending: set[Query] = set()
         zone_side.setblocking(False)
 
     def take(self, query: bytes, client: Any) -> None:
@@ -87,7 +86,7 @@ class UdpForwarder:
         known = self.names.answer(query)
         if known is not None:
             self.answer(known, client)
-        elif self.traffic.full(len(self.pending), self.traffic.limits.dns_pending):
+        elif self.traffic.full(len(self.traffic.queries), self.traffic.limits.dns_pending):
             self.answer(servfail(query), client, failed=True)
         else:
             Query(self, query, client).try_next()
@@ -101,11 +100,6 @@ class UdpForwarder:
         except OSError:
             pass
 
-    def close(self) -> None:
-        """Answer no more."""
-        for query in list(self.pending):
-            query.abort()
-
 
 class Query:
     """One query on its way through the resolvers."""
@@ -117,7 +111,7 @@ class Query:
         self._outer: socket.socket | None = None
         self._deadline = time.monotonic() + owner.traffic.limits.dns_timeout_s
         self._try_until = 0.0
-        owner.pending.add(self)
+        owner.traffic.queries.add(self)
         owner.loop.urgent.add(self)
 
     def try_next(self) -> None:
@@ -161,8 +155,8 @@ class Query:
         self._finish(servfail(self._query), failed=True)
 
     def _finish(self, message: bytes, *, failed: bool = False) -> None:
-        if self in self._owner.pending:
-            self._owner.pending.discard(self)
+        if self in self._owner.traffic.queries:
+            self._owner.traffic.queries.discard(self)
             self._owner.loop.discard(self)
             self._close_outer()
             self._owner.answer(message, self._client, failed=failed)

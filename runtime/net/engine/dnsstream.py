@@ -61,6 +61,7 @@ class Stream:
         self._owner, self._near = owner, near
         self._asked, self._answer = bytearray(), b""
         self._query = b""  # the one under way at a resolver
+        self._queries = owner.traffic.queries
         self._outer: socket.socket | None = None
         self._outgoing, self._incoming = b"", bytearray()
         self._servers: list[str] = []
@@ -102,8 +103,11 @@ class Stream:
                 return
             self._owner.traffic.counts["dns_queries"] += 1
             known = self._owner.names.answer(query)
-            if known is None:
+            if known is None and len(self._queries) >= self._owner.traffic.limits.dns_pending:
+                self._fail(query)
+            elif known is None:
                 self._query = query
+                self._queries.add(self)
                 self._servers = list(self._owner.resolvers.current())
                 self._deadline = time.monotonic() + self._owner.traffic.limits.dns_timeout_s
                 self._ask_next()
@@ -137,8 +141,9 @@ class Stream:
                 self._owner.loop.watch(self._outer, self, WRITE)
                 return
             self._close_outer()
-        self._owner.traffic.counts["dns_failed"] += 1
-        self._told(servfail(self._query))
+        query = self._query
+        self._close_query()
+        self._fail(query)
 
     def _go_on_asking(self, outer: socket.socket) -> None:
         try:
@@ -159,11 +164,16 @@ class Stream:
         elif not data or answer is not None:
             self._resume()
 
-    def _told(self, answer: bytes) -> None:
-        """The answer to the query under way."""
+    def _fail(self, query: bytes) -> None:
+        self._owner.traffic.counts["dns_failed"] += 1
+        self._say(framed(servfail(query)))
+
+    def _close_query(self) -> None:
+        """None is under way any more."""
         self._close_outer()
-        self._query = b""
-        self._say(framed(answer))
+        self._query = self._outgoing = b""
+        self._incoming.clear()
+        self._queries.discard(self)
 
     def _resume(self, answer: bytes | None = None) -> None:
         """Go on with an answer, or by asking the next resolver."""
@@ -171,7 +181,8 @@ class Stream:
             if answer is None:
                 self._ask_next()
             else:
-                self._told(answer)
+                self._close_query()
+                self._say(framed(answer))
             self._work()
         except OSError:
             self.abort()
@@ -200,7 +211,7 @@ class Stream:
             return
         self._owner.streams.discard(self)
         self._owner.loop.discard(self)
-        self._close_outer()
+        self._close_query()
         self._owner.loop.forget(self._near)
         if graceful:
             self._near.close()

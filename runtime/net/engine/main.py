@@ -17,6 +17,7 @@ from typing import Any
 from pipeline.bundle.egress import parse_rule
 from runtime.net.engine import confine
 from runtime.net.engine.control import ControlServer
+from runtime.net.engine.datagrams import LARGEST
 from runtime.net.engine.dns import Resolvers
 from runtime.net.engine.echo import Pinger
 from runtime.net.engine.flows import page
@@ -116,16 +117,19 @@ def _room(allowed: int, limits: Limits) -> int:
 
 def _descriptors(limits: Limits) -> int:
     """How many one zone may take."""
-    connections = limits.connections + limits.inward
-    of_flows = 2 * (connections + limits.udp_flows + limits.pipes) + limits.pending + 3 * limits.dns_pending
-    return of_flows + len(INSIDE) + MAX_PUBLISHED
+    streams = limits.connections + limits.inward + limits.dns_pending
+    of_udp = 2 * limits.udp_flows + limits.udp_flows  # a client of a published port has one
+    return 2 * (streams + limits.pipes) + limits.pending + of_udp + len(INSIDE) + MAX_PUBLISHED
 
 
 def _memory_bytes(limits: Limits) -> int:
     """How much of this process's memory one zone may take; what waits in sockets and pipes is the kernel's."""
-    others = limits.pending + 2 * limits.udp_flows + limits.dns_pending + limits.echoes
     connections = limits.connections + limits.inward
-    return connections * (2 * limits.chunk_bytes + _OBJECTS_BYTES) + others * _OBJECTS_BYTES
+    others = limits.pending + 2 * limits.udp_flows + 2 * limits.dns_pending + limits.echoes
+    # A SYN may carry data; of DNS there are a query by UDP, and what a connection's two sides have sent and are sent.
+    messages = limits.pending + (1 + 4) * limits.dns_pending
+    chunks_bytes = 2 * connections * limits.chunk_bytes + messages * LARGEST
+    return chunks_bytes + (connections + others) * _OBJECTS_BYTES
 
 
 def main() -> None:

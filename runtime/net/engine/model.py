@@ -27,6 +27,7 @@ class Limits(NamedTuple):
     silence_s:         how long what a connection sent may be without an answer, see silence.py.
     udp_flows:         to the outside, and as many clients of published ports; one more makes an unanswered or else the
                        idlest one give way.
+    dns_pending:       queries without an answer, of both families and protocols together; and connections for them.
     echoes:            requests without an answer yet; one more makes the oldest give way.
     errors_per_s:      ICMP errors sent to the zone.
     """

@@ -69,10 +69,8 @@ class Zone:
             Acceptor(loop, self.traffic, tcp, gate.targets_of, counter="accepted", divert=self._is_dns)
             for tcp in (tcp4, tcp6)
         ]
-        self._forwarders = [
-            UdpForwarder(loop, self.traffic, sender, common.resolvers, common.names) for sender in (dns4, dns6)
-        ]
-        served = {at: each.take for at, each in zip(self._name_servers, self._forwarders, strict=True)}
+        forwarders = [UdpForwarder(loop, self.traffic, each, common.resolvers, common.names) for each in (dns4, dns6)]
+        served = {at: each.take for at, each in zip(self._name_servers, forwarders, strict=True)}
         flows = Flows(loop, self.traffic, egress, feedback, common.factory.make, mtu=config.mtu, served=served)
         for udp in (udp4, udp6):
             flows.listen(udp)
@@ -114,9 +112,9 @@ class Zone:
         relays = (*traffic.relays, *traffic.inward)
         for each in (*relays, *traffic.held.values(), *traffic.flows.values(), *traffic.clients.values()):
             each.abort()
+        for each in list(traffic.queries):
+            each.abort()
         self._streams.close()
-        for forwarder in self._forwarders:
-            forwarder.close()
         self._echoes.close()
         for door in self._doors:
             door.close()

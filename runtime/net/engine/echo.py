@@ -155,8 +155,9 @@ class Echoes:
         if len(asked.source) != len(sender):
             return
         if answer.trouble is not None:
-            self._forget(answer.sequence)
-            self._feedback.error(family, asked.head, answer.trouble, sender)
+            if answer.destination == asked.destination:  # another program of the host's may have the same identifier
+                self._forget(answer.sequence)
+                self._feedback.error(family, asked.head, answer.trouble, sender)
         elif sender == asked.destination:
             self._forget(answer.sequence)
             packet = echo_reply(asked.destination, asked.source, asked.mark, answer.data)

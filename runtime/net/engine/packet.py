@@ -63,11 +63,15 @@ class Echo(NamedTuple):
 
 
 class Answer(NamedTuple):
-    """What came back for an echo request of ours: a reply with its data, or trouble."""
+    """What came back for an echo request of ours: a reply with its data, or trouble.
+
+    destination:  of the request that trouble is about, as it is quoted.
+    """
 
     sequence: int
     data: bytes
     trouble: Trouble | None
+    destination: bytes = b""
 
 
 class Trouble(NamedTuple):
@@ -333,7 +337,8 @@ def read_answer(family: int, received: bytes, identifier: int) -> Answer | None:
         info = int.from_bytes(message[6:8], "big")  # the MTU; the first half is for other uses: RFC 4884
     else:
         info = int.from_bytes(message[4:8], "big") if (message[0], size) == (2, 16) else 0
-    return Answer(int.from_bytes(request[6:8], "big"), b"", Trouble(message[0], message[1], info))
+    trouble = Trouble(message[0], message[1], info)
+    return Answer(int.from_bytes(request[6:8], "big"), b"", trouble, quoted[inner - size : inner])
 
 
 def error_about(quoted: bytes, trouble: Trouble, source: bytes) -> bytes:

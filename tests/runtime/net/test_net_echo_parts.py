@@ -1,0 +1,70 @@
+"""Echo requests without a network: which answer is whose."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from support.packets import IDENTIFIER, answer, ends
+
+from runtime.net.engine import packet
+from runtime.net.engine.acceptor import Traffic
+from runtime.net.engine.echo import Asked, Echoes, Pinger
+from runtime.net.engine.loop import Loop
+from runtime.net.engine.model import Limits
+
+BOTH = pytest.mark.parametrize("v6", [False, True])
+
+
+class Feedback:
+    """What the zone would be sent."""
+
+    def __init__(self) -> None:
+        self.errors: list[packet.Trouble] = []
+
+    def error(self, family: int, head: bytes, trouble: packet.Trouble, sender: bytes | None = None) -> None:
+        self.errors.append(trouble)
+
+
+class Asking:
+    """A zone that has asked one host, by request 77 of IDENTIFIER."""
+
+    def __init__(self, stack: contextlib.ExitStack, v6: bool) -> None:
+        self.feedback: Any = Feedback()
+        outer = tuple(
+            stack.enter_context(socket.socket(family, socket.SOCK_DGRAM))
+            for family in (socket.AF_INET, socket.AF_INET6)
+        )
+        pinger = Pinger(Loop(), outer, IDENTIFIER)
+        self.family = socket.AF_INET6 if v6 else socket.AF_INET
+        self.echoes = Echoes(Traffic(Limits()), None, self.feedback, pinger, mtu=1500)  # type: ignore[arg-type]
+        self.zone, self.far = ends(v6)
+
+    def hears(self, received: bytes, destination: bytes) -> list[packet.Trouble]:
+        """What the zone is told of an error, if the request was for that destination."""
+        read = packet.read_answer(self.family, received, IDENTIFIER)
+        assert read is not None
+        asked = Asked(self.echoes, self.zone, destination, bytes(4), b"head")
+        self.echoes.answer(self.family, asked, read, self.far)
+        errors: list[packet.Trouble] = self.feedback.errors
+        return errors
+
+
+@pytest.fixture
+def stack() -> Iterator[contextlib.ExitStack]:
+    with contextlib.ExitStack() as made:
+        yield made
+
+
+@BOTH
+def test_error_about_another_programs_request_of_the_same_identifier_is_nobodys(
+    stack: contextlib.ExitStack, v6: bool
+) -> None:
+    asking = Asking(stack, v6)
+    trouble = (1, 0, 0) if v6 else (3, 1, 0)
+    received = answer(v6=v6, trouble=trouble)
+    assert asking.hears(received, asking.far[:-1] + b"\x63") == []
+    assert asking.hears(received, asking.far) == [packet.Trouble(*trouble)]

@@ -41,6 +41,11 @@ class ZoneAddresses:
         return int(IPv4Address(self.zone4)) & (1 << (32 - PREFIX4)) - 1
 
     @property
+    def echo_identifier(self) -> int:
+        """Of the echo requests that are sent on for the zone: no other zone of this host has it."""
+        return self.index << (32 - PREFIX4) | self.host
+
+    @property
     def subnets(self) -> tuple[str, str]:
         """The network in both families."""
         ends = ((self.gateway4, self.prefix4), (self.gateway6, self.prefix6))

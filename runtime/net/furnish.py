@@ -6,16 +6,17 @@ every process that held them.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import socket
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from runtime.net import commands, netlink, netns, plan
 from runtime.net.addresses import ZoneAddresses
 from runtime.net.errors import NetworkFault
 from runtime.net.rules import nft_ruleset
-from runtime.net.sockets import bind_udp, catch_udp, gathered_socket, listen, raw_sender, tap
+from runtime.net.sockets import bind_udp, catch_udp, echo_socket, gathered_socket, listen, raw_sender, tap
 
 
 def lay_out(whose: str, addresses: ZoneAddresses, mtu: int) -> None:
@@ -36,13 +37,13 @@ def renew(whose: str, addresses: ZoneAddresses) -> None:
 
 
 def open_sockets(zone: str, addresses: ZoneAddresses) -> list[socket.socket]:
-    """The engine's sockets for one zone in the calling thread's namespace, in the order of model.INSIDE.
+    """The engine's sockets for one zone in the calling thread's namespace, in the order of model.INSIDE; but the
+    host's, see open_echoes.
 
     Raises:  NetworkFault.
     """
     gateways, zones = (addresses.gateway4, addresses.gateway6), (addresses.zone4, addresses.zone6)
-    made: list[socket.socket] = []
-    try:
+    with _sockets(zone) as made:
         made.append(listen("127.0.0.1", 0, transparent=True))
         made.append(listen("::1", 0, transparent=True))
         made.extend(catch_udp(address) for address in ("127.0.0.1", "::1"))
@@ -50,6 +51,21 @@ def open_sockets(zone: str, addresses: ZoneAddresses) -> list[socket.socket]:
         made.extend(tap(plan.BRIDGE, *ends) for ends in zip(gateways, zones, strict=True))
         made.extend(raw_sender(family) for family in (socket.AF_INET, socket.AF_INET6))
         made.extend(map(gathered_socket, zones))
+    return made
+
+
+def open_echoes(zone: str, addresses: ZoneAddresses) -> list[socket.socket]:
+    """The last of model.INSIDE, of the host: the calling thread's namespace. Raises NetworkFault."""
+    with _sockets(zone) as made:
+        made.extend(echo_socket(family, addresses.echo_identifier) for family in (socket.AF_INET, socket.AF_INET6))
+    return made
+
+
+@contextlib.contextmanager
+def _sockets(zone: str) -> Iterator[list[socket.socket]]:
+    made: list[socket.socket] = []
+    try:
+        yield made
     except BaseException as error:
         for item in made:
             item.close()
@@ -57,7 +73,6 @@ def open_sockets(zone: str, addresses: ZoneAddresses) -> list[socket.socket]:
             subject = f"network of zone {zone}"
             raise NetworkFault(subject, expected="its listeners made", got=str(error)) from error
         raise
-    return made
 
 
 def doors_of(inside: Sequence[socket.socket]) -> plan.Doors:

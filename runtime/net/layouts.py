@@ -44,6 +44,9 @@ class Layout(Protocol):
     def open_sockets(self, zone: str, addresses: ZoneAddresses) -> list[socket.socket]:
         """See furnish."""
 
+    def open_echoes(self, zone: str, addresses: ZoneAddresses) -> list[socket.socket]:
+        """See furnish; in the host's namespace."""
+
     def load_rules(self, whose: str, addresses: ZoneAddresses, places: Sequence[nets.Place]) -> None:
         """See furnish."""
 
@@ -64,6 +67,7 @@ class SpliceLayout:
     lay_out = staticmethod(furnish.lay_out)
     renew = staticmethod(furnish.renew)
     open_sockets = staticmethod(furnish.open_sockets)
+    open_echoes = staticmethod(furnish.open_echoes)
     load_rules = staticmethod(furnish.load_rules)
 
     def check_egress(self, rules: Sequence[Rule], subject: str) -> None:
@@ -106,6 +110,10 @@ class PastaLayout:
 
     def open_sockets(self, zone: str, addresses: ZoneAddresses) -> list[socket.socket]:
         """None: pasta takes the zone's packets."""
+        return []
+
+    def open_echoes(self, zone: str, addresses: ZoneAddresses) -> list[socket.socket]:
+        """None: pings are pasta's own."""
         return []
 
     def load_rules(self, whose: str, addresses: ZoneAddresses, places: Sequence[nets.Place]) -> None:

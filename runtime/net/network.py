@@ -92,7 +92,7 @@ class ZoneNetwork:
             resolv_conf=resolv_conf,
         )
         self._isolated = isolated
-        self._part = ZonePart(name, addresses.zone4, addresses.zone6, tuple(egress))
+        self._part = ZonePart(name, addresses.zone4, addresses.zone6, addresses.echo_identifier, tuple(egress))
         # What is wrong in them is said here, not by the engine.
         self.segment.layout.check_egress(self._part.rules(), f"network of zone {name}")
         self._limit = device_of(addresses.host)
@@ -152,7 +152,13 @@ class ZoneNetwork:
 
     def _open_inside(self) -> None:
         layout = self.segment.layout
-        self._inside = netns.inside(self.netns, lambda: layout.open_sockets(self.name, self.addresses))
+        inside = netns.inside(self.netns, lambda: layout.open_sockets(self.name, self.addresses))
+        try:
+            self._inside = [*inside, *layout.open_echoes(self.name, self.addresses)]
+        except BaseException:
+            for item in inside:
+                item.close()
+            raise
 
     def attach(self, vif: str) -> None:
         """Move the vif in, make it the bridge's port, bring it up. The zone's connections wait for `serve`.

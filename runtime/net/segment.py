@@ -8,9 +8,7 @@ What is taken is told to `record` before it is taken.
 
 from __future__ import annotations
 
-import contextlib
 import logging
-import secrets
 import socket
 import threading
 from collections.abc import Iterable, Mapping, Sequence
@@ -27,7 +25,6 @@ from runtime.net.engine.proxy import ProxyEngine
 from runtime.net.errors import EngineFault, NetworkFault
 from runtime.net.pool import pools
 from runtime.net.resolvers import NONE_NAMED, RESOLV_CONF, read_resolvers
-from runtime.net.sockets import echo_socket
 from runtime.net.teardown import current, teardown
 
 log = logging.getLogger(__name__)
@@ -147,14 +144,10 @@ class Segment:
 
     def _start_engine(self) -> None:
         self.control.unlink(missing_ok=True)
-        identifier = secrets.randbelow(1 << 16)
-        with contextlib.ExitStack() as stack:
-            families = (socket.AF_INET, socket.AF_INET6)
-            echoes = [stack.enter_context(echo_socket(family, identifier)) for family in families]
-            control = stack.enter_context(socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET))
+        with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as control:
             control.bind(str(self.control))
             control.listen(8)
-            inherited = tuple(item.fileno() for item in (*echoes, control))
+            inherited = (control.fileno(),)
             config = EngineConfig(
                 whose=self.whose,
                 netns=str(netns.path_of(self.netns)),
@@ -165,7 +158,6 @@ class Segment:
                 gateway4=self.addresses.gateway4,
                 gateway6=self.addresses.gateway6,
                 mtu=self.mtu,
-                echo_identifier=identifier,
                 deny=self._deny,
                 seccomp=engine_filter(),
                 limits=self._limits,

@@ -149,7 +149,7 @@ def faulty_edges(points: Points) -> Iterator[None]:
 
 def _edges() -> Iterator[tuple[Any, str, str, Failure]]:
     from runtime.host import loops, scratchdisk
-    from runtime.net import commands, furnish, netlink, netns, published, segment
+    from runtime.net import commands, furnish, netlink, netns, published
     from runtime.net.engine import processes, proxy
 
     loops_fcntl = SimpleNamespace(ioctl=loops.fcntl.ioctl)
@@ -169,7 +169,7 @@ def _edges() -> Iterator[tuple[Any, str, str, Failure]]:
     yield furnish, "catch_udp", "datagrams inside", os_failure
     yield furnish, "tap", "packet socket", os_failure
     yield furnish, "raw_sender", "raw socket", os_failure
-    yield segment, "echo_socket", "echo socket", os_failure
+    yield furnish, "echo_socket", "echo socket", os_failure
     yield published, "listen", "listen", os_failure
     yield processes, "hold", "pidfd", os_failure
     yield proxy.ProxyEngine, "prepare", "engine start", os_failure

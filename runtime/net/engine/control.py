@@ -1,12 +1,13 @@
 """The engine's control socket: one JSON object per packet, an answer for each; listeners travel as descriptors.
 
 Operations, of the network: {"op": "status"} -> {"zones": [NAME, ...]}; {"op": "resolve", "resolvers": [address, ...]};
-{"op": "admit", "zone": NAME, "addresses": [IPv4, IPv6], "egress": [rule, ...]} with the sockets of model.INSIDE.
+{"op": "admit", "zone": NAME, "addresses": [IPv4, IPv6], "echo": its identifier, "egress": [rule, ...]} with the sockets
+of model.INSIDE.
 Of one zone, each with "zone": NAME: {"op": "status"} -> {"counters": {...}}; {"op": "flows", "after": [...]} ->
 {"flows": [...]}, a page of them (flows.page), until one is empty; {"op": "publish", "key": K, "zone_port": N} with one
 listener; {"op": "unpublish", "key": K}; {"op": "egress", "rules": [rule, ...]}, all of them, for what begins from then
 on; {"op": "handback"} -> {"inside": [NAME, ...], "published": [[K, N], ...]} with a duplicate of every socket, those of
-the namespace first; {"op": "leave"}.
+INSIDE first; {"op": "leave"}.
 An answer {"error": sentence} says no; with "unknown": true because there is no such zone, or no such port of it.
 """
 

@@ -1,14 +1,16 @@
 """Echo requests of the zone to the outside: a real request to the real host, and what comes back.
 
-All go out by one raw socket per family, with an identifier of this engine's own and a sequence number of its own; what
-comes back is known by that, and gets the zone's identifier and number again. Who does not answer is not answered for.
+All of a zone's go out by one raw socket per family, with an identifier and a sequence number that are not the zone's;
+what comes back is known by that, and gets the zone's own again. Who does not answer is not answered for.
 Source: RFC 792, RFC 4443 sections 3 and 4, RFC 5508 section 3.
 """
 
 from __future__ import annotations
 
 import errno
+import secrets
 import socket
+from collections.abc import Callable
 from typing import NamedTuple
 
 from pipeline.bundle.egress import ICMP
@@ -40,20 +42,25 @@ _HOPS: dict[int, tuple[int, int]] = {
 
 
 class Asked(NamedTuple):
-    """A request under way, without its data, and whose it is."""
+    """A request under way, without its data."""
 
-    owner: Echoes
     source: bytes
     destination: bytes
     mark: bytes
     head: bytes
 
 
+# Takes the family, what was asked, what came back, and from whom.
+Answered = Callable[[int, Asked, Answer, bytes], None]
+
+
 class Pinger:
-    """The raw sockets of the host's that all zones of a network ask by; what comes back goes to whoever asked."""
+    """The raw sockets of the host's that a zone asks by."""
 
     def __init__(self, loop: Loop, outer: tuple[socket.socket, socket.socket], identifier: int) -> None:
-        self._identifier, self._sequence = identifier, 0
+        # What comes for an engine before this one is not to be taken for an answer.
+        self._identifier, self._sequence = identifier, secrets.randbelow(1 << 16)
+        self.answered: Answered = lambda family, asked, answer, sender: None
         self._outer: dict[int, socket.socket] = dict(zip((socket.AF_INET, socket.AF_INET6), outer, strict=True))
         self._asked: dict[int, Asked] = {}
         for family, each in self._outer.items():
@@ -61,12 +68,9 @@ class Pinger:
             each.setsockopt(*MTU_DISCOVER[family], FRAGMENT_NEVER)
             loop.watch(each, self, READ)
 
-    def ask(self, owner: Echoes, echo: Echo) -> int:
+    def ask(self, echo: Echo) -> int:
         """Send a request on; the number it has here. Raises OSError."""
-        sequence = (self._sequence + 1) & 0xFFFF
-        while sequence in self._asked:  # of a zone that asks less often than others do
-            sequence = (sequence + 1) & 0xFFFF
-        self._sequence = sequence
+        sequence = self._sequence = (self._sequence + 1) & 0xFFFF
         message = echo_request(echo.family, self._identifier, sequence, echo.data)
         hops = (*_HOPS[echo.family], (echo.hops - 1).to_bytes(4, "little"))
         outer, discover = self._outer[echo.family], MTU_DISCOVER[echo.family]
@@ -77,7 +81,7 @@ class Pinger:
         finally:
             if echo.gathered:
                 outer.setsockopt(*discover, FRAGMENT_NEVER)
-        self._asked[sequence] = Asked(owner, echo.source, echo.destination, echo.mark, echo.head)
+        self._asked[sequence] = Asked(echo.source, echo.destination, echo.mark, echo.head)
         return sequence
 
     def forget(self, sequence: int) -> None:
@@ -95,7 +99,7 @@ class Pinger:
             asked = self._asked.get(answer.sequence) if answer is not None else None
             if answer is not None and asked is not None:
                 packed = socket.inet_pton(source.family, sender[0].partition("%")[0])
-                asked.owner.answer(source.family, asked, answer, packed)
+                self.answered(source.family, asked, answer, packed)
 
     def tick(self, now: float) -> None:
         """What is under way has no deadline: it gives way to what comes after it."""
@@ -111,6 +115,7 @@ class Echoes:
         """mtu: of the zone's link."""
         self._traffic, self._egress, self._feedback, self._pinger = traffic, egress, feedback, pinger
         self._mtu = mtu
+        pinger.answered = self.answer
         self._waiting: dict[int, None] = {}  # the numbers of those without an answer, the oldest first
 
     def take(self, packet: bytes) -> None:
@@ -134,7 +139,7 @@ class Echoes:
         if len(self._waiting) >= self._traffic.limits.echoes:
             self._forget(next(iter(self._waiting)))  # the oldest, which most likely nobody will answer
         try:
-            sequence = self._pinger.ask(self, echo)
+            sequence = self._pinger.ask(echo)
         except OSError as error:
             self._traffic.counts["failed"] += 1
             trouble = trouble_of(error.errno or 0, echo.family)
@@ -151,7 +156,7 @@ class Echoes:
         self._pinger.forget(sequence)
 
     def answer(self, family: int, asked: Asked, answer: Answer, sender: bytes) -> None:
-        """What came back for a request of this zone's, and from whom."""
+        """What came back for a request, and from whom."""
         if len(asked.source) != len(sender):
             return
         if answer.trouble is not None:

@@ -12,7 +12,7 @@ from runtime.net.engine.model import EngineConfig, ZonePart
 
 
 class Handback(NamedTuple):
-    """A zone's sockets: inside the network's namespace, and (key, zone_port, listener) on the host."""
+    """A zone's sockets: those of model.INSIDE, and (key, zone_port, listener) of its published ports."""
 
     inside: list[socket.socket]
     published: list[tuple[str, int, socket.socket]]

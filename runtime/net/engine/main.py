@@ -19,7 +19,6 @@ from runtime.net.engine import confine
 from runtime.net.engine.control import ControlServer
 from runtime.net.engine.datagrams import LARGEST
 from runtime.net.engine.dns import Resolvers
-from runtime.net.engine.echo import Pinger
 from runtime.net.engine.flows import page
 from runtime.net.engine.hostports import HostPorts
 from runtime.net.engine.loop import Loop
@@ -45,11 +44,9 @@ class Server:
         """room: for how many zones there are descriptors."""
         self._config, self._room = config, min(config.zones, room)
         self.loop = loop = Loop(PipePool(config.limits.pipes))
-        echo4, echo6 = (socket.socket(fileno=fd) for fd in config.listeners[:2])
         names = Names(tuple(map(ip_network, config.subnets)))
         self._resolvers = Resolvers(config.resolvers)
-        pinger = Pinger(loop, (echo4, echo6), config.echo_identifier)
-        self._common = Common(loop, config, factory, Routes(), pinger, self._resolvers, names, ports)
+        self._common = Common(loop, config, factory, Routes(), self._resolvers, names, ports)
         self._zones: dict[str, Zone] = {}
         ControlServer(loop, socket.socket(fileno=config.listeners.control), self._operate)
 
@@ -62,7 +59,8 @@ class Server:
             return {}
         if operation == "admit":
             zone4, zone6 = map(str, request["addresses"])
-            return self._admit(ZonePart(name, zone4, zone6, tuple(map(str, request["egress"]))), passed)
+            egress = tuple(map(str, request["egress"]))
+            return self._admit(ZonePart(name, zone4, zone6, int(request["echo"]), egress), passed)
         zone = self._zones.get(name)
         if zone is None:
             for item in passed:

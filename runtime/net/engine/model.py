@@ -52,30 +52,34 @@ class Limits(NamedTuple):
 
 
 class Listeners(NamedTuple):
-    """Descriptors the engine inherits. echo4/6: the host's, for echo requests with EngineConfig.echo_identifier."""
+    """Descriptors the engine inherits."""
 
-    echo4: int
-    echo6: int
     control: int
 
 
-# What belongs to one zone: sockets made for it inside the network's namespace, so that nobody fills another's queue.
+# What belongs to one zone: sockets made for it, so that nobody fills another's queue; inside the network's namespace,
+# but for the last two.
 # tcp4/6:      TPROXY leads to them what the gate lets through, and DNS over TCP. udp4/6: first datagrams, and DNS.
 # dns4/6:      answer from the gateway's port 53, and never receive.
 # packet4/6:   copies of the zone's SYNs and echo requests. raw4/6: whole packets into the namespace.
 # ping4/6:     echo requests that came in fragments, put together.
+# echo4/6:     the host's, for echo requests with ZonePart.echo_identifier to the outside, and their answers.
 INSIDE = (
     *("tcp4", "tcp6", "udp4", "udp6", "dns4", "dns6"),
-    *("packet4", "packet6", "raw4", "raw6", "ping4", "ping6"),
+    *("packet4", "packet6", "raw4", "raw6", "ping4", "ping6", "echo4", "echo6"),
 )
 
 
 class ZonePart(NamedTuple):
-    """A zone as its network's engine knows it. egress: its rules, see pipeline.bundle.egress."""
+    """A zone as its network's engine knows it.
+
+    echo_identifier: no other zone of this host has it. egress: its rules, see pipeline.bundle.egress.
+    """
 
     name: str
     zone4: str
     zone6: str
+    echo_identifier: int
     egress: tuple[str, ...] = ()
 
     def rules(self) -> tuple[Rule, ...]:
@@ -107,7 +111,6 @@ class EngineConfig(NamedTuple):
     gateway4: str
     gateway6: str
     mtu: int
-    echo_identifier: int
     deny: tuple[str, ...]
     seccomp: str
     limits: Limits

@@ -51,8 +51,8 @@ class ProxyHandle:
     def admit(self, zone: ZonePart, inside: Sequence[socket.socket]) -> None:
         """Have it serve one more zone. Raises EngineFault."""
         addresses = [zone.zone4, zone.zone6]
-        request = {"op": "admit", "zone": zone.name, "addresses": addresses, "egress": zone.egress}
-        self._ask(request, passed=inside)
+        request = {"op": "admit", "zone": zone.name, "addresses": addresses, "echo": zone.echo_identifier}
+        self._ask({**request, "egress": zone.egress}, passed=inside)
 
     def leave(self, zone: str) -> None:
         """End all it has of a zone. Raises EngineFault; UnknownToEngine."""

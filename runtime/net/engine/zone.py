@@ -32,7 +32,6 @@ class Common(NamedTuple):
     config: EngineConfig
     factory: SocketFactory
     routes: Routes
-    pinger: Pinger
     resolvers: Resolvers
     names: Names
     ports: HostPorts
@@ -53,12 +52,13 @@ class Zone:
         self._pipes = PipeShare(loop.pipes)
         self.traffic = Traffic(config.limits, self._pipes, common.ports)
         self.published: dict[str, tuple[int, Acceptor | PublishedUdp]] = {}
-        tcp4, tcp6, udp4, udp6, dns4, dns6, packet4, packet6, raw4, raw6, ping4, ping6 = inside
+        tcp4, tcp6, udp4, udp6, dns4, dns6, packet4, packet6, raw4, raw6, ping4, ping6, echo4, echo6 = inside
         gateways = (config.gateway4, config.gateway6)
         egress = self.egress = Egress(common.routes, config.denied(), rules, gateways)
         feedback = Feedback(raw4, raw6, gateways, common.routes, errors_per_s=config.limits.errors_per_s)
         gate = Gate(loop, self.traffic, egress, feedback)
-        self._echoes = Echoes(self.traffic, egress, feedback, common.pinger, mtu=config.mtu)
+        pinger = Pinger(loop, (echo4, echo6), part.echo_identifier)
+        self._echoes = Echoes(self.traffic, egress, feedback, pinger, mtu=config.mtu)
         for source in (ping4, ping6):
             Gathered(loop, source, self._echoes)
         for source in (packet4, packet6):

@@ -145,7 +145,7 @@ class Keeper:
             return self._resolve(tuple(map(str, request["resolvers"])))
         if operation == "admit":
             zone4, zone6 = map(str, request["addresses"])
-            return self._admit(ZonePart(name, zone4, zone6, tuple(map(str, request["egress"]))))
+            return self._admit(ZonePart(name, zone4, zone6, int(request["echo"]), tuple(map(str, request["egress"]))))
         if self._part is None or self._part.name != name:
             return {"error": f"no zone {name!r} here", "unknown": True}
         if operation == "status":
@@ -349,8 +349,6 @@ def main() -> None:
     document = json.loads(text)
     config = load(json.dumps(document["config"]))
     use(parse_pools(*config.pools))
-    for fd in (config.listeners.echo4, config.listeners.echo6):
-        os.close(fd)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     try:
         _made(config, document["program"]).run()

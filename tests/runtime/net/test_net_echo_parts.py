@@ -10,11 +10,13 @@ from typing import Any
 import pytest
 from support.packets import IDENTIFIER, answer, ends
 
+from runtime.net.addresses import LAST_HOST, ZONE_HOST, plan_addresses
 from runtime.net.engine import packet
 from runtime.net.engine.acceptor import Traffic
+from runtime.net.engine.control import MAX_DESCRIPTORS
 from runtime.net.engine.echo import Asked, Echoes, Pinger
 from runtime.net.engine.loop import Loop
-from runtime.net.engine.model import Limits
+from runtime.net.engine.model import INSIDE, MAX_PUBLISHED, Limits
 
 BOTH = pytest.mark.parametrize("v6", [False, True])
 
@@ -47,7 +49,7 @@ class Asking:
         """What the zone is told of an error, if the request was for that destination."""
         read = packet.read_answer(self.family, received, IDENTIFIER)
         assert read is not None
-        asked = Asked(self.echoes, self.zone, destination, bytes(4), b"head")
+        asked = Asked(self.zone, destination, bytes(4), b"head")
         self.echoes.answer(self.family, asked, read, self.far)
         errors: list[packet.Trouble] = self.feedback.errors
         return errors
@@ -68,3 +70,14 @@ def test_error_about_another_programs_request_of_the_same_identifier_is_nobodys(
     received = answer(v6=v6, trouble=trouble)
     assert asking.hears(received, asking.far[:-1] + b"\x63") == []
     assert asking.hears(received, asking.far) == [packet.Trouble(*trouble)]
+
+
+def test_no_two_zones_of_a_host_ask_with_one_identifier() -> None:
+    zones = [plan_addresses(index, host=host) for index in (0, 1, 7, 255) for host in range(ZONE_HOST, LAST_HOST + 1)]
+    identifiers = {zone.echo_identifier for zone in zones}
+    assert len(identifiers) == len(zones)
+    assert max(identifiers) < 1 << 16
+
+
+def test_all_sockets_of_a_zone_go_back_in_one_packet() -> None:
+    assert len(INSIDE) + MAX_PUBLISHED <= MAX_DESCRIPTORS

@@ -34,7 +34,6 @@ CONFIG = EngineConfig(
     gateway4="10.75.3.1",
     gateway6="fd5a:6f6e:6577:3::1",
     mtu=1500,
-    echo_identifier=7,
     deny=("10.0.2.0/24",),
     seccomp="0600000000000080",
     limits=Limits(connections=7),

@@ -14,9 +14,10 @@ import time
 from collections.abc import Callable
 
 import pytest
-from support.networld import BLACK_HOLE, BLACK_HOLE6, DNS4, OUTSIDE4, OUTSIDE6, World
+from support.networld import BLACK_HOLE, BLACK_HOLE6, DNS4, HOST4, OUTSIDE4, OUTSIDE6, World
 from support.sharedworld import Neighbour, SharedNetwork, reaches, status_of
 
+from runtime.net.engine import packet
 from runtime.net.engine.acceptor import Traffic
 from runtime.net.engine.model import Limits
 from runtime.net.engine.pipes import PipePool, PipeShare
@@ -150,6 +151,47 @@ def test_pings_of_one_zone_do_not_make_anothers_be_forgotten(world: World, pair:
     asking.join()
     assert " 0% packet loss" in output[0]
     assert greedy.network.counters()["echoes"] > 50
+
+
+def ask_once(zone: Neighbour) -> socket.socket:
+    """An echo request of a zone's to the outside, and the socket that its answer comes to."""
+    asking = zone.inside(lambda: socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_ICMP))
+    asking.settimeout(5)
+    request = struct.pack("!BBHHH", 8, 0, 0, 1, 1) + zone.name.encode()
+    asking.sendto(request[:2] + packet.checksum(request).to_bytes(2, "big") + request[4:], (OUTSIDE4, 0))
+    return asking
+
+
+@pytest.mark.root
+def test_answers_to_one_zone_do_not_fill_the_queue_for_anothers(
+    world: World, pair: tuple[Neighbour, Neighbour]
+) -> None:
+    """While the engine stands still, as in a long turn: a host floods the zone that asked it."""
+    greedy, _ = pair
+    world.shell(world.outside, "echo 1 > /proc/sys/net/ipv4/icmp_echo_ignore_all")
+    world.meet()
+    engine = greedy.network.engine
+    assert engine is not None
+    with contextlib.ExitStack() as stack:
+        host = stack.enter_context(
+            world.of(world.outside, lambda: socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_ICMP))
+        )
+        host.settimeout(10)
+        answers = []
+        for zone in pair:
+            asking = stack.enter_context(ask_once(zone))
+            request = host.recv(2048)[20:]
+            assert request.endswith(zone.name.encode())
+            answer = bytes(4) + request[4:]
+            answers.append(answer[:2] + packet.checksum(answer).to_bytes(2, "big") + answer[4:])
+        assert answers[0][4:6] != answers[1][4:6], "each has its own identifier"
+        os.kill(engine.pid, signal.SIGSTOP)
+        try:
+            for answer in (*answers[:1] * 3000, answers[1]):
+                host.sendto(answer, (HOST4, 0))
+        finally:
+            os.kill(engine.pid, signal.SIGCONT)
+        assert asking.recv(2048).endswith(b"modest")
 
 
 @pytest.mark.root

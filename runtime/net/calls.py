@@ -23,7 +23,7 @@ _ALLOWED = (
     # Connections. A listener is only ever made by whoever starts an engine.
     *("accept4", "bind", "connect", "shutdown", "getsockname", "getpeername", "getsockopt"),
     # Waiting and clocks.
-    *("epoll_wait", "epoll_pwait", "epoll_pwait2", "epoll_ctl", "ppoll"),
+    *("epoll_create1", "epoll_wait", "epoll_pwait", "epoll_pwait2", "epoll_ctl", "ppoll"),
     *("clock_nanosleep", "gettimeofday", "time", "sched_yield"),
 )
 _REFUSED = (*pythoncalls.REFUSED, "openat", "newfstatat", "readlinkat", "lseek")

@@ -1,5 +1,9 @@
 """A small event loop over epoll: one thread, handlers with `ready`, `tick` and `abort`.
 
+Where several zones share it, each has a part with an epoll of its own inside the loop's. The loop's says which parts
+have something to do, and each of those has a few turns before the next one: a thousand busy streams of one zone are a
+thousand turns to its own, and a few to another's.
+
 asyncio is not used: its import and its memory are the larger part of such a small process in an emulated dom0.
 """
 
@@ -25,7 +29,11 @@ EDGE = select.EPOLLET  # tell of changes only; `again` asks for what is so alrea
 URGENT_TICK_S = 0.5
 SLOW_TICK_S = 10.0
 _LOGGED_FAULTS = 100
-_EVENTS = 64  # at most in one turn; epoll_wait is given memory for all of them each time
+_EVENTS = 64  # at most at once; epoll_wait is given memory for all of them each time
+_TURNS = 8  # of a part's sockets before another part has its own: each costs others its time, each few an epoll_wait
+
+
+Source = socket.socket | select.epoll
 
 
 class Handler(Protocol):
@@ -50,7 +58,8 @@ class Loop:
     def __init__(self, pipes: PipePool | None = None) -> None:
         self.pipes = pipes or PipePool(0)
         self._epoll = select.epoll()
-        self._watched: dict[int, tuple[socket.socket, Handler, int]] = {}
+        self._watched: dict[int, tuple[Source, Handler, int]] = {}
+        self._parts: set[Part] = set()
         self.urgent: set[Handler] = set()  # deadlines of seconds
         self.patient: set[Handler] = set()  # deadlines of minutes
         self.faults = 0
@@ -58,7 +67,14 @@ class Loop:
         self._stale: set[int] = set()
         self._running = True
 
-    def watch(self, source: socket.socket, handler: Handler, mask: int) -> None:
+    def part(self) -> Loop:
+        """For one of several that are to have equal turns: it works as this one, which runs it. Raises OSError."""
+        return Part(self)
+
+    def end(self) -> None:
+        """Watch nothing any more: for a part, whose owner has ended."""
+
+    def watch(self, source: Source, handler: Handler, mask: int) -> None:
         """Set what is waited for on a socket; 0 takes it out, since errors and hang-ups are reported unasked."""
         fd = source.fileno()
         known = self._watched.get(fd)
@@ -79,7 +95,7 @@ class Loop:
         fd = source.fileno()
         self._epoll.modify(fd, self._watched[fd][2])
 
-    def forget(self, source: socket.socket) -> None:
+    def forget(self, source: Source) -> None:
         """Stop watching a socket; before it is closed, because descriptors are used again."""
         fd = source.fileno()
         if fd in self._watched:
@@ -112,18 +128,23 @@ class Loop:
             timeout = URGENT_TICK_S if self.urgent else SLOW_TICK_S if self.patient else None
             events = self._epoll.poll(timeout, _EVENTS)
             now = self.now = time.monotonic()
-            self._stale.clear()
-            for fd, mask in events:
-                known = self._watched.get(fd)
-                # What was told of a socket that is closed by now is not about the one that has its number.
-                if known is not None and fd not in self._stale:
-                    self._guard(known[1], known[0], mask)
+            for part in self._parts:
+                part.now = now
+            self._serve(events)
             if self.urgent and now >= next_urgent:
                 next_urgent = now + URGENT_TICK_S
                 self._tick(self.urgent, now)
             if now >= next_slow:
                 next_slow = now + SLOW_TICK_S
                 self._tick(self.patient, now)
+
+    def _serve(self, events: list[tuple[int, int]]) -> None:
+        self._stale.clear()
+        for fd, mask in events:
+            known = self._watched.get(fd)
+            # What was told of a socket that is closed by now is not about the one that has its number.
+            if known is not None and fd not in self._stale:
+                self._guard(known[1], known[0], mask)
 
     def _tick(self, handlers: set[Handler], now: float) -> None:
         for handler in list(handlers):
@@ -132,9 +153,9 @@ class Loop:
             except Exception:
                 self._fault(handler)
 
-    def _guard(self, handler: Handler, source: socket.socket, mask: int) -> None:
+    def _guard(self, handler: Handler, source: Source, mask: int) -> None:
         try:
-            handler.ready(source, mask)
+            handler.ready(source, mask)  # type: ignore[arg-type]  # a part alone watches an epoll, and is told of it
         except Exception:
             self._fault(handler)
 
@@ -143,3 +164,34 @@ class Loop:
         if self.faults <= _LOGGED_FAULTS:  # what a zone can cause again and again must not fill the disk
             log.exception("a handler failed: %s", type(handler).__name__)
         handler.abort()
+
+
+class Part(Loop):
+    """One of several that share a loop; a handler of that loop's."""
+
+    def __init__(self, whole: Loop) -> None:
+        super().__init__(whole.pipes)
+        self._whole = whole
+        self.urgent, self.patient = whole.urgent, whole.patient
+        whole._parts.add(self)
+        whole.watch(self._epoll, self, READ)
+
+    def ready(self, source: socket.socket, mask: int) -> None:
+        """Have a few turns. What is left is told of again, once the other parts have had theirs."""
+        self._serve(self._epoll.poll(0, _TURNS))
+
+    def tick(self, now: float) -> None:
+        """The deadlines of its handlers are the loop's."""
+
+    def abort(self) -> None:
+        """Its handlers are ended one by one."""
+
+    def end(self) -> None:
+        """See Loop. Harmless twice."""
+        if self in self._whole._parts:
+            self._whole._parts.discard(self)
+            self._whole.forget(self._epoll)
+            self._epoll.close()
+
+    def _fault(self, handler: Handler) -> None:
+        self._whole._fault(handler)

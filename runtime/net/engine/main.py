@@ -101,8 +101,11 @@ class Server:
         elif len(passed) != len(INSIDE):
             problem = f"{len(passed)} sockets came for zone {part.name!r}, expected {len(INSIDE)}"
         if not problem:
-            self._zones[part.name] = Zone(self._common, part, passed)
-            return {}
+            try:
+                self._zones[part.name] = Zone(self._common, part, passed)
+                return {}
+            except OSError as error:
+                problem = f"no place for zone {part.name!r}: {error}"
         for item in passed:
             item.close()
         return {"error": problem}
@@ -117,7 +120,8 @@ def _descriptors(limits: Limits) -> int:
     """How many one zone may take."""
     streams = limits.connections + limits.inward + limits.dns_pending
     of_udp = 2 * limits.udp_flows + limits.udp_flows  # a client of a published port has one
-    return 2 * (streams + limits.pipes) + limits.pending + of_udp + len(INSIDE) + MAX_PUBLISHED
+    # One more, where others are beside it, for its part of the loop.
+    return 2 * (streams + limits.pipes) + limits.pending + of_udp + len(INSIDE) + MAX_PUBLISHED + 1
 
 
 def _memory_bytes(limits: Limits) -> int:

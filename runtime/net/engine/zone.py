@@ -41,12 +41,13 @@ class Zone:
     """All that the engine does for one zone.
 
     inside:  its sockets in the order of model.INSIDE; they are this object's.
-    Raises:  ValueError for rules that are none.
+    Raises:  ValueError for rules that are none; OSError where there is no descriptor left.
     """
 
     def __init__(self, common: Common, part: ZonePart, inside: list[socket.socket]) -> None:
-        loop, config = common.loop, common.config
-        rules = part.rules()
+        config, rules = common.config, part.rules()
+        # Alone, it needs no turns: a part costs an epoll_wait more for every few of them.
+        loop = self._loop = common.loop.part() if config.zones > 1 else common.loop
         self.part, self.inside = part, inside
         self._common = common
         self._pipes = PipeShare(loop.pipes)
@@ -90,7 +91,7 @@ class Zone:
         if key in self.published or len(self.published) >= MAX_PUBLISHED:
             listener.close()
             return f"{key} is published already" if key in self.published else "too many ports"
-        loop, make = self._common.loop, self._common.factory.make
+        loop, make = self._loop, self._common.factory.make
         if listener.type == socket.SOCK_DGRAM:
             host = self.part.zone4 if listener.family == socket.AF_INET else self.part.zone6
             self.published[key] = (
@@ -120,6 +121,7 @@ class Zone:
             door.close()
         for each in self.inside:
             if each.fileno() >= 0:  # the doors are closed already
-                self._common.loop.forget(each)
+                self._loop.forget(each)
                 each.close()
         self._pipes.close()
+        self._loop.end()

@@ -1,0 +1,227 @@
+"""Turns in an engine's loop: those of one zone's streams are not another's to wait for."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from runtime.net.addresses import plan_addresses
+from runtime.net.engine import loop as loops
+from runtime.net.engine.dns import Resolvers
+from runtime.net.engine.hostports import HostPorts
+from runtime.net.engine.loop import READ, Handler, Loop
+from runtime.net.engine.model import INSIDE, EngineConfig, Limits, Listeners, ZonePart
+from runtime.net.engine.names import Names
+from runtime.net.engine.relay import Relay
+from runtime.net.engine.zone import Common, Zone
+from runtime.net.netlink import Routes
+
+BUSY = 200
+TRIPS = 20
+ADDRESSES = plan_addresses(9)
+CONFIG = EngineConfig(
+    whose="network db",
+    netns="",
+    uid=64009,
+    zones=2,
+    subnets=ADDRESSES.subnets,
+    resolvers=(),
+    gateway4=ADDRESSES.gateway4,
+    gateway6=ADDRESSES.gateway6,
+    mtu=1500,
+    deny=(),
+    seccomp="",
+    limits=Limits(),
+    listeners=Listeners(-1),
+    pools=("10.75.0.0/16", "fd5a:6f6e:6577::/48"),
+)
+
+
+class Factory:
+    """Sockets of this namespace instead of a network's."""
+
+    def make(self, family: int, kind: int) -> socket.socket:
+        return socket.socket(family, kind)
+
+
+class Served:
+    """A zone on loopback with a published port, and its clients' and servers' ends of connections to that."""
+
+    def __init__(self, stack: contextlib.ExitStack, common: Common, name: str, number: int) -> None:
+        inside = []
+        for each in INSIDE:
+            family, host = (socket.AF_INET6, "::1") if each.endswith("6") else (socket.AF_INET, "127.0.0.1")
+            if each.startswith("tcp"):
+                inside.append(socket.create_server((host, 0), family=family))
+            else:
+                inside.append(socket.socket(family, socket.SOCK_DGRAM))
+        self.zone = Zone(common, ZonePart(name, "127.0.0.1", "::1", number), inside)
+        stack.callback(self.close)
+        self._server = stack.enter_context(socket.create_server(("127.0.0.1", 0)))
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        assert self.zone.publish("port", self._server.getsockname()[1], self._listener) == ""
+        self._stack = stack
+        self.clients: list[socket.socket] = []
+        self.servers: list[socket.socket] = []
+
+    def close(self) -> None:
+        if self.zone.inside[0].fileno() >= 0:
+            self.zone.close()
+
+    def connect(self) -> None:
+        self.clients.append(self._stack.enter_context(socket.create_connection(self._listener.getsockname(), 10)))
+
+    def accept(self) -> None:
+        accepted, _ = self._server.accept()
+        self.servers.append(self._stack.enter_context(accepted))
+
+    def relay_of(self, client: socket.socket) -> Relay:
+        name = client.getsockname()
+        (relay,) = (each for each in self.zone.traffic.inward if each._near.getpeername() == name)
+        return relay
+
+
+class Bell:
+    """Lets the loop go round so many times."""
+
+    def __init__(self, stack: contextlib.ExitStack, loop: Loop) -> None:
+        self._loop, self._left = loop, 0
+        self._rings, rung = (stack.enter_context(each) for each in socket.socketpair())
+        rung.send(b"x")
+
+    def run(self, rounds: int) -> None:
+        self._left = rounds
+        self._loop._running = True
+        self._loop.watch(self._rings, self, READ)
+        self._loop.run()
+        self._loop.forget(self._rings)
+
+    def ready(self, source: socket.socket, mask: int) -> None:
+        self._left -= 1
+        if self._left <= 0:
+            self._loop.stop()
+
+    def tick(self, now: float) -> None:
+        pass
+
+    def abort(self) -> None:
+        pass
+
+
+@pytest.fixture
+def stack() -> Iterator[contextlib.ExitStack]:
+    with contextlib.ExitStack() as made:
+        yield made
+
+
+def common_of(stack: contextlib.ExitStack, loop: Loop) -> Common:
+    factory: Any = Factory()
+    ports, routes = HostPorts(), Routes()
+    stack.callback(ports.close)
+    return Common(loop, CONFIG, factory, routes, Resolvers(()), Names(()), ports)
+
+
+def test_zone_waits_for_few_turns_of_a_neighbour_with_many_busy_streams(
+    stack: contextlib.ExitStack, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loop = Loop()
+    common = common_of(stack, loop)
+    greedy, modest = Served(stack, common, "greedy", 1), Served(stack, common, "modest", 2)
+    bell = Bell(stack, loop)
+    for served, count in ((greedy, BUSY), (modest, 1)):
+        for _ in range(count):
+            served.connect()
+            bell.run(3)
+            served.accept()
+    bell.run(BUSY)
+    (asking,), (answering,) = modest.clients, modest.servers
+    asking.setblocking(False)
+    answering.setblocking(False)
+    busy = {greedy.relay_of(client): client for client in greedy.clients}
+    own = modest.relay_of(asking)
+    waited, turns = [], 0
+    ready = Relay.ready
+
+    def counted(relay: Relay, source: socket.socket, mask: int) -> None:
+        nonlocal turns
+        ready(relay, source, mask)
+        if relay in busy:
+            turns += 1
+            if source is relay._near:
+                busy[relay].send(b"x")  # and it is ready again, behind all the others
+        elif relay is own:
+            with contextlib.suppress(BlockingIOError):
+                answering.send(answering.recv(9))
+            with contextlib.suppress(BlockingIOError):
+                asking.recv(9)
+                waited.append(turns)
+                turns = 0
+                if len(waited) == TRIPS:
+                    loop.stop()
+                else:
+                    asking.send(b"?")
+
+    monkeypatch.setattr(Relay, "ready", counted)
+    for client in busy.values():
+        client.send(b"x")
+    asking.send(b"?")
+    bell.run(10_000)
+    assert len(waited) == TRIPS
+    assert sum(waited) >= TRIPS, "the neighbour goes on meanwhile"
+    assert max(waited) <= 3 * loops._TURNS, "there and back, and a little for what comes in between"
+
+
+def test_zone_that_leaves_takes_its_part_of_the_loop_along(stack: contextlib.ExitStack) -> None:
+    loop = Loop()
+    common = common_of(stack, loop)
+    first, second = Served(stack, common, "first", 1), Served(stack, common, "second", 2)
+    assert first.zone._loop is not second.zone._loop
+    assert len(loop._watched) == 2
+    first.close()
+    assert len(loop._watched) == 1
+    alone = common._replace(config=CONFIG._replace(zones=1))
+    third = Served(stack, alone, "third", 3)
+    assert third.zone._loop is loop, "it needs no turns, and pays for none"
+
+
+class Failing:
+    """A handler that fails as told."""
+
+    def __init__(self, loop: Loop) -> None:
+        self.loop, self.aborted = loop, 0
+
+    def ready(self, source: socket.socket, mask: int) -> None:
+        self.loop.stop()
+        raise RuntimeError("broken")
+
+    def tick(self, now: float) -> None:
+        self.loop.stop()
+
+    def abort(self) -> None:
+        self.aborted += 1
+
+
+def test_part_has_the_deadlines_the_time_and_the_faults_of_the_whole() -> None:
+    loop = Loop()
+    part = loop.part()
+    handler: Handler = Failing(loop)
+    near, far = socket.socketpair()
+    with near, far:
+        part.watch(near, handler, READ)
+        far.send(b"x")
+        loop.run()
+        part.forget(near)
+    assert loop.faults == 1 and handler.aborted == 1  # type: ignore[attr-defined]
+    assert part.now == loop.now
+    part.urgent.add(handler)
+    loop._running = True
+    loop.run()
+    part.discard(handler)
+    assert not loop.urgent
+    part.end()
+    part.end()
+    assert not loop._watched

@@ -42,12 +42,13 @@ _HOPS: dict[int, tuple[int, int]] = {
 
 
 class Asked(NamedTuple):
-    """A request under way, without its data."""
+    """A request under way, without its data. since: Loop.now."""
 
     source: bytes
     destination: bytes
     mark: bytes
     head: bytes
+    since: float
 
 
 # Takes the family, what was asked, what came back, and from whom.
@@ -55,21 +56,30 @@ Answered = Callable[[int, Asked, Answer, bytes], None]
 
 
 class Pinger:
-    """The raw sockets of the host's that a zone asks by."""
+    """The raw sockets of the host's that a zone asks by, and what it asked."""
 
-    def __init__(self, loop: Loop, outer: tuple[socket.socket, socket.socket], identifier: int) -> None:
+    def __init__(
+        self, loop: Loop, outer: tuple[socket.socket, socket.socket], identifier: int, *, wait_s: float
+    ) -> None:
+        """wait_s: so long for an answer."""
+        self._loop, self._wait_s = loop, wait_s
         # What comes for an engine before this one is not to be taken for an answer.
         self._identifier, self._sequence = identifier, secrets.randbelow(1 << 16)
         self.answered: Answered = lambda family, asked, answer, sender: None
         self._outer: dict[int, socket.socket] = dict(zip((socket.AF_INET, socket.AF_INET6), outer, strict=True))
-        self._asked: dict[int, Asked] = {}
+        self._asked: dict[int, Asked] = {}  # by sequence number, the oldest first
         for family, each in self._outer.items():
             each.setblocking(False)
             each.setsockopt(*MTU_DISCOVER[family], FRAGMENT_NEVER)
             loop.watch(each, self, READ)
 
-    def ask(self, echo: Echo) -> int:
-        """Send a request on; the number it has here. Raises OSError."""
+    @property
+    def under_way(self) -> int:
+        """So many requests without an answer."""
+        return len(self._asked)
+
+    def ask(self, echo: Echo) -> None:
+        """Send a request on. Raises OSError."""
         sequence = self._sequence = (self._sequence + 1) & 0xFFFF
         message = echo_request(echo.family, self._identifier, sequence, echo.data)
         hops = (*_HOPS[echo.family], (echo.hops - 1).to_bytes(4, "little"))
@@ -81,12 +91,23 @@ class Pinger:
         finally:
             if echo.gathered:
                 outer.setsockopt(*discover, FRAGMENT_NEVER)
-        self._asked[sequence] = Asked(echo.source, echo.destination, echo.mark, echo.head)
-        return sequence
+        self._asked[sequence] = Asked(echo.source, echo.destination, echo.mark, echo.head, self._loop.now)
+        self._loop.patient.add(self)
 
     def forget(self, sequence: int) -> None:
         """Nobody waits for this answer any more."""
         self._asked.pop(sequence, None)
+        if not self._asked:
+            self._loop.patient.discard(self)
+
+    def forget_oldest(self) -> None:
+        """Wait no more for the one that most likely nobody will answer."""
+        self.forget(next(iter(self._asked)))
+
+    def close(self) -> None:
+        """Wait for nothing any more."""
+        self._asked.clear()
+        self._loop.discard(self)
 
     def ready(self, source: socket.socket, mask: int) -> None:
         """Take a few answers."""
@@ -102,7 +123,12 @@ class Pinger:
                 self.answered(source.family, asked, answer, packed)
 
     def tick(self, now: float) -> None:
-        """What is under way has no deadline: it gives way to what comes after it."""
+        """Forget what was asked long ago."""
+        while self._asked:
+            sequence, asked = next(iter(self._asked.items()))
+            if now - asked.since < self._wait_s:
+                return
+            self.forget(sequence)
 
     def abort(self) -> None:
         """One answer failed in an unforeseen way; the others go on."""
@@ -116,7 +142,6 @@ class Echoes:
         self._traffic, self._egress, self._feedback, self._pinger = traffic, egress, feedback, pinger
         self._mtu = mtu
         pinger.answered = self.answer
-        self._waiting: dict[int, None] = {}  # the numbers of those without an answer, the oldest first
 
     def take(self, packet: bytes) -> None:
         """One packet of the zone's that the filter of the packet socket took for an echo request."""
@@ -136,10 +161,10 @@ class Echoes:
             self._ask(echo)
 
     def _ask(self, echo: Echo) -> None:
-        if len(self._waiting) >= self._traffic.limits.echoes:
-            self._forget(next(iter(self._waiting)))  # the oldest, which most likely nobody will answer
+        if self._pinger.under_way >= self._traffic.limits.echoes:
+            self._pinger.forget_oldest()
         try:
-            sequence = self._pinger.ask(echo)
+            self._pinger.ask(echo)
         except OSError as error:
             self._traffic.counts["failed"] += 1
             trouble = trouble_of(error.errno or 0, echo.family)
@@ -149,11 +174,6 @@ class Echoes:
                 self._feedback.error(echo.family, echo.head, trouble)
             return
         self._traffic.counts["echoes"] += 1
-        self._waiting[sequence] = None
-
-    def _forget(self, sequence: int) -> None:
-        self._waiting.pop(sequence, None)
-        self._pinger.forget(sequence)
 
     def answer(self, family: int, asked: Asked, answer: Answer, sender: bytes) -> None:
         """What came back for a request, and from whom."""
@@ -161,17 +181,16 @@ class Echoes:
             return
         if answer.trouble is not None:
             if answer.destination == asked.destination:  # another program of the host's may have the same identifier
-                self._forget(answer.sequence)
+                self._pinger.forget(answer.sequence)
                 self._feedback.error(family, asked.head, answer.trouble, sender)
         elif sender == asked.destination:
-            self._forget(answer.sequence)
+            self._pinger.forget(answer.sequence)
             packet = echo_reply(asked.destination, asked.source, asked.mark, answer.data)
             self._feedback.send_in_fragments(family, packet, socket.inet_ntop(family, asked.source), self._mtu)
 
     def close(self) -> None:
-        """Wait for nothing any more."""
-        for sequence in list(self._waiting):
-            self._forget(sequence)
+        """See Pinger."""
+        self._pinger.close()
 
 
 class Gathered:

@@ -15,7 +15,7 @@ PAGE_ROWS = 200
 class Flow(NamedTuple):
     """One connection, or what stands for one.
 
-    protocol:  "tcp", "udp", "icmp".
+    protocol:  "tcp", "udp"; a ping is over with its answer, and only counted.
     zone_side: the zone's end, address:port, [address]:port for IPv6. outside: the other end.
     state:     "connecting", "open".
     bytes_up:  from the zone; bytes_down: to it. age_s: since the engine has known it.

@@ -28,7 +28,7 @@ class Limits(NamedTuple):
     udp_flows:         to the outside, and as many clients of published ports; one more makes an unanswered or else the
                        idlest one give way.
     dns_pending:       queries without an answer, of both families and protocols together; and connections for them.
-    echoes:            requests without an answer yet; one more makes the oldest give way.
+    echoes:            requests without an answer yet, and for how long; one more makes the oldest give way.
     errors_per_s:      ICMP errors sent to the zone.
     """
 
@@ -48,6 +48,7 @@ class Limits(NamedTuple):
     udp_flows: int = 256
     udp_idle_s: float = 60.0
     echoes: int = 256
+    echo_wait_s: float = 60.0
     errors_per_s: int = 500
 
 

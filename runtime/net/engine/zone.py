@@ -58,7 +58,7 @@ class Zone:
         egress = self.egress = Egress(common.routes, config.denied(), rules, gateways)
         feedback = Feedback(raw4, raw6, gateways, common.routes, errors_per_s=config.limits.errors_per_s)
         gate = Gate(loop, self.traffic, egress, feedback)
-        pinger = Pinger(loop, (echo4, echo6), part.echo_identifier)
+        pinger = Pinger(loop, (echo4, echo6), part.echo_identifier, wait_s=config.limits.echo_wait_s)
         self._echoes = Echoes(self.traffic, egress, feedback, pinger, mtu=config.mtu)
         for source in (ping4, ping6):
             Gathered(loop, source, self._echoes)

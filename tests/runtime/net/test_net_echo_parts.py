@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from support.packets import IDENTIFIER, answer, ends
+from support.packets import IDENTIFIER, answer, echo, ends
 
 from runtime.net.addresses import LAST_HOST, ZONE_HOST, plan_addresses
 from runtime.net.engine import packet
@@ -40,7 +40,7 @@ class Asking:
             stack.enter_context(socket.socket(family, socket.SOCK_DGRAM))
             for family in (socket.AF_INET, socket.AF_INET6)
         )
-        pinger = Pinger(Loop(), outer, IDENTIFIER)
+        pinger = Pinger(Loop(), outer, IDENTIFIER, wait_s=60.0)
         self.family = socket.AF_INET6 if v6 else socket.AF_INET
         self.echoes = Echoes(Traffic(Limits()), None, self.feedback, pinger, mtu=1500)  # type: ignore[arg-type]
         self.zone, self.far = ends(v6)
@@ -49,7 +49,7 @@ class Asking:
         """What the zone is told of an error, if the request was for that destination."""
         read = packet.read_answer(self.family, received, IDENTIFIER)
         assert read is not None
-        asked = Asked(self.zone, destination, bytes(4), b"head")
+        asked = Asked(self.zone, destination, bytes(4), b"head", 0.0)
         self.echoes.answer(self.family, asked, read, self.far)
         errors: list[packet.Trouble] = self.feedback.errors
         return errors
@@ -59,6 +59,34 @@ class Asking:
 def stack() -> Iterator[contextlib.ExitStack]:
     with contextlib.ExitStack() as made:
         yield made
+
+
+class Quiet(socket.socket):
+    """Sends nothing."""
+
+    def sendmsg(self, *words: Any) -> int:
+        return 0
+
+
+def test_ping_without_an_answer_is_forgotten_after_a_minute(stack: contextlib.ExitStack) -> None:
+    loop = Loop()
+    families = (socket.AF_INET, socket.AF_INET6)
+    outer: Any = tuple(stack.enter_context(Quiet(family, socket.SOCK_DGRAM)) for family in families)
+    pinger = Pinger(loop, outer, IDENTIFIER, wait_s=60.0)
+    for v6 in (False, True):
+        read = packet.read_echo(echo(v6=v6))
+        assert read is not None
+        pinger.ask(read)
+        loop.now += 10
+    began = loop.now - 20
+    assert pinger in loop.patient
+    pinger.tick(began + 59)
+    assert pinger.under_way == 2
+    pinger.tick(began + 61)
+    assert pinger.under_way == 1
+    pinger.tick(began + 71)
+    assert pinger.under_way == 0
+    assert pinger not in loop.patient, "an idle network costs no CPU"
 
 
 @BOTH

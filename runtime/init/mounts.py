@@ -7,12 +7,14 @@ are mounted below /containers. What a workload does to its root, such as unmount
 import errno
 import posix
 
-from runtime.init import abi, devices, files, kernel, layers
+from runtime.init import abi, devices, files, kernel
 from runtime.init.failure import BootFailure, lacking, os_failure, why
+from runtime.init.removal import remove_below
 
 NEW_ROOT = "/new"
 PROGRAM, NAMES = "/bin/styrolite", ("/bin/zone",)  # the program that runs, in the zone's own root
 CONTAINERS = "/containers"
+LAYERS = "containers"  # of further containers, on a scratch disk
 # The same path in the zone's own root and in a workload's: the kernel looks for firmware from the root of pid 1.
 ADDONS = "/run/zone/ext"
 OVERLAY = f"{ADDONS}/overlays/workload"
@@ -103,10 +105,12 @@ def _layer(writable: str, container: str, *, scratch: bool, further: bool) -> st
     layer = writable
     try:
         if scratch:
+            from runtime.init import layers  # here, as most zones have none
+
             layers.discard(writable, container if further else "")
         if scratch and further:
-            make_directory(f"{writable}/{layers.HOME}", 0o700)
-            layer = f"{writable}/{layers.HOME}/{container}"
+            make_directory(f"{writable}/{LAYERS}", 0o700)
+            layer = f"{writable}/{LAYERS}/{container}"
             make_directory(layer)
         for name in ("upper", "work"):
             make_directory(f"{layer}/{name}")
@@ -122,6 +126,8 @@ def remove_root(container: str) -> None:
         path = f"{base}/{name}"
         try:
             if name == "rw":
+                from runtime.init import layers
+
                 layers.discard(path, container)
             kernel.unmount(path, abi.MNT_DETACH)
         except OSError as error:
@@ -186,7 +192,7 @@ def switch() -> None:
             make_directory(f"{NEW_ROOT}{path}")
             kernel.move_mount(path, f"{NEW_ROOT}{path}")
         posix.chdir(NEW_ROOT)
-        layers.remove_below("/", posix.stat("/").st_dev)
+        remove_below("/", posix.stat("/").st_dev)
         kernel.move_mount(".", "/")
         posix.chroot(".")
         posix.chdir("/")

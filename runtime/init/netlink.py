@@ -83,30 +83,6 @@ def add_default_route(index: int, gateway: str, addresses: list[str], sequence: 
     return message(abi.RTM_NEWROUTE, abi.NLM_F_CREATE | abi.NLM_F_EXCL, sequence, body)
 
 
-def set_route(index: int, destination: str, gateway: str, source: str, sequence: int) -> bytes:
-    """A route of the main table, in the place of the one to the same destination; on the link without a gateway."""
-    family, packed, prefix = split_address(destination)
-    scope = abi.RT_SCOPE_UNIVERSE if gateway or family == AF_INET6 else abi.RT_SCOPE_LINK
-    fixed = (prefix, 0, 0, abi.RT_TABLE_MAIN, abi.RTPROT_STATIC, scope, abi.RTN_UNICAST, 0)
-    body = _struct.pack("=BBBBBBBBI", family, *fixed)
-    body += attribute(abi.RTA_DST, packed) if prefix else b""
-    for kind, text in ((abi.RTA_GATEWAY, gateway), (abi.RTA_PREFSRC, source)):
-        if text:
-            body += attribute(kind, split_address(text)[1])
-    body += attribute(abi.RTA_OIF, _struct.pack("=i", index))
-    return message(abi.RTM_NEWROUTE, abi.NLM_F_CREATE | abi.NLM_F_REPLACE, sequence, body)
-
-
-def set_neighbor(index: int, address: str, mac: bytes, state: int, sequence: int) -> bytes:
-    """Who has an address on the link, in the place of what was known of it. Raises ValueError."""
-    family, packed, _ = split_address(address)
-    if len(mac) != 6:
-        raise ValueError(f"{mac.hex(':')!r} is no MAC address")
-    body = _struct.pack("=BxxxiHBB", family, index, state, 0, 0)
-    body += attribute(abi.NDA_DST, packed) + attribute(abi.NDA_LLADDR, mac)
-    return message(abi.RTM_NEWNEIGH, abi.NLM_F_CREATE | abi.NLM_F_REPLACE, sequence, body)
-
-
 def acknowledgement(reply: bytes) -> tuple[int, int]:
     """(sequence, errno) of the acknowledgement in a reply; errno 0 is success. Raises ValueError."""
     if len(reply) < _HEADER_BYTES + 4:

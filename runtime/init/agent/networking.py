@@ -2,7 +2,7 @@
 
 import _socket
 
-from runtime.init import abi, netlink
+from runtime.init import abi, netlink, netroutes
 from runtime.init.agent import params
 from runtime.init.agent.errors import Refused
 from runtime.init.agent.params import Params
@@ -31,14 +31,16 @@ def change(given: Params) -> Params:
         for route in _objects(given, "routes"):
             destination = params.text(route, "destination")
             gateway, source = params.text(route, "gateway", ""), params.text(route, "source", "")
-            message = netlink.set_route(index, destination, gateway, source, link.next())
+            message = netroutes.set_route(index, destination, gateway, source, link.next())
             link.request(f"route to {destination}", message)
         for neighbor in _objects(given, "neighbors"):
             address, state = params.text(neighbor, "address"), params.text(neighbor, "state", "permanent")
             if state not in _STATES:
                 raise Refused("params", f"state: expected {', '.join(_STATES)}, got {state!r:.60}")
             mac = bytes.fromhex(params.text(neighbor, "mac").replace(":", ""))
-            link.request(f"neighbour {address}", netlink.set_neighbor(index, address, mac, _STATES[state], link.next()))
+            link.request(
+                f"neighbour {address}", netroutes.set_neighbor(index, address, mac, _STATES[state], link.next())
+            )
     except BootFailure as error:
         raise Refused("network", error.sentence) from None
     except ValueError as error:

@@ -7,11 +7,10 @@ import time
 
 from runtime.init.container import abi, calls, limits
 from runtime.init.failure import ContainerFailure, why
-from runtime.init.launch import read_file
 
 ROOT = "/sys/fs/cgroup"
 _PARENT = "containers"
-_DIRECTORY = posix.O_RDONLY | posix.O_DIRECTORY | posix.O_CLOEXEC
+DIRECTORY = posix.O_RDONLY | posix.O_DIRECTORY | posix.O_CLOEXEC
 _SETTLE_S = 10.0
 _LOOK_AGAIN_MS = 100
 
@@ -39,7 +38,7 @@ class Cgroup:
                 "cgroup", f"cgroup {name}: {'it is there already' if taken else why(error)}"
             ) from None
         try:
-            self.fd = posix.open(name, _DIRECTORY, dir_fd=self._parent)
+            self.fd = posix.open(name, DIRECTORY, dir_fd=self._parent)
             self.update(writes)
         except BaseException:
             self.remove()
@@ -162,7 +161,7 @@ class Cgroup:
             posix.close(fd)
 
     def _read(self, file: str) -> str:
-        return _read(self.fd, file)
+        return read(self.fd, file)
 
     def _write(self, file: str, text: str) -> None:
         _write(self.fd, file, text)
@@ -171,7 +170,7 @@ class Cgroup:
 def usable(root: str) -> bool:
     """Is this a cgroup v2 tree we may make cgroups in?"""
     try:
-        top = posix.open(root, _DIRECTORY)
+        top = posix.open(root, DIRECTORY)
     except OSError:
         return False
     try:
@@ -180,37 +179,9 @@ def usable(root: str) -> bool:
         posix.close(top)
 
 
-def of_process(pid: int, root: str) -> int:
-    """A descriptor of the cgroup that a process is in; -1 where that is the caller's own, too.
-
-    Raises:  ContainerFailure "cgroup": whoever is to join the process must not run outside of its limits.
-    """
-    try:
-        ours, theirs = (_path_of(f"/proc/{each}/cgroup") for each in ("self", pid))
-        if ours == theirs:
-            return -1
-        directory = posix.open(f"{root}{theirs}", _DIRECTORY)
-        try:
-            there = calls.file_system(directory) == abi.CGROUP2_SUPER_MAGIC and _read(directory, "cgroup.procs")
-            if not there or str(pid) not in there.split():
-                raise ContainerFailure("cgroup", f"cgroup {theirs} of process {pid}: expected it below {root}")
-        except BaseException:
-            posix.close(directory)
-            raise
-        return directory
-    except OSError as error:
-        raise ContainerFailure("cgroup", f"cgroup of process {pid} below {root}: {why(error)}") from None
-
-
-def _path_of(file: str) -> str:
-    """The cgroup v2 of a process, as the root of the caller's cgroup namespace leads there; "" without any."""
-    lines = read_file(file, 1 << 16).decode("utf-8", "surrogateescape").splitlines()
-    return "".join([line[3:] for line in lines if line.startswith("0::")])
-
-
 def _open_parent(root: str) -> int:
     """A descriptor of the directory of all containers, made where it is missing, with every controller there is."""
-    top = posix.open(root, _DIRECTORY)
+    top = posix.open(root, DIRECTORY)
     try:
         if calls.file_system(top) != abi.CGROUP2_SUPER_MAGIC:
             raise ContainerFailure("cgroup", f"{root}: expected cgroup v2, got another file system")
@@ -218,9 +189,9 @@ def _open_parent(root: str) -> int:
             posix.mkdir(_PARENT, 0o755, dir_fd=top)
         except FileExistsError:
             pass
-        parent = posix.open(_PARENT, _DIRECTORY, dir_fd=top)
+        parent = posix.open(_PARENT, DIRECTORY, dir_fd=top)
         for fd in (top, parent):
-            for controller in set(_read(fd, "cgroup.controllers").split()) & set(limits.CONTROLLERS):
+            for controller in set(read(fd, "cgroup.controllers").split()) & set(limits.CONTROLLERS):
                 try:
                     _write(fd, "cgroup.subtree_control", f"+{controller}")
                 except OSError:
@@ -233,7 +204,7 @@ def _open_parent(root: str) -> int:
 def _remove_below(directory: int) -> None:
     for entry in posix.listdir(directory):
         try:
-            below = posix.open(entry, _DIRECTORY, dir_fd=directory)
+            below = posix.open(entry, DIRECTORY, dir_fd=directory)
         except NotADirectoryError:
             continue
         try:
@@ -243,7 +214,8 @@ def _remove_below(directory: int) -> None:
         posix.rmdir(entry, dir_fd=directory)
 
 
-def _read(directory: int, file: str) -> str:
+def read(directory: int, file: str) -> str:
+    """What a file of a cgroup says. Raises OSError."""
     fd = posix.open(file, posix.O_RDONLY | posix.O_CLOEXEC, dir_fd=directory)
     try:
         data = b""

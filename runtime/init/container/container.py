@@ -87,6 +87,8 @@ class Container:
 
     def begin_further(self, process: object, stdio: launcher.Stdio) -> Launch:
         """Fork a further process; what it does not say is as for the first. Raises ContainerFailure."""
+        from runtime.init.container import further  # the first process starts without it
+
         # In a paused one it would wait for the end of the pause before it could say a word.
         self._expect("run a process in", RUNNING)
         started = self._running("run a process in")
@@ -94,7 +96,7 @@ class Container:
         maps = self.plan["maps"]
         denied = isinstance(maps, dict) and bool(maps["deny_setgroups"])
         planned = steps.process_plan(checked | {"init": False}, groups_denied=denied)
-        return launcher.enter(
+        return further.enter(
             started.pid,
             started.pidfd,
             self._namespaces(),

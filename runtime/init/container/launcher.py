@@ -11,9 +11,8 @@ import _socket
 import posix
 from _struct import pack
 
-from runtime.init import abi as zone_abi
 from runtime.init import descriptors, kernel
-from runtime.init.container import abi, accounts, calls, command, mounter, procfs, reaper, tail, terminal
+from runtime.init.container import abi, accounts, calls, command, mounter, procfs, tail
 from runtime.init.container.launched import MAX_MESSAGE_BYTES, Launch
 from runtime.init.failure import ContainerFailure, Failure, why
 
@@ -23,12 +22,11 @@ if MYPY:  # for annotations only: not imported in the zone
     from typing import Any
 
 _SOCKET, _STATUS, _PROC, _EXTRA = 3, 4, 5, 6
-_ROOT = zone_abi.O_PATH | posix.O_DIRECTORY | posix.O_CLOEXEC
 Stdio = tuple[int | None, int | None, int | None]
 Step = tuple[object, ...]
 
 
-class _Child:
+class Child:
     """What a forked process has: the socket at 3, a pipe for a reaper at 4, the zone's /proc at 5, extras behind."""
 
     def __init__(self, stdio: Stdio, socket_fd: int, status_fd: int, extra: list[int]) -> None:
@@ -62,6 +60,8 @@ class _Child:
         """The rest of a process's way, which ends in its command."""
         argv, env = process["argv"], process["env"]
         assert isinstance(argv, list) and isinstance(env, list)
+        if self.watched:
+            from runtime.init.container import reaper  # before a filter has a say in it, and here, as most have none
         first_free = _PROC if self.watched else _STATUS
         way = tail.Tail(self._terminal, given=self.given, first_free=first_free, ready=lambda: self.say(b"R"))
         way.run(steps)
@@ -83,96 +83,53 @@ def start(plan: dict[str, object], stdio: Stdio, cgroup_fd: int, joined: list[in
     assert isinstance(process, dict) and isinstance(flags, int)
     staged = plan["maps"] is not None or plan["time"] is not None or bool(joined)
 
-    def run(child: _Child) -> None:
-        _set_oom_score(process)
+    def run(child: Child) -> None:
+        set_oom_score(process)
         if staged:
             _be_stage(child, plan)
         work = mounter.Mounter()
         _do(work, plan["stage"])
         _be_container(child, work, plan)
 
-    return _launch(run, abi.CLONE_NEWNS if staged else flags, cgroup_fd, process, stdio, staged=staged, extra=joined)
+    return launch(run, abi.CLONE_NEWNS if staged else flags, cgroup_fd, process, stdio, staged=staged, extra=joined)
 
 
-def enter(
-    pid: int,
-    pidfd: int,
-    flags: int,
-    maps: object,
-    process: dict[str, object],
-    steps: list[Step],
-    stdio: Stdio,
-    cgroup_fd: int,
-) -> Launch:
-    """Begin a further process in the namespaces `flags` of a container's first, `pid`. Raises ContainerFailure."""
-
-    def run(child: _Child) -> None:
-        _set_oom_score(process)
-        _call("namespace", "entering the container", calls.setns, child.extra[0], flags)
-        # setns leads to the namespace's own root, which is not the container's where the zone itself runs in a chroot.
-        _call("root", "entering the container's root", posix.fchdir, child.extra[1])
-        _call("root", "entering the container's root", posix.chroot, ".")
-        # A pid namespace holds for children only. One that could end before its pid is told would be nobody's.
-        reader, writer = posix.pipe2(posix.O_CLOEXEC)
-        pid = _call("namespace", "forking in the container", calls.clone, abi.CLONE_PARENT)
-        if pid:
-            child.say(b"P", str(pid))
-            posix.write(writer, b"g")
-            posix._exit(0)
-        posix.close(writer)
-        if posix.read(reader, 1) != b"g":
-            posix._exit(127)
-        posix.close(reader)
-        _become_inside(maps)
-        if process["tty"]:
-            root = posix.open("/", posix.O_RDONLY | posix.O_DIRECTORY)
-            pair = _call("terminal", "opening the terminal", terminal.open_pair, root, process["size"])
-            child.give_terminal(pair)
-        child.finish(process, steps)
-
-    root = _call("root", "opening the container's root", posix.open, f"/proc/{pid}/root", _ROOT)
-    try:
-        return _launch(run, 0, cgroup_fd, process, stdio, staged=True, extra=[pidfd, root])
-    finally:
-        posix.close(root)
-
-
-def _be_stage(child: _Child, plan: dict[str, object]) -> None:
+def _be_stage(child: Child, plan: dict[str, object]) -> None:
     """Prepare with the zone's privileges and clone the container's process; never returns, in neither of them."""
     flags, maps, offsets, joins = plan["flags"], plan["maps"], plan["time"], plan["joins"]
     assert isinstance(flags, int) and isinstance(joins, list)
     for (flag, name), fd in zip(joins, child.extra, strict=True):
-        _call("namespace", f"joining the namespace {name}", calls.setns, fd, flag)
+        call("namespace", f"joining the namespace {name}", calls.setns, fd, flag)
     if isinstance(offsets, dict):
-        _call("namespace", "making a time namespace", calls.unshare, abi.CLONE_NEWTIME)
+        call("namespace", "making a time namespace", calls.unshare, abi.CLONE_NEWTIME)
         text = "".join(f"{clock} {seconds} 0\n" for clock, seconds in offsets.items() if seconds)
         if text:
-            _call("namespace", "setting its clocks", procfs.write, _PROC, "self/timens_offsets", text.encode())
+            call("namespace", "setting its clocks", procfs.write, _PROC, "self/timens_offsets", text.encode())
     work = mounter.Mounter()
     _do(work, plan["stage"])
     reader, writer = posix.pipe2(posix.O_CLOEXEC)
     # Owned by its user namespace, the mounts can be changed from inside; without one, the stage's are as good.
     flags = flags if isinstance(maps, dict) else flags & ~abi.CLONE_NEWNS
-    pid = _call("namespace", "entering the container's namespaces", calls.clone, flags | abi.CLONE_PARENT)
+    pid = call("namespace", "entering the container's namespaces", calls.clone, flags | abi.CLONE_PARENT)
     if pid == 0:
         posix.close(writer)
         if posix.read(reader, 1) != b"g":
             posix._exit(127)  # the stage has told why
         posix.close(reader)
-        _become_inside(maps)
+        become_inside(maps)
         _be_container(child, work, plan)
     child.say(b"P", str(pid))
     if isinstance(maps, dict):
         if maps["deny_setgroups"]:
-            _call("namespace", "denying setgroups", procfs.write, _PROC, f"{pid}/setgroups", b"deny")
+            call("namespace", "denying setgroups", procfs.write, _PROC, f"{pid}/setgroups", b"deny")
         for kind in ("uid", "gid"):
             rows = accounts.map_text(maps[f"{kind}_maps"])
-            _call("namespace", f"mapping {kind}s", procfs.write, _PROC, f"{pid}/{kind}_map", rows)
+            call("namespace", f"mapping {kind}s", procfs.write, _PROC, f"{pid}/{kind}_map", rows)
     posix.write(writer, b"g")
     posix._exit(0)
 
 
-def _be_container(child: _Child, work: mounter.Mounter, plan: dict[str, object]) -> None:
+def _be_container(child: Child, work: mounter.Mounter, plan: dict[str, object]) -> None:
     process, steps = plan["process"], plan["tail"]
     assert isinstance(process, dict) and isinstance(steps, list)
     _do(work, plan["inside"])
@@ -194,27 +151,28 @@ def _do(work: mounter.Mounter, steps: object) -> None:
             raise ContainerFailure(reason, f"{what}: {mounter.words(error)}") from None
 
 
-def _call(reason: str, what: str, action: "Callable[..., object]", *arguments: object) -> "Any":
+def call(reason: str, what: str, action: "Callable[..., object]", *arguments: object) -> "Any":
+    """What it gives. Raises ContainerFailure saying what failed."""
     try:
         return action(*arguments)
     except OSError as error:
         raise ContainerFailure(reason, f"{what}: {mounter.words(error)}") from None
 
 
-def _set_oom_score(process: dict[str, object]) -> None:
+def set_oom_score(process: dict[str, object]) -> None:
     """Inherited by whoever is forked from here; from a user namespace it could not be set."""
     value = process["oom_score_adj"]
     if value is not None:
         what = f"setting oom_score_adj to {value}"
-        _call("process", what, procfs.write, _PROC, "self/oom_score_adj", str(value).encode())
+        call("process", what, procfs.write, _PROC, "self/oom_score_adj", str(value).encode())
 
 
-def _become_inside(maps: object) -> None:
+def become_inside(maps: object) -> None:
     """In a user namespace: an id that exists there, so that what is made belongs to somebody."""
     if isinstance(maps, dict):
         uid, gid = accounts.inside_root(maps["uid_maps"]), accounts.inside_root(maps["gid_maps"])
-        _call("user", f"becoming group {gid} of the user namespace", posix.setresgid, gid, gid, gid)
-        _call("user", f"becoming user {uid} of the user namespace", posix.setresuid, uid, uid, uid)
+        call("user", f"becoming group {gid} of the user namespace", posix.setresgid, gid, gid, gid)
+        call("user", f"becoming user {uid} of the user namespace", posix.setresuid, uid, uid, uid)
 
 
 def _copy_above(fd: int, low: int) -> int:
@@ -224,8 +182,8 @@ def _copy_above(fd: int, low: int) -> int:
     return copy
 
 
-def _launch(
-    run: "Callable[[_Child], None]",
+def launch(
+    run: "Callable[[Child], None]",
     flags: int,
     cgroup_fd: int,
     process: dict[str, object],
@@ -253,12 +211,12 @@ def _launch(
             posix.close(writer)
 
 
-def _run_child(run: "Callable[[_Child], None]", stdio: Stdio, socket_fd: int, status_fd: int, extra: list[int]) -> None:
+def _run_child(run: "Callable[[Child], None]", stdio: Stdio, socket_fd: int, status_fd: int, extra: list[int]) -> None:
     """Never returns: it becomes the command, or says why not and ends."""
-    child: _Child | None = None
+    child: Child | None = None
     try:
         try:
-            child = _Child(stdio, socket_fd, status_fd, extra)
+            child = Child(stdio, socket_fd, status_fd, extra)
             descriptors.give_back()
             run(child)
             failure: Failure = ContainerFailure("process", "the exec came back without an error")

@@ -9,7 +9,7 @@ import posix
 
 from runtime.init import abi as zone_abi
 from runtime.init import files, kernel
-from runtime.init.container import abi, calls, devices, mountspec, terminal
+from runtime.init.container import abi, calls, devices, mountspec
 from runtime.init.failure import BootFailure, ContainerFailure, why
 
 _PLACE = zone_abi.O_PATH | posix.O_CLOEXEC
@@ -269,6 +269,7 @@ class Mounter:
 
     def _terminal(self, size: list[int] | None) -> None:
         """A pseudo terminal of the container's own devpts, which is its /dev/console as well."""
+
         self.terminal = terminal.open_pair(self._root, size)
         slave = self.terminal[1]
         # By descriptor: a path such as /dev/pts/0 could be made to lead elsewhere (CVE-2025-52565).

@@ -1,6 +1,6 @@
 """Check a container spec and fill in its defaults; the keys are told in the package's docstring. No system calls."""
 
-from runtime.init.container import abi, accounts, capabilities, limits, mountspec, sysctl
+from runtime.init.container import abi, accounts, capabilities, limits, mountspec
 from runtime.init.failure import ContainerFailure
 
 MYPY = False
@@ -100,7 +100,10 @@ def check(spec: object) -> dict[str, object]:
         if found[key] is not None:
             texts(found[key], key, absolute)
     found["limits"] = limits.check(found["limits"])
-    found["sysctl"] = sysctl.check(found["sysctl"], names)
+    if found["sysctl"]:
+        from runtime.init.container import sysctl  # here, as most have none
+
+        found["sysctl"] = sysctl.check(found["sysctl"], names)
     if found["propagation"] not in ("private", "slave"):
         raise bad("propagation", "private or slave", found["propagation"])
     return found

@@ -10,7 +10,7 @@ import time
 
 from runtime.init import jsonread
 from runtime.init.abi import SIGCHLD, SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2, SIGWINCH
-from runtime.init.container import abi, bundle, calls, cgroup, foreground, launcher, steps, wrap
+from runtime.init.container import abi, bundle, calls, cgroup, foreground, further, membership, steps, wrap
 from runtime.init.container import spec as specs
 from runtime.init.container.container import Container, outcome
 from runtime.init.failure import ContainerFailure, why
@@ -95,10 +95,10 @@ def _attach(config: dict[str, object], permitted: int) -> int:
         denied = maps is not None and read_file(f"/proc/{target}/setgroups", 16).strip() == b"deny"
     except OSError as error:
         raise ContainerFailure("namespace", f"attaching to process {target}: {why(error)}") from None
-    cgroup_fd = cgroup.of_process(target, _cgroups(config.get("cgroupfs"), wanted=True))
+    cgroup_fd = membership.of_process(target, _cgroups(config.get("cgroupfs"), wanted=True))
     signal_fd = foreground.watch(WATCHED)
     planned = steps.process_plan(checked, groups_denied=denied)
-    started = launcher.enter(target, pidfd, flags, maps, checked, planned, (0, 1, 2), cgroup_fd).wait()
+    started = further.enter(target, pidfd, flags, maps, checked, planned, (0, 1, 2), cgroup_fd).wait()
     return _code(outcome(foreground.follow(started, signal_fd, FORWARDED)))
 
 

@@ -3,12 +3,9 @@
 import errno
 import posix
 
-MYPY = False
-if MYPY:  # for annotations only: not imported in the zone
-    from collections.abc import Callable
-
-_S_IFMT, _S_IFDIR = 0o170000, 0o040000
 _DIRECTORY = posix.O_RDONLY | posix.O_DIRECTORY | posix.O_CLOEXEC
+# It is not there any more, is mounted on, or has got something in it meanwhile.
+_PASSED_OVER = (errno.ENOENT, errno.EBUSY, errno.ENOTEMPTY)
 
 
 def remove_below(path: str, device: int) -> None:
@@ -24,32 +21,41 @@ def remove_below(path: str, device: int) -> None:
         while names or above:
             if names:
                 name = names.pop()
-                below = _take_away(name, here, device)
-                if below >= 0:
-                    posix.close(here)
-                    here = below
-                    above.append((name, names))
-                    names = _names(here)
+                try:
+                    posix.unlink(name, dir_fd=here)
+                except IsADirectoryError:
+                    below = _open_on(device, name, here)
+                    if below >= 0:
+                        posix.close(here)
+                        here = below
+                        above.append((name, names))
+                        names = _names(here)
+                except OSError as error:
+                    if error.errno not in _PASSED_OVER:
+                        raise
             else:
                 up = posix.open("..", _DIRECTORY, dir_fd=here)
                 posix.close(here)
                 here = up
                 name, names = above.pop()
-                _unless_gone(posix.rmdir, name, here)
+                try:
+                    posix.rmdir(name, dir_fd=here)
+                except OSError as error:
+                    if error.errno not in _PASSED_OVER:
+                        raise
     finally:
         posix.close(here)
 
 
-def _take_away(name: str, here: int, device: int) -> int:
-    """Delete what is no directory; a descriptor of what is one, else -1."""
+def _open_on(device: int, name: str, here: int) -> int:
+    """A descriptor of a directory; -1 where it is gone by now, or on another file system."""
     try:
-        status = posix.stat(name, dir_fd=here, follow_symlinks=False)
-        if status.st_dev == device and status.st_mode & _S_IFMT == _S_IFDIR:
-            return posix.open(name, _DIRECTORY | posix.O_NOFOLLOW, dir_fd=here)
-    except FileNotFoundError:
+        fd = posix.open(name, _DIRECTORY | posix.O_NOFOLLOW, dir_fd=here)
+    except (FileNotFoundError, NotADirectoryError):
         return -1
-    if status.st_dev == device:
-        _unless_gone(posix.unlink, name, here)
+    if posix.fstat(fd).st_dev == device:
+        return fd
+    posix.close(fd)
     return -1
 
 
@@ -58,12 +64,3 @@ def _names(directory: int) -> list[str]:
         return posix.listdir(directory)
     except FileNotFoundError:  # another process that removes was quicker
         return []
-
-
-def _unless_gone(action: "Callable[..., object]", name: str, here: int) -> None:
-    """Do it; what is not there any more, is mounted on, or has got something in it meanwhile is passed over."""
-    try:
-        action(name, dir_fd=here)
-    except OSError as error:
-        if error.errno not in (errno.ENOENT, errno.EBUSY, errno.ENOTEMPTY):
-            raise

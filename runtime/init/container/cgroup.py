@@ -5,10 +5,11 @@ import posix
 import select
 import time
 
-from runtime.init.container import abi, calls, limits
+from runtime.init.container import abi, calls
 from runtime.init.failure import ContainerFailure, why
 
 ROOT = "/sys/fs/cgroup"
+CONTROLLERS = ("cpu", "cpuset", "io", "memory", "pids")
 _PARENT = "containers"
 DIRECTORY = posix.O_RDONLY | posix.O_DIRECTORY | posix.O_CLOEXEC
 _SETTLE_S = 10.0
@@ -48,7 +49,7 @@ class Cgroup:
         """Set limits, in the order given. Raises ContainerFailure "cgroup" naming the first that is not taken."""
         self._expect()
         there = self._read("cgroup.controllers").split()
-        for controller in limits.controllers(writes):
+        for controller in controllers(writes):
             if controller not in there:
                 told = ", ".join(there) or "none"
                 raise ContainerFailure(
@@ -179,6 +180,11 @@ def usable(root: str) -> bool:
         posix.close(top)
 
 
+def controllers(writes: dict[str, str]) -> list[str]:
+    """The controllers that must be on for these writes."""
+    return sorted({file.partition(".")[0] for file in writes})
+
+
 def _open_parent(root: str) -> int:
     """A descriptor of the directory of all containers, made where it is missing, with every controller there is."""
     top = posix.open(root, DIRECTORY)
@@ -191,7 +197,7 @@ def _open_parent(root: str) -> int:
             pass
         parent = posix.open(_PARENT, DIRECTORY, dir_fd=top)
         for fd in (top, parent):
-            for controller in set(read(fd, "cgroup.controllers").split()) & set(limits.CONTROLLERS):
+            for controller in set(read(fd, "cgroup.controllers").split()) & set(CONTROLLERS):
                 try:
                     _write(fd, "cgroup.subtree_control", f"+{controller}")
                 except OSError:

@@ -4,7 +4,7 @@ import posix
 import select
 
 from runtime.init.abi import SIGKILL
-from runtime.init.container import abi, calls, cgroup, launcher, limits, steps
+from runtime.init.container import abi, calls, cgroup, launcher, steps
 from runtime.init.container import spec as specs
 from runtime.init.container.launched import Launch, Started
 from runtime.init.failure import ContainerFailure, why
@@ -154,6 +154,8 @@ class Container:
 
     def update(self, wanted: object) -> None:
         """Change limits; what is not named stays. Raises ContainerFailure "spec" or "cgroup"."""
+        from runtime.init.container import limits
+
         self.cgroup.update(limits.check(wanted))
 
     def resize(self, rows: int, columns: int) -> None:

@@ -1,16 +1,8 @@
-"""Limits: of the container, as what is written into its cgroup; of its processes, as rlimits."""
+"""Limits of a container, as what is written into its cgroup."""
 
+from runtime.init.container.cgroup import CONTROLLERS
 from runtime.init.failure import ContainerFailure
 
-RLIM_INFINITY = (1 << 64) - 1
-# include/uapi/asm-generic/resource.h: the position is the number
-# fmt: off
-RLIMITS = (
-    "cpu", "fsize", "data", "stack", "core", "rss", "nproc", "nofile", "memlock", "as", "locks", "sigpending",
-    "msgqueue", "nice", "rtprio", "rttime",
-)
-# fmt: on
-CONTROLLERS = ("cpu", "cpuset", "io", "memory", "pids")
 # key -> (file, lowest, highest): Documentation/admin-guide/cgroup-v2.rst
 _NUMBERS = {
     "memory_max": ("memory.max", 0, None),
@@ -50,11 +42,6 @@ def check(value: object) -> dict[str, str]:
         else:
             raise _bad(where, f"only the keys {', '.join([*_NUMBERS, *_LISTS, 'cpu_max', 'io_max', 'unified'])}", key)
     return writes
-
-
-def controllers(writes: dict[str, str]) -> list[str]:
-    """The controllers that must be on for these writes."""
-    return sorted({file.partition(".")[0] for file in writes})
 
 
 def _number(value: object, where: str, low: int, high: int | None) -> str:
@@ -108,25 +95,6 @@ def _unified(value: object) -> dict[str, str]:
         if not isinstance(text, str):
             raise _bad(f"limits.unified.{key}", "text", text)
     return dict(value)
-
-
-def check_rlimits(value: object) -> dict[int, tuple[int, int]]:
-    """Number of the resource -> (soft, hard), from {"nofile": [1024, 4096]}. What is not named is inherited."""
-    if not isinstance(value, dict):
-        raise _bad("process.rlimits", "an object", value)
-    found = {}
-    for key, pair in value.items():
-        name = str(key).lower().removeprefix("rlimit_")
-        if name not in RLIMITS:
-            raise _bad("process.rlimits", f"only the keys {', '.join(RLIMITS)}", key)
-        numbers = (
-            [RLIM_INFINITY if number == "infinity" else number for number in pair] if isinstance(pair, list) else []
-        )
-        good = all(isinstance(number, int) and 0 <= number <= RLIM_INFINITY for number in numbers)
-        if len(numbers) != 2 or not good or numbers[0] > numbers[1]:
-            raise _bad(f"process.rlimits.{key}", "[soft, hard], each a number or infinity, soft not above hard", pair)
-        found[RLIMITS.index(name)] = (numbers[0], numbers[1])
-    return found
 
 
 def _bad(key: str, expected: str, got: object) -> ContainerFailure:

@@ -1,6 +1,6 @@
 """Check a container spec and fill in its defaults; the keys are told in the package's docstring. No system calls."""
 
-from runtime.init.container import abi, accounts, capabilities, limits, mountspec
+from runtime.init.container import abi, accounts, capabilities, mountspec
 from runtime.init.failure import ContainerFailure
 
 MYPY = False
@@ -99,9 +99,12 @@ def check(spec: object) -> dict[str, object]:
     for key in ("masked_paths", "readonly_paths"):
         if found[key] is not None:
             texts(found[key], key, absolute)
-    found["limits"] = limits.check(found["limits"])
+    if found["limits"]:
+        from runtime.init.container import limits  # this and the like only where there are any, as most have none
+
+        found["limits"] = limits.check(found["limits"])
     if found["sysctl"]:
-        from runtime.init.container import sysctl  # here, as most have none
+        from runtime.init.container import sysctl
 
         found["sysctl"] = sysctl.check(found["sysctl"], names)
     if found["propagation"] not in ("private", "slave"):
@@ -131,7 +134,10 @@ def check_process(process: object) -> dict[str, object]:
     ):
         raise bad("process.size", "[rows, columns]", size)
     found["capabilities"] = capabilities.check(found["capabilities"])
-    found["rlimits"] = limits.check_rlimits(found["rlimits"])
+    if found["rlimits"]:
+        from runtime.init.container import rlimits
+
+        found["rlimits"] = rlimits.check(found["rlimits"])
     found["seccomp"] = _filter(found["seccomp"])
     for flag in items(found, "seccomp_flags"):
         if flag not in FILTER_FLAGS:

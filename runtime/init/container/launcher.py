@@ -61,7 +61,7 @@ class Child:
         argv, env = process["argv"], process["env"]
         assert isinstance(argv, list) and isinstance(env, list)
         if self.watched:
-            from runtime.init.container import reaper  # before a filter has a say in it, and here, as most have none
+            from runtime.init.container import reaper  # see _import_for
         first_free = _PROC if self.watched else _STATUS
         way = tail.Tail(self._terminal, given=self.given, first_free=first_free, ready=lambda: self.say(b"R"))
         way.run(steps)
@@ -193,6 +193,7 @@ def launch(
     extra: list[int],
 ) -> Launch:
     """Fork, and go on with `run` in the child."""
+    _import_for(process)
     ours, theirs = _socket.socketpair(_socket.AF_UNIX, _socket.SOCK_SEQPACKET | _socket.SOCK_CLOEXEC)
     reader, writer = posix.pipe2(posix.O_CLOEXEC) if process["init"] else (-1, -1)
     try:
@@ -209,6 +210,13 @@ def launch(
         theirs.close()
         if writer >= 0:
             posix.close(writer)
+
+
+def _import_for(process: dict[str, object]) -> None:
+    """What only few take; in the child, whose root is another, there may be nothing to import it from."""
+    for key, name in (("init", "reaper"), ("tty", "terminal")):
+        if process[key]:
+            __import__(f"runtime.init.container.{name}")
 
 
 def _run_child(run: "Callable[[Child], None]", stdio: Stdio, socket_fd: int, status_fd: int, extra: list[int]) -> None:

@@ -269,7 +269,7 @@ class Mounter:
 
     def _terminal(self, size: list[int] | None) -> None:
         """A pseudo terminal of the container's own devpts, which is its /dev/console as well."""
-        from runtime.init.container import terminal  # here, as most have none
+        from runtime.init.container import terminal  # see launcher._import_for
 
         self.terminal = terminal.open_pair(self._root, size)
         slave = self.terminal[1]

@@ -7,11 +7,13 @@ from pathlib import Path
 import pytest
 
 from runtime.init import layers
+from runtime.init.mounts import LAYERS
+from runtime.init.removal import remove_below
 
 
 def layer(writable: Path, name: str) -> Path:
     """What a container may have written."""
-    made = writable / layers.HOME / name
+    made = writable / LAYERS / name
     (made / "upper" / "deep" / "deeper").mkdir(parents=True)
     (made / "upper" / "deep" / "file").write_text("x")
     (made / "upper" / "out").symlink_to(writable)
@@ -43,14 +45,14 @@ def test_layers_are_removed_whole_and_what_they_point_at_is_not(tmp_path: Path, 
         layer(tmp_path, each)
     read, write = os.pipe()
     removing = discard(tmp_path, name)
-    assert not (tmp_path / layers.HOME / "one").exists(), "the name is free at once"
+    assert not (tmp_path / LAYERS / "one").exists(), "the name is free at once"
     os.close(write)
     assert os.read(read, 1) == b"", "whoever removes holds nothing of ours open"
     os.close(read)
     wait_for(removing)
     assert os.listdir(tmp_path / "removed") == []
     assert (tmp_path / "upper" / "file").read_text() == "of the workload"
-    assert (tmp_path / layers.HOME / "two").exists() is (name == "one")
+    assert (tmp_path / LAYERS / "two").exists() is (name == "one")
 
 
 def test_what_an_earlier_removal_left_goes_with_the_next_start(tmp_path: Path) -> None:
@@ -104,5 +106,5 @@ def test_what_cannot_be_removed_is_told(
 def test_what_is_on_another_file_system_stays(tmp_path: Path) -> None:
     layer(tmp_path, "one")
     before = sorted(tmp_path.rglob("*"))
-    layers.remove_below(str(tmp_path), os.stat(tmp_path).st_dev + 1)
+    remove_below(str(tmp_path), os.stat(tmp_path).st_dev + 1)
     assert sorted(tmp_path.rglob("*")) == before

@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from runtime.init.container import abi, accounts, devices, limits, steps
+from runtime.init.container import abi, accounts, cgroup, devices, limits, steps
 from runtime.init.container import spec as specs
 from runtime.init.failure import ContainerFailure
 
@@ -242,7 +242,7 @@ def test_limits_become_writes():
         "memory.min": "4096",
         "cpu.weight.nice": "3",
     }
-    assert limits.controllers(limits.check(wanted)) == ["cpu", "cpuset", "io", "memory", "pids"]
+    assert cgroup.controllers(limits.check(wanted)) == ["cpu", "cpuset", "io", "memory", "pids"]
 
 
 def test_plans_are_data():

@@ -16,9 +16,11 @@ from pipeline.bundle.capabilities import expanded as expanded
 from pipeline.bundle.model import Bundle, Capabilities, Confinement, Seccomp
 from pipeline.seccomp import filters, profile
 from runtime.host.daemon.errors import BadRequest
-from runtime.init.container.sysctl import owner
 
 SETS = ("bounding", "effective", "permitted")
+# What an ipc namespace keeps, below kernel/: ipc/ipc_sysctl.c, ipc/mq_sysctl.c. As runtime/init/container/sysctl.py has
+# them, which is the zone's, and not on a host.
+IPC_SYSCTLS = ("msgmax", "msgmnb", "msgmni", "sem", "shmall", "shmmax", "shmmni", "shm_rmid_forced", "auto_msgmni")
 
 
 def default_filter(capabilities: Sequence[str] = CAPABILITIES) -> str:
@@ -82,7 +84,8 @@ def _own_sysctls(sysctls: dict[str, str], namespaces: dict[str, Any]) -> dict[st
     """
     own = namespaces.get("ipc", "own") == "own"
     paths = {key: key if "/" in key else key.replace(".", "/") for key in sysctls} if own else {}
-    return {key: sysctls[key] for key, path in paths.items() if owner(path) == "ipc"}
+    kept = {f"kernel/{name}" for name in IPC_SYSCTLS}
+    return {key: sysctls[key] for key, path in paths.items() if path in kept or path.startswith("fs/mqueue/")}
 
 
 def _filter(seccomp: Seccomp, zone: str, bounding: Sequence[str]) -> dict[str, Any]:

@@ -20,7 +20,7 @@ from runtime.host.daemon.errors import BadRequest
 from runtime.host.daemon.model import BootRequest
 from runtime.host.daemon.spec import launch_of
 from runtime.init import files
-from runtime.init.container import capabilities, limits, mountspec, spec
+from runtime.init.container import capabilities, limits, mountspec, rlimits, spec, sysctl
 from runtime.net.addresses import ZoneAddresses
 
 BLOB = Descriptor("application/octet-stream", Digest.of(b""), 0)
@@ -149,7 +149,7 @@ def test_confinement_of_a_bundle_is_what_the_zones_runtime_takes() -> None:
             "cpu.max": "50000 100000",
             "io.max": "202:0 rbps=1048576\n202:16 wbps=max",
         },
-        rlimits={"nofile": (1024, limits.RLIM_INFINITY)},
+        rlimits={"nofile": (1024, rlimits.RLIM_INFINITY)},
         init=True,
     )
     container = extra("/x", confinement=wanted)["container"]
@@ -169,13 +169,14 @@ def test_confinement_of_a_bundle_is_what_the_zones_runtime_takes() -> None:
     }
     assert process["seccomp"] == bytes.fromhex(confinement.default_filter(["NET_ADMIN", "KILL"]))
     assert (process["no_new_privileges"], process["init"]) == (False, True)
-    assert process["rlimits"] == {limits.RLIMITS.index("nofile"): (1024, limits.RLIM_INFINITY)}
+    assert process["rlimits"] == {rlimits.RLIMITS.index("nofile"): (1024, rlimits.RLIM_INFINITY)}
     assert planned["limits"] == wanted.limits
     assert planned["namespaces"]["net"] == "own"
 
 
 def test_the_hosts_names_of_limits_are_those_of_the_zones_runtime() -> None:
-    assert bundle_limits.RLIMITS == limits.RLIMITS and bundle_limits.RLIM_INFINITY == limits.RLIM_INFINITY
+    assert bundle_limits.RLIMITS == rlimits.RLIMITS and bundle_limits.RLIM_INFINITY == rlimits.RLIM_INFINITY
+    assert confinement.IPC_SYSCTLS == sysctl._IPC
     named = {file for file, _, _ in limits._NUMBERS.values()} | set(limits._LISTS.values()) | {"cpu.max", "io.max"}
     assert set(bundle_limits.LIMITS) == named
 

@@ -13,7 +13,7 @@ from runtime.init.failure import why
 
 _CPUS = "/sys/devices/system/cpu"
 _BALLOON = "/sys/devices/system/xen_memory/xen_memory0"
-_CPU_TRY_S, _CPU_TRIES = 0.02, 100
+_CPU_TRY_S, _CPU_TRIES = 0.05, 200
 
 
 def info() -> dict[str, object]:
@@ -107,8 +107,9 @@ def _cpu(number: int, state: str) -> None:
         if read(path).strip() != state:
             write(path, state)
     except OSError as error:
-        # ENODEV, EBUSY: it is just coming or going; tried again. Anything else is the kernel's refusal.
-        if error.errno not in (errno.ENODEV, errno.EBUSY, errno.ENOENT):
+        # It is just coming or going, and is tried again; EINVAL: its file is there before it is itself
+        # (drivers/xen/cpu_hotplug.c, enable_hotplug_cpu). Anything else is the kernel's refusal.
+        if error.errno not in (errno.ENODEV, errno.EBUSY, errno.ENOENT, errno.EINVAL):
             raise Refused("unsupported", f"cpu {number}: {why(error)}") from None
 
 

@@ -73,7 +73,9 @@ def test_every_command_below_another_is_shown_as_it_is_typed() -> None:
 SILENT = (r"mkdir .* > \S+", r"zone cp \S+ \w+:\S+", r"systemctl reload \w+")
 
 
-@pytest.mark.parametrize("page", ["zone.md", "network.md", "hosts.md", "lab.md", "store.md", "cache.md", "images.md"])
+@pytest.mark.parametrize(
+    "page", ["../README.md", "zone.md", "network.md", "hosts.md", "lab.md", "store.md", "cache.md", "images.md"]
+)
 def test_every_command_shown_has_its_output(page: str) -> None:
     found = outputs_of((DOCS / page).read_text())
     assert [command for command, _ in found] == commands_of((DOCS / page).read_text()) != []

@@ -4,6 +4,7 @@ import os
 
 import pytest
 from support import zonebox
+from support.namespaces import require_user_namespaces
 from support.zonebox import IDLE, sh
 
 pytestmark = [
@@ -42,6 +43,8 @@ def test_init_and_agent_cannot_be_traced_even_where_their_process_ids_are_shared
     ],
 )
 def test_namespaces_of_the_workload_are_its_own_or_the_zones_as_its_spec_says(start, namespaces, said):
+    if "user" in namespaces:
+        require_user_namespaces()
     text = f"[security]\nnamespaces = {{ {namespaces} }}"
     script = """read a b c </proc/self/uid_map; echo $a $b $c; touch /x 2>/dev/null && echo root || echo nobody
         [ $$ = 1 ] && echo own pid || echo zone pid

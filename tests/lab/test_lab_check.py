@@ -22,9 +22,9 @@ def python(code: str) -> str:
 
 # What makes a process a network engine to the check is its command line.
 ENGINE = python(
-    "import os, socket, time; from runtime.net.engine.main import main; "
+    "import os, signal, socket; from runtime.net.engine.main import main; "
     "listener = socket.create_server(('127.0.0.1', 8099)); open('/tmp/planted', 'w').write(str(os.getpid())); "
-    "time.sleep(1000)"
+    "signal.pause()"
 )
 # What is told -> what plants it in dom0, what takes it away.
 PLANTS = {

@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterator
 
 import pytest
+from support.failinghandler import FailingHandler
 
 from runtime.net import netlink
 from runtime.net.engine import main
@@ -71,26 +72,9 @@ def test_zones_of_a_full_network_have_room_below_what_the_kernel_gives_a_process
     assert main._room(4096, Limits()) == 1, "a host that gives less still has private networks"
 
 
-class Recorder:
-    """A handler that fails as told."""
-
-    def __init__(self, loop: Loop) -> None:
-        self.loop, self.aborted = loop, 0
-
-    def ready(self, source: socket.socket, mask: int) -> None:
-        self.loop.stop()
-        raise RuntimeError("broken")
-
-    def tick(self, now: float) -> None:
-        pass
-
-    def abort(self) -> None:
-        self.aborted += 1
-
-
 def test_exception_of_a_handler_ends_that_handler_only() -> None:
     loop = Loop()
-    handler = Recorder(loop)
+    handler = FailingHandler(loop)
     near, far = socket.socketpair()
     with near, far:
         loop.watch(near, handler, READ)

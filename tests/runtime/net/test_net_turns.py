@@ -8,12 +8,13 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from support.failinghandler import FailingHandler
 
 from runtime.net.addresses import plan_addresses
 from runtime.net.engine import loop as loops
 from runtime.net.engine.dns import Resolvers
 from runtime.net.engine.hostports import HostPorts
-from runtime.net.engine.loop import READ, Handler, Loop
+from runtime.net.engine.loop import READ, Loop
 from runtime.net.engine.model import INSIDE, EngineConfig, Limits, Listeners, ZonePart
 from runtime.net.engine.names import Names
 from runtime.net.engine.relay import Relay
@@ -188,34 +189,17 @@ def test_zone_that_leaves_takes_its_part_of_the_loop_along(stack: contextlib.Exi
     assert third.zone._loop is loop, "it needs no turns, and pays for none"
 
 
-class Failing:
-    """A handler that fails as told."""
-
-    def __init__(self, loop: Loop) -> None:
-        self.loop, self.aborted = loop, 0
-
-    def ready(self, source: socket.socket, mask: int) -> None:
-        self.loop.stop()
-        raise RuntimeError("broken")
-
-    def tick(self, now: float) -> None:
-        self.loop.stop()
-
-    def abort(self) -> None:
-        self.aborted += 1
-
-
 def test_part_has_the_deadlines_the_time_and_the_faults_of_the_whole() -> None:
     loop = Loop()
     part = loop.part()
-    handler: Handler = Failing(loop)
+    handler = FailingHandler(loop)
     near, far = socket.socketpair()
     with near, far:
         part.watch(near, handler, READ)
         far.send(b"x")
         loop.run()
         part.forget(near)
-    assert loop.faults == 1 and handler.aborted == 1  # type: ignore[attr-defined]
+    assert loop.faults == 1 and handler.aborted == 1
     assert part.now == loop.now
     part.urgent.add(handler)
     loop._running = True

@@ -16,6 +16,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from doorfaults import do_again
+
 from pipeline import newc
 from pipeline.bundle.model import Bundle, Port
 from pipeline.jsonmodel import from_json
@@ -138,16 +140,7 @@ class Zone:
             lambda: teardown_domain(records, self.host.hypervisor, self.host.xenstore),
             lambda: teardown_network(records),
         ]
-        failures = 0
-        for step in steps:
-            while True:
-                try:
-                    step()
-                    break
-                except Exception:
-                    failures += 1
-                    if failures > 2:
-                        raise
+        do_again(steps)
         for loop in self.loops:
             loop.close()
         (RUN / "console" / f"{self.ledger.name}.log").unlink(missing_ok=True)

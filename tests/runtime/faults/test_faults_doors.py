@@ -30,7 +30,7 @@ import pytest
 from support import faults
 from support.backends import FakeBlkback
 from support.checking import UUID, CheckedHost, number_disks, small_plan
-from support.doorfaults import FaultyDoor, Points, faulty_edges, faulty_record, was_injected
+from support.doorfaults import FaultyDoor, Points, do_again, faulty_edges, faulty_record, was_injected
 from support.networld import HOST4, VIF, World
 from support.rings import Guest
 from support.takeovers import head_fields, take_over
@@ -175,16 +175,7 @@ class Host(CheckedHost):
         records = ledger.records()
         steps.append(lambda: teardown_domain(records, hypervisor, xenstore, timeout_s=5))
         steps.append(lambda: teardown_network(records))
-        failures = 0
-        for step in steps:
-            while True:
-                try:
-                    step()
-                    break
-                except Exception:
-                    failures += 1
-                    if failures > 2:
-                        raise
+        do_again(steps)
         for loop in found:
             loop.close()
         shutil.rmtree(self.scratch, ignore_errors=True)  # it goes with the zone

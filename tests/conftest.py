@@ -7,7 +7,7 @@ import gc
 import os
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +30,7 @@ LAB = "tests/lab/"
 PYCACHE = HERE.parent / "build/pycache"
 BESIDE_THE_LAB = 5  # of Linux's nice values
 AUTOGROUP = Path("/proc/self/autogroup")
+LONG_BYTES = 400  # of these a comparison shows where they part, of shorter ones everything
 FEW_FDS = 16  # what the whole run keeps, such as the lab's connections, may begin in any module
 
 
@@ -74,6 +75,32 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
     if not AUTOGROUP.read_text().endswith(f" nice {wanted}\n"):
         with contextlib.suppress(BlockingIOError):  # who is not root may set it ten times a second: the next test will
             AUTOGROUP.write_text(str(wanted))
+
+
+def pytest_assertrepr_compare(op: str, left: object, right: object) -> list[str] | None:
+    """Long bytes: their sizes and where they part. A megabyte of them shown whole is all that is left of a CI's log."""
+    if op != "==" or not isinstance(left, bytes | bytearray) or not isinstance(right, bytes | bytearray):
+        return None
+    if max(len(left), len(right)) < LONG_BYTES:
+        return None
+    parts = (at for at, pair in enumerate(zip(left, right, strict=False)) if pair[0] != pair[1])
+    at = next(parts, min(len(left), len(right)))
+    return [
+        f"{len(left)} bytes == {len(right)} bytes",
+        f"they part at byte {at}:",
+        f"{bytes(left[at : at + 32])!r} is there on the left, and",
+        f"{bytes(right[at : at + 32])!r} on the right",
+    ]
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_terminal_summary(terminalreporter: Any) -> Generator[None]:
+    """What failed, by name and last, however long the messages before it are."""
+    yield
+    for outcome in ("error", "failed"):
+        for report in terminalreporter.getreports(outcome):
+            when = f" (at its {report.when})" if report.when in ("setup", "teardown") else ""
+            terminalreporter.write_line(f"{outcome}: {report.nodeid}{when}")
 
 
 @pytest.fixture(scope="module", autouse=True)

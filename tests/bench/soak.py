@@ -8,6 +8,7 @@ import sys
 import threading
 import time
 from itertools import pairwise
+from pathlib import Path
 from signal import SIGTERM
 from typing import TYPE_CHECKING, Any
 
@@ -31,29 +32,10 @@ PAUSE_S = 0.5
 # What dom0 shows where zoned stays away: its log, who runs, and what each of its threads waits for.
 LOOK_AT_ZONED = """tail -n 60 /run/zonewright/zoned.log; top -b -n 1 | head -n 30; dmesg | tail -n 20
 for pid in $(pgrep -f runtime.host.zoned); do grep -H . /proc/$pid/task/*/wchan /proc/$pid/task/*/stack; done"""
-BUILD_MANY = "cd /opt/zonewright; python3 /tmp/many.py {count}"
-# Runs in dom0: builds a domain, destroys it, again and again; then what is left against what there was.
-MANY = """
-import json, sys, uuid
-from runtime.boot import build, doors, elf, plan, xenstore
-from runtime.boot.model import DomainSpec, FileRange, Vif
-spec = json.load(open("/tmp/many.json"))
-kernel, ramdisk = FileRange(*spec["kernel"]), (FileRange(*spec["ramdisk"]),)
-hypervisor, store = doors.open_doors(), xenstore.XenStore()
-info = elf.read_kernel(kernel)
-def left():
-    return [len(list(hypervisor.domains())), len(store.children("/local/domain")), hypervisor.free_pages()]
-def one():
-    wanted = DomainSpec("soak", str(uuid.uuid4()), kernel, ramdisk, memory_mib=128, vif=Vif("02:00:00:00:00:01"))
-    with build.build_domain(plan.plan_domain(wanted, info), hypervisor, store, lambda *a, **k: None,
-                            console_log=__import__("pathlib").Path("/tmp/many.log")):
-        pass
-one()
-before = left()
-for _ in range(int(sys.argv[1])):
-    one()
-print(json.dumps([before, left()]))
-"""
+BUILDS_PROGRAM = Path(__file__).parents[1] / "support" / "dom0_builds.py"
+BUILD_MANY = """truncate -s 64M /tmp/builds.scratch; cd /opt/zonewright
+PYTHONPATH=. python3 /tmp/builds.py /tmp/builds.json {count}; code=$?
+rm -rf /tmp/builds.* /tmp/dom0-builds; exit $code"""
 
 
 # What each of the loaded zones runs: the server, and lines with a number on each; told to stop it ends with a code that
@@ -91,19 +73,26 @@ def full_boots(here: World) -> Measure:
 
 
 def builds(here: World) -> Measure:
-    """Domains built and destroyed in a row, without booting; free memory exact to the page afterwards."""
-    bundle = here.base
-    spec = {
-        "kernel": disk_in_dom0(here.host.lab, bundle.kernel),
-        "ramdisk": disk_in_dom0(here.host.lab, bundle.initrd[0]),
+    """Domains with disks, network and channel built and destroyed in a row, without running; nothing left of them.
+
+    What is compared: domains, xenstore's trees, free memory to the page, dom0's event channels, back ends, network
+    namespaces and interfaces, loop devices, descriptors.
+    """
+    bundle, lab = here.base, here.host.lab
+    facts = {
+        "kernel": disk_in_dom0(lab, bundle.kernel),
+        "ramdisk": disk_in_dom0(lab, bundle.initrd[0]),
+        "rootfs": disk_in_dom0(lab, bundle.rootfs)[0],
+        "scratch": "/tmp/builds.scratch",
     }
-    here.host.lab.shell("cat >/tmp/many.json", input=json.dumps(spec))
-    here.host.lab.shell("cat >/tmp/many.py", input=MANY)
-    code, said = here.host.lab.shell(BUILD_MANY.format(count=BUILDS), timeout_s=1800)
+    lab.shell("cat >/tmp/builds.json", input=json.dumps(facts))
+    lab.shell("cat >/tmp/builds.py", input=BUILDS_PROGRAM.read_text())
+    code, said = lab.shell(BUILD_MANY.format(count=BUILDS), timeout_s=1800)
     if code:
         return Measure("boots_build", None, "builds", said[-300:])
     before, after = json.loads(said.strip().splitlines()[-1])
-    return Measure("boots_build", BUILDS if before == after else 0, "builds", "" if before == after else said)
+    wrong = {name: (value, after[name]) for name, value in before.items() if value != after[name]}
+    return Measure("boots_build", 0 if wrong else BUILDS, "builds", str(wrong) if wrong else "")
 
 
 def kills(here: World) -> list[Measure]:

@@ -1,4 +1,4 @@
-"""Memory, vCPUs and bandwidth as users write them, after docker."""
+"""Memory, vCPUs, MTU and bandwidth as users write them, after docker."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from argparse import ArgumentTypeError
 
 _UNITS_MIB = {"k": 1 / 1024, "m": 1, "g": 1024, "t": 1 << 20}
 _LEAST_MIB, _MOST_MIB = 1, 1 << 20
+_LEAST_MTU, _MOST_MTU = 1280, 65000  # as network.mtu in zones/zone.schema.json
 
 
 def memory_mib(text: str) -> int:
@@ -30,6 +31,13 @@ def whole_cpus(text: str) -> int:
     if match is None or not int(match[1]):
         raise ArgumentTypeError(f"expected a whole number of vCPUs, got {text!r}")
     return int(match[1])
+
+
+def mtu_bytes(text: str) -> int:
+    """What zones/zone.schema.json takes for network.mtu. Raises what argparse expects of a type."""
+    if not text.isascii() or not text.isdecimal() or not _LEAST_MTU <= int(text) <= _MOST_MTU:
+        raise ArgumentTypeError(f"expected an MTU from {_LEAST_MTU} to {_MOST_MTU} bytes, got {text!r}")
+    return int(text)
 
 
 def bandwidth_or_none(text: str | None) -> int | None:

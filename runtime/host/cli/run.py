@@ -9,7 +9,7 @@ from argparse import REMAINDER, Namespace
 from typing import Any
 
 from pipeline.errors import SentenceError
-from runtime.host.cli.amounts import memory_mib, whole_cpus
+from runtime.host.cli.amounts import memory_mib, mtu_bytes, whole_cpus
 from runtime.host.cli.confined import confinement_arguments
 from runtime.host.cli.moments import span_s
 from runtime.host.cli.parsers import (
@@ -69,6 +69,7 @@ def fill_run(parser: Parser) -> None:
     parser.add_argument("--scratch", metavar="SIZE|DEVICE", help=f"{SCRATCH} (default: memory)")
     network_arguments(parser)
     parser.add_argument("--network-engine", default="", metavar="ENGINE", help="splice or pasta (default: splice)")
+    parser.add_argument("--mtu", type=mtu_bytes, metavar="N", help="of its interface and its network (default: 1500)")
     parser.add_argument("--ip", default="", metavar="ADDRESS", help="its own address, of zones' pool (default: any)")
     parser.add_argument("-m", "--memory", type=memory_mib, metavar="AMOUNT", help="256m, 1g (default: 256m)")
     parser.add_argument("--memory-max", type=memory_mib, metavar="AMOUNT", help="what `zone update` may give it")

@@ -75,6 +75,8 @@ def _network(arguments: Namespace) -> dict[str, Any]:
         given |= {"name": arguments.network, "isolated": arguments.isolated}
     if arguments.network_engine:
         given["engine"] = arguments.network_engine
+    if arguments.mtu is not None:
+        given["mtu"] = arguments.mtu
     if arguments.ip:
         given["address"] = arguments.ip
     return given

@@ -132,7 +132,7 @@ def place(core: Core, zone: Zone, uuid: str) -> ZoneAddresses:
         index = addressing.index_for(core, zone.name, static)
         network = core.networks[name] = SharedNetwork(name, index, mtu)
     if network.mtu != mtu:
-        hint = "key network.mtu of the zone, or --mtu of zone net create"
+        hint = "key network.mtu of the zone, --mtu of zone run, or --mtu of zone net create"
         subject = f"zone {zone.name} in network {name}"
         raise BadRequest(subject, expected=f"its MTU, {network.mtu}", got=str(mtu), hint=hint)
     _check_name_in(network, zone.name)

@@ -84,6 +84,7 @@ def test_every_argument_says_what_it_is(name: str) -> None:
         (("logs", "--tail", "few", "web"), "expected a number of lines"),
         (("logs", "--since", "tuesday", "web"), "expected 10m"),
         (("run", "-m", "much", "x"), "expected an amount such as 256m"),
+        (("run", "--mtu", "1279", "x"), "expected an MTU from 1280 to 65000 bytes, got '1279'"),
         (("run", "-c", "1.5", "x"), "expected a whole number of vCPUs"),
         (("port", "web", "http"), "expected a port such as 80"),
         (("wait",), "required: ZONE"),

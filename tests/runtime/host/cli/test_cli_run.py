@@ -54,7 +54,7 @@ def test_every_option_reaches_the_spec() -> None:
     options += " --extension oci:a --extension oci:b --stop-signal QUIT --stop-timeout 3"
     options += " --security-opt seccomp=unconfined --health-interval 1m30s --health-timeout 500ms --health-retries 2"
     options += " --health-start-period 0s --health-start-interval 2s --health-cmd true"
-    options += " --bandwidth 1.5mbit --scratch 2g --network back --ip fd5a:6f6e:6577:9::0007"
+    options += " --bandwidth 1.5mbit --scratch 2g --network back --mtu 9000 --ip fd5a:6f6e:6577:9::0007"
     options += " --dns 192.0.2.53 --dns 2001:db8::53 --dns-search example.org --dns-option ndots:2 --dns-option use-vc"
     rules = ("--egress", "allow 192.0.2.0/24  443", "--egress", "deny any")
     made = spec(*options.split(), *rules, "nginx", "-g", "daemon off;")
@@ -69,6 +69,7 @@ def test_every_option_reaches_the_spec() -> None:
     assert [choice.image for choice in made.extensions] == ["oci:a", "oci:b"]
     assert (made.stop_signal, made.stop_timeout_s) == (signal.SIGQUIT, 3)
     network = Network(
+        mtu=9000,
         nameservers=("192.0.2.53", "2001:db8::53"),
         search=("example.org",),
         options=("ndots:2", "use-vc"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import dataclasses
 import json
 import re
@@ -23,6 +24,10 @@ from pipeline.bundle.model import Bundle, Healthcheck, Resources, Volume
 from pipeline.bundle.security import parse_confinement
 from pipeline.bundle.volumes import bundled
 from pipeline.store import Store
+from runtime.host.api import host_pb2 as pb
+from runtime.host.client.client import received
+from runtime.host.hosts import LabHost
+from runtime.host.lab.lab import Lab
 
 pytestmark = pytest.mark.xen
 
@@ -47,6 +52,7 @@ core = 0
 """
 # The image has none; needs no module of perl's.
 PERL = "/tools/lib64/ld-linux-x86-64.so.2 --library-path /tools/lib/x86_64-linux-gnu /tools/bin/perl"
+AT_ONCE = 100
 KEYCTL = 250  # arch/x86/entry/syscalls/syscall_64.tbl
 # name -> (what root in the container tries, what it is told)
 ATTEMPTS = {
@@ -166,6 +172,19 @@ def test_a_config_of_styrolite_runs_in_the_zone_itself(zone: ZoneCommand, inside
     assert b"the zone's agent is a part of init" in zone.err
 
 
+def test_a_container_has_users_and_a_clock_of_its_own(zone: ZoneCommand, inside: str) -> None:
+    maps = [{"base_nsid": 0, "base_hostid": 100_000, "remap_count": 65_536}]
+    script = "id -u; cat /proc/self/uid_map /proc/self/gid_map; cut -d. -f1 /proc/uptime; echo x >/etc/x"
+    own = [*OWN, "User", "Time"]
+    config = zonebox.config(script, namespaces=own, uid_mappings=maps, gid_mappings=maps)
+    before = int(zone("exec", "--zone", inside, *SHELL, "read up _ </proc/uptime; echo ${up%.*}"))
+    said = zone("exec", "-i", "--zone", inside, "styrolite", "-", input=config, code=2)
+    user, *both, uptime_s = said.splitlines()
+    assert user == "0" and [row.split() for row in both] == [["0", "100000", "65536"]] * 2
+    assert int(uptime_s) < before, "its clock begins with it"
+    assert b"Permission denied" in zone.err, "its root is not the owner of the zone's files"
+
+
 def test_a_mount_target_that_is_a_symlink_stays_in_the_root(zone: ZoneCommand, inside: str) -> None:
     zone("exec", inside, "ln", "-sfn", "../../../../..", "/tmp/up")
     mounts = [{"source": "tmpfs", "target": "/tmp/up/escape", "fstype": "tmpfs"}]
@@ -185,8 +204,10 @@ def test_it_is_paused_goes_on_and_takes_other_limits(zone: ZoneCommand, inside: 
     assert zone("unpause", inside) == f"{inside}\n"
     assert zone("exec", "--zone", inside, *SHELL, frozen) == "0\n"
     zone("update", "--limit", "memory.max=64m", "--limit", "pids.max=99", "--limit", "cpu.max=0.2", inside)
-    read = "cd /sys/fs/cgroup && cat memory.max pids.max cpu.max"
-    assert zone("exec", inside, "sh", "-c", read) == "67108864\n99\n20000 100000\n"
+    zone("update", "--limit", "io.max=xvda rbps=64m wiops=100", inside)
+    read = "cd /sys/fs/cgroup && cat memory.max pids.max cpu.max io.max"
+    disk = "202:0 rbps=67108864 wbps=max riops=max wiops=100"
+    assert zone("exec", inside, "sh", "-c", read) == f"67108864\n99\n20000 100000\n{disk}\n"
 
 
 def test_snoop_shows_the_frames_of_an_exec(zone: ZoneCommand, inside: str) -> None:
@@ -203,6 +224,47 @@ def test_snoop_shows_the_frames_of_an_exec(zone: ZoneCommand, inside: str) -> No
     opened = [one["message"] for one in frames if one["kind"] == "OPEN"]
     assert "exec" in [message["method"] for message in opened]
     assert {one["zone"] for one in frames} == {inside}
+
+
+@pytest.mark.soak
+def test_a_hundred_execs_run_at_once(lab: Lab, store: Store, inside: str) -> None:
+    """Each says its number, waits until all have, and ends with a code of its own."""
+
+    async def all_of_them() -> list[tuple[bytes, int]]:
+        started, everyone = 0, asyncio.Event()
+
+        async def one(number: int) -> tuple[bytes, int]:
+            nonlocal started
+            words = ["sh", "-c", f"echo begun {number}; read word; echo $word {number}; exit {number}"]
+            async with client.opened(client.host.ExecZone) as stream:
+                await stream.send_message(pb.ProcessInput(start=pb.ProcessStart(zone=inside, argv=words, stdin=True)))
+                said, code = b"", -1
+                async for told in received(stream):
+                    first, said = not said, said + told.stdout
+                    if first and said:
+                        started += 1
+                        if started == AT_ONCE:
+                            everyone.set()
+                        await everyone.wait()
+                        await stream.send_message(pb.ProcessInput(stdin=b"go\n"))
+                    if told.HasField("exit"):
+                        code = told.exit.code
+                return said, code
+
+        return await asyncio.gather(*(one(number) for number in range(AT_ONCE)))
+
+    with LabHost(store, lab).connect() as client:
+        done = client.run(all_of_them())
+    assert done == [(b"begun %d\ngo %d\n" % (number, number), number) for number in range(AT_ONCE)]
+
+
+@pytest.mark.soak
+def test_a_great_output_arrives_whole_over_a_real_console(zone: ZoneCommand, inside: str) -> None:
+    """32 MiB: Xen's console ring has room for 2 KiB, and an emulated machine passes less than 1 MB/s through it."""
+    numbers = "i=0; while [ $i -lt 16 ]; do yes $i | head -c 2097152; i=$((i + 1)); done"
+    said = zone("exec", inside, "sh", "-c", numbers).encode()
+    expected = b"".join((b"%d\n" % number * 2097152)[:2097152] for number in range(16))
+    assert said == expected
 
 
 def test_a_boot_that_fails_is_told_over_the_channel_and_on_the_console(

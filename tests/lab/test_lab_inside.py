@@ -262,7 +262,7 @@ def test_a_hundred_execs_run_at_once(lab: Lab, store: Store, inside: str) -> Non
 def test_a_great_output_arrives_whole_over_a_real_console(zone: ZoneCommand, inside: str) -> None:
     """32 MiB: Xen's console ring has room for 2 KiB, and an emulated machine passes less than 1 MB/s through it."""
     numbers = "i=0; while [ $i -lt 16 ]; do yes $i | head -c 2097152; i=$((i + 1)); done"
-    said = zone("exec", inside, "sh", "-c", numbers).encode()
+    said = zone("exec", inside, "sh", "-c", numbers, timeout_s=600).encode()
     expected = b"".join((b"%d\n" % number * 2097152)[:2097152] for number in range(16))
     assert said == expected
 

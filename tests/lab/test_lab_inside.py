@@ -194,38 +194,6 @@ def test_a_mount_target_that_is_a_symlink_stays_in_the_root(zone: ZoneCommand, i
     assert zone("exec", "--zone", inside, *SHELL, look) == "none\nin the root\n"
 
 
-def test_it_is_paused_goes_on_and_takes_other_limits(zone: ZoneCommand, inside: str) -> None:
-    frozen = f"while read key value; do [ $key != frozen ] || echo $value; done <{GROUP}/cgroup.events"
-    assert zone("pause", inside) == f"{inside}\n"
-    assert zone("exec", "--zone", inside, *SHELL, frozen) == "1\n"
-    assert zone("ps", "-q", "--filter", "state=paused") == f"{inside}\n" and "paused" in zone("ps")
-    zone("exec", inside, "true", code=1)
-    assert b"expected running, got paused" in zone.err
-    assert zone("unpause", inside) == f"{inside}\n"
-    assert zone("exec", "--zone", inside, *SHELL, frozen) == "0\n"
-    zone("update", "--limit", "memory.max=64m", "--limit", "pids.max=99", "--limit", "cpu.max=0.2", inside)
-    zone("update", "--limit", "io.max=xvda rbps=64m wiops=100", inside)
-    read = "cd /sys/fs/cgroup && cat memory.max pids.max cpu.max io.max"
-    disk = "202:0 rbps=67108864 wbps=max riops=max wiops=100"
-    assert zone("exec", inside, "sh", "-c", read) == f"67108864\n99\n20000 100000\n{disk}\n"
-
-
-def test_snoop_shows_the_frames_of_an_exec(zone: ZoneCommand, inside: str) -> None:
-    snoop = zone.start("snoop", inside, "--format", "json")
-    try:
-        assert snoop.stdout is not None
-        while not select.select([snoop.stdout], [], [], 0)[0]:  # until it listens: what passed before is not shown
-            assert snoop.poll() is None
-            zone("exec", inside, "echo", "words to look for")
-        zone("exec", inside, "echo", "the last words")
-        frames = _frames(snoop, b"the last words")
-    finally:
-        snoop.kill()
-    opened = [one["message"] for one in frames if one["kind"] == "OPEN"]
-    assert "exec" in [message["method"] for message in opened]
-    assert {one["zone"] for one in frames} == {inside}
-
-
 @pytest.mark.soak
 def test_a_hundred_execs_run_at_once(lab: Lab, store: Store, inside: str) -> None:
     """Each says its number, waits until all have, and ends with a code of its own."""
@@ -265,6 +233,38 @@ def test_a_great_output_arrives_whole_over_a_real_console(zone: ZoneCommand, ins
     said = zone("exec", inside, "sh", "-c", numbers, timeout_s=600).encode()
     expected = b"".join((b"%d\n" % number * 2097152)[:2097152] for number in range(16))
     assert said == expected
+
+
+def test_it_is_paused_goes_on_and_takes_other_limits(zone: ZoneCommand, inside: str) -> None:
+    frozen = f"while read key value; do [ $key != frozen ] || echo $value; done <{GROUP}/cgroup.events"
+    assert zone("pause", inside) == f"{inside}\n"
+    assert zone("exec", "--zone", inside, *SHELL, frozen) == "1\n"
+    assert zone("ps", "-q", "--filter", "state=paused") == f"{inside}\n" and "paused" in zone("ps")
+    zone("exec", inside, "true", code=1)
+    assert b"expected running, got paused" in zone.err
+    assert zone("unpause", inside) == f"{inside}\n"
+    assert zone("exec", "--zone", inside, *SHELL, frozen) == "0\n"
+    zone("update", "--limit", "memory.max=64m", "--limit", "pids.max=99", "--limit", "cpu.max=0.2", inside)
+    zone("update", "--limit", "io.max=xvda rbps=64m wiops=100", inside)
+    read = "cd /sys/fs/cgroup && cat memory.max pids.max cpu.max io.max"
+    disk = "202:0 rbps=67108864 wbps=max riops=max wiops=100"
+    assert zone("exec", inside, "sh", "-c", read) == f"67108864\n99\n20000 100000\n{disk}\n"
+
+
+def test_snoop_shows_the_frames_of_an_exec(zone: ZoneCommand, inside: str) -> None:
+    snoop = zone.start("snoop", inside, "--format", "json")
+    try:
+        assert snoop.stdout is not None
+        while not select.select([snoop.stdout], [], [], 0)[0]:  # until it listens: what passed before is not shown
+            assert snoop.poll() is None
+            zone("exec", inside, "echo", "words to look for")
+        zone("exec", inside, "echo", "the last words")
+        frames = _frames(snoop, b"the last words")
+    finally:
+        snoop.kill()
+    opened = [one["message"] for one in frames if one["kind"] == "OPEN"]
+    assert "exec" in [message["method"] for message in opened]
+    assert {one["zone"] for one in frames} == {inside}
 
 
 def test_a_boot_that_fails_is_told_over_the_channel_and_on_the_console(

@@ -20,6 +20,7 @@ from runtime.host.daemon.errors import BadRequest
 from runtime.host.daemon.zone import Zone
 
 LENT_S = 3600.0  # from the question, or the last piece, to the boot: the other blobs come in between
+LOOK_AGAIN_S = 0.5
 
 
 async def missing(core: Core, blobs: Iterable[Descriptor]) -> list[Digest]:
@@ -68,6 +69,28 @@ def needed(core: Core) -> set[str]:
     return {*core.lent, *(name for zone in core.zones.values() for name in _of_zone(zone))}
 
 
+@contextlib.asynccontextmanager
+async def alone(core: Core) -> AsyncIterator[None]:
+    """From the first look of what removes blobs to its last removal; waits for others that do.
+
+    A lease that ends meanwhile counts until then: what it was on may have got a name after the names were looked at.
+    """
+    with contextlib.ExitStack() as held:
+        while core.edge.stores and not await core.thread(_begin, core, held):
+            await core.clock.sleep(LOOK_AGAIN_S)
+        yield
+
+
+def _begin(core: Core, held: contextlib.ExitStack) -> bool:
+    locks = Store(core.edge.stores[0]).locks
+    try:
+        held.callback(os.close, take(locks / lease.GC, wait=False))
+    except BlockingIOError:
+        return False
+    lease.drop_dead(locks)
+    return True
+
+
 def unused(core: Core, needed: set[str]) -> list[tuple[Path, int]]:
     """Blobs of the host's own store that are not needed, that no image has and no build made, with their sizes.
 
@@ -76,9 +99,8 @@ def unused(core: Core, needed: set[str]) -> list[tuple[Path, int]]:
     if not core.edge.stores:
         return []
     store = Store(core.edge.stores[0])
-    with contextlib.ExitStack() as alone, contextlib.suppress(OSError):
-        alone.callback(os.close, take(store.locks / lease.GC, wait=False))
-        lease.drop_dead(store.locks)
+    with contextlib.ExitStack() as held, contextlib.suppress(OSError):
+        _begin(core, held)
     # Pulled images and the platform have names there.
     kept = needed | set(map(str, Graph(store).closure(entry.digest for entry in store.tags().values())))
     kept |= set(map(str, lease.noted(store.locks)))
@@ -93,7 +115,7 @@ def sizes(core: Core) -> Iterator[tuple[Path, int]]:
 
 
 async def remove(core: Core, path: Path) -> bool:
-    """Remove one that was unused, unless it has come to be needed meanwhile."""
+    """Remove one that was unused, unless it has come to be needed meanwhile; `alone` has been held since the look."""
     async with core.pruning:  # nobody is told that it is there while it goes
         return _name(path) not in needed(core) and await core.thread(_remove, core, path)
 

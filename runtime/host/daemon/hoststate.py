@@ -149,10 +149,11 @@ async def prune(core: Core, *, zones: bool, unused_blobs: bool, dry_run: bool) -
         if not dry_run and _still_ended(zone):
             await ending.forget(core, zone, why="pruned")
     if unused_blobs:
-        for path, size in await core.thread(blobs.unused, core, blobs.needed(core)):
-            if dry_run or await blobs.remove(core, path):
-                removed.append(f"blob {path.parent.name}:{path.name[:12]}")
-                freed += size
+        async with blobs.alone(core):
+            for path, size in await core.thread(blobs.unused, core, blobs.needed(core)):
+                if dry_run or await blobs.remove(core, path):
+                    removed.append(f"blob {path.parent.name}:{path.name[:12]}")
+                    freed += size
     return Pruned(tuple(removed), freed)
 
 

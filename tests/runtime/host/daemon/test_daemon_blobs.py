@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import threading
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -11,8 +12,9 @@ from typing import Any
 import pytest
 from support.daemonworld import FakeClock, Host, run
 
+from pipeline.durable import take
 from pipeline.oci import Descriptor, Digest
-from pipeline.store import Store
+from pipeline.store import Store, lease
 from runtime.host.daemon import blobs, hoststate
 from runtime.host.daemon.manager import Manager
 from runtime.host.daemon.zone import Zone
@@ -133,6 +135,48 @@ def test_blob_that_a_build_relies_on_stays(host: Host) -> None:
         assert (await manager.prune(blobs=True)).removed == () and path_of(host).exists()
         del build
         assert len((await manager.prune(blobs=True)).removed) == 1
+        await host.stop(end_zones=True)
+
+    run(work())
+
+
+def test_blob_that_gets_a_name_while_a_prune_is_under_way_stays(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def work() -> None:
+        manager, _ = await started(host)
+        path_of(host).write_bytes(DATA)
+        unused = blobs.unused
+
+        def slow(*arguments: Any) -> Any:
+            found = unused(*arguments)
+            assert [path for path, _ in found] == [path_of(host)]
+            pull = Store(host.path / "store")
+            assert pull.has(BLOB)
+            pull.tag("image", BLOB)
+            return found  # and what it was pulled by is over
+
+        with monkeypatch.context() as patched:
+            patched.setattr(blobs, "unused", slow)
+            assert (await manager.prune(blobs=True)).removed == () and path_of(host).exists()
+        assert (await manager.prune(blobs=True)).removed == ()
+        Store(host.path / "store").untag("image")
+        assert len(await pruned(manager)) == 1
+        await host.stop(end_zones=True)
+
+    run(work())
+
+
+def test_prune_waits_for_what_collects_the_same_store(host: Host) -> None:
+    async def work() -> None:
+        manager, clock = await started(host)
+        path_of(host).write_bytes(DATA)
+        other = take(Store(host.path / "store").locks / lease.GC)
+        prune = asyncio.create_task(manager.prune(blobs=True))
+        while not clock.waited_for(blobs.LOOK_AGAIN_S):
+            await asyncio.sleep(0)
+        assert path_of(host).exists()
+        os.close(other)
+        clock.pass_time(blobs.LOOK_AGAIN_S)
+        assert len((await prune).removed) == 1
         await host.stop(end_zones=True)
 
     run(work())

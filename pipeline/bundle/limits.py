@@ -94,7 +94,7 @@ def parse_rlimit(name: str, value: Any, *, subject: str) -> tuple[int, ...]:
 def _rlimit_word(word: str) -> int | str:
     if word in ("-1", "unlimited", "infinity"):
         return "infinity"
-    return int(word) if word.isascii() and word.isdigit() else word
+    return int(word) if re.fullmatch(r"[0-9]{1,20}", word) else word
 
 
 def _near(name: str, known: Collection[str]) -> str:
@@ -148,7 +148,7 @@ def _cpu(value: Any) -> str | None:
     else:
         try:
             cpus = float(value) if not isinstance(value, (bool, list)) else -1.0
-        except (TypeError, ValueError):
+        except (TypeError, ValueError, OverflowError):
             return None
         if not 0 < cpus <= 4096:
             return None
@@ -171,7 +171,7 @@ def _io(value: Any) -> str | None:
 
 
 def _io_row(row: Any) -> str | None:
-    device, *words = row.split() if isinstance(row, str) else [""]
+    device, *words = (row.split() if isinstance(row, str) else []) or [""]
     match = _DEVICE.fullmatch(device)
     pairs = [word.partition("=") for word in words]
     keys = [key for key, _, _ in pairs]

@@ -132,6 +132,8 @@ def test_what_the_workload_may_do_and_use_reaches_the_spec() -> None:
         ("--cpu-quota 10", "key limits.cpu.max: expected .* the quota at least 1000, .* got '10 100000'"),
         ("--limit memory.max=64", "key limits.memory.max: expected a size such as 64m or 1g, or max, got '64'"),
         ("--limit memory.mx=64m", r"--limit 'memory.mx=64m': .* \(did you mean memory.max\?\)"),
+        ("--limit io.max=", "key limits.io.max: expected a device such as xvda or 202:0 and its .*, got ''"),
+        (f"--ulimit nofile={'1' * 5000}", "--ulimit nofile: expected a number, or soft and hard"),
         ("--limit pids.max=9 --pids-limit 8", "--limit: expected pids.max once, got pids.max=9 again"),
         ("--ulimit nofile=4096:1024", "--ulimit nofile: expected a number, or soft and hard, soft not above hard"),
         ("--ulimit nofiles=1", r"--ulimit 'nofiles=1': .* \(did you mean nofile\?\)"),

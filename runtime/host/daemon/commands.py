@@ -97,8 +97,7 @@ async def boot(core: Core, request: BootRequest, emit: Emit) -> ZoneInfo:
 async def _accept(core: Core, request: BootRequest) -> Zone:
     """A zone that is known, has its ports and is promised its memory, and nothing else yet."""
     name = request.bundle.name
-    if core.settings.unfit:
-        raise NotPrepared(f"zone {name}", got=core.settings.unfit)
+    core.check_fit(name)
     old = next((zone for zone in core.zones.values() if zone.name == name), None)
     if name in core.booting or (old is not None and old.state.live):
         state = old.state.value if old is not None else State.QUEUED.value
@@ -274,6 +273,7 @@ async def kill(core: Core, zone: Zone, signal: int) -> ZoneInfo:
 
 async def restart(core: Core, zone: Zone, timeout_s: float | None) -> ZoneInfo:
     """See Manager.restart."""
+    core.check_fit(zone.name)  # one that could not be started again runs on
     if zone.state.live:
         await stop(core, zone, timeout_s)
     if core.zones.get(zone.id) is not zone or zone.request.remove:

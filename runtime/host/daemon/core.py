@@ -19,7 +19,7 @@ from runtime.host.daemon.admission import Admission
 from runtime.host.daemon.agent import AgentLink
 from runtime.host.daemon.database import Database, Statement
 from runtime.host.daemon.edge import Edge
-from runtime.host.daemon.errors import StateDamaged
+from runtime.host.daemon.errors import NotPrepared, StateDamaged
 from runtime.host.daemon.events import Events
 from runtime.host.daemon.logwriter import LogWriter
 from runtime.host.daemon.sharednets import SharedNetwork
@@ -51,7 +51,7 @@ class Settings:
     preparing:  how many zones are made ready at once; building: how many domains are built at once, as building fills
                 memory as fast as one core can; queue: how many zones may wait for either.
     warnings:   what preflight found, a sentence each.
-    unfit:      why no zone can be booted, while those that run go on; "" where zones can be.
+    unfit:      why no zone can be begun, while those that run go on; "" where zones can be.
     """
 
     run_dir: Path
@@ -143,6 +143,11 @@ class Core:
         task = self.loop.create_task(work)
         self.tasks.add(task)
         task.add_done_callback(self.tasks.discard)
+
+    def check_fit(self, name: str) -> None:
+        """Raises NotPrepared where no run of a zone can be begun."""
+        if self.settings.unfit:
+            raise NotPrepared(f"zone {name}", got=self.settings.unfit)
 
     def give_up(self, why: str) -> None:
         """zoned cannot go on; the next one adopts its zones."""

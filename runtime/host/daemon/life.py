@@ -143,6 +143,7 @@ async def _one_run(core: Core, zone: Zone, run: Run | None) -> tuple[ExitStatus,
 
 async def _begin(core: Core, zone: Zone) -> Run:
     """A run's memory is promised, its network chosen, its ledger begun."""
+    core.check_fit(zone.name)
     uuid = zone.uuid if zone.state is State.QUEUED and zone.uuid else str(uuids.uuid4())
     await core.admission.promise(uuid, bringup.memory_kib(zone), f"zone {zone.name}")
     try:

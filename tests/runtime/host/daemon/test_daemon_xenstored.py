@@ -19,7 +19,8 @@ from runtime.boot.xenstore import XenStore
 from runtime.host import zoned
 from runtime.host.daemon.errors import NotPrepared
 from runtime.host.daemon.manager import XENSTORE_LOOK_S, Manager
-from runtime.host.daemon.model import RestartPolicy
+from runtime.host.daemon.model import RestartPolicy, State
+from runtime.host.daemon.policy import FIRST_PAUSE_S
 from runtime.host.serve import notify
 from runtime.host.xenstoremark import FILE, FORGOTTEN, NODE, has_forgotten
 
@@ -157,6 +158,37 @@ def test_no_zone_is_begun_with_a_xenstored_that_tells_the_kernel_nothing(host: H
             await manager.boot(host.request("new"))
         assert [zone.name for zone in manager.list_zones()] == ["runs"]
         await manager.stop("runs")
+        assert host.leftovers() == []
+        await host.stop()
+
+    run(work())
+
+
+def test_what_runs_is_not_ended_to_be_started_again_with_such_a_xenstored(host: Host) -> None:
+    async def work() -> None:
+        host.clock = FakeClock()
+        manager = await host.start()
+        for name in ("runs", "ended", "comes again"):
+            policy = RestartPolicy("always" if name == "comes again" else "no")
+            await manager.boot(host.request(name.replace(" ", "-"), until_ready=True, restart=policy))
+        await manager.stop("ended")
+        await host.stop()
+        manager = await host.start(unfit=FORGOTTEN)
+        for name in ("runs", "ended"):
+            with pytest.raises(NotPrepared, match=f"zone {name}: xenstored: .* dom0's kernel hears of no new devices"):
+                await manager.restart(name)
+        await manager.wait("runs", "ready")
+        assert (await manager.get("ended")).state is State.EXITED
+        built = len(host.guests)
+        host.guest("comes-again").exit("code 1")
+        await until(lambda: host.clock.waited_for(FIRST_PAUSE_S))
+        host.clock.pass_time(FIRST_PAUSE_S)
+        await until(lambda: any(zone.restarts == 2 for zone in manager.list_zones()))
+        assert len(host.guests) == built, "nor is one that was to come again"
+        found = await manager.get("comes-again")
+        assert found.exit is not None and "dom0's kernel hears of no new devices" in found.exit.text
+        for name in ("runs", "comes-again"):
+            await manager.stop(name)
         assert host.leftovers() == []
         await host.stop()
 

@@ -57,10 +57,7 @@ class Admission:
 
     def keep(self, uuid: str, kib: int) -> None:
         """Promise what is not to be asked for again: a domain has been given it, or had it promised before."""
-        if kib:
-            self._promised[uuid] = kib
-        else:
-            self.settle(uuid)
+        self._promised[uuid] = kib
 
     def settle(self, uuid: str) -> None:
         """It has been built, or never will be; it has grown."""

@@ -125,9 +125,16 @@ async def _change_run(
         await core.thread(edge.set_vcpus, domain, before.vcpus)
         await _use_vcpus(zone, run, before.vcpus)
 
-    kept = core.admission.promised(run.uuid)  # of an update before, to a guest that has not taken it all yet
+    grows = core.admission.promised(run.uuid) > 0  # by an update before, of which its guest has not taken all yet
+
+    def promise_back() -> None:
+        if grows:  # whoever saw to it may have left that to this update
+            growth.hold(core, zone, run, before.memory_mib)
+        else:
+            core.admission.settle(run.uuid)
+
     async with contextlib.AsyncExitStack() as undo:
-        undo.callback(core.admission.keep, run.uuid, kept)
+        undo.callback(promise_back)
         added = await core.thread(_change_ports, zone, run, gone, new)
         undo.push_async_callback(_undo, zone, "ports", ports_back)
         if memory_mib != before.memory_mib:

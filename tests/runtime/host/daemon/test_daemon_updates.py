@@ -188,6 +188,49 @@ def test_memory_that_a_zone_does_not_take_is_free_again(host: Host, how: str) ->
     run(work())
 
 
+@pytest.mark.parametrize("how", ["it never takes it", "it takes it", "it ends"])
+def test_memory_of_an_update_before_one_that_fails_is_free_again(
+    host: Host, monkeypatch: pytest.MonkeyPatch, how: str
+) -> None:
+    async def work() -> None:
+        clock = host.clock = FakeClock()
+        manager = await host.start()
+        await manager.boot(host.request(memory_mib=128, memory_max_mib=512, vcpus_max=2, until_ready=True))
+        others = set(manager.core.tasks)
+        await manager.update("web", Update(memory_mib=256))
+        (promised,) = manager.core.admission._promised.values()
+        (watcher,) = manager.core.tasks - others
+        reached, go_on = threading.Event(), threading.Event()
+
+        def fail(*_: Any) -> None:
+            reached.set()
+            assert go_on.wait(20)
+            raise Broken("it", got="broke")
+
+        with monkeypatch.context() as patched:
+            patched.setattr(Edge, "set_vcpus", fail)
+            update = asyncio.create_task(manager.update("web", Update(memory_mib=400, vcpus=2)))
+            await asyncio.to_thread(reached.wait, 20)
+            while not watcher.done():  # it leaves the rest to the second update
+                clock.pass_time(1)
+                await asyncio.sleep(0.01)
+            if how == "it ends":
+                await manager.stop("web", 0)
+            go_on.set()
+            with pytest.raises(Broken):
+                await update
+        if how != "it ends":
+            assert list(manager.core.admission._promised.values()) == [promised], "it may take that still"
+        if how == "it takes it":
+            balloon(host, manager, 256)
+        elif how == "it never takes it":
+            clock.pass_time(growth.LONGEST_S)
+        await promise_is_over(manager, clock)
+        await host.stop(end_zones=True)
+
+    run(work())
+
+
 def test_step_into_a_maximum_that_another_zone_took_is_refused_whole(host: Host) -> None:
     async def work() -> None:
         manager = await booted(host)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import dataclasses
 from collections.abc import Mapping
+from typing import Any
 
 from pipeline.bundle.limits import LIMITS, lifted
 from pipeline.bundle.model import Bundle, Confinement
@@ -15,33 +17,55 @@ from runtime.host.daemon.core import Core
 from runtime.host.daemon.errors import BadRequest, WrongState
 from runtime.host.daemon.model import State, ZoneInfo
 from runtime.host.daemon.sessions import call
-from runtime.host.daemon.zone import Zone, info
+from runtime.host.daemon.zone import Run, Zone, info
 
 FREEZE_TIMEOUT_S = 30.0
 _MOST_CHARACTERS = 4096
 
 
 async def pause(core: Core, zone: Zone, *, paused: bool) -> ZoneInfo:
-    """See Manager.pause. Where it comes to nothing, the workload goes on."""
-    async with zone.changing:
+    """See Manager.pause. Where it comes to nothing, or nobody waits for it any more, the workload goes on."""
+    async with contextlib.AsyncExitStack() as changing:
+        await changing.enter_async_context(zone.changing)
         subject, run = f"zone {zone.name}", zone.run
         check_has_workload(zone.bundle)
         if info(zone).state is not State.READY or run is None:
             raise WrongState(subject, expected="its workload running", got=f"it is {info(zone).state.value}")
         try:
-            reply = await call(zone, "pause" if paused else "resume", {"id": MAIN}, FREEZE_TIMEOUT_S)
-        except RuntimeFault:
-            if paused and not run.paused:  # what the kernel was asked for may come about later
-                with contextlib.suppress(RuntimeFault):
-                    await call(zone, "resume", {"id": MAIN}, FREEZE_TIMEOUT_S)
+            reply = await _freeze(zone, run, paused=paused)
+        except asyncio.CancelledError:
+            if not (paused and run.paused):  # what its agent was asked for may have been done already
+                core.background(_go_on(core, zone, run, changing.pop_all()))
             raise
         if reply.get("state") not in ("paused", "running"):
             raise WrongState(subject, expected="its workload running", got="it has just ended")
-        if run.paused != paused:
-            run.paused = paused
-            await core.tell("zone.paused" if paused else "zone.unpaused", zone)
-            zone.changes.tell()
+        await _becomes(core, zone, run, paused=paused)
         return info(zone)
+
+
+async def _freeze(zone: Zone, run: Run, *, paused: bool) -> dict[str, Any]:
+    try:
+        return await call(zone, "pause" if paused else "resume", {"id": MAIN}, FREEZE_TIMEOUT_S)
+    except RuntimeFault:
+        if paused and not run.paused:  # what the kernel was asked for may come about later
+            with contextlib.suppress(RuntimeFault):
+                await call(zone, "resume", {"id": MAIN}, FREEZE_TIMEOUT_S)
+        raise
+
+
+async def _go_on(core: Core, zone: Zone, run: Run, changing: contextlib.AsyncExitStack) -> None:
+    """Have the workload go on before any other change; changing ends the one that was given up."""
+    async with changing:
+        with contextlib.suppress(RuntimeFault):
+            await _freeze(zone, run, paused=False)
+            await _becomes(core, zone, run, paused=False)
+
+
+async def _becomes(core: Core, zone: Zone, run: Run, *, paused: bool) -> None:
+    if run.paused != paused:
+        run.paused = paused
+        await core.tell("zone.paused" if paused else "zone.unpaused", zone)
+        zone.changes.tell()
 
 
 def check_has_workload(bundle: Bundle) -> None:

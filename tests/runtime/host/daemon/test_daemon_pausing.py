@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import pytest
 from support.daemonworld import Host, run
+from support.fakeguest import FakeLink
 
 from pipeline.bundle.model import Confinement, Process
 from runtime.errors import RuntimeFault
@@ -57,6 +59,70 @@ def test_a_pause_outlives_zoned(host: Host) -> None:
             await manager.core.clock.sleep(0.1)
         assert (await manager.get("web")).state.value == "ready"
         await manager.pause("web", paused=False)
+        await host.stop(end_zones=True)
+
+    run(work())
+
+
+class Slow:
+    """An agent that does what it is asked for at once, and says so when it is told to."""
+
+    def __init__(self, host: Host, monkeypatch: pytest.MonkeyPatch, method: str) -> None:
+        self.asked, self.answers = asyncio.Event(), asyncio.Event()
+        call = FakeLink.call
+
+        async def slow(link: FakeLink, name: str, params: Any = None, timeout_s: float = 10.0) -> Any:
+            reply = await call(link, name, params, timeout_s)
+            if name == method and not self.asked.is_set():
+                self.asked.set()
+                await self.answers.wait()
+            return reply
+
+        monkeypatch.setattr(FakeLink, "call", slow)
+
+
+@pytest.mark.parametrize("paused", [True, False], ids=["pause", "unpause"])
+def test_a_workload_goes_on_where_nobody_waits_any_more_for_it_to_stand_still(
+    host: Host, monkeypatch: pytest.MonkeyPatch, paused: bool
+) -> None:
+    async def work() -> None:
+        manager = await booted(host)
+        if not paused:
+            await manager.pause("web")
+        agent = Slow(host, monkeypatch, "pause" if paused else "resume")
+        client = asyncio.create_task(manager.pause("web", paused=paused))
+        await agent.asked.wait()
+        other = asyncio.create_task(manager.pause("web"))
+        await asyncio.sleep(0)
+        client.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await client
+        assert (await other).paused, "who asked after it gets what it asked for"
+        await manager.pause("web", paused=False)
+        wanted = ["pause", "resume", "pause", "resume"] if paused else ["pause", "resume", "resume", "pause", "resume"]
+        assert [method for method, _ in asked(host, "pause", "resume")] == wanted
+        events = [event.kind async for event in manager.events(from_start=True, follow=False)]
+        told = ["zone.paused", "zone.unpaused"] * (1 if paused else 2)
+        assert [kind for kind in events if "paused" in kind] == told
+        await host.stop(end_zones=True)
+
+    run(work())
+
+
+def test_a_workload_that_stands_still_does_so_although_a_pause_of_it_was_given_up(
+    host: Host, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def work() -> None:
+        manager = await booted(host)
+        await manager.pause("web")
+        agent = Slow(host, monkeypatch, "pause")
+        client = asyncio.create_task(manager.pause("web"))
+        await agent.asked.wait()
+        client.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await client
+        assert (await manager.pause("web")).paused
+        assert asked(host, "resume") == []
         await host.stop(end_zones=True)
 
     run(work())

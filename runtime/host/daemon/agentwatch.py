@@ -137,6 +137,8 @@ async def _take_hello(core: Core, zone: Zone, run: Run, hello: Json) -> None:
     zone.changes.tell()
     for container in _list(hello.get("containers")):
         if container.get("id") == MAIN:
+            if run.frozen_in is not hello:
+                run.paused = container.get("state") == "paused"
             await _main_is(core, zone, run, container)
         for heard in core.note_takers:
             await heard(zone, str(container.get("id", ""))[:_MAX_WORD], {"event": "listed", **container})
@@ -146,7 +148,6 @@ async def _main_is(core: Core, zone: Zone, run: Run, container: Json) -> None:
     if (told := exits.from_agent(container.get("exit"), oom=run.oom)) is not None:
         run.told = told
     run.health = str(container.get("health", ""))[:_MAX_WORD]  # no note tells how it begins, nor what a zoned missed
-    run.paused = container.get("state") == "paused"
     if container.get("state") in ("running", "stopped", "paused"):
         await ready(core, zone, run)
 

@@ -45,7 +45,9 @@ async def pause(core: Core, zone: Zone, *, paused: bool) -> ZoneInfo:
 
 async def _freeze(zone: Zone, run: Run, *, paused: bool) -> dict[str, Any]:
     try:
-        return await call(zone, "pause" if paused else "resume", {"id": MAIN}, FREEZE_TIMEOUT_S)
+        reply = await call(zone, "pause" if paused else "resume", {"id": MAIN}, FREEZE_TIMEOUT_S)
+        run.frozen_in = run.link.hello if run.link is not None else None
+        return reply
     except RuntimeFault:
         if paused and not run.paused:  # what the kernel was asked for may come about later
             with contextlib.suppress(RuntimeFault):

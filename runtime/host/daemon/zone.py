@@ -6,7 +6,7 @@ A run's ledger, not this, is what a teardown goes by.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -36,7 +36,8 @@ class Run:
 
     adopted: an earlier zoned began it.
     up:      it has been built, wired and unpaused, and its network serves; or it has been taken over.
-    ready:   its workload has run. paused: it stands still, as its agent told.
+    ready:   its workload has run. paused: it stands still, as its agent told. frozen_in: what the session of the agent
+             began with in which it last was to stand still, or to go on; what that says of it is older.
     told:    how it ended, as the zone itself told.
     reason:  how it ended, as Xen has it; "" while it lives.
     devices: of this host, that it has as volumes, by target. shares: directories of this host, likewise, and those of
@@ -68,6 +69,7 @@ class Run:
     up: bool = False
     ready: bool = False
     paused: bool = False
+    frozen_in: Mapping[str, Any] | None = None
     oom: bool = False
     told: ExitStatus | None = None
     reason: str = ""

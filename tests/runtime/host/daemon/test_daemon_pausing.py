@@ -6,7 +6,7 @@ import asyncio
 from typing import Any
 
 import pytest
-from support.daemonworld import Host, run
+from support.daemonworld import FakeClock, Host, run
 from support.fakeguest import FakeLink
 
 from pipeline.bundle.model import Confinement, Process
@@ -123,6 +123,31 @@ def test_a_workload_that_stands_still_does_so_although_a_pause_of_it_was_given_u
             await client
         assert (await manager.pause("web")).paused
         assert asked(host, "resume") == []
+        await host.stop(end_zones=True)
+
+    run(work())
+
+
+def test_what_a_session_began_with_is_older_than_what_was_asked_in_it(host: Host) -> None:
+    async def work() -> None:
+        clock = host.clock = FakeClock()
+        manager = await booted(host)
+        (link,) = host.guest().links
+        (zone,) = manager.core.zones.values()
+        assert zone.run is not None
+
+        async def heard(boot_s: float) -> None:
+            """Until the greeting of a new session, which tells of another boot, has been read."""
+            while zone.run is not None and zone.run.zone_timings.get("init") != boot_s:
+                clock.pass_time(2)
+                await asyncio.sleep(0)
+
+        for boot_s, paused in ((7.0, True), (8.0, False)):
+            link.hello = {"boot": {"init": boot_s}, "containers": [{"id": "main", "state": "running"}]}
+            if paused:
+                assert (await manager.pause("web")).paused
+            await heard(boot_s)
+            assert (await manager.get("web")).paused == paused, "the next session knows it better"
         await host.stop(end_zones=True)
 
     run(work())

@@ -135,24 +135,28 @@ async def _accept(core: Core, request: BootRequest) -> Zone:
 
 async def _take_name(core: Core, zone: Zone, old: Zone | None) -> None:
     """Write a new zone; one that had its name is forgotten with that, or stays as it is. Raises StateDamaged."""
-    async with old.changing if old is not None else contextlib.nullcontext():  # an update would write it again
-        written = asyncio.create_task(_write_new(core, zone, old))
-        core.tasks.add(written)
-        written.add_done_callback(core.tasks.discard)
-        try:
-            await asyncio.shield(written)
-        except asyncio.CancelledError:
-            # It is written all the same, and would have the name for ever.
-            core.background(core.tell("zone.removed", zone, *rows.drop_zone(zone.id)))
-            raise
+    async with contextlib.AsyncExitStack() as changing:
+        if old is not None:  # an update would write it again
+            await changing.enter_async_context(old.changing)
+        written = asyncio.create_task(_write_new(core, zone, old, changing.pop_all()))
+    core.tasks.add(written)
+    written.add_done_callback(core.tasks.discard)
+    try:
+        await asyncio.shield(written)
+    except asyncio.CancelledError:
+        # It is written all the same, and would have the name for ever.
+        core.background(core.tell("zone.removed", zone, *rows.drop_zone(zone.id)))
+        raise
     core.zones[zone.id] = zone
     blobs.had(core, zone)
 
 
-async def _write_new(core: Core, zone: Zone, old: Zone | None) -> None:
-    await core.save_or_refuse(zone, "zone.queued", *(ending.gone(core, old, "replaced") if old is not None else ()))
-    if old is not None:
-        await ending.clear(core, old)
+async def _write_new(core: Core, zone: Zone, old: Zone | None, changing: contextlib.AsyncExitStack) -> None:
+    """changing: what keeps others from changing the old one until it is gone."""
+    async with changing:
+        await core.save_or_refuse(zone, "zone.queued", *(ending.gone(core, old, "replaced") if old is not None else ()))
+        if old is not None:
+            await ending.clear(core, old)
 
 
 def _take_ports(core: Core, zone: Zone) -> None:
@@ -278,6 +282,19 @@ async def restart(core: Core, zone: Zone, timeout_s: float | None) -> ZoneInfo:
         await stop(core, zone, timeout_s)
     if core.zones.get(zone.id) is not zone or zone.request.remove:
         raise UnknownZone(f"zone {zone.name}", got="it is removed as it has ended")
+    async with zone.changing:  # somebody may be in the midst of replacing it
+        await _queue_again(core, zone)
+    life.start(core, zone)
+    await until(zone.changes, lambda: _up(zone) or _given_up(zone), core.clock)
+    if not _up(zone):
+        raise await failure(core, zone, "ended before it ran")
+    return info(zone)
+
+
+async def _queue_again(core: Core, zone: Zone) -> None:
+    """A zone that has ended has its ports again, and is promised its memory."""
+    if core.zones.get(zone.id) is not zone:
+        raise UnknownZone(f"zone {zone.name}", got="it has been removed")
     if zone.state.live or zone.name in core.booting:
         raise WrongState(f"zone {zone.name}", expected="it stopped", got="somebody has started it again")
     _take_ports(core, zone)
@@ -296,11 +313,6 @@ async def restart(core: Core, zone: Zone, timeout_s: float | None) -> ZoneInfo:
     zone.uuid, zone.wanted, zone.restarts, zone.pause_s, zone.last = uuid, True, 0, 0.0, None
     zone.state, zone.stop, zone.failure = State.QUEUED, None, None
     await core.save(zone, "zone.queued")
-    life.start(core, zone)
-    await until(zone.changes, lambda: _up(zone) or _given_up(zone), core.clock)
-    if not _up(zone):
-        raise await failure(core, zone, "ended before it ran")
-    return info(zone)
 
 
 async def remove(core: Core, zone: Zone, *, force: bool) -> ZoneInfo:

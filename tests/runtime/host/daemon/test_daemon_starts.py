@@ -17,6 +17,7 @@ from runtime.host.daemon.errors import (
     NameTaken,
     NotEnough,
     StateDamaged,
+    UnknownZone,
 )
 from runtime.host.daemon.manager import Manager
 from runtime.host.daemon.model import State, ZoneInfo
@@ -246,6 +247,45 @@ def test_boot_that_is_cancelled_while_its_zone_is_first_written_leaves_the_name_
         assert [event.kind for event in events][:3] == ["zone.queued", "zone.removed", "zone.queued"]
         assert events[0].zone_id == events[1].zone_id != events[2].zone_id == zone.id
         await host.stop(end_zones=True)
+
+    run(work())
+
+
+@pytest.mark.parametrize("fails", [False, True], ids=["written", "not written"])
+def test_zone_that_is_being_replaced_is_not_started_again(
+    host: Host, monkeypatch: pytest.MonkeyPatch, fails: bool
+) -> None:
+    async def work() -> None:
+        manager = await host.start()
+        old = await manager.boot(host.request())
+        await manager.stop("web")
+        commit, begun, gate = Database._commit, threading.Event(), threading.Event()
+
+        def slow(database: Database, statements: Any) -> None:
+            first = not begun.is_set()
+            begun.set()
+            assert gate.wait(20)
+            if first and fails:
+                raise sqlite3.OperationalError("disk I/O error")
+            commit(database, statements)
+
+        monkeypatch.setattr(Database, "_commit", slow)
+        boot = asyncio.create_task(manager.boot(host.request()))
+        assert await asyncio.to_thread(begun.wait, 20)
+        boot.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await boot
+        again = asyncio.create_task(manager.restart("web"))
+        await asyncio.sleep(0)
+        gate.set()
+        if fails:
+            assert (await again).id == old.id
+        else:
+            with pytest.raises(UnknownZone, match="zone web: it has been removed"):
+                await again
+        assert [zone.id for zone in manager.list_zones()] == ([old.id] if fails else [])
+        await host.stop(end_zones=True)
+        assert host.leftovers() == []
 
     run(work())
 

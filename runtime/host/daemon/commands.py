@@ -283,16 +283,16 @@ async def restart(core: Core, zone: Zone, timeout_s: float | None) -> ZoneInfo:
     if core.zones.get(zone.id) is not zone or zone.request.remove:
         raise UnknownZone(f"zone {zone.name}", got="it is removed as it has ended")
     async with zone.changing:  # somebody may be in the midst of replacing it
-        await _queue_again(core, zone)
-    life.start(core, zone)
+        await _begin_again(core, zone)
     await until(zone.changes, lambda: _up(zone) or _given_up(zone), core.clock)
     if not _up(zone):
         raise await failure(core, zone, "ended before it ran")
     return info(zone)
 
 
-async def _queue_again(core: Core, zone: Zone) -> None:
-    """A zone that has ended has its ports again, and is promised its memory."""
+async def _begin_again(core: Core, zone: Zone) -> None:
+    """A zone that has ended has its ports again, is promised its memory, and its life begins."""
+    await until(zone.changes, lambda: zone.task is None or zone.task.done(), core.clock)  # its end is still written
     if core.zones.get(zone.id) is not zone:
         raise UnknownZone(f"zone {zone.name}", got="it has been removed")
     if zone.state.live or zone.name in core.booting:
@@ -312,6 +312,7 @@ async def _queue_again(core: Core, zone: Zone) -> None:
         core.booting.discard(zone.name)
     zone.uuid, zone.wanted, zone.restarts, zone.pause_s, zone.last = uuid, True, 0, 0.0, None
     zone.state, zone.stop, zone.failure = State.QUEUED, None, None
+    life.start(core, zone)  # before anything is waited for: one that is queued without a life could not even be stopped
     await core.save(zone, "zone.queued")
 
 

@@ -290,6 +290,64 @@ def test_zone_that_is_being_replaced_is_not_started_again(
     run(work())
 
 
+def test_restart_that_is_cancelled_while_it_is_written_goes_on(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def work() -> None:
+        manager = await host.start()
+        await manager.boot(host.request())
+        await manager.stop("web")
+        commit, begun, gate = Database._commit, threading.Event(), threading.Event()
+
+        def slow(database: Database, statements: Any) -> None:
+            begun.set()
+            assert gate.wait(20)
+            commit(database, statements)
+
+        monkeypatch.setattr(Database, "_commit", slow)
+        restart = asyncio.create_task(manager.restart("web"))
+        assert await asyncio.to_thread(begun.wait, 20)
+        restart.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await restart
+        gate.set()
+        assert (await manager.wait("web", "running")).state.up
+        assert (await manager.stop("web")).state is State.EXITED
+        events = [event.kind async for event in manager.events(from_start=True, follow=False)]
+        assert events[events.index("zone.exited") + 1 :][:3] == ["zone.queued", "zone.creating", "zone.running"]
+        await host.stop()
+        assert host.leftovers() == []
+
+    run(work(), 10)
+
+
+def test_restart_begins_no_life_before_the_one_before_is_over(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def work() -> None:
+        manager = await host.start()
+        await manager.boot(host.request(until_ready=True))
+        commit, begun, gate = Database._commit, threading.Event(), threading.Event()
+
+        def slow(database: Database, statements: Any) -> None:
+            if "zone.exited" in str(statements):
+                begun.set()
+                assert gate.wait(20)
+            commit(database, statements)
+
+        monkeypatch.setattr(Database, "_commit", slow)
+        stop = asyncio.create_task(manager.stop("web"))
+        assert await asyncio.to_thread(begun.wait, 20)
+        assert not manager.list_zones()[0].state.live
+        restart = asyncio.create_task(manager.restart("web"))
+        for _ in range(50):  # time for all that does not need the database
+            await asyncio.to_thread(int)
+        assert not restart.done()
+        gate.set()
+        assert (await restart).state.up
+        await stop
+        await host.stop(end_zones=True)
+        assert host.leftovers() == []
+
+    run(work(), 10)
+
+
 @pytest.mark.parametrize("at", ["building", "running"])
 def test_loop_that_ends_while_a_zone_boots_ends_the_zone_and_itself(host: Host, at: str) -> None:
     """asyncio.run cancels the life of the zone together with whoever boots it, so that nobody tells how it went on."""

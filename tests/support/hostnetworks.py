@@ -155,6 +155,9 @@ class FakeSegment:
         self._do("adopted")
         return self.name in self.host.segments
 
+    def renew_rules(self) -> None:
+        self._do("rules renewed")
+
     def forget_others(self) -> None:
         self._do("others forgotten")
 

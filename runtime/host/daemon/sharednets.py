@@ -48,7 +48,8 @@ class SharedNetwork:
     """One network.
 
     kept:     until somebody removes it, zones or not.
-    seats:    who is in it, by their runs' uuids.
+    seats:    who is in it, by their runs' uuids. awaited: those of them that are to be taken over yet from the zoned
+              before; until then nobody here knows what its engine and its rules have of them.
     segment:  while it is up. ledger: and until all of it is gone.
     """
 
@@ -57,6 +58,7 @@ class SharedNetwork:
     mtu: int
     kept: bool = False
     seats: dict[str, Seat] = field(default_factory=dict)
+    awaited: set[str] = field(default_factory=set)
     segment: Segment | None = None
     ledger: Ledger | None = None
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
@@ -174,6 +176,7 @@ async def release(core: Core, uuid: str) -> None:
     for network in list(core.networks.values()):
         if network.seats.pop(uuid, None) is not None:
             await _settle(core, network)
+            await _await_no_more(core, network, uuid)
 
 
 async def reap(core: Core) -> None:
@@ -256,13 +259,40 @@ async def settle(core: Core, runs: Iterable[str]) -> None:
     for network in list(core.networks.values()):
         network.seats = {uuid: seat for uuid, seat in network.seats.items() if uuid in wanted}
         if network.segment is not None and network.seats:
-            try:
-                await core.thread(network.segment.forget_others)
-            except RuntimeFault as fault:  # it has no engine; the next one knows no others
-                log.warning("%s", fault)
+            pending = {zone.run.uuid for zone in core.zones.values() if zone.run is not None and not zone.run.up}
+            network.awaited = pending & network.seats.keys()
+            await _forget_others(core, network)
             await core.thread(core.edge.care_for, network.segment)
         else:
             await _settle(core, network)
+
+
+async def taken_over(core: Core, uuid: str) -> None:
+    """A run has its place in its network again. While it was awaited, rules may have been loaded that leave it out."""
+    for network in list(core.networks.values()):
+        if uuid in network.awaited and network.segment is not None:
+            try:
+                await core.thread(network.segment.renew_rules)
+            except (RuntimeFault, OSError) as fault:
+                log.warning("network %s: %s", network.name, fault)
+            await _await_no_more(core, network, uuid)
+
+
+async def _await_no_more(core: Core, network: SharedNetwork, uuid: str) -> None:
+    if uuid in network.awaited:
+        network.awaited.discard(uuid)
+        await _forget_others(core, network)
+
+
+async def _forget_others(core: Core, network: SharedNetwork) -> None:
+    """Have its engine end what it has of nobody's, once all that it may be of are known."""
+    async with network.lock:
+        if network.segment is None or network.awaited:
+            return
+        try:
+            await core.thread(network.segment.forget_others)
+        except (RuntimeFault, OSError) as fault:  # it has no engine; the next one knows no others
+            log.warning("network %s: %s", network.name, fault)
 
 
 async def leave(core: Core) -> None:

@@ -87,6 +87,7 @@ async def attempt(core: Core, zone: Zone, run: Run) -> None:
         assert core.deaths is not None
         run.up = True
         core.deaths.add(run.domain.domid, run.domain.uuid)
+        await sharednets.taken_over(core, run.uuid)
         await core.save(zone, "zone.adopted", request=True, domid=str(run.domain.domid))
 
 

@@ -85,6 +85,37 @@ def test_zone_whose_adoption_fails_for_a_while_is_listed_and_runs_on(
     run(work())
 
 
+@pytest.mark.parametrize("ends", [False, True], ids=["is taken over", "ends"])
+def test_shared_network_keeps_what_it_has_of_a_zone_that_is_not_taken_over_yet(
+    host: Host, monkeypatch: pytest.MonkeyPatch, ends: bool
+) -> None:
+    async def work() -> None:
+        manager = await host.start()
+        for name in ("one", "two"):
+            await manager.boot(host.request(name, network="lan", until_ready=True))
+        await host.kill()
+        faults = TEMPORARY[:1]
+        monkeypatch.setattr(edge.Edge, "adopt", fails_for("two", edge.Edge.adopt, faults))
+        host.did.clear()
+        manager = await host.start()
+        await until_ready(manager, "one")
+        await manager.boot(host.request("three", network="lan", until_ready=True))  # rules without two's are loaded
+        assert "@lan: others forgotten" not in host.did
+        host.did.clear()
+        if ends:
+            host.guests[by_name(manager)["two"].domain_uuid].exit("code 3")
+            await manager.wait("two", "exited", 20)
+        else:
+            faults.clear()
+            await taken_over(manager, "two")
+        rules = [] if ends else ["@lan: rules renewed"]
+        assert [what for what in host.did if what.startswith("@lan")] == [*rules, "@lan: others forgotten"]
+        await host.stop(end_zones=True)
+        assert host.leftovers() == []
+
+    run(work())
+
+
 @pytest.mark.parametrize("what", ["stop", "end"])
 def test_zone_that_is_not_taken_over_ends(host: Host, what: str, monkeypatch: pytest.MonkeyPatch) -> None:
     async def work() -> None:

@@ -339,6 +339,8 @@ class Servicer(Processes, Networks, HostBase):
     @method
     async def RestartZone(self, stream: Any, request: Any) -> Any:
         zone = self.fake.find(request.zone)
+        if request.unless_live and zone.state not in ("exited", "failed", "stopping"):
+            return zone
         zone.restarts += 1
         await self.fake.change(zone, "ready", "zone.ready")
         return zone

@@ -456,12 +456,14 @@ class KillZoneRequest(_message.Message):
     def __init__(self, zone: _Optional[str] = ..., signal: _Optional[int] = ...) -> None: ...
 
 class RestartZoneRequest(_message.Message):
-    __slots__ = ("zone", "timeout_s")
+    __slots__ = ("zone", "timeout_s", "unless_live")
     ZONE_FIELD_NUMBER: _ClassVar[int]
     TIMEOUT_S_FIELD_NUMBER: _ClassVar[int]
+    UNLESS_LIVE_FIELD_NUMBER: _ClassVar[int]
     zone: str
     timeout_s: float
-    def __init__(self, zone: _Optional[str] = ..., timeout_s: _Optional[float] = ...) -> None: ...
+    unless_live: bool
+    def __init__(self, zone: _Optional[str] = ..., timeout_s: _Optional[float] = ..., unless_live: _Optional[bool] = ...) -> None: ...
 
 class RemoveZoneRequest(_message.Message):
     __slots__ = ("zone", "force")

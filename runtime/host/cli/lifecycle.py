@@ -134,36 +134,26 @@ def run_stop(arguments: Namespace) -> int:
 
 def run_start(arguments: Namespace) -> int:
     """Start zones that have ended."""
-    from runtime.host.actions import ENDED
-    from runtime.host.api.host_pb2 import GetZoneRequest
-
-    async def has_ended(client: Any, name: str) -> bool:
-        zone = await client.acall(client.host.GetZone, GetZoneRequest(zone=name))
-        return zone.state in ENDED
-
-    return _started(arguments, "starting", has_ended)
+    return _started(arguments, "starting", unless_live=True)
 
 
 def run_restart(arguments: Namespace) -> int:
     """Restart zones."""
-
-    async def always(client: Any, name: str) -> bool:
-        return True
-
-    return _started(arguments, "restarting", always)
+    return _started(arguments, "restarting", unless_live=False)
 
 
-def _started(arguments: Namespace, doing: str, is_to_start: Callable[[Any, str], Awaitable[bool]]) -> int:
+def _started(arguments: Namespace, doing: str, *, unless_live: bool) -> int:
     from runtime.host import actions
     from runtime.host.api.host_pb2 import GetZoneRequest, RestartZoneRequest
 
     async def start(client: Any, name: str) -> str:
-        if await is_to_start(client, name):
-            request = RestartZoneRequest(zone=name, timeout_s=getattr(arguments, "timeout", None))
+        # Asked first: a zonewright that knows no unless_live would stop what runs.
+        zone = await client.acall(client.host.GetZone, GetZoneRequest(zone=name)) if unless_live else None
+        if zone is None or zone.state in (*actions.ENDED, "stopping"):
+            timeout_s = getattr(arguments, "timeout", None)
+            request = RestartZoneRequest(zone=name, timeout_s=timeout_s, unless_live=unless_live)
             zone = await client.acall(client.host.RestartZone, request, timeout_s=None)
             started.append(zone)
-        else:
-            zone = await client.acall(client.host.GetZone, GetZoneRequest(zone=name))
         return f"zone {zone.name} is {zone.state}"
 
     started: list[Any] = []

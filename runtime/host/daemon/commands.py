@@ -275,14 +275,20 @@ async def kill(core: Core, zone: Zone, signal: int) -> ZoneInfo:
     raise NoAgent(f"zone {zone.name}", expected="its agent to send a signal through", got="none that answers")
 
 
-async def restart(core: Core, zone: Zone, timeout_s: float | None) -> ZoneInfo:
+async def restart(core: Core, zone: Zone, timeout_s: float | None, *, unless_live: bool) -> ZoneInfo:
     """See Manager.restart."""
+    if unless_live and zone.state.live and zone.stop is None:
+        return info(zone)
     core.check_fit(zone.name)  # one that could not be started again runs on
-    if zone.state.live:
+    if unless_live:
+        await until(zone.changes, lambda: not zone.lives, core.clock)
+    elif zone.state.live:
         await stop(core, zone, timeout_s)
     if core.zones.get(zone.id) is not zone or zone.request.remove:
         raise UnknownZone(f"zone {zone.name}", got="it is removed as it has ended")
     async with zone.changing:  # somebody may be in the midst of replacing it
+        if unless_live and zone.state.live:
+            return info(zone)
         await _begin_again(core, zone)
     await until(zone.changes, lambda: _up(zone) or _given_up(zone), core.clock)
     if not _up(zone):

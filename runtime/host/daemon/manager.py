@@ -193,9 +193,9 @@ class Manager:
         """Signal the workload; 0 ends the domain at once."""
         return await commands.kill(self.core, self._zone(ref), signal)
 
-    async def restart(self, ref: str, timeout_s: float | None = None) -> ZoneInfo:
-        """Stop if it runs, then start again."""
-        return await commands.restart(self.core, self._zone(ref), timeout_s)
+    async def restart(self, ref: str, timeout_s: float | None = None, *, unless_live: bool = False) -> ZoneInfo:
+        """Stop if it runs, then start again. unless_live: one that runs stays as it is, one that ends is waited for."""
+        return await commands.restart(self.core, self._zone(ref), timeout_s, unless_live=unless_live)
 
     async def remove(self, ref: str, *, force: bool = False) -> ZoneInfo:
         """Forget an exited zone with its logs; force ends a live one first. As it was last."""

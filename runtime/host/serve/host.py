@@ -172,7 +172,10 @@ class HostService(HostBase):
         await self._zone(stream, lambda request: self._manager.kill(request.zone, request.signal))
 
     async def RestartZone(self, stream: Any) -> None:
-        await self._zone(stream, lambda request: self._manager.restart(request.zone, _timeout(request)))
+        def restart(request: Any) -> Awaitable[ZoneInfo]:
+            return self._manager.restart(request.zone, _timeout(request), unless_live=request.unless_live)
+
+        await self._zone(stream, restart)
 
     async def RemoveZone(self, stream: Any) -> None:
         await self._zone(stream, lambda request: self._manager.remove(request.zone, force=request.force))

@@ -53,6 +53,22 @@ def test_start_starts_what_has_ended_and_one_that_runs_is_fine(zone, zoned, zone
     assert "no such zone as nobody" in zone.sentence("start", "nobody")
 
 
+def test_start_leaves_alone_what_somebody_else_has_just_started(zone, zoned, zones) -> None:
+    def start(method: str) -> None:
+        if method == "RestartZone":
+            zones["old"].state = "ready"
+
+    zoned.on_call = start
+    assert zone("start", "old") == "zone old is ready\n"
+    assert zones["old"].restarts == 0
+
+
+def test_start_of_what_is_being_stopped_starts_it_once_it_has_ended(zone, zoned, zones) -> None:
+    zones["web"].state = "stopping"
+    assert zone("start", "web") == "zone web is ready\n"
+    assert [message.unless_live for method, message in zoned.calls if method == "RestartZone"] == [True]
+
+
 def test_restart_starts_what_has_ended_too(zone, zones) -> None:
     assert zone("restart", "old") == "zone old is ready\n"
     assert (zones["old"].state, zones["old"].restarts) == ("ready", 1)

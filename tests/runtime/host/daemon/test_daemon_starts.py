@@ -319,6 +319,40 @@ def test_restart_that_is_cancelled_while_it_is_written_goes_on(host: Host, monke
     run(work(), 10)
 
 
+def test_zone_that_two_start_at_once_is_started_once(host: Host) -> None:
+    async def work() -> None:
+        manager = await host.start()
+        await manager.boot(host.request(until_ready=True))
+        await manager.stop("web")
+        zones = await asyncio.gather(*(manager.restart("web", unless_live=True) for _ in range(2)))
+        assert {zone.state.live for zone in zones} == {True}
+        uuid = (await manager.wait("web", "ready")).domain_uuid
+        assert (await manager.restart("web", unless_live=True)).domain_uuid == uuid, "one that runs is fine"
+        assert len(host.guests) == 2
+        await host.stop(end_zones=True)
+        assert host.leftovers() == []
+
+    run(work())
+
+
+def test_zone_that_is_to_be_started_while_it_is_being_stopped_ends_first(host: Host) -> None:
+    async def work() -> None:
+        manager = await host.start()
+        await manager.boot(host.request(until_ready=True))
+        guest, (zone,) = host.guest(), manager.core.zones.values()
+        guest.stops_when_asked = False
+        stop = asyncio.create_task(manager.stop("web", 600))
+        await until(zone.changes, lambda: zone.state is State.STOPPING, manager.core.clock)
+        start = asyncio.create_task(manager.restart("web", unless_live=True))
+        await asyncio.sleep(0)
+        guest.exit("code 0")
+        assert (await stop).state is State.EXITED
+        assert (await start).state.up and len(host.guests) == 2
+        await host.stop(end_zones=True)
+
+    run(work())
+
+
 def test_restart_begins_no_life_before_the_one_before_is_over(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
     async def work() -> None:
         manager = await host.start()

@@ -143,10 +143,12 @@ async def prune(core: Core, *, zones: bool, unused_blobs: bool, dry_run: bool) -
     freed = 0
     ended = [zone for zone in core.zones.values() if not zone.state.live] if zones else []
     for zone in ended:
-        for left in (core.logs_of(zone), core.scratch_of(zone)):
-            freed += await core.thread(_size, left)
+        sizes = [await core.thread(_size, left) for left in (core.logs_of(zone), core.scratch_of(zone))]
+        if not _still_ended(zone):  # somebody has started it again, or removed it, meanwhile
+            continue
         removed.append(f"zone {zone.name}")
-        if not dry_run and _still_ended(zone):
+        freed += sum(sizes)
+        if not dry_run:
             await ending.forget(core, zone, why="pruned")
     if unused_blobs:
         async with blobs.alone(core):

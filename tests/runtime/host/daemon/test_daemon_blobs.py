@@ -180,3 +180,25 @@ def test_prune_waits_for_what_collects_the_same_store(host: Host) -> None:
         await host.stop(end_zones=True)
 
     run(work())
+
+
+def test_zone_that_is_started_again_while_a_prune_is_under_way_is_not_said_to_be_removed(
+    host: Host, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def work() -> None:
+        manager = await host.start()
+        await manager.boot(host.request(until_ready=True))
+        await manager.stop("web")
+        size, loop = hoststate._size, asyncio.get_running_loop()
+
+        def start_first(path: Path) -> int:
+            asyncio.run_coroutine_threadsafe(manager.restart("web", unless_live=True), loop).result(20)
+            return size(path)
+
+        monkeypatch.setattr(hoststate, "_size", start_first)
+        pruned = await manager.prune(zones=True)
+        assert (pruned.removed, pruned.freed_bytes) == ((), 0)
+        assert manager.list_zones()[0].state.up
+        await host.stop(end_zones=True)
+
+    run(work())

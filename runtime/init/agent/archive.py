@@ -107,7 +107,8 @@ class Archive:
             yield from self._member(here.fd, name, below, child)
             if child.st_mode & _S_IFMT == 0o040000:
                 todo.append(self._enter(here.fd, name, below, status.st_dev))
-                if len(todo) > _MOST_OPEN:
+                # The one so far above is closed already where its child has another child.
+                if len(todo) > _MOST_OPEN and todo[-1 - _MOST_OPEN].fd >= 0:
                     self._close(todo[-1 - _MOST_OPEN])
         yield tarformat.END
 

@@ -136,6 +136,16 @@ def test_a_tree_that_is_deeper_than_descriptors_reach_comes_whole(root):
             assert tar.extractfile(f"tmp/{'d/' * level}z").read() == b"%d" % level
 
 
+def test_a_tree_that_branches_far_down_comes_whole(root):
+    deep(root / "tmp", 80)
+    ends = [f"{'d/' * level}{name}" for level in (70, 80) for name in "abc"]
+    for end in ends:
+        (root / "tmp" / end).mkdir()
+    with tarfile.open(fileobj=io.BytesIO(b"".join(archived(root)))) as tar:
+        names = tar.getnames()
+    assert len(names) == len(set(names)) == 161 + len(ends) and {f"tmp/{end}" for end in ends} < set(names)
+
+
 def test_a_tree_that_is_moved_while_it_is_read_leads_nowhere_else(root):
     deep(root / "tmp", 300)
     (root / "secret").mkdir()

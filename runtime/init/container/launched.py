@@ -101,12 +101,12 @@ class Launch:
 
     def kill(self) -> None:
         """End what was forked; whoever reaps reaps it."""
-        for pid in (self._stage, self._pid):
-            if pid:
-                try:
-                    posix.kill(pid, SIGKILL)
-                except ProcessLookupError:
-                    continue
+        _kill(self._stage)
+        try:
+            # Behind the stage's end: a process that it has let go on is one that it has told of, if not heard yet.
+            self._listen()
+        finally:
+            _kill(self._pid)
 
     def close(self) -> None:
         """Let go of what no process has been given."""
@@ -138,3 +138,11 @@ class Launch:
                 # Not the end yet: the pid of a process that failed at once may come behind its failure.
                 reason, _, sentence = text.partition(" ")
                 self._failure = ContainerFailure(reason, sentence)
+
+
+def _kill(pid: int) -> None:
+    if pid:
+        try:
+            posix.kill(pid, SIGKILL)
+        except ProcessLookupError:
+            return

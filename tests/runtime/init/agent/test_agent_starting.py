@@ -6,6 +6,7 @@ back, makes that stand still.
 
 import contextlib
 import os
+import signal
 from pathlib import Path
 
 import pytest
@@ -46,6 +47,11 @@ def pids(cgroup):
     return set((cgroup / "main" / "cgroup.procs").read_text().split())
 
 
+def command(pid):
+    with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+        return Path(f"/proc/{pid}/cmdline").read_bytes()
+
+
 def test_an_exec_that_cannot_get_to_its_command_holds_up_nobody_else(zone, host):
     with frozen(cgroup_of(zone)):
         stuck = [host.open("exec", container="main", process={"argv": ["cat"], "tty": tty}) for tty in (False, True)]
@@ -69,6 +75,22 @@ def test_an_exec_that_is_called_off_before_its_command_leaves_no_process(zone, h
         stream.cancel()
         assert eventually(lambda: host.call("ping") and pids(cgroup) <= before)
     assert not stream.data[1] and host.run(["id", "-u"]).data[1] == b"0\n"
+
+
+def test_an_exec_that_is_called_off_as_its_command_runs_leaves_no_process(zone, host):
+    """The agent reads that nobody waits before it reads which process it is."""
+    cgroup = cgroup_of(zone)
+    before = pids(cgroup)
+    with frozen(cgroup):
+        stream = host.open("exec", container="main", process={"argv": ["sleep", "100"]})
+        assert eventually(lambda: host.call("ping") and len(pids(cgroup)) > len(before))
+        os.kill(zone.agent_pid, signal.SIGSTOP)
+        stream.cancel()
+    try:
+        assert eventually(lambda: [command(pid) for pid in pids(cgroup) - before] == [b"sleep\x00100\x00"])
+    finally:
+        os.kill(zone.agent_pid, signal.SIGCONT)
+    assert eventually(lambda: host.call("ping") and pids(cgroup) <= before)
 
 
 def test_a_signal_for_an_exec_reaches_its_command(zone, host):

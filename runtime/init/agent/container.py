@@ -68,6 +68,7 @@ class Container:
         self._runtime: Runtime | None = None
         self._starting: Starting | None = None
         self._asked_to_stop = 0  # the signal, while it was starting
+        self._early: list[Callable[[], object]] = []  # other signals
         self._kill_timer: int | None = None
         self._again_timer: int | None = None
         self._oom_fd = -1
@@ -136,7 +137,7 @@ class Container:
             began()
 
         def does_not(error: Exception) -> None:
-            self._starting, self._asked_to_stop = None, 0
+            self._starting, self._asked_to_stop, self._early = None, 0, []
             if self.running:  # what could not be done with it ended it
                 self._agent.children.pop(self.pid, None)
                 self.state, self.pid = STOPPED, 0
@@ -170,6 +171,9 @@ class Container:
             from runtime.init.agent import health
 
             health.begin(self._agent, self, self._healthcheck)
+        early, self._early = self._early, []
+        for send in early:
+            self._agent.attempt(f"a signal for container {self.name}", send)
         number, self._asked_to_stop = self._asked_to_stop, 0
         if number:
             self._ask_to_stop(number)
@@ -180,8 +184,11 @@ class Container:
         return posix.open(path, abi.O_PATH | posix.O_DIRECTORY | posix.O_CLOEXEC)
 
     def signal(self, number: int, *, everyone: bool = False) -> None:
-        """Send a signal to its first process, or to all. Raises Failure, Refused."""
-        self.runtime.kill(number, everyone=everyone)
+        """Send a signal to its first process, or to all, where it starts once it runs. Raises Failure, Refused."""
+        if self._starting is not None:
+            self._early.append(lambda: self.signal(number, everyone=everyone))
+        else:
+            self.runtime.kill(number, everyone=everyone)
 
     def stop(self, number: int | None, timeout_s: float | None) -> None:
         """Ask it to end, and end it when it has not after the time; without either as its process says."""
@@ -238,8 +245,8 @@ class Container:
 
     def limit(self, limits: dict[str, object]) -> None:
         """Set limits, now and at the next start. Raises Failure."""
-        if self.running:
-            self.runtime.update(limits)
+        if self.active and self._runtime is not None:
+            self._runtime.update(limits)
         known = self._spec.get("limits")
         self._spec["limits"] = (known if isinstance(known, dict) else {}) | limits
 

@@ -203,7 +203,7 @@ class Agent:
         word, _, rest = text.partition(" ")
         if word == "signal":
             main = self.containers.get(MAIN)
-            if main is not None and main.running:
+            if main is not None and main.active:
                 main.signal(int(rest))
         elif word == "stop":
             request = parse_stop(rest)

@@ -74,7 +74,7 @@ def test_what_a_word_of_pid_1_breaks_does_not_make_the_agent_deaf(world):
         asked.append(number)
         fail()
 
-    world.agent.containers["main"] = SimpleNamespace(running=True, signal=refuse)
+    world.agent.containers["main"] = SimpleNamespace(active=True, signal=refuse)
     for number in (15, 1):
         world.init.send(b"signal %d" % number)
         world.turn()
@@ -120,13 +120,13 @@ def launch(monkeypatch):
     speaks, ours = socket.socketpair()
     made = SimpleNamespace(fd=ours.fileno(), close=ours.close, speaks=speaks, answers=False)
     made.hear = lambda ended: SimpleNamespace(pid=7, terminal=-1) if made.answers else None
-    runtime = SimpleNamespace(
+    made.runtime = SimpleNamespace(
         begin=lambda given, find: made,
         began=lambda hear: hear(),
         exited=lambda status: {"code": status >> 8},
         cgroup=SimpleNamespace(watch=lambda: -1),
     )
-    monkeypatch.setattr(container, "Runtime", lambda name, spec: runtime)
+    monkeypatch.setattr(container, "Runtime", lambda name, spec: made.runtime)
     yield made
     speaks.close()
 
@@ -152,6 +152,24 @@ def test_a_workload_that_is_slow_to_start_is_waited_for_by_the_loop(world, launc
     launch.answers = True
     world.turn()
     assert world.init.recv(100) == b"phase workload" and not world.agent.starting
+
+
+def test_what_is_said_to_a_workload_that_is_slow_to_start_holds_for_it(world, launch, monkeypatch):
+    told = []
+    monkeypatch.setattr(core, "_AT_ONCE_S", 0.0)
+    launch.runtime.update = lambda limits: told.append(limits)
+    launch.runtime.kill = lambda number, *, everyone: told.append((number, everyone))
+    main = container.Container(world.agent, core.MAIN, {})
+    world.agent.start_main(main)
+    main.limit({"pids_max": 77})
+    world.init.send(b"signal 12")
+    world.turn()
+    main.signal(1, everyone=True)
+    assert told == [{"pids_max": 77}]
+    launch.answers = True
+    launch.speaks.send(b"R")
+    world.turn()
+    assert told == [{"pids_max": 77}, (12, False), (1, True)]
 
 
 def test_a_child_that_ends_as_it_starts_is_known_before_it_is_reaped(world, launch, monkeypatch):

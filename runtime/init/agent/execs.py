@@ -34,6 +34,7 @@ class Exec(Handler):
         self._stdio, self._pid = Stdio(), 0
         self._outlets: list[Outlet] = []
         self._early: list[Callable[[], object]] | None = []  # what the host says before the process runs
+        self._starting: Starting | None = None
         stream.handler = self
         self._starting = start(agent, container, request, stdin=True, began=self._began, failed=stream.refuse)
 

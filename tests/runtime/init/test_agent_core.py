@@ -8,7 +8,9 @@ from types import SimpleNamespace
 import pytest
 
 from runtime.init.agent import container, core
+from runtime.init.agent.execs import Exec
 from runtime.init.agent.loop import READ, Loop
+from runtime.init.agent.stream import Stream
 from runtime.init.container.cgroup import Cgroup
 from runtime.init.failure import ContainerFailure
 
@@ -183,6 +185,19 @@ def test_a_child_that_ends_as_it_starts_is_known_before_it_is_reaped(world, laun
     launch.answers = True
     world.end()
     assert [world.init.recv(100), world.init.recv(100)] == [b"phase workload", b"exit code 3"]
+
+
+def test_an_exec_that_is_refused_at_once_says_so_and_no_more(world, capfd):
+    def refuse(request, given):
+        raise ContainerFailure("spec", "process.cwd: expected an absolute path")
+
+    sent = []
+    stream = Stream(SimpleNamespace(put=sent.append, streams={}), 1, "exec")
+    running = SimpleNamespace(runtime=SimpleNamespace(oom_kills=lambda: 0, begin_further=refuse))
+    with pytest.raises(ContainerFailure) as caught:
+        Exec(world.agent, stream, running, {"argv": ["id"]})
+    stream.refuse(caught.value)
+    assert stream.over and b"process.cwd" in sent[0] and not capfd.readouterr().err
 
 
 def test_figures_that_cannot_be_read_are_none_and_no_failure(tmp_path):

@@ -144,7 +144,7 @@ class Container:
             self._forget_stop()
             self._forget_oom()
             given.close()
-            self._forget_run()
+            self._agent.attempt(f"what is left of container {self.name}", self._forget_run)
             failed(error)
             self._tell_the_end()
 

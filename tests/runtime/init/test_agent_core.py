@@ -174,6 +174,22 @@ def test_what_is_said_to_a_workload_that_is_slow_to_start_holds_for_it(world, la
     assert told == [{"pids_max": 77}, (12, False), (1, True)]
 
 
+def test_a_start_that_fails_is_told_though_its_remains_stay(world, launch, capfd):
+    def stuck(*, force):
+        raise ContainerFailure("cgroup", "cgroup main: removing it: Device or resource busy")
+
+    def never(ended):
+        raise ContainerFailure("process", "expected the command to run within 60 s")
+
+    told = []
+    other = container.Container(world.agent, "other", {})
+    other.ended.append(lambda: told.append("end"))
+    launch.runtime.delete, launch.hear = stuck, never
+    other.start(fail, lambda error: told.append(error.sentence)).look()
+    assert told == ["expected the command to run within 60 s", "end"] and not other.active
+    assert "removing it: Device or resource busy" in capfd.readouterr().err
+
+
 def test_a_child_that_ends_as_it_starts_is_known_before_it_is_reaped(world, launch, monkeypatch):
     seen = [0, 7]
     monkeypatch.setattr(core, "_AT_ONCE_S", 0.0)

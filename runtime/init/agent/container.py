@@ -132,7 +132,10 @@ class Container:
             given.close_given()
 
         def runs(process: "Started") -> None:
+            nonlocal given
             self._starting = None
+            if self._terminal:
+                given = stdio.terminal(loop, process.terminal)
             self._runs(runtime, process, given)
             began()
 
@@ -157,8 +160,6 @@ class Container:
     def _runs(self, runtime: Runtime, process: "Started", given: Stdio) -> None:
         """Its command does; what is done with a process from now on."""
         loop = self._agent.loop
-        if self._terminal:
-            given = stdio.terminal(loop, process.terminal)
         self.pid, self.stdio, self.state, self.exit = process.pid, given, RUNNING, None
         self.started_s, self._oom_kills = time.time(), 0
         self._oom_fd = runtime.cgroup.watch()

@@ -3,6 +3,7 @@
 import errno
 import os
 import socket
+import subprocess
 from types import SimpleNamespace
 
 import pytest
@@ -47,6 +48,11 @@ def turn(loop):
     loop.stopped = False
     loop.after(0, lambda: setattr(loop, "stopped", True))
     loop.run()
+
+
+def open_fds():
+    """Those of this process that are not the list's own."""
+    return {int(fd) for fd in os.listdir("/proc/self/fd") if os.path.exists(f"/proc/self/fd/{fd}")}
 
 
 def fail(*_arguments):
@@ -172,6 +178,20 @@ def test_what_is_said_to_a_workload_that_is_slow_to_start_holds_for_it(world, la
     launch.speaks.send(b"R")
     world.turn()
     assert told == [{"pids_max": 77}, (12, False), (1, True)]
+
+
+def test_a_terminal_of_what_ends_as_it_begins_is_closed(world, launch):
+    master, slave = os.openpty()
+    process = subprocess.Popen(["sleep", "100"])
+    launch.hear = lambda ended: SimpleNamespace(pid=process.pid, terminal=master)
+    launch.runtime.cgroup.watch, launch.runtime.delete = fail, lambda *, force: None
+    other = container.Container(world.agent, "other", {"process": {"tty": True}})
+    starting = other.start(fail, lambda error: None)
+    before = open_fds() - {launch.fd}
+    starting.look()
+    assert open_fds() == before and other.state == "stopped" and process.wait() == -9
+    for fd in (master, slave):
+        os.close(fd)
 
 
 def test_a_start_that_fails_is_told_though_its_remains_stay(world, launch, capfd):

@@ -5,7 +5,7 @@ import select
 from _struct import pack_into, unpack, unpack_from
 
 from runtime.init import kernel
-from runtime.init.abi import SIGNALFD_SIGINFO_BYTES, SIGWINCH, SYS_IOCTL
+from runtime.init.abi import SIGNALFD_SIGINFO_BYTES, SIGPIPE, SIGWINCH, SYS_IOCTL
 from runtime.init.container import abi, calls
 from runtime.init.container.launched import Started
 
@@ -15,8 +15,11 @@ _QUIET_MS = 100  # what it was given just before its process ended still comes w
 
 
 def watch(signals: tuple[int, ...]) -> int:
-    """Block these signals and return the descriptor that reads them."""
-    kernel.block_signals(signals)
+    """Block these signals and return the descriptor that reads them.
+
+    SIGPIPE, blocked too, is an error of the write; processes are started with nothing blocked.
+    """
+    kernel.block_signals((*signals, SIGPIPE))
     return kernel.signal_fd(signals)
 
 

@@ -212,6 +212,16 @@ def test_a_terminal_that_others_still_have_does_not_keep_us(styrolite, tmp_path)
     assert (done.returncode, done.stdout.split()[0]) == (5, "left")
 
 
+def test_a_command_on_a_terminal_goes_on_though_nobody_takes_what_it_writes(styrolite, tmp_path):
+    words = on_a_terminal(tmp_path, "echo up; read x; echo more; read x; exit 5")
+    with subprocess.Popen([styrolite, *words], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.stdout.readline() == b"up\r\n"
+        process.stdout.close()
+        process.stdin.write(b"go\n" * 2)
+        process.stdin.flush()
+        assert process.wait(60) == 5
+
+
 @pytest.fixture
 def supervised(styrolite, tmp_path):
     """The pid of a styrolite whose container has a cgroup of its own."""

@@ -37,7 +37,7 @@ def follow(started: Started, signal_fd: int, forwarded: tuple[int, ...]) -> int:
             if signal_fd in ready:
                 status = _signals(started, signal_fd, forwarded)
         if joint is not None:
-            joint.finish(signal_fd)
+            joint.finish(signal_fd, forwarded)
         return status
     finally:
         if before is not None:
@@ -85,20 +85,18 @@ class Joint:
         self._said, self._saying = data or b"", data != b""
         return len(self._said)
 
-    def finish(self, signal_fd: int) -> None:
-        """The process has ended: what it wrote last. Others who have its terminal may write for ever."""
+    def finish(self, signal_fd: int, ending: tuple[int, ...]) -> None:
+        """The process has ended: what it wrote last, until such a signal. Others on its terminal may write for ever."""
         self._typing, self._typed, left_bytes = False, b"", _LAST_BYTES
         while left_bytes > 0 and (wanted := self.wanted()):
             ready = _ready({signal_fd: select.POLLIN} | wanted, None if self._said else _QUIET_MS)
-            if not ready or signal_fd in ready:
+            if not ready or (signal_fd in ready and set(ending) & set(_numbers(signal_fd))):
                 return
             left_bytes -= self.turn(ready)
 
 
 def _signals(started: Started, signal_fd: int, forwarded: tuple[int, ...]) -> int | None:
-    data = posix.read(signal_fd, SIGNALFD_SIGINFO_BYTES * 16)
-    for at in range(0, len(data), SIGNALFD_SIGINFO_BYTES):
-        (number,) = unpack_from("=I", data, at)
+    for number in _numbers(signal_fd):
         if number in forwarded:
             try:
                 calls.signal_process(started.pidfd, number)
@@ -108,6 +106,12 @@ def _signals(started: Started, signal_fd: int, forwarded: tuple[int, ...]) -> in
             _resize(started.terminal)
     pid, status = posix.waitpid(started.pid, posix.WNOHANG)
     return status if pid else None
+
+
+def _numbers(signal_fd: int) -> list[int]:
+    """Of the signals that wait."""
+    data = posix.read(signal_fd, SIGNALFD_SIGINFO_BYTES * 16)
+    return [unpack_from("=I", data, at)[0] for at in range(0, len(data), SIGNALFD_SIGINFO_BYTES)]
 
 
 def _ready(wanted: dict[int, int], timeout_ms: int | None) -> dict[int, int]:

@@ -5,6 +5,7 @@ import os
 import pty
 import signal
 import subprocess
+from pathlib import Path
 
 import pytest
 from support import cgroups, containers, zoneparts
@@ -210,6 +211,16 @@ def test_a_terminal_that_others_still_have_does_not_keep_us(styrolite, tmp_path)
     done = subprocess.run([styrolite, *words], stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=60)
     os.kill(int(done.stdout.split()[1]), signal.SIGKILL)
     assert (done.returncode, done.stdout.split()[0]) == (5, "left")
+
+
+def test_a_resized_terminal_loses_nothing_of_what_was_written_last(styrolite, tmp_path):
+    words = on_a_terminal(tmp_path, "dd if=/dev/zero bs=70000 count=1 2>/dev/null; exit 5")  # more than a pipe takes
+    with subprocess.Popen([styrolite, *words], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, bufsize=0) as process:
+        begun = Path(f"/proc/{process.pid}/task/{process.pid}/children")
+        assert process.stdout.read(1) and containers.eventually(lambda: not begun.read_text(), 60)
+        process.send_signal(signal.SIGWINCH)
+        left_bytes = len(process.stdout.readall())
+        assert (left_bytes, process.wait(60)) == (69999, 5)
 
 
 def test_a_command_on_a_terminal_goes_on_though_nobody_takes_what_it_writes(styrolite, tmp_path):

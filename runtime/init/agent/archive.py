@@ -106,7 +106,10 @@ class Archive:
             below = f"{here.path}/{name}"
             yield from self._member(here.fd, name, below, child)
             if child.st_mode & _S_IFMT == 0o040000:
-                todo.append(self._enter(here.fd, name, below, status.st_dev))
+                try:
+                    todo.append(self._enter(here.fd, name, below, status.st_dev))
+                except (FileNotFoundError, NotADirectoryError):
+                    continue  # gone since it was looked at, or something else is in its place
                 # The one so far above is closed already where its child has another child.
                 if len(todo) > _MOST_OPEN and todo[-1 - _MOST_OPEN].fd >= 0:
                     self._close(todo[-1 - _MOST_OPEN])
@@ -140,7 +143,10 @@ class Archive:
         entry = entry_of(path, kind, status)
         identity = (status.st_dev, status.st_ino)
         if kind == tarformat.SYMLINK:
-            entry.link = posix.readlink(name, dir_fd=parent_fd)
+            try:
+                entry.link = posix.readlink(name, dir_fd=parent_fd)
+            except FileNotFoundError:
+                return
         elif status.st_nlink > 1 and kind != tarformat.DIRECTORY:
             if identity in self._links:
                 entry.kind, entry.link = tarformat.HARDLINK, self._links[identity]

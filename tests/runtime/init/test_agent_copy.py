@@ -146,6 +146,22 @@ def test_a_tree_that_branches_far_down_comes_whole(root):
     assert len(names) == len(set(names)) == 161 + len(ends) and {f"tmp/{end}" for end in ends} < set(names)
 
 
+@pytest.mark.parametrize(("call", "name"), [("open", "d"), ("readlink", "l"), ("open", "f")])
+def test_what_goes_while_a_tree_is_read_is_passed_over(root, monkeypatch, call, name):
+    place, real = root / "tmp" / name, getattr(posix, call)
+    (root / "tmp" / "z").write_text("stays")
+    {"d": place.mkdir, "l": lambda: place.symlink_to("z"), "f": lambda: place.write_text("")}[name]()
+
+    def quick(what, *arguments, **keywords):
+        if what == name:
+            place.rmdir() if name == "d" else place.unlink()
+        return real(what, *arguments, **keywords)
+
+    monkeypatch.setattr(posix, call, quick)
+    with tarfile.open(fileobj=io.BytesIO(b"".join(archived(root)))) as tar:
+        assert tar.extractfile("tmp/z").read() == b"stays"
+
+
 def test_a_tree_that_is_moved_while_it_is_read_leads_nowhere_else(root):
     deep(root / "tmp", 300)
     (root / "secret").mkdir()

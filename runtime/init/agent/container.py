@@ -23,6 +23,7 @@ if MYPY:  # for annotations only: not imported in the zone
     from collections.abc import Callable
 
     from runtime.init.agent.core import Agent
+    from runtime.init.agent.execs import Turns
     from runtime.init.container.launched import Started
 
 CREATED, RUNNING, PAUSED, STOPPED = "created", "running", "paused", "stopped"
@@ -58,6 +59,7 @@ class Container:
         self.health = ""
         self.ended: list[Callable[[], object]] = []
         self.stdio: Stdio | None = None
+        self.turns: Turns | None = None  # of its execs, once there are any
         readonly = isinstance(root, dict) and root.get("readonly") is True
         place = {"path": mounts.root_of(name), "replace": True, "readonly": readonly}
         self._spec = spec | {"process": self.process, "root": place}

@@ -20,26 +20,82 @@ if MYPY:  # for annotations only: not imported in the zone
     from runtime.init.container.launched import Started
 
 _PATH = ":".join(["/bin", *[f"{mounts.OVERLAY}/{name}" for name in ("usr/local/bin", "usr/sbin", "usr/bin")]])
+_AT_ONCE = 4  # of a container's: more are no sooner done where there is one processor
 _HANGUP_S = 2.0  # what nobody waits for is asked to end, and ended after this
+
+
+class Turns:
+    """Of a container: few of its execs are on their way to their command at once, the others wait, in order.
+
+    Each is a copy of this program until then, with 3 MB of its own: fifty at once were more than a small zone had, and
+    Linux killed what it could find.
+    """
+
+    def __init__(self) -> None:
+        self._taken = 0
+        self._waiting: list[Callable[[], bool]] = []
+
+    def ask(self, begin: "Callable[[], bool]") -> None:
+        """Have it called when it is its turn; it says whether it takes it. Now, if it can be."""
+        self._waiting.append(begin)
+        self._next()
+
+    def leave(self, begin: "Callable[[], bool]") -> None:
+        """Its turn is not to come."""
+        if begin in self._waiting:
+            self._waiting.remove(begin)
+
+    def give_back(self) -> None:
+        """A turn that was taken is over."""
+        self._taken -= 1
+        self._next()
+
+    def _next(self) -> None:
+        while self._waiting and self._taken < _AT_ONCE:
+            self._taken += self._waiting.pop(0)()
 
 
 class Exec(Handler):
     """One process; the result comes when it has ended and all it wrote has been sent."""
 
     def __init__(self, agent: Agent, stream: Stream, container: Container | None, request: dict[str, object]) -> None:
-        self._agent, self._stream, self._container = agent, stream, container
+        self._agent, self._stream, self._container, self._request = agent, stream, container, request
         self._exit: dict[str, object] | None = None
         self._used: dict[str, object] = {}
         self._oom_kills = 0 if container is None else container.runtime.oom_kills()
+        self._turns = Turns() if container is None else container.turns or Turns()
         self._stdio, self._pid = Stdio(), 0
         self._outlets: list[Outlet] = []
         self._early: list[Callable[[], object]] | None = []  # what the host says before the process runs
         self._starting: Starting | None = None
         stream.handler = self
-        self._starting = start(agent, container, request, stdin=True, began=self._began, failed=stream.refuse)
+        if container is not None:
+            container.turns = self._turns
+        self._turns.ask(self._start)
+
+    def _start(self) -> bool:
+        """Its turn has come: begin. Is it on its way?"""
+        request, self._request = self._request, {}
+        try:
+            began, failed = self._began, self._failed
+            self._starting = start(self._agent, self._container, request, stdin=True, began=began, failed=failed)
+        except Exception as error:
+            self._stream.refuse(error)
+        return self._starting is not None
+
+    def _failed(self, error: Exception) -> None:
+        self._stream.refuse(error)
+        self._arrived()
+
+    def _arrived(self) -> None:
+        """It is over, or at its command. Others begin after what goes on now: a session's end may be theirs, too."""
+        if self._starting is not None:
+            self._starting = None
+            self._agent.loop.after(0, self._turns.give_back)
 
     def _began(self, made: Stdio, pid: int) -> None:
         self._stdio, self._pid = made, pid
+        self._arrived()
         self._agent.children[pid] = self._ended
         self._stream.event({"started": pid})
         for fd, source in made.outputs.items():
@@ -83,6 +139,7 @@ class Exec(Handler):
 
     def closed(self) -> None:
         """Nobody waits: the process is hung up on, as by a terminal that has gone."""
+        self._turns.leave(self._start)
         if self._starting is not None:
             self._starting.cancel(ContainerFailure("process", "nobody waits for the process any more"))
         self._stdio.close()

@@ -93,6 +93,52 @@ def test_an_exec_that_is_called_off_as_its_command_runs_leaves_no_process(zone, 
     assert eventually(lambda: host.call("ping") and pids(cgroup) <= before)
 
 
+def test_of_many_execs_few_are_on_their_way_at_once(zone, host):
+    """Each is a copy of the agent until its command runs: a small zone has no room for a hundred of those."""
+    cgroup = cgroup_of(zone)
+    before = pids(cgroup)
+    with frozen(cgroup):
+        many = [host.open("exec", container="main", process=sh(f"cat; exit {number}")) for number in range(40)]
+        for stream in many:
+            stream.write(b"typed early\n")
+            stream.eof()
+        assert eventually(lambda: host.call("ping") and len(pids(cgroup)) > len(before))
+        assert len(pids(cgroup) - before) <= 4
+        many.pop(0).cancel()  # one that is on its way, and one that waits
+        many.pop(20).cancel()
+        assert host.call("ping") and len(pids(cgroup) - before) <= 4
+    codes = [*range(1, 21), *range(22, 40)]
+    assert [stream.wait()["exit"]["code"] for stream in many] == codes
+    assert all(stream.data[1] == b"typed early\n" for stream in many)
+
+
+def test_execs_that_wait_for_their_turn_go_with_their_session(zone, host):
+    cgroup = cgroup_of(zone)
+    before = pids(cgroup)
+    with frozen(cgroup):
+        for _ in range(40):
+            host.open("exec", container="main", process=sh("echo never; sleep 100"))
+        assert eventually(lambda: host.call("ping") and len(pids(cgroup)) > len(before))
+        host.hello()
+        assert host.call("ping")
+    assert eventually(lambda: host.call("ping") and pids(cgroup) <= before)
+    assert host.run(["id", "-u"]).data[1] == b"0\n"
+
+
+def test_execs_that_wait_for_their_turn_are_refused_where_their_container_ends(two):
+    host, cgroup = two.host, cgroup_of(two)
+    host.call("start", id="two")
+    with frozen(cgroup):
+        many = [host.open("exec", container="two", process=sh("exit 3")) for _ in range(20)]
+        assert host.call("ping")
+        host.call("kill", id="two", signal=9, all=True)
+    for stream in many:
+        with pytest.raises(AgentError):
+            stream.wait()
+    host.call("start", id="two")
+    assert host.run(["id", "-u"], container="two").data[1] == b"0\n"
+
+
 def test_a_signal_for_an_exec_reaches_its_command(zone, host):
     with frozen(cgroup_of(zone)):
         stream = host.open("exec", container="main", process=sh("sleep 100"))

@@ -135,8 +135,9 @@ class Relay:
         except OSError:
             self.abort()
             return
-        if incoming.eof and outgoing.eof:
-            self._finish(graceful=True)
+        # Behind an end that was passed on, nothing is read any more that would say that the source is gone altogether.
+        if incoming.eof and (outgoing.eof or mask & GONE):
+            self._finish(graceful=outgoing.eof)
 
     def _move(self, way: Way) -> None:
         self._last_active = self._loop.now

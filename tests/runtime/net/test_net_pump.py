@@ -250,6 +250,23 @@ def test_reset_is_passed_on(pumped: Pumped, upwards: bool) -> None:
     wait_until(pumped.settled)
 
 
+@pytest.mark.parametrize("upwards", [True, False])
+def test_reset_after_a_half_close_is_passed_on_though_nothing_comes_the_other_way(
+    pumped: Pumped, upwards: bool
+) -> None:
+    client, server = pumped.connect()
+    pumped.run()
+    first, second = (client, server) if upwards else (server, client)
+    send_all(first, b"question")
+    assert read_all(second) == b"question"
+    told = select.poll()
+    told.register(second, 0)
+    assert told.poll(0) == [] == pumped.ended
+    reset(first)
+    assert [mask & select.POLLERR for _, mask in told.poll(10_000)] == [select.POLLERR]
+    wait_until(pumped.settled)
+
+
 def test_reset_in_the_midst_of_a_stream_reaches_the_sender_and_costs_a_pipe_of_rests(pumped: Pumped) -> None:
     client, server = pumped.connect(server=BUFFER, far=BUFFER)
     pumped.run()

@@ -48,9 +48,10 @@ _CONDITIONAL: tuple[pythoncalls.Rule, ...] = (
         for option in options
     ),
     *((("ioctl",), (argument(1, request),)) for request in _IOCTLS),
-    # Of either Internet family: no packet socket, no netlink, nothing of this host's own.
+    # TCP and UDP of either Internet family: no packet socket, no netlink, nothing of this host's own. Another protocol,
+    # named by its number, would have the kernel load the module for it (net/ipv4/af_inet.c, inet_create).
     *(
-        (("socket",), (argument(0, family), argument(1, kind, mask=_SOCK_TYPE_MASK)))
+        (("socket",), (argument(0, family), argument(1, kind, mask=_SOCK_TYPE_MASK), argument(2, 0)))
         for family in (socket.AF_INET, socket.AF_INET6)
         for kind in (socket.SOCK_STREAM, socket.SOCK_DGRAM)
     ),

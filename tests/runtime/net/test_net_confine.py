@@ -234,11 +234,20 @@ def test_memory_never_becomes_code() -> None:
 def test_sockets_are_of_the_internet_families_and_not_raw() -> None:
     flags = socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK
     for family in (socket.AF_INET, socket.AF_INET6):
-        assert told("socket", family, socket.SOCK_STREAM | flags) == told("socket", family, socket.SOCK_DGRAM, 1)
+        assert told("socket", family, socket.SOCK_STREAM | flags) == told("socket", family, socket.SOCK_DGRAM)
         assert told("socket", family, socket.SOCK_STREAM) == filters.RET_ALLOW
         assert told("socket", family, socket.SOCK_RAW) == told("socket", family, socket.SOCK_RAW | flags) == KILLED
     for family in (socket.AF_UNIX, socket.AF_NETLINK, socket.AF_PACKET, 40, 1 << 32 | 2):
         assert told("socket", family, socket.SOCK_STREAM) == told("socket", family, socket.SOCK_DGRAM) == KILLED
+
+
+def test_sockets_are_of_tcp_and_udp_alone() -> None:
+    """Protocols by number: ICMP, L2TP, SCTP, UDP-Lite, ICMPv6, MPTCP. Of some the kernel loads the module then."""
+    for family in (socket.AF_INET, socket.AF_INET6):
+        for kind in (socket.SOCK_STREAM, socket.SOCK_DGRAM):
+            assert told("socket", family, kind, 0) == filters.RET_ALLOW
+            for protocol in (1, 58, 115, 132, 136, 262):
+                assert told("socket", family, kind, protocol) == KILLED
 
 
 def test_terminals_and_devices_are_not_asked() -> None:

@@ -173,8 +173,8 @@ class Part(Loop):
         super().__init__(whole.pipes)
         self._whole = whole
         self.urgent, self.patient = whole.urgent, whole.patient
-        whole._parts.add(self)
         whole.watch(self._epoll, self, READ)
+        whole._parts.add(self)
 
     def ready(self, source: socket.socket, mask: int) -> None:
         """Have a few turns. What is left is told of again, once the other parts have had theirs."""

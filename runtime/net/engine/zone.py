@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import socket
 from typing import NamedTuple
 
@@ -53,28 +54,33 @@ class Zone:
         self._pipes = PipeShare(loop.pipes)
         self.traffic = Traffic(config.limits, self._pipes, common.ports)
         self.published: dict[str, tuple[int, Acceptor | PublishedUdp]] = {}
-        tcp4, tcp6, udp4, udp6, dns4, dns6, packet4, packet6, raw4, raw6, ping4, ping6, echo4, echo6 = inside
-        gateways = (config.gateway4, config.gateway6)
-        egress = self.egress = Egress(common.routes, config.denied(), rules, gateways)
-        feedback = Feedback(raw4, raw6, gateways, common.routes, errors_per_s=config.limits.errors_per_s)
-        gate = Gate(loop, self.traffic, egress, feedback)
-        pinger = Pinger(loop, (echo4, echo6), part.echo_identifier, wait_s=config.limits.echo_wait_s)
-        self._echoes = Echoes(self.traffic, egress, feedback, pinger, mtu=config.mtu)
-        for source in (ping4, ping6):
-            Gathered(loop, source, self._echoes)
-        for source in (packet4, packet6):
-            Tap(loop, source, gate.take, self._echoes.take)
-        self._streams = StreamServer(loop, self.traffic, common.resolvers, common.names)
-        self._name_servers = [(gateway, dns.PORT) for gateway in gateways]
-        self._doors = [
-            Acceptor(loop, self.traffic, tcp, gate.targets_of, counter="accepted", divert=self._is_dns)
-            for tcp in (tcp4, tcp6)
-        ]
-        forwarders = [UdpForwarder(loop, self.traffic, each, common.resolvers, common.names) for each in (dns4, dns6)]
-        served = {at: each.take for at, each in zip(self._name_servers, forwarders, strict=True)}
-        flows = Flows(loop, self.traffic, egress, feedback, common.factory.make, mtu=config.mtu, served=served)
-        for udp in (udp4, udp6):
-            flows.listen(udp)
+        with contextlib.ExitStack() as stack:
+            stack.callback(self._watch_no_more)
+            tcp4, tcp6, udp4, udp6, dns4, dns6, packet4, packet6, raw4, raw6, ping4, ping6, echo4, echo6 = inside
+            gateways = (config.gateway4, config.gateway6)
+            egress = self.egress = Egress(common.routes, config.denied(), rules, gateways)
+            feedback = Feedback(raw4, raw6, gateways, common.routes, errors_per_s=config.limits.errors_per_s)
+            gate = Gate(loop, self.traffic, egress, feedback)
+            pinger = Pinger(loop, (echo4, echo6), part.echo_identifier, wait_s=config.limits.echo_wait_s)
+            self._echoes = Echoes(self.traffic, egress, feedback, pinger, mtu=config.mtu)
+            for source in (ping4, ping6):
+                Gathered(loop, source, self._echoes)
+            for source in (packet4, packet6):
+                Tap(loop, source, gate.take, self._echoes.take)
+            self._streams = StreamServer(loop, self.traffic, common.resolvers, common.names)
+            self._name_servers = [(gateway, dns.PORT) for gateway in gateways]
+            self._doors = [
+                Acceptor(loop, self.traffic, tcp, gate.targets_of, counter="accepted", divert=self._is_dns)
+                for tcp in (tcp4, tcp6)
+            ]
+            forwarders = [
+                UdpForwarder(loop, self.traffic, each, common.resolvers, common.names) for each in (dns4, dns6)
+            ]
+            served = {at: each.take for at, each in zip(self._name_servers, forwarders, strict=True)}
+            flows = Flows(loop, self.traffic, egress, feedback, common.factory.make, mtu=config.mtu, served=served)
+            for udp in (udp4, udp6):
+                flows.listen(udp)
+            stack.pop_all()
         common.names.add(part.name, part.zone4, part.zone6)
 
     def _is_dns(self, near: socket.socket) -> bool:
@@ -119,9 +125,12 @@ class Zone:
         self._echoes.close()
         for door in self._doors:
             door.close()
+        self._watch_no_more()
         for each in self.inside:
-            if each.fileno() >= 0:  # the doors are closed already
-                self._loop.forget(each)
-                each.close()
+            each.close()
+
+    def _watch_no_more(self) -> None:
+        for each in self.inside:
+            self._loop.forget(each)
         self._pipes.close()
         self._loop.end()

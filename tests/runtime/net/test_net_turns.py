@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import socket
 from collections.abc import Iterator
 from typing import Any
@@ -17,6 +18,7 @@ from runtime.net.engine.hostports import HostPorts
 from runtime.net.engine.loop import READ, Loop
 from runtime.net.engine.model import INSIDE, EngineConfig, Limits, Listeners, ZonePart
 from runtime.net.engine.names import Names
+from runtime.net.engine.pipes import PipePool
 from runtime.net.engine.relay import Relay
 from runtime.net.engine.zone import Common, Zone
 from runtime.net.netlink import Routes
@@ -49,18 +51,22 @@ class Factory:
         return socket.socket(family, kind)
 
 
+def inside_of_loopback() -> list[socket.socket]:
+    inside = []
+    for each in INSIDE:
+        family, host = (socket.AF_INET6, "::1") if each.endswith("6") else (socket.AF_INET, "127.0.0.1")
+        if each.startswith("tcp"):
+            inside.append(socket.create_server((host, 0), family=family))
+        else:
+            inside.append(socket.socket(family, socket.SOCK_DGRAM))
+    return inside
+
+
 class Served:
     """A zone on loopback with a published port, and its clients' and servers' ends of connections to that."""
 
     def __init__(self, stack: contextlib.ExitStack, common: Common, name: str, number: int) -> None:
-        inside = []
-        for each in INSIDE:
-            family, host = (socket.AF_INET6, "::1") if each.endswith("6") else (socket.AF_INET, "127.0.0.1")
-            if each.startswith("tcp"):
-                inside.append(socket.create_server((host, 0), family=family))
-            else:
-                inside.append(socket.socket(family, socket.SOCK_DGRAM))
-        self.zone = Zone(common, ZonePart(name, "127.0.0.1", "::1", number), inside)
+        self.zone = Zone(common, ZonePart(name, "127.0.0.1", "::1", number), inside_of_loopback())
         stack.callback(self.close)
         self._server = stack.enter_context(socket.create_server(("127.0.0.1", 0)))
         self._listener = socket.create_server(("127.0.0.1", 0))
@@ -187,6 +193,24 @@ def test_zone_that_leaves_takes_its_part_of_the_loop_along(stack: contextlib.Exi
     alone = common._replace(config=CONFIG._replace(zones=1))
     third = Served(stack, alone, "third", 3)
     assert third.zone._loop is loop, "it needs no turns, and pays for none"
+
+
+@pytest.mark.parametrize("zones", [1, 2])
+def test_zone_that_finds_no_place_leaves_nothing_in_the_loop(stack: contextlib.ExitStack, zones: int) -> None:
+    """Whoever sent its sockets has them still, so the kernel would tell of them for ever."""
+
+    class Last(socket.socket):
+        def setblocking(self, flag: bool) -> None:
+            raise OSError(errno.ENOSPC, "more is watched than fs.epoll.max_user_watches")
+
+    loop = Loop(PipePool(12))
+    common = common_of(stack, loop)._replace(config=CONFIG._replace(zones=zones))
+    inside = [stack.enter_context(each) for each in inside_of_loopback()]
+    inside[1] = stack.enter_context(Last(fileno=inside[1].detach()))
+    with pytest.raises(OSError, match="more is watched"):
+        Zone(common, ZonePart("first", "127.0.0.1", "::1", 1), inside)
+    assert not loop._watched and not loop._parts
+    assert loop.pipes.shares == 0, "the others have all pipes"
 
 
 def test_part_has_the_deadlines_the_time_and_the_faults_of_the_whole() -> None:

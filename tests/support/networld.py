@@ -20,6 +20,7 @@ import pytest
 from runtime.net import commands, netns
 from runtime.net.addresses import plan_addresses
 from runtime.net.engine.model import Limits
+from runtime.net.engine.relay import let_reset
 from runtime.net.errors import NetworkFault
 from runtime.net.network import ZoneNetwork, teardown
 from support.namespaces import require_user_namespaces
@@ -237,6 +238,8 @@ class World:
                 connection.settimeout(20)
                 try:
                     handle(connection)
+                except TimeoutError:
+                    let_reset(connection)  # one that gives up has not said all: that is no end of stream
                 except OSError:
                     pass  # what the other side sees of it is what the tests look at
 

@@ -88,8 +88,7 @@ class Dial(Handler):
         self._loop.forget(self._sock.fileno())
         failed = self._sock.getsockopt(_socket.SOL_SOCKET, _socket.SO_ERROR)
         if failed:
-            reason, sentence = errno.errorcode.get(failed, "internal"), f"{self._where}: {posix.strerror(failed)}"
-            self._stream.fail(reason, sentence)
+            self._fail(failed)
             return
         self._stream.event({"connected": True})
         self._sink = _Sender(self._loop, self._sock, self._finish)
@@ -100,7 +99,23 @@ class Dial(Handler):
             self._sink.finish()
         self._source = Source(self._loop, posix.dup(self._sock.fileno()))
         self._outlet = self._stream.pour(1, self._source)
-        self._outlet.done = self._finish
+        self._outlet.done = self._poured
+
+    def _poured(self) -> None:
+        """All has come that will. A reset is told once, to the half that meets it first, and is no end to the other.
+
+        One behind the service's own end is EPIPE: what it said is whole (net/ipv4/tcp_input.c, tcp_reset).
+        """
+        failed = self._source.failed if self._source is not None else 0
+        if not failed and self._sink is not None and self._sink.failed != errno.EPIPE:
+            failed = self._sink.failed
+        if failed:
+            self._fail(failed)
+        else:
+            self._finish()
+
+    def _fail(self, code: int) -> None:
+        self._stream.fail(errno.errorcode.get(code, "internal"), f"{self._where}: {posix.strerror(code)}")
 
     def _finish(self) -> None:
         # What the host has sent may wait still, for a service that has said all it had to and goes on reading.

@@ -20,6 +20,7 @@ class Source:
     """A non-blocking pipe, terminal or socket that is read.
 
     take() gives bytes, b"" at the end, or None when there is nothing now; then `wake` is called when to try again.
+    `failed` is the error that was taken for the end, or 0.
     """
 
     def __init__(self, loop: Loop, fd: int, *, terminal: bool = False) -> None:
@@ -27,6 +28,7 @@ class Source:
         self._last_chance = False
         self._quiet: int | None = None
         self._turn: int | None = None
+        self.failed = 0
         self.wake: Callable[[], object] = _nothing
 
     def take(self, limit: int) -> bytes | None:
@@ -43,8 +45,8 @@ class Source:
             if self._last_chance and self._quiet is None:
                 self._quiet = self._loop.after(_TERMINAL_QUIET_S, self._end_of_terminal)
             return None
-        except OSError:  # EIO: the last process has closed its side of the terminal; ECONNRESET
-            data = b""
+        except OSError as error:  # EIO: the last process has closed its side of the terminal; ECONNRESET
+            data, self.failed = b"", error.errno or 0
         if not data:
             self.close()
         return data
@@ -87,13 +89,14 @@ class Sink:
     """A non-blocking pipe, terminal or socket that is written; keeps what does not fit yet.
 
     Each piece comes with a function that is told how many of its bytes are gone: written, or dropped because nobody
-    reads any more.
+    reads any more. `failed` is the error that said so, or 0.
     """
 
     def __init__(self, loop: Loop, fd: int, *, terminal: bool = False) -> None:
         self._loop, self._fd, self._terminal = loop, fd, terminal
         self._waiting: list[tuple[bytes, Callable[[int], object]]] = []
         self._ending = False
+        self.failed = 0
 
     @property
     def open(self) -> bool:
@@ -137,7 +140,8 @@ class Sink:
             except BlockingIOError:
                 self._loop.watch(self._fd, WRITE, self._flush)
                 return
-            except OSError:  # EPIPE, EIO, ECONNRESET
+            except OSError as error:  # EPIPE, EIO, ECONNRESET
+                self.failed = error.errno or 0
                 break
             if count == len(data):
                 del self._waiting[0]

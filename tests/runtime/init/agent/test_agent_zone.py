@@ -22,6 +22,10 @@ pytestmark = [
 # Says the letters of its argument back; needs no module of perl's.
 SERVER = """socket(S,2,1,6);setsockopt(S,1,2,pack("i",1));bind(S,pack("SnCCCCx8",2,8080,127,0,0,1))or die;listen(S,9);
 while(accept(C,S)){while(sysread(C,$b,65536)){syswrite(C,$b)}close(C)}"""
+RESETTING = (
+    SERVER.split("\n")[0]
+    + 'accept(C,S);syswrite(C,"the first half");setsockopt(C,1,13,pack("ii",1,0));close(C);sleep 1000'
+)
 NETWORK = {"mtu": 1400, "addresses": ["10.75.1.2/24"], "gateways": ["10.75.1.1"], "nameservers": [], "search": []}
 LOOKED_AT = sh("exec 3<>/looks; while read x <&3; do echo look; done")  # says how often somebody wrote to its fifo
 UDP_SERVER = 'socket(S,2,2,17);bind(S,pack("SnCCCCx8",2,5353,0,0,0,0))or die;sleep 1000'
@@ -115,6 +119,17 @@ def test_dial_passes_bytes_both_ways_and_both_ends(host):
     dialled.write(sent)
     dialled.eof()
     assert dialled.wait() == {} and dialled.data[1] == sent and dialled.events == [{"connected": True}]
+    stream.event(signal=9)
+    stream.wait()
+
+
+def test_dial_tells_a_reset_from_an_end(host):
+    stream = host.open("exec", container="main", process={"argv": ["perl", "-e", RESETTING]})
+    host.note("port", state="open", port=8080)
+    dialled = host.open("dial", port=8080)
+    with pytest.raises(AgentError) as caught:
+        dialled.wait()
+    assert (caught.value.reason, dialled.data[1]) == ("ECONNRESET", b"the first half")
     stream.event(signal=9)
     stream.wait()
 

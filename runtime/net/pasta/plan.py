@@ -9,6 +9,9 @@ host's resolver. The bridge has another MAC and no address. `guard` is the bridg
 decides what may begin, in the order of policy.decide: a SYN, a datagram that answers none, a ping. All else of TCP
 passes, since it belongs to what was let out, or pasta answers it with RST. What is closed is turned to the kernel of
 the namespace, to which every address is local, and which refuses it; TCP that is let out never meets that kernel's.
+
+Later versions, as 2026_07_28, send what comes from a neighbour of the host's with that neighbour's MAC, and announce
+it (fwd.c, fwd_neigh_table_update). To the zone all is the gateway's, and the bridge learns no other MAC of the tap's.
 """
 
 from __future__ import annotations
@@ -128,6 +131,9 @@ def pasta_argv(
     # The host's loopback: not at the gateway's address, not by way of the namespace's, not from it.
     argv += ["--no-map-gw", "--no-splice", "--tcp-ns", "none", "--udp-ns", "none"]
     argv += ["--no-dhcp", "--no-dhcpv6", "--no-ra"]
+    # Later versions take the gateway's MAC from a neighbour of the host's that says it has that address, but not where
+    # it is mapped (fwd.c, fwd_neigh_table_init). Mapped to the zone's own: the guard lets nothing begin there.
+    argv += ["--map-guest-addr", zone.gateway4, "--map-guest-addr", zone.gateway6]
     for gateway, resolver in zip((zone.gateway4, zone.gateway6), resolvers, strict=True):
         if resolver:
             argv += ["--dns-forward", gateway, "--dns-host", resolver]
@@ -171,7 +177,9 @@ timeout {_ANSWERED_S}s; size 16384; }}
   meta iifgroup {place.group} goto zone_{place.group}
  }}
  chain from_pasta {{
-  ether saddr != {GATEWAY_MAC} drop
+  arp saddr ether != {GATEWAY_MAC} drop
+  icmpv6 type nd-neighbor-advert @th,208,48 != 0x{GATEWAY_MAC.replace(":", "")} drop
+  ether saddr set {GATEWAY_MAC}
   ip protocol udp update @answered4 {{ ip saddr . udp sport . ip daddr . udp dport }}
   ip6 nexthdr udp update @answered6 {{ ip6 saddr . udp sport . ip6 daddr . udp dport }}
   {_MULTICAST} accept

@@ -260,6 +260,19 @@ def test_a_zone_that_says_it_is_another_is_not_heard(world):
         world.connect(OUTSIDE4, outer, source="10.75.7.9", timeout_s=1.0)
 
 
+def test_a_neighbour_of_the_hosts_that_calls_itself_the_gateway_is_not_the_zones(world):
+    """Later versions of pasta tell a zone the MACs of the host's neighbours, whatever these call themselves."""
+    zone = world.addresses
+    ports = [(address, world.serve(world.outside, address, 0, say_hello)) for address in (OUTSIDE4, OUTSIDE6)]
+    up(world)
+    for gateway in (zone.gateway4, zone.gateway6):
+        world.ip(world.host, f"neigh replace {gateway} lladdr 02:00:00:00:00:66 dev up0 nud reachable")
+    world.ip(world.zone, "neigh flush dev eth0")
+    assert [refusal(world, *port) for port in ports] == [None, None]
+    known = world.shell(world.zone, "ip neigh show dev eth0")
+    assert OUTSIDE4 not in known and "02:00:00:00:00:66" not in known
+
+
 def client_seen(world: World, name: str, address: str, port: int) -> str:
     with world.of(name, lambda: socket.create_connection((address, port), 10)) as connection:
         return receive_all(connection).decode()

@@ -106,6 +106,7 @@ def test_command_line_opens_nothing_by_itself():
     assert pairs(words, "--runas") == ["64007:64007"]
     assert pairs(words, "--address") == ["10.75.7.2", "fd5a:6f6e:6577:7::2"]
     assert pairs(words, "--gateway") == ["10.75.7.1", "fd5a:6f6e:6577:7::1"]
+    assert pairs(words, "--map-guest-addr") == pairs(words, "--gateway")  # so that no neighbour's MAC is the gateway's
     assert pairs(words, "--mtu") == ["1400"]
     assert "--dns-forward" not in words and "--config-net" not in words and "--ns-mac-addr" not in words
 
@@ -368,6 +369,35 @@ def test_an_answer_passes_a_rule_against_it_to_whom_asked_alone(bridge):
     macs = bytes.fromhex((ZONE.zone_mac + GATEWAY_MAC).replace(":", ""))
     bridge.pasta.send(macs + b"\x08\x00" + packet)
     assert bridge.passed([answer, other]) == {answer}
+
+
+@pytest.mark.root
+def test_a_zone_hears_of_the_gateways_mac_alone(bridge):
+    """Later versions of pasta send with the MACs of the host's neighbours, and announce these."""
+    bridge.load([])
+    zone, gateway, other = (bytes.fromhex(mac.replace(":", "")) for mac in (ZONE.zone_mac, GATEWAY_MAC, "020000000066"))
+
+    def arp_of(mac: bytes) -> bytes:
+        words = struct.pack("!HHBBH", 1, 0x0800, 6, 4, 2) + mac + socket.inet_aton("192.0.2.7") + bytes(10)
+        return zone + mac + b"\x08\x06" + words
+
+    def advertisement_of(mac: bytes) -> bytes:
+        target = socket.inet_pton(socket.AF_INET6, "2001:db8::7")
+        header = struct.pack("!IHBB", 6 << 28, 32, 58, 255) + target + socket.inet_pton(socket.AF_INET6, "ff02::1")
+        return zone + gateway + b"\x86\xdd" + header + struct.pack("!BBHI", 136, 0, 0, 0) + target + b"\x02\x01" + mac
+
+    datagram, last = (zone + other + frame("192.0.2.7", UDP, port)[12:] for port in (2000, 2001))
+    told = [arp_of(gateway), advertisement_of(gateway)]
+    heard = []
+    with netns.inside(bridge.name, lambda: socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 0)) as zone_hears:
+        zone_hears.bind(("eth0", 0x0003))
+        zone_hears.settimeout(20)
+        for item in (datagram, arp_of(other), advertisement_of(other), *told, last):
+            bridge.pasta.send(item)
+        while not heard or heard[-1][12:] != last[12:]:
+            heard.append(zone_hears.recv(2048))
+    came = [item for item in heard if item[:6] == zone]
+    assert came == [zone + gateway + datagram[12:], *told, zone + gateway + last[12:]]
 
 
 @pytest.mark.root

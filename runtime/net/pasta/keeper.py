@@ -45,6 +45,7 @@ _CLIENT_TIMEOUT_S = 5.0
 _PRIVATE = Path("/tmp")
 _TUN = Path("/dev/net/tun")
 _TUN_DEVICE = os.makedev(10, 200)  # Documentation/admin-guide/devices.txt
+_FIRST_FREE_PORT = Path("/proc/sys/net/ipv4/ip_unprivileged_port_start")
 _STARTED_WITH = "a zone's ports are pasta's from its start"
 
 
@@ -300,7 +301,10 @@ class Keeper:
             wait = select.poll()
             wait.register(ready, select.POLLIN)
             wait.register(self._pidfd, select.POLLIN)
-            events = {fd for fd, mask in wait.poll(_READY_TIMEOUT_S * 1000) if mask & select.POLLIN}
+            events = dict(wait.poll(_READY_TIMEOUT_S * 1000))
+            if events.get(ready) == select.POLLHUP:  # a process that ends closes what it has before it is seen to end
+                wait.unregister(ready)
+                events = dict(wait.poll(_READY_TIMEOUT_S * 1000))
             if ready not in events or self._pidfd in events:
                 raise self._ended() if self._pidfd in events else self._silent()
         except OSError as error:
@@ -327,8 +331,10 @@ class Keeper:
             lines = (self._private / "said").read_text(errors="replace").strip().splitlines()
         except OSError:
             lines = []
-        got = f"it ended by signal {-code}" if code < 0 else f"it ended: {lines[-1][:300] if lines else f'exit {code}'}"
-        return EngineFault(f"{self._subject}, pasta", expected="it to serve", got=got, temporary=True)
+        said_last = "; ".join(line.strip() for line in lines[-2:])[:300]  # why, and what comes of it
+        got = f"it ended by signal {-code}" if code < 0 else f"it ended: {said_last or f'exit {code}'}"
+        hint = plan.hint_of_low_ports([port for port, _ in self._ports.values()], _first_free_port(), got)
+        return EngineFault(f"{self._subject}, pasta", expected="it to serve", got=got, hint=hint, temporary=True)
 
     def _silent(self) -> EngineFault:
         expected = f"it to serve within {_READY_TIMEOUT_S:.0f} s"
@@ -338,6 +344,14 @@ class Keeper:
 def _addresses_of(part: ZonePart) -> ZoneAddresses:
     index, host = parse_static(part.zone4)
     return plan_addresses(index, host=host)
+
+
+def _first_free_port() -> int:
+    """Below it ports are root's. Source: ip-sysctl.rst, ip_unprivileged_port_start, 1024 where nothing was set."""
+    try:
+        return int(_FIRST_FREE_PORT.read_text())
+    except (OSError, ValueError):
+        return 1024
 
 
 def main() -> None:

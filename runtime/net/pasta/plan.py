@@ -144,6 +144,18 @@ def pasta_argv(
     return argv
 
 
+def hint_of_low_ports(ports: Sequence[Port], first_free: int, said: str) -> str:
+    """What to do where pasta was not let bind a port below the first that is not root's; "" where it is not that.
+
+    2025_05_03 binds them before it leaves root, 2026_07_28 as its own user (isolation.c, isolate_user).
+    """
+    low = sorted({port.host_port for port in ports if port.host_port < first_free})
+    if not low or "Permission denied" not in said:
+        return ""
+    numbers = ", ".join(map(str, low))
+    return f"later versions than 2025_05_03 may bind no port below {first_free}, here {numbers}; the engine splice can"
+
+
 def choose_resolvers(resolvers: Sequence[str]) -> tuple[str, str]:
     """The first name server of each family: pasta has one of each."""
     first4, first6 = (next((item for item in resolvers if (":" in item) is v6), "") for v6 in (False, True))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import socket
 import tempfile
@@ -31,6 +32,7 @@ from runtime.net import netns
 from runtime.net.errors import EngineFault
 from runtime.net.network import ZoneNetwork
 from runtime.net.pasta.engine import PastaEngine
+from runtime.net.pasta.version import NEEDED, ask_version, version_of
 from runtime.net.published import listen_on
 from runtime.net.supervise import EngineSupervisor
 
@@ -285,9 +287,9 @@ def say_who(connection: socket.socket) -> None:
 def test_published_ports_show_the_client_and_are_the_zones_alone(world):
     world.serve(world.zone, world.addresses.zone4, 80, say_who)
     echo_datagrams(world, world.zone, world.addresses.zone4, 53)
-    here = [Port(HOST4, 80, 80), Port("127.0.0.1", 8080, 80), Port(HOST4, 5353, 53, "udp")]
+    here = [Port(HOST4, 8000, 80), Port("127.0.0.1", 8080, 80), Port(HOST4, 5353, 53, "udp")]
     network = up(world, *here)
-    assert client_seen(world, world.outside, HOST4, 80) == OUTSIDE4
+    assert client_seen(world, world.outside, HOST4, 8000) == OUTSIDE4
     assert client_seen(world, world.host, "127.0.0.1", 8080) == world.addresses.gateway4
     world.on_host(lambda: network.judge_by(["deny any"]))  # answers are none of its business
 
@@ -299,11 +301,35 @@ def test_published_ports_show_the_client_and_are_the_zones_alone(world):
             return asking.recv(100)
 
     assert world.of(world.outside, ask) == OUTSIDE4.encode()
-    assert client_seen(world, world.outside, HOST4, 80) == OUTSIDE4
+    assert client_seen(world, world.outside, HOST4, 8000) == OUTSIDE4
     with pytest.raises(OSError, match="in use"):
-        world.on_host(lambda: socket.create_server((HOST4, 80)))
+        world.on_host(lambda: socket.create_server((HOST4, 8000)))
     assert network.answers(80)
     assert not network.answers(81)
+
+
+def test_a_port_of_roots_is_published_as_any_or_the_version_is_one_that_may_not(world, pasta):
+    world.serve(world.zone, world.addresses.zone4, 80, say_who)
+    try:
+        up(world, Port(HOST4, 80, 80))
+    except EngineFault as fault:
+        assert "may bind no port below 1024, here 80; the engine splice can" in str(fault)
+        assert (version_of(ask_version(pasta)) or NEEDED) > NEEDED
+    else:
+        assert client_seen(world, world.outside, HOST4, 80) == OUTSIDE4
+
+
+def test_what_a_pasta_that_ends_before_it_serves_said_is_told():
+    """It closes what it is to be ready at before it is seen to end: that is no silence."""
+    said = "Listen failed for HOST TCP port 203.0.113.1/80: Permission denied"
+    lines = ["#!/bin/sh", 'while [ "$1" != --pid ]; do shift; done', ': > "$2"', f"echo '{said}'", "echo so it ends"]
+    with make_world() as world, tempfile.TemporaryDirectory(dir="/var/tmp") as directory:
+        program = Path(directory) / "pasta"
+        program.write_text("\n".join(lines))
+        program.chmod(0o755)
+        world.network = world.new_network(engine=PastaEngine(lambda: str(program)))
+        with pytest.raises(EngineFault, match=f"it ended: {said}; so it ends .*here 80; the engine splice can"):
+            up(world, Port(HOST4, 80, 80))
 
 
 def test_ports_of_a_zone_that_runs_are_not_changed(world):
@@ -393,10 +419,11 @@ def test_a_port_that_another_took_meanwhile_is_told_and_served_once_it_is_free(w
     assert network.engine is not None
     network.engine.stop()
     thief = world.on_host(lambda: socket.create_server((HOST4, 8080)))
-    with thief, pytest.raises(EngineFault, match=r"Failed to bind port 8080 \(Address already in use\)"):
+    told = r"(Failed to bind port 8080 \(|Listen failed for HOST TCP port 203\.0\.113\.1/8080: )Address already in use"
+    with thief, pytest.raises(EngineFault, match=told):
         world.on_host(network.revive)
     world.wait_until(lambda: not network.alive())  # so that whoever watches it tries again
-    assert "Failed to bind port 8080" in network.engine.last_words()
+    assert re.search(told, network.engine.last_words())
     world.on_host(network.revive)
     assert client_seen(world, world.outside, HOST4, 8080) == OUTSIDE4
 

@@ -118,6 +118,14 @@ def test_command_line_has_ports_and_name_servers():
     assert (pairs(words, "--dns-forward"), pairs(words, "--dns-host")) == (["10.75.7.1"], ["192.0.2.53"])
 
 
+def test_a_port_that_pasta_may_not_bind_is_told_with_what_can():
+    ports = [Port("192.0.2.1", number, 80) for number in (8080, 80, 443)]
+    said = "Listen failed for HOST TCP port 192.0.2.1/80: Permission denied"
+    assert "no port below 1024, here 80, 443; the engine splice can" in plan.hint_of_low_ports(ports, 1024, said)
+    assert plan.hint_of_low_ports(ports, 80, said) == ""
+    assert plan.hint_of_low_ports(ports, 1024, said.replace("Permission denied", "Address already in use")) == ""
+
+
 def test_one_name_server_of_each_family_is_chosen():
     assert plan.choose_resolvers(("::1", "192.0.2.1", "2001:db8::1", "192.0.2.2")) == ("192.0.2.1", "::1")
     assert plan.choose_resolvers(()) == ("", "")

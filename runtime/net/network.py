@@ -220,6 +220,7 @@ class ZoneNetwork:
                 self._admitted = True
             for item in self._ports:
                 if not item.served:
+                    item.asked = True
                     handle.publish(self.name, item.listener, item.key, item.zone_port)
                     item.served = True
             handle.settle(self.name)
@@ -232,13 +233,13 @@ class ZoneNetwork:
         with self.segment.lock:
             handle = self._running()
             item = self._ports.find(key_of(address, port, protocol))
-            if item.served and handle.alive():
+            if (item.served or item.asked) and handle.alive():
                 try:
                     handle.unpublish(self.name, item.key)
                 except UnknownToEngine:
                     pass  # it did so before, and its answer did not come
                 except EngineFault:
-                    if handle.alive():
+                    if item.served and handle.alive():
                         raise
             self._ports.close(item.key)
             self._ports.tell_gone(item)
@@ -284,7 +285,7 @@ class ZoneNetwork:
         """See segment.Zone."""
         self._admitted = False
         for item in self._ports:
-            item.served = False
+            item.served = item.asked = False
 
     def adopt(self, records: Iterable[Mapping[str, Any]]) -> bool:
         """Take over, from its ledger, a network that an earlier zoned made; False when its engine does not serve.

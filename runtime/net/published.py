@@ -16,7 +16,10 @@ from runtime.net.sockets import bind_udp, listen
 
 @dataclass
 class Published:
-    """A port of this host. served: the engine has its listener; until then connections wait."""
+    """A port of this host. served: the engine has its listener; until then connections wait.
+
+    asked:  the engine may have it, though it has not said so.
+    """
 
     address: str
     port: int
@@ -24,6 +27,7 @@ class Published:
     listener: socket.socket
     served: bool = False
     protocol: str = "tcp"
+    asked: bool = False
 
     @property
     def key(self) -> str:

@@ -8,6 +8,7 @@ Of one zone, each with "zone": NAME: {"op": "status"} -> {"counters": {...}}; {"
 listener; {"op": "unpublish", "key": K}; {"op": "egress", "rules": [rule, ...]}, all of them, for what begins from then
 on; {"op": "handback"} -> {"inside": [NAME, ...], "published": [[K, N], ...]} with a duplicate of every socket, those of
 INSIDE first; {"op": "leave"}.
+"admit" and "publish" of what is there already take its place: whoever asks again got no answer.
 An answer {"error": sentence} says no; with "unknown": true because there is no such zone, or no such port of it.
 """
 

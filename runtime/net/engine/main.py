@@ -94,12 +94,12 @@ class Server:
 
     def _admit(self, part: ZonePart, passed: list[socket.socket]) -> Answer:
         problem = ""
-        if part.name in self._zones:
-            problem = f"zone {part.name!r} is here already"
+        if len(passed) != len(INSIDE):
+            problem = f"{len(passed)} sockets came for zone {part.name!r}, expected {len(INSIDE)}"
+        elif part.name in self._zones:
+            self._zones.pop(part.name).close()  # whoever asks got no answer, and has it served as it is now
         elif len(self._zones) >= self._room:
             problem = f"no room for more than {self._room} zones"
-        elif len(passed) != len(INSIDE):
-            problem = f"{len(passed)} sockets came for zone {part.name!r}, expected {len(INSIDE)}"
         if not problem:
             try:
                 self._zones[part.name] = Zone(self._common, part, passed)

@@ -93,10 +93,16 @@ class Zone:
         return True
 
     def publish(self, key: str, zone_port: int, listener: socket.socket) -> str:
-        """Lead what comes to a listener to a port of the zone's; "" or what stands in the way."""
-        if key in self.published or len(self.published) >= MAX_PUBLISHED:
+        """Lead what comes to a listener to a port of the zone's; "" or what stands in the way.
+
+        A key that is published is asked for again by who got no answer: what it has now counts, and TCP goes on.
+        """
+        if key in self.published:
+            _, before = self.published.pop(key)
+            before.close()
+        elif len(self.published) >= MAX_PUBLISHED:
             listener.close()
-            return f"{key} is published already" if key in self.published else "too many ports"
+            return "too many ports"
         loop, make = self._loop, self._common.factory.make
         if listener.type == socket.SOCK_DGRAM:
             host = self.part.zone4 if listener.family == socket.AF_INET else self.part.zone6

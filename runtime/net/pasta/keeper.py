@@ -171,7 +171,8 @@ class Keeper:
         return {"error": f"unknown operation {operation!r}"}
 
     def _admit(self, part: ZonePart) -> Answer:
-        if self._part is not None:
+        # The same one again is of who got no answer.
+        if self._part is not None and self._part._replace(egress=()) != part._replace(egress=()):
             return {"error": f"zone {self._part.name!r} is here, and pasta is for one"}
         plan.check_egress(part.rules(), self._subject)
         zone = _addresses_of(part)

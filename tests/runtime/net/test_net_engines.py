@@ -210,6 +210,63 @@ def test_port_that_an_engine_gave_up_without_an_answer_is_given_up_when_it_is_as
         ask(world, port)
 
 
+@contextmanager
+def unheard(network: ZoneNetwork, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """What is asked meanwhile is done behind it, and the answers have nobody to come to."""
+    assert network.engine is not None
+    with monkeypatch.context() as hurried:
+        hurried.setitem(asking(), "timeout_s", 0.2)
+        hurried.setattr(network.engine, "wait_ready", lambda timeout_s: None)  # it was, a moment ago
+        os.kill(network.engine.pid, signal.SIGSTOP)
+        with pytest.raises(EngineFault, match="no answer"):
+            yield
+    os.kill(network.engine.pid, signal.SIGCONT)
+
+
+@pytest.mark.parametrize("protocol", ["tcp", "udp"])
+def test_port_that_an_engine_took_without_an_answer_is_served_when_it_is_asked_again(
+    world: World, monkeypatch: pytest.MonkeyPatch, protocol: str
+) -> None:
+    serve_in_zone(world)
+    network = world.up()
+    with unheard(network, monkeypatch):
+        world.on_host(lambda: network.publish([Port(HOST4, 0, 80, protocol)]))
+    world.on_host(network.serve)
+    ((address, port, served),) = [(item.address, item.port, item.served) for item in network.published()]
+    assert (address, served) == (HOST4, True)
+    if protocol == "tcp":
+        assert ask(world, port) == b"zone"
+    network.unpublish(HOST4, port, protocol)
+    assert str(port) not in world.shell(world.host, "ss -Hlntu")
+
+
+def test_port_that_an_engine_took_without_an_answer_can_be_given_up(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    network = world.up()
+    with unheard(network, monkeypatch):
+        world.on_host(lambda: network.publish([Port(HOST4, 0, 80)]))
+    (item,) = network.published()
+    network.unpublish(HOST4, item.port)
+    assert network.published() == ()
+    assert str(item.port) not in world.shell(world.host, "ss -Hlntu")
+
+
+def test_zone_that_an_engine_took_without_an_answer_is_served_when_it_is_asked_again(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    network = world.network
+    world.serve(world.outside, OUTSIDE4, 8080, lambda connection: connection.sendall(b"hi"))
+    world.on_host(network.create)
+    world.on_host(lambda: network.attach(VIF))
+    assert network.engine is not None
+    network.engine.wait_ready(20)
+    with unheard(network, monkeypatch):
+        world.on_host(network.serve)
+    world.on_host(network.serve)
+    assert_zone_reaches_outside(world)
+
+
 def test_port_published_before_the_engine_ran_is_served_by_the_next(world: World) -> None:
     serve_in_zone(world)
     network = world.up()

@@ -29,6 +29,7 @@ from support.pastabuild import find_pasta
 from pipeline.bundle.model import Port
 from pipeline.store import Store
 from runtime.net import netns
+from runtime.net.engine.proxy import ProxyHandle
 from runtime.net.errors import EngineFault
 from runtime.net.network import ZoneNetwork
 from runtime.net.pasta.engine import PastaEngine
@@ -330,6 +331,25 @@ def test_what_a_pasta_that_ends_before_it_serves_said_is_told():
         world.network = world.new_network(engine=PastaEngine(lambda: str(program)))
         with pytest.raises(EngineFault, match=f"it ended: {said}; so it ends .*here 80; the engine splice can"):
             up(world, Port(HOST4, 80, 80))
+
+
+def test_a_zone_that_the_keeper_took_without_an_answer_is_served_when_it_is_asked_again(world, monkeypatch):
+    world.serve(world.zone, world.addresses.zone4, 80, say_who)
+    network = world.network
+    world.on_host(network.create)
+    world.on_host(lambda: network.listen([Port(HOST4, 8080, 80)]))
+    world.on_host(lambda: network.attach(VIF))
+    assert network.engine is not None
+    network.engine.wait_ready(20)
+    with monkeypatch.context() as hurried:
+        hurried.setitem(ProxyHandle._ask.__kwdefaults__, "timeout_s", 0.2)
+        hurried.setattr(network.engine, "wait_ready", lambda timeout_s: None)
+        os.kill(network.engine.pid, signal.SIGSTOP)
+        with pytest.raises(EngineFault, match="no answer"):
+            world.on_host(network.serve)
+    os.kill(network.engine.pid, signal.SIGCONT)
+    world.on_host(network.serve)
+    assert client_seen(world, world.outside, HOST4, 8080) == OUTSIDE4
 
 
 def test_ports_of_a_zone_that_runs_are_not_changed(world):

@@ -16,6 +16,7 @@ from support.sharedworld import Neighbour, SharedNetwork, pid_of
 
 from pipeline.bundle.ports import parse_ports
 from runtime.net import netns
+from runtime.net.engine.control import ask
 from runtime.net.errors import NetworkFault
 from runtime.net.network import teardown
 
@@ -260,3 +261,14 @@ def test_ports_of_one_number_are_one_zones_by_tcp_and_anothers_by_udp(world: Wor
     assert [item.key for item in db.network.published()] == [f"{HOST4}:{port}/udp" for port in (8080, 8081)]
     with pytest.raises(ConnectionRefusedError):
         world.of(world.outside, lambda: socket.create_connection((HOST4, 8080), 5))
+
+
+def test_zone_that_left_without_an_answer_is_out(world: World, shared: SharedNetwork) -> None:
+    for name, host in (("one", 2), ("two", 3)):
+        shared.zone(name, host)
+    engine = shared.segment.running
+    os.kill(engine.pid, signal.SIGSTOP)
+    with pytest.raises(TimeoutError):
+        ask(str(shared.segment.control), {"op": "leave", "zone": "one"}, timeout_s=0.2)
+    os.kill(engine.pid, signal.SIGCONT)
+    assert engine.zones() == ["two"]

@@ -22,7 +22,8 @@ log = logging.getLogger(__name__)
 READ = select.EPOLLIN
 WRITE = select.EPOLLOUT
 END = select.EPOLLRDHUP  # the peer sends no more; what it sent before may still have to be read
-GONE = select.EPOLLERR | select.EPOLLHUP
+ERROR = select.EPOLLERR  # a reset, or what else the kernel says of a connection that it gave up
+GONE = ERROR | select.EPOLLHUP
 MARK = select.EPOLLPRI  # there is urgent data
 EDGE = select.EPOLLET  # tell of changes only; `again` asks for what is so already
 

@@ -11,7 +11,7 @@ import struct
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
-from runtime.net.engine.loop import EDGE, END, GONE, MARK, READ, WRITE, Loop
+from runtime.net.engine.loop import EDGE, END, ERROR, GONE, MARK, READ, WRITE, Loop
 from runtime.net.engine.model import Limits
 from runtime.net.engine.pipes import PipePool, PipeShare
 from runtime.net.engine.pump import Way
@@ -133,6 +133,11 @@ class Relay:
             if outgoing.full and mask & (WRITE | GONE):
                 self._move(outgoing)
         except OSError:
+            self.abort()
+            return
+        # With something left in between the source is not read until its sink moves: this event alone says that it is
+        # gone. A hang-up without an error is an end of both ways, and what was sent before is passed on.
+        if incoming.full and mask & ERROR:
             self.abort()
             return
         # Behind an end that was passed on, nothing is read any more that would say that the source is gone altogether.

@@ -283,6 +283,34 @@ def test_reset_in_the_midst_of_a_stream_reaches_the_sender_and_costs_a_pipe_of_r
     assert pumped.relays[0].sent_bytes[0] == sent
 
 
+@pytest.mark.parametrize("upwards", [True, False])
+@pytest.mark.parametrize("ended", [True, False], ids=["half-closed", "open"])
+def test_reset_is_passed_on_though_its_sink_stands_still(pumped: Pumped, upwards: bool, ended: bool) -> None:
+    client, server = pumped.connect(server=BUFFER, far=BUFFER, client=BUFFER, near=BUFFER)
+    pumped.run()
+    first, second = (client, server) if upwards else (server, client)
+    _fill_up(first)
+    if ended:
+        first.shutdown(socket.SHUT_WR)
+    told = select.poll()
+    told.register(second, 0)
+    assert told.poll(0) == [] == pumped.ended
+    reset(first)
+    assert [mask & select.POLLERR for _, mask in told.poll(10_000)] == [select.POLLERR]
+    wait_until(pumped.settled)
+
+
+def test_hang_up_with_both_ways_ended_is_no_reset_of_what_its_sink_has_yet_to_take(pumped: Pumped) -> None:
+    client, server = pumped.connect(server=BUFFER, far=BUFFER)
+    pumped.run()
+    server.shutdown(socket.SHUT_WR)
+    assert client.recv(1) == b""
+    sent = _fill_up(client)
+    client.shutdown(socket.SHUT_WR)
+    assert len(read_all(server)) == sent
+    wait_until(pumped.settled)
+
+
 def _fill_up(client: socket.socket) -> int:
     """Send until nothing more goes; how much went."""
     sent = 0

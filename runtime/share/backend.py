@@ -25,6 +25,7 @@ from runtime.boot.nodes import XenbusState
 from runtime.errors import RuntimeFault
 from runtime.net import child
 from runtime.net.engine import processes
+from runtime.net.errors import EngineFault
 from runtime.share.calls import share_filter
 from runtime.share.directories import open_directory
 from runtime.share.model import READY, ShareConfig, ShareSpec, dump
@@ -46,9 +47,15 @@ _OVER = (XenbusState.CLOSING, XenbusState.CLOSED)
 
 
 def end_processes(records: Iterable[Mapping[str, Any]]) -> None:
-    """End those that a ledger names and has not seen end. Raises EngineFault where one does not."""
+    """End those that a ledger names and has not seen end. Raises EngineFault where one does not; the others have."""
+    first: EngineFault | None = None
     for process in running(records):
-        processes.kill(*process)
+        try:
+            processes.kill(*process)
+        except EngineFault as fault:  # it may be within a file system that answers no more
+            first = first or fault
+    if first is not None:
+        raise first
 
 
 def running(records: Iterable[Mapping[str, Any]]) -> set[tuple[int, int]]:

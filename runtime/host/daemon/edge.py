@@ -242,11 +242,13 @@ class Edge:
 
     def teardown(self, records: Sequence[Record]) -> None:
         """End all that the records name. Raises what still stands in the way, after everything was tried."""
-        end_processes(records)  # which hold pages of the domain
         try:
-            teardown_domain(records, self.hypervisor, self.xenstore, timeout_s=TEARDOWN_TIMEOUT_S)
+            end_processes(records)  # which hold pages of the domain
         finally:
-            teardown_network(records)
+            try:
+                teardown_domain(records, self.hypervisor, self.xenstore, timeout_s=TEARDOWN_TIMEOUT_S)
+            finally:
+                teardown_network(records)
 
     def end_stray_shares(self, logs: Path, records: Sequence[Record]) -> None:
         """Of directories that no ledger names: all records are of all ledgers. Raises EngineFault where one stays."""

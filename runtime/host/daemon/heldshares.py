@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections.abc import Callable
 
 from runtime.boot import plugging
 from runtime.boot.domain import Domain
+from runtime.errors import RuntimeFault
 from runtime.share.backend import Share
+
+log = logging.getLogger(__name__)
 
 
 class HeldShares:
@@ -40,9 +44,15 @@ class HeldShares:
             share.let_go()
 
     def end(self) -> None:
-        """Before the domain is destroyed, whose pages they hold. Blocking; twice is fine."""
+        """Before the domain is destroyed, whose pages they hold. Blocking; twice is fine.
+
+        One that cannot be ended keeps no other, nor the domain: its process is in the ledger, whose walk tells of it.
+        """
         for share in self._all():
-            share.close()
+            try:
+                share.close()
+            except (RuntimeFault, OSError) as fault:
+                log.warning("%s", fault)
 
     def _all(self) -> list[Share]:
         with self._lock:

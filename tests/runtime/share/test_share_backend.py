@@ -20,6 +20,7 @@ from runtime.boot.model import Domid
 from runtime.boot.nodes import XenbusState
 from runtime.boot.xenstore import XenStore
 from runtime.net.engine import processes
+from runtime.net.errors import EngineFault
 from runtime.share import backend
 from runtime.share.backend import Share, end_processes
 from runtime.share.calls import share_filter
@@ -199,6 +200,22 @@ def test_what_a_ledger_names_ends_with_it(world: World) -> None:
     end_processes([*world.records, other])  # one that is no share's is not ours to end
     assert not runs(served)
     end_processes(world.records)
+
+
+def test_process_that_does_not_end_keeps_no_other(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """SIGKILL waits for a file system that answers no more."""
+    killed: list[int] = []
+
+    def kill(pid: int, start_time: int) -> None:
+        killed.append(pid)
+        if pid < 3:
+            raise EngineFault(f"process {pid}", expected="it to end when killed", got="it still runs")
+
+    monkeypatch.setattr(processes, "kill", kill)
+    named = [{"kind": "process", "share": pid, "pid": pid, "start_time": 7} for pid in (1, 2, 3, 4)]
+    with pytest.raises(EngineFault, match="it still runs"):
+        end_processes(named)
+    assert sorted(killed) == [1, 2, 3, 4]
 
 
 @pytest.mark.parametrize("nodes", [{"version": "2"}, {"num_rings": "0"}, {"ring_ref0": "x"}, {"event_channel_0": ""}])

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Any
+from typing import Any, cast
 
 import pytest
-from support.daemonworld import FakeClock, Host, run
+from support.daemonworld import FakeClock, FakeShare, Host, run
 
 from pipeline.bundle.model import Volume
 from runtime.boot.errors import DeviceFault, DomainGone
 from runtime.host.agentlink.model import AgentFault
 from runtime.host.blockdevices import DeviceUnfit
+from runtime.host.daemon import edge as edges
+from runtime.host.daemon.edge import Edge
 from runtime.host.daemon.manager import Manager
-from runtime.host.daemon.model import WorkloadInfo, WorkloadRequest, WorkloadState
+from runtime.host.daemon.model import State, WorkloadInfo, WorkloadRequest, WorkloadState
+from runtime.net.errors import EngineFault
 from runtime.share.directories import ShareUnfit
 
 
@@ -202,6 +205,44 @@ def test_directory_outlives_a_kill_of_zoned_and_is_taken_back_by_the_next(host: 
         assert host.leftovers() == []
 
     run(work())
+
+
+def test_process_that_does_not_end_keeps_neither_other_directories_nor_the_domain(
+    host: Host, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One that waits within a file system that answers no more."""
+    close, stuck = FakeShare.close, EngineFault("process 7", expected="it to end when killed", got="it still runs")
+
+    def closing(share: FakeShare) -> None:
+        if share.place[1] == 0:
+            raise stuck
+        close(share)
+
+    async def work() -> None:
+        manager = await booted(host, volumes=(directory(host, "stuck", "/stuck"), directory(host, "own", "/own")))
+        monkeypatch.setattr(FakeShare, "close", closing)
+        await manager.stop("web")
+        assert {number for _, number in host.followed} == {0}
+        assert [zone.state for zone in manager.list_zones()] == [State.EXITED]
+        assert not [info for info in manager.core.edge.hypervisor.domains() if info.domid]
+        await host.stop()
+
+    run(work())
+
+
+def test_what_stays_of_a_run_is_told_after_all_else_was_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+    tried: list[str] = []
+
+    def stays(*_: Any, **__: Any) -> None:
+        tried.append("processes")
+        raise EngineFault("process 7", expected="it to end when killed", got="it still runs")
+
+    monkeypatch.setattr(edges, "end_processes", stays)
+    monkeypatch.setattr(edges, "teardown_domain", lambda *_, **__: tried.append("domain"))
+    monkeypatch.setattr(edges, "teardown_network", lambda *_, **__: tried.append("network"))
+    with pytest.raises(EngineFault, match="it still runs"):
+        Edge(hypervisor=cast(Any, None), xenstore=cast(Any, None)).teardown([])
+    assert tried == ["processes", "domain", "network"]
 
 
 def test_zone_takes_the_directories_of_its_workloads_with_it(host: Host) -> None:

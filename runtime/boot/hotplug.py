@@ -98,6 +98,9 @@ def unplug_disk(
     device = _close(domain, backend_path(domain.backend_domid, domain.domid, "vbd", number))
     if device is None:
         return
+    if not device:  # who took it back before may not have seen the kernel let go
+        _wait_backend_gone(domain, vdev, number, timeout_s)
+        return
     try:
         _wait_state(domain, vdev, number, XenbusState.CLOSED, timeout_s)
     except (DeviceFault, DomainGone) as fault:
@@ -110,12 +113,14 @@ def unplug_disk(
 
 
 def _close(domain: Domain, path: str) -> str | None:
-    """Begin to take a disk back; its device here, or None where it is gone, or its domid is another domain's."""
+    """Begin to take a disk back; its device here, "" where there is none, None where its domid is not its any more."""
 
     def close(transaction: Transaction) -> str | None:
-        device = transaction.read(f"{path}/physical-device-path")
-        if device is None or transaction.read(f"{domain_path(domain.domid)}/{UUID_NODE}") != domain.uuid:
+        if transaction.read(f"{domain_path(domain.domid)}/{UUID_NODE}") != domain.uuid:
             return None
+        device = transaction.read(f"{path}/physical-device-path")
+        if device is None:
+            return ""
         transaction.write(f"{path}/online", "0")
         transaction.write(f"{path}/state", str(XenbusState.CLOSING.value))
         return device

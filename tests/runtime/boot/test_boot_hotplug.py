@@ -177,6 +177,25 @@ def test_wait_for_a_back_end_that_the_kernel_keeps_names_it(
     assert [record["kind"] for record in running.records] == ["vbd"]
 
 
+def test_back_end_that_stayed_is_waited_for_by_who_tries_again(
+    running: Running, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The nodes went with the first try; the kernel has the device until it says otherwise."""
+    kept = tmp_path / "devices" / "vbd-1-51744"
+    kept.mkdir(parents=True)
+    monkeypatch.setattr(teardown, "_BACKENDS", tmp_path / "devices")
+    running.plug()
+    for _ in range(2):
+        with pytest.raises(DeviceFault, match="its back end vbd-1-51744 stays"):
+            running.unplug(timeout_s=0.05)
+    running.xenstored.put("/local/domain/1/zone/uuid", b"another")
+    running.unplug(timeout_s=0.05)  # it is the other's now
+    running.xenstored.put("/local/domain/1/zone/uuid", UUID.encode())
+    kept.rmdir()
+    running.unplug()
+    assert running.nothing_left()
+
+
 @pytest.mark.parametrize("uuid", [b"", b"another"], ids=["gone", "another's"])
 def test_disk_of_a_domain_that_has_gone_meanwhile_is_not_made_again(running: Running, uuid: bytes) -> None:
     running.plug()

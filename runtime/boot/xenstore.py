@@ -12,6 +12,7 @@ pyxs 0.4 is kept for the protocol (packets, operations, errors, the client's met
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import errno
 import itertools
@@ -19,6 +20,7 @@ import os
 import queue
 import random
 import select
+import socket
 import time
 from collections.abc import Callable, Iterable, Sequence
 from types import TracebackType
@@ -85,6 +87,9 @@ class _Connection(UnixSocketConnection):  # type: ignore[misc]
         try:
             self.transport.send(data)
         except OSError as problem:
+            # Some of it may have been sent, and what came after would be read as the rest of it.
+            with contextlib.suppress(OSError):
+                self.transport.sock.shutdown(socket.SHUT_RDWR)
             raise PyXSError(problem.errno or errno.EIO, f"sending to xenstored: {problem}") from problem
 
     def receive(self) -> list[Any]:

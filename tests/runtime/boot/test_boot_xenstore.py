@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -172,6 +173,21 @@ def test_xenstored_that_is_silent_is_given_up(daemon: FakeXenstored) -> None:
         daemon.silent = False
         store.write("/tool/x", "1")
         assert store.read("/tool/x") == "1"
+
+
+def test_what_was_sent_in_part_ends_the_connection(tmp_path: Path) -> None:
+    """xenstored would take what follows for the rest of it."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as listener:
+        listener.bind(str(tmp_path / "deaf"))
+        listener.listen()
+        with XenStore(str(tmp_path / "deaf"), timeout_s=0.05) as store:
+            much = Transaction(store._client)
+            for number in range(1000):
+                much.write(f"/tool/{number}", "v" * 4000)
+            with pytest.raises(XenstoreFault, match="sending to xenstored: timed out"):
+                much.finish()
+            store._client.router.thread.join(5)
+            assert store.gone
 
 
 def test_no_xenstored_is_a_sentence(tmp_path: Path) -> None:

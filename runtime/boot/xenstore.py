@@ -251,6 +251,8 @@ class Transaction:
             except PyXSError as problem:
                 if not (may_be_absent and _number(problem) == errno.ENOENT):
                     first = first or _fault(path, problem)
+                if _number(problem) == errno.ETIMEDOUT:
+                    break  # each of the others would be waited for as long again
         if first is not None:
             raise first
 

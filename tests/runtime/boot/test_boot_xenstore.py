@@ -6,10 +6,12 @@ import socket
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from support.xenstored import FakeXenstored
 
+from runtime.boot import xenstore
 from runtime.boot.errors import XenstoreFault
 from runtime.boot.model import Node
 from runtime.boot.xenstore import Transaction, XenStore
@@ -173,6 +175,32 @@ def test_xenstored_that_is_silent_is_given_up(daemon: FakeXenstored) -> None:
         daemon.silent = False
         store.write("/tool/x", "1")
         assert store.read("/tool/x") == "1"
+
+
+def test_silence_is_waited_for_once_however_much_was_asked(
+    daemon: FakeXenstored, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    waits: list[int] = []
+    get = xenstore._Reply.get
+
+    def counted(reply: xenstore._Reply) -> Any:
+        waits.append(len(waits))
+        return get(reply)
+
+    monkeypatch.setattr(xenstore._Reply, "get", counted)
+
+    def body(transaction: Transaction) -> None:
+        daemon.silent = True
+        waits.clear()
+        for number in range(100):
+            transaction.write(f"/tool/{number}", "1")
+
+    with XenStore(daemon.path, timeout_s=0.05) as store:
+        with pytest.raises(XenstoreFault, match="no answer"):
+            store.transaction(body)
+        assert len(waits) == 2, "for the first of them, and for the end of the transaction"
+        daemon.silent = False
+        assert store.read("/tool/0") is None
 
 
 def test_what_was_sent_in_part_ends_the_connection(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+from contextlib import suppress
 from typing import NamedTuple
 
 from runtime.share import abi
@@ -49,13 +50,17 @@ class Fid:
         return self.fd if self.flags & abi.ACCESS_MODE in (abi.WRONLY, abi.RDWR) else -1
 
     def close(self) -> None:
-        """Let go of everything."""
+        """Let go of everything, also where it raises OSError: a file system may say then that it could not keep all."""
         if self.listing is not None:
             self.listing.close()
-        for fd in (self.fd, self.path_fd):
+        fd, path_fd = self.fd, self.path_fd
+        self.path_fd, self.fd, self.listing, self.locks = -1, -1, None, None
+        try:
             if fd >= 0:
                 os.close(fd)
-        self.path_fd, self.fd, self.listing, self.locks = -1, -1, None, None
+        finally:
+            if path_fd >= 0:
+                os.close(path_fd)
 
 
 class Fids:
@@ -114,6 +119,7 @@ class Fids:
         fid.close()
 
     def clear(self) -> None:
-        """None is in use any more."""
+        """None is in use any more. What a file system says at the end of one of them, there is nobody to be told."""
         for number in list(self._fids):
-            self.drop(number)
+            with suppress(OSError):
+                self.drop(number)

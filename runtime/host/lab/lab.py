@@ -110,17 +110,17 @@ class Lab:
         return record
 
     def down(self, *, wipe: bool = False) -> bool:
-        """End the lab and all in it; False when there was none. Its state disk stays unless it is to be wiped."""
+        """End the lab and all in it; False when there was none. Its state disk stays unless it is to be wiped.
+
+        Raises:  StateDiskInUse where that is another lab's, too, which goes on with it.
+        """
         ended = False
         if self.state.directory.exists():
             with self.state.lock():
                 self._settle()
                 ended = self._sweep(keep_lock=False)
         if wipe:
-            with contextlib.suppress(FileNotFoundError):
-                self.state_disk.unlink()
-            with contextlib.suppress(OSError):
-                self.state_disk.parent.rmdir()
+            statefile.wipe(self.state_disk)
         return ended
 
     def is_up(self) -> bool:

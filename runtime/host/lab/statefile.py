@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
 import struct
@@ -57,6 +58,15 @@ def check_unused(path: Path) -> None:
         os.close(fd)
     if found[0] != fcntl.F_UNLCK:
         raise _in_use(path, "a QEMU that has it open")
+
+
+def wipe(path: Path) -> None:
+    """Remove the file; none is fine. Raises StateDiskInUse: who runs from it would go on with one that nobody finds."""
+    check_unused(path)
+    with contextlib.suppress(FileNotFoundError):
+        path.unlink()
+    with contextlib.suppress(OSError):
+        path.parent.rmdir()
 
 
 def _in_use(path: Path, got: str) -> StateDiskInUse:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import signal
 import subprocess
@@ -15,9 +16,9 @@ from pathlib import Path
 import pytest
 
 from pipeline.store import Store
-from runtime.host.lab import process
+from runtime.host.lab import process, statefile
 from runtime.host.lab.config import LabConfig
-from runtime.host.lab.errors import LabFailed
+from runtime.host.lab.errors import LabFailed, StateDiskInUse
 from runtime.host.lab.lab import Lab
 from runtime.host.lab.reach import state_directory
 from runtime.host.lab.state import Record, State
@@ -192,3 +193,18 @@ def test_a_labs_state_lies_where_a_reboot_leaves_it(monkeypatch: pytest.MonkeyPa
     own.state_disk.write_bytes(b"x")
     assert own.down() is False and own.state_disk.exists()
     assert own.down(wipe=True) is False and not own.state_disk.parent.exists()
+
+
+def test_a_state_disk_that_another_lab_runs_from_is_not_wiped(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """One that was started with another XDG_RUNTIME_DIR: another session's of the same user."""
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "s"))
+    lab = Lab(LabConfig(), Store(tmp_path / "store"))
+    statefile.make(lab.state_disk)
+    with open(lab.state_disk, "rb") as other:
+        fcntl.fcntl(other, fcntl.F_OFD_SETLK, statefile.FLOCK.pack(fcntl.F_RDLCK, os.SEEK_SET, 100, 1, 0))
+        with pytest.raises(StateDiskInUse, match="expected nobody else to use it"):
+            lab.down(wipe=True)
+        assert lab.state_disk.exists()
+    lab.down(wipe=True)
+    assert not lab.state_disk.parent.exists()

@@ -14,6 +14,7 @@ import os
 import select
 import subprocess
 import threading
+import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -42,6 +43,9 @@ _LOOK_AGAIN_S = 5.0  # a process that has died is seen then
 _ENDED_S = 5.0
 _READY_S = 60.0  # a loaded host's Python takes its time
 _MOST_LINES = 40  # of log that one share may cause
+# A zone's driver may come and go as often as it likes, but each process costs a start and two records of the ledger:
+# after so many they are so far apart.
+_STARTS_AT_ONCE, _APART_S = 16, 60.0
 _OFFERED = (XenbusState.INITIALISED, XenbusState.CONNECTED)
 _OVER = (XenbusState.CLOSING, XenbusState.CLOSED)
 
@@ -106,6 +110,7 @@ class Share:
         self._backend = nodes.backend_path(ninepfs.BACKEND_DOMID, domain.domid, *place)
         self._refused: tuple[ninepfs.Offer, ...] = ()
         self._lines, self._problem = _MOST_LINES, ""
+        self._starts, self._started = 0, 0.0
         self._child: subprocess.Popen[bytes] | None = None
         self._server = _server_of(records, spec.number)
         self._news, self._closed, self._connected = threading.Event(), threading.Event(), threading.Event()
@@ -178,6 +183,9 @@ class Share:
             raise DeviceFault(self._whose, expected="rings of its driver", got=rings)
         if rings == self._refused:
             return  # these could not be served; others may be offered yet
+        if self._starts >= _STARTS_AT_ONCE and time.monotonic() < self._started + _APART_S:
+            return  # looked at again in a while
+        self._starts, self._started = self._starts + 1, time.monotonic()
         self._refused = rings
         self._start(rings)
         self._refused = ()

@@ -255,6 +255,24 @@ def test_zone_that_says_nonsense_over_and_over_does_not_fill_the_log(world: Worl
     assert caplog.text.count("expected rings") == 40
 
 
+def test_zone_that_connects_over_and_over_does_not_fill_the_ledger(
+    world: World, share: Share, monkeypatch: pytest.MonkeyPatch, looked: Callable[[], None]
+) -> None:
+    monkeypatch.setattr(backend, "_STARTS_AT_ONCE", 3, raising=False)
+    monkeypatch.setattr(backend, "_APART_S", 3600.0, raising=False)
+    for _ in range(3):
+        world.publish()
+        world.says(XenbusState.CONNECTED)
+        world.state(XenbusState.CLOSED)
+        world.says(XenbusState.CLOSED)
+    world.publish()
+    looked()
+    assert world.kinds() == ["process", "process.gone"] * 3
+    assert world.xenstored.value(f"{BACK}/state") == str(XenbusState.CLOSED.value)
+    monkeypatch.setattr(backend, "_APART_S", 0.0)
+    world.says(XenbusState.CONNECTED)
+
+
 def test_process_that_dies_is_noticed_and_the_zone_told(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(backend, "_LOOK_AGAIN_S", 0.05)
     share = world.share()

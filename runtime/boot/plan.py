@@ -6,8 +6,8 @@ import re
 from dataclasses import dataclass
 
 from runtime.boot import memory, p2m, vbd
-from runtime.boot.abi.start_info import LEGACY_MAX_VCPUS, MAX_GUEST_CMDLINE, PAGE_SIZE
-from runtime.boot.errors import BadSpec, OutOfMemory
+from runtime.boot.abi.start_info import L4_SHIFT, LEGACY_MAX_VCPUS, MAX_GUEST_CMDLINE, PAGE_SIZE
+from runtime.boot.errors import BadKernel, BadSpec, OutOfMemory
 from runtime.boot.memory import Layout
 from runtime.boot.model import DomainSpec, FileRange, KernelInfo
 
@@ -81,7 +81,8 @@ class DomainPlan:
 def plan_domain(spec: DomainSpec, kernel: KernelInfo) -> DomainPlan:
     """Decide a domain.
 
-    Raises:  BadSpec naming the field; OutOfMemory with the memory the zone would need.
+    Raises:  BadSpec naming the field; OutOfMemory with the memory the zone would need; BadKernel where what it wants
+             mapped where leaves no room for it.
     Effects: none.
     """
     _check_spec(spec)
@@ -95,6 +96,7 @@ def plan_domain(spec: DomainSpec, kernel: KernelInfo) -> DomainPlan:
         position += len(spec.launch_segment)
     nr_pages = spec.memory_mib * PAGES_PER_MIB
     layout = memory.plan_layout(kernel, nr_pages=nr_pages, initrd_bytes=position)
+    _check_mappings(spec, layout)
     needed_mib = -(-(layout.end_pfn + memory.pages(position)) // PAGES_PER_MIB) + WORKING_MIB
     needed_mib += (spec.most_memory_mib - spec.memory_mib) // _MAP_MIB_PER_MIB
     if spec.memory_mib < needed_mib:
@@ -108,6 +110,15 @@ def plan_domain(spec: DomainSpec, kernel: KernelInfo) -> DomainPlan:
         kernel_area=memory.plan_kernel_area(kernel, layout),
         ramdisk=tuple(parts),
     )
+
+
+def _check_mappings(spec: DomainSpec, layout: Layout) -> None:
+    """Each within the one entry of the L4 that `elf` has looked at: the next may be Xen's, or none."""
+    for name, mapping in (("VIRT_BASE", layout.main), ("INIT_P2M", layout.p2m)):
+        last = mapping.vaddr + mapping.nr_pages * PAGE_SIZE - 1
+        if last >> L4_SHIFT != mapping.vaddr >> L4_SHIFT:
+            expected = f"room for {-(-mapping.nr_pages // PAGES_PER_MIB)} MiB behind {name} in its 512 GiB"
+            raise BadKernel(spec.kernel.path, expected=expected, got=f"{mapping.vaddr:#x}")
 
 
 def _check_spec(spec: DomainSpec) -> None:

@@ -11,6 +11,7 @@ PAGE_SHIFT = 12
 PAGE_SIZE = 1 << PAGE_SHIFT
 ENTRIES_PER_TABLE = 512
 ADDRESS_BITS = 48
+L4_SHIFT = 39  # bits of address that one entry of the L4 maps
 
 # struct start_info: magic, nr_pages, shared_info, flags, store_mfn, store_evtchn, console.domU.mfn, .evtchn, pt_base,
 # nr_pt_frames, mfn_list, mod_start, mod_len, cmd_line, first_p2m_pfn, nr_p2m_frames

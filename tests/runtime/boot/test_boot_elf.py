@@ -40,7 +40,7 @@ def check_plan(info: KernelInfo, size: int) -> None:
     assert end - info.segments[0].paddr <= elf.MAX_KERNEL_BYTES
     try:
         plan = plan_domain(DomainSpec("z", UUID, FileRange("k", size), memory_mib=512), info)
-    except (BadSpec, OutOfMemory):
+    except (BadKernel, BadSpec, OutOfMemory):
         return
     area = (plan.layout.kernel_end_pfn - plan.layout.kernel_pfn) * 4096
     assert sum(fill.size for fill in plan.kernel_area) == area

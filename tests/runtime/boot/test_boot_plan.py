@@ -7,11 +7,11 @@ import struct
 from array import array
 
 import pytest
-from support.kernels import kernel_elf
+from support.kernels import NOTES, VIRT_BASE, kernel_elf
 
 from runtime.boot import p2m, pagetable, startinfo, vcpu
 from runtime.boot.elf import parse_kernel
-from runtime.boot.errors import BadSpec, HypervisorFault, OutOfMemory
+from runtime.boot.errors import BadKernel, BadSpec, HypervisorFault, OutOfMemory
 from runtime.boot.model import Disk, DomainSpec, FileRange, KernelInfo, Segment, Vif
 from runtime.boot.p2m import Extent, Run
 from runtime.boot.plan import plan_domain
@@ -57,6 +57,27 @@ def test_layout_of_a_128_mib_zone_is_the_one_that_was_proven() -> None:
     )
     assert (len(layout.main_tables), layout.stack_pfn, layout.main.nr_pages) == (35, 0x3E26, 0x4000)
     assert (layout.p2m.first_pfn, layout.nr_p2m_frames, layout.initrd_pfn) == (0x4000, 67, 0x4043)
+
+
+@pytest.mark.parametrize(
+    ("note", "value"),
+    [
+        ("VIRT_BASE", (1 << 64) - 0x1200000),
+        ("INIT_P2M", (1 << 64) - 0x1000),
+        ("INIT_P2M", (1 << 47) - 0x1000),  # behind which Xen's own begins
+        ("INIT_P2M", 0xFFFFFF8000000000 - 0x1000),  # and here the kernel's
+    ],
+)
+def test_kernel_whose_mappings_leave_no_room_in_their_512_gib_is_refused(note: str, value: int) -> None:
+    """Their entries would be beyond the L4's end, Xen's, or each other's."""
+    entry = value + 0x1000040 if note == "VIRT_BASE" else VIRT_BASE + 0x1000040
+    notes = NOTES | {1: struct.pack("<Q", entry), {"VIRT_BASE": 3, "INIT_P2M": 15}[note]: struct.pack("<Q", value)}
+    if note == "INIT_P2M" and value >> 39 == VIRT_BASE >> 39:
+        notes |= {3: struct.pack("<Q", 1 << 39), 1: struct.pack("<Q", (1 << 39) + 0x1000040)}
+    data = kernel_elf(notes=notes)
+    kernel = parse_kernel(lambda offset, size: data[offset : offset + size], len(data))
+    with pytest.raises(BadKernel, match=f"expected room for .* MiB behind {note} "):
+        plan_domain(spec(), kernel)
 
 
 @pytest.mark.parametrize("memory_mib", [128, 129, 255, 256, 512, 1000, 1024, 2048, 4096, 8192])

@@ -7,10 +7,12 @@ Source:  docs/misc/xenstore-paths.pandoc of Xen; drivers/xen/xen-balloon.c and c
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from pipeline.bundle.model import LEAST_MEMORY_MIB
+from runtime.boot.abi.start_info import PAGE_SIZE
 from runtime.boot.doors import DomainInfo, Hypervisor
 from runtime.boot.errors import BadSpec, DomainGone, OutOfMemory
 from runtime.boot.model import Domid, Node
@@ -93,9 +95,13 @@ def set_memory(
         expected = f"{-(-missing // PAGES_PER_MIB)} MiB of free memory in Xen"
         raise OutOfMemory(f"zone {name}", expected=expected, got=f"{free // PAGES_PER_MIB} MiB")
     limit_kib = (target_mib << 10) + SLACK_KIB
-    if target_mib >= now.memory_mib:
-        hypervisor.set_max_memory(domid, limit_kib)  # first, or the guest asks for what it may not have yet
-    _write(xenstore, domid, uuid, name, nodes)
+    with ExitStack() as undo:
+        if target_mib >= now.memory_mib:
+            # First, or the guest asks for what it may not have yet; but what it was not asked to have it may not take.
+            undo.callback(hypervisor.set_max_memory, domid, info.max_pages * PAGE_SIZE >> 10)
+            hypervisor.set_max_memory(domid, limit_kib)
+        _write(xenstore, domid, uuid, name, nodes)
+        undo.pop_all()
     # Below what it has is fine: Xen takes nothing away, but gives nothing back either.
     hypervisor.set_max_memory(domid, limit_kib)
     return resources(hypervisor, xenstore, domid, uuid)

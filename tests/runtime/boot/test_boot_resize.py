@@ -11,7 +11,7 @@ from support.xenstored import FakeXenstored
 
 from runtime.boot import nodes, resize
 from runtime.boot.doors import Hypervisor
-from runtime.boot.errors import BadSpec, DomainGone, OutOfMemory
+from runtime.boot.errors import BadSpec, DomainGone, OutOfMemory, XenstoreFault
 from runtime.boot.model import DomainSpec, Domid, FileRange
 from runtime.boot.xenstore import XenStore
 from runtime.errors import RuntimeFault
@@ -149,3 +149,18 @@ def test_xen_that_refuses_the_limit_leaves_the_target_as_it_was(guest: Guest) ->
         guest.memory(128)
     assert guest.xenstored.value(f"{HOME}/memory/target") == str(64 << 10)
     assert guest.xen.calls[-1].startswith("domctl max_mem")
+
+
+def test_xenstored_that_refuses_the_target_leaves_the_limit_as_it_was(
+    guest: Guest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The guest could take what it was not asked to, and what may be promised to another zone by then."""
+
+    def refused(*_: object) -> None:
+        raise XenstoreFault("xenstore transaction", got="others' changes", temporary=True)
+
+    monkeypatch.setattr(guest.store, "transaction", refused)
+    with pytest.raises(XenstoreFault):
+        guest.memory(128)
+    limit_kib = guest.domain.max_kib
+    assert limit_kib == 64 * 1024 + 2048

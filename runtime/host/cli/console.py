@@ -16,7 +16,8 @@ import threading
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from runtime.host.cli.terminal import window_size
+from pipeline.errors import SentenceError
+from runtime.host.cli.terminal import not_shown, window_size
 
 LEAVE = b"\x1d"
 PIECE_BYTES = 32 << 10
@@ -87,7 +88,7 @@ class Writer:
         threading.Thread(target=self._write, daemon=True).start()
 
     async def write(self, fd: int, data: bytes) -> None:
-        """Until all of it is written. Raises BrokenPipeError."""
+        """Until all of it is written. Raises BrokenPipeError, NotShown."""
         written = self._loop.create_future()
         self._pieces.put((fd, data, written))
         await written
@@ -99,10 +100,10 @@ class Writer:
     def _write(self) -> None:
         while piece := self._pieces.get():
             fd, data, written = piece
-            failed = None
+            failed: Exception | None = None
             try:
-                write_all(fd, data)
-            except OSError as error:
+                write_out(fd, data)
+            except (OSError, SentenceError) as error:
                 failed = error
             try:
                 self._loop.call_soon_threadsafe(_settle, written, failed)
@@ -110,7 +111,7 @@ class Writer:
                 return
 
 
-def _settle(written: asyncio.Future[None], failed: OSError | None) -> None:
+def _settle(written: asyncio.Future[None], failed: Exception | None) -> None:
     if written.done():
         return  # cancelled
     if failed is None:
@@ -251,6 +252,16 @@ class Session:
 
 def _is_input(message: Any) -> bool:
     return bool(message.WhichOneof("what") in ("stdin", "close_stdin"))
+
+
+def write_out(fd: int, data: bytes) -> None:
+    """Write all of it onto our own stdout (1) or stderr (2). Raises BrokenPipeError, NotShown."""
+    try:
+        write_all(fd, data)
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise not_shown("stdout" if fd == 1 else "stderr", error) from error
 
 
 def write_all(fd: int, data: bytes) -> None:

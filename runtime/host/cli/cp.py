@@ -94,7 +94,7 @@ def run(arguments: Namespace) -> None:
 
 
 def _copy_out(client: Any, source: End, target: End, arguments: Namespace) -> None:
-    from runtime.host.cli.console import write_all
+    from runtime.host.cli.console import write_out
     from runtime.host.cli.untar import unpack
 
     if target.stream and os.isatty(1):
@@ -103,7 +103,7 @@ def _copy_out(client: Any, source: End, target: End, arguments: Namespace) -> No
     with contextlib.closing(chunks):
         if target.stream:
             for chunk in chunks:
-                write_all(1, chunk)
+                write_out(1, chunk)
             return
         left_out = unpack(
             chunks, Path(target.path), named=target.path, contents=source.contents, owners=arguments.archive
@@ -166,8 +166,11 @@ def _copy_in(client: Any, source: End, target: End, arguments: Namespace) -> Non
 
 
 def _stdin() -> Iterator[bytes]:
-    while data := os.read(0, STDIN_BYTES):
-        yield data
+    try:
+        while data := os.read(0, STDIN_BYTES):
+            yield data
+    except OSError as error:
+        raise CannotCopy("stdin", expected="a tar archive", got=error.strerror or str(error)) from error
 
 
 def _placed(client: Any, source: End, target: End, arguments: Namespace) -> tuple[str, Iterator[bytes]]:

@@ -21,6 +21,7 @@ NOBODY_READS = 141  # 128 + SIGPIPE, which would have ended a program that does 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit code."""
+    _open_standard_files()
     arguments = parser().parse_args(argv)
     exit_on_sigterm()
     if arguments.verbose:
@@ -38,3 +39,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return NOBODY_READS
+
+
+def _open_standard_files() -> None:
+    """Have those that whoever started us has closed lead nowhere: else the next file that is opened is one of them."""
+    for fd, name in enumerate(("stdin", "stdout", "stderr")):
+        try:
+            os.fstat(fd)
+        except OSError:
+            os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)  # the lowest number that is free, which is this
+            setattr(sys, name, open(fd, "w" if fd else "r", closefd=False))  # noqa: SIM115 - for all of this run

@@ -109,13 +109,13 @@ def run_console(arguments: Namespace) -> None:
     """Join the lab's console; show that of another host's hypervisor."""
     import os
 
-    from runtime.host.cli.console import write_all
+    from runtime.host.cli.console import write_out
 
     host = _host(arguments)
     if not hasattr(host, "lab"):
         write(_xen_console(arguments))
     elif arguments.tail or not os.isatty(0):
-        write_all(1, host.lab.console_tail().encode())
+        write_out(1, host.lab.console_tail().encode())
     else:
         host.lab.console()
 

@@ -85,11 +85,11 @@ class Writer:
         self._inside = {1: False, 2: False}
 
     def write(self, entry: Any) -> None:
-        """One entry. Raises BrokenPipeError."""
-        from runtime.host.cli.console import write_all
+        """One entry. Raises BrokenPipeError, NotShown."""
+        from runtime.host.cli.console import write_out
 
         fd = 2 if entry.stream == "stderr" else 1
-        write_all(fd, self._stamped(fd, entry) if self._timestamps else entry.data)
+        write_out(fd, self._stamped(fd, entry) if self._timestamps else entry.data)
 
     def _stamped(self, fd: int, entry: Any) -> bytes:
         from runtime.host.cli.documents import time_text

@@ -15,7 +15,7 @@ GAP = "  "
 
 
 class NotShown(SentenceError):
-    """What was to be printed could not be: stdout is a file on a full disk."""
+    """What was to be printed could not be: stdout, or stderr, is a file on a full disk."""
 
 
 def write(text: str) -> None:
@@ -32,7 +32,12 @@ def write(text: str) -> None:
     except OSError as error:
         with contextlib.suppress(OSError):  # or the interpreter tries once more when it ends, and fails again
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        raise NotShown("stdout", expected="a place for what is printed", got=str(error.strerror)) from error
+        raise not_shown("stdout", error) from error
+
+
+def not_shown(where: str, error: OSError) -> NotShown:
+    """The error for what could not be written to one of our own files."""
+    return NotShown(where, expected="a place for what is printed", got=str(error.strerror))
 
 
 def show(document: Any, format: str) -> bool:

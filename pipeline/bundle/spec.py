@@ -291,9 +291,9 @@ def _refuse_twice(names: list[str], what: str, subject: str) -> None:
 def signal_number(text: str, *, subject: str) -> int:
     """The number of a signal given as SIGTERM, TERM, 15 or SIGRTMIN+3 (x86-64 Linux numbers)."""
     name = text.upper().removeprefix("SIG")
-    if name.isdigit() and 1 <= int(name) <= 64:
+    if re.fullmatch(r"[0-9]{1,2}", name) and 1 <= int(name) <= 64:
         return int(name)
-    if match := re.fullmatch(r"RTMIN(?:\+(\d+))?", name):
+    if (match := re.fullmatch(r"RTMIN(?:\+([0-9]{1,2}))?", name)) and int(match[1] or 0) <= 30:
         return 34 + int(match[1] or 0)
     try:
         return int(signal.Signals[f"SIG{name}"])

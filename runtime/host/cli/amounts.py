@@ -7,7 +7,9 @@ from argparse import ArgumentTypeError
 
 _UNITS_MIB = {"k": 1 / 1024, "m": 1, "g": 1024, "t": 1 << 20}
 _LEAST_MIB, _MOST_MIB = 1, 1 << 20
-_LEAST_MTU, _MOST_MTU = 1280, 65000  # as network.mtu in zones/zone.schema.json
+# As network.mtu and resources.vcpus in zones/zone.schema.json.
+_LEAST_MTU, _MOST_MTU = 1280, 65000
+_MOST_CPUS = 32
 
 
 def memory_mib(text: str) -> int:
@@ -27,9 +29,9 @@ def memory_mib(text: str) -> int:
 
 def whole_cpus(text: str) -> int:
     """A number of vCPUs. Raises what argparse expects of a type: half a vCPU is none."""
-    match = re.fullmatch(r"([0-9]+)(?:\.0*)?", text)
-    if match is None or not int(match[1]):
-        raise ArgumentTypeError(f"expected a whole number of vCPUs, got {text!r}")
+    match = re.fullmatch(r"([0-9]{1,9})(?:\.0*)?", text)
+    if match is None or not 0 < int(match[1]) <= _MOST_CPUS:
+        raise ArgumentTypeError(f"expected a whole number of vCPUs, at most {_MOST_CPUS}, got {text!r}")
     return int(match[1])
 
 

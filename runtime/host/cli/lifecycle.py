@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 from pipeline.errors import SentenceError
-from runtime.host.cli.parsers import Parser, complete, zone_argument
+from runtime.host.cli.parsers import Parser, complete, seconds, zone_argument
 from runtime.host.cli.terminal import escaped, write
 
 STOP = """\
@@ -100,7 +100,7 @@ def fill_wait(parser: Parser) -> None:
     """The arguments of `zone wait`."""
     _several(parser, run_wait, WAIT)
     parser.add_argument("--until", choices=UNTIL, default="exited", metavar="U", help=f"{', '.join(UNTIL)}")
-    parser.add_argument("--timeout", type=float, default=0.0, metavar="S", help="give up, with 1, after so long")
+    parser.add_argument("--timeout", type=seconds, default=0.0, metavar="S", help="give up, with 1, after so long")
 
 
 def fill_rm(parser: Parser) -> None:
@@ -119,7 +119,7 @@ def _several(parser: Parser, run: Any, epilog: str) -> None:
 
 def _timeout(parser: Parser) -> None:
     text = "seconds until it is killed (default: its spec's)"
-    parser.add_argument("-t", "--timeout", "--time", type=float, metavar="S", help=text)
+    parser.add_argument("-t", "--timeout", "--time", type=seconds, metavar="S", help=text)
 
 
 def run_stop(arguments: Namespace) -> int:

@@ -21,6 +21,9 @@ examples:
 """
 
 
+MOST_LINES = (1 << 31) - 1  # more than is kept of any zone, and what a message takes
+
+
 class NoTimes(RuntimeFault):
     """Times were asked for of a console, whose file is what the zone printed and no more."""
 
@@ -48,7 +51,7 @@ def _lines(text: str) -> int:
         return -1
     if not text.isascii() or not text.isdigit():
         raise ArgumentTypeError(f"expected a number of lines, or all, got {text!r}")
-    return int(text)
+    return min(int(text), MOST_LINES)
 
 
 def run(arguments: Namespace) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from argparse import Namespace
 from typing import Any
 
+from runtime.host.cli.amounts import mtu_bytes
 from runtime.host.cli.capture import EXAMPLES as CAPTURE
 from runtime.host.cli.capture import fill_capture
 from runtime.host.cli.parsers import Parser, below, command, complete, format_argument, quiet_argument, zone_argument
@@ -44,7 +45,9 @@ def fill_net(parser: Parser) -> None:
     quiet_argument(ls, "names alone")
     format_argument(ls)
     create = command(commands, "create", "Make a network that zones can share.", run=run_create, epilog=CREATE)
-    create.add_argument("--mtu", type=int, default=0, metavar="N", help="of its zones' interfaces (default: 1500)")
+    create.add_argument(
+        "--mtu", type=mtu_bytes, default=0, metavar="N", help="of its zones' interfaces (default: 1500)"
+    )
     create.add_argument("name", metavar="NAME", help="what zones name it by")
     rm = command(commands, "rm", "Remove networks that zones shared.", run=run_rm, epilog=RM)
     complete(rm.add_argument("names", metavar="NAME", nargs="+", help="networks without zones in them"), "networks")
@@ -76,7 +79,7 @@ def run_create(arguments: Namespace) -> None:
     from runtime.host.api.host_pb2 import CreateNetworkRequest
     from runtime.host.cli.link import ask
 
-    request = CreateNetworkRequest(name=arguments.name, mtu=max(0, arguments.mtu))
+    request = CreateNetworkRequest(name=arguments.name, mtu=arguments.mtu)
     made = ask(arguments, lambda client: client.acall(client.host.CreateNetwork, request))
     write(f"{escaped(made.name)}\n")
 

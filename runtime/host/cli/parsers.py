@@ -13,6 +13,7 @@ EGRESS = "what it may reach, the first that matches decides: allow|deny ADDRESS|
 LIMIT = (
     "what its processes may use together, a file of cgroup v2: memory.max=64m, cpu.max=0.5, pids.max=64, io.weight=50"
 )
+MOST_S = 1e9  # thirty years: what is longer, an infinite time among it, no deadline and no clock takes
 Fill = Callable[["Parser"], None]
 
 
@@ -117,14 +118,15 @@ def start_timeout_argument(parser: Parser) -> None:
     text = (
         "seconds its workload may take to start before the zone is ended, 0 for any (default: 300, if it is waited for)"
     )
-    parser.add_argument("--timeout", type=_seconds, metavar="S", help=text)
+    parser.add_argument("--timeout", type=seconds, metavar="S", help=text)
 
 
-def _seconds(text: str) -> float:
+def seconds(text: str) -> float:
+    """A time to wait, 0 and more. Raises what argparse expects of a type."""
     try:
         value = float(text)
     except ValueError:
         value = -1.0
-    if not 0 <= value < float("inf"):
+    if not 0 <= value < MOST_S:
         raise argparse.ArgumentTypeError(f"expected a number of seconds, got {text!r}")
     return value

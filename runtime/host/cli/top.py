@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import time
-from argparse import Namespace
+from argparse import ArgumentTypeError, Namespace
 from typing import Any
 
 from runtime.errors import RuntimeFault
-from runtime.host.cli.parsers import Parser, format_argument, zone_argument
+from runtime.host.cli.parsers import Parser, format_argument, seconds, zone_argument
 from runtime.host.cli.terminal import escaped, plain_table, show, size_text, table
 
 TOP = """\
@@ -33,9 +33,15 @@ def fill_top(parser: Parser) -> None:
     parser.set_defaults(run=run_top)
     parser.epilog = TOP
     parser.add_argument("--once", action="store_true", help="show it once")
-    parser.add_argument("--interval", type=float, default=INTERVAL_S, metavar="S", help="seconds between two looks")
+    parser.add_argument("--interval", type=_interval, default=INTERVAL_S, metavar="S", help="seconds between two looks")
     zone_argument(parser, optional=True)
     format_argument(parser)
+
+
+def _interval(text: str) -> float:
+    if not (value := seconds(text)):
+        raise ArgumentTypeError(f"expected more than 0 seconds, got {text!r}")  # or the host did nothing else
+    return value
 
 
 def fill_metrics(parser: Parser) -> None:

@@ -43,7 +43,8 @@ def test_kill_ends_at_once_and_with_a_signal_tells_the_workload(zone, zoned, zon
     assert zone("kill", "web") == "web\n" and zones["web"].exit.code == 137
     assert [message.signal for method, message in zoned.calls if method == "KillZone"] == [1, 0]
     assert "it does not run" in zone.sentence("kill", "old")
-    assert "expected a signal such as SIGTERM" in zone.sentence("kill", "-s", "HOP", "db")
+    for none in ("HOP", "\u00b2", "99", "RTMIN+31", "RTMIN+99999999999"):
+        assert "expected a signal such as SIGTERM" in zone.sentence("kill", "-s", none, "db")
 
 
 def test_start_starts_what_has_ended_and_one_that_runs_is_fine(zone, zoned, zones) -> None:

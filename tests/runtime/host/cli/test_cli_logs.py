@@ -34,6 +34,7 @@ def test_since_until_tail_and_console(zone) -> None:
     assert zone("logs", "--until", "1h", "web") == "long ago\n"
     assert zone("logs", "--console", "web") == "[    0.000000] Linux\n"
     assert zone("logs", "-n", "0", "web") == ""
+    assert zone("logs", "-n", "99999999999999999999", "--until", "1h", "web") == "long ago\n"
 
 
 @pytest.mark.parametrize(

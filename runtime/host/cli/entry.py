@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import sys
+from argparse import Namespace
 from collections.abc import Sequence
 
 from pipeline.errors import SentenceError
@@ -17,6 +18,10 @@ from runtime.host.cli.commands import parser
 
 OWN_FAILURE = 125
 NOBODY_READS = 141  # 128 + SIGPIPE, which would have ended a program that does not ignore it
+
+
+class NotText(SentenceError):
+    """A word that cannot be said to zoned."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -31,14 +36,20 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         return int(arguments.run(arguments) or 0)
     except SentenceError as error:
-        sys.stderr.write(f"error: {error}\n")
-        return getattr(error, "exit_code", getattr(arguments, "failure_code", 1))
+        return _failed(error, arguments)
+    except UnicodeEncodeError as error:  # of a word, a file or a variable we were given, as no message has others
+        return _failed(NotText(ascii(error.object)[:80], expected="text in UTF-8", got="other bytes"), arguments)
     except KeyboardInterrupt:
         sys.stderr.write("interrupted\n")
         return 130
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return NOBODY_READS
+
+
+def _failed(error: SentenceError, arguments: Namespace) -> int:
+    sys.stderr.write(f"error: {error}\n")
+    return int(getattr(error, "exit_code", getattr(arguments, "failure_code", 1)))
 
 
 def _open_standard_files() -> None:

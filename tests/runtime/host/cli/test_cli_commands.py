@@ -107,6 +107,15 @@ def test_misuse_is_one_sentence_and_exit_2(zone, words: tuple[str, ...], said: s
 
 
 @pytest.mark.parametrize(
+    "words",
+    [("inspect", "\udcff"), ("stop", "\udcff"), ("exec", "-e", "A=\udcff", "web", "x"), ("cp", "web:/\udcff", "y")],
+)
+def test_bytes_that_are_no_text_are_one_sentence(zone, zoned, words: tuple[str, ...]) -> None:
+    zoned.add("web")
+    assert zone.sentence(*words).endswith("\\udcff': expected text in UTF-8, got other bytes")
+
+
+@pytest.mark.parametrize(
     ("words", "code"),
     [
         (("inspect", "web"), 1),

@@ -6,6 +6,7 @@ import contextlib
 import os
 import posixpath
 import re
+import stat
 import sys
 from argparse import Namespace
 from collections.abc import Iterator
@@ -178,9 +179,11 @@ def _placed(client: Any, source: End, target: End, arguments: Namespace) -> tupl
     from runtime.host.cli.tar import archive_of
 
     path = Path(source.path)
-    if not (path.exists() or (path.is_symlink() and not arguments.follow_link)):
-        raise CannotCopy(source.path, got="no such file or directory")
-    is_directory = path.is_dir() and (not path.is_symlink() or arguments.follow_link or source.contents)
+    try:
+        status = os.stat(path, follow_symlinks=bool(arguments.follow_link or source.contents))
+    except OSError as error:
+        raise CannotCopy(source.path, got=(error.strerror or str(error)).lower()) from error
+    is_directory = stat.S_ISDIR(status.st_mode)
     there = kind_of(client, target)
     if is_directory and there == "file":
         raise CannotCopy(str(target), expected=f"a directory, as {source.path} is one", got="a file")
@@ -188,7 +191,7 @@ def _placed(client: Any, source: End, target: End, arguments: Namespace) -> tupl
         raise CannotCopy(str(target), expected="a directory that is there", got="none")
     if there == "directory":
         directory = target.path
-        name = "." if is_directory and source.contents else path.absolute().name
+        name = "." if is_directory and source.contents else os.path.basename(os.path.abspath(path))
     else:
         directory, name = posixpath.split(target.path.rstrip("/"))
     return directory or "/", archive_of(path, name, owners=arguments.archive, follow=arguments.follow_link)

@@ -47,7 +47,8 @@ def archive_of(path: Path, name: str, *, owners: bool, follow: bool = False) -> 
 def _walk(path: Path, name: str, follow: bool) -> Iterator[tuple[Path, str]]:
     """A path and all below it, each directory before what it has, with the names they get; in order."""
     yield path, name
-    if path.is_dir() and (follow or name == "." or not path.is_symlink()):
+    # Not Path.is_dir, which raises for a link that leads to where we may not look.
+    if os.path.isdir(path) and (follow or name == "." or not os.path.islink(path)):
         try:
             children = sorted(os.listdir(path))
         except OSError as error:

@@ -65,6 +65,8 @@ def unpack(
                 os.close(root)
     except tarfile.TarError as error:
         raise BadArchive("archive of the zone", expected="a tar archive", got=str(error)) from error
+    except (ValueError, OverflowError) as error:  # a time that is none, a NUL in where a link leads, an owner of 2**64
+        raise BadArchive("archive of the zone", expected="what files can have", got=str(error)) from error
     except OSError as error:
         raise BadArchive(str(error.filename or target), got=error.strerror or str(error)) from error
 

@@ -67,6 +67,32 @@ def test_into_a_zone(zone, root: Path, source: str, target: str, there: dict[str
 
 
 @pytest.mark.usefixtures("site")
+@pytest.mark.parametrize("source", ["..", "../sub/../..", "../../site"])
+def test_directory_has_its_own_name_in_the_zone_however_it_was_reached(zone, root: Path, monkeypatch, source) -> None:
+    monkeypatch.chdir("site/sub")
+    zone("cp", source, "web:/srv")
+    assert tree(root / "srv") == (SITE if source != "../sub/../.." else {"here": None, **_below("here", SITE)})
+
+
+def _below(name: str, files: dict[str, str | None]) -> dict[str, str | None]:
+    return {f"{name}/{path}": text for path, text in files.items()}
+
+
+LONG = "x" * 300  # no file has such a name, and to look for it is an error of its own
+
+
+@pytest.mark.usefixtures("site")
+def test_link_that_leads_to_what_cannot_be_looked_at_is_copied_as_one(zone, root: Path) -> None:
+    Path("site/l").symlink_to(LONG)
+    zone("cp", "site", "web:/srv")
+    assert os.readlink(root / "srv/site/l") == LONG
+
+
+def test_name_that_no_file_can_have_is_one_sentence(zone) -> None:
+    assert zone.sentence("cp", LONG, "web:/srv") == f"{LONG}: file name too long"
+
+
+@pytest.mark.usefixtures("site")
 def test_file_into_a_zone_replaces_one_and_is_roots(zone, root: Path) -> None:
     os.chmod("site/a", 0o640)
     zone("cp", "site/a", "web:/etc/hosts")
@@ -221,4 +247,18 @@ def test_links_within_the_tree_are_kept(tmp_path: Path) -> None:
 @pytest.mark.parametrize("data", [b"", b"no archive at all" * 100, archive(("f", "REGTYPE", b"x" * 2000))[0][:1000]])
 def test_what_is_no_archive_is_one_sentence(tmp_path: Path, data: bytes) -> None:
     with pytest.raises(BadArchive, match="archive of the zone"):
+        unpack([data], tmp_path / "new", named="new")
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [{"mtime": "nan"}, {"mtime": "1e30"}, {"linkpath": "a\0b"}],
+    ids=["no time", "far future", "NUL in a link"],
+)
+def test_what_no_file_can_have_is_one_sentence(tmp_path: Path, headers: dict[str, str]) -> None:
+    info = tarfile.TarInfo("f")
+    info.type = tarfile.SYMTYPE if "linkpath" in headers else tarfile.REGTYPE
+    info.pax_headers = headers
+    data = info.tobuf(tarfile.PAX_FORMAT, "utf-8", "surrogateescape") + bytes(2 * tarfile.BLOCKSIZE)
+    with pytest.raises(BadArchive, match="archive of the zone: expected what files can have"):
         unpack([data], tmp_path / "new", named="new")

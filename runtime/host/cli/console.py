@@ -38,7 +38,8 @@ def raw_mode(fd: int) -> Iterator[None]:
         tty.setraw(fd, termios.TCSADRAIN)
         yield
     finally:
-        termios.tcsetattr(fd, termios.TCSADRAIN, saved)
+        with contextlib.suppress(termios.error):  # it has gone, which may be why we end
+            termios.tcsetattr(fd, termios.TCSADRAIN, saved)
 
 
 class Reader:
@@ -139,7 +140,10 @@ class Session:
         self._signals = 0
 
     async def run(self) -> Any:
-        """Until the process ends: its ExitStatus; or None when the user left it, or it was detached."""
+        """Until the process ends: its ExitStatus; None when it was left by Ctrl-], or detached.
+
+        Left by signals that did not end it, it counts as failed: that is no end anybody wanted.
+        """
         with contextlib.ExitStack() as stack:
             if self._tty and self._stdin and os.isatty(0):
                 stack.enter_context(raw_mode(0))
@@ -163,7 +167,9 @@ class Session:
                 done, waiting = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
                 for task in done - {receiving}:
                     task.result()
-            return receiving.result() if receiving.done() else None
+            if receiving.done():
+                return receiving.result()
+            return self._messages.ExitStatus(code=1) if self._signals >= SIGNALS_UNTIL_LEFT else None
         finally:
             if reader is not None:
                 reader.stop()
@@ -208,6 +214,8 @@ class Session:
                 task.cancel()
 
     def _handlers(self) -> dict[int, Callable[[], None]]:
+        if self._start.detach:  # there is no process to have them yet: they end this command, and the start with it
+            return {}
         if not self._tty:
             return {number: self._forwarder(number) for number in FORWARDED}
         # Ctrl-C is a byte for the zone's terminal; what others send ends this command, with the terminal as it was.

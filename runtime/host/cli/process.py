@@ -90,7 +90,7 @@ def run_exec(arguments: Namespace) -> int:
         size=size(messages) if arguments.tty else None,
     )
     exit = ask(arguments, lambda zoned: session(zoned, zoned.host.ExecZone, start, messages))
-    return exit_code(exit, detached=arguments.detach)
+    return exit_code(exit)
 
 
 def run_attach(arguments: Namespace) -> int:
@@ -104,7 +104,7 @@ def run_attach(arguments: Namespace) -> int:
         start = attach_start(messages, found.id, tty=tty, stdin=not arguments.no_stdin)
         return await session(zoned, zoned.host.AttachZone, start, messages)
 
-    return exit_code(ask(arguments, attach), detached=True)
+    return exit_code(ask(arguments, attach))
 
 
 def attach_start(messages: Any, zone: str, *, tty: bool, stdin: bool) -> Any:
@@ -128,14 +128,12 @@ async def session(zoned: Any, method: Any, start: Any, messages: Any) -> Any:
         return found
 
 
-def exit_code(status: Any, *, detached: bool = False) -> int:
-    """What this command exits with for a process's end. Raises RuntimeFault for one nobody knows the end of."""
+def exit_code(status: Any) -> int:
+    """What this command exits with for a process's end; 0 where it was left, or detached."""
     import sys
 
     if status is None:
-        if detached:
-            return 0
-        return 0 if sys.stdin.isatty() else 1
+        return 0
     if status.reason:
         sys.stderr.write(f"error: {status.text}\n")
     return int(status.code)

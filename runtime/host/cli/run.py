@@ -187,4 +187,4 @@ async def _attached(client: Any, zone: Any, arguments: Namespace) -> int:
         status = await _what_it_said(client, zone.id, messages)
     if status is None and os.isatty(0):
         sys.stderr.write(f"left zone {escaped(zone.name)} running; zone attach {escaped(zone.name)} comes back\n")
-    return exit_code(status, detached=True)
+    return exit_code(status)

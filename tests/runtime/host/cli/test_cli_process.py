@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import os
 import queue
 import signal
+import threading
 from collections.abc import Iterator
 
 import pytest
+from support.fakeprocesses import Processes
 from support.fakerefusals import Refused
 from support.terminals import Terminal
 
@@ -87,6 +90,20 @@ def test_detached_returns_when_it_has_started(zoned, zone, programs) -> None:
     assert zoned.calls[-1][1].start.detach
 
 
+def test_signal_while_a_detached_command_is_being_started_ends_it(zoned, start, monkeypatch) -> None:
+    asked = threading.Event()
+
+    async def never(self, *_: object) -> None:
+        asked.set()
+        await asyncio.Event().wait()
+
+    monkeypatch.setattr(Processes, "_process", never)
+    process = start("exec", "-d", "web", "wait")
+    assert asked.wait(30)
+    process.send_signal(signal.SIGTERM)
+    assert process.communicate(timeout=30) == (b"", b"") and process.returncode == 143
+
+
 def test_no_command_and_no_terminal_are_refused_before_anything_is_asked(zoned, zone, monkeypatch) -> None:
     assert "expected a command" in zone.sentence("exec", "web")
     read, _ = os.pipe()
@@ -113,6 +130,17 @@ def test_command_that_ignores_three_signals_is_left(start, programs) -> None:
             assert process.stderr.readline() == b"got 2\n"
     assert process.wait(30) == 1
     assert b"did not end at 3 signals" in process.stderr.read()
+
+
+def test_leaving_a_command_that_ignores_signals_is_no_success_on_a_terminal_either(start, programs) -> None:
+    terminal = Terminal(start, "exec", "web", "stubborn")
+    assert programs.wait(30)
+    for count in range(3):
+        terminal.process.send_signal(signal.SIGINT)
+        if count < 2:
+            terminal.until(b"got 2")
+    assert terminal.end() == 1
+    terminal.close()
 
 
 @pytest.fixture
@@ -156,8 +184,9 @@ def test_three_signals_leave_a_command_whose_output_nobody_reads(zoned, start, f
 def test_reader_that_goes_away_ends_it(start) -> None:
     process = start("exec", "-i", "web", "cat")
     process.stdout.close()
-    process.stdin.write(b"x" * 100_000)
-    process.stdin.flush()
+    with contextlib.suppress(BrokenPipeError):  # of ours: it may have ended before it took all of it
+        process.stdin.write(b"x" * 100_000)
+        process.stdin.flush()
     assert process.wait(30) == 141
     assert b"Traceback" not in process.stderr.read()
 

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
+
 import pytest
 
+from runtime.host.cli.console import raw_mode
 from runtime.host.cli.show_image import age
 from runtime.host.cli.terminal import escaped, plain_table, size_text, table
 
@@ -38,6 +41,13 @@ def test_columns_are_as_wide_as_their_widest_cell_and_lines_do_not_trail() -> No
 def test_table_off_a_terminal_never_wraps_and_escapes(capsys: pytest.CaptureFixture[str]) -> None:
     table(["NAME"], [["x" * 500], ["\x1b]0;title\x07"], [None]])
     assert capsys.readouterr().out == "NAME\n" + "x" * 500 + "\n\\x1b]0;title\\x07\n\n"
+
+
+def test_terminal_that_has_gone_needs_no_restoring() -> None:
+    ours, theirs = os.openpty()
+    with raw_mode(theirs):
+        os.close(ours)
+    os.close(theirs)
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,7 @@
-"""SIGTERM as a way to end, like Ctrl-C: children are ended, temporary files removed, the exit code says which."""
+"""SIGTERM and SIGHUP as ways to end, like Ctrl-C.
+
+Children are ended, temporary files removed, the exit code says which it was.
+"""
 
 from __future__ import annotations
 
@@ -8,10 +11,15 @@ from types import FrameType
 from typing import NoReturn
 
 
-def exit_on_sigterm() -> None:
-    """From now on SIGTERM raises SystemExit(143) in the main thread. For commands; does nothing in other threads."""
+def exit_on_signals() -> None:
+    """From now on SIGTERM and SIGHUP raise SystemExit(128 + N) in the main thread; what nohup ignores stays ignored.
+
+    For commands; does nothing in other threads.
+    """
     if threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGTERM, _exit)
+        for number in (signal.SIGTERM, signal.SIGHUP):
+            if signal.getsignal(number) != signal.SIG_IGN:
+                signal.signal(number, _exit)
 
 
 def _exit(number: int, frame: FrameType | None) -> NoReturn:

@@ -23,7 +23,7 @@ from pipeline.jsonmodel import from_json, to_json
 from pipeline.layers import Spools
 from pipeline.oci import Descriptor, canonical_json, parse_json
 from pipeline.recipe import PROJECT
-from pipeline.signals import exit_on_sigterm
+from pipeline.signals import exit_on_signals
 from pipeline.store import write_atomic
 
 BUILD = PROJECT / "build"
@@ -67,7 +67,7 @@ def env() -> Env:
     """The one Env of this process: the user's store and settings, progress on stderr."""
     made = open_env(progress.for_terminal(), offline=_asked["offline"] == "yes", cache=_asked["cache"])
     made.store.register(PROJECT)
-    exit_on_sigterm()
+    exit_on_signals()
     return dataclasses.replace(made, spools=Spools(made.store, made.config.limits))
 
 

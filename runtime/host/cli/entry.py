@@ -2,7 +2,7 @@
 
 0; the workload's own code through run, exec, attach and wait (128 + n for signal n); 1 for an error said in one
 sentence, but 125 where run fails itself, 126 and 127 where the zone cannot run, or has not, the command;
-2 for a wrong command line; 130 for Ctrl-C, 143 for SIGTERM, 141 where nobody reads the output any more.
+2 for a wrong command line; 130 for Ctrl-C, 143 for SIGTERM, 129 for SIGHUP, 141 where nobody reads the output any more.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from argparse import Namespace
 from collections.abc import Sequence
 
 from pipeline.errors import SentenceError
-from pipeline.signals import exit_on_sigterm
+from pipeline.signals import exit_on_signals
 from runtime.host.cli.commands import parser
 
 OWN_FAILURE = 125
@@ -28,7 +28,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit code."""
     _open_standard_files()
     arguments = parser().parse_args(argv)
-    exit_on_sigterm()
+    exit_on_signals()
     if arguments.verbose:
         import logging  # costs a cache hit 5 ms; warnings are shown without it, by logging's last resort
 

@@ -89,8 +89,8 @@ class HostClient:
     def run(self, work: Coroutine[Any, Any, T]) -> T:
         """Run a coroutine on this client's loop, such as one with `opened` calls in both directions.
 
-        An interrupt (Ctrl-C) cancels it, and with it the calls it has open, then raises KeyboardInterrupt; so does
-        SIGTERM, with what its handler raises.
+        An interrupt (Ctrl-C) cancels it, and with it the calls it has open, then raises KeyboardInterrupt; so do
+        SIGTERM and SIGHUP, with what their handlers raise.
         """
         loop = self._runner.get_loop()
         task = loop.create_task(work)

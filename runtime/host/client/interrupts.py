@@ -14,12 +14,12 @@ from types import FrameType
 from typing import Any
 
 PATIENCE_S = 1.0
-_ENDING = (signal.SIGINT, signal.SIGTERM)
+_ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 @contextlib.contextmanager
 def held(loop: asyncio.AbstractEventLoop, work: asyncio.Task[Any]) -> Iterator[None]:
-    """Ctrl-C, and SIGTERM where the command handles it, cancel `work`; what their handlers raise is raised at the end.
+    """Ctrl-C, and SIGTERM and SIGHUP where they are handled, cancel `work`; what handlers raise is raised at the end.
 
     A second signal is not held: who sends it does not want to wait for what the first ended. Nor is the first for
     longer than PATIENCE_S: the work may be blocked, in writing to a pipe that nobody reads.

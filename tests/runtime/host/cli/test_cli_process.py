@@ -220,7 +220,7 @@ def test_ctrl_bracket_leaves_with_the_terminal_as_it_was(terminal: Terminal) -> 
     assert terminal.end() == 0
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 def test_ended_from_outside_the_terminal_is_as_it_was(terminal: Terminal, number: signal.Signals) -> None:
     terminal.process.send_signal(number)
     assert terminal.end() == 128 + number

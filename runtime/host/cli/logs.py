@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from argparse import ArgumentTypeError, Namespace
 from typing import Any
 
@@ -98,7 +99,8 @@ class Writer:
         from runtime.host.cli.documents import time_text
 
         stamp = f"{time_text(entry.unix_s)} ".encode()
-        lines = entry.data.splitlines(keepends=True)
+        # Not splitlines: what a carriage return has drawn over itself, as progress bars do, is one line.
+        lines = re.findall(rb"[^\n]*\n|[^\n]+", entry.data)
         head = b"" if self._inside[fd] else stamp
         if entry.data:
             self._inside[fd] = not entry.data.endswith(b"\n")

@@ -59,6 +59,12 @@ def test_timestamps_stand_where_a_line_begins(start) -> None:
     assert rest == b"half a line\xff\n" and stamp.endswith(b"Z") and len(stamp) == len("2026-11-27T08:00:00.000000Z")
 
 
+def test_line_that_was_drawn_over_itself_has_one_time(start, zoned) -> None:
+    zoned.logs["web"] = [(time.time(), "stdout", b"10%\r20%\r\n\x0cdone\r\n")]
+    out, _ = start("logs", "-t", "web").communicate(timeout=30)
+    assert [line.partition(b" ")[2] for line in out.split(b"\n")] == [b"10%\r20%\r", b"\x0cdone\r", b""]
+
+
 def test_follow_goes_on_until_the_zone_ends(zoned, start, web) -> None:
     process = start("logs", "-f", "--tail", "0", "web")
 

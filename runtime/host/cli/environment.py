@@ -30,9 +30,12 @@ def environment(words: Iterable[str], files: Iterable[str] = (), ours: Mapping[s
 
 def _lines(file: str) -> list[str]:
     try:
-        return Path(file).read_text(encoding="utf-8").splitlines()
+        text = Path(file).read_bytes().decode("utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
-        raise BadEnvironment(f"--env-file {file}", expected="a text file", got=str(error)) from error
+        got = getattr(error, "strerror", None) or str(error)
+        raise BadEnvironment(f"--env-file {file}", expected="a text file", got=got) from error
+    # Not splitlines, which also breaks a value at a form feed, or at one of Unicode's separators.
+    return [line.removesuffix("\r") for line in text.split("\n")]
 
 
 def _set(found: dict[str, str], text: str, ours: Mapping[str, str], *, subject: str) -> None:

@@ -78,6 +78,14 @@ def test_options_reach_the_command_and_what_follows_it_is_its_own(zoned, zone, m
     assert sorted(start.env) == ["A=flag", "B=file=b", "OURS=1"]
 
 
+def test_lines_of_an_env_file_end_where_docker_ends_them(zoned, zone, tmp_path) -> None:
+    (tmp_path / "env").write_bytes("\ufeffA=1\r\nB=two\u2028lines\x0c \nC".encode())
+    zone("exec", "--env-file", str(tmp_path / "env"), "web", "both", code=3)
+    assert list(zoned.calls[-1][1].start.env) == ["A=1", "B=two\u2028lines\x0c "]
+    said = zone.sentence("exec", "--env-file", "nowhere", "web", "both")
+    assert said == "--env-file nowhere: expected a text file, got No such file or directory"
+
+
 def test_what_is_run_in_the_zone_itself_is_asked_for_as_such(zoned, zone) -> None:
     zone("exec", "--zone", "web", "both", code=3)
     zone("exec", "web", "both", "--zone", code=3)

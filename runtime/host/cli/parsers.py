@@ -6,6 +6,7 @@ import argparse
 from collections.abc import Callable, Mapping
 from typing import Any, NoReturn
 
+BEFORE_COMMAND = ("--host", "--verbose", "--version")
 FORMATS = ("table", "json", "yaml")
 BANDWIDTH = "of its network, each way: 100mbit, 1.5gbit"
 SCRATCH = "where what is written over the image goes: a disk of 512m or 2g the host makes, or a block device of its own"
@@ -36,7 +37,23 @@ class Parser(argparse.ArgumentParser):
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
         self.filled()
-        return super().parse_known_args(args, namespace)
+        found, left = super().parse_known_args(args, namespace)
+        if left and self._subparsers is None:  # told here, where it is known which command they were for
+            self.error(self._unknown(left))
+        return found, left
+
+    def _unknown(self, words: list[str]) -> str:
+        import difflib
+
+        option = next((word.partition("=")[0] for word in words if word.startswith("-")), None)
+        if option is None:
+            return f"expected no more words, got {' '.join(words)}"
+        near = difflib.get_close_matches(option, self._option_string_actions, n=2, cutoff=0.6)
+        if option in BEFORE_COMMAND:
+            meant = f", it stands before the command: zone {option} … {self.prog.removeprefix('zone ')}"
+        else:
+            meant = f", did you mean {' or '.join(near)}?" if near else ""
+        return f"no such option as {option}{meant}"
 
     def format_help(self) -> str:
         self.filled()

@@ -93,9 +93,9 @@ def fill_run(parser: Parser) -> None:
     start_timeout_argument(parser)
     parser.add_argument("--pull", choices=PULLS, default="missing", metavar="WHEN", help=PULL)
     complete(parser.add_argument("image", metavar="IMAGE", help="what to run"), "images")
-    complete(
-        parser.add_argument("argv", metavar="COMMAND", nargs=REMAINDER, help="instead of the image's Cmd"), "words"
-    )
+    argv = parser.add_argument("argv", metavar="COMMAND", nargs=REMAINDER, help="instead of the image's Cmd")
+    argv.required = False  # argparse takes it for needed, and would ask for it where only the image is missing
+    complete(argv, "words")
 
 
 def _health_arguments(parser: Parser) -> None:

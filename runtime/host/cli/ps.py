@@ -8,6 +8,7 @@ import time
 from argparse import ArgumentTypeError, Namespace
 from typing import Any
 
+from runtime.errors import RuntimeFault
 from runtime.host.cli.parsers import Parser, complete, format_argument, quiet_argument
 from runtime.host.cli.terminal import escaped, plain_table, show, write
 
@@ -26,6 +27,10 @@ examples:
 HEAD = ["NAME", "IMAGE", "STATE", "DOMID", "MIB", "VCPUS", "ADDRESS", "PORTS"]
 KEYS = ("name", "state", "image", "label", "exited", "health", "network")
 TICK_S = 2.0
+
+
+class CannotWatch(RuntimeFault):
+    """What is redrawn in place is for eyes."""
 
 
 def fill_ps(parser: Parser) -> None:
@@ -74,9 +79,11 @@ def _fits(zone: Any, key: str, value: str) -> bool:
 
 def run(arguments: Namespace) -> None:
     """List the zones: none where the lab is down, as nothing runs there; of any other host nobody can tell then."""
-    from runtime.errors import RuntimeFault
     from runtime.host.cli.link import ask
 
+    if arguments.watch and arguments.format != "table":
+        expected = f"no --format {arguments.format} beside it"
+        raise CannotWatch("--watch", expected=expected, got="both", hint="zone events --format json tells every change")
     try:
         ask(arguments, lambda zoned: _watch(zoned, arguments) if arguments.watch else _once(zoned, arguments))
     except RuntimeFault:
@@ -116,7 +123,8 @@ async def _watch(zoned: Any, arguments: Namespace) -> None:
     try:
         with Redraw() as screen:
             while True:
-                screen.draw(table_text(await _zones(zoned, arguments)).splitlines())
+                text = _names_text if arguments.quiet else table_text
+                screen.draw(text(await _zones(zoned, arguments)).splitlines())
                 with contextlib.suppress(TimeoutError):
                     await asyncio.wait_for(changed.wait(), TICK_S if screen.in_place else None)
                 changed.clear()
@@ -141,9 +149,13 @@ def _show(zones: list[Any], arguments: Namespace) -> None:
     from runtime.host.cli.documents import zone_document
 
     if arguments.quiet:
-        write("".join(f"{escaped(zone.name)}\n" for zone in zones))
+        write(_names_text(zones))
     elif not show([zone_document(zone) for zone in zones], arguments.format):
         write(table_text(zones))
+
+
+def _names_text(zones: list[Any]) -> str:
+    return "".join(f"{escaped(zone.name)}\n" for zone in zones)
 
 
 def table_text(zones: list[Any]) -> str:

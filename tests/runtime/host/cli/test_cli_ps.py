@@ -271,6 +271,19 @@ def test_watch_is_a_block_for_each_change_where_there_is_no_terminal(zones, star
     assert process.wait(20) == 130 and process.stderr.read() == b"interrupted\n"
 
 
+def test_watch_of_names_alone(zones, start) -> None:
+    process = start("ps", "--watch", "-q")
+    assert [process.stdout.readline() for _ in range(2)] == [b"web\n", b"db\n"]
+    process.send_signal(signal.SIGINT)
+    assert process.wait(20) == 130
+
+
+@pytest.mark.parametrize("format", ["json", "yaml"])
+def test_watch_is_for_eyes(zone, zoned, format: str) -> None:
+    assert f"--watch: expected no --format {format} beside it" in zone.sentence("ps", "--watch", "--format", format)
+    assert zoned.calls == []
+
+
 def test_watch_redraws_in_place_on_a_terminal_and_gives_the_cursor_back(zones, start) -> None:
     ours, theirs = pty.openpty()
     process = start("ps", "--watch", stdout=theirs)

@@ -131,10 +131,20 @@ class SshProcess:
 
 
 def ssh_argv(endpoint: Endpoint) -> list[str]:
-    """The command that joins its standard input and output with the far host's zoned; $ZONE_SSH replaces `ssh`."""
+    """The command that joins its standard input and output with the far host's zoned; $ZONE_SSH replaces `ssh`.
+
+    Raises:  HostDown.
+    """
     port = ["-p", str(endpoint.port)] if endpoint.port else []
     target = f"{endpoint.user}@{endpoint.host}" if endpoint.user else endpoint.host
-    return [*shlex.split(os.environ.get(SSH_VARIABLE) or "ssh"), "-T", *port, "--", target, FAR_COMMAND]
+    given = os.environ.get(SSH_VARIABLE, "")
+    try:
+        ssh = shlex.split(given) or ["ssh"]
+    except ValueError as error:
+        raise HostDown(
+            f"${SSH_VARIABLE}", expected="a command, as a shell reads it", got=f"{given!r}: {error}"
+        ) from error
+    return [*ssh, "-T", *port, "--", target, FAR_COMMAND]
 
 
 def _ignore_sigint() -> None:

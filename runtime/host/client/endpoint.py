@@ -116,6 +116,10 @@ def _remote(name: str, scheme: str, rest: str) -> Endpoint:
         return Endpoint(name, "ssh", host=host, port=port, user=user)
     if user:
         raise BadHostAddress(f"host {name!r}", expected="no user: the certificate says who asks", got=f"user {user}")
+    try:
+        host.encode("idna")  # as asyncio and TLS do, which would fail by this without a word of the address
+    except UnicodeError as error:
+        raise BadHostAddress(f"host {name!r}", expected=FORMS, got=f"no name a host can have: {error}") from error
     port = port or TLS_PORT
     return Endpoint(name, "tls", host=host, port=port, credentials=Credentials(credentials_directory(host, port)))
 

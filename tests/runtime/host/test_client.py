@@ -160,7 +160,7 @@ def test_addresses_of_other_machines(address: str, scheme: str, host: str, port:
     "address",
     ["lab:", "lab:../x", "lab:-x", "lab:a b",
      "ssh://-oProxyCommand=x", "ssh://a@-b", "ssh://", "tls://me@web1", "tls://web1:0", "tls://web1:99999", "web1",
-     "unix:", "ssh:web1", "http://web1", "ssh://we b1", "ssh://web1/path"],
+     "unix:", "ssh:web1", "http://web1", "ssh://we b1", "ssh://web1/path", "tls://a..b", "tls://" + "a" * 64],
 )  # fmt: skip
 def test_an_address_nothing_leads_to_is_refused_with_the_forms_there_are(address: str) -> None:
     with pytest.raises(BadHostAddress):
@@ -200,6 +200,14 @@ def test_credentials_of_one_host_come_before_those_of_all(monkeypatch: pytest.Mo
     assert found() == tls / "web1"
     (tls / "web1:99").mkdir()
     assert found() == tls / "web1:99"
+
+
+def test_ssh_that_is_no_command_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ZONE_SSH", "ssh -F 'half")
+    with pytest.raises(HostDown, match=r"\$ZONE_SSH: expected a command, as a shell reads it, got .*No closing"):
+        ssh_argv(endpoint_of("ssh://web1"))
+    monkeypatch.setenv("ZONE_SSH", " ")
+    assert ssh_argv(endpoint_of("ssh://web1"))[0] == "ssh"
 
 
 def test_ssh_gets_its_options_apart_from_the_target(monkeypatch: pytest.MonkeyPatch) -> None:

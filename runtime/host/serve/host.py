@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
@@ -182,7 +183,7 @@ class HostService(HostBase):
 
     async def WaitZone(self, stream: Any) -> None:
         await self._zone(
-            stream, lambda request: self._manager.wait(request.zone, request.until or "exited", request.timeout_s)
+            stream, lambda request: self._manager.wait(request.zone, request.until or "exited", _seconds(request))
         )
 
     async def UpdateZone(self, stream: Any) -> None:
@@ -265,7 +266,16 @@ class HostService(HostBase):
 
 
 def _timeout(request: Any) -> float | None:
-    return request.timeout_s if request.HasField("timeout_s") else None
+    return _seconds(request) if request.HasField("timeout_s") else None
+
+
+def _seconds(request: Any) -> float:
+    """Its timeout. Raises BadMessage for one that no timer has: a NaN among them disorders those of all others."""
+    value = float(request.timeout_s)
+    if not math.isfinite(value):
+        subject = f"request about zone {request.zone}, timeout_s"
+        raise BadMessage(subject, expected="a number of seconds", got=f"{value}")
+    return value
 
 
 async def _start(stream: Any) -> pb.ProcessStart:

@@ -135,6 +135,17 @@ def test_what_a_request_leaves_out_stays_out(client: HostClient, manager: Script
     assert manager.seen == [None, 0.0, model.Update(vcpus=2)]
 
 
+@pytest.mark.parametrize("seconds", [float("nan"), float("inf")], ids=str)
+def test_a_time_that_no_timer_has_is_refused(client: HostClient, seconds: float) -> None:
+    for method, message in (
+        (client.host.WaitZone, pb.WaitZoneRequest(zone="web", timeout_s=seconds)),
+        (client.host.StopZone, pb.StopZoneRequest(zone="web", timeout_s=seconds)),
+        (client.host.RestartZone, pb.RestartZoneRequest(zone="web", timeout_s=seconds)),
+    ):
+        with pytest.raises(RemoteFault, match="zone web, timeout_s: expected a number of seconds"):
+            client.call(method, message, timeout_s=10)
+
+
 def test_a_client_that_waits_no_more_is_waited_for_no_more(client: HostClient, manager: ScriptedManager) -> None:
     with pytest.raises(CallTimeout):
         client.call(client.host.WaitZone, pb.WaitZoneRequest(zone="web"), timeout_s=0.3)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from argparse import Namespace
+from argparse import ArgumentTypeError, Namespace
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +10,7 @@ from runtime.host.cli.parsers import Parser, below, command, complete
 from runtime.host.cli.terminal import escaped, write
 
 DIRECTORY = Path("/etc/zonewright/tls")
+MOST_DAYS = 36500  # a certificate ends by the year 9999
 EXAMPLES = """\
 On the host; zoned listens with TLS once there is a server certificate, and asks every client for one of this authority.
 
@@ -34,11 +35,17 @@ def fill(parser: Parser) -> None:
     client.add_argument("name", metavar="NAME", help="whose it is")
     complete(client.add_argument("--into", type=Path, metavar="DIR", help="where its files go"), "directories")
     for one in (server, client, renew):
-        one.add_argument("--days", type=int, default=825, metavar="N", help="how long it holds (default: 825)")
+        one.add_argument("--days", type=_days, default=825, metavar="N", help="how long it holds (default: 825)")
         directory = one.add_argument(
             "--directory", type=Path, default=DIRECTORY, metavar="DIR", help=f"default: {DIRECTORY}"
         )
         complete(directory, "directories")
+
+
+def _days(text: str) -> int:
+    if not text.isascii() or not text.isdecimal() or not 0 < int(text) <= MOST_DAYS:
+        raise ArgumentTypeError(f"expected 1 to {MOST_DAYS} days, got {text!r}")
+    return int(text)
 
 
 def run_server(arguments: Namespace) -> None:

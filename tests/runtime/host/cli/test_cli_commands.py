@@ -96,6 +96,8 @@ def test_every_argument_says_what_it_is(name: str) -> None:
         (("top", "--interval", "-1"), "expected a number of seconds, got '-1'"),
         (("net", "create", "--mtu", "-5", "x"), "expected an MTU from 1280 to 65000 bytes, got '-5'"),
         (("net", "create", "--mtu", "99999999999", "x"), "expected an MTU from 1280 to 65000 bytes"),
+        (("host", "cert", "server", "--days", "-1", "x"), "expected 1 to 36500 days, got '-1'"),
+        (("host", "cert", "client", "--days", "99999999999", "x"), "expected 1 to 36500 days, got '99999999999'"),
         (("port", "web", "http"), "expected a port such as 80"),
         (("wait",), "required: ZONE"),
         (("run", "--rm"), "required: IMAGE (zone run --help shows how)"),

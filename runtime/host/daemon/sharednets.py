@@ -51,6 +51,8 @@ class SharedNetwork:
     seats:    who is in it, by their runs' uuids. awaited: those of them that are to be taken over yet from the zoned
               before; until then nobody here knows what its engine and its rules have of them.
     segment:  while it is up. ledger: and until all of it is gone.
+    found:    it is up, and is to be taken over yet from the zoned before. settled: what was found in it is known, so
+              that its engine is cared for as soon as it is taken over.
     """
 
     name: str
@@ -61,6 +63,8 @@ class SharedNetwork:
     awaited: set[str] = field(default_factory=set)
     segment: Segment | None = None
     ledger: Ledger | None = None
+    found: bool = False
+    settled: bool = False
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
 
 
@@ -155,6 +159,7 @@ async def raise_up(core: Core, name: str) -> Segment:
     """The network's segment, made if need be; some zone has a place in it. Raises what making it raises."""
     network = core.networks[name]
     async with network.lock:
+        await core.thread(_take_over, core, network)
         if network.segment is None:
             await _clear(core, network)
             await core.thread(_make, core, network)
@@ -215,7 +220,7 @@ async def _clear(core: Core, network: SharedNetwork) -> None:
     """Walk the ledger of a network that is down, if there still is one."""
     if network.ledger is not None:
         await core.thread(_walk, core, network.ledger)
-        network.ledger = None
+        network.ledger, network.found = None, False
 
 
 def _walk(core: Core, ledger: Ledger) -> None:
@@ -227,7 +232,10 @@ def _walk(core: Core, ledger: Ledger) -> None:
 
 
 async def load(core: Core) -> None:
-    """Know the networks that are kept, and take over those that are up, before the zones in them."""
+    """Know the networks that are kept, and take over those that are up, before the zones in them.
+
+    One that cannot be taken over now is tried again with each of its zones: others do not wait for it.
+    """
     for name, index, mtu in await core.database.read(rows.SELECT_NETWORKS):
         core.networks[name] = SharedNetwork(name, index, mtu, kept=True)
     for ledger in list(core.network_ledgers.all()):
@@ -238,19 +246,42 @@ async def load(core: Core) -> None:
             continue
         name, index, mtu = str(first["name"]), int(first["index"]), int(first["mtu"])
         network = core.networks.setdefault(name, SharedNetwork(name, index, mtu))
-        network.index, network.mtu, network.ledger = index, mtu, ledger
-        segment = network.segment = core.edge.segment(name, plan_addresses(index), mtu, ledger)
-        if not await core.thread(segment.adopt, records):
-            log.error("network %s: its engine does not run", name)
+        network.index, network.mtu, network.ledger, network.found = index, mtu, ledger, True
+        try:
+            await core.thread(_take_over, core, network)
+        except (RuntimeFault, OSError) as fault:
+            log.warning("network %s is up, and is not taken over yet: %s", name, fault)
 
 
-def hold(core: Core, head: Head) -> Segment | None:
-    """Keep the place of a run that an earlier zoned began; the network's segment. None for a private network."""
+def _take_over(core: Core, network: SharedNetwork) -> None:
+    """What is still to be taken over. Raises RuntimeFault, OSError; it goes on then. Blocking."""
+    if not network.found:
+        return
+    assert network.ledger is not None
+    segment = core.edge.segment(network.name, plan_addresses(network.index), network.mtu, network.ledger)
+    if not segment.adopt(network.ledger.records()):
+        log.error("network %s: its engine does not run", network.name)
+    network.segment, network.found = segment, False
+    if network.settled:
+        core.edge.care_for(segment)
+
+
+def hold(core: Core, head: Head) -> SharedNetwork | None:
+    """Keep the place of a run that an earlier zoned began. None: it is in no shared one, or in one that is lost."""
     network = core.networks.get(head.request.network_name)
+    if network is not None:
+        network.seats[head.uuid] = Seat(head.name, head.host)
+    return network
+
+
+async def segment_of(core: Core, head: Head) -> Segment | None:
+    """As `hold`, for the network's segment, taken over if need be. Raises what that raises."""
+    network = hold(core, head)
     if network is None:
         return None
-    network.seats[head.uuid] = Seat(head.name, head.host)
-    return network.segment
+    async with network.lock:
+        await core.thread(_take_over, core, network)
+        return network.segment
 
 
 async def settle(core: Core, runs: Iterable[str]) -> None:
@@ -258,11 +289,13 @@ async def settle(core: Core, runs: Iterable[str]) -> None:
     wanted = set(runs)
     for network in list(core.networks.values()):
         network.seats = {uuid: seat for uuid, seat in network.seats.items() if uuid in wanted}
-        if network.segment is not None and network.seats:
+        network.settled = True
+        if network.seats and (network.segment is not None or network.found):
             pending = {zone.run.uuid for zone in core.zones.values() if zone.run is not None and not zone.run.up}
             network.awaited = pending & network.seats.keys()
             await _forget_others(core, network)
-            await core.thread(core.edge.care_for, network.segment)
+            if network.segment is not None:
+                await core.thread(core.edge.care_for, network.segment)
         else:
             await _settle(core, network)
 

@@ -96,7 +96,7 @@ async def _take(core: Core, zone: Zone, run: Run, records: list[Record]) -> None
     head = head_of(records)
     if head is None:
         raise NotAdoptable(f"zone {zone.name}", expected="a ledger that says whose run it is", got="another one")
-    segment = sharednets.hold(core, head)
+    segment = await sharednets.segment_of(core, head)
     if head.request.network_name and segment is None:
         expected = f"its network {head.request.network_name} up"
         raise NotAdoptable(f"zone {head.name}", expected=expected, got="it is not")

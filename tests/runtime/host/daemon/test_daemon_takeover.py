@@ -8,8 +8,10 @@ from typing import Any
 
 import pytest
 from support.daemonworld import Host, run
+from support.hostnetworks import FakeSegment
 
 from runtime.boot.errors import HypervisorFault, XenstoreFault
+from runtime.errors import RuntimeFault
 from runtime.host.daemon import edge
 from runtime.host.daemon.errors import WrongState
 from runtime.host.daemon.manager import Manager
@@ -110,6 +112,49 @@ def test_shared_network_keeps_what_it_has_of_a_zone_that_is_not_taken_over_yet(
             await taken_over(manager, "two")
         rules = [] if ends else ["@lan: rules renewed"]
         assert [what for what in host.did if what.startswith("@lan")] == [*rules, "@lan: others forgotten"]
+        await host.stop(end_zones=True)
+        assert host.leftovers() == []
+
+    run(work())
+
+
+@pytest.mark.parametrize("fault", TEMPORARY, ids=lambda fault: type(fault).__name__)
+@pytest.mark.parametrize("times", [1, 0], ids=["once", "for a while"])
+def test_shared_network_that_is_not_taken_over_at_once_costs_no_zone(
+    host: Host, fault: Exception, times: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    faults, adopt_segment = [fault], FakeSegment.adopt
+
+    def adopt(segment: FakeSegment, records: Any) -> bool:
+        if faults:
+            raise faults.pop() if times else faults[0]
+        return adopt_segment(segment, records)
+
+    async def work() -> None:
+        manager = await host.start()
+        await manager.boot(host.request("alone", until_ready=True))
+        for name in ("one", "two"):
+            await manager.boot(host.request(name, network="lan", until_ready=True))
+        before = by_name(manager)
+        await host.kill()
+        monkeypatch.setattr(FakeSegment, "adopt", adopt)
+        host.did.clear()
+        manager = await host.start()
+        await until_ready(manager, "alone")
+        if faults:
+            listed = by_name(manager)
+            assert [(zone.state.up, zone.agent) for zone in (listed["one"], listed["two"])] == [(True, False)] * 2
+            with pytest.raises((RuntimeFault, OSError)):
+                await manager.boot(host.request("three", network="lan"))
+            assert list(host.segments) == ["lan"], "zones are in it"
+            faults.clear()
+        for name in ("one", "two"):
+            await taken_over(manager, name)
+        await manager.boot(host.request("three", network="lan", until_ready=True))
+        assert host.did.count("@lan: adopted") == 1 and "@lan: made" not in host.did
+        assert {name: zone.domain_uuid for name, zone in by_name(manager).items() if name in before} == {
+            name: zone.domain_uuid for name, zone in before.items()
+        }
         await host.stop(end_zones=True)
         assert host.leftovers() == []
 

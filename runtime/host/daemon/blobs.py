@@ -31,8 +31,11 @@ async def missing(core: Core, blobs: Iterable[Descriptor]) -> list[Digest]:
         return [blob.digest for blob in wanted if not core.edge.has(blob)]
 
     async with core.pruning:
-        _lend(core, wanted)
-        return await core.thread(look)
+        lacking = await core.thread(look)
+        # The others alone: anybody may ask for any number of blobs that nobody has.
+        left_out = set(lacking)
+        _lend(core, [blob for blob in wanted if blob.digest not in left_out])
+        return lacking
 
 
 async def put(core: Core, blob: Descriptor, chunks: AsyncIterator[bytes]) -> None:
@@ -64,8 +67,7 @@ def had(core: Core, zone: Zone) -> None:
 
 def needed(core: Core) -> set[str]:
     """Those of zones, and those that are lent. On the loop."""
-    now = core.clock.monotonic()
-    core.lent = {name: until for name, until in core.lent.items() if until > now}
+    _end_loans(core)
     return {*core.lent, *(name for zone in core.zones.values() for name in _of_zone(zone))}
 
 
@@ -132,7 +134,13 @@ def _remove(core: Core, path: Path) -> bool:
         os.close(sweep)
 
 
+def _end_loans(core: Core) -> None:
+    now = core.clock.monotonic()
+    core.lent = {name: until for name, until in core.lent.items() if until > now}
+
+
 def _lend(core: Core, blobs: Iterable[Descriptor]) -> None:
+    _end_loans(core)
     until = core.clock.monotonic() + LENT_S
     core.lent |= {str(blob.digest): until for blob in blobs}
 

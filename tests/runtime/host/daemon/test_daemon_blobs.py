@@ -107,6 +107,22 @@ def test_blob_that_was_sent_stays_until_its_zone_has_come_and_gone(host: Host) -
     run(work())
 
 
+def test_questions_that_lead_to_no_boot_are_not_kept(host: Host) -> None:
+    async def work() -> None:
+        manager, clock = await started(host)
+        nobodys = [Descriptor("", Digest.of(b"%d" % number), 1) for number in range(100)]
+        assert await manager.find_blobs(nobodys) == [blob.digest for blob in nobodys]
+        assert manager.core.lent == {}
+        for number in range(3):  # of what is here, and goes
+            data = b"sent%d" % number
+            await manager.put_blob(Descriptor("", Digest.of(data), len(data)), pieces(data))
+            clock.pass_time(blobs.LENT_S)
+        assert len(manager.core.lent) == 1
+        await host.stop(end_zones=True)
+
+    run(work())
+
+
 def test_blob_that_is_found_while_a_prune_is_under_way_stays(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
     async def work() -> None:
         manager, _ = await started(host)

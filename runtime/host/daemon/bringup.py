@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-from collections.abc import Coroutine, Iterator
+from collections.abc import Coroutine, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -188,7 +188,7 @@ async def both(*works: Coroutine[Any, Any, None]) -> None:
             raise result
 
 
-async def settled(tasks: list[asyncio.Task[None]]) -> list[Any]:
+async def settled(tasks: Sequence[asyncio.Task[Any]]) -> list[Any]:
     """What became of tasks that were cancelled; waits for them even if it is cancelled itself."""
     cancelled: asyncio.CancelledError | None = None
     while not all(task.done() for task in tasks):

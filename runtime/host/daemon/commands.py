@@ -138,6 +138,10 @@ async def _take_name(core: Core, zone: Zone, old: Zone | None) -> None:
     async with contextlib.AsyncExitStack() as changing:
         if old is not None:  # an update would write it again
             await changing.enter_async_context(old.changing)
+            if old.going:  # somebody else removes it, see ending.forget
+                old = None
+            else:
+                old.going = True
         written = asyncio.create_task(_write_new(core, zone, old, changing.pop_all()))
     core.tasks.add(written)
     written.add_done_callback(core.tasks.discard)
@@ -154,9 +158,16 @@ async def _take_name(core: Core, zone: Zone, old: Zone | None) -> None:
 async def _write_new(core: Core, zone: Zone, old: Zone | None, changing: contextlib.AsyncExitStack) -> None:
     """changing: what keeps others from changing the old one until it is gone."""
     async with changing:
-        await core.save_or_refuse(zone, "zone.queued", *(ending.gone(core, old, "replaced") if old is not None else ()))
-        if old is not None:
-            await ending.clear(core, old)
+        if old is None:
+            await core.save_or_refuse(zone, "zone.queued")
+            return
+        try:
+            await core.save_or_refuse(zone, "zone.queued", *ending.gone(core, old, "replaced"))
+        except BaseException:
+            old.going = False
+            old.changes.tell()
+            raise
+        await ending.clear(core, old)
 
 
 def _take_ports(core: Core, zone: Zone) -> None:
@@ -329,8 +340,7 @@ async def remove(core: Core, zone: Zone, *, force: bool) -> ZoneInfo:
             hint = "zone stop ends it; force does both"
             raise WrongState(f"zone {zone.name}", expected="it stopped", got=f"it is {zone.state.value}", hint=hint)
         await stop(core, zone, 0.0)
-    if not zone.removed:
-        await ending.forget(core, zone)
+    await ending.forget(core, zone)
     return info(zone)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import logging
 import shutil
@@ -10,11 +11,13 @@ from pathlib import Path
 from pipeline.jsonmodel import to_json
 from runtime.errors import RuntimeFault
 from runtime.host.daemon import rows, sharednets
+from runtime.host.daemon.bringup import settled
 from runtime.host.daemon.core import Core, Unfinished
 from runtime.host.daemon.database import Statement
 from runtime.host.daemon.edge import Edge
 from runtime.host.daemon.exits import from_xen
 from runtime.host.daemon.model import ExitStatus
+from runtime.host.daemon.signals import until
 from runtime.host.daemon.zone import Run, Zone
 from runtime.host.ledger import Ledger
 
@@ -145,9 +148,24 @@ def _again(edge: Edge, ledger: Ledger) -> bool:
     return True
 
 
-async def forget(core: Core, zone: Zone, why: str = "") -> None:
-    """Remove an ended zone with all it left."""
-    core.zones.pop(zone.id, None)
+async def forget(core: Core, zone: Zone, why: str = "") -> bool:
+    """Remove an ended zone with all it left, whole though the caller is cancelled.
+
+    False where it is somebody else that removes or replaces it.
+    """
+    while not zone.removed:
+        if not zone.going:
+            zone.going = True
+            core.zones.pop(zone.id, None)
+            task = asyncio.ensure_future(_forget(core, zone, why))
+            await settled([task])
+            task.result()
+            return True
+        await until(zone.changes, lambda: zone.removed or not zone.going, core.clock)
+    return False
+
+
+async def _forget(core: Core, zone: Zone, why: str) -> None:
     attributes = {"why": why} if why else {}
     await core.tell("zone.removed", zone, *rows.drop_zone(zone.id), **attributes)
     await clear(core, zone)

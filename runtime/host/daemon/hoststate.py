@@ -146,10 +146,9 @@ async def prune(core: Core, *, zones: bool, unused_blobs: bool, dry_run: bool) -
         sizes = [await core.thread(_size, left) for left in (core.logs_of(zone), core.scratch_of(zone))]
         if not _still_ended(zone):  # somebody has started it again, or removed it, meanwhile
             continue
-        removed.append(f"zone {zone.name}")
-        freed += sum(sizes)
-        if not dry_run:
-            await ending.forget(core, zone, why="pruned")
+        if dry_run or await ending.forget(core, zone, why="pruned"):
+            removed.append(f"zone {zone.name}")
+            freed += sum(sizes)
     if unused_blobs:
         async with blobs.alone(core):
             for path, size in await core.thread(blobs.unused, core, blobs.needed(core)):

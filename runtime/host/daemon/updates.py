@@ -32,7 +32,7 @@ async def update(core: Core, zone: Zone, change: Update) -> ZoneInfo:
 async def _update(core: Core, zone: Zone, change: Update) -> ZoneInfo:
     resources, run = zone.bundle.resources, zone.run
     subject = f"zone {zone.name}"
-    if zone.removed:
+    if zone.going:
         raise UnknownZone(subject, got="it has been removed")
     if zone.state in (State.QUEUED, State.CREATING, State.STOPPING):
         raise WrongState(subject, expected="it running or exited", got=f"it is {zone.state.value}", temporary=True)
@@ -93,7 +93,7 @@ async def _update(core: Core, zone: Zone, change: Update) -> ZoneInfo:
         restart=change.restart or zone.request.restart,
         ports=zone.ports if change.add_ports or change.remove_ports else zone.request.ports,
     )
-    if zone.removed:  # meanwhile: what is written now would come back with the next zoned
+    if zone.going:  # meanwhile: what is written now would come back with the next zoned
         raise UnknownZone(subject, got="it has been removed")
     await core.save(zone, "zone.updated", request=True)
     return info(zone)

@@ -108,6 +108,7 @@ class Zone:
     last: Run | None = None  # the run before, for what it measured
     failure: Exception | None = None  # why the last run did not come up
     stop: StopOrder | None = None
+    going: bool = False  # somebody is in the midst of removing it, or of replacing it
     removed: bool = False
     awaited: bool = False  # whoever booted it has still to attach
     attached: int = 0  # how many follow its workload

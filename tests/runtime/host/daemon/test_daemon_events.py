@@ -9,8 +9,9 @@ import pytest
 from support.daemonworld import FakeClock, Host, run
 from support.fakeguest import Guest
 
-from runtime.host.daemon import rows
+from runtime.host.daemon import commands, rows
 from runtime.host.daemon.errors import BadToken
+from runtime.host.daemon.manager import Manager
 from runtime.host.daemon.model import Event
 
 
@@ -30,6 +31,80 @@ def test_events_tell_a_life_in_order(host: Host) -> None:
             *("zone.stopping", "zone.exited", "zone.removed"),
         ]
         assert {event.zone for event in found} == {"web"} and found[5].attributes["code"] == "143"
+        await host.stop()
+
+    run(work())
+
+
+async def removals(manager: Manager) -> list[str]:
+    found = await collect(manager.events(from_start=True, follow=False))
+    return [event.attributes.get("why", "") for event in found if event.kind == "zone.removed"]
+
+
+def test_removal_of_a_zone_that_is_being_replaced_is_told_once(host: Host) -> None:
+    async def work() -> None:
+        manager = await host.start()
+        await manager.boot(host.request(until_ready=True))
+        await manager.stop("web")
+        (old,) = manager.core.zones.values()
+        boot = asyncio.create_task(manager.boot(host.request(until_ready=True)))
+        while not old.changing.locked():
+            await asyncio.sleep(0)
+        assert (await commands.remove(manager.core, old, force=False)).id == old.id
+        assert await removals(manager) == ["replaced"]
+        await boot
+        await manager.remove("web", force=True)
+        assert await removals(manager) == ["replaced", ""]
+        await host.stop()
+        assert host.leftovers() == []
+
+    run(work())
+
+
+def test_zone_that_is_removed_before_it_is_replaced_is_told_once(host: Host) -> None:
+    async def work() -> None:
+        manager = await host.start()
+        await manager.boot(host.request(until_ready=True))
+        await manager.stop("web")
+        (old,) = manager.core.zones.values()
+        async with old.changing:
+            removal = asyncio.create_task(manager.remove(old.id))
+            boot = asyncio.create_task(manager.boot(host.request(until_ready=True)))
+            while "web" not in manager.core.booting:
+                await asyncio.sleep(0)
+        await asyncio.gather(boot, removal)
+        assert await removals(manager) == [""]
+        await host.stop(end_zones=True)
+
+    run(work())
+
+
+def test_zone_that_removes_itself_is_removed_once_by_force(host: Host) -> None:
+    async def work() -> None:
+        manager = await host.start()
+        for _ in range(3):
+            await manager.boot(host.request(until_ready=True, remove=True))
+            before = len(await removals(manager))
+            await asyncio.gather(*(manager.remove("web", force=True) for _ in range(2)))
+            assert (await removals(manager))[before:] == [""]
+        await host.stop()
+
+    run(work())
+
+
+def test_removal_that_is_given_up_leaves_nothing_behind(host: Host) -> None:
+    async def work() -> None:
+        manager = await host.start()
+        zone = await manager.boot(host.request(until_ready=True))
+        await manager.stop("web")
+        waiting = asyncio.create_task(manager.wait("web", "removed"))
+        removal = asyncio.create_task(manager.remove("web"))
+        while manager.list_zones():
+            await asyncio.sleep(0)
+        removal.cancel()
+        await asyncio.gather(removal, return_exceptions=True)
+        await asyncio.wait_for(waiting, 5)
+        assert not (host.path / "state" / "logs" / zone.id).exists()
         await host.stop()
 
     run(work())

@@ -68,11 +68,15 @@ async def follow_state(core: Core, zone: Zone, run: Run) -> None:
             pending = True
             core.soon(run.news.tell)
 
+    def watch() -> None:
+        run.watch = core.edge.watch_state(domain, notify)  # here, not by whoever waits: they may have been cancelled
+
     while True:
         count, pending = run.news.count, False
         try:
             if run.watch is None:
-                run.watch = await core.thread(core.edge.watch_state, domain, notify)
+                await core.thread(watch)
+            assert run.watch is not None
             run.watch.take()
             await take_state(core, zone, run, await core.thread(domain.state))
         except RuntimeFault as fault:

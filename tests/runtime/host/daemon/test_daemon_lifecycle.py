@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import threading
 from typing import Any
 
 import pytest
@@ -12,7 +13,7 @@ from support.fakeguest import CRASH, Guest
 
 from pipeline.bundle.model import Process
 from runtime.errors import RuntimeFault
-from runtime.host.daemon import agentwatch
+from runtime.host.daemon import agentwatch, edge
 from runtime.host.daemon.errors import (
     BadRequest,
     NameTaken,
@@ -56,6 +57,33 @@ def test_zone_that_is_ready_is_looked_at_seldom(host: Host) -> None:
             while not clock.waited_for(agentwatch._LOOK_SELDOM_S):
                 await asyncio.sleep(0.001)
         await host.stop(end_zones=True)
+
+    run(work())
+
+
+def test_watch_of_a_zone_that_ends_while_it_is_begun_is_ended(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+    watch_state, made = edge.Edge.watch_state, []
+    begun, goes_on = threading.Event(), threading.Event()
+
+    def slow(*arguments: Any) -> Any:
+        begun.set()
+        goes_on.wait(20)
+        made.append(watch_state(*arguments))
+        return made[-1]
+
+    async def work() -> None:
+        manager = await host.start()
+        monkeypatch.setattr(edge.Edge, "watch_state", slow)
+        await manager.boot(host.request())
+        await asyncio.to_thread(begun.wait, 20)
+        followers = [task for task in asyncio.all_tasks() if getattr(task.get_coro(), "__name__", "") == "_guarded"]
+        stop = asyncio.create_task(manager.stop("web", 0.0))
+        while not all(task.cancelling() for task in followers):
+            await asyncio.sleep(0)
+        goes_on.set()
+        await stop
+        assert [watch._closed for watch in made] == [True]
+        await host.stop()
 
     run(work())
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from runtime.boot.model import ZoneState
@@ -191,8 +191,18 @@ async def take_note(core: Core, zone: Zone, run: Run, note: Json) -> None:
     zone.changes.tell()
 
 
-async def follow_log(core: Core, link: AgentLink, container: str, writer: LogWriter, run: str) -> None:
-    """Store what a container prints until it has ended and all is acknowledged; from where the log ends, always."""
+async def follow_log(core: Core, link: AgentLink, container: str, opened: Callable[[], LogWriter], run: str) -> None:
+    """Store what a container prints until it has ended and all is acknowledged; from where the log ends, always.
+
+    opened: its log; one that cannot be read, as by a host short of descriptors, is tried again: the output waits.
+    """
+    while True:
+        try:
+            writer = opened()
+            break
+        except OSError as problem:
+            log.warning("log of %s: %s", container, problem)
+            await core.clock.sleep(_REFUSED_AGAIN_S)
     try:
         writer.begin(run)
         while not await _follow_once(core, link, container, writer):

@@ -204,10 +204,10 @@ async def _follow(core: Core, zone: Zone, run: Run) -> list[asyncio.Task[None]]:
     run.joined = True
     zone.changes.tell()
     if run.link is not None:
-        writer = core.log_of(zone)
         tasks.append(asyncio.create_task(_guarded(zone, partial(agentwatch.follow_agent, core, zone, run, run.link))))
         if zone.bundle.process.argv:  # one that idles has no output of its own
-            log_of_main = partial(agentwatch.follow_log, core, run.link, MAIN, writer, run.uuid)
+            opened = partial(core.log_of, zone)
+            log_of_main = partial(agentwatch.follow_log, core, run.link, MAIN, opened, run.uuid)
             tasks.append(asyncio.create_task(_guarded(zone, log_of_main), name="log"))
     return tasks
 

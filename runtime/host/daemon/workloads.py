@@ -326,8 +326,8 @@ class Workloads:
     def _follow(self, zone: Zone, workload: Workload) -> None:
         if (workload.reader is not None and not workload.reader.done()) or zone.run is None or zone.run.link is None:
             return
-        writer = self.log_of(zone, workload)
-        work = agentwatch.follow_log(self._core, zone.run.link, workload.id, writer, f"{workload.uuid}/{workload.id}")
+        opened = functools.partial(self.log_of, zone, workload)
+        work = agentwatch.follow_log(self._core, zone.run.link, workload.id, opened, f"{workload.uuid}/{workload.id}")
         workload.reader = asyncio.create_task(work, name=f"log of {workload.name}")
         workload.reader.add_done_callback(lambda _: workload.changes.tell())
 

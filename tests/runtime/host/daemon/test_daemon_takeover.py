@@ -12,8 +12,9 @@ from support.hostnetworks import FakeSegment
 
 from runtime.boot.errors import HypervisorFault, XenstoreFault
 from runtime.errors import RuntimeFault
-from runtime.host.daemon import edge
+from runtime.host.daemon import agentwatch, edge
 from runtime.host.daemon.errors import WrongState
+from runtime.host.daemon.logwriter import LogWriter
 from runtime.host.daemon.manager import Manager
 from runtime.host.daemon.model import State, Update
 
@@ -83,6 +84,38 @@ def test_zone_whose_adoption_fails_for_a_while_is_listed_and_runs_on(
         assert (await manager.wait("two")).exit.code == 5  # type: ignore[union-attr]
         await host.stop(end_zones=True)
         assert host.leftovers() == []
+
+    run(work())
+
+
+def test_zone_whose_log_cannot_be_read_for_a_while_runs_on_and_its_output_waits(
+    host: Host, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recover, faults = LogWriter._recover, TEMPORARY[1:2]
+
+    def fails(writer: LogWriter) -> None:
+        if faults:
+            raise faults[0]
+        recover(writer)
+
+    async def work() -> None:
+        manager = await host.start()
+        await manager.boot(host.request(until_ready=True))
+        host.guest().write(b"before\n")
+        await host.kill()
+        monkeypatch.setattr(LogWriter, "_recover", fails)
+        monkeypatch.setattr(agentwatch, "_REFUSED_AGAIN_S", 0.01)
+        manager = await host.start()
+        await until_ready(manager, "web")
+        host.guest().write(b"after\n")
+        while not (zone := by_name(manager)["web"]).agent:
+            assert zone.state is State.READY
+            await asyncio.sleep(0.01)
+        faults.clear()
+        host.guest().exit("code 5")
+        assert (await manager.wait("web")).exit.code == 5  # type: ignore[union-attr]
+        assert b"".join([entry.data async for entry in manager.logs("web")]) == b"before\nafter\n"
+        await host.stop()
 
     run(work())
 

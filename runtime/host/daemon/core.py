@@ -40,6 +40,9 @@ NoteTaker = Callable[[Zone, str, Mapping[str, Any]], Awaitable[None]]  # zone, c
 RunEnder = Callable[[Zone, Run], Awaitable[None]]
 
 
+Forgetter = Callable[[Zone], None]
+
+
 LinkTaker = Callable[[Zone, AgentLink], None]
 
 
@@ -85,6 +88,7 @@ class Core:
     pruning:    held while blobs are looked for or removed.
     leaving:    zoned ends and its zones go on.
     note_takers: who else hears what agents tell; run_enders: who else is to know that a run has ended.
+    forgetters: who else is to know that a zone has been removed.
     link_takers: who is given each channel of an agent before anything has passed on it.
     """
 
@@ -105,6 +109,7 @@ class Core:
     leaving: bool = False
     note_takers: list[NoteTaker] = field(default_factory=list)
     run_enders: list[RunEnder] = field(default_factory=list)
+    forgetters: list[Forgetter] = field(default_factory=list)
     link_takers: list[LinkTaker] = field(default_factory=list)
     tasks: set[asyncio.Task[None]] = field(default_factory=set)
     deaths: Deaths | None = None

@@ -183,6 +183,8 @@ async def clear(core: Core, zone: Zone) -> None:
     zone.held.release()
     if zone.log is not None:
         zone.log.close()
+    for told in core.forgetters:
+        told(zone)
     for left in (core.logs_of(zone), core.scratch_of(zone)):
         await core.thread(shutil.rmtree, left, True)
     zone.removed = True

@@ -67,6 +67,7 @@ class Workloads:
         self.all: dict[str, Workload] = {}
         core.note_takers.append(self.heard)
         core.run_enders.append(self.run_ended)
+        core.forgetters.append(self.zone_removed)
 
     async def load(self) -> None:
         """Those there were; before zones are adopted, as their agents tell at once what became of their containers."""
@@ -220,6 +221,14 @@ class Workloads:
                 workload.loop.close()
             await self._zone_ended(zone, workload)
 
+    def zone_removed(self, zone: Zone) -> None:
+        """The database has forgotten its workloads with it."""
+        for workload in [item for item in self.all.values() if item.info.zone_id == zone.id]:
+            self.all.pop(workload.id)
+            if workload.log is not None:
+                workload.log.close()
+            workload.changes.tell()
+
     # -- what an earlier zoned was in the midst of ---------------------------------------------------------------------
 
     async def _finish(self, zone: Zone, run: Run, workload: Workload) -> None:
@@ -341,6 +350,9 @@ class Workloads:
     async def _become(self, workload: Workload, state: WorkloadState, *, error: str = "") -> WorkloadInfo:
         workload.info = dataclasses.replace(workload.info, state=state, error=error or workload.info.error)
         zone = self._core.zones.get(workload.info.zone_id)
+        if workload.id not in self.all:  # removed with its zone: what is written now would stay for good
+            workload.changes.tell()
+            return workload.info
         saved = rows.save_workload(workload.info, workload.uuid)
         attributes = {"workload": workload.id, "name": workload.name}
         await self._core.tell(f"workload.{state.value}", zone, saved, **attributes)

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 from support.daemonworld import FakeLoop, Host, HostEdge, Killed, run
+from support.fakeguest import FakeLink
 
 from runtime.host.agentlink.model import AgentFault
 from runtime.host.check.expected import read_ledgers
@@ -155,6 +156,36 @@ def test_zone_takes_its_workloads_with_it(host: Host) -> None:
             await manager.start_workload("side")
         await manager.destroy_workload("side")
         await host.stop()
+
+    run(work())
+
+
+def test_workloads_of_a_zone_that_is_removed_are_forgotten(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+    call, asked, goes_on = FakeLink.call, asyncio.Event(), asyncio.Event()
+
+    async def slow(link: FakeLink, method: str, *arguments: Any) -> Any:
+        if method == "create":
+            asked.set()
+            await goes_on.wait()
+            raise AgentFault("zone web", got="its session ended")
+        return await call(link, method, *arguments)
+
+    async def work() -> None:
+        manager = await booted(host)
+        await manager.create_workload(wanted(host))
+        await manager.start_workload("side")
+        with monkeypatch.context() as patched:
+            patched.setattr(FakeLink, "call", slow)
+            late = asyncio.create_task(manager.create_workload(wanted(host, "late")))
+            await asked.wait()
+            await manager.remove("web", force=True)
+            goes_on.set()
+            with pytest.raises(AgentFault):
+                await late
+        assert manager.list_workloads() == [] and manager.workloads.all == {}
+        assert await manager.core.database.read("SELECT id FROM workloads") == []
+        await host.stop()
+        assert host.leftovers() == []
 
     run(work())
 

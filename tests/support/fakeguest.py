@@ -42,6 +42,7 @@ class Guest:
         self.silent = False  # never reports anything by itself
         self.ended = False
         self.answers: dict[str, Callable[[Json], Json]] = {}
+        self.boot: Json = {"init": 0.1, "workload": 0.2}  # when its init did what
         self.outcome = ""  # of a boot that failed, which its agent's channel tells
 
     # -- what the test says happens
@@ -230,7 +231,7 @@ class FakeLink:
         self.loop = asyncio.get_running_loop()
         self.connected = asyncio.Event()
         self.hello: Json = {
-            "boot": {"init": 0.1, "workload": 0.2},
+            "boot": guest.boot,
             "containers": [
                 {"id": name, "state": box.state, "exit": box.exit} | ({"health": box.health} if box.health else {})
                 for name, box in guest.containers.items()

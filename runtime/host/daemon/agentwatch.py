@@ -26,6 +26,7 @@ _LOOK_AGAIN_S = 2.0  # a watch is a hint
 _LOOK_SELDOM_S = 10.0  # of a zone that is ready nothing is to come but its end, of which Xen tells as well
 _AGAIN_S = 0.2
 _REFUSED_AGAIN_S = 5.0
+_LONGEST_BOOT_S = 1e6
 _MAX_NOTES = 512
 _NOTES_AT_ONCE, _NOTES_PER_SECOND = 256, 4.0
 _MAX_WORD = 64
@@ -136,7 +137,9 @@ async def _take_hello(core: Core, zone: Zone, run: Run, hello: Json) -> None:
     boot = hello.get("boot")
     if isinstance(boot, Mapping):
         run.zone_timings = {
-            str(name)[:_MAX_WORD]: float(at) for name, at in boot.items() if isinstance(at, (int, float))
+            str(name)[:_MAX_WORD]: float(at)
+            for name, at in boot.items()
+            if isinstance(at, (int, float)) and abs(at) < _LONGEST_BOOT_S  # more than a float holds would be no number
         }
     zone.changes.tell()
     for container in _list(hello.get("containers")):

@@ -223,6 +223,29 @@ def test_health_is_told_as_it_changes_and_found_again_by_the_next_zoned(host: Ho
     run(work())
 
 
+def test_zone_that_greets_with_what_is_no_time_is_heard_all_the_same(host: Host) -> None:
+    host.make_guest = boastful_guest
+
+    async def work() -> None:
+        manager = await host.start()
+        await manager.boot(host.request(until_ready=True))
+        while not host.guest().links[0].callbacks:
+            await asyncio.sleep(0)
+        host.guest().note("health", state="healthy", container="main")
+        async for event in manager.events(from_start=True, zone="web"):
+            if event.kind == "zone.health":
+                break
+        await host.stop(end_zones=True)
+
+    run(work(), 10)
+
+
+def boastful_guest() -> Guest:
+    guest = Guest()
+    guest.boot = {"workload": 10**400, "init": 0.5}
+    return guest
+
+
 def test_event_that_comes_between_any_two_looks_is_told_and_turns_no_reader_away(host: Host) -> None:
     async def work() -> None:
         manager = await host.start()

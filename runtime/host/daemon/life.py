@@ -239,7 +239,7 @@ async def _until_end(core: Core, zone: Zone, run: Run) -> None:
         if not await until(zone.changes, _ended_or_reordered(zone, run, order), core.clock, patience_s):
             break
     if not run.reason:
-        run.told = exits.by_signal(9)
+        run.told = run.told or exits.by_signal(9)  # its workload may have ended before the domain does
 
 
 async def _asked_before_it_began(core: Core, zone: Zone, run: Run, order: StopOrder) -> bool:

@@ -111,6 +111,22 @@ def test_boot_that_waits_for_the_workload_is_told_that_it_was_called_off(host: H
     run(work())
 
 
+def test_exit_of_a_workload_that_had_ended_stands_though_its_domain_is_ended_by_force(host: Host) -> None:
+    async def work() -> None:
+        manager = await host.start()
+        await manager.boot(host.request(until_ready=True))
+        guest = host.guest()
+        guest.report(phase="exited", exit="code 3")  # and its domain is still to power off
+        guest.note("exit", container="main", code=3)
+        (zone,) = manager.core.zones.values()
+        while zone.run is not None and zone.run.told is None:
+            await asyncio.sleep(0)
+        assert (await manager.stop("web", 0.0)).exit.text == "exit code 3"  # type: ignore[union-attr]
+        await host.stop()
+
+    run(work())
+
+
 def test_second_stop_changes_nothing(host: Host) -> None:
     async def work() -> None:
         host.make_guest = SlowGuest

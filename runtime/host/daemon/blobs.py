@@ -104,8 +104,9 @@ def unused(core: Core, needed: set[str]) -> list[tuple[Path, int]]:
     with contextlib.ExitStack() as held, contextlib.suppress(OSError):
         _begin(core, held)
     # Pulled images and the platform have names there.
-    kept = needed | set(map(str, Graph(store).closure(entry.digest for entry in store.tags().values())))
-    kept |= set(map(str, lease.noted(store.locks)))
+    graph = Graph(store)
+    kept = needed | set(map(str, graph.closure(entry.digest for entry in store.tags().values())))
+    kept |= set(map(str, graph.closure(lease.noted(store.locks))))
     return [(path, size) for path, size in sizes(core) if _name(path) not in kept]
 
 
@@ -123,10 +124,10 @@ async def remove(core: Core, path: Path) -> bool:
 
 
 def _remove(core: Core, path: Path) -> bool:
-    locks = core.edge.stores[0] / "locks"
-    sweep = take(locks / lease.SWEEP)
+    store = Store(core.edge.stores[0])
+    sweep = take(store.locks / lease.SWEEP)
     try:
-        if _name(path) in map(str, lease.noted(locks)):
+        if _name(path) in map(str, Graph(store).closure(lease.noted(store.locks))):
             return False
         path.unlink(missing_ok=True)
         return True

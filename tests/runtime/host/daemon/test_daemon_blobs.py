@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import threading
 from collections.abc import AsyncIterator
@@ -13,6 +14,7 @@ import pytest
 from support.daemonworld import FakeClock, Host, run
 
 from pipeline.durable import take
+from pipeline.jsonmodel import to_json
 from pipeline.oci import Descriptor, Digest
 from pipeline.store import Store, lease
 from runtime.host.daemon import blobs, hoststate
@@ -151,6 +153,40 @@ def test_blob_that_a_build_relies_on_stays(host: Host) -> None:
         assert (await manager.prune(blobs=True)).removed == () and path_of(host).exists()
         del build
         assert len((await manager.prune(blobs=True)).removed) == 1
+        await host.stop(end_zones=True)
+
+    run(work())
+
+
+@pytest.mark.parametrize("late", [False, True], ids=["before", "meanwhile"])
+def test_blob_that_is_named_by_what_a_build_relies_on_stays(
+    host: Host, late: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    manifest = json.dumps({"layers": [to_json(BLOB)]}).encode()
+    named_by = Descriptor("application/vnd.oci.image.manifest.v1+json", Digest.of(manifest), len(manifest))
+    builds: list[Store] = []
+
+    def rely() -> None:
+        builds.append(Store(host.path / "store"))
+        assert builds[-1].has(named_by)
+
+    async def work() -> None:
+        manager, _ = await started(host)
+        path_of(host).write_bytes(DATA)
+        path_of(host, named_by).write_bytes(manifest)
+        unused = blobs.unused
+
+        def slow(*arguments: Any) -> Any:
+            found = unused(*arguments)
+            if late:
+                rely()
+            return found
+
+        monkeypatch.setattr(blobs, "unused", slow)
+        if not late:
+            rely()
+        assert (await manager.prune(blobs=True)).removed == ()
+        assert path_of(host).exists() and path_of(host, named_by).exists()
         await host.stop(end_zones=True)
 
     run(work())

@@ -21,6 +21,7 @@ FORWARDED = (abi.SIGTERM, abi.SIGINT, abi.SIGHUP, abi.SIGQUIT, abi.SIGUSR1, abi.
 WATCHED = (abi.SIGCHLD, *FORWARDED)
 _REMAINS_S = 2.0  # how long killed processes may take to go
 _AGENT_S = 5.0  # how much longer than a stop request allows the agent may take
+_LONGEST_S = 86400.0  # poll(2) has an int of milliseconds, which is 24 days; a stop may be given longer
 _PACKET_BYTES = 4096
 
 
@@ -73,7 +74,8 @@ class Supervisor:
         poll.register(self._agent.fileno(), select.POLLIN)
         if self._report.bus is not None:
             poll.register(self._report.bus.fd, select.POLLIN)
-        poll.poll(None if self._kill_at is None else max(0, int((self._kill_at - time.monotonic()) * 1000) + 1))
+        left_s = None if self._kill_at is None else min(self._kill_at - time.monotonic(), _LONGEST_S)
+        poll.poll(None if left_s is None else max(0, int(left_s * 1000) + 1))
 
     def _messages(self) -> str:
         """What the agent said; the outcome when it is over, else ""."""

@@ -11,6 +11,7 @@ if MYPY:  # for annotations only: not imported in the zone
 
 READ, WRITE, CHANGED = select.EPOLLIN, select.EPOLLOUT, select.EPOLLPRI
 _BATCH = 64
+_LONGEST_S = 86400.0  # epoll_wait(2) has an int of milliseconds, which is 24 days; a health check may be rarer
 
 
 class Loop:
@@ -84,7 +85,8 @@ class Loop:
     def _timeout_s(self) -> float:
         if not self._timers:
             return -1.0
-        return max(0.0, min([when for when, _ in self._timers.values()]) - time.monotonic())
+        left_s = min([when for when, _ in self._timers.values()]) - time.monotonic()
+        return min(max(0.0, left_s), _LONGEST_S)
 
     def _fire(self) -> None:
         if not self._timers:

@@ -241,3 +241,12 @@ def test_figures_that_cannot_be_read_are_none_and_no_failure(tmp_path):
     group.fd = os.open(tmp_path, os.O_RDONLY)
     assert group.counts("memory.events") == group.counts("nothing") == {}
     os.close(group.fd)
+
+
+def test_a_timer_that_is_further_off_than_the_kernel_can_wait_ends_nothing(world):
+    """A health check may come once a year."""
+    world.agent.loop.after(86400 * 365, fail)
+    world.agent.loop.watch(world.init.fileno(), READ, lambda: setattr(world.agent.loop, "stopped", True))
+    world.agent.phase("late")
+    world.agent.loop.run()
+    assert world.init.recv(100) == b"phase late"

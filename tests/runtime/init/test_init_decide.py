@@ -2,7 +2,9 @@
 
 import errno
 import os
+import socket
 import struct
+from types import SimpleNamespace
 
 import pytest
 from support import containers
@@ -40,6 +42,27 @@ def test_stop_requests(text, expected):
 )
 def test_wait_statuses_keep_codes_and_signals_apart(status, text):
     assert supervise.outcome_text(status) == text
+
+
+def test_a_stop_that_is_given_more_time_than_the_kernel_can_wait_ends_nothing(monkeypatch):
+    """Pid 1 would die of it, and the zone with it."""
+    monkeypatch.setattr(supervise, "_end_remains", lambda: None)
+    monkeypatch.setattr(supervise.kernel, "reap", lambda pid: None)
+    signals = os.pipe2(os.O_NONBLOCK)
+    ours, agent = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    ours.setblocking(False)
+
+    def asked():
+        agent.send(b"exit code 3")
+        return "15 3000000"
+
+    told = SimpleNamespace(bus=None, phase=lambda name: None, stop_request=asked)
+    agent.send(b"phase workload")
+    assert supervise.Supervisor(told, signals[0], ours).run(7) == "code 3"
+    for fd in signals:
+        os.close(fd)
+    ours.close()
+    agent.close()
 
 
 def test_path_is_searched_in_order_and_empty_parts_mean_here():

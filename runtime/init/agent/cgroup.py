@@ -53,7 +53,13 @@ def spare() -> None:
 
 def processes(container: str) -> list[int]:
     """The pids in a container."""
-    return [int(word) for word in read(f"{path_of(container)}/cgroup.procs").split()]
+    from runtime.init.container import subgroups
+
+    directory = posix.open(path_of(container), posix.O_RDONLY | posix.O_DIRECTORY | posix.O_CLOEXEC)
+    try:
+        return subgroups.pids(directory)
+    finally:
+        posix.close(directory)
 
 
 def freeze(container: str, *, frozen: bool) -> None:

@@ -85,9 +85,11 @@ class Cgroup:
             raise ContainerFailure("cgroup", f"cgroup {self._name}: killing: {why(error)}") from None
 
     def pids(self) -> list[int]:
-        """Every process of it, as the reader's pid namespace numbers them."""
+        """Every process of it and of the groups it has made, as the reader's pid namespace numbers them."""
+        from runtime.init.container import subgroups
+
         self._expect()
-        return [int(word) for word in self._read("cgroup.procs").split()]
+        return subgroups.pids(self.fd)
 
     def counts(self, file: str) -> dict[str, int]:
         """A file of `KEY NUMBER` lines, such as memory.events or cpu.stat; {} where it cannot be read.
@@ -125,13 +127,24 @@ class Cgroup:
             if self.fd >= 0:
                 self.kill()
                 self._settles("populated", "0")
-                _remove_below(self.fd)
+                from runtime.init.container import subgroups  # a container starts without it
+
+                subgroups.remove(self.fd)
             posix.rmdir(self._name, dir_fd=self._parent)
         except FileNotFoundError:
             pass
         except OSError as error:
             raise ContainerFailure("cgroup", f"cgroup {self._name}: removing it: {why(error)}") from None
         self._close()
+
+    def leave(self) -> bool:
+        """As remove(), where nothing has to be waited for: False while a process is left, which is killed."""
+        if self.fd >= 0:
+            self.kill()
+            if self.counts("cgroup.events").get("populated"):
+                return False
+        self.remove()
+        return True
 
     def _expect(self) -> None:
         if self.fd < 0:
@@ -205,19 +218,6 @@ def _open_parent(root: str) -> int:
         return parent
     finally:
         posix.close(top)
-
-
-def _remove_below(directory: int) -> None:
-    for entry in posix.listdir(directory):
-        try:
-            below = posix.open(entry, DIRECTORY, dir_fd=directory)
-        except NotADirectoryError:
-            continue
-        try:
-            _remove_below(below)
-        finally:
-            posix.close(below)
-        posix.rmdir(entry, dir_fd=directory)
 
 
 def read(directory: int, file: str) -> str:

@@ -1,0 +1,40 @@
+"""What a workload does to hold the agent up, or to hide from it: the agent goes on, and sees it."""
+
+import os
+from pathlib import Path
+
+import pytest
+from support import containers, zonebox
+from support.zonebox import IDLE, sh
+
+pytestmark = [
+    pytest.mark.root,
+    pytest.mark.network,
+    pytest.mark.skipif(os.geteuid() != 0, reason="needs root: it mounts"),
+]
+
+
+def cgroup_of(zone):
+    """The directory of all the zone's containers."""
+    path = Path(f"/proc/{zone.agent_pid}/cgroup").read_text().split("0::")[1].strip()
+    return Path(f"{containers.cgroup_root()}{path}/containers")
+
+
+def numbered_in_the_zone(pid):
+    """What the zone calls a process of the workload's."""
+    return int(Path(f"/proc/{pid}/status").read_text().split("NSpid:")[1].split("\n")[0].split()[-2])
+
+
+def test_processes_in_groups_of_their_own_are_seen_and_signalled(zone, host):
+    group = cgroup_of(zone) / "main" / "own"
+    stream = host.open("exec", container="main", process=sh("trap 'exit 5' USR1; echo up; while :; do sleep 0.1; done"))
+    host.until(lambda: stream.data[1] == b"up\n")
+    pid = stream.events[0]["started"]
+    group.mkdir()
+    inside = (group.parent / "cgroup.procs").read_text().split()
+    outside = next(each for each in inside if numbered_in_the_zone(each) == pid)
+    (group / "cgroup.procs").write_text(outside)
+    assert pid in [one["pid"] for one in host.call("processes", container="main")["processes"]]
+    host.call("kill", id="main", signal=10, all=True)
+    assert stream.wait()["exit"] == {"code": 5}
+    group.rmdir()

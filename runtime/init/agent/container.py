@@ -118,7 +118,7 @@ class Container:
         if self.active:
             state = self.state if self.running else "one that starts"
             raise Refused("state", f"container {self.name}: expected it created or stopped, got {state}")
-        self._forget_run()
+        self._expect_clear()
         loop = self._agent.loop
         given = Stdio() if self._terminal else stdio.pipes(loop, stdin=self._stdin_open)
         try:
@@ -258,17 +258,32 @@ class Container:
         if self.active:
             state = self.state if self.running else "one that starts"
             raise Refused("state", f"container {self.name}: expected it to be stopped, got {state}")
-        self._forget_run()
+        self._expect_clear()
         mounts.remove_root(self.name)
 
     def runtime_if_running(self) -> Runtime | None:
         """For containers that share its namespaces."""
         return self._runtime if self.running else None
 
-    def _forget_run(self) -> None:
-        if self._runtime is not None:
+    def clear(self) -> bool:
+        """Let go of the last run. Is nothing left of it? Not as long as a process of it is there still. Raises Failure.
+
+        One that was killed may take its time: at its cpu.max, or while the kernel waits for a disk.
+        """
+        if self._runtime is not None and not self.active:
+            if not self._runtime.cgroup.leave():
+                return False
             self._runtime.delete(force=True)
             self._runtime = None
+        return True
+
+    def _expect_clear(self) -> None:
+        if not self.clear():
+            raise Refused("cgroup", f"container {self.name}: expected no process of its last run, one does not end")
+
+    def _forget_run(self) -> None:
+        if not self.clear():
+            self._agent.loop.after(_AGAIN_S, self._forget_run)
 
     def _oom_event(self) -> None:
         posix.pread(self._oom_fd, 4096, 0)  # arms the next event

@@ -11,7 +11,12 @@ from runtime.init.agent.errors import Refused
 from runtime.init.agent.params import Params
 from runtime.init.agent.stream import Stream
 
+MYPY = False
+if MYPY:  # for annotations only: not imported in the zone
+    from collections.abc import Callable
+
 _FROZEN_TRIES, _FROZEN_STEP_S = 200, 0.01
+_CLEAR_TRIES, _CLEAR_STEP_S = 500, 0.02
 
 
 def call(agent: Agent, stream: Stream, given: Params) -> None:
@@ -45,8 +50,10 @@ def _create(agent: Agent, stream: Stream, given: Params) -> None:
 
 
 def _start(agent: Agent, stream: Stream, given: Params) -> None:
-    container = agent.container(given.get("id"))
-    container.start(lambda: stream.succeed({"pid": container.pid}), stream.refuse)
+    def start(container: Container) -> None:
+        container.start(lambda: stream.succeed({"pid": container.pid}), stream.refuse)
+
+    _once_clear(agent, stream, given, start)
 
 
 def _kill(agent: Agent, stream: Stream, given: Params) -> Params:
@@ -66,11 +73,29 @@ def _stop(agent: Agent, stream: Stream, given: Params) -> Params | None:
     return None
 
 
-def _delete(agent: Agent, stream: Stream, given: Params) -> Params:
-    container = agent.container(given.get("id"))
-    container.delete()
-    del agent.containers[container.name]
-    return {}
+def _delete(agent: Agent, stream: Stream, given: Params) -> None:
+    def delete(container: Container) -> None:
+        container.delete()
+        del agent.containers[container.name]
+        stream.succeed({})
+
+    _once_clear(agent, stream, given, delete)
+
+
+def _once_clear(agent: Agent, stream: Stream, given: Params, action: "Callable[[Container], object]") -> None:
+    """Do it to a container once no process of its last run is left, or say that one is."""
+    tries = _CLEAR_TRIES
+
+    def look() -> None:
+        nonlocal tries
+        tries -= 1
+        container = agent.container(given.get("id"))
+        if container.clear() or not tries:
+            action(container)
+        else:
+            stream.after(_CLEAR_STEP_S, look)
+
+    look()
 
 
 def _update(agent: Agent, stream: Stream, given: Params) -> Params:

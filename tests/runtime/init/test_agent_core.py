@@ -132,7 +132,7 @@ def launch(monkeypatch):
         begin=lambda given, find: made,
         began=lambda hear: hear(),
         exited=lambda status: {"code": status >> 8},
-        cgroup=SimpleNamespace(watch=lambda: -1),
+        cgroup=SimpleNamespace(watch=lambda: -1, leave=lambda: True),
     )
     monkeypatch.setattr(container, "Runtime", lambda name, spec: made.runtime)
     yield made

@@ -38,3 +38,23 @@ def test_processes_in_groups_of_their_own_are_seen_and_signalled(zone, host):
     host.call("kill", id="main", signal=10, all=True)
     assert stream.wait()["exit"] == {"code": 5}
     group.rmdir()
+
+
+@pytest.mark.parametrize("method", ["start", "delete"])
+def test_what_is_left_of_a_run_is_waited_for_without_holding_up_others(start, image, method):
+    """Pid 1 of a zone cannot be killed from within it: as little as a process that the kernel does not let go."""
+    zone = start(IDLE)
+    host, group = zone.host, cgroup_of(zone) / "two"
+    with zonebox.loop_device(image) as device:
+        spec = {"root": {"device": device.removeprefix("/dev/")}, "process": sh("exit 3")}
+        host.call("create", id="two", spec=spec)
+        host.call("start", id="two")
+        host.note("exit", container="two")
+        (group / "cgroup.procs").write_text(str(zone.init_pid))
+        later = host.open(method, id="two")
+        assert host.call("ping") and later.result is None
+        (group.parent.parent / "cgroup.procs").write_text(str(zone.init_pid))
+        later.wait()
+        assert group.exists() == (method == "start")
+        host.call("shutdown", mode="now")
+        zone.wait()

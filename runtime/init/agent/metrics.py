@@ -9,10 +9,14 @@ import time
 from runtime.init import mounts
 from runtime.init.agent import cgroup
 from runtime.init.agent.system import meminfo
+from runtime.init.channel.frames import MAX_MESSAGE_BYTES
+from runtime.init.channel.jsonwrite import dumps
 
 TICKS_PER_S = 100  # USER_HZ, fixed on x86-64
 _SECTOR_BYTES = 512
-_MAX_PROCESSES = 2000  # what one message holds
+_MAX_PROCESSES = 2000  # each takes a while
+_MAX_BYTES = MAX_MESSAGE_BYTES - 4096  # of them all; a letter of a command takes up to six
+_COMMAND_BYTES = 1024  # so much of one is read; it may have a megabyte
 _CPU_FIELDS = ("user", "nice", "system", "idle", "iowait", "irq", "softirq", "steal")
 _NET_FIELDS = ("rx_bytes", "rx_packets", "rx_errors", "rx_dropped", "tx_bytes", "tx_packets", "tx_errors", "tx_dropped")
 _NET_COLUMNS = (0, 1, 2, 3, 8, 9, 10, 11)
@@ -162,8 +166,16 @@ def processes(container: str | None) -> dict[str, object]:
         pids = [int(name) for name in posix.listdir("/proc") if name.isdigit()]
     else:
         pids = cgroup.processes(container)
-    found = [one for pid in sorted(pids)[:_MAX_PROCESSES] if (one := process(pid)) is not None]
-    return {"processes": found} | ({"left_out": len(pids) - _MAX_PROCESSES} if len(pids) > _MAX_PROCESSES else {})
+    found: list[dict[str, object]] = []
+    told, room = 0, _MAX_BYTES
+    for pid in sorted(pids)[:_MAX_PROCESSES]:
+        one = process(pid)
+        room -= len(dumps(one)) + 1
+        if room < 0:
+            break
+        told += 1
+        found += [one] if one is not None else []
+    return {"processes": found} | ({"left_out": len(pids) - told} if len(pids) > told else {})
 
 
 def process(pid: int) -> dict[str, object] | None:
@@ -171,8 +183,8 @@ def process(pid: int) -> dict[str, object] | None:
     stat = parse_stat(_read(f"/proc/{pid}/stat"))
     if stat is None:
         return None
-    command = _read(f"/proc/{pid}/cmdline").rstrip("\0").replace("\0", " ")
     try:
+        command = _beginning(f"/proc/{pid}/cmdline").rstrip("\0").replace("\0", " ")
         stat["uid"] = posix.stat(f"/proc/{pid}").st_uid
     except OSError:
         return None
@@ -203,3 +215,11 @@ def _read(path: str) -> str:
         return cgroup.read(path)
     except OSError:
         return ""
+
+
+def _beginning(path: str) -> str:
+    fd = posix.open(path, posix.O_RDONLY | posix.O_CLOEXEC)
+    try:
+        return posix.read(fd, _COMMAND_BYTES).decode("ascii", "replace")
+    finally:
+        posix.close(fd)

@@ -53,7 +53,7 @@ class Dial(Handler):
         if failed not in (0, errno.EINPROGRESS):
             self._sock.close()
             raise Refused(errno.errorcode.get(failed, "internal"), f"{self._where}: {posix.strerror(failed)}")
-        loop.watch(self._sock.fileno(), WRITE, self._connected)
+        loop.watch(self._sock.fileno(), WRITE, self._answered)
 
     def data(self, fd: int, payload: bytes) -> None:
         """Bytes for the other side; kept while the connection is being made, which credit bounds."""
@@ -83,6 +83,12 @@ class Dial(Handler):
         if self._sock.fileno() >= 0:
             self._loop.forget(self._sock.fileno())
             self._sock.close()
+
+    def _answered(self) -> None:
+        try:
+            self._connected()
+        except OSError as error:  # no descriptors left for its halves
+            self._stream.refuse(error)
 
     def _connected(self) -> None:
         self._loop.forget(self._sock.fileno())

@@ -49,9 +49,9 @@ class Reader:
             self.output.release(first[0])
 
     @property
-    def done(self) -> bool:
-        """Has all been given and acknowledged, and will there be no more?"""
-        return self.output.ended and self._next >= self.output.ring.end and not self._sent
+    def stored(self) -> bool:
+        """Has all been acknowledged that was given?"""
+        return not self._sent
 
 
 class Logs(Handler):
@@ -103,6 +103,7 @@ class Logs(Handler):
             outlet.wake()
 
     def _finish(self) -> None:
+        # Behind the end that was sent, another run's output may have begun: that is another stream's.
         sent = all(outlet.ended for outlet in self._outlets.values())
-        if sent and all(reader.done for reader in self._readers.values()):
+        if sent and all(reader.stored for reader in self._readers.values()):
             self._stream.succeed({})

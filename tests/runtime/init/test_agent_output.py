@@ -1,11 +1,12 @@
 """What the agent keeps of a container's output, and what it forgets when the host acknowledges."""
 
 import os
+from types import SimpleNamespace
 
 import pytest
 
 from runtime.init.agent.errors import Refused
-from runtime.init.agent.logs import Reader
+from runtime.init.agent.logs import Logs, Reader
 from runtime.init.agent.loop import Loop
 from runtime.init.agent.output import LIMIT_BYTES, Output, Ring
 from runtime.init.agent.pipes import Source
@@ -125,11 +126,11 @@ def test_a_reader_forgets_what_is_acknowledged_and_nothing_else():
     assert made.ring.start == 2
     assert reader.take(4) == b"2345" and reader.take(9) == b"6789" and reader.take(9) is None
     reader.acknowledged(3)
-    assert made.ring.start == 5 and not reader.done
+    assert made.ring.start == 5 and not reader.stored
     made.drain()
-    assert reader.take(9) == b"" and not reader.done
+    assert reader.take(9) == b"" and not reader.stored
     reader.acknowledged(5)
-    assert reader.done and made.ring.start == 10
+    assert reader.stored and made.ring.start == 10
 
 
 def test_a_gap_is_counted_and_credit_for_what_went_before_still_counts():
@@ -154,3 +155,25 @@ def test_an_offset_from_the_future_is_refused():
     made.attach(Pipe(b"abc"))
     with pytest.raises(Refused, match="at most 3, got 4"):
         Reader(1, made, 4)
+
+
+def test_a_stream_of_output_ends_though_its_container_is_started_again_before_all_is_stored():
+    made, _ = output()
+    pipe = Pipe(b"first")
+    made.attach(pipe)
+    results, outlets = [], []
+
+    def outlet(fd, take):
+        outlets.append(SimpleNamespace(take=take, ended=False, done=None, wake=lambda: None))
+        return outlets[-1]
+
+    stream = SimpleNamespace(outlet=outlet, succeed=results.append)
+    logs = Logs(stream, SimpleNamespace(outputs={1: made}, ended=[]), {})
+    pipe.drain()
+    assert (outlets[0].take(100), outlets[0].take(100)) == (b"first", b"")
+    outlets[0].ended = True
+    outlets[0].done()
+    assert results == []
+    made.attach(Pipe(b"second"))
+    logs.credit(1, 5)
+    assert results == [{}] and made.ring.read(5, 100) == b"second"

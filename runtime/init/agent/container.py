@@ -149,6 +149,8 @@ class Container:
             self._forget_stop()
             self._forget_oom()
             given.close()
+            for output in self.outputs.values():
+                output.drain()  # what was attached has been closed
             self._agent.attempt(f"what is left of container {self.name}", self._forget_run)
             failed(error)
             self._tell_the_end()
@@ -164,12 +166,12 @@ class Container:
         loop = self._agent.loop
         self.pid, self.stdio, self.state, self.exit = process.pid, given, RUNNING, None
         self.started_s, self._oom_kills = time.time(), 0
+        for fd, source in given.outputs.items():
+            self.outputs[fd].attach(source)
         self._oom_fd = runtime.cgroup.watch()
         if self._oom_fd >= 0:
             loop.watch(self._oom_fd, CHANGED, self._oom_event)
         self._agent.children[self.pid] = self._process_ended
-        for fd, source in given.outputs.items():
-            self.outputs[fd].attach(source)
         if self._healthcheck is not None:
             from runtime.init.agent import health
 

@@ -194,6 +194,16 @@ def test_a_terminal_of_what_ends_as_it_begins_is_closed(world, launch):
         os.close(fd)
 
 
+def test_a_container_that_could_not_be_watched_has_no_output_to_wait_for(world, launch):
+    """The zone's end, and whoever reads its output, would wait for more."""
+    process = subprocess.Popen(["sleep", "100"])
+    launch.hear = lambda ended: SimpleNamespace(pid=process.pid, terminal=-1)
+    launch.runtime.cgroup.watch, launch.runtime.delete = fail, lambda *, force: None
+    other = container.Container(world.agent, "other", {})
+    other.start(fail, lambda error: None).look()
+    assert other.state == "stopped" and other.drained and process.wait() == -9
+
+
 def test_a_start_that_fails_is_told_though_its_remains_stay(world, launch, capfd):
     def stuck(*, force):
         raise ContainerFailure("cgroup", "cgroup main: removing it: Device or resource busy")

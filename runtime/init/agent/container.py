@@ -247,6 +247,9 @@ class Container:
         runtime = self.runtime
         cgroup.freeze(self.name, frozen=frozen)
         self.state = runtime.state = PAUSED if frozen else RUNNING
+        for starting in self._agent.starting:
+            if starting.runtime is runtime:
+                starting.hold(held=frozen)
 
     def limit(self, limits: dict[str, object]) -> None:
         """Set limits, now and at the next start. Raises Failure."""

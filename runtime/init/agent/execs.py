@@ -217,7 +217,7 @@ def start(
         made.close()
         failed(error)
 
-    return Starting(agent, launch, launch.hear, began=runs, failed=does_not)
+    return Starting(agent, launch, launch.hear, began=runs, failed=does_not, runtime=runtime)
 
 
 def _start_in_zone(agent: Agent, request: dict[str, object]) -> tuple[Stdio, int]:

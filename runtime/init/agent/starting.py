@@ -16,7 +16,10 @@ if MYPY:  # for annotations only: not imported in the zone
     from collections.abc import Callable
 
     from runtime.init.agent.core import Agent
+    from runtime.init.container.container import Container as Runtime
     from runtime.init.container.launched import Launch, Started
+
+_NEVER_S = float("inf")
 
 
 class Starting:
@@ -25,6 +28,7 @@ class Starting:
     hear:    as Launch.hear, of which this may be a part.
     began:   called with the process once its command runs; when it raises, that is the end of the process.
     failed:  called with the reason why it does not.
+    runtime: of the container that it is a further process of.
     """
 
     def __init__(
@@ -35,9 +39,10 @@ class Starting:
         *,
         began: "Callable[[Started], object]",
         failed: "Callable[[Exception], object]",
+        runtime: "Runtime | None" = None,
     ) -> None:
         self._agent, self._launch, self._hear, self._began, self._failed = agent, launch, hear, began, failed
-        self.over = False
+        self.over, self.runtime = False, runtime
         agent.starting.append(self)
         agent.loop.watch(launch.fd, READ, self.look)
         self._timer = agent.loop.after(START_TIMEOUT_S, self.look)
@@ -61,6 +66,13 @@ class Starting:
         except Exception as error:
             posix.kill(pid, SIGKILL)  # nobody knows of it
             self._failed(error)
+
+    def hold(self, *, held: bool) -> None:
+        """It stands still with its container, and has its time once that goes on."""
+        self._agent.loop.cancel(self._timer)
+        self._launch.end_s = _NEVER_S if held else time.monotonic() + START_TIMEOUT_S
+        if not held:
+            self._timer = self._agent.loop.after(START_TIMEOUT_S, self.look)
 
     def cancel(self, why: Exception) -> None:
         """Nobody wants it any more: it is killed, and has failed."""

@@ -41,7 +41,7 @@ class Started:
 class Launch:
     """One that was forked. Either wait() for it; or hear() whenever `fd` can be read, reap what ends, and close().
 
-    The process has the limits of its container from the first on, and may be as slow as these make it.
+    The process has the limits of its container from the first on, and may be as slow as these make it, until `end_s`.
     """
 
     def __init__(self, ours: _socket.socket, pid: int, status_fd: int, *, staged: bool) -> None:
@@ -51,7 +51,7 @@ class Launch:
         self._stage, self._pid = (pid, 0) if staged else (0, pid)
         self._terminal, self._ready, self._closed = -1, False, False
         self._failure: ContainerFailure | None = None
-        self._end_s = time.monotonic() + START_TIMEOUT_S
+        self.end_s = time.monotonic() + START_TIMEOUT_S
 
     def hear(self, ended: int = 0) -> Started | None:
         """What it has come to: the process once its command runs, None as long as that is open.
@@ -62,7 +62,7 @@ class Launch:
         try:
             self._listen()
             if not self._closed and (not ended or ended != self._pid):
-                if time.monotonic() < self._end_s:
+                if time.monotonic() < self.end_s:
                     return None
                 self._failure = ContainerFailure(
                     "process", f"expected the command to run within {START_TIMEOUT_S:.0f} s"
@@ -88,7 +88,7 @@ class Launch:
         started = None
         try:
             while (started := self.hear()) is None:
-                poll.poll(max(0, int((self._end_s - time.monotonic()) * 1000)) + 1)
+                poll.poll(max(0, int((self.end_s - time.monotonic()) * 1000)) + 1)
             return started
         except BaseException:
             self.kill()

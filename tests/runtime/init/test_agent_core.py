@@ -8,10 +8,12 @@ from types import SimpleNamespace
 
 import pytest
 
-from runtime.init.agent import container, core
+from runtime.init.agent import container, core, execs, starting
+from runtime.init.agent import loop as loop_module
 from runtime.init.agent.execs import Exec
 from runtime.init.agent.loop import READ, Loop
 from runtime.init.agent.stream import Stream
+from runtime.init.container import launched
 from runtime.init.container.cgroup import Cgroup
 from runtime.init.failure import ContainerFailure
 
@@ -231,6 +233,32 @@ def test_a_child_that_ends_as_it_starts_is_known_before_it_is_reaped(world, laun
     launch.answers = True
     world.end()
     assert [world.init.recv(100), world.init.recv(100)] == [b"phase workload", b"exit code 3"]
+
+
+def test_a_process_that_is_paused_on_its_way_to_its_command_has_its_time_once_that_is_over(world, launch, monkeypatch):
+    """A probe of a container's health would count as one that failed."""
+    clock, told = SimpleNamespace(now=0.0, time=lambda: 0.0), []
+    clock.monotonic = lambda: clock.now
+    for module in (loop_module, launched, starting):
+        monkeypatch.setattr(module, "time", clock)
+    monkeypatch.setattr(container.cgroup, "freeze", lambda name, *, frozen: None)
+    launch.answers = True
+    other = container.Container(world.agent, "other", {})
+    other.start(lambda: None, fail).look()
+    process = subprocess.Popen(["sleep", "100"])
+    speaks, ours = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    further = launched.Launch(ours, process.pid, -1, staged=False)
+    launch.runtime.begin_further = lambda request, given: further
+    execs.start(world.agent, other, {"argv": ["id"]}, stdin=False, began=fail, failed=told.append)
+    other.freeze(frozen=True)
+    for now, over in ((100, 0), (400, 0), (460, 1)):
+        clock.now = now
+        world.turn()
+        assert len(told) == over
+        if now == 400:
+            other.freeze(frozen=False)
+    assert process.wait() == -9
+    speaks.close()
 
 
 def test_an_exec_that_is_refused_at_once_says_so_and_no_more(world, capfd):

@@ -2,8 +2,6 @@
 
 import errno
 import posix
-import select
-import time
 
 from runtime.init.container import abi, calls
 from runtime.init.failure import ContainerFailure, why
@@ -12,8 +10,6 @@ ROOT = "/sys/fs/cgroup"
 CONTROLLERS = ("cpu", "cpuset", "io", "memory", "pids")
 _PARENT = "containers"
 DIRECTORY = posix.O_RDONLY | posix.O_DIRECTORY | posix.O_CLOEXEC
-_SETTLE_S = 10.0
-_LOOK_AGAIN_MS = 100
 
 
 class Cgroup:
@@ -65,13 +61,16 @@ class Cgroup:
 
     def freeze(self, *, frozen: bool) -> None:
         """Stop or go on with every process, and wait until it is so."""
+        from runtime.init.container import settling
+
         self._expect()
         try:
             self._write("cgroup.freeze", "1" if frozen else "0")
         except OSError as error:
             raise ContainerFailure("cgroup", f"cgroup {self._name}: freezing: {why(error)}") from None
-        if not self._settles("frozen", "1" if frozen else "0"):
-            raise ContainerFailure("cgroup", f"cgroup {self._name}: expected it to be frozen within {_SETTLE_S:.0f} s")
+        if not settling.settles(self.fd, "frozen", "1" if frozen else "0"):
+            within = f"within {settling.SETTLE_S:.0f} s"
+            raise ContainerFailure("cgroup", f"cgroup {self._name}: expected it to be frozen {within}")
 
     def kill(self) -> None:
         """SIGKILL to every process, those a fork is just making too."""
@@ -126,9 +125,9 @@ class Cgroup:
         try:
             if self.fd >= 0:
                 self.kill()
-                self._settles("populated", "0")
-                from runtime.init.container import subgroups  # a container starts without it
+                from runtime.init.container import settling, subgroups  # a container starts without them
 
+                settling.settles(self.fd, "populated", "0")
                 subgroups.remove(self.fd)
             posix.rmdir(self._name, dir_fd=self._parent)
         except FileNotFoundError:
@@ -157,22 +156,6 @@ class Cgroup:
             if fd >= 0:
                 posix.close(fd)
         self.fd = self._parent = -1
-
-    def _settles(self, key: str, value: str) -> bool:
-        """Wait until cgroup.events has the value."""
-        end = time.monotonic() + _SETTLE_S
-        fd = posix.open("cgroup.events", posix.O_RDONLY | posix.O_CLOEXEC, dir_fd=self.fd)
-        poll = select.poll()
-        poll.register(fd, select.POLLPRI)
-        try:
-            while f"{key} {value}" not in posix.pread(fd, 4096, 0).decode().splitlines():
-                left_ms = int((end - time.monotonic()) * 1000)
-                if left_ms <= 0:
-                    return False
-                poll.poll(min(left_ms, _LOOK_AGAIN_MS))
-            return True
-        finally:
-            posix.close(fd)
 
     def _read(self, file: str) -> str:
         return read(self.fd, file)

@@ -39,15 +39,22 @@ class Creation(Handler):
         stdin_open, healthcheck = params.flag(spec, "stdin_open"), spec.get("healthcheck")
         spec = {key: value for key, value in spec.items() if key not in _OWN}
         steps.plan(spec)  # what is wrong with it is said now
-        agent.containers[name] = Container(agent, name, spec, stdin_open=stdin_open, healthcheck=healthcheck)
+        self._container = Container(agent, name, spec, stdin_open=stdin_open, healthcheck=healthcheck)
+        agent.containers[name] = self._container
         stream.after(0.0, self._look)
 
     def closed(self) -> None:
         """The host cancelled, or it failed: the name is free again."""
-        if not self._done:
+        if not self._done and self._is_there():
             del self._agent.containers[self._name]
 
+    def _is_there(self) -> bool:
+        """Has nobody deleted it meanwhile?"""
+        return self._agent.containers.get(self._name) is self._container
+
     def _look(self) -> None:
+        if not self._is_there():
+            raise Refused("state", f"container {self._name}: it was deleted before its disk was there")
         if devices.exists(f"/dev/{self._device}"):
             self._mount()
         elif time.monotonic() >= self._end:

@@ -173,6 +173,14 @@ def test_a_further_container_has_its_own_root_and_life(start, image):
     assert [one["id"] for one in host.call("list")["containers"]] == ["main"]
 
 
+def test_a_container_that_is_deleted_while_its_disk_is_waited_for_does_not_come(host):
+    creating = host.open("create", id="two", spec={"root": {"device": "xvdz"}, "process": IDLE, "device_timeout_s": 60})
+    host.call("delete", id="two")
+    with pytest.raises(AgentError, match="container two: it was deleted"):
+        creating.wait()
+    assert [one["id"] for one in host.call("list")["containers"]] == ["main"]
+
+
 def test_what_a_further_container_writes_is_on_the_scratch_disk_and_goes_with_it(start, image, tmp_path):
     require("mkfs.ext4")
     with open(tmp_path / "disk", "wb") as file:

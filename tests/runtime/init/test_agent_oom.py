@@ -31,7 +31,7 @@ class Stream:
 )
 def test_only_what_was_killed_while_memory_was_short_counts_as_that(monkeypatch, status, kills, told):
     counted = [0, kills]
-    box = SimpleNamespace(running=True, runtime=SimpleNamespace(oom_kills=lambda: counted.pop(0)))
+    box = SimpleNamespace(running=True, turns=None, runtime=SimpleNamespace(oom_kills=lambda: counted.pop(0)))
     agent, stream = SimpleNamespace(children={}, used={}), Stream()
     monkeypatch.setattr(execs, "start", lambda *_, began, **__: began(SimpleNamespace(outputs={}), 7))
     execs.Exec(agent, stream, box, {"argv": ["x"]})

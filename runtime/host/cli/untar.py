@@ -17,6 +17,8 @@ _NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 # Of what a zone sends no file of this machine gets set-uid, set-gid or sticky bits.
 _MODE = 0o777
 COPY_BYTES = 256 << 10
+# What may lie between two members' data; tarfile keeps it in memory, whatever size a header says.
+HEADERS_BYTES = 2 << 20
 
 
 class BadArchive(RuntimeFault):
@@ -24,13 +26,29 @@ class BadArchive(RuntimeFault):
 
 
 class _Pieces:
-    """Pieces as a file that can be read from."""
+    """Pieces as a file that can be read from, up to a bound that each member moves on."""
 
     def __init__(self, pieces: Iterable[bytes]) -> None:
         self._pieces: Iterator[bytes] = iter(pieces)
         self._rest = b""
+        self._left_bytes = HEADERS_BYTES
+
+    def pass_over(self, member: tarfile.TarInfo) -> None:
+        """What may be read from now on: the member's data, and headers.
+
+        A size says how much data there is of files alone (tarfile.TarInfo._proc_builtin), and of no sparse ones: what
+        a zone's agent sends has none.
+        """
+        if member.issparse():
+            raise BadArchive("archive of the zone", expected="no sparse files", got=escaped(member.name))
+        has_data = member.isreg() or member.type not in tarfile.SUPPORTED_TYPES
+        self._left_bytes = HEADERS_BYTES + (member.size if has_data else 0)
 
     def read(self, size: int) -> bytes:
+        if self._left_bytes <= 0:
+            expected = f"headers of at most {HEADERS_BYTES >> 20} MiB"
+            raise BadArchive("archive of the zone", expected=expected, got="more")
+        self._left_bytes -= size
         parts, have = [self._rest], len(self._rest)
         while have < size and (piece := next(self._pieces, None)) is not None:
             parts.append(piece)
@@ -51,7 +69,8 @@ def unpack(
     Returns what was left out, a line each. Raises BadArchive.
     """
     try:
-        with tarfile.open(fileobj=cast(Any, _Pieces(pieces)), mode="r|") as archive:
+        source = _Pieces(pieces)
+        with tarfile.open(fileobj=cast(Any, source), mode="r|") as archive:
             first = archive.next()
             if first is None:
                 raise BadArchive("archive of the zone", expected="an entry", got="none")
@@ -60,7 +79,7 @@ def unpack(
                 base.mkdir(exist_ok=True)
             root = os.open(base, _DIRECTORY & ~os.O_NOFOLLOW)
             try:
-                return list(_Tree(root, archive, owners).lay(first, name))
+                return list(_Tree(root, archive, source, owners).lay(first, name))
             finally:
                 os.close(root)
     except tarfile.TarError as error:
@@ -90,14 +109,16 @@ def _place(first: tarfile.TarInfo, target: Path, named: str, contents: bool) -> 
 class _Tree:
     """Writes below one directory; every step down is by descriptor, and through no link."""
 
-    def __init__(self, root: int, archive: tarfile.TarFile, owners: bool) -> None:
-        self._root, self._archive, self._owners = root, archive, owners
+    def __init__(self, root: int, archive: tarfile.TarFile, source: _Pieces, owners: bool) -> None:
+        self._root, self._archive, self._source, self._owners = root, archive, source, owners
 
     def lay(self, first: tarfile.TarInfo, name: str) -> Iterator[str]:
         prefix = first.name.rstrip("/")
         member: tarfile.TarInfo | None = first
         directories: list[tuple[list[str], tarfile.TarInfo]] = []
         while member is not None:
+            self._source.pass_over(member)
+            self._archive.members.clear()  # type: ignore[attr-defined]  # it would keep all of them
             path = self._inside(member.name, prefix, name)
             if member.isdir():
                 if path:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import io
+import itertools
 import os
 import tarfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -242,6 +244,38 @@ def test_links_within_the_tree_are_kept(tmp_path: Path) -> None:
     )
     unpack(members, tmp_path / "new", named="new")
     assert (tmp_path / "new/f").stat().st_nlink == 2 and os.readlink(tmp_path / "new/s") == "f"
+
+
+def header(name: str, kind: bytes, size: int) -> bytes:
+    info = tarfile.TarInfo(name)
+    info.type, info.size = kind, size
+    return info.tobuf(tarfile.GNU_FORMAT)
+
+
+# What comes before a header that never ends, some of it with a size of which there is no data.
+BEFORE = {
+    "nothing": b"",
+    "a file": header("d", tarfile.REGTYPE, 3 << 20) + bytes(3 << 20),
+    "a directory": header("d", tarfile.DIRTYPE, 1 << 40),
+    "a pipe": header("d", tarfile.FIFOTYPE, 1 << 40),
+}
+
+
+@pytest.mark.parametrize("kind", [tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK])
+@pytest.mark.parametrize("before", BEFORE)
+def test_header_that_never_ends_fills_no_memory(tmp_path: Path, before: str, kind: bytes) -> None:
+    def endless() -> Iterator[bytes]:
+        yield BEFORE[before] + header("d/f", kind, 1 << 40)
+        yield from itertools.repeat(b"x" * (1 << 20), 64)
+        pytest.fail("64 MiB of it were read")
+
+    with pytest.raises(BadArchive, match="headers of at most 2 MiB"):
+        unpack(endless(), tmp_path / "new", named="new")
+
+
+def test_sparse_file_is_one_sentence(tmp_path: Path) -> None:
+    with pytest.raises(BadArchive, match="expected no sparse files, got f"):
+        unpack([header("f", tarfile.GNUTYPE_SPARSE, 512) + bytes(512)], tmp_path / "new", named="new")
 
 
 @pytest.mark.parametrize("data", [b"", b"no archive at all" * 100, archive(("f", "REGTYPE", b"x" * 2000))[0][:1000]])

@@ -20,6 +20,7 @@ from runtime.errors import RuntimeFault
 from runtime.host.daemon import addressing, rows
 from runtime.host.daemon.errors import BadRequest, NameTaken, StateDamaged, UnknownNetwork, WrongState
 from runtime.host.daemon.model import NetworkInfo
+from runtime.host.daemon.signals import Changes, until
 from runtime.host.ledger import Ledger
 from runtime.net.addresses import ZoneAddresses, plan_addresses
 from runtime.net.plan import check_mtu
@@ -34,6 +35,7 @@ log = logging.getLogger(__name__)
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,62}")
 _KIND = "network"  # of the first record of its ledger
+TAKEN_OVER_S = 30.0  # what a boot waits for zones of its network that are to be taken over
 
 
 class Seat(NamedTuple):
@@ -66,6 +68,7 @@ class SharedNetwork:
     found: bool = False
     settled: bool = False
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
+    changes: Changes = field(default_factory=Changes)
 
 
 # -- what people do ----------------------------------------------------------------------------------------------------
@@ -156,8 +159,17 @@ def _check_name_in(network: SharedNetwork, zone: str) -> None:
 
 
 async def raise_up(core: Core, name: str) -> Segment:
-    """The network's segment, made if need be; some zone has a place in it. Raises what making it raises."""
+    """The network's segment, made if need be; some zone has a place in it.
+
+    Whoever comes into it has its rules loaded as a whole, and those of a zone that is to be taken over are not known
+    yet: it would be cut off. So they are waited for.
+    Raises:  WrongState, and what making it raises.
+    """
     network = core.networks[name]
+    if not await until(network.changes, lambda: not network.awaited, core.clock, TAKEN_OVER_S):
+        waiting = ", ".join(sorted(network.seats[uuid].zone for uuid in network.awaited & network.seats.keys()))
+        expected = "its zones to be taken over from the zoned before"
+        raise WrongState(f"network {name}", expected=expected, got=f"not yet {waiting}", hint="run again later")
     async with network.lock:
         await core.thread(_take_over, core, network)
         if network.segment is None:
@@ -301,7 +313,7 @@ async def settle(core: Core, runs: Iterable[str]) -> None:
 
 
 async def taken_over(core: Core, uuid: str) -> None:
-    """A run has its place in its network again. While it was awaited, rules may have been loaded that leave it out."""
+    """A run has its place in its network again. An engine that was revived meanwhile has rules that leave it out."""
     for network in list(core.networks.values()):
         if uuid in network.awaited and network.segment is not None:
             try:
@@ -314,6 +326,7 @@ async def taken_over(core: Core, uuid: str) -> None:
 async def _await_no_more(core: Core, network: SharedNetwork, uuid: str) -> None:
     if uuid in network.awaited:
         network.awaited.discard(uuid)
+        network.changes.tell()
         await _forget_others(core, network)
 
 

@@ -7,12 +7,12 @@ import errno
 from typing import Any
 
 import pytest
-from support.daemonworld import Host, run
+from support.daemonworld import FakeClock, Host, run
 from support.hostnetworks import FakeSegment
 
 from runtime.boot.errors import HypervisorFault, XenstoreFault
 from runtime.errors import RuntimeFault
-from runtime.host.daemon import agentwatch, edge
+from runtime.host.daemon import agentwatch, edge, sharednets
 from runtime.host.daemon.errors import WrongState
 from runtime.host.daemon.logwriter import LogWriter
 from runtime.host.daemon.manager import Manager
@@ -131,22 +131,49 @@ def test_shared_network_keeps_what_it_has_of_a_zone_that_is_not_taken_over_yet(
         await host.kill()
         faults = TEMPORARY[:1]
         monkeypatch.setattr(edge.Edge, "adopt", fails_for("two", edge.Edge.adopt, faults))
-        host.did.clear()
         manager = await host.start()
         await until_ready(manager, "one")
-        await manager.boot(host.request("three", network="lan", until_ready=True))  # rules without two's are loaded
-        assert "@lan: others forgotten" not in host.did
         host.did.clear()
+        boot = asyncio.ensure_future(manager.boot(host.request("three", network="lan", until_ready=True)))
+        while not by_name(manager).get("three"):
+            await asyncio.sleep(0)
         if ends:
             host.guests[by_name(manager)["two"].domain_uuid].exit("code 3")
             await manager.wait("two", "exited", 20)
         else:
             faults.clear()
             await taken_over(manager, "two")
-        rules = [] if ends else ["@lan: rules renewed"]
-        assert [what for what in host.did if what.startswith("@lan")] == [*rules, "@lan: others forgotten"]
+        await boot
+        first = [] if ends else ["two: network adopted", "@lan: rules renewed"]
+        seen = [what for what in host.did if what.startswith("@lan") or "network adopted" in what or "serves" in what]
+        assert seen == [*first, "@lan: others forgotten", "three: serves"], "rules without two's would cut it off"
         await host.stop(end_zones=True)
         assert host.leftovers() == []
+
+    run(work())
+
+
+def test_boot_into_a_network_whose_zone_cannot_be_taken_over_says_so_in_the_end(
+    host: Host, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def work() -> None:
+        host.clock = clock = FakeClock()
+        manager = await host.start()
+        for name in ("one", "two"):
+            await manager.boot(host.request(name, network="lan", until_ready=True))
+        await host.kill()
+        faults = TEMPORARY[:1]
+        monkeypatch.setattr(edge.Edge, "adopt", fails_for("two", edge.Edge.adopt, faults))
+        manager = await host.start()
+        await until_ready(manager, "one")
+        boot = asyncio.ensure_future(manager.boot(host.request("three", network="lan", until_ready=True)))
+        while not clock.waited_for(sharednets.TAKEN_OVER_S):
+            await asyncio.sleep(0)
+        clock.pass_time(sharednets.TAKEN_OVER_S)
+        with pytest.raises(WrongState, match=r"network lan: expected its zones to be taken over .*got not yet two"):
+            await boot
+        faults.clear()
+        await host.stop()
 
     run(work())
 
@@ -171,6 +198,7 @@ def test_shared_network_that_is_not_taken_over_at_once_costs_no_zone(
         before = by_name(manager)
         await host.kill()
         monkeypatch.setattr(FakeSegment, "adopt", adopt)
+        monkeypatch.setattr(sharednets, "TAKEN_OVER_S", 0.01)
         host.did.clear()
         manager = await host.start()
         await until_ready(manager, "alone")

@@ -30,6 +30,8 @@ OCTETS = "application/octet-stream"
 ENDED = ("exited", "failed")
 # What zoned may take beyond the time a zone is given to stop.
 STOP_MARGIN_S = 60.0
+CALLED_OFF_S = 10.0
+_ON_THE_WAY = ("queued", "creating", "stopping")  # to or from its run
 # What a workload may take to start, where somebody waits for it: generous, as hosts may be emulated.
 START_TIMEOUT_S = 300.0
 # The states a boot goes through while it is waited for, and what each is the end of.
@@ -265,8 +267,10 @@ def start(
                 host.provide(client, manifest.parts(bundle), progress)
             request = boot_request(descriptor, bundle, host.listen_for(bundle.ports), wishes)
             zone = _follow(client, host, request, bundle.name, timeline, progress, held)
-    except BaseException:
+    except BaseException as error:
         with contextlib.suppress(RuntimeFault):
+            if not isinstance(error, Exception):
+                _let_go(client, bundle.name)
             tidy(host, client)  # what was plugged for it is nobody's
         raise
     urls: list[str] = []
@@ -284,6 +288,17 @@ def _let_end(client: HostClient, name: str) -> None:
     if any(zone.name == name and zone.state == "stopping" for zone in zones):
         with contextlib.suppress(RuntimeFault):  # it is gone altogether
             client.call(client.host.WaitZone, messages.WaitZoneRequest(zone=name), timeout_s=STOP_MARGIN_S)
+
+
+def _let_go(client: HostClient, name: str) -> None:
+    """A boot that was left is called off by zoned: until the zone is gone, what was plugged for it is in use."""
+    from runtime.host.api import host_pb2 as messages
+
+    zones = client.call(client.host.ListZones, messages.ListZonesRequest(all=True)).zones
+    if any(zone.name == name and zone.state in _ON_THE_WAY for zone in zones):
+        request = messages.WaitZoneRequest(zone=name, until="removed", timeout_s=CALLED_OFF_S)
+        with contextlib.suppress(RuntimeFault):
+            client.call(client.host.WaitZone, request, timeout_s=2 * CALLED_OFF_S)
 
 
 def boot_request(descriptor: Descriptor, bundle: Bundle, ports: list[PortRule], wishes: Wishes) -> BootZoneRequest:

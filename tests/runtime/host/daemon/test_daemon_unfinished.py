@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 import uuid
 
@@ -9,6 +10,7 @@ import pytest
 from support.daemonworld import Host, run
 
 from runtime.errors import RuntimeFault
+from runtime.host.daemon.errors import NotPrepared
 from runtime.host.daemon.manager import Manager
 from runtime.host.daemon.model import RestartPolicy, State
 from runtime.net.errors import NetworkFault
@@ -117,5 +119,23 @@ def test_run_that_could_not_be_begun_leaves_no_ledger(host: Host) -> None:
         (logs / "console.1").rmdir()
         await manager.restart("web")
         await host.stop(end_zones=True)
+
+    run(work())
+
+
+def test_zone_that_zoned_leaves_before_it_is_removed_by_force_is_not_forgotten(host: Host) -> None:
+    async def work() -> None:
+        manager = await host.start()
+        before = await manager.boot(host.request(restart=RestartPolicy("always"), until_ready=True))
+        removal = asyncio.create_task(manager.remove("web", force=True))
+        await asyncio.sleep(0)  # that it is not wanted is being written
+        await host.stop()
+        with pytest.raises(NotPrepared, match="zoned is ending"):
+            await removal
+        manager = await host.start()
+        zone = await manager.wait(before.id, "exited", 20)
+        assert (zone.id, zone.state) == (before.id, State.EXITED), "one that was to go came again"
+        await host.stop()
+        assert host.leftovers() == []
 
     run(work())

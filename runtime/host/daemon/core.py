@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import logging
 import sqlite3
-from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping
 from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -174,11 +174,21 @@ class Core:
 
     async def save_or_refuse(self, zone: Zone, kind: str, *before: Statement) -> None:
         """Write a new zone, or a changed request, together with other statements. Raises StateDamaged."""
-        try:
+        with self._refusing():
             await self._save(zone, kind, True, {}, *before)
+        zone.changes.tell()
+
+    async def write_or_refuse(self, *statements: Statement) -> None:
+        """Write what is of no zone. Raises StateDamaged."""
+        with self._refusing():
+            await self.database.commit(*statements)
+
+    @contextlib.contextmanager
+    def _refusing(self) -> Iterator[None]:
+        try:
+            yield
         except sqlite3.Error as error:
             raise StateDamaged(str(self.database.path), expected="to write to it", got=str(error)) from error
-        zone.changes.tell()
 
     async def _save(self, zone: Zone, kind: str, request: bool, attributes: dict[str, str], *before: Statement) -> None:
         statements = [*before, rows.save_zone(row(zone), request=request)]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sqlite3
 import uuid as uuids
 
 from runtime.host.daemon import addressing
@@ -18,10 +17,10 @@ async def create(core: Core) -> Reservation:
     core.reservations[reservation_id] = index
     sql = "INSERT INTO reservations (id, net_index, created) VALUES (?, ?, ?)"
     try:
-        await core.database.commit((sql, [reservation_id, index, core.clock.now()]))
-    except sqlite3.Error as error:
+        await core.write_or_refuse((sql, [reservation_id, index, core.clock.now()]))
+    except StateDamaged:
         core.reservations.pop(reservation_id)
-        raise StateDamaged(str(core.database.path), expected="to write to it", got=str(error)) from error
+        raise
     return _describe(core, reservation_id)
 
 
@@ -33,7 +32,7 @@ async def destroy(core: Core, reservation_id: str) -> None:
     if users:  # one that has ended, too: started again, it is to have them again
         got = f"zone {users[0]} has its addresses"
         raise WrongState(f"reservation {reservation_id}", expected="it unused", got=got, hint="zone rm forgets it")
-    await core.database.commit(("DELETE FROM reservations WHERE id = ?", [reservation_id]))
+    await core.write_or_refuse(("DELETE FROM reservations WHERE id = ?", [reservation_id]))
     core.reservations.pop(reservation_id, None)
 
 

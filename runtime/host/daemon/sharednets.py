@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import re
-import sqlite3
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from ipaddress import ip_network
@@ -82,10 +81,10 @@ async def create(core: Core, name: str, mtu: int) -> NetworkInfo:
         raise NameTaken(f"network {name}", expected="the name free", got="there is one of that name")
     network = core.networks[name] = SharedNetwork(name, addressing.free_index(core), mtu, kept=True)
     try:
-        await core.database.commit(rows.save_network(name, network.index, mtu, core.clock.now()))
-    except sqlite3.Error as error:
+        await core.write_or_refuse(rows.save_network(name, network.index, mtu, core.clock.now()))
+    except StateDamaged:
         core.networks.pop(name)
-        raise StateDamaged(str(core.database.path), expected="to write to it", got=str(error)) from error
+        raise
     return describe(core, network)
 
 
@@ -98,7 +97,7 @@ async def remove(core: Core, name: str) -> None:
     if network.seats:
         inside = ", ".join(zones_in(core, network)) or "a zone that is ending"
         raise WrongState(f"network {name}", expected="no zone in it", got=inside, hint="stop them first")
-    await core.database.commit(rows.drop_network(name))
+    await core.write_or_refuse(rows.drop_network(name))
     network.kept = False
     await _settle(core, network)
 

@@ -87,7 +87,7 @@ async def _take(
         log.warning("zone %s: its zoned ended while it was being started", head.name)
         zone = _zone_of(core, head)
         ended[head.id] = exit_in(records) or _unfinished(zone)
-    finished = await core.thread(_teardown, core, ledger)
+    finished = await core.thread(ending.torn_down, core.edge, ledger)
     if head is not None and not over and head.id in ended:
         # Before the ledger goes, or is over: it is the only other place that knows.
         core.zones[head.id].exit = ended[head.id]
@@ -140,15 +140,6 @@ def _unfinished(zone: Zone) -> ExitStatus:
     if not zone.wanted:  # somebody's stop was calling it off
         return exits.failed("cancelled", "its boot was called off")
     return exits.failed("interrupted", "zoned ended while it was being started")
-
-
-def _teardown(core: Core, ledger: Ledger) -> bool:
-    try:
-        core.edge.teardown(ledger.records())
-    except (RuntimeFault, OSError) as fault:
-        log.error("run %s is not gone yet: %s", ledger.name, fault)
-        return False
-    return True
 
 
 def _end_stray_shares(core: Core, records: list[Record]) -> None:

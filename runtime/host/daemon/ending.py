@@ -86,7 +86,6 @@ def _record_exit(ledger: Ledger, exit: ExitStatus) -> None:
 
 def let_go(edge: Edge, run: Run) -> bool:
     """The blocking part; False where something still stands in the way and the ledger has to stay."""
-    finished = True
     if run.watch is not None:
         run.watch.close()
     if run.network is not None:
@@ -98,11 +97,7 @@ def let_go(edge: Edge, run: Run) -> bool:
                 part.destroy()
         except (RuntimeFault, OSError) as fault:
             log.warning("run %s: %s", run.uuid, fault)  # the ledger's walk below says whether it matters
-    try:
-        edge.teardown(run.ledger.records())
-    except (RuntimeFault, OSError) as fault:
-        log.error("run %s is not gone yet: %s", run.uuid, fault)
-        finished = False
+    finished = torn_down(edge, run.ledger)
     for loop in run.loops:
         loop.close()
     return finished
@@ -139,12 +134,22 @@ async def reap(core: Core) -> None:
 
 
 def _again(edge: Edge, ledger: Ledger) -> bool:
+    if not torn_down(edge, ledger, level=logging.INFO):
+        return False
+    ledger.close()
+    return True
+
+
+def torn_down(edge: Edge, ledger: Ledger, *, level: int = logging.ERROR) -> bool:
+    """Walk a ledger; False where something still stands in the way, foreseen or not, and the ledger has to stay."""
     try:
         edge.teardown(ledger.records())
     except (RuntimeFault, OSError) as fault:
-        log.info("run %s: %s", ledger.name, fault)
+        log.log(level, "run %s is not gone yet: %s", ledger.name, fault)
         return False
-    ledger.close()
+    except Exception:  # a defect of ours, or a record of another version: it costs this run, and nobody else
+        log.exception("run %s is not gone yet", ledger.name)
+        return False
     return True
 
 

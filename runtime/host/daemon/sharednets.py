@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import re
-from collections.abc import Iterable
+from collections.abc import Awaitable, Iterable
 from dataclasses import dataclass, field
 from ipaddress import ip_network
 from typing import TYPE_CHECKING, NamedTuple
@@ -209,17 +209,21 @@ async def _settle(core: Core, network: SharedNetwork) -> None:
             return
         if network.segment is not None:
             segment, network.segment = network.segment, None
-            try:
-                await core.thread(_take_down, core, segment)
-            except (RuntimeFault, OSError) as fault:
-                log.error("network %s is not gone yet: %s", network.name, fault)
-        try:
-            await _clear(core, network)
-        except (RuntimeFault, OSError) as fault:
-            log.error("network %s is not gone yet: %s", network.name, fault)
+            await _as_far_as_it_goes(network, core.thread(_take_down, core, segment))
+        await _as_far_as_it_goes(network, _clear(core, network))
         needed = network.kept or network.seats or network.ledger is not None  # what it has is known by it alone
         if not needed and core.networks.get(network.name) is network:
             del core.networks[network.name]
+
+
+async def _as_far_as_it_goes(network: SharedNetwork, step: Awaitable[None]) -> None:
+    """What fails, foreseen or not, is tried again with what is left: see `reap`."""
+    try:
+        await step
+    except (RuntimeFault, OSError) as fault:
+        log.error("network %s is not gone yet: %s", network.name, fault)
+    except Exception:
+        log.exception("network %s is not gone yet", network.name)
 
 
 def _take_down(core: Core, segment: Segment) -> None:

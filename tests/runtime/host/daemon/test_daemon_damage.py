@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 import sqlite3
 from typing import Any
 
 import pytest
-from support.daemonworld import Host, run
+from support.daemonworld import FakeClock, Host, run
 
+from runtime.errors import RuntimeFault
 from runtime.host.daemon.errors import StateDamaged
 from runtime.host.daemon.manager import Manager
+from runtime.host.daemon.model import State
 
 
 def refuse_deletions(monkeypatch: pytest.MonkeyPatch, manager: Manager) -> None:
@@ -42,5 +45,67 @@ def test_network_and_reservation_whose_removal_cannot_be_written_stay(
         await manager.remove_network("back")
         await manager.destroy_reservation(reservation.id)
         await host.stop()
+
+    run(work())
+
+
+async def retried(host: Host, pause_s: float) -> None:
+    """What could not be finished has been tried again."""
+    host.clock.pass_time(pause_s)
+    while not host.clock.waited_for(pause_s):
+        await asyncio.sleep(0)
+
+
+def test_teardown_that_fails_as_nobody_foresaw_is_gone_on_with(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def work() -> None:
+        monkeypatch.setattr("runtime.host.daemon.ending._RETRY_S", 7.0)
+        host.clock = FakeClock()
+        manager = await host.start()
+        await manager.boot(host.request())
+        host.teardown_fails = RuntimeFault("domain", got="still dying", temporary=True)
+        await manager.stop("web", 0.0)
+        host.teardown_fails = KeyError("uuid")
+        await retried(host, 7.0)
+        host.teardown_fails = None
+        await retried(host, 7.0)
+        assert not manager.core.unfinished and host.leftovers() == []
+        await host.stop()
+
+    run(work(), 5.0)
+
+
+def test_shared_network_that_goes_as_nobody_foresaw_is_gone_on_with(
+    host: Host, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def work() -> None:
+        monkeypatch.setattr("runtime.host.daemon.ending._RETRY_S", 7.0)
+        host.clock = FakeClock()
+        manager = await host.start()
+        await manager.boot(host.request(network="back"))
+        host.segment_stays = KeyError("pid")
+        await manager.stop("web", 0.0)
+        await retried(host, 7.0)
+        host.segment_stays = None
+        await retried(host, 7.0)
+        assert host.leftovers() == []
+        await host.stop()
+
+    run(work(), 5.0)
+
+
+def test_run_that_cannot_be_torn_down_as_nobody_foresaw_keeps_no_zoned_from_starting(host: Host) -> None:
+    async def work() -> None:
+        manager = await host.start()
+        await manager.boot(host.request("web", until_ready=True))
+        await manager.boot(host.request("db", until_ready=True))
+        guest = host.guest("web")
+        await host.kill()
+        guest.exit("code 3")
+        host.teardown_fails = KeyError("uuid")
+        manager = await host.start()
+        await manager.wait("db", "ready", 20)
+        assert (await manager.get("web")).state is State.EXITED and len(manager.core.unfinished) == 1
+        host.teardown_fails = None
+        await host.stop(end_zones=True)
 
     run(work())

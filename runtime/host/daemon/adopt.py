@@ -80,12 +80,12 @@ async def _take(
         await _adopt(core, head, ledger, records, domains[head.uuid])
         return
     elif head is not None and fate is Fate.ENDED:
-        _zone_of(core, head)
+        await _zone_of(core, head)
         gone = await core.thread(takeover.exit_of_gone, core, domains.get(head.uuid))
         ended[head.id] = exit_in(records) or gone
     elif head is not None:
         log.warning("zone %s: its zoned ended while it was being started", head.name)
-        zone = _zone_of(core, head)
+        zone = await _zone_of(core, head)
         ended[head.id] = exit_in(records) or _unfinished(zone)
     finished = await core.thread(ending.torn_down, core.edge, ledger)
     if head is not None and not over and head.id in ended:
@@ -103,12 +103,13 @@ async def _take(
             sharednets.hold(core, head)
 
 
-def _zone_of(core: Core, head: Head) -> Zone:
+async def _zone_of(core: Core, head: Head) -> Zone:
     """The zone of a ledger; made anew from it where the database has lost it."""
     zone = core.zones.get(head.id)
     if zone is None:
         for other in [other for other in core.zones.values() if other.name == head.name]:
-            core.zones.pop(other.id)  # a database that was restored: what runs has the name
+            # A database that was restored: what runs has the name, in the database too.
+            await ending.forget(core, other, "replaced")
         zone = core.zones[head.id] = Zone(id=head.id, request=head.request, created=head.created)
         zone.restarts = head.restarts
     if not zone.state.live:
@@ -122,7 +123,7 @@ def _zone_of(core: Core, head: Head) -> Zone:
 
 async def _adopt(core: Core, head: Head, ledger: Ledger, records: list[Record], info: DomainInfo) -> None:
     """Take over a running domain now, or else later in its task: others are not to wait for it."""
-    zone = _zone_of(core, head)
+    zone = await _zone_of(core, head)
     run = zone.run = takeover.begun(core, zone, head, ledger, records)
     await takeover.attempt(core, zone, run)
     if not run.up:

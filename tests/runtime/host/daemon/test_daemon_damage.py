@@ -109,3 +109,29 @@ def test_run_that_cannot_be_torn_down_as_nobody_foresaw_keeps_no_zoned_from_star
         await host.stop(end_zones=True)
 
     run(work())
+
+
+def test_zone_that_runs_takes_the_row_of_the_one_that_had_its_name(host: Host) -> None:
+    """A database that was restored: it is older than the zone that took the other's place."""
+
+    async def work() -> None:
+        manager = await host.start()
+        await manager.boot(host.request(until_ready=True))
+        await manager.stop("web")
+        await host.stop()
+        database = host.path / "state" / "zones.sqlite"
+        saved = database.read_bytes()
+        manager = await host.start()
+        now = await manager.boot(host.request(until_ready=True))
+        await host.kill()
+        for suffix in ("-wal", "-shm"):
+            database.with_name(database.name + suffix).unlink(missing_ok=True)
+        database.write_bytes(saved)
+        manager = await host.start()
+        await manager.wait("web", "ready", 20)
+        kept = await manager.core.database.read("SELECT id, name, wanted FROM zones")
+        assert kept == [(now.id, "web", 1)]
+        await host.stop(end_zones=True)
+        assert host.leftovers() == []
+
+    run(work())

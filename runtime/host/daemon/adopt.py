@@ -24,8 +24,7 @@ _SET_META = "INSERT INTO meta (key, value) VALUES (?, ?) ON CONFLICT (key) DO UP
 
 async def recover(core: Core) -> None:
     """Bring zones, ledgers and Xen to agree; on return every zone has its state and, if it lives, its task."""
-    kept = [rows.zone_row(columns) for columns in await core.database.read(rows.SELECT_ZONES)]
-    core.zones = {row.id: of_row(row) for row in kept}
+    await _load(core)
     core.reservations = {row[0]: row[1] for row in await core.database.read(rows.SELECT_RESERVATIONS)}
     meta = dict(await core.database.read("SELECT key, value FROM meta"))
     is_new = "boot_id" not in meta
@@ -59,6 +58,25 @@ async def recover(core: Core) -> None:
     for path in nobodys:
         if path.name not in strangers:
             await core.thread(shutil.rmtree, path, True)
+
+
+async def _load(core: Core) -> None:
+    """The zones as the database knows them; one that cannot be read keeps its row, its name, its logs and its disk."""
+    for columns in await core.database.read(rows.SELECT_ZONES):
+        try:
+            zone = of_row(rows.zone_row(columns))
+        except rows.UNREADABLE as error:
+            await _leave(core, *columns[:2], why=f"its row in the database cannot be read: {error}")
+        else:
+            core.zones[zone.id] = zone
+
+
+async def _leave(core: Core, zone_id: str, name: str, *, why: str) -> None:
+    """Know that there is a zone, and nothing else of it: a zoned that can read what is written goes on with it."""
+    log.error("zone %s is left as it is, and not known: %s", name, why)
+    core.zones.pop(zone_id, None)
+    core.unread[zone_id] = name
+    await core.tell("host.state-damaged", zone_id=zone_id, name=name, why=why)
 
 
 async def _take(
@@ -107,6 +125,7 @@ async def _zone_of(core: Core, head: Head) -> Zone:
     """The zone of a ledger; made anew from it where the database has lost it."""
     zone = core.zones.get(head.id)
     if zone is None:
+        core.unread.pop(head.id, None)  # its row is written anew
         for other in [other for other in core.zones.values() if other.name == head.name]:
             # A database that was restored: what runs has the name, in the database too.
             await ending.forget(core, other, "replaced")
@@ -216,7 +235,7 @@ def _tail(core: Core, zone: Zone) -> list[str]:
 
 
 def _nobodys(core: Core) -> list[Path]:
-    """Logs and scratch disks of zones that are known no more."""
+    """Logs and scratch disks of zones that nobody knows of any more."""
     directories = [core.settings.state_dir / name for name in ("logs", "scratch")]
     found = [path for directory in directories if directory.is_dir() for path in directory.iterdir()]
-    return [path for path in found if path.name not in core.zones]
+    return [path for path in found if path.name not in core.zones and path.name not in core.unread]

@@ -80,6 +80,7 @@ class Unfinished:
 class Core:
     """One zoned's state. On one event loop.
 
+    unread:     names of zones that are left as they are, as what is written of them cannot be read, by id.
     booting:    names of zones that are being accepted; taking: network indexes of runs that are being begun.
     ending:     runs that are being torn down now.
     unfinished: runs whose teardown Xen has not let finish, by ledger.
@@ -98,6 +99,7 @@ class Core:
     boot_id: str
     clock: Clock = field(default_factory=SystemClock)
     zones: dict[str, Zone] = field(default_factory=dict)
+    unread: dict[str, str] = field(default_factory=dict)
     reservations: dict[str, int] = field(default_factory=dict)
     booting: set[str] = field(default_factory=set)
     taking: set[int] = field(default_factory=set)

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from pipeline.errors import PipelineError
 from pipeline.jsonmodel import from_json, to_json
 from runtime.host.daemon.database import Statement
 from runtime.host.daemon.model import (
@@ -32,6 +33,8 @@ SELECT_ZONES = f"SELECT {', '.join(_ZONE_COLUMNS)} FROM zones ORDER BY created"
 SELECT_WORKLOADS = f"SELECT {', '.join(_WORKLOAD_COLUMNS)} FROM workloads ORDER BY created"
 SELECT_RESERVATIONS = "SELECT id, net_index, created FROM reservations ORDER BY created, id"
 SELECT_NETWORKS = "SELECT name, net_index, mtu FROM networks ORDER BY created, name"
+# What reading a row raises that another zonewright, or a hand, wrote.
+UNREADABLE = (KeyError, ValueError, TypeError, AttributeError, PipelineError)
 
 
 @dataclass(frozen=True)
@@ -62,7 +65,7 @@ class ZoneRow:
 
 
 def zone_row(columns: Sequence[Any]) -> ZoneRow:
-    """From a row of SELECT_ZONES."""
+    """From a row of SELECT_ZONES, of which the first two are its id and its name. Raises what is UNREADABLE."""
     values = dict(zip(_ZONE_COLUMNS, columns, strict=True))
     return ZoneRow(
         id=values["id"],
@@ -160,7 +163,11 @@ def save_workload(info: WorkloadInfo, uuid: str) -> Statement:
 
 
 def workload_row(columns: Sequence[Any]) -> tuple[WorkloadInfo, str]:
-    """From a row of SELECT_WORKLOADS: the workload, and the uuid of the domain it lived in."""
+    """From a row of SELECT_WORKLOADS: the workload, and the uuid of the domain it lived in.
+
+    The first two columns are its id and its name.
+    Raises:  what is UNREADABLE.
+    """
     values = dict(zip(_WORKLOAD_COLUMNS, columns, strict=True))
     info = WorkloadInfo(
         id=values["id"],

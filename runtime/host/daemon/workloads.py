@@ -72,7 +72,11 @@ class Workloads:
     async def load(self) -> None:
         """Those there were; before zones are adopted, as their agents tell at once what became of their containers."""
         for columns in await self._core.database.read(rows.SELECT_WORKLOADS):
-            info, uuid = rows.workload_row(columns)
+            try:
+                info, uuid = rows.workload_row(columns)
+            except rows.UNREADABLE as error:
+                log.error("workload %s is not known: its row in the database cannot be read: %s", columns[1], error)
+                continue
             self.all[info.id] = Workload(info, uuid)
 
     async def settle(self) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import sqlite3
 from typing import Any
 
@@ -10,7 +11,7 @@ import pytest
 from support.daemonworld import FakeClock, Host, run
 
 from runtime.errors import RuntimeFault
-from runtime.host.daemon.errors import StateDamaged
+from runtime.host.daemon.errors import NameTaken, StateDamaged
 from runtime.host.daemon.manager import Manager
 from runtime.host.daemon.model import State
 
@@ -133,5 +134,83 @@ def test_zone_that_runs_takes_the_row_of_the_one_that_had_its_name(host: Host) -
         assert kept == [(now.id, "web", 1)]
         await host.stop(end_zones=True)
         assert host.leftovers() == []
+
+    run(work())
+
+
+def read(host: Host, sql: str, *parameters: object) -> list[Any]:
+    """What is in the database while no zoned runs."""
+    with contextlib.closing(sqlite3.connect(host.path / "state" / "zones.sqlite")) as database:
+        return database.execute(sql, parameters).fetchall()
+
+
+def change_row(host: Host, sql: str, *parameters: object) -> None:
+    """What another zonewright, or a hand, wrote into the database."""
+    with contextlib.closing(sqlite3.connect(host.path / "state" / "zones.sqlite", isolation_level=None)) as database:
+        database.execute(sql, parameters)
+
+
+@pytest.mark.parametrize(
+    ("column", "text"),
+    [("request", '{"colour": "red"}'), ("request", "{"), ("state", "asleep"), ("exit", "[]"), ("ports", "7")],
+)
+def test_row_that_cannot_be_read_costs_its_zone_only_and_stays(
+    host: Host, column: str, text: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def work() -> None:
+        manager = await host.start()
+        ended = await manager.boot(host.request("web", until_ready=True, scratch_mib=16))
+        await manager.stop("web")
+        await manager.boot(host.request("db", until_ready=True))
+        await host.stop()
+        ((before,),) = read(host, f"SELECT {column} FROM zones WHERE id = ?", ended.id)
+        change_row(host, f"UPDATE zones SET {column} = ? WHERE id = ?", text, ended.id)
+        manager = await host.start()
+        await manager.wait("db", "ready", 20)
+        assert [zone.name for zone in manager.list_zones()] == ["db"]
+        assert "zone web is left as it is, and not known: its row" in caplog.text
+        with pytest.raises(NameTaken, match="one that could not be read"):
+            await manager.boot(host.request("web"))
+        await host.stop()
+        assert host.scratch_of() == {ended.id}
+        change_row(host, f"UPDATE zones SET {column} = ? WHERE id = ?", before, ended.id)
+        manager = await host.start()
+        assert (await manager.get("web")).id == ended.id
+        await host.stop(end_zones=True)
+
+    run(work())
+
+
+def test_zone_that_runs_and_whose_row_cannot_be_read_is_made_anew_from_its_ledger(host: Host) -> None:
+    async def work() -> None:
+        manager = await host.start()
+        before = await manager.boot(host.request(until_ready=True))
+        await host.kill()
+        change_row(host, "UPDATE zones SET request = '{}'")
+        for _ in range(2):
+            manager = await host.start()
+            zone = await manager.wait("web", "ready", 20)
+            assert (zone.id, zone.domid) == (before.id, before.domid)
+            await host.kill()
+        await host.start()
+        await host.stop(end_zones=True)
+        assert host.leftovers() == []
+
+    run(work())
+
+
+def test_workload_whose_row_cannot_be_read_keeps_no_zoned_from_starting(
+    host: Host, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def work() -> None:
+        manager = await host.start()
+        zone = await manager.boot(host.request(until_ready=True))
+        await host.kill()
+        row = ("w", "task", zone.id, zone.domain_uuid, "{", "running", None, "", "", 0.0, 0.0, 0.0)
+        change_row(host, f"INSERT INTO workloads VALUES ({', '.join('?' * len(row))})", *row)
+        manager = await host.start()
+        assert (await manager.wait("web", "ready", 20)).id == zone.id
+        assert "workload task is not known: its row" in caplog.text
+        await host.stop(end_zones=True)
 
     run(work())

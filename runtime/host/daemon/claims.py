@@ -45,15 +45,21 @@ def record(ledger: Ledger, target: str, device: BlockDevice) -> None:
 
 
 def of_records(records: Sequence[Record]) -> dict[str, BlockDevice]:
-    """The claims in a ledger, by target."""
+    """The claims in a ledger, by target, but for those that another version wrote in a way of its own."""
     found = {}
     for each in records:
         if each["kind"] == "device":
-            major, minor = each["number"]
-            number = (int(major), int(minor))
-            path, readonly = Path(str(each["path"])), bool(each["readonly"])
-            found[str(each["target"])] = BlockDevice(path, number, str(each["filesystem"]), readonly)
+            try:
+                found[str(each["target"])] = _device_of(each)
+            except (KeyError, ValueError, TypeError) as error:
+                log.error("a block device's record in a ledger cannot be read, %s: %r", str(each)[:200], error)
     return found
+
+
+def _device_of(record: Record) -> BlockDevice:
+    major, minor = record["number"]
+    number = (int(major), int(minor))
+    return BlockDevice(Path(str(record["path"])), number, str(record["filesystem"]), bool(record["readonly"]))
 
 
 def again(bundle: Bundle, records: Sequence[Record]) -> dict[str, BlockDevice]:

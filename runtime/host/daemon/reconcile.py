@@ -72,10 +72,13 @@ def head_of(records: Sequence[Record]) -> Head | None:
 
 
 def exit_in(records: Sequence[Record]) -> ExitStatus | None:
-    """The exit a teardown that was cut off had written down."""
+    """The exit a teardown that was cut off had written down. None too for one that another version wrote."""
     for record in records:
         if record["kind"] == "exit":
-            return from_json(ExitStatus, record["exit"], subject="ledger")
+            try:
+                return from_json(ExitStatus, record["exit"], subject="ledger")
+            except (KeyError, PipelineError):
+                return None
     return None
 
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import sqlite3
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -212,5 +214,57 @@ def test_workload_whose_row_cannot_be_read_keeps_no_zoned_from_starting(
         assert (await manager.wait("web", "ready", 20)).id == zone.id
         assert "workload task is not known: its row" in caplog.text
         await host.stop(end_zones=True)
+
+    run(work())
+
+
+def ledger_of(host: Host, name: str) -> Path:
+    """The ledger of a zone's run."""
+    assert host.manager is not None
+    (zone,) = [zone for zone in host.manager.core.zones.values() if zone.name == name]
+    assert zone.run is not None
+    return zone.run.ledger.path
+
+
+def write(ledger: Path, record: dict[str, Any]) -> None:
+    """What another zonewright has in a ledger."""
+    with ledger.open("a") as file:
+        file.write(f"\n{json.dumps(record)}\n")
+
+
+@pytest.mark.parametrize("record", [{"kind": "device"}, {"kind": "device", "target": "/data", "number": [7]}])
+def test_claim_that_cannot_be_read_costs_no_zone(
+    host: Host, record: dict[str, Any], caplog: pytest.LogCaptureFixture
+) -> None:
+    async def work() -> None:
+        manager = await host.start()
+        before = await manager.boot(host.request(until_ready=True))
+        ledger = ledger_of(host, "web")
+        await host.kill()
+        write(ledger, record)
+        manager = await host.start()
+        assert (await manager.wait("web", "ready", 20)).domid == before.domid
+        assert "a block device's record in a ledger cannot be read" in caplog.text
+        await host.stop(end_zones=True)
+        assert host.leftovers() == []
+
+    run(work())
+
+
+@pytest.mark.parametrize("exit", [{}, {"exit": "code 3"}, {"exit": {"colour": "red"}}])
+def test_exit_that_cannot_be_read_is_one_that_nobody_saw(host: Host, exit: dict[str, Any]) -> None:
+    async def work() -> None:
+        manager = await host.start()
+        await manager.boot(host.request(until_ready=True))
+        ledger = ledger_of(host, "web")
+        guest = host.guest()
+        await host.kill()
+        guest.exit("code 3")
+        write(ledger, {"kind": "exit", **exit})
+        manager = await host.start()
+        zone = await manager.get("web")
+        assert zone.state is State.EXITED and zone.exit is not None and zone.exit.code == 3
+        await host.stop()
+        assert host.leftovers() == []
 
     run(work())

@@ -10,7 +10,7 @@ from pathlib import Path
 from runtime.boot.doors import DomainInfo
 from runtime.errors import RuntimeFault
 from runtime.host.daemon import claims, ending, exits, growth, life, policy, rows, sharednets, takeover
-from runtime.host.daemon.core import Core, Unfinished
+from runtime.host.daemon.core import Core, Unfinished, Unread
 from runtime.host.daemon.model import ExitStatus, State
 from runtime.host.daemon.reconcile import Fate, Head, exit_in, fate_of, head_of, stray_records, strays
 from runtime.host.daemon.zone import StopOrder, Zone, of_row
@@ -31,16 +31,24 @@ async def recover(core: Core) -> None:
     rebooted = not is_new and meta["boot_id"] != core.boot_id
     await sharednets.load(core)
     domains = await core.thread(core.edge.domains)
-    ledgers = [(ledger, await core.thread(ledger.records)) for ledger in core.ledgers.all()]
-    await core.thread(_end_stray_shares, core, [record for _, records in ledgers for record in records])
+    ledgers, left = await _read(core)
+    if not left:  # else a directory may be served to a run that one of those is about
+        await core.thread(_end_stray_shares, core, [record for _, records in ledgers for record in records])
     known: set[str] = set()
     ended: dict[str, ExitStatus] = {}
     for ledger, records in ledgers:
-        known |= {str(record["uuid"]) for record in records if record["kind"] == "domain"}
-        await _take(core, ledger, records, domains, ended)
-    await _end_strays(core, strays(domains, known))
+        known |= {str(record.get("uuid")) for record in records if record["kind"] == "domain"}
+        try:
+            await _take(core, ledger, records, domains, ended)
+        except Exception as error:  # a defect of ours, or a record of another version: it costs this zone
+            log.exception("run %s is left as it is", ledger.name)
+            left.add(ledger.name)
+            if (head := head_of(records)) is not None:
+                sharednets.hold(core, head)
+                await _leave(core, head.id, Unread(head.name, head.index), why=f"its run is not taken over: {error!r}")
+    await _end_strays(core, strays(domains, known | left))
     runs = [zone.run.uuid for zone in core.zones.values() if zone.run is not None]
-    await sharednets.settle(core, [*runs, *core.unfinished])
+    await sharednets.settle(core, [*runs, *core.unfinished, *left])
     await _end_stray_networks(core)
     for zone in list(core.zones.values()):
         if zone.state.live and zone.task is None:
@@ -66,17 +74,33 @@ async def _load(core: Core) -> None:
         try:
             zone = of_row(rows.zone_row(columns))
         except rows.UNREADABLE as error:
-            await _leave(core, *columns[:2], why=f"its row in the database cannot be read: {error}")
+            zone_id, name = columns[:2]
+            await _leave(core, zone_id, Unread(name), why=f"its row in the database cannot be read: {error}")
         else:
             core.zones[zone.id] = zone
 
 
-async def _leave(core: Core, zone_id: str, name: str, *, why: str) -> None:
+async def _read(core: Core) -> tuple[list[tuple[Ledger, list[Record]]], set[str]]:
+    """The ledgers with their records, and the names of those that cannot be read: what they are about goes on."""
+    ledgers, left = [], set()
+    for ledger in core.ledgers.all():
+        try:
+            ledgers.append((ledger, await core.thread(ledger.records)))
+        except OSError as error:
+            log.error("run %s is left as it is: its ledger cannot be read: %s", ledger.name, error)
+            left.add(ledger.name)
+            for zone in [zone for zone in core.zones.values() if zone.uuid == ledger.name]:
+                unread = Unread(zone.name, zone.index)
+                await _leave(core, zone.id, unread, why=f"its ledger cannot be read: {error}")
+    return ledgers, left
+
+
+async def _leave(core: Core, zone_id: str, unread: Unread, *, why: str) -> None:
     """Know that there is a zone, and nothing else of it: a zoned that can read what is written goes on with it."""
-    log.error("zone %s is left as it is, and not known: %s", name, why)
+    log.error("zone %s is left as it is, and not known: %s", unread.name, why)
     core.zones.pop(zone_id, None)
-    core.unread[zone_id] = name
-    await core.tell("host.state-damaged", zone_id=zone_id, name=name, why=why)
+    core.unread[zone_id] = unread
+    await core.tell("host.state-damaged", zone_id=zone_id, name=unread.name, why=why)
 
 
 async def _take(
@@ -183,7 +207,11 @@ async def _end_strays(core: Core, found: list[DomainInfo]) -> None:
 async def _end_stray_networks(core: Core) -> None:
     known: set[str] = set()
     for ledger in (*core.ledgers.all(), *core.network_ledgers.all()):
-        known |= set(directories(await core.thread(ledger.records)))
+        try:
+            known |= set(directories(await core.thread(ledger.records)))
+        except OSError as error:
+            log.error("networks that no ledger names are not looked for, as %s cannot be read: %s", ledger.path, error)
+            return
     for records in await core.thread(core.edge.stray_networks, core.settings.run_dir / "net", known):
         log.warning("network in %s is of a zoned that forgot it: ending it", next(directories(records)))
         try:

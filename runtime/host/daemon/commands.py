@@ -107,7 +107,7 @@ async def _accept(core: Core, request: BootRequest) -> Zone:
         hint = f"zone rm {name} forgets it with its logs, zone start {name} starts it again"
         got = f"one that has ended, {old.state.value}"
         raise NameTaken(f"zone {name}", expected="a name that no zone has", got=got, hint=hint)
-    if name in core.unread.values():
+    if any(unread.name == name for unread in core.unread.values()):
         hint = "what zoned logged as it started says why"
         raise NameTaken(f"zone {name}", expected="a name that no zone has", got="one that could not be read", hint=hint)
     waiting = [z for z in core.zones.values() if z.state in (State.QUEUED, State.CREATING)]

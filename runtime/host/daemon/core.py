@@ -76,11 +76,22 @@ class Unfinished:
     devices: Mapping[str, BlockDevice]
 
 
+@dataclass(frozen=True)
+class Unread:
+    """What is known of a zone of which what is written cannot be read.
+
+    index: of its network, where that is up; -1 else.
+    """
+
+    name: str
+    index: int = -1
+
+
 @dataclass
 class Core:
     """One zoned's state. On one event loop.
 
-    unread:     names of zones that are left as they are, as what is written of them cannot be read, by id.
+    unread:     zones that are left as they are, as what is written of them cannot be read, by id.
     booting:    names of zones that are being accepted; taking: network indexes of runs that are being begun.
     ending:     runs that are being torn down now.
     unfinished: runs whose teardown Xen has not let finish, by ledger.
@@ -99,7 +110,7 @@ class Core:
     boot_id: str
     clock: Clock = field(default_factory=SystemClock)
     zones: dict[str, Zone] = field(default_factory=dict)
-    unread: dict[str, str] = field(default_factory=dict)
+    unread: dict[str, Unread] = field(default_factory=dict)
     reservations: dict[str, int] = field(default_factory=dict)
     booting: set[str] = field(default_factory=set)
     taking: set[int] = field(default_factory=set)
@@ -234,7 +245,8 @@ class Core:
         live = {zone.run.addresses.index for zone in self.zones.values() if zone.run is not None}
         shared = {network.index for network in self.networks.values()}
         unfinished = {left.index for left in self.unfinished.values()}
-        return live | shared | self.taking | set(self.reservations.values()) | unfinished
+        unread = {zone.index for zone in self.unread.values()}
+        return live | shared | self.taking | set(self.reservations.values()) | unfinished | unread
 
 
 async def finish(pool: Executor, work: Callable[..., T], *arguments: Any) -> T:

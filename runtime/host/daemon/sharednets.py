@@ -254,18 +254,34 @@ async def load(core: Core) -> None:
     for name, index, mtu in await core.database.read(rows.SELECT_NETWORKS):
         core.networks[name] = SharedNetwork(name, index, mtu, kept=True)
     for ledger in list(core.network_ledgers.all()):
-        records = await core.thread(ledger.records)
+        try:
+            records = await core.thread(ledger.records)
+        except OSError as error:
+            log.error("network %s is left as it is: its ledger cannot be read: %s", ledger.name, error)
+            continue
         first = records[0] if records else {}
         if first.get("kind") != _KIND or first.get("boot_id") != core.boot_id:
             ledger.close()  # of another boot, or cut off before anything was taken
             continue
-        name, index, mtu = str(first["name"]), int(first["index"]), int(first["mtu"])
+        try:
+            name, index, mtu = str(first["name"]), int(first["index"]), int(first["mtu"])
+        except (KeyError, ValueError, TypeError) as error:
+            log.error("network %s cannot be taken over, its ledger does not say what it is: %r", ledger.name, error)
+            await _end_unknown(core, ledger)
+            continue
         network = core.networks.setdefault(name, SharedNetwork(name, index, mtu))
         network.index, network.mtu, network.ledger, network.found = index, mtu, ledger, True
         try:
             await core.thread(_take_over, core, network)
         except (RuntimeFault, OSError) as fault:
             log.warning("network %s is up, and is not taken over yet: %s", name, fault)
+
+
+async def _end_unknown(core: Core, ledger: Ledger) -> None:
+    try:
+        await core.thread(_walk, core, ledger)
+    except (RuntimeFault, OSError) as fault:
+        log.error("network %s is not gone yet: %s", ledger.name, fault)  # the next zoned's
 
 
 def _take_over(core: Core, network: SharedNetwork) -> None:

@@ -268,3 +268,81 @@ def test_exit_that_cannot_be_read_is_one_that_nobody_saw(host: Host, exit: dict[
         assert host.leftovers() == []
 
     run(work())
+
+
+def test_run_that_cannot_be_taken_as_nobody_foresaw_is_left_as_it_is(
+    host: Host, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def work() -> None:
+        manager = await host.start()
+        before = await manager.boot(host.request("web", until_ready=True))
+        await manager.boot(host.request("db", until_ready=True))
+        ledger = ledger_of(host, "web")
+        await host.kill()
+        whole = ledger.read_bytes()
+        write(ledger, {"kind": "net.listener", "zone_port": "http"})
+        manager = await host.start()
+        await manager.wait("db", "ready", 20)
+        assert [zone.name for zone in manager.list_zones()] == ["db"] and before.domid in host.xen.domains
+        assert "zone web is left as it is, and not known" in caplog.text
+        await host.stop()
+        ledger.write_bytes(whole)
+        manager = await host.start()
+        zone = await manager.wait("web", "ready", 20)
+        assert (zone.id, zone.domid) == (before.id, before.domid)
+        await host.stop(end_zones=True)
+        assert host.leftovers() == []
+
+    run(work())
+
+
+@pytest.mark.parametrize("damage", ["number", "unreadable"])
+def test_ledger_of_a_network_that_cannot_be_read_costs_that_network_only(host: Host, damage: str) -> None:
+    async def work() -> None:
+        manager = await host.start()
+        await manager.boot(host.request("web", network="back", until_ready=True))
+        before = await manager.boot(host.request("db", until_ready=True))
+        await host.kill()
+        ledger = host.path / "run" / "networks" / "back.jsonl"
+        if damage == "number":
+            ledger.write_text(ledger.read_text().replace('"index"', '"number"'))
+        else:
+            ledger.unlink()
+            ledger.mkdir()
+        manager = await host.start()
+        assert (await manager.wait("db", "ready", 20)).domid == before.domid
+        assert (await manager.wait("web", "exited", 20)).exit.reason == "adoption"  # type: ignore[union-attr]
+        await host.stop(end_zones=True)
+
+    run(work())
+
+
+def test_ledger_that_cannot_be_read_costs_its_zone_only_and_what_runs_goes_on(
+    host: Host, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def work() -> None:
+        manager = await host.start()
+        before = await manager.boot(host.request("web", until_ready=True))
+        await manager.boot(host.request("db", until_ready=True))
+        ledger = ledger_of(host, "web")
+        await host.kill()
+        whole = ledger.read_bytes()
+        ledger.unlink()
+        ledger.mkdir()
+        manager = await host.start()
+        await manager.wait("db", "ready", 20)
+        assert [zone.name for zone in manager.list_zones()] == ["db"]
+        assert before.domid in host.xen.domains and "web" in host.networks
+        assert "zone web is left as it is, and not known: its ledger cannot be read" in caplog.text
+        other = await manager.boot(host.request("other"))
+        assert other.addresses != before.addresses
+        await host.stop()
+        ledger.rmdir()
+        ledger.write_bytes(whole)
+        manager = await host.start()
+        zone = await manager.wait("web", "ready", 20)
+        assert (zone.id, zone.domid) == (before.id, before.domid)
+        await host.stop(end_zones=True)
+        assert host.leftovers() == []
+
+    run(work())

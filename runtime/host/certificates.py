@@ -59,7 +59,7 @@ def new_authority(name: str, *, days: int = AUTHORITY_DAYS) -> Pair:
 
 def new_server(authority: Pair, names: Sequence[str], *, days: int = DAYS) -> Pair:
     """A server certificate for DNS names and IP addresses. Raises CertificateProblem."""
-    if not names:
+    if not all(names) or not names:
         raise CertificateProblem("server certificate", expected="a name or address of the host", got="none")
     return _sign(names[0], authority, names=names, days=days, usage="server")
 
@@ -78,10 +78,11 @@ def make_server(directory: Path, names: Sequence[str], *, days: int = DAYS) -> l
 
     Effects: zoned reads them at its next reload (SIGHUP).
     """
-    made = [] if (directory / "ca.key").exists() else _write_authority(directory, names[0] if names else "host")
-    pair = new_server(_authority(directory), names, days=days)
-    what = f"server certificate for {', '.join(names)}, {days} days"
-    return [*made, *_write_pair(directory, "server", pair, what)]
+    is_new = not (directory / "ca.key").exists()
+    authority = new_authority(names[0] if names else "host") if is_new else _authority(directory)
+    pair = new_server(authority, names, days=days)
+    made = _write_authority(directory, authority) if is_new else []
+    return [*made, *_write_server(directory, pair, names, days)]
 
 
 def make_client(directory: Path, name: str, *, days: int = DAYS, into: Path | None = None) -> list[Made]:
@@ -100,13 +101,19 @@ def renew_authority(directory: Path, names: Sequence[str], *, days: int = DAYS) 
     """A new authority and a server certificate by it: every client certificate made before is refused from then on."""
     if not names:
         raise CertificateProblem("server certificate", expected="a name or address of the host", got="none")
-    made = _write_authority(directory, names[0])
+    authority = new_authority(names[0])
+    pair = new_server(authority, names, days=days)  # what cannot be made shuts nobody out
+    made = _write_authority(directory, authority)
     shutil.rmtree(directory / CLIENTS, ignore_errors=True)
-    return [*made, *make_server(directory, names, days=days)]
+    return [*made, *_write_server(directory, pair, names, days)]
 
 
-def _write_authority(directory: Path, name: str) -> list[Made]:
-    return _write_pair(directory, "ca", new_authority(name), "authority that signs this host's certificates")
+def _write_authority(directory: Path, pair: Pair) -> list[Made]:
+    return _write_pair(directory, "ca", pair, "authority that signs this host's certificates")
+
+
+def _write_server(directory: Path, pair: Pair, names: Sequence[str], days: int) -> list[Made]:
+    return _write_pair(directory, "server", pair, f"server certificate for {', '.join(names)}, {days} days")
 
 
 def _authority(directory: Path) -> Pair:

@@ -256,3 +256,14 @@ def test_what_cannot_be_made_is_said(tmp_path: Path) -> None:
     shutil.copy(tmp_path / "server.key", tmp_path / "ca.key")
     with pytest.raises(CertificateProblem, match=r"ca\.key to belong"):
         certificates.make_client(tmp_path, "me")
+
+
+@pytest.mark.parametrize("name", ["m\u00fcnchen.example", ""])
+def test_authority_is_not_renewed_for_a_name_that_no_certificate_can_have(tmp_path: Path, name: str) -> None:
+    directory = tmp_path / "tls"
+    certificates.make_server(directory, ["127.0.0.1"])
+    certificates.make_client(directory, "ann")
+    before = {path: path.read_bytes() for path in directory.rglob("*") if path.is_file()}
+    with pytest.raises(CertificateProblem):
+        certificates.renew_authority(directory, [name])
+    assert [path for path, data in before.items() if not path.exists() or path.read_bytes() != data] == []

@@ -55,17 +55,20 @@ def find(store: Store, digest: str, format: Format) -> Packed:
 
 
 def entries(store: Store) -> list[Entry]:
-    """Every packed image; one whose documents are damaged is left out, and is made again by the next pull."""
+    """Every packed image; one whose documents are damaged is left out, and is made again by the next pull.
+
+    Left out too is what another version packed in a way of its own.
+    """
     tags = store.tags()
     found = []
     for tag, artifact in sorted(tags.items()):
         if not tag.startswith(TAG_PREFIX):
             continue
         format, _, rest = tag.removeprefix(TAG_PREFIX).partition("/")
-        digest = Digest.parse(rest.replace("-", ":"))
         try:
+            digest = Digest.parse(rest.replace("-", ":"))
             packed = _read(store, artifact, digest, Format(format))
-        except PipelineError:
+        except (PipelineError, KeyError, ValueError):
             continue
         found.append(Entry(packed, _names(tags, digest)))
     return found

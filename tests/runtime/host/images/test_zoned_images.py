@@ -274,6 +274,18 @@ def test_import_takes_an_archive(tmp_path: Path, named: bool) -> None:
     assert caught.value.kind == "NoSuchImage"
 
 
+def test_images_are_listed_beside_what_another_zonewright_packed(tmp_path: Path, registry: FakeRegistry) -> None:
+    reference = registry.add("app", "v1", an_image())
+    store = Store(tmp_path / "store")
+    packed = asyncio.run(ImageTasks(store.root).do(PullWork(reference)))
+    assert isinstance(packed, Packed)
+    other = store.put_manifest([packed.manifest], artifact_type="application/vnd.zonewright.packed.v2")
+    hexadecimal = packed.digest.hex
+    for tag in (f"zip/sha256-{hexadecimal}", "squashfs/none", f"erofs/sha256-{hexadecimal}"):
+        store.tag(catalog.TAG_PREFIX + tag, other)
+    assert [entry.packed for entry in catalog.entries(store)] == [packed]
+
+
 def test_formats_are_separate_and_the_last_takes_the_names_along(tmp_path: Path, registry: FakeRegistry) -> None:
     image = an_image()
     reference = registry.add("app", "v1", image)

@@ -38,6 +38,7 @@ if TYPE_CHECKING:
 SYSTEMD = Path("/run/systemd/system")
 UNIT = "zoned.service"
 ZONED_START_TIMEOUT_S = 60.0
+SYSTEMD_TIMEOUT_S = 90.0  # in which systemd itself gives a service up: systemd-system.conf(5), DefaultTimeoutStartSec
 POLL_S = 0.05
 IDLE_DISKS = 8
 
@@ -188,7 +189,12 @@ def _start_by_systemd() -> bool:
     systemctl = shutil.which("systemctl")
     if systemctl is None or not SYSTEMD.is_dir():
         return False
-    done = subprocess.run([systemctl, "start", UNIT], capture_output=True, text=True, timeout=90, check=False)
+    argv = [systemctl, "start", UNIT]
+    try:
+        done = subprocess.run(argv, capture_output=True, text=True, timeout=SYSTEMD_TIMEOUT_S, check=False)
+    except subprocess.TimeoutExpired:
+        expected = f"systemd to start it within {SYSTEMD_TIMEOUT_S:g} s"
+        raise HostDown(UNIT, expected=expected, got="no answer", hint=f"journalctl -u {UNIT}") from None
     if done.returncode == 5:  # systemctl(1), exit status: program not installed
         return False
     if done.returncode != 0:

@@ -149,6 +149,10 @@ def test_systemd_starts_a_zoned_it_knows(tmp_path: Path, monkeypatch: pytest.Mon
     _program(directory / "systemctl", "echo 'Job for zoned.service failed.' >&2; exit 1")
     with pytest.raises(HostDown, match="systemd to start it, got Job for"):
         host.up(Progress())
+    _program(directory / "systemctl", "exec tail -f /dev/null")
+    with monkeypatch.context() as patches, pytest.raises(HostDown, match="systemd to start it within"):
+        patches.setattr(hosts, "SYSTEMD_TIMEOUT_S", 0.1)
+        host.up(Progress())
     started: list[Any] = []
     monkeypatch.setattr(hosts, "_start", lambda *arguments: started.append(arguments))
     _program(directory / "systemctl", "exit 5")  # it has no such unit

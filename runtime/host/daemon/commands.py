@@ -343,7 +343,7 @@ async def remove(core: Core, zone: Zone, *, force: bool) -> ZoneInfo:
             hint = "zone stop ends it; force does both"
             raise WrongState(f"zone {zone.name}", expected="it stopped", got=f"it is {zone.state.value}", hint=hint)
         await stop(core, zone, 0.0)
-    if zone.run is not None:  # zoned leaves it to the next one, to whom its row says that it is not wanted
+    if zone.state.live and zone.run is not None:  # the next zoned's to end: that it is not wanted is on disk
         raise NotPrepared(f"zone {zone.name}", expected="it ended", got="zoned is ending", temporary=True)
     await ending.forget(core, zone)
     return info(zone)

@@ -97,6 +97,8 @@ def let_go(edge: Edge, run: Run) -> bool:
                 part.destroy()
         except (RuntimeFault, OSError) as fault:
             log.warning("run %s: %s", run.uuid, fault)  # the ledger's walk below says whether it matters
+        except Exception:  # likewise
+            log.exception("run %s", run.uuid)
     finished = torn_down(edge, run.ledger)
     for loop in run.loops:
         loop.close()

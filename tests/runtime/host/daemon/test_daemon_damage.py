@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 from support.daemonworld import FakeClock, Host, run
+from support.hostnetworks import FakeNetwork
 
 from runtime.errors import RuntimeFault
 from runtime.host.daemon.errors import NameTaken, StateDamaged
@@ -75,6 +76,26 @@ def test_teardown_that_fails_as_nobody_foresaw_is_gone_on_with(host: Host, monke
         await host.stop()
 
     run(work(), 5.0)
+
+
+def test_run_whose_network_goes_as_nobody_foresaw_is_torn_down_by_its_ledger(
+    host: Host, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(network: FakeNetwork) -> None:
+        raise KeyError("pid")
+
+    async def work() -> None:
+        manager = await host.start()
+        await manager.boot(host.request(until_ready=True))
+        monkeypatch.setattr(FakeNetwork, "destroy", fail)
+        zone = await manager.stop("web")
+        assert zone.state is State.EXITED and host.leftovers() == []
+        await manager.boot(host.request())
+        await manager.remove("web", force=True)
+        assert manager.list_zones() == [] and host.leftovers() == []
+        await host.stop()
+
+    run(work())
 
 
 def test_shared_network_that_goes_as_nobody_foresaw_is_gone_on_with(

@@ -71,8 +71,11 @@ _PERSONALITIES = (0x0, 0x8, 0x20000, 0x20008, 0xFFFFFFFF)
 def default(capabilities: list[str]) -> dict[str, object]:
     """The profile for a container with these capabilities in its bounding set, as an OCI linux.seccomp object."""
     rules = [_allow(f"{_ALLOWED} {_ALLOWED_X86_64} {_TRACING}")]
-    for value, operator in ((_AF_ALG, "LT"), (_AF_ALG + 1, "EQ"), (_AF_VSOCK, "GT")):
-        rules.append(_allow("socket", {"index": 0, "value": value, "op": f"SCMP_CMP_{operator}"}))
+    for family in (_AF_ALG, _AF_VSOCK):
+        # The family is an int: the kernel passes over the upper half of the register, and so must we.
+        this = {"index": 0, "value": 0xFFFFFFFF, "valueTwo": family, "op": "SCMP_CMP_MASKED_EQ"}
+        rules.append({"names": ["socket"], "action": "SCMP_ACT_ERRNO", "errnoRet": _EPERM, "args": [this]})
+    rules.append(_allow("socket"))
     for value in _PERSONALITIES:
         rules.append(_allow("personality", {"index": 0, "value": value, "op": "SCMP_CMP_EQ"}))
     rules += [_allow(names) for capability, names in _BY_CAPABILITY.items() if capability in capabilities]

@@ -223,6 +223,12 @@ def test_ways_out_by_sockets_are_closed(default):
     assert {family for family, said in families.items() if said != ALLOW} == {38, 40}  # AF_ALG, AF_VSOCK
 
 
+@pytest.mark.parametrize("family", [38, 40])
+@pytest.mark.parametrize("above", [1 << 32, 1 << 63, 0xFFFFFFFF << 32])
+def test_no_way_out_by_sockets_is_opened_by_bits_the_kernel_does_not_look_at(default, family, above):
+    assert says(default, "socket", above | family) == EPERM
+
+
 def test_personalities_are_the_harmless_ones(default):
     values = (0, 8, 0x20000, 0x20008, 0xFFFFFFFF, 0x40000, 1)
     allowed = [value for value in values if says(default, "personality", value) == ALLOW]

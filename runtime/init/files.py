@@ -82,7 +82,7 @@ def _replace(directory_fd: int, name: str, data: bytes) -> None:
     try:
         fd = posix.open(temporary, flags, 0o644, dir_fd=directory_fd)
     except FileExistsError:  # of a run that was killed, as a scratch disk keeps it; or the image's
-        posix.unlink(temporary, dir_fd=directory_fd)
+        _remove(temporary, directory_fd)
         fd = posix.open(temporary, flags, 0o644, dir_fd=directory_fd)
     try:
         posix.fchmod(fd, 0o644)
@@ -90,7 +90,21 @@ def _replace(directory_fd: int, name: str, data: bytes) -> None:
             data = data[posix.write(fd, data) :]
     finally:
         posix.close(fd)
-    posix.rename(temporary, name, src_dir_fd=directory_fd, dst_dir_fd=directory_fd)
+    try:
+        posix.rename(temporary, name, src_dir_fd=directory_fd, dst_dir_fd=directory_fd)
+    except IsADirectoryError:
+        _remove(name, directory_fd)
+        posix.rename(temporary, name, src_dir_fd=directory_fd, dst_dir_fd=directory_fd)
+
+
+def _remove(name: str, directory_fd: int) -> None:
+    """Whatever it is: a workload may have made a directory of that name, and a scratch disk keeps it."""
+    try:
+        posix.unlink(name, dir_fd=directory_fd)
+    except IsADirectoryError:
+        from runtime.init import removal  # here, as there hardly ever is one
+
+        removal.remove_directory(name, directory_fd)
 
 
 def etc_files(hostname: str, network: dict[str, object] | None) -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""Delete what is below a directory, however deep it is."""
+"""Delete a directory or what is below it, however deep that is."""
 
 import errno
 import posix
@@ -8,13 +8,24 @@ _DIRECTORY = posix.O_RDONLY | posix.O_DIRECTORY | posix.O_CLOEXEC
 _PASSED_OVER = (errno.ENOENT, errno.EBUSY, errno.ENOTEMPTY)
 
 
-def remove_below(path: str, device: int) -> None:
+def remove_directory(name: str, parent_fd: int) -> None:
+    """Delete a directory with all that is in it. Raises OSError, EBUSY for a mount point."""
+    try:
+        posix.rmdir(name, dir_fd=parent_fd)
+    except OSError as error:
+        if error.errno != errno.ENOTEMPTY:
+            raise
+        remove_below(name, posix.fstat(parent_fd).st_dev, parent_fd)
+        posix.rmdir(name, dir_fd=parent_fd)
+
+
+def remove_below(path: str, device: int, parent_fd: int | None = None) -> None:
     """Delete what is on the file system `device`; mount points and what is on them stay. What went meanwhile is gone.
 
     With one descriptor, and neither paths nor recursion: a container can make a tree as deep as it likes.
     Raises:  OSError.
     """
-    here = posix.open(path, _DIRECTORY)
+    here = posix.open(path, _DIRECTORY | posix.O_NOFOLLOW, dir_fd=parent_fd)
     names = posix.listdir(here)
     above: list[tuple[str, list[str]]] = []  # the way here: a directory's name, and what else is beside it
     try:

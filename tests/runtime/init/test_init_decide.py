@@ -107,6 +107,28 @@ def test_what_has_the_name_of_a_file_that_is_being_written_does_not_keep_it_from
     assert (tmp_path / "etc" / "hosts").read_text() == "::1 localhost\n"
 
 
+@pytest.mark.parametrize("name", ["hosts", ".zone.hosts"])
+@pytest.mark.parametrize("inside", [None, "deep/file", "link"])
+def test_a_directory_in_the_place_of_a_file_of_etc_is_replaced(tmp_path, name, inside):
+    """A workload may have made one, which its scratch disk has at every later start."""
+    containers.zsys()
+    there, kept = tmp_path / "etc" / name, tmp_path / "kept"
+    there.mkdir(parents=True)
+    kept.write_text("x")
+    if inside == "link":
+        (there / inside).symlink_to(tmp_path)
+    elif inside is not None:
+        (there / inside).parent.mkdir()
+        (there / inside).write_text("x")
+    root_fd = files.open_root(str(tmp_path))
+    try:
+        files.write_etc(root_fd, {"hosts": "::1 localhost\n"})
+    finally:
+        os.close(root_fd)
+    assert os.listdir(tmp_path / "etc") == ["hosts"] and kept.exists()
+    assert (tmp_path / "etc" / "hosts").read_text() == "::1 localhost\n"
+
+
 def test_launch_data_get_their_defaults():
     data = launch.check(b'{"hostname":"x","process":{"argv":["true"]}}')
     assert (data["root"], data["readonly_root"], data["network"]) == ("xvda", False, None)

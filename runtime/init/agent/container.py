@@ -203,12 +203,13 @@ class Container:
         assert isinstance(process, dict)
         number = process["stop_signal"] if number is None else number
         self._forget_stop()
+        seconds = process["stop_timeout_s"] if timeout_s is None else timeout_s
+        # First: what cannot even be asked is ended, too.
+        self._kill_timer = self._agent.loop.after(seconds, self.kill)
         if self.running:
             self._ask_to_stop(number)
         else:  # it gets the signal once it runs
             self._asked_to_stop = number
-        seconds = process["stop_timeout_s"] if timeout_s is None else timeout_s
-        self._kill_timer = self._agent.loop.after(seconds, self.kill)
 
     def kill(self) -> None:
         """End it now, where it runs or is about to."""

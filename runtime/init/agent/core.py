@@ -137,7 +137,8 @@ class Agent:
         main = self.containers.get(MAIN)
         for container in list(self.containers.values()):
             if container.active:
-                container.stop(number if container is main else None, timeout_s)
+                asked = number if container is main else None
+                self.attempt(f"stopping container {container.name}", container.stop, asked, timeout_s)
         if main is None or not main.active:
             self._end_when_all_have("code 0")
 

@@ -124,6 +124,34 @@ def test_the_zone_ends_though_a_container_cannot_be_killed(world):
     assert world.init.recv(100) == b"exit code 3"
 
 
+def test_every_container_is_asked_to_stop_though_one_cannot_be(world, capfd):
+    asked = []
+
+    def active(name, stop):
+        return SimpleNamespace(name=name, active=True, stop=stop, ended=[], outputs={}, drained=True)
+
+    def note(number, timeout_s):
+        asked.append((number, timeout_s))
+
+    for name, stop in (("stuck", fail), ("other", note), (core.MAIN, note)):
+        world.agent.containers[name] = active(name, stop)
+    world.init.send(b"stop 12 3")
+    world.turn()
+    assert asked == [(None, 3.0), (12, 3.0)]
+    assert "stopping container stuck: OSError: [Errno 24]" in capfd.readouterr().err
+
+
+def test_the_zone_waits_for_its_containers_though_one_cannot_be_asked_to_stop(world):
+    one = SimpleNamespace(name="one", active=True, stop=fail, ended=[], outputs={}, drained=True, kill=lambda: None)
+    world.agent.containers["one"] = one
+    world.agent.stop(15, 1.0)
+    one.active = False
+    for callback in one.ended:
+        callback()
+    world.turn()
+    assert world.init.recv(100) == b"exit code 0"
+
+
 @pytest.fixture
 def launch(monkeypatch):
     """What the container runtime forks. Its process runs as soon as `answers` is set; `speaks` it is heard of then."""
@@ -180,6 +208,23 @@ def test_what_is_said_to_a_workload_that_is_slow_to_start_holds_for_it(world, la
     launch.speaks.send(b"R")
     world.turn()
     assert told == [{"pids_max": 77}, (12, False), (1, True)]
+
+
+def test_what_cannot_be_asked_to_end_is_ended_when_its_time_is_over(world, launch, monkeypatch):
+    killed = []
+    monkeypatch.setattr(container.cgroup, "freeze", lambda name, *, frozen: fail())
+    monkeypatch.setattr(container, "takes", lambda pid, number: True)
+    launch.answers = True
+    launch.runtime.plan = {"process": {"stop_signal": 15, "stop_timeout_s": 10}}
+    launch.runtime.kill = lambda number: None
+    launch.runtime.cgroup.kill = lambda: killed.append(1)
+    other = container.Container(world.agent, "other", {})
+    other.start(lambda: None, fail).look()
+    other.state = container.PAUSED
+    with pytest.raises(OSError, match="Too many open files"):
+        other.stop(None, 0.0)
+    world.turn()
+    assert killed == [1]
 
 
 def test_a_terminal_of_what_ends_as_it_begins_is_closed(world, launch):

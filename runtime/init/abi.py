@@ -77,6 +77,7 @@ TCSETS = 0x5402
 TIOCSCTTY = 0x540E
 TIOCOUTQ = 0x5411
 TIOCSWINSZ = 0x5414
+FIONREAD = 0x541B
 
 # include/uapi/asm-generic/termbits.h: struct termios is four flag words, the line discipline and c_cc[19]
 TERMIOS_BYTES = 36

@@ -121,6 +121,13 @@ def terminal_size(fd: int, rows: int, columns: int) -> None:
     call(abi.SYS_IOCTL, fd, abi.TIOCSWINSZ, _struct.pack("=HHHH", rows, columns, 0, 0))
 
 
+def unread_bytes(fd: int) -> int:
+    """How much a pipe has that can be read now."""
+    count = bytearray(4)
+    call(abi.SYS_IOCTL, fd, abi.FIONREAD, count)
+    return int.from_bytes(count, "little")
+
+
 def unsent_bytes(fd: int) -> int:
     """How much of what was written a terminal has not sent yet; 0 for what is no terminal."""
     count = bytearray(4)

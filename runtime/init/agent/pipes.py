@@ -6,6 +6,7 @@ back its own stream, in the kernel's buffer or on the host, and memory stays bou
 
 import posix
 
+from runtime.init import kernel
 from runtime.init.agent.loop import READ, WRITE, Loop
 
 MYPY = False
@@ -14,6 +15,7 @@ if MYPY:  # for annotations only: not imported in the zone
 
 _TERMINAL_QUIET_S = 0.1  # what a terminal was given just before its last process ended still comes within this
 _EOT = b"\x04"
+_ENDLESS = 1 << 62
 
 
 class Source:
@@ -26,6 +28,7 @@ class Source:
     def __init__(self, loop: Loop, fd: int, *, terminal: bool = False) -> None:
         self._loop, self._fd, self._terminal = loop, fd, terminal
         self._last_chance = False
+        self._left = _ENDLESS
         self._quiet: int | None = None
         self._turn: int | None = None
         self.failed = 0
@@ -36,7 +39,7 @@ class Source:
         if self._fd < 0:
             return b""
         try:
-            data = posix.read(self._fd, limit)
+            data = posix.read(self._fd, min(limit, self._left))
         except BlockingIOError:
             if self._last_chance and not self._terminal:
                 self.close()
@@ -47,6 +50,7 @@ class Source:
             return None
         except OSError as error:  # EIO: the last process has closed its side of the terminal; ECONNRESET
             data, self.failed = b"", error.errno or 0
+        self._left -= len(data)
         if not data:
             self.close()
         return data
@@ -61,7 +65,12 @@ class Source:
             self._loop.watch(self._fd, READ, self._ready)
 
     def drain(self) -> None:
-        """The process has ended: what is left now is all there will be, whoever else holds the other side."""
+        """The process has ended: what is left now is all there will be, whoever else holds the other side.
+
+        A terminal has been hung up by then, and who wrote to it cannot any more.
+        """
+        if not self._last_chance and not self._terminal and self._fd >= 0:
+            self._left = kernel.unread_bytes(self._fd)
         self._last_chance = True
         self.wake()
 

@@ -4,6 +4,7 @@ import os
 from types import SimpleNamespace
 
 import pytest
+from support import containers
 
 from runtime.init.agent.errors import Refused
 from runtime.init.agent.logs import Logs, Reader
@@ -105,6 +106,7 @@ def test_a_container_started_again_before_its_output_was_taken_loses_nothing_of_
 
 
 def test_the_end_is_seen_after_a_turn_too_though_somebody_holds_the_pipe(monkeypatch):
+    containers.zsys()
     monkeypatch.setattr("runtime.init.agent.output._READ_BYTES", 1)
     loop, (reader, writer) = Loop(), os.pipe()
     os.set_blocking(reader, False)
@@ -116,6 +118,24 @@ def test_the_end_is_seen_after_a_turn_too_though_somebody_holds_the_pipe(monkeyp
     loop.after(0, lambda: setattr(loop, "stopped", True))
     loop.run()
     assert made.ended
+    os.close(writer)
+
+
+def test_what_others_write_behind_the_end_of_a_process_is_not_waited_for():
+    """A child of an exec that writes without end would keep that from ever having its result."""
+    containers.zsys()
+    reader, writer = os.pipe()
+    os.set_blocking(reader, False)
+    os.write(writer, b"before")
+    source = Source(Loop(), reader)
+    source.drain()
+    os.write(writer, b"after")
+    taken = []
+    while len(taken) < 9 and (piece := source.take(4)):
+        taken.append(piece)
+        os.write(writer, b"more")
+        source.drain()
+    assert taken == [b"befo", b"re"] and source.take(4) == b""
     os.close(writer)
 
 

@@ -62,7 +62,9 @@ def spec_of(config: object, directory: str) -> Json:
     if version.partition(".")[0] != "1":
         raise _bad("ociVersion", "1.x", version)
     for path, expected in _REFUSED:
-        if value := _at(config, *path):
+        value = _at(config, *path)
+        # 0 is what there is anyway, but of memory it is a wish as any other.
+        if value or (value == 0 and value is not False and "memory" in path):
             raise _bad(".".join(path), expected, value)
     process, root = _at(config, "process"), _at(config, "root")
     if not isinstance(process, dict):
@@ -104,7 +106,12 @@ def seccomp_of(config: Json) -> Json | None:
 
 def _process(process: Json) -> Json:
     user, size = _object(process, "user"), _object(process, "consoleSize")
-    limits = [_rlimit(item) for item in _items(process, "rlimits")]
+    limits: dict[str, list[object]] = {}
+    for item in _items(process, "rlimits"):
+        kind, pair = _rlimit(item)
+        if kind in limits:
+            raise _bad("process.rlimits", "each type once", kind)
+        limits[kind] = pair
     found: Json = {
         "argv": process.get("args") or [],
         "env": process.get("env") or [],
@@ -117,7 +124,7 @@ def _process(process: Json) -> Json:
         # Without an object the specification gives none, and without the flag no protection.
         "capabilities": process.get("capabilities") or {},
         "no_new_privileges": process.get("noNewPrivileges", False),
-        "rlimits": dict(limits),
+        "rlimits": limits,
     }
     if "oomScoreAdj" in process:
         found["oom_score_adj"] = process["oomScoreAdj"]
@@ -156,11 +163,7 @@ def _namespaces(linux: Json) -> Json:
             raise _bad(f"linux.{key}", "none without a new user namespace", linux[key])
     if found["user"] == "own":
         found["user"] = {
-            key: [
-                [row.get("containerID"), row.get("hostID"), row.get("size")]
-                for row in _items(linux, f"{key[0]}idMappings")
-                if isinstance(row, dict)
-            ]
+            key: [_map(row, f"{key[0]}idMappings") for row in _items(linux, f"{key[0]}idMappings")]
             for key in ("uid_maps", "gid_maps")
         }
     if offsets := _object(linux, "timeOffsets"):
@@ -168,6 +171,12 @@ def _namespaces(linux: Json) -> Json:
             raise _bad("linux.timeOffsets", "none without a new time namespace", offsets)
         found["time"] = {clock: _seconds(clock, value) for clock, value in offsets.items()}
     return found
+
+
+def _map(row: object, key: str) -> list[object]:
+    if not isinstance(row, dict):
+        raise _bad(f"linux.{key}", "objects of containerID, hostID and size", row)
+    return [row.get("containerID"), row.get("hostID"), row.get("size")]
 
 
 def _seconds(clock: str, value: object) -> object:

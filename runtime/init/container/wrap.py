@@ -61,11 +61,17 @@ def create(config: Json, *, permitted: int, uptime_s: int, pid: int) -> tuple[st
     if "Mount" not in names:
         raise _bad("namespaces", "Mount among them", names)
     identity = str(config.get("workload_id") or pid)
-    maps = {key: _maps(config.get(f"{key}_mappings"), f"{key}_mappings") for key in ("uid", "gid")}
+    maps = {key: _maps(config, f"{key}_mappings") for key in ("uid", "gid")}
     inner: Json = {ours: "own" if theirs in names else "zone" for theirs, ours in _NAMESPACES.items()}
     inner["user"] = "zone"
     process = exec_process(config, permitted)
-    if "User" in names and maps["uid"] and maps["gid"]:
+    for key, other in (("uid", "gid"), ("gid", "uid")):
+        # The root of the container would be that of the zone.
+        if maps[key] and "User" not in names:
+            raise _bad(f"{key}_mappings", "none without User among the namespaces", maps[key])
+        if maps[key] and not maps[other]:
+            raise _bad(f"{other}_mappings", f"rows, as {key}_mappings has", maps[other])
+    if maps["uid"]:
         deny = config.get("setgroups_deny")
         deny = not process["groups"] if deny is None else deny
         inner["user"] = {"uid_maps": maps["uid"], "gid_maps": maps["gid"], "deny_setgroups": deny}
@@ -194,12 +200,13 @@ def _mutation(item: object, at: int) -> str:
     return "/" + str(item["target"]).lstrip("/")
 
 
-def _maps(value: object, where: str) -> list[list[object]]:
-    rows = value if isinstance(value, list) else []
-    for row in rows:
+def _maps(config: Json, where: str) -> list[list[object]]:
+    rows = []
+    for row in _items(config, where):
         if not isinstance(row, dict):
             raise _bad(where, "rows of base_nsid, base_hostid and remap_count", row)
-    return [[row.get("base_nsid"), row.get("base_hostid"), row.get("remap_count")] for row in rows]
+        rows.append([row.get("base_nsid"), row.get("base_hostid"), row.get("remap_count")])
+    return rows
 
 
 def _namespaces(value: object) -> list[str]:

@@ -9,6 +9,9 @@ from runtime.init.failure import ContainerFailure
 # OCI bundles
 
 TIMED = {"namespaces": [{"type": "mount"}, {"type": "time"}]}
+USER = [{"type": "mount"}, {"type": "user"}]
+MAPPED = {"containerID": 0, "hostID": 1000, "size": 1}
+NOFILE = {"type": "RLIMIT_NOFILE", "soft": 1, "hard": 9}
 
 
 def oci(**linux):
@@ -215,6 +218,22 @@ def test_a_user_namespace_of_a_bundle():
             {"linux": {"resources": {"memory": {"useHierarchy": False}}}},
             "key linux.resources.memory.useHierarchy: expected true, as cgroup v2 has nothing else, got False",
         ),
+        (
+            {"linux": {"resources": {"memory": {"swappiness": 0}}}},
+            "key linux.resources.memory.swappiness: expected no swappiness, got 0",
+        ),
+        (
+            {"linux": {"resources": {"memory": {"kernel": 0}}}},
+            "key linux.resources.memory.kernel: expected no limit of kernel memory, got 0",
+        ),
+        (
+            {"process": {"args": ["x"], "cwd": "/", "rlimits": [NOFILE, NOFILE | {"soft": 2}]}},
+            "key process.rlimits: expected each type once, got 'RLIMIT_NOFILE'",
+        ),
+        (
+            {"linux": {"namespaces": USER, "uidMappings": [None, MAPPED], "gidMappings": [MAPPED]}},
+            "key linux.uidMappings: expected objects of containerID, hostID and size, got None",
+        ),
         ({"mounts": [{"destination": "/x", "uidMappings": [1]}]}, "key mounts[0].uidMappings: expected no id-mapped"),
     ],
 )
@@ -227,6 +246,12 @@ def test_what_a_bundle_cannot_have_is_refused(change, words):
     assert words in caught.value.sentence
 
 
+def test_what_a_bundle_sets_to_what_it_is_anyway_is_not_refused():
+    cpu = {"realtimeRuntime": 0, "realtimePeriod": 0, "idle": 0, "burst": 0}
+    memory = {"disableOOMKiller": False, "checkBeforeUpdate": False}
+    assert bundle.spec_of(oci(resources={"cpu": cpu, "memory": memory}), "/b")["limits"] == {}
+
+
 def test_a_listener_for_notifications_is_refused():
     with pytest.raises(ContainerFailure, match="a profile without a listener"):
         bundle.seccomp_of(oci(seccomp={"defaultAction": "SCMP_ACT_ALLOW", "listenerPath": "/run/x"}))
@@ -236,6 +261,7 @@ def test_a_listener_for_notifications_is_refused():
 # Configs of styrolite
 
 ALL = (1 << len(capabilities.NAMES)) - 1
+NSID = {"base_nsid": 0, "base_hostid": 1000, "remap_count": 1}
 
 
 def create(**keys):
@@ -325,6 +351,13 @@ def test_capabilities_are_dropped_and_raised_and_never_inherited():
 @pytest.mark.parametrize(
     ("keys", "words"),
     [
+        ({"uid_mappings": [NSID]}, "key gid_mappings: expected rows, as uid_mappings has, got []"),
+        ({"gid_mappings": [NSID]}, "key uid_mappings: expected rows, as gid_mappings has, got []"),
+        (
+            {"namespaces": ["Mount"], "uid_mappings": [NSID], "gid_mappings": [NSID]},
+            "key uid_mappings: expected none without User among the namespaces",
+        ),
+        ({"uid_mappings": NSID, "gid_mappings": [NSID]}, "key uid_mappings: expected a list"),
         ({"namespaces": ["Pid"]}, "key namespaces: expected Mount among them"),
         ({"namespaces": ["Moon"]}, "key namespaces: expected names of Mount"),
         ({"exec": {"executable": "x", "apparmor": "p"}}, "key exec.apparmor: expected no AppArmor profile"),

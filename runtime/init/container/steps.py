@@ -77,7 +77,7 @@ def process_plan(process: dict[str, object], *, groups_denied: bool = False) -> 
     steps.append(("close",))
     filters: list[Step] = []
     if process["seccomp"] is not None:
-        filters.append(("seccomp", process["seccomp"], sum(FILTER_FLAGS[str(flag)] for flag in flags)))
+        filters.append(("seccomp", process["seccomp"], sum(FILTER_FLAGS[flag] for flag in set(map(str, flags)))))
     late = bool(process["no_new_privileges"])
     steps += [] if late else filters
     steps += [("bounding", masks["bounding"]), ("identity",), ("capabilities", masks), ("umask", process["umask"])]

@@ -100,6 +100,13 @@ def test_ids_that_are_no_names_are_refused(name):
         specs.check_id(name)
 
 
+def test_a_flag_of_a_filter_that_is_given_twice_is_that_flag():
+    flags = ["SECCOMP_FILTER_FLAG_LOG", "SECCOMP_FILTER_FLAG_LOG", "SECCOMP_FILTER_FLAG_TSYNC"]
+    tail = planned(process={"seccomp": "060000000000ff7f", "seccomp_flags": flags})["tail"]
+    (installed,) = [step for step in tail if step[0] == "seccomp"]
+    assert installed[2] == abi.SECCOMP_FILTER_FLAG_LOG | abi.SECCOMP_FILTER_FLAG_TSYNC
+
+
 def test_every_key_has_its_line_in_the_docstring():
     import runtime.init.container as package
 

@@ -27,9 +27,10 @@ DIRECTORIES = ("pts", "shm", "mqueue")
 # What is in it besides, and may be no node's name.
 _TAKEN = (*(name for name, _ in LINKS), *DIRECTORIES, "console")
 _KINDS = {"c": abi.S_IFCHR, "b": abi.S_IFBLK, "p": abi.S_IFIFO}
-# The hypervisor's consoles and /dev/mem's family: Documentation/admin-guide/devices.txt.
+# The hypervisor's consoles, /dev/mem's family, and /dev/console: Documentation/admin-guide/devices.txt. Of what else is
+# the hypervisor's, only the kernel of the zone can tell the numbers: hypervisor.py.
 _HVC_MAJOR = 229
-_CLOSED_OF_MEM = (1, 2, 4)
+_CLOSED = ((1, 1), (1, 2), (1, 4), (5, 1))
 Node = tuple[str, str, int, int, int, int, int]
 
 
@@ -61,13 +62,11 @@ def plan(items: object, maps: dict[str, object] | None) -> list[Node]:
         ):
             raise _bad(where, "a character or block device with its numbers, or a fifo (p)", item)
         major, minor = int(str(numbers[0])), int(str(numbers[1]))
-        if name.startswith("xen") or (
-            kind == "c" and (major == _HVC_MAJOR or (major == 1 and minor in _CLOSED_OF_MEM))
-        ):
-            raise _bad(where, "no way to the hypervisor, its consoles or the zone's memory", item)
         other = name in found and found[name][1:4] != (kind, major, minor)
         if other or name in further or name.split("/")[0] in _TAKEN:
             raise _bad(f"{where}.path", "a name that nothing else has in /dev", path)
+        if name.startswith("xen") or (kind == "c" and (major == _HVC_MAJOR or (major, minor) in _CLOSED)):
+            raise _bad(where, "no way to the hypervisor, its consoles or the zone's memory", item)
         further.append(name)
         found[name] = (name, kind, major, minor, mode & 0o777, *_owner(item, maps, where))
     return list(found.values())

@@ -45,6 +45,8 @@ _REFUSED = {
     "ridmap": "no id-mapped mount",
     "remount": "flags with the mount they are of",
 }
+# All devices of the zone, and the hypervisor's own files.
+_CLOSED_KINDS = ("devtmpfs", "xenfs")
 _SAFE = ["nosuid", "nodev", "noexec"]
 # The mounts of the OCI runtime specification, config-linux.md "Default Filesystems", and the order they are made in.
 DEFAULTS: tuple[dict[str, object], ...] = (
@@ -112,6 +114,8 @@ def check(item: object, where: str) -> dict[str, object]:
         if kind != "bind":
             raise _bad(f"{where}.type", "a file system, or bind among the options", kind)
         found["rbind"] = False
+    if kind in _CLOSED_KINDS and found["destination"] != "/dev":  # where it is not what is mounted
+        raise _bad(f"{where}.type", "no way to the hypervisor", kind)
     if found["rbind"] is not None:
         if not source.startswith("/"):
             raise _bad(f"{where}.source", "an absolute path to bind", source)

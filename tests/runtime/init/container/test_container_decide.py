@@ -87,6 +87,12 @@ def complaint(**keys):
         ({"sysctl": {"kernel/../vm/x": "1"}}, "key sysctl.kernel/../vm/x"),
         ({"sysctl": {"kernel.sem": "1"}, "namespaces": {"ipc": "zone"}}, "an own ipc namespace for kernel.sem"),
         ({"devices": [{"path": "/dev/xen/evtchn", "type": "c", "major": 10, "minor": 1}]}, "no way to the hypervisor"),
+        (
+            {"devices": [{"path": "/dev/x", "type": "c", "major": 5, "minor": 1}]},
+            "no way to the hypervisor",
+        ),
+        ({"mounts": [{"destination": "/x", "type": "devtmpfs", "options": ["dev"]}]}, "no way to the hypervisor"),
+        ({"mounts": [{"destination": "/x", "type": "xenfs"}]}, "key mounts[0].type: expected no way to"),
         ({"propagation": "shared"}, "key propagation: expected private or slave"),
     ],
 )
@@ -98,6 +104,11 @@ def test_wrong_specs_name_the_key(keys, words):
 def test_ids_that_are_no_names_are_refused(name):
     with pytest.raises(ContainerFailure):
         specs.check_id(name)
+
+
+def test_dev_is_our_own_whatever_is_said_to_be_mounted_there():
+    mounts = [{"destination": "/dev", "type": "devtmpfs"}]
+    assert planned(mounts=mounts)["inside"] == planned()["inside"]
 
 
 def test_a_flag_of_a_filter_that_is_given_twice_is_that_flag():

@@ -9,7 +9,7 @@ from support import containers
 from support.containers import live, run, spec
 
 from pipeline.seccomp import filters, profile, syscalls
-from runtime.init.container import capabilities, mountspec, steps
+from runtime.init.container import capabilities, hypervisor, mountspec, steps
 from runtime.init.failure import ContainerFailure
 
 pytestmark = [pytest.mark.root, pytest.mark.usefixtures("zsys")]
@@ -253,6 +253,16 @@ def test_a_symlink_does_not_hide_what_is_bound(tmp_path):
 )
 def test_devices_that_lead_out_are_refused(device):
     assert refused(spec("true", devices=[device])).reason == "spec"
+
+
+def test_a_device_of_the_hypervisor_is_refused_by_its_number(tmp_path, monkeypatch):
+    """All but a few of these numbers are the kernel's choice (include/linux/miscdevice.h, MISC_DYNAMIC_MINOR)."""
+    monkeypatch.setattr(hypervisor, "DIRECTORY", str(tmp_path))
+    os.mknod(tmp_path / "privcmd", 0o20600, os.makedev(10, 121))
+    failure = refused(spec("true", devices=[{"path": "/dev/other", "type": "c", "major": 10, "minor": 121}]))
+    assert (failure.reason, failure.sentence) == ("device", "/dev/other: expected no way to the hypervisor, got one")
+    other = {"path": "/dev/other", "type": "c", "major": 10, "minor": 122}
+    assert run(spec("[ -c /dev/other ] && echo there", devices=[other]))[0] == "there\n"
 
 
 def test_a_bound_directory_gives_no_devices_unless_asked(tmp_path):

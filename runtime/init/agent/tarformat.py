@@ -133,6 +133,8 @@ def records(data: bytes) -> dict[str, str]:
 def _number(field: bytes, what: str) -> int:
     if field[0] & 0x80:  # GNU's base 256, for what octal has no room for
         value = int.from_bytes(field, "big", signed=False) & ((1 << (8 * len(field) - 1)) - 1)
+        if field[0] & 0x40 and what == "mtime":
+            return int.from_bytes(field, "big", signed=True)
         if field[0] & 0x40:
             raise BadArchive(f"header: expected a {what} that is not negative, got {field!r}")
         return value

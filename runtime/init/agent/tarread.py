@@ -114,7 +114,8 @@ class Reader:
 
 
 def _whole(key: str, text: str) -> int:
-    digits = text.partition(".")[0]
+    number = text.partition(".")[0]
+    digits = number.removeprefix("-") if key == "mtime" else number
     if not digits.isdigit():
         raise BadArchive(f"pax header: expected a number as {key}, got {text!r:.40}")
-    return int(digits)
+    return int(number)

@@ -80,6 +80,23 @@ def test_what_tarfile_writes_is_read(form, step):
     assert found[5][0].device == (1, 3) and {entry.uid for entry, _ in found} == {33}
 
 
+@pytest.mark.parametrize("form", [tarfile.GNU_FORMAT, tarfile.PAX_FORMAT])
+@pytest.mark.parametrize("mtime", [-1, -315619200, -1.5])
+def test_files_are_older_than_1970(form, mtime):
+    out = io.BytesIO()
+    with tarfile.open(fileobj=out, mode="w", format=form) as tar:
+        member = tarfile.TarInfo("old")
+        member.mtime = mtime
+        tar.addfile(member)
+    ((entry, _),) = read(out.getvalue())
+    assert entry.mtime == int(mtime)
+
+
+def test_what_is_written_of_a_file_older_than_1970_is_read():
+    ((entry, _),) = read(written(Entry("old", tarformat.REGULAR, mtime=-315619200)))
+    assert entry.mtime == -315619200
+
+
 @given(st.binary(max_size=3000), st.integers(1, 600))
 def test_nonsense_is_refused_or_nothing_but_never_anything_else(data, step):
     try:

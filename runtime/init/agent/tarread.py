@@ -9,6 +9,9 @@ if MYPY:  # for annotations only: not imported in the zone
 
 _MAX_EXTRA_BYTES = 1 << 16
 _EXTRA = (tarformat.PAX, tarformat.PAX_GLOBAL, tarformat.GNU_NAME, tarformat.GNU_LINK)
+_NUMBERS = ("size", "uid", "gid", "mtime")
+_KEYS = ("path", "linkpath", *_NUMBERS)
+_SPARSE = "GNU.sparse"
 
 
 class Reader:
@@ -94,10 +97,10 @@ class Reader:
             raise BadArchive(f"member {entry.name!r:.80}: expected a known kind, got {entry.kind!r}")
         keys, self._keys = self._keys, {}
         entry.name, entry.link = keys.get("path", entry.name), keys.get("linkpath", entry.link)
-        for key in ("size", "uid", "gid", "mtime"):
+        for key in _NUMBERS:
             if key in keys:
                 setattr(entry, key, _whole(key, keys[key]))
-        if any(key.startswith("GNU.sparse") for key in keys):
+        if _SPARSE in keys:
             raise BadArchive(f"member {entry.name!r:.80}: expected whole files, got a sparse one")
         if entry.kind != tarformat.REGULAR:
             entry.size = 0
@@ -107,7 +110,12 @@ class Reader:
 
     def _remember(self, kind: bytes, payload: bytes) -> None:
         if kind == tarformat.PAX:
-            self._keys |= tarformat.records(payload)
+            # No others: there may be any number of headers before a member.
+            for key, value in tarformat.records(payload).items():
+                if key in _KEYS:
+                    self._keys[key] = value
+                elif key.startswith(_SPARSE):
+                    self._keys[_SPARSE] = ""
         elif kind in (tarformat.GNU_NAME, tarformat.GNU_LINK):
             key = "path" if kind == tarformat.GNU_NAME else "linkpath"
             self._keys[key] = payload.partition(b"\0")[0].decode("utf-8", "surrogateescape")

@@ -132,6 +132,15 @@ def test_broken_pax_headers_are_named(records, words):
         read(archive)
 
 
+def test_extended_headers_without_end_fill_no_memory():
+    reader = Reader(print, print, print)
+    for number in range(40):
+        record = tarformat._record(b"comment.%d" % number, bytes(30000))
+        head = Entry("pax", tarformat.PAX, size=len(record))
+        reader.feed(tarformat.encode(head) + record + bytes(tarformat.padding(len(record))))
+    assert sum(map(len, reader._keys.values())) < 1 << 18
+
+
 def test_a_huge_extended_header_is_not_kept():
     with pytest.raises(BadArchive, match="at most 65536"):
         Reader(print, print, print).feed(tarformat.encode(Entry("pax", tarformat.PAX, size=1 << 30)))

@@ -34,6 +34,7 @@ _ACTIONS = {
     "SCMP_ACT_ALLOW": RET_ALLOW,
     "SCMP_ACT_LOG": RET_LOG,
 }
+_FLAGS = tuple(f"SECCOMP_FILTER_FLAG_{name}" for name in ("TSYNC", "LOG", "SPEC_ALLOW"))
 _OPERATORS = ("NE", "LT", "LE", "EQ", "GE", "GT", "MASKED_EQ")
 _KEYS = {"defaultAction", "defaultErrnoRet", "architectures", "flags", "syscalls"}
 _RULE_KEYS = {"names", "action", "errnoRet", "args"}
@@ -81,10 +82,13 @@ def program(profile: dict[str, object]) -> list[Instruction]:
 
 
 def flags(profile: dict[str, object]) -> list[str]:
-    """The flags to install the filter with."""
+    """The flags to install the filter with, which the zone's runtime takes. Raises BadProfile."""
     value = profile.get("flags") or []
     if not isinstance(value, list) or not all(isinstance(flag, str) for flag in value):
         raise BadProfile(f"seccomp: key flags: expected a list of text, got {value!r:.80}")
+    for flag in value:
+        if flag not in _FLAGS:
+            raise BadProfile(f"seccomp: key flags: expected only {', '.join(_FLAGS)}, got {flag!r:.80}")
     return value
 
 

@@ -163,6 +163,12 @@ def test_wrong_profiles_are_named(keys, words):
         filters.compile({"defaultAction": "SCMP_ACT_ERRNO", "syscalls": []} | keys)
 
 
+@pytest.mark.parametrize("flag", ["SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV", "SECCOMP_FILTER_FLAG_LOGS", ""])
+def test_flags_that_no_zone_takes_are_refused_before_there_is_one(flag):
+    with pytest.raises(filters.BadProfile, match=f"expected only SECCOMP_FILTER_FLAG_TSYNC.*, got '{flag}'"):
+        filters.flags({"defaultAction": "SCMP_ACT_ALLOW", "flags": ["SECCOMP_FILTER_FLAG_LOG", flag]})
+
+
 @pytest.mark.skipif(not HEADER.exists(), reason=f"no {HEADER} to compare with")
 def test_numbers_are_those_of_the_kernels_header():
     listed = dict(re.findall(r"#define __NR_(\w+) (\d+)", HEADER.read_text()))

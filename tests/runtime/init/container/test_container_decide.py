@@ -6,6 +6,7 @@ import re
 
 import pytest
 
+from pipeline.seccomp import filters
 from runtime.init.container import abi, accounts, cgroup, devices, limits, steps
 from runtime.init.container import spec as specs
 from runtime.init.failure import ContainerFailure
@@ -109,6 +110,10 @@ def test_ids_that_are_no_names_are_refused(name):
 def test_dev_is_our_own_whatever_is_said_to_be_mounted_there():
     mounts = [{"destination": "/dev", "type": "devtmpfs"}]
     assert planned(mounts=mounts)["inside"] == planned()["inside"]
+
+
+def test_flags_of_a_profile_are_those_a_container_takes():
+    assert tuple(specs.FILTER_FLAGS) == filters._FLAGS
 
 
 def test_a_flag_of_a_filter_that_is_given_twice_is_that_flag():

@@ -31,14 +31,14 @@ def resolve_user(user: str, *, passwd: bytes, group: bytes, subject: str) -> Acc
     users = [fields for line in passwd.split(b"\n") if len(fields := line.split(b":")) >= 7]
     groups = [fields for line in group.split(b"\n") if len(fields := line.split(b":")) >= 4]
     entry = _find(users, name)
-    uid = _number(entry[2] if entry else name.encode(), f"{subject}: user {name!r}", "passwd")
+    uid = _number(entry[2] if entry else _bytes(name), f"{subject}: user {name!r:.80}", "passwd")
     if group_name:
         found = _find(groups, group_name)
-        gid = _number(found[2] if found else group_name.encode(), f"{subject}: group {group_name!r}", "group")
+        gid = _number(found[2] if found else _bytes(group_name), f"{subject}: group {group_name!r:.80}", "group")
         return Account(uid, gid, (), _text(entry[5]) if entry else "")
     if entry is None:
         return Account(uid, 0, (), "")
-    gid = _number(entry[3], f"{subject}: user {name!r}", "passwd")
+    gid = _number(entry[3], f"{subject}: user {name!r:.80}", "passwd")
     members = (
         _number(fields[2], f"{subject}: group", "group") for fields in groups if entry[0] in fields[3].split(b",")
     )
@@ -46,7 +46,7 @@ def resolve_user(user: str, *, passwd: bytes, group: bytes, subject: str) -> Acc
 
 
 def _find(lines: list[list[bytes]], name: str) -> list[bytes] | None:
-    wanted = name.encode()
+    wanted = _bytes(name)
     for column in (0, 2):
         for fields in lines:
             if fields[column] == wanted:
@@ -56,10 +56,18 @@ def _find(lines: list[list[bytes]], name: str) -> list[bytes] | None:
 
 def _number(digits: bytes, subject: str, file: str) -> int:
     if not digits.isdigit():
-        raise NoSuchUser(subject, expected=f"a number or a name in the image's /etc/{file}", got=repr(_text(digits)))
-    if int(digits) > MAX_ID:
-        raise NoSuchUser(subject, expected=f"at most {MAX_ID}", got=_text(digits))
+        raise NoSuchUser(
+            subject, expected=f"a number or a name in the image's /etc/{file}", got=repr(_text(digits))[:80]
+        )
+    digits = digits.lstrip(b"0") or b"0"
+    if len(digits) > len(str(MAX_ID)) or int(digits) > MAX_ID:  # int() takes no text of any length
+        raise NoSuchUser(subject, expected=f"at most {MAX_ID}", got=_text(digits)[:80])
     return int(digits)
+
+
+def _bytes(text: str) -> bytes:
+    """A config of JSON can have half a surrogate pair, which no file has."""
+    return text.encode("utf-8", "surrogatepass")
 
 
 def _text(data: bytes) -> str:

@@ -60,6 +60,19 @@ def test_unknown_or_impossible_users_are_refused(user):
         process({}, User=user)
 
 
+@pytest.mark.parametrize(
+    "user", ["9" * 5000, "0:" + "9" * 5000, "\ud800", "0:\ud800"], ids=["uid", "gid", "name", "group"]
+)
+def test_users_that_neither_int_nor_utf_8_take_are_refused_as_any_other(user):
+    with pytest.raises(NoSuchUser, match=r"expected (a number or a name|at most)") as caught:
+        process({}, User=user)
+    assert str(caught.value).isprintable() and len(str(caught.value)) < 300
+
+
+def test_numbers_of_users_may_begin_with_zeros():
+    assert process({}, User="0" * 5000 + "33").uid == 33
+
+
 @pytest.mark.parametrize("workdir", ["/proc/self/fd/7", "proc/self/fd/7", "/a\0b"])
 def test_workdir_that_could_leave_the_root_is_refused(workdir):
     with pytest.raises(BadImageConfig, match="WorkingDir"):

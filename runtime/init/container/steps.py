@@ -13,6 +13,7 @@ FLAGS = {
     "user": abi.CLONE_NEWUSER,
     "time": abi.CLONE_NEWTIME,
 }
+_USUAL = {"proc": "/proc", "sysfs": "/sys"}
 FILTER_FLAGS = specs.FILTER_FLAGS
 Step = tuple[object, ...]
 
@@ -118,7 +119,7 @@ def _mount_steps(
         stage.append(("etc", root["etc"]))
     stage += [("directory", path) for path in root["directories"]]
     inside: list[Step] = [("attach_root",)]
-    checked = found["mounts"]
+    checked, hidden = found["mounts"], list(mountspec.ALWAYS_MASKED)
     assert isinstance(checked, list)
     for number, mount in enumerate(mountspec.arrange(checked, defaults=bool(found["default_mounts"]))):
         mount = _owned(mount, maps, owner)
@@ -133,13 +134,17 @@ def _mount_steps(
         stage += [] if inside_only else [make]
         stage += [("target", place, None if mount["rbind"] is not None else True, number)] if maps else []
         inside += [make] if inside_only else []
-        real = strict if mount["type"] in ("proc", "sysfs") else "follow"
+        usual = _USUAL.get(str(mount["type"]))
+        if usual is not None and place != usual:
+            closed = [path for path in mountspec.ALWAYS_MASKED if path.startswith(f"{usual}/")]
+            hidden += [f"{place}{path[len(usual) :]}" for path in closed]
+        real = strict if usual is not None else "follow"
         inside.append(("put", number, place, real))
         inside += [("spread", number, flag, deep) for flag, deep in _pairs(mount["propagation"])]
     masked = mountspec.MASKED if found["masked_paths"] is None else _texts(found["masked_paths"])
     readonly = mountspec.READONLY if found["readonly_paths"] is None else _texts(found["readonly_paths"])
     inside += [("readonly", path) for path in readonly]
-    inside += [("mask", path) for path in dict.fromkeys([*masked, *mountspec.ALWAYS_MASKED])]
+    inside += [("mask", path) for path in dict.fromkeys([*masked, *hidden])]
     inside += [("terminal", process["size"])] if process["tty"] else []
     inside += [("seal",)] if root["readonly"] else []
     inside.append(("pivot",))

@@ -216,6 +216,14 @@ def test_the_ways_to_the_hypervisor_are_masked_whatever_the_spec_says():
     assert [line for line in out.splitlines() if not line.endswith(":") and line] in ([], ["type", "uuid"])
 
 
+def test_the_ways_to_the_hypervisor_are_masked_wherever_they_are_mounted():
+    mounts = [{"destination": "/x/p", "type": "proc"}, {"destination": "/s", "type": "sysfs"}]
+    plan = steps.plan(spec("true", masked_paths=[], mounts=mounts))
+    masked = {step[1] for step in plan["inside"] if step[0] == "mask"}
+    assert {"/proc/xen", "/x/p/xen", "/s/hypervisor", "/s/bus/xen", "/s/bus/xen-backend"} <= masked
+    assert not {"/s/xen", "/x/p/hypervisor"} & masked
+
+
 def test_the_ways_to_the_hypervisor_cannot_be_bound():
     for path in (
         "/dev/xen",

@@ -68,7 +68,7 @@ def plan_addresses(index: int, *, host: int = ZONE_HOST) -> ZoneAddresses:
     """The addresses of network `index`.
 
     Shape:   gateway is host 1, the zone host `host` (3 to 254 for a static address) of each subnet.
-    Raises:  AddressesExhausted when the index lies outside the pool.
+    Raises:  AddressesExhausted when the index lies outside the pool; BadAddress for a host that no zone can be.
     Effects: none.
     """
     pool4, pool6 = pools()
@@ -76,6 +76,8 @@ def plan_addresses(index: int, *, host: int = ZONE_HOST) -> ZoneAddresses:
         raise AddressesExhausted(
             f"zone network {index}", expected=f"an index from 0 to {pools().networks - 1}", got=str(index)
         )
+    if not GATEWAY_HOST < host <= LAST_HOST:
+        raise BadAddress(f"host of zone network {index}", expected=f"from {ZONE_HOST} to {LAST_HOST}", got=str(host))
     net4 = int(pool4.network_address) + (index << (32 - PREFIX4))
     net6 = int(pool6.network_address) + (index << (128 - PREFIX6))
     subnet4, subnet6 = IPv4Network((net4, PREFIX4)), IPv6Network((net6, PREFIX6))

@@ -33,6 +33,12 @@ def test_networks_lie_in_their_pools_and_share_nothing_but_the_gateways_mac() ->
     assert len({planned.gateway_mac for planned in plans}) == 1
 
 
+@pytest.mark.parametrize("host", [-1, 0, 1, 255, 256])
+def test_zone_is_neither_its_networks_gateway_nor_its_own_or_broadcast_address(host: int) -> None:
+    with pytest.raises(BadAddress, match=f"^host of zone network 3: expected from 2 to 254, got {host}$"):
+        plan_addresses(3, host=host)
+
+
 @pytest.mark.parametrize(("used", "free"), [((), 0), ((0, 1, 3), 2), ((1, 2), 0), (range(255), 255)])
 def test_smallest_free_index_is_taken(used: tuple[int, ...], free: int) -> None:
     assert allocate_index(used) == free

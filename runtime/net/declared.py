@@ -17,16 +17,19 @@ import logging
 import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, fields
+from ipaddress import ip_network
 from pathlib import Path
 from typing import Any, TypeVar
 
+from pipeline.bundle.egress import parse_rule
 from pipeline.bundle.model import Port
 from runtime.net.addresses import ZONE_HOST, plan_addresses
 from runtime.net.errors import NetworkFault
 from runtime.net.network import ZoneNetwork
+from runtime.net.plan import netns_name
 from runtime.net.pool import DEFAULT, parse_pools, use
 from runtime.net.resolvers import RESOLV_CONF
-from runtime.net.segment import RUN_DIRECTORY, Segment
+from runtime.net.segment import RUN_DIRECTORY, SHARED, Segment
 from runtime.net.supervise import EngineSupervisor
 from runtime.net.teardown import teardown
 
@@ -34,6 +37,8 @@ log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 _SUFFIX = ".ledger"
+_TEXTS = "tuple[str, ...]"
+_LAST_PORT = 65535
 
 
 @dataclass(frozen=True)
@@ -72,15 +77,36 @@ def parse(text: str) -> Declaration:
             _made(DeclaredZone, zone | {"ports": tuple(_made(Port, port) for port in zone.get("ports", ()))})
             for zone in document.get("zones", ())
         )
-        return _made(Declaration, document | {"zones": zones})
+        declared = _made(Declaration, document | {"zones": zones})
+        _check(declared)
+        return declared
     except (ValueError, TypeError, AttributeError) as error:
         raise NetworkFault("network declaration", expected="one JSON object", got=str(error)) from error
+
+
+def _check(declared: Declaration) -> None:
+    """What nothing asks about later, or only with a part of the network made. Raises ValueError, NetworkFault."""
+    netns_name(SHARED + declared.name)  # files have it, too
+    for network in declared.deny:
+        ip_network(network)
+    hosts: set[int] = set()
+    for zone in declared.zones:
+        for rule in zone.egress:
+            parse_rule(rule)
+        for port in zone.ports:
+            if not (0 <= port.host_port <= _LAST_PORT and 0 < port.zone_port <= _LAST_PORT):
+                raise ValueError(f"port {port.host_port}:{port.zone_port} of zone {zone.name} is none")
+        if zone.host in hosts:  # the guard would not know one from the other
+            raise ValueError(f"host {zone.host} is two zones'")
+        hosts.add(zone.host)
 
 
 def _made(kind: Callable[..., T], document: dict[str, Any]) -> T:
     """A dataclass of a JSON object. Raises TypeError, ValueError."""
     wanted = {field.name: field.type for field in fields(kind)}  # type: ignore[arg-type]
     for name, value in document.items():
+        if wanted.get(name) == _TEXTS and not (isinstance(value, list) and all(type(each) is str for each in value)):
+            raise ValueError(f"{name}: {value!r} is no list of texts")
         kinds = {"int": int, "bool": bool, "str": str}.get(str(wanted.get(name)))
         if kinds is not None and type(value) is not kinds:
             raise ValueError(f"{name}: {value!r} is no {kinds.__name__}")

@@ -46,6 +46,36 @@ def test_declaration_that_is_none_is_refused_in_a_sentence(text: str, said: str)
         parse(text)
 
 
+@pytest.mark.parametrize(
+    ("zone", "said"),
+    [
+        ({"egress": "deny any"}, "egress: 'deny any' is no list of texts"),
+        ({"egress": [1]}, "egress: .1. is no list of texts"),
+        ({"egress": ["deny"]}, "egress rule 'deny': expected"),
+        ({"ports": [PORT | {"host_port": 65536}]}, "port 65536:80 of zone web is none"),
+        ({"ports": [PORT | {"zone_port": 0}]}, "port 8080:0 of zone web is none"),
+        ({"host": 3}, "host 3 is two zones'"),
+    ],
+)
+def test_declaration_with_a_zone_that_cannot_be_is_refused_before_anything_is_made(
+    zone: dict[str, Any], said: str
+) -> None:
+    zones = [{"name": "db", "vif": "vif3.0", "host": 3}, {"name": "web", "vif": "vif4.0"} | zone]
+    with pytest.raises(NetworkFault, match=f"^network declaration: expected one JSON object, got .*{said}"):
+        parse(json.dumps({"name": "back", "index": 9, "zones": zones}))
+
+
+def test_declaration_that_denies_what_is_no_network_is_refused() -> None:
+    with pytest.raises(NetworkFault, match=r"^network declaration: .*10\.0\.0\.1/8 has host bits set"):
+        parse(json.dumps({"name": "back", "index": 9, "deny": ["10.0.0.1/8"]}))
+
+
+@pytest.mark.parametrize("name", ["../back", "a/b", "", "back\0", "back\n"])
+def test_declared_network_whose_name_is_no_file_name_is_refused(name: str) -> None:
+    with pytest.raises(NetworkFault, match="expected a name of letters, digits"):
+        parse(json.dumps({"name": name, "index": 9}))
+
+
 def test_network_that_another_program_keeps_is_refused_and_stays(tmp_path: Path) -> None:
     ledger, theirs = DeclaredLedger(tmp_path / "back.ledger"), tmp_path / "@back"
     # Its MTU is none that can be: were it taken, the test would make nothing on this host.

@@ -80,7 +80,9 @@ def limit(vif: str, device: str, bit_s: int, mtu: int, *, subject: str) -> None:
     there = [name for name in (device, _EARLIER) if _is_there(name)]
     if not bit_s:
         if there:
-            _feed("tc", [f"qdisc del dev {vif} root", f"qdisc del dev {vif} ingress"], subject)
+            # Replaced first: a change that came to nothing may have left only a part of it, and tc removes none twice.
+            queues = ("replace dev {} root pfifo", "del dev {} root", "replace dev {} ingress", "del dev {} ingress")
+            _feed("tc", [f"qdisc {each.format(vif)}" for each in queues], subject)
             _feed("ip", [f"link del {name}" for name in there], subject)
         return
     lines = [] if device in there else [f"link add {device} mtu {mtu} type ifb"]

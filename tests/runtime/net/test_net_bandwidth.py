@@ -186,3 +186,18 @@ def test_limit_this_host_cannot_hold_is_refused_and_the_one_before_stays(world: 
     with pytest.raises(NetworkFault, match=r"bandwidth: expected tc -batch - to succeed, got .*sch_tbf"):
         network.limit(-1)
     assert buckets() == before
+
+
+@pytest.mark.parametrize("refused", [-1, 1 << 62])
+def test_limit_this_host_cannot_hold_leaves_nothing_where_there_was_none(world: World, refused: int) -> None:
+    network = up_with(world, 0)
+
+    def made() -> str:
+        return world.shell(network.netns, "tc qdisc show; ip -o link | cut -d: -f2")
+
+    before = made()
+    with pytest.raises(NetworkFault, match="bandwidth"):
+        network.limit(refused)
+    assert made() == before
+    network.limit(0)
+    assert made() == before

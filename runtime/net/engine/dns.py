@@ -2,6 +2,7 @@
 
 Each query gets its own outer socket (so its own random port) and its own random ID: answers of strangers do not fit.
 A resolver that is silent or refuses is followed by the next; when the time is over the zone gets SERVFAIL.
+An answer is to be about what was asked; what else is in it is not looked at.
 Source: RFC 1035 sections 4.1.1 and 4.2, RFC 5452.
 """
 
@@ -19,6 +20,8 @@ from runtime.net.engine.names import HEADER_BYTES, RESPONSE, Names
 PORT = 53
 _LARGEST = 65535
 _SERVFAIL = 2
+_RCODE = 0x0F  # of the fourth byte
+_NONE = b"\0\0"  # for so many questions
 _random = random.SystemRandom()
 
 
@@ -67,6 +70,24 @@ def _question_end(query: bytes) -> int:
             return HEADER_BYTES
         offset += 1 + query[offset]
     return offset + 5 if offset + 5 <= len(query) else HEADER_BYTES
+
+
+def answers(query: bytes, message: bytes) -> bool:
+    """Is a message of a resolver's about a query's question? A failure may be without any.
+
+    In any case of letters: there are servers that do not keep it. Source: RFC 5452 section 3.
+    """
+    if len(message) < HEADER_BYTES or not message[2] & RESPONSE:
+        return False
+    if message[4:6] == _NONE:
+        return query[4:6] == _NONE or message[3] & _RCODE != 0
+    end = _question_end(query)
+    return _folded(message[HEADER_BYTES:end]) == _folded(query[HEADER_BYTES:end])
+
+
+def _folded(question: bytes) -> tuple[bytes, bytes]:
+    """The name of a question, its type and class."""
+    return question[:-4].lower(), question[-4:]
 
 
 class UdpForwarder:
@@ -142,7 +163,7 @@ class Query:
         except OSError:
             self.try_next()
             return
-        if len(answer) >= HEADER_BYTES and answer[:2] == self._id and answer[2] & RESPONSE:
+        if answer[:2] == self._id and answers(self._query, answer):
             self._finish(self._query[:2] + answer[2:])
 
     def tick(self, now: float) -> None:

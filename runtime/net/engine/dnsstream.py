@@ -12,7 +12,7 @@ import socket
 import time
 
 from runtime.net.engine.acceptor import Traffic
-from runtime.net.engine.dns import Resolvers, family_of, servfail, socket_address
+from runtime.net.engine.dns import Resolvers, answers, family_of, servfail, socket_address
 from runtime.net.engine.loop import READ, WRITE, Loop
 from runtime.net.engine.names import HEADER_BYTES, RESPONSE, Names
 from runtime.net.engine.relay import reset
@@ -159,7 +159,7 @@ class Stream:
             data = b""
         self._incoming += data
         answer = unframed(self._incoming)
-        if answer is not None and len(answer) >= HEADER_BYTES and answer[:2] == self._query[:2]:
+        if answer is not None and answer[:2] == self._query[:2] and answers(self._query, answer):
             self._resume(answer)
         elif not data or answer is not None:
             self._resume()

@@ -15,6 +15,7 @@ from runtime.net.plan import DNS_PORT
 
 pytestmark = pytest.mark.root
 
+SERVFAIL = 2
 TRUNCATED = 0x02  # of the third byte, RFC 1035 section 4.1.1
 QUESTION = b"\3wWw\7eXaMpLe\0\0\1\0\1"  # names whose case a resolver is to repeat: draft-vixie-dnsext-dns0x20
 EDNS = bytes.fromhex("0000291000000080000000")  # OPT, 4,096 bytes, DNSSEC OK: RFC 6891
@@ -31,8 +32,14 @@ def says(asked: bytes, rest: bytes, *, flags: int = 0x80, records: int = 1) -> b
 
 
 @contextlib.contextmanager
-def resolver(world: World, answer: Callable[[bytes], bytes], by_tcp: Callable[[bytes], bytes]) -> Iterator[list[bytes]]:
-    """A name server of the outside; the questions that came by UDP."""
+def resolver(
+    world: World,
+    answer: Callable[[bytes], bytes],
+    by_tcp: Callable[[bytes], bytes],
+    *,
+    before: Callable[[bytes], bytes] | None = None,
+) -> Iterator[list[bytes]]:
+    """A name server of the outside; the questions that came by UDP. before: what is said ahead of an answer by UDP."""
     asked: list[bytes] = []
     listener = world.of(world.outside, lambda: socket.socket(socket.AF_INET, socket.SOCK_DGRAM))
     listener.bind((DNS4, DNS_PORT))
@@ -43,6 +50,8 @@ def resolver(world: World, answer: Callable[[bytes], bytes], by_tcp: Callable[[b
             if client[1] == listener.getsockname()[1]:
                 return
             asked.append(question)
+            if before is not None:
+                listener.sendto(before(question), client)
             listener.sendto(answer(question), client)
 
     def one(connection: socket.socket) -> None:
@@ -90,7 +99,7 @@ BEHIND = {
 
 @pytest.mark.parametrize("rest", BEHIND.values(), ids=BEHIND)
 def test_answer_passes_byte_by_byte_whatever_is_in_it(world: World, rest: bytes) -> None:
-    """The engine reads nothing behind the header of it, so there is nothing to get lost in."""
+    """The engine reads nothing behind the question of it, so there is nothing to get lost in."""
     network = world.up()
     with resolver(world, lambda asked: says(asked, rest), lambda asked: says(asked, rest)):
         assert ask(world, query(7)) == says(query(7), rest)
@@ -116,3 +125,39 @@ def test_case_and_options_of_a_question_reach_the_resolver(world: World) -> None
     with resolver(world, lambda asked: says(asked, b"x"), lambda asked: b"") as asked:
         assert ask(world, query(7, edns=True)) == says(query(7), b"x")
         assert [each[2:] for each in asked] == [query(7, edns=True)[2:]]
+
+
+OTHERS: dict[str, Callable[[bytes], bytes]] = {
+    "of another name": lambda asked: says(asked, b"x").replace(b"wWw", b"ftp"),
+    "of another type": lambda asked: says(asked, b"x").replace(QUESTION, QUESTION[:-4] + b"\0\x1c\0\1"),
+    "none": lambda asked: asked[:2] + b"\x81\x80" + bytes(8),
+    "a question": lambda asked: asked,
+}
+
+
+@pytest.mark.parametrize("other", OTHERS.values(), ids=OTHERS)
+def test_answer_to_another_question_is_nobodys(world: World, other: Callable[[bytes], bytes]) -> None:
+    """By UDP the right one is waited for; by TCP, where none is behind it, another resolver is asked: here is none."""
+    world.resolv_conf.write_text(f"nameserver {DNS4}\n")
+    network = world.up()
+    with resolver(world, lambda asked: says(asked, b"right"), other, before=other):
+        assert ask(world, query(7)) == says(query(7), b"right")
+        assert ask_by_tcp(world, query(9))[3] & 15 == SERVFAIL
+    assert network.counters()["dns_failed"] == 1
+
+
+SAME: dict[str, tuple[bytes, Callable[[bytes], bytes]]] = {
+    "in another case": (query(7), lambda asked: says(asked, b"x").lower()),
+    "failure without a question": (query(7), lambda asked: asked[:2] + b"\x81\x81" + bytes(8)),
+    "of nothing asked": (query(7)[:4] + bytes(6) + b"\0\1" + EDNS, lambda asked: asked[:2] + b"\x81\x80" + asked[4:]),
+}
+
+
+@pytest.mark.parametrize(("asked", "answer"), SAME.values(), ids=SAME)
+def test_answer_that_says_the_question_otherwise_passes(
+    world: World, asked: bytes, answer: Callable[[bytes], bytes]
+) -> None:
+    world.up()
+    with resolver(world, answer, answer):
+        assert ask(world, asked) == answer(asked)
+        assert ask_by_tcp(world, asked) == answer(asked)

@@ -15,6 +15,7 @@ from pathlib import Path
 RESOLV_CONF = Path("/etc/resolv.conf")
 NONE_NAMED: tuple[str, ...] = ("127.0.0.1",)  # resolv.conf(5): where no entry is, the name server of this host
 _MAX = 3  # resolv.conf(5), MAXNS
+_LAST_SCOPE = 0xFFFFFFFF
 _MAX_LINKS = 40  # path_resolution(7)
 # sys/inotify.h: MODIFY, CLOSE_WRITE, MOVED_FROM, MOVED_TO, CREATE, DELETE, DELETE_SELF, MOVE_SELF
 _MASK = 0x002 | 0x008 | 0x040 | 0x080 | 0x100 | 0x200 | 0x400 | 0x800
@@ -34,10 +35,12 @@ def parse_resolvers(text: str) -> tuple[str, ...]:
 def _numeric(name: str) -> str:
     host, _, scope = name.partition("%")
     try:
-        address = str(ip_address(host))
+        address = ip_address(host)
         if not scope:
-            return address
-        return f"{address}%{int(scope) if scope.isdecimal() else socket.if_nametoindex(scope)}"
+            return str(address)
+        number = int(scope) if scope.isdecimal() else socket.if_nametoindex(scope)
+        # No socket takes another: an interface of an IPv4 address, or a number of more than 32 bits.
+        return f"{address}%{number}" if address.version == 6 and number <= _LAST_SCOPE else ""
     except (ValueError, OSError):
         return ""
 

@@ -32,6 +32,12 @@ def test_link_local_resolver_is_asked_through_its_interface_by_number() -> None:
     assert socket_address("192.0.2.1") == ("192.0.2.1", 53)
 
 
+@pytest.mark.parametrize("name", ["192.0.2.9%lo", "192.0.2.9%1", f"fe80::1%{1 << 32}"])
+def test_resolver_that_no_socket_can_ask_is_left_out(name: str) -> None:
+    """The engine would fail at it in an unforeseen way, and not go on to the next."""
+    assert parse_resolvers(f"nameserver {name}\nnameserver 192.0.2.1\n") == ("192.0.2.1",)
+
+
 def test_file_that_is_not_there_says_nothing(tmp_path: Path) -> None:
     assert read_resolvers(tmp_path / "none") is None
 

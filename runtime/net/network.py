@@ -387,26 +387,27 @@ class ZoneNetwork:
 
     def destroy(self) -> None:
         """Give everything back; harmless twice, and after a `create` that failed anywhere. Others' is left alone."""
-        with self.segment.lock:
+        with self.segment.lock, contextlib.ExitStack() as last:
             for item in self._inside:
                 item.close()
             self._ports.forget_all()
             self._inside.clear()
             self._captures.stop()
             self._admitted = False
-            vif, self.vif = self.vif, ""
+            # Also where something of its own could not be given back: else its name and its rules would stay for good.
+            last.callback(self._leave)
             teardown(self._records)
             self._records.clear()
-            if self._private:
-                self.segment.destroy()
-            else:
-                self._leave(vif)
 
-    def _leave(self, vif: str) -> None:
-        if vif and netns.path_of(self.netns).exists():
-            # Its domain has taken it along, unless this is the way back out of a boot that failed.
-            netns.inside(self.netns, lambda: netlink.release_link(vif))
-        self.segment.leave(self)
+    def _leave(self) -> None:
+        if self._private:
+            self.segment.destroy()
+        else:
+            if self.vif and netns.path_of(self.netns).exists():
+                # Its domain has taken it along, unless this is the way back out of a boot that failed.
+                netns.inside(self.netns, lambda: netlink.release_link(self.vif))
+            self.segment.leave(self)
+        self.vif = ""
 
     def __enter__(self) -> ZoneNetwork:
         return self

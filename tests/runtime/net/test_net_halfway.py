@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from pipeline.bundle.model import Port
-from runtime.net import netns
+from runtime.net import netlink, netns, network
 from runtime.net.addresses import plan_addresses
 from runtime.net.engine.interface import Handback
 from runtime.net.engine.model import ZonePart
@@ -274,3 +274,45 @@ def test_port_of_an_engine_that_ends_meanwhile_is_given_up(
     engine.silent = True
     zone.unpublish("127.0.0.1", port)
     assert zone.published() == ()
+
+
+# -- ends --------------------------------------------------------------------------------------------------------------
+
+
+def test_zone_of_which_something_stays_has_left_its_network_all_the_same(
+    zones: list[ZoneNetwork], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The device of its bandwidth, say: who tears down the rest by the ledger does not know the network."""
+
+    def stays(records: Any) -> None:
+        raise NetworkFault("network zw-@net, bandwidth", expected="ip to end", got="it still runs")
+
+    segment = zones[0].segment
+    with monkeypatch.context() as patched:
+        patched.setattr(network, "teardown", stays)
+        with pytest.raises(NetworkFault, match="it still runs"):
+            zones[0].destroy()
+    assert sorted(segment.zones) == ["b", "c"]
+    segment.expect("a")
+    zones[0].destroy()
+
+
+def test_vif_that_could_not_be_released_is_tried_again_and_its_zone_is_in_until_then(
+    zones: list[ZoneNetwork], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its group is the zone's number: whoever got that would speak by this port as well."""
+    zone, segment, released = zones[0], zones[0].segment, []
+
+    def fails(vif: str) -> None:
+        raise NetworkFault(f"interface {vif}", expected="it no port", got="no buffer space")
+
+    monkeypatch.setattr(netns, "DIRECTORY", tmp_path)
+    netns.path_of(segment.netns).touch()
+    zone.vif = "vif3.0"
+    monkeypatch.setattr(netlink, "release_link", fails)
+    with pytest.raises(NetworkFault, match="no buffer space"):
+        zone.destroy()
+    assert "a" in segment.zones
+    monkeypatch.setattr(netlink, "release_link", released.append)
+    zone.destroy()
+    assert released == ["vif3.0"] and "a" not in segment.zones

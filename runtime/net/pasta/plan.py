@@ -204,7 +204,7 @@ timeout {_ANSWERED_S}s; size 16384; }}
   ip frag-off & 0x3fff != 0 return
   ip daddr {network.gateway4} icmp type echo-request goto own
   ip daddr {PROBE4} tcp flags & (syn | ack) != syn goto own
-{_dns("ip daddr " + network.gateway4, resolvers[0])}\
+{_dns(f"ip daddr {network.gateway4} ip protocol", resolvers[0])}\
   ip protocol tcp tcp flags & (syn | ack) != syn accept
   ip daddr . udp dport . ip saddr . udp sport @answered4 accept
   ip protocol {{ tcp, udp }} goto egress4
@@ -216,7 +216,7 @@ timeout {_ANSWERED_S}s; size 16384; }}
   ether daddr != {GATEWAY_MAC} return
   ip6 daddr {network.gateway6} ip6 nexthdr ipv6-icmp icmpv6 type echo-request goto own
   ip6 daddr {PROBE6} ip6 nexthdr tcp tcp flags & (syn | ack) != syn goto own
-{_dns("ip6 daddr " + network.gateway6, resolvers[1])}\
+{_dns(f"ip6 daddr {network.gateway6} ip6 nexthdr", resolvers[1])}\
   ip6 nexthdr tcp tcp flags & (syn | ack) != syn accept
   ip6 nexthdr udp ip6 daddr . udp dport . ip6 saddr . udp sport @answered6 accept
   ip6 nexthdr {{ tcp, udp }} goto egress6
@@ -249,8 +249,9 @@ table inet verdict {{
 """
 
 
-def _dns(gateway: str, resolver: str) -> str:
-    return f"  {gateway} meta l4proto {{ tcp, udp }} th dport {DNS_PORT} accept\n" if resolver else ""
+def _dns(to_gateway: str, resolver: str) -> str:
+    # By the header's own field: `meta l4proto` is what is behind extension headers.
+    return f"  {to_gateway} {{ tcp, udp }} th dport {DNS_PORT} accept\n" if resolver else ""
 
 
 def _egress(version: int, rules: Sequence[Rule], deny: Sequence[Network], host: HostAddresses) -> str:

@@ -279,9 +279,13 @@ class Bridge:
         self.pasta.bind(("pasta0", 0x0003))
         self.pasta.settimeout(20)
 
-    def load(self, rules: Sequence[str]) -> None:
+    def load(self, rules: Sequence[str], resolver6: str = "") -> None:
         text = plan.ruleset(
-            ZONE, ZONE, rules=[parse_rule(item) for item in rules], deny=DENY, host=HOST, resolvers=("192.0.2.53", "")
+            *(ZONE, ZONE),
+            rules=[parse_rule(item) for item in rules],
+            deny=DENY,
+            host=HOST,
+            resolvers=("192.0.2.53", resolver6),
         )
         netns.inside(self.name, lambda: commands.feed(["nft", "-f", "-"], "flush ruleset\n" + text, subject="test"))
 
@@ -426,6 +430,20 @@ def test_who_is_not_the_zone_is_not_heard(bridge):
     assert bridge.passed([good, other_mac, other_address, bytes(fragment), tagged]) == {good}
     # The tagged one is no zone's: it goes before anyone asks whose it is.
     assert netns.inside(bridge.name, lambda: guardcounter.refused(ZONE.host)) == 3
+
+
+@pytest.mark.root
+def test_questions_to_the_gateway_pass_without_extension_headers_alone(bridge):
+    """As all else of IPv6 does: a hop-by-hop header, routing, a fragment, authentication, options."""
+    bridge.load(["deny any"], "2001:db8::53")
+    plain = [frame(ZONE.gateway6, protocol, 53) for protocol in (TCP, UDP)]
+    behind = []
+    for whole in plain:
+        for kind in (0, 43, 44, 51, 60):
+            extension = bytes([whole[20], 4 if kind == 51 else 0]) + (bytes(22) if kind == 51 else bytes(6))
+            size = len(whole) - 54 + len(extension)
+            behind.append(whole[:18] + struct.pack("!HB", size, kind) + whole[21:54] + extension + whole[54:])
+    assert bridge.passed([*plain, *behind]) == set(plain)
 
 
 @pytest.mark.root

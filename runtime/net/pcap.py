@@ -17,6 +17,7 @@ LINKTYPE_ETHERNET = 1
 _MAGIC_NANOSECONDS = 0xA1B23C4D
 _FILE = struct.Struct("<IHHiIII")  # magic, version, UTC offset, accuracy, snap length, link type
 _RECORD = struct.Struct("<IIII")  # seconds, nanoseconds, bytes kept, bytes there were
+RECORD_BYTES = _RECORD.size  # of a frame, beside what is kept of it
 _ETHERTYPE, _IP4, _ARP, _IP6 = 12, 0x0800, 0x0806, 0x86DD
 _WITH_PORTS = (socket.IPPROTO_TCP, socket.IPPROTO_UDP, socket.IPPROTO_SCTP)
 

@@ -17,12 +17,12 @@ import sys
 import time
 
 from runtime.net.engine import confine
-from runtime.net.pcap import file_header, record
+from runtime.net.pcap import MOST_SNAP_BYTES, RECORD_BYTES, file_header, record
 
 HEAD = struct.Struct("=QQ")
 # Bytes of one packet, but for the frame that goes beyond.
 PIECE_BYTES = 65536
-LONGEST_PIECE_BYTES = HEAD.size + PIECE_BYTES + 16 + 65536
+LONGEST_PIECE_BYTES = HEAD.size + PIECE_BYTES + RECORD_BYTES + MOST_SNAP_BYTES
 _STEP_S = 1.0
 # Source: linux/if_packet.h, asm-generic/socket.h; not in Python's socket module
 SOL_PACKET = 263

@@ -12,16 +12,16 @@ import time
 from collections.abc import Callable, Iterator
 from ipaddress import ip_address
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pytest
 from support.networld import OUTSIDE4, OUTSIDE6, World, digest_then_echo, receive_all
 
 from runtime.net import bpf
 from runtime.net.capture import Capture, CaptureRequest, read_piece
-from runtime.net.engine.recorder import LONGEST_PIECE_BYTES
+from runtime.net.engine.recorder import HEAD, LONGEST_PIECE_BYTES, PIECE_BYTES, Recorder
 from runtime.net.errors import NetworkFault
-from runtime.net.pcap import MOST_SNAP_BYTES, file_header, frame_filter, record
+from runtime.net.pcap import MOST_SNAP_BYTES, RECORD_BYTES, file_header, frame_filter, record
 
 
 class Frame(NamedTuple):
@@ -54,6 +54,26 @@ def test_file_has_the_form_the_format_says() -> None:
     assert [(frame.data, frame.was_bytes) for frame in frames] == [(b"abc", 60), (b"", 14)]
     assert data[:4] == bytes.fromhex("4d3cb2a1")
     assert len(data) == 24 + 16 + 3 + 16
+
+
+class Frames:
+    """A packet socket with frames of these sizes."""
+
+    def __init__(self, *sizes: int) -> None:
+        self._left = list(sizes)
+
+    def recvmsg_into(self, buffers: list[memoryview], ancillary_bytes: int) -> tuple[int, list[Any], int, None]:
+        if not self._left:
+            raise BlockingIOError
+        return min(self._left.pop(0), len(buffers[0])), [], 0, None
+
+
+def test_longest_frame_behind_as_much_as_one_piece_has_is_read_whole() -> None:
+    source: Any = Frames(PIECE_BYTES - 1 - RECORD_BYTES, MOST_SNAP_BYTES)
+    with socket.socket() as sink:
+        piece = Recorder(source, sink, snap_bytes=MOST_SNAP_BYTES, count=0, seconds=0)._take()
+    assert len(piece) == PIECE_BYTES - 1 + RECORD_BYTES + MOST_SNAP_BYTES
+    assert HEAD.size + len(piece) <= LONGEST_PIECE_BYTES
 
 
 # -- the filter --------------------------------------------------------------------------------------------------------

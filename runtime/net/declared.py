@@ -168,6 +168,12 @@ def ledgers(run: Path = RUN_DIRECTORY) -> list[DeclaredLedger]:
     return [DeclaredLedger(path) for path in sorted(run.glob(f"*{_SUFFIX}"))]
 
 
+def _forget(ledger: DeclaredLedger) -> None:
+    """Remove the ledger of a network that has ended; what could not be given back is named by it until it is."""
+    teardown(ledger.records())
+    ledger.path.unlink(missing_ok=True)
+
+
 @contextlib.contextmanager
 def kept(declared: Declaration) -> Iterator[dict[str, ZoneNetwork]]:
     """The network and its zones' places, by name, while the context lasts; its engine is replaced where it dies.
@@ -187,7 +193,7 @@ def kept(declared: Declaration) -> Iterator[dict[str, ZoneNetwork]]:
         stack.enter_context(ledger.held())
         teardown(ledger.records())
         os.truncate(ledger.path, 0)  # and not removed: what is held is this file
-        stack.callback(ledger.path.unlink, missing_ok=True)
+        stack.callback(_forget, ledger)
         segment = Segment(
             declared.name,
             plan_addresses(declared.index),

@@ -8,8 +8,9 @@ import signal
 import socket
 import subprocess
 import sys
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from support.networld import HOST4, OUTSIDE4, VIF, World, digest_then_echo, receive_all
@@ -18,6 +19,7 @@ from pipeline.bundle.model import Port
 from runtime.net import netns
 from runtime.net.declared import DeclaredLedger, DeclaredZone, kept, parse
 from runtime.net.errors import NetworkFault
+from runtime.net.segment import Record
 
 PROJECT = Path(__file__).resolve().parents[3]
 PORT = {"host_address": HOST4, "host_port": 8080, "zone_port": 80}
@@ -86,6 +88,55 @@ def test_network_that_another_program_keeps_is_refused_and_stays(tmp_path: Path)
         with pytest.raises(NetworkFault, match=r"^network back: another program keeps it$"), kept(declared):
             pass
     assert theirs.is_dir() and len(ledger.records()) == 1
+
+
+class StuckSegment:
+    """A network whose namespace does not go."""
+
+    def __init__(self, name: str, addresses: Any, mtu: int, record: Record, **options: Any) -> None:
+        self._record = record
+
+    def create(self) -> None:
+        self._record("net.netns", name="zw-@back")
+
+    def destroy(self) -> None:
+        raise NetworkFault("network namespace zw-@back", expected="it removed", got="busy")
+
+
+class NoSupervisor:
+    def __init__(self, *, resolv_conf: Path) -> None:
+        pass
+
+    def add(self, segment: StuckSegment) -> None:
+        pass
+
+    def discard(self, segment: StuckSegment) -> None:
+        pass
+
+    def close(self) -> None:
+        pass
+
+
+def test_ledger_of_a_network_of_which_something_stays_names_it_to_who_makes_it_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def teardown(records: Iterable[Any]) -> None:
+        for _ in records:
+            StuckSegment.destroy(cast(Any, None))
+
+    declared = parse(json.dumps({"name": "back", "index": 9, "run": str(tmp_path)}))
+    monkeypatch.setattr("runtime.net.declared.Segment", StuckSegment)
+    monkeypatch.setattr("runtime.net.declared.EngineSupervisor", NoSupervisor)
+    with monkeypatch.context() as patched:
+        patched.setattr("runtime.net.declared.teardown", teardown)
+        with pytest.raises(NetworkFault, match="busy"), kept(declared):
+            pass
+    assert [record["name"] for record in DeclaredLedger(tmp_path / "back.ledger").records()] == ["zw-@back"]
+    monkeypatch.setattr("runtime.net.declared.teardown", lambda records: None)
+    monkeypatch.setattr(StuckSegment, "destroy", lambda self: None)
+    with kept(declared):
+        pass
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_ledger_that_was_taken_away_as_it_was_opened_is_not_the_one_that_is_held(

@@ -25,7 +25,7 @@ def main(arguments: list[str]) -> int:
     # Waited for below, in the order of things: blocked from before the first thread, which has it from this one.
     signal.pthread_sigmask(signal.SIG_BLOCK, ends)
     try:
-        with kept(parse(Path(arguments[0]).read_text())) as networks:
+        with kept(parse(Path(arguments[0]).read_bytes())) as networks:
             ports = {name: [each.key for each in network.published()] for name, network in networks.items()}
             sys.stdout.write(json.dumps(ports) + "\n")
             sys.stdout.flush()

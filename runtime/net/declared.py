@@ -69,7 +69,7 @@ class Declaration:
     resolv_conf: str = str(RESOLV_CONF)
 
 
-def parse(text: str) -> Declaration:
+def parse(text: str | bytes) -> Declaration:
     """The declaration of a JSON text. Raises NetworkFault."""
     try:
         document = json.loads(text)
@@ -80,7 +80,7 @@ def parse(text: str) -> Declaration:
         declared = _made(Declaration, document | {"zones": zones})
         _check(declared)
         return declared
-    except (ValueError, TypeError, AttributeError) as error:
+    except (ValueError, TypeError, AttributeError, RecursionError) as error:
         raise NetworkFault("network declaration", expected="one JSON object", got=str(error)) from error
 
 

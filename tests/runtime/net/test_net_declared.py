@@ -17,6 +17,7 @@ from support.networld import HOST4, OUTSIDE4, VIF, World, digest_then_echo, rece
 
 from pipeline.bundle.model import Port
 from runtime.net import netns
+from runtime.net.__main__ import main
 from runtime.net.declared import DeclaredLedger, DeclaredZone, kept, parse
 from runtime.net.errors import NetworkFault
 from runtime.net.segment import Record
@@ -65,6 +66,20 @@ def test_declaration_with_a_zone_that_cannot_be_is_refused_before_anything_is_ma
     zones = [{"name": "db", "vif": "vif3.0", "host": 3}, {"name": "web", "vif": "vif4.0"} | zone]
     with pytest.raises(NetworkFault, match=f"^network declaration: expected one JSON object, got .*{said}"):
         parse(json.dumps({"name": "back", "index": 9, "zones": zones}))
+
+
+@pytest.mark.parametrize("data", [b"\xff\xfe", b'{"name": "b\xe4ck", "index": 9}', b"[" * 100_000])
+def test_file_that_is_no_declaration_is_refused_in_a_sentence(
+    tmp_path: Path, data: bytes, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "network.json"
+    path.write_bytes(data)
+    blocked = signal.pthread_sigmask(signal.SIG_BLOCK, ())
+    try:
+        assert main([str(path)]) == 1
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
+    assert capsys.readouterr().err.startswith("error: network declaration: expected one JSON object, got ")
 
 
 def test_declaration_that_denies_what_is_no_network_is_refused() -> None:

@@ -110,8 +110,9 @@ class FileWatch:
         path = self._path
         for _ in range(_MAX_LINKS):
             yield next(parent for parent in path.parents if parent.is_dir())
-            if not path.is_symlink():
+            try:
+                path = path.parent / path.readlink()
+            except OSError:  # no link, or not any more: whoever sets it anew may be about to
                 break
-            path = path.parent / path.readlink()
         if path.exists():
             yield path

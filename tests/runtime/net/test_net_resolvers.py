@@ -118,3 +118,27 @@ def test_directory_that_comes_later_is_looked_into(tmp_path: Path) -> None:
         assert watch.changed()
     finally:
         watch.close()
+
+
+def test_link_that_goes_as_it_is_looked_at_does_not_end_the_watch(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who sets it anew may first take it away."""
+    link, file, readlink = tmp_path / "resolv.conf", tmp_path / "made", Path.readlink
+    write(file)
+    link.symlink_to(file)
+    watch = FileWatch(link)
+    try:
+
+        def late(path: Path) -> Path:
+            path.unlink(missing_ok=True)
+            return readlink(path)
+
+        with monkeypatch.context() as patched:
+            patched.setattr(Path, "readlink", late)
+            assert watch.changed()
+        link.symlink_to(file)
+        assert select.select([watch.fd], [], [], 10)[0]
+        assert watch.changed()
+    finally:
+        watch.close()

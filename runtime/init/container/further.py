@@ -5,7 +5,8 @@ import posix
 from runtime.init import abi as zone_abi
 from runtime.init.container import abi, calls, terminal
 from runtime.init.container.launched import Launch
-from runtime.init.container.launcher import Child, Stdio, Step, become_inside, call, launch, set_oom_score
+from runtime.init.container.launcher import Child, Stdio, Step, call, launch, set_oom_score
+from runtime.init.container.stage import become_inside
 
 _ROOT = zone_abi.O_PATH | posix.O_DIRECTORY | posix.O_CLOEXEC
 

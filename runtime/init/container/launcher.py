@@ -1,8 +1,7 @@
 """Fork the processes of containers, and take them to their command.
 
 A container without a user or time namespace, and without namespaces of others, is cloned straight from the caller.
-Otherwise a stage process lies between: it has the zone's privileges, prepares what these are needed for, clones the
-container's process as its own sibling (CLONE_PARENT) and ends.
+Otherwise a stage process lies between: see stage.py.
 
 What they say on their way is heard in launched.py.
 """
@@ -12,7 +11,7 @@ import posix
 from _struct import pack
 
 from runtime.init import descriptors, kernel
-from runtime.init.container import abi, accounts, calls, command, mounter, procfs, tail
+from runtime.init.container import abi, calls, command, mounter, procfs, tail
 from runtime.init.container.launched import MAX_MESSAGE_BYTES, Launch
 from runtime.init.failure import ContainerFailure, Failure, why
 
@@ -21,7 +20,7 @@ if MYPY:  # for annotations only: not imported in the zone
     from collections.abc import Callable
     from typing import Any
 
-_SOCKET, _STATUS, _PROC, _EXTRA = 3, 4, 5, 6
+_SOCKET, _STATUS, PROC, _EXTRA = 3, 4, 5, 6
 Stdio = tuple[int | None, int | None, int | None]
 Step = tuple[object, ...]
 
@@ -62,7 +61,7 @@ class Child:
         assert isinstance(argv, list) and isinstance(env, list)
         if self.watched:
             from runtime.init.container import reaper  # see _import_for
-        first_free = _PROC if self.watched else _STATUS
+        first_free = PROC if self.watched else _STATUS
         way = tail.Tail(self._terminal, given=self.given, first_free=first_free, ready=lambda: self.say(b"R"))
         way.run(steps)
         if self.watched:
@@ -83,65 +82,34 @@ def start(plan: dict[str, object], stdio: Stdio, cgroup_fd: int, joined: list[in
     assert isinstance(process, dict) and isinstance(flags, int)
     staged = plan["maps"] is not None or plan["time"] is not None or bool(joined)
 
+    if staged:
+        from runtime.init.container import stage  # see _import_for
+
     def run(child: Child) -> None:
         set_oom_score(process)
         if staged:
-            _be_stage(child, plan)
+            stage.be_stage(child, plan)
         work = mounter.Mounter()
-        _do(work, plan["stage"])
-        _be_container(child, work, plan)
+        do(work, plan["stage"])
+        be_container(child, work, plan)
 
     return launch(run, abi.CLONE_NEWNS if staged else flags, cgroup_fd, process, stdio, staged=staged, extra=joined)
 
 
-def _be_stage(child: Child, plan: dict[str, object]) -> None:
-    """Prepare with the zone's privileges and clone the container's process; never returns, in neither of them."""
-    flags, maps, offsets, joins = plan["flags"], plan["maps"], plan["time"], plan["joins"]
-    assert isinstance(flags, int) and isinstance(joins, list)
-    for (flag, name), fd in zip(joins, child.extra, strict=True):
-        call("namespace", f"joining the namespace {name}", calls.setns, fd, flag)
-    if isinstance(offsets, dict):
-        call("namespace", "making a time namespace", calls.unshare, abi.CLONE_NEWTIME)
-        text = "".join(f"{clock} {seconds} 0\n" for clock, seconds in offsets.items() if seconds)
-        if text:
-            call("namespace", "setting its clocks", procfs.write, _PROC, "self/timens_offsets", text.encode())
-    work = mounter.Mounter()
-    _do(work, plan["stage"])
-    reader, writer = posix.pipe2(posix.O_CLOEXEC)
-    # Owned by its user namespace, the mounts can be changed from inside; without one, the stage's are as good.
-    flags = flags if isinstance(maps, dict) else flags & ~abi.CLONE_NEWNS
-    pid = call("namespace", "entering the container's namespaces", calls.clone, flags | abi.CLONE_PARENT)
-    if pid == 0:
-        posix.close(writer)
-        if posix.read(reader, 1) != b"g":
-            posix._exit(127)  # the stage has told why
-        posix.close(reader)
-        become_inside(maps)
-        _be_container(child, work, plan)
-    child.say(b"P", str(pid))
-    if isinstance(maps, dict):
-        if maps["deny_setgroups"]:
-            call("namespace", "denying setgroups", procfs.write, _PROC, f"{pid}/setgroups", b"deny")
-        for kind in ("uid", "gid"):
-            rows = accounts.map_text(maps[f"{kind}_maps"])
-            call("namespace", f"mapping {kind}s", procfs.write, _PROC, f"{pid}/{kind}_map", rows)
-    posix.write(writer, b"g")
-    posix._exit(0)
-
-
-def _be_container(child: Child, work: mounter.Mounter, plan: dict[str, object]) -> None:
+def be_container(child: Child, work: mounter.Mounter, plan: dict[str, object]) -> None:
+    """The container's first process, from its namespaces on; never returns but by ContainerFailure."""
     process, steps = plan["process"], plan["tail"]
     assert isinstance(process, dict) and isinstance(steps, list)
-    _do(work, plan["inside"])
+    do(work, plan["inside"])
     if work.terminal is not None:
         child.give_terminal(work.terminal)
     child.finish(process, steps)
 
 
-def _do(work: mounter.Mounter, steps: object) -> None:
+def do(work: mounter.Mounter, steps: object) -> None:
     """Steps of a plan. Raises ContainerFailure naming the one that failed."""
     assert isinstance(steps, list)
-    identity = procfs.Identity(_PROC)
+    identity = procfs.Identity(PROC)
     for step in steps:
         named = procfs.REASONS.get(step[0])
         try:
@@ -164,15 +132,7 @@ def set_oom_score(process: dict[str, object]) -> None:
     value = process["oom_score_adj"]
     if value is not None:
         what = f"setting oom_score_adj to {value}"
-        call("process", what, procfs.write, _PROC, "self/oom_score_adj", str(value).encode())
-
-
-def become_inside(maps: object) -> None:
-    """In a user namespace: an id that exists there, so that what is made belongs to somebody."""
-    if isinstance(maps, dict):
-        uid, gid = accounts.inside_root(maps["uid_maps"]), accounts.inside_root(maps["gid_maps"])
-        call("user", f"becoming group {gid} of the user namespace", posix.setresgid, gid, gid, gid)
-        call("user", f"becoming user {uid} of the user namespace", posix.setresuid, uid, uid, uid)
+        call("process", what, procfs.write, PROC, "self/oom_score_adj", str(value).encode())
 
 
 def _copy_above(fd: int, low: int) -> int:

@@ -1,5 +1,6 @@
 """The command styrolite as it is in a zone: the static program, run on this machine."""
 
+import fcntl
 import json
 import os
 import pty
@@ -214,13 +215,22 @@ def test_a_terminal_that_others_still_have_does_not_keep_us(styrolite, tmp_path)
 
 
 def test_a_resized_terminal_loses_nothing_of_what_was_written_last(styrolite, tmp_path):
-    words = on_a_terminal(tmp_path, "dd if=/dev/zero bs=70000 count=1 2>/dev/null; exit 5")  # more than a pipe takes
-    with subprocess.Popen([styrolite, *words], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, bufsize=0) as process:
-        begun = Path(f"/proc/{process.pid}/task/{process.pid}/children")
-        assert process.stdout.read(1) and containers.eventually(lambda: not begun.read_text(), 60)
+    """The command ends with all of it in its terminal, as the pipe that it is copied to is full."""
+    words = on_a_terminal(tmp_path, "sleep 1; dd if=/dev/zero bs=4000 count=1 2>/dev/null; exit 5")
+    reader, writer = os.pipe()
+    fcntl.fcntl(writer, fcntl.F_SETPIPE_SZ, 4096)
+    full_bytes = os.write(writer, bytes(4096))
+    with (
+        open(reader, "rb", buffering=0) as stdout,
+        subprocess.Popen([styrolite, *words], stdin=subprocess.DEVNULL, stdout=writer) as process,
+    ):
+        os.close(writer)
+        children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
+        assert containers.eventually(children.read_text, 60) and containers.eventually(
+            lambda: not children.read_text(), 60
+        )
         process.send_signal(signal.SIGWINCH)
-        left_bytes = len(process.stdout.readall())
-        assert (left_bytes, process.wait(60)) == (69999, 5)
+        assert (len(stdout.readall()) - full_bytes, process.wait(60)) == (4000, 5)
 
 
 def test_a_command_on_a_terminal_goes_on_though_nobody_takes_what_it_writes(styrolite, tmp_path):

@@ -62,7 +62,7 @@ async def recover(core: Core) -> None:
     # A new database, in the place of one that was damaged or lost, does not know whose these are: they stay for good.
     strangers = [path.name for path in nobodys] if is_new else json.loads(meta.get("strangers", "[]"))
     changes = {"boot_id": core.boot_id, "strangers": json.dumps(strangers)}
-    await core.database.commit(*((_SET_META, item) for item in changes.items()))
+    await core.write_or_refuse(*((_SET_META, item) for item in changes.items()))
     for path in nobodys:
         if path.name not in strangers:
             await core.thread(shutil.rmtree, path, True)

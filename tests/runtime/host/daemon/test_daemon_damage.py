@@ -14,6 +14,7 @@ from support.daemonworld import FakeClock, Host, run
 from support.hostnetworks import FakeNetwork
 
 from runtime.errors import RuntimeFault
+from runtime.host.daemon.database import Database
 from runtime.host.daemon.errors import NameTaken, StateDamaged
 from runtime.host.daemon.manager import Manager
 from runtime.host.daemon.model import State
@@ -48,6 +49,26 @@ def test_network_and_reservation_whose_removal_cannot_be_written_stay(
         assert [kept.id for kept in manager.list_reservations()] == [reservation.id]
         await manager.remove_network("back")
         await manager.destroy_reservation(reservation.id)
+        await host.stop()
+
+    run(work())
+
+
+def test_start_whose_state_cannot_be_written_says_so(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+    commit = Database._commit
+
+    def fail(database: Database, statements: Any) -> None:
+        if any(" meta " in sql for sql, _ in statements):
+            raise sqlite3.OperationalError("database or disk is full")
+        commit(database, statements)
+
+    async def work() -> None:
+        with monkeypatch.context() as patches:
+            patches.setattr(Database, "_commit", fail)
+            with pytest.raises(StateDamaged, match="expected to write to it, got database or disk is full"):
+                await host.start()
+        await host.kill()
+        await host.start()
         await host.stop()
 
     run(work())

@@ -61,7 +61,7 @@ class Database:
         """Open, made or brought up to this version.
 
         A file that is damaged is moved aside: zones that run are found by their ledgers. `damaged` is where it is then.
-        Raises:  StateDamaged for a database of a newer zonewright, or where there can be none.
+        Raises:  StateDamaged for a database of a newer zonewright, or where there can be none, or none be written.
         """
         self.path = path
         self.damaged: Path | None = None
@@ -70,8 +70,10 @@ class Database:
             self._connection = self._thread.submit(self._open).result()
             try:
                 self.id = self._thread.submit(self._identify).result()
-            except BaseException:
+            except BaseException as error:
                 self._thread.submit(self._connection.close)
+                if isinstance(error, sqlite3.Error):
+                    raise StateDamaged(str(path), expected="to write to it", got=str(error)) from error
                 raise
         except BaseException:
             self._thread.shutdown()

@@ -54,11 +54,12 @@ def test_network_and_reservation_whose_removal_cannot_be_written_stay(
     run(work())
 
 
-def test_start_whose_state_cannot_be_written_says_so(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("what", ["('id', ?)", "excluded.value"], ids=["as it is made", "as it is adopted"])
+def test_start_whose_state_cannot_be_written_says_so(host: Host, monkeypatch: pytest.MonkeyPatch, what: str) -> None:
     commit = Database._commit
 
     def fail(database: Database, statements: Any) -> None:
-        if any(" meta " in sql for sql, _ in statements):
+        if any(" meta " in sql and what in sql for sql, _ in statements):
             raise sqlite3.OperationalError("database or disk is full")
         commit(database, statements)
 

@@ -210,6 +210,12 @@ def confined(text: str, **keys: Any) -> dict[str, Any]:
     )
 
 
+def cgroup_of(zone: Any) -> Path:
+    """The directory of all the zone's containers."""
+    path = Path(f"/proc/{zone.agent_pid}/cgroup").read_text().split("0::")[1].strip()
+    return Path(f"{cgroup_root()}{path}/containers")
+
+
 def config(script: str, **keys: object) -> bytes:
     """A config of Edera's styrolite, for the image of the zone's own workload."""
     command = {"executable": "/bin/sh", "arguments": ["-c", script], "environment": {"PATH": "/bin"}}

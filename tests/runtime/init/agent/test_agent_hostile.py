@@ -4,20 +4,14 @@ import os
 from pathlib import Path
 
 import pytest
-from support import containers, zonebox
-from support.zonebox import IDLE, sh
+from support import zonebox
+from support.zonebox import IDLE, cgroup_of, sh
 
 pytestmark = [
     pytest.mark.root,
     pytest.mark.network,
     pytest.mark.skipif(os.geteuid() != 0, reason="needs root: it mounts"),
 ]
-
-
-def cgroup_of(zone):
-    """The directory of all the zone's containers."""
-    path = Path(f"/proc/{zone.agent_pid}/cgroup").read_text().split("0::")[1].strip()
-    return Path(f"{containers.cgroup_root()}{path}/containers")
 
 
 def numbered_in_the_zone(pid):

@@ -1,6 +1,6 @@
 """Network benchmarks: a zone's network beside the kernel's NAT, pasta and slirp4netns, in namespaces, without Xen.
 
-Ratios are medians of pairs taken in turn: $BENCH_ROUNDS says how many (5), $BENCH_SECONDS how long each load runs (2).
+Ratios are medians of pairs taken in turn: $BENCH_ROUNDS says how many (9), $BENCH_SECONDS how long each load runs (2).
 $BENCH_ONLY, names of GROUPS with commas, takes some of them alone.
 """
 
@@ -21,7 +21,7 @@ from run import Measure, NotMeasured
 
 from runtime.errors import RuntimeFault
 
-ROUNDS = int(os.environ.get("BENCH_ROUNDS", "5"))
+ROUNDS = int(os.environ.get("BENCH_ROUNDS", "9"))
 SECONDS = float(os.environ.get("BENCH_SECONDS", "2"))
 STREAMS = ("--parallel", "8")
 UDP = ("--udp", "--length", "1400", "--bandwidth", "400M")

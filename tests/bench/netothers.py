@@ -13,7 +13,9 @@ import time
 from netplace import NetPlace, Way
 from run import NotMeasured
 from support.networld import OUTSIDE4
+from support.pastabuild import NoPasta, find_pasta
 
+from pipeline.store import Store
 from runtime.net import netns
 
 MTU = 1500
@@ -21,23 +23,30 @@ _START_S = 5.0
 
 
 def pasta(place: NetPlace) -> Way:
-    """Outwards only; without --no-map-gw the servers, which are the gateway here, would be the host's loopback."""
+    """Outwards only; without --no-map-gw the servers, which are the gateway here, would be the host's loopback.
+
+    Debian 12's is none to compare with: where there is no later one, it is built.
+    """
+    try:
+        program = find_pasta(place.directory("pasta"), Store())
+    except NoPasta as error:
+        raise NotMeasured(str(error)) from error
     none = ("-t", "none", "-u", "none", "-T", "none", "-U", "none")
     words = ("--foreground", "--runas", "0", "--netns-only", "--config-net", "--no-map-gw", "--mtu", str(MTU), *none)
-    return _started(place, "pasta", *words, "--netns", "{}")
+    return _started(place, "pasta", program, *words, "--netns", "{}")
 
 
 def slirp4netns(place: NetPlace) -> Way:
     """As podman starts it."""
-    words = ("--configure", f"--mtu={MTU}", "--disable-host-loopback", "--netns-type=path")
-    return _started(place, "slirp4netns", *words, "{}", "tap0")
-
-
-def _started(place: NetPlace, name: str, *words: str) -> Way:
-    """A way through a program that serves a new namespace, whose path stands where {} is. Raises NotMeasured."""
-    program = shutil.which(name)
+    program = shutil.which("slirp4netns")
     if program is None:
-        raise NotMeasured(f"{name} is not installed")
+        raise NotMeasured("slirp4netns is not installed")
+    words = ("--configure", f"--mtu={MTU}", "--disable-host-loopback", "--netns-type=path")
+    return _started(place, "slirp4netns", program, *words, "{}", "tap0")
+
+
+def _started(place: NetPlace, name: str, program: str, *words: str) -> Way:
+    """A way through a program that serves a new namespace, whose path stands where {} is. Raises NotMeasured."""
     inner = place.namespace(name)
     argv = [word.format(netns.path_of(inner)) for word in words]
     process = place.start(place.host, program, *argv, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)

@@ -58,7 +58,7 @@ class NetPlace:
     """All of it; `ours` and `kernel` are the two ways to the outside."""
 
     def __init__(self, stack: ExitStack, scratch: Path) -> None:
-        self._stack = stack
+        self._stack, self._scratch = stack, scratch
         self._pair: tuple[Neighbour, Neighbour] | None = None
         self._tag = f"zwt{os.getpid()}"
         self.world = World(stack, scratch, index=_INDEX)
@@ -79,6 +79,12 @@ class NetPlace:
         _settle(whole)
         self.world.ip(whole, "link set lo up")
         return whole
+
+    def directory(self, name: str) -> Path:
+        """A new one, until the end."""
+        made = self._scratch / name
+        made.mkdir()
+        return made
 
     def _lay_nat(self) -> str:
         router, natted, ip = self.namespace("router"), self.namespace("natted"), self.world.ip

@@ -23,8 +23,28 @@ FILENAME = "pool/main/p/passt/passt_0.0~git20250503.587980c.orig.tar.xz"
 SHA256, SIZE_BYTES = "69d5eb843f7d648c2cc60bfbca6ea7b5014c6b6f07cdee362c2a8cf490515a49", 261392
 
 
-def find_pasta(directory: Path, store: Store) -> str:
-    """$ZONEWRIGHT_TEST_PASTA, or the one on the path, or one that is made in a directory; skips where none can be."""
+# What is tested is what it does, and a quarter of the time is spent.
+UNOPTIMIZED = "-O0 -U_FORTIFY_SOURCE"
+
+
+class NoPasta(Exception):
+    """There is none that will do, and none can be made; says why."""
+
+
+def pasta_for_tests(directory: Path, store: Store) -> str:
+    """find_pasta, which skips where none can be."""
+    try:
+        return find_pasta(directory, store, UNOPTIMIZED)
+    except NoPasta as error:
+        pytest.skip(str(error))
+
+
+def find_pasta(directory: Path, store: Store, flags: str = "-O2") -> str:
+    """$ZONEWRIGHT_TEST_PASTA, or the one on the path, or one that is made in a directory.
+
+    flags:   the compiler's.
+    Raises:  NoPasta.
+    """
     program = os.environ.get("ZONEWRIGHT_TEST_PASTA") or shutil.which("pasta")
     try:
         if program is not None:
@@ -34,8 +54,8 @@ def find_pasta(directory: Path, store: Store) -> str:
     except EngineFault as fault:
         reason = str(fault)
     if not (shutil.which("gcc") and shutil.which("make")):
-        pytest.skip(f"needs a pasta (package passt), or gcc and make to build one: {reason}")
-    return str(_build(directory, _source(store)))
+        raise NoPasta(f"needs a pasta (package passt), or gcc and make to build one: {reason}")
+    return str(_build(directory, _source(store), flags))
 
 
 def _source(store: Store) -> Path:
@@ -44,16 +64,15 @@ def _source(store: Store) -> Path:
     try:
         debdownload.fetch_all(store, PlainProgress(), [archive], title="source of pasta")
     except PipelineError as error:
-        pytest.skip(f"needs pasta's source: {error}")
+        raise NoPasta(f"needs pasta's source: {error}") from error
     return store.path(archive.descriptor.digest)
 
 
-def _build(directory: Path, source: Path) -> Path:
+def _build(directory: Path, source: Path, flags: str) -> Path:
     with tarfile.open(source) as archive:
         archive.extractall(directory)  # of a digest that is known
     (tree,) = directory.iterdir()
-    # Not optimized: what is tested is what it does, and a quarter of the time is spent.
-    words = ["make", "-C", tree, "passt", f"VERSION={VERSION}", "CFLAGS=-O0 -U_FORTIFY_SOURCE"]
+    words = ["make", "-C", tree, "passt", f"VERSION={VERSION}", f"CFLAGS={flags}"]
     done = subprocess.run(words, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     return (tree / "passt").rename(tree / "pasta")

@@ -24,7 +24,7 @@ from support.networld import (
     make_world,
     receive_all,
 )
-from support.pastabuild import find_pasta
+from support.pastabuild import pasta_for_tests
 
 from pipeline.bundle.model import Port
 from pipeline.store import Store
@@ -46,7 +46,7 @@ def pasta() -> Iterator[str]:
     if os.geteuid() != 0:
         pytest.skip("needs root: it makes network namespaces")
     with tempfile.TemporaryDirectory(dir="/var/tmp") as directory:
-        yield find_pasta(Path(directory), Store())
+        yield pasta_for_tests(Path(directory), Store())
 
 
 @pytest.fixture

@@ -24,16 +24,11 @@ from pathlib import Path
 from types import CodeType
 
 _PER_LINE = 24
-# What the interpreter needs before it can import anything, and the names it has for it: Python/frozen.c
-_BOOTSTRAP = {
-    "importlib._bootstrap": "_frozen_importlib",
-    "importlib._bootstrap_external": "_frozen_importlib_external",
-}
+# What the interpreter imports everything else by, and the name it has for it: Python/frozen.c
+_BOOTSTRAP = {"importlib._bootstrap": "_frozen_importlib"}
 # A pack, `pack.NAME`, has all that the import of this module imports, unless an earlier one has it; `packs` says which
 # has what.
 PACKS = ("runtime.init.entry", "runtime.init.boot", "runtime.init.agent.main")
-# What the C part imports by itself, to import the rest.
-_IMPORTER = "runtime.init.imports"
 _TABLES = """\
 static const struct _frozen nothing[] = {{0, 0, 0, 0, 0}};
 const struct _frozen *_PyImport_FrozenBootstrap = bootstrap;
@@ -127,10 +122,9 @@ def array(symbol: str, data: bytes) -> str:
 def table(modules: dict[str, Path]) -> str:
     """The C source that defines the tables."""
     left, packs, where = dict(modules), dict[str, bytes](), dict[str, str]()
-    importer = [name for name in (_IMPORTER, *_BOOTSTRAP) if name in left]
     for first in PACKS:
         if first in left:
-            chosen = {each: left[each] for each in imported(first, modules) if each in left and each not in importer}
+            chosen = {each: left[each] for each in imported(first, modules) if each in left}
             left = {each: path for each, path in left.items() if each not in chosen}
             packs[f"pack.{first}"] = pack(chosen)
             where |= dict.fromkeys(chosen, f"pack.{first}")

@@ -117,7 +117,6 @@ def compile_script(recipe: dict[str, Any], names: list[str]) -> str:
     python = f"python{recipe['python']}"
     ours = [name for name in names if "/" in name and name[-3:] == ".py" and name != f"{STAND_INS}__init__.py"]
     modules = [f"{_module(name)}=/{_BUILD}/{name}" for name in ours]
-    standard = [_stdlib(python, name) for name in recipe["stdlib"]]
     c_files = [f"/{_BUILD}/{name}" for name in names if name.endswith(".c")]
     archive = f"/usr/lib/{python}/config-{recipe['python']}-x86_64-linux-gnu/lib{python}.a"
     freeze = [
@@ -138,7 +137,7 @@ def compile_script(recipe: dict[str, Any], names: list[str]) -> str:
     inside = f'env -i {settings} chroot "$1" '
     compile_all = " && ".join(
         [
-            f"{inside}{shlex.join([*freeze, *modules])} {' '.join(standard)}",
+            inside + shlex.join([*freeze, *modules]),
             inside + shlex.join(link),
             'rm -rf "$1/usr" "$1/lib"* "$1/bin" "$1/sbin"',
         ]
@@ -151,12 +150,6 @@ def compile_script(recipe: dict[str, Any], names: list[str]) -> str:
 def _module(name: str) -> str:
     """The name that a file is imported by; a stand-in has that of the standard module it stands in for."""
     return name.removeprefix(STAND_INS).removesuffix(".py").removesuffix("/__init__").replace("/", ".")
-
-
-def _stdlib(python: str, name: str) -> str:
-    """`NAME=FILE` for a standard module, which may be a package: looked up in the root by the hook's shell."""
-    base = f"/usr/lib/{python}/{name.replace('.', '/')}"
-    return f'{name}={base}$([ -f "$1{base}.py" ] && echo .py || echo /__init__.py)'
 
 
 def _member(tar: Path, name: str) -> bytes:

@@ -106,10 +106,7 @@ int main(int argc, char **argv)
     if (PyStatus_Exception(status))
         die(status.err_msg);
 
-    /* This one without importlib: what it brings imports all others. */
-    PyObject *imports = PyImport_ImportFrozenModule("runtime.init.imports") > 0 ? PyImport_AddModule("runtime.init.imports") : NULL;
-    PyObject *installed = imports ? PyObject_CallMethod(imports, "install", NULL) : NULL;
-    PyObject *entry = installed ? PyImport_ImportModule("runtime.init.entry") : NULL;
+    PyObject *entry = PyImport_ImportModule("runtime.init.entry");
     PyObject *code = entry ? PyObject_CallMethod(entry, "main", NULL) : NULL;
     if (!code) {
         PyErr_Print();

@@ -23,7 +23,7 @@ def test_the_shipped_recipe_fits_its_schema():
         ({"python": "three"}, "key python"),
         ({"cflags": ["-O2 `x`"]}, "key cflags"),
         ({"extra": 1}, "only the keys"),
-        ({"stdlib": ["a-b"]}, "key stdlib"),
+        ({"libraries": ["-lm;x"]}, "key libraries"),
     ],
 )
 def test_a_recipe_that_could_reach_the_shell_is_refused(change, words):

@@ -1,19 +1,21 @@
 """What init imports decides how long a zone takes to start: an allow-list, by source and by running it."""
 
+import _imp
 import ast
 import json
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
-from runtime.init import imports
+from runtime.init.standin.importlib import _bootstrap
 
 PROJECT = Path(__file__).resolve().parents[3]
 SOURCES = sorted((PROJECT / "runtime" / "init").rglob("*.py"))
 ALLOWED = {"_signal", "_socket", "_struct", "errno", "gc", "posix", "select", "sys", "time", "zsys"}
-ALLOWED |= {"_frozen_importlib", "_imp"}  # of imports.py
 BUILT_IN = {"_codecs", "_io"}  # of the stand-ins: the interpreter has these before it imports anything
 
 
@@ -31,12 +33,12 @@ def imported(tree: ast.AST) -> set[str]:
 def test_only_c_modules_and_itself_are_imported(path):
     own = ("runtime.init", "pipeline.seccomp")  # the latter only for the filters of bundles, in `styrolite --bundle`
     outside = {name for name in imported(ast.parse(path.read_text())) if not name.startswith(own)}
-    assert outside <= (BUILT_IN if path.parent.name == "standin" else ALLOWED)
+    assert outside <= (BUILT_IN if "standin" in path.parts else ALLOWED)
 
 
 def test_every_c_module_is_in_the_program():
     main = (PROJECT / "runtime" / "init" / "main.c").read_text()
-    for name in ALLOWED - {"_frozen_importlib"}:  # which is frozen, and there before anything else
+    for name in ALLOWED:
         assert f'{{"{name}", ' in main
 
 
@@ -56,18 +58,60 @@ def test_importing_init_loads_nothing_else():
     assert loaded <= ALLOWED, json.dumps(sorted(loaded))
 
 
-def test_module_of_a_pack_that_fails_is_not_there_and_can_be_had_later(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def importer(monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
+    """The program's, with this interpreter's modules beside those of a pack that are made for a test."""
+    monkeypatch.setattr(_bootstrap, "sys", sys, raising=False)
+    monkeypatch.setattr(_bootstrap, "_imp", _imp, raising=False)
+    monkeypatch.setattr(_bootstrap, "_where", {})
+    monkeypatch.setattr(_bootstrap, "_packed", {})
+    before = set(sys.modules)
+    yield _bootstrap
+    for name in set(sys.modules) - before:
+        del sys.modules[name]
+
+
+def packed(importer: ModuleType, monkeypatch: pytest.MonkeyPatch, **sources: str) -> None:
+    codes = {name: compile(text, name, "exec") for name, text in sources.items()}
+    monkeypatch.setattr(importer, "_where", dict.fromkeys(codes, "a pack"))
+    monkeypatch.setattr(importer, "_said_by", lambda pack: dict(codes))
+
+
+def test_module_of_a_pack_that_fails_is_not_there_and_can_be_had_later(
+    importer: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
     name, has_room = "made_for_this_test", list[bool]()
-    code = compile("if not has_room: raise MemoryError\nvalue = 1", name, "exec")
-    monkeypatch.setattr(imports, "_where", {name: "a pack"})
-    monkeypatch.setattr(imports, "_packed", {})
-    monkeypatch.setattr(imports, "_said_by", lambda pack: {name: code})
+    packed(importer, monkeypatch, **{name: "if not has_room: raise MemoryError\nvalue = 1"})
     monkeypatch.setattr("builtins.has_room", has_room, raising=False)
     with pytest.raises(MemoryError):
-        imports._find_and_load(name, __import__)
+        importer._find_and_load(name, __import__)
     assert name not in sys.modules
     has_room.append(True)
-    try:
-        assert imports._find_and_load(name, __import__).value == 1
-    finally:
-        del sys.modules[name]
+    assert importer._find_and_load(name, __import__).value == 1
+
+
+def test_of_each_module_the_interpreter_finds_what_it_asks_of_one_that_is_there(
+    importer: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While it is imported as well; else it has an AttributeError written for each import of it."""
+    text = "import sys\nseen = dict(vars(sys.modules[__name__]))"
+    packed(importer, monkeypatch, made_for_this_test=text)
+    module = importer._find_and_load("made_for_this_test", __import__)
+    for values in (vars(module), module.seen):
+        assert values["__path__"] == () and values["__spec__"].name == "made_for_this_test"
+        assert not values["__spec__"]._initializing
+
+
+def test_what_is_not_in_the_program_is_said_to_be_missing(importer: ModuleType) -> None:
+    with pytest.raises(ModuleNotFoundError, match="no module 'not_in_the_program' in the zone's program") as caught:
+        importer._find_and_load("not_in_the_program", __import__)
+    assert caught.value.name == "not_in_the_program"
+
+
+def test_names_of_a_package_that_are_modules_are_imported(
+    importer: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    packed(importer, monkeypatch, **{"made": "here = 1", "made.below": "value = 2"})
+    above = importer._find_and_load("made", __import__)
+    assert importer._handle_fromlist(above, ("here", "below"), __import__) is above
+    assert (above.here, above.below.value) == (1, 2)

@@ -31,7 +31,8 @@ class Way:
     full:        something is left in between that the sink did not take: its readiness, not the source's, is news.
     wary:        whoever waits for the source was told that its end has come or is near, or of urgent data: what is
                  behind a short chunk is no news any more.
-    eof:         the end was passed on.
+    last:        the way back has ended: whoever has this one closes its sink behind it, which passes its end on, too.
+    eof:         the end was passed on, or is by closing the sink.
     sent_bytes:  what the sink took, so exact whenever a connection ends.
     """
 
@@ -46,6 +47,7 @@ class Way:
         "_queues",
         "eof",
         "full",
+        "last",
         "sent_bytes",
         "sink",
         "source",
@@ -67,7 +69,7 @@ class Way:
         self._pipe: Pipe | None = None
         self._held_bytes = 0
         self._bulk = False
-        self.full = self.wary = self.eof = False
+        self.full = self.wary = self.last = self.eof = False
         self.sent_bytes = 0
 
     def move(self) -> bool:
@@ -116,8 +118,27 @@ class Way:
             return False
         self._bulk = count == self._chunk_bytes
         self.full, self._pending = True, memoryview(data)
-        self._flush()
-        return self._bulk or self.wary
+        if self._bulk or not self.wary:
+            self._flush()
+            return self._bulk
+        over, trouble = self._look_behind()
+        try:
+            self._flush(socket.MSG_MORE if over else 0)
+        finally:
+            if trouble is not None:  # also where the sink takes no more: nothing would say it again
+                raise trouble
+        if over:
+            self._end()
+        return not over
+
+    def _look_behind(self) -> tuple[bool, OSError | None]:
+        """Is the end behind what was taken? Then both can go in one packet. Or an error, which is said only once."""
+        try:
+            return not self.source.recv(1, socket.MSG_PEEK), None
+        except BlockingIOError:
+            return False, None
+        except OSError as error:
+            return False, error
 
     def _splice(self, pipe: Pipe) -> bool:
         """Take a pipe's worth and pass it on; False, and the pipe given back, where a splice finds nothing."""
@@ -136,10 +157,10 @@ class Way:
         self._flush()
         return True
 
-    def _flush(self) -> None:
+    def _flush(self, flags: int = 0) -> None:
         """Give the sink what is in between. Raises BlockingIOError, and only that makes the loop tell of the sink."""
         while self._pending is not None:
-            count = self.sink.send(self._pending)
+            count = self.sink.send(self._pending, flags)
             self.sent_bytes += count
             self._pending = self._pending[count:] if count < len(self._pending) else None
         while self._pipe is not None:
@@ -153,4 +174,5 @@ class Way:
 
     def _end(self) -> None:
         self.eof = True
-        self.sink.shutdown(socket.SHUT_WR)
+        if not self.last:
+            self.sink.shutdown(socket.SHUT_WR)

@@ -128,6 +128,7 @@ class Relay:
         try:
             if mask & (READ | END | GONE | MARK):
                 incoming.wary = incoming.wary or mask & (END | GONE | MARK) != 0
+                incoming.last = outgoing.eof
                 if not incoming.full:
                     self._move(incoming)
             if outgoing.full and mask & (WRITE | GONE):

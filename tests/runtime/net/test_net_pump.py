@@ -6,6 +6,7 @@ import hashlib
 import random
 import select
 import socket
+import struct
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -235,6 +236,35 @@ def test_what_stands_behind_urgent_data_is_passed_on_though_no_more_comes(pumped
     while len(got) < 12:
         got += server.recv(12)
     assert got == b"beforebehind"
+
+
+def segments_in(connection: socket.socket) -> int:
+    """What a connection has got so far, bare ones among them: tcpi_segs_in of struct tcp_info, linux/tcp.h."""
+    return struct.unpack_from("=I", connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 144), 140)[0]
+
+
+@pytest.mark.parametrize("upwards", [True, False])
+def test_end_right_behind_the_last_bytes_is_passed_on_in_one_segment_with_them(pumped: Pumped, upwards: bool) -> None:
+    client, server = pumped.connect()
+    first, second = (client, server) if upwards else (server, client)
+    send_all(first, b"answer")
+    before = segments_in(second)
+    pumped.run()
+    assert read_all(second) == b"answer"
+    assert segments_in(second) == before + 1
+
+
+def test_reset_right_behind_the_last_bytes_comes_after_them_and_is_no_end(pumped: Pumped) -> None:
+    client, server = pumped.connect()
+    client.sendall(b"half an answer")
+    reset(client)
+    pumped.run()
+    got = b""
+    with pytest.raises(ConnectionResetError):
+        while piece := server.recv(20):
+            got += piece
+    assert got == b"half an answer"
+    wait_until(pumped.settled)
 
 
 @pytest.mark.parametrize("upwards", [True, False])

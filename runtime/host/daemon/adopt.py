@@ -9,8 +9,19 @@ from pathlib import Path
 
 from runtime.boot.doors import DomainInfo
 from runtime.errors import RuntimeFault
-from runtime.host.daemon import claims, ending, exits, growth, life, policy, rows, sharednets, takeover
-from runtime.host.daemon.core import Core, Unfinished, Unread
+from runtime.host.daemon import (
+    claims,
+    ending,
+    exits,
+    growth,
+    life,
+    policy,
+    rows,
+    sharednets,
+    takeover,
+    unread,
+)
+from runtime.host.daemon.core import Core, Unfinished
 from runtime.host.daemon.model import ExitStatus, State
 from runtime.host.daemon.reconcile import Fate, Head, exit_in, fate_of, head_of, stray_records, strays
 from runtime.host.daemon.zone import StopOrder, Zone, of_row
@@ -45,7 +56,9 @@ async def recover(core: Core) -> None:
             left.add(ledger.name)
             if (head := head_of(records)) is not None:
                 sharednets.hold(core, head)
-                await _leave(core, head.id, Unread(head.name, head.index), why=f"its run is not taken over: {error!r}")
+                why = f"its run is not taken over: {error!r}"
+                zone = Zone(head.id, head.request, uuid=head.uuid, index=head.index)
+                await unread.leave(core, head.id, unread.of_run(zone, why, claims.of_records(records)))
     await _end_strays(core, strays(domains, known | left))
     runs = [zone.run.uuid for zone in core.zones.values() if zone.run is not None]
     await sharednets.settle(core, [*runs, *core.unfinished, *left])
@@ -74,8 +87,7 @@ async def _load(core: Core) -> None:
         try:
             zone = of_row(rows.zone_row(columns))
         except rows.UNREADABLE as error:
-            zone_id, name = columns[:2]
-            await _leave(core, zone_id, Unread(name), why=f"its row in the database cannot be read: {error}")
+            await unread.leave(core, columns[0], unread.of_row(columns, error))
         else:
             core.zones[zone.id] = zone
 
@@ -90,17 +102,10 @@ async def _read(core: Core) -> tuple[list[tuple[Ledger, list[Record]]], set[str]
             log.error("run %s is left as it is: its ledger cannot be read: %s", ledger.name, error)
             left.add(ledger.name)
             for zone in [zone for zone in core.zones.values() if zone.uuid == ledger.name]:
-                unread = Unread(zone.name, zone.index)
-                await _leave(core, zone.id, unread, why=f"its ledger cannot be read: {error}")
+                why, devices = f"its ledger cannot be read: {error}", await core.thread(claims.again, zone.bundle, ())
+                await unread.leave(core, zone.id, unread.of_run(zone, why, devices))
+            unread.run_is_left(core, ledger.name)
     return ledgers, left
-
-
-async def _leave(core: Core, zone_id: str, unread: Unread, *, why: str) -> None:
-    """Know that there is a zone, and nothing else of it: a zoned that can read what is written goes on with it."""
-    log.error("zone %s is left as it is, and not known: %s", unread.name, why)
-    core.zones.pop(zone_id, None)
-    core.unread[zone_id] = unread
-    await core.tell("host.state-damaged", zone_id=zone_id, name=unread.name, why=why)
 
 
 async def _take(

@@ -61,14 +61,16 @@ async def put(core: Core, blob: Descriptor, chunks: AsyncIterator[bytes]) -> Non
 
 def had(core: Core, zone: Zone) -> None:
     """A zone has its blobs: they stay for its sake."""
-    for name in _of_zone(zone):
+    for name in of_zone(zone):
         core.lent.pop(name, None)
 
 
 def needed(core: Core) -> set[str]:
-    """Those of zones, and those that are lent. On the loop."""
+    """Those of zones, as far as it is known of each, and those that are lent. On the loop."""
     _end_loans(core)
-    return {*core.lent, *(name for zone in core.zones.values() for name in _of_zone(zone))}
+    of_zones = (name for zone in core.zones.values() for name in of_zone(zone))
+    of_unread = (name for unread in core.unread.values() for name in unread.blobs or ())
+    return {*core.lent, *of_zones, *of_unread}
 
 
 @contextlib.asynccontextmanager
@@ -146,7 +148,8 @@ def _lend(core: Core, blobs: Iterable[Descriptor]) -> None:
     core.lent |= {str(blob.digest): until for blob in blobs}
 
 
-def _of_zone(zone: Zone) -> list[str]:
+def of_zone(zone: Zone) -> list[str]:
+    """The digests of all a zone needs."""
     return [zone.request.manifest, *(str(blob.digest) for blob in zone.blobs())]
 
 

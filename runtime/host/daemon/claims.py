@@ -102,6 +102,8 @@ def _of_others(core: Core, zone: Zone) -> Iterator[tuple[str, BlockDevice]]:
     for other in core.zones.values():
         if other.run is not None and other is not zone:
             yield from ((f"zone {other.name} has it too", device) for device in other.run.devices.values())
+    for unread in core.unread.values():
+        yield from ((f"zone {unread.name}, {unread.why}, may have it", device) for device in unread.devices.values())
     for left in core.unfinished.values():
         got = f"what is left of a run of zone {left.zone} has it still"
         yield from ((got, device) for device in left.devices.values())

@@ -22,6 +22,7 @@ from runtime.host.daemon import (
     ports,
     rows,
     spec,
+    unread,
     volumes,
 )
 from runtime.host.daemon.agent import MAIN
@@ -107,9 +108,9 @@ async def _accept(core: Core, request: BootRequest) -> Zone:
         hint = f"zone rm {name} forgets it with its logs, zone start {name} starts it again"
         got = f"one that has ended, {old.state.value}"
         raise NameTaken(f"zone {name}", expected="a name that no zone has", got=got, hint=hint)
-    if any(unread.name == name for unread in core.unread.values()):
-        hint = "what zoned logged as it started says why"
-        raise NameTaken(f"zone {name}", expected="a name that no zone has", got="one that could not be read", hint=hint)
+    if (left := unread.find(core, name)) is not None:
+        got, hint = f"one that could not be read: {left[1].why}", "zone rm --force forgets it"
+        raise NameTaken(f"zone {name}", expected="a name that no zone has", got=got, hint=hint)
     waiting = [z for z in core.zones.values() if z.state in (State.QUEUED, State.CREATING)]
     if len(waiting) + len(core.booting) >= core.settings.queue:
         got = f"{len(waiting)} that wait already"

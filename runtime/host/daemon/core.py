@@ -80,11 +80,20 @@ class Unfinished:
 class Unread:
     """What is known of a zone of which what is written cannot be read.
 
-    index: of its network, where that is up; -1 else.
+    why:     what that is, and why not.
+    uuid:    of its last run; runs: that may go on.
+    index:   of its network, where that is up; -1 else.
+    blobs:   those it needs; None: nobody knows.
+    devices: of this host, that it may have, by target.
     """
 
     name: str
+    why: str
+    uuid: str = ""
+    runs: bool = False
     index: int = -1
+    blobs: frozenset[str] | None = None
+    devices: Mapping[str, BlockDevice] = field(default_factory=dict)
 
 
 @dataclass
@@ -223,11 +232,19 @@ class Core:
 
     def logs_of(self, zone: Zone) -> Path:
         """Where its output is kept."""
-        return self.settings.state_dir / "logs" / zone.id
+        return self.logs_dir(zone.id)
 
     def scratch_of(self, zone: Zone) -> Path:
         """Where its scratch disk is, if this host made one."""
-        return self.settings.state_dir / "scratch" / zone.id
+        return self.scratch_dir(zone.id)
+
+    def logs_dir(self, zone_id: str) -> Path:
+        """As logs_of, for a zone that may not be known."""
+        return self.settings.state_dir / "logs" / zone_id
+
+    def scratch_dir(self, zone_id: str) -> Path:
+        """As scratch_of, for a zone that may not be known."""
+        return self.settings.state_dir / "scratch" / zone_id
 
     def link_made(self, zone: Zone, link: AgentLink) -> None:
         """A channel to the agent of a zone is about to be used."""
@@ -245,7 +262,7 @@ class Core:
         live = {zone.run.addresses.index for zone in self.zones.values() if zone.run is not None}
         shared = {network.index for network in self.networks.values()}
         unfinished = {left.index for left in self.unfinished.values()}
-        unread = {zone.index for zone in self.unread.values()}
+        unread = {zone.index for zone in self.unread.values() if zone.runs}
         return live | shared | self.taking | set(self.reservations.values()) | unfinished | unread
 
 

@@ -18,7 +18,7 @@ from runtime.host import xenstoremark
 from runtime.host.check.check import check as compare
 from runtime.host.check.look_host import Places
 from runtime.host.check.model import HostPort, Report
-from runtime.host.daemon import blobs, ending, sharednets
+from runtime.host.daemon import blobs, ending, sharednets, unread
 from runtime.host.daemon.core import Core
 from runtime.host.daemon.edge import KIB_PER_PAGE, rss_kib
 from runtime.host.daemon.model import DiskUsageRow, HostStatus, NetworkInfo, Pruned
@@ -114,7 +114,7 @@ async def disk_usage(core: Core) -> list[DiskUsageRow]:
 
     zones = list(core.zones.values())  # here: in the thread, their number would change while it walks
     ended = [zone.id for zone in zones if not zone.state.live]
-    needed = blobs.needed(core)
+    needed = blobs.needed(core) if unread.knows_blobs(core) else None
 
     def look() -> list[DiskUsageRow]:
         logs = {zone.id: _size(core.logs_of(zone)) for zone in zones}
@@ -124,7 +124,7 @@ async def disk_usage(core: Core) -> list[DiskUsageRow]:
         for path in core.settings.state_dir.glob("zones.sqlite*"):
             with contextlib.suppress(OSError):  # the database makes and removes some of them
                 database.append(path.stat().st_size)
-        unused = sum(size for _, size in blobs.unused(core, needed))
+        unused = 0 if needed is None else sum(size for _, size in blobs.unused(core, needed))
         return [
             DiskUsageRow("logs", len(logs), sum(logs.values()), sum(logs[zone_id] for zone_id in ended)),
             DiskUsageRow(
@@ -139,6 +139,8 @@ async def disk_usage(core: Core) -> list[DiskUsageRow]:
 
 async def prune(core: Core, *, zones: bool, unused_blobs: bool, dry_run: bool) -> Pruned:
     """See Manager.prune."""
+    if unused_blobs:
+        unread.check_blobs(core)  # first: what was removed before a refusal would go untold
     removed: list[str] = []
     freed = 0
     ended = [zone for zone in core.zones.values() if not zone.state.live] if zones else []
@@ -168,11 +170,12 @@ async def check(core: Core, serving: Callable[[], Iterable[HostPort]] = tuple) -
         return [*core.ledgers.all(), *core.network_ledgers.all(), *declared_ledgers(run / "net")]
 
     def known() -> list[str]:
-        zones = list(core.zones.values())
+        zones, unknown = list(core.zones.values()), list(core.unread)
         paths = [run / name for name in RUN_FILES]
         paths += [ledger.path for ledger in ledgers()]
         paths += [logs / zone.id for zone in zones]
         paths += [core.scratch_of(zone) for zone in zones if zone.bundle.scratch_mib]
+        paths += [place(zone_id) for zone_id in unknown for place in (core.logs_dir, core.scratch_dir)]
         paths += [path for directory in temporary for path in directory.glob("*") if not is_unowned(path)]
         return list(map(str, paths))
 

@@ -29,6 +29,7 @@ from runtime.host.daemon import (
     sessions,
     sharednets,
     snooping,
+    unread,
     updates,
 )
 from runtime.host.daemon.agent import MAIN
@@ -157,6 +158,7 @@ class Manager:
                 zone.changes.tell()
 
     def _zone(self, ref: str) -> Zone:
+        unread.refuse(self.core, ref)
         return resolve(ref, self.core.zones)
 
     # -- zones ---------------------------------------------------------------------------------------------------------
@@ -198,7 +200,12 @@ class Manager:
         return await commands.restart(self.core, self._zone(ref), timeout_s, unless_live=unless_live)
 
     async def remove(self, ref: str, *, force: bool = False) -> ZoneInfo:
-        """Forget an exited zone with its logs; force ends a live one first. As it was last."""
+        """Forget an exited zone with its logs; force ends a live one first. As it was last.
+
+        force also forgets one of which what is written cannot be read, unless it may run.
+        """
+        if force and (left := unread.find(self.core, ref)) is not None:
+            return await unread.remove(self.core, *left)
         return await commands.remove(self.core, self._zone(ref), force=force)
 
     async def wait(self, ref: str, until: str = "exited", timeout_s: float = 0.0) -> ZoneInfo:

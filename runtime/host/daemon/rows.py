@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -33,6 +34,7 @@ SELECT_ZONES = f"SELECT {', '.join(_ZONE_COLUMNS)} FROM zones ORDER BY created"
 SELECT_WORKLOADS = f"SELECT {', '.join(_WORKLOAD_COLUMNS)} FROM workloads ORDER BY created"
 SELECT_RESERVATIONS = "SELECT id, net_index, created FROM reservations ORDER BY created, id"
 SELECT_NETWORKS = "SELECT name, net_index, mtu FROM networks ORDER BY created, name"
+_DIGEST = re.compile(r"\b(?:sha256:[0-9a-f]{64}|sha512:[0-9a-f]{128})\b")
 # What reading a row raises that another zonewright, or a hand, wrote.
 UNREADABLE = (KeyError, ValueError, TypeError, AttributeError, PipelineError)
 
@@ -85,6 +87,24 @@ def zone_row(columns: Sequence[Any]) -> ZoneRow:
         console_tail=tuple(json.loads(values["console_tail"])),
         pause_s=values["pause_s"],
     )
+
+
+def uuid_in(columns: Sequence[Any]) -> str:
+    """Of a row of SELECT_ZONES that may not be readable: the uuid of its last domain."""
+    return str(dict(zip(_ZONE_COLUMNS, columns, strict=True))["uuid"])
+
+
+def blobs_in(columns: Sequence[Any]) -> frozenset[str] | None:
+    """Of a row of SELECT_ZONES that may not be readable: every digest its request names, in whatever place.
+
+    None where that is no document, of which a part may be missing, or names none: then nobody knows what it needs.
+    """
+    request = str(dict(zip(_ZONE_COLUMNS, columns, strict=True))["request"])
+    try:
+        json.loads(request)
+    except (ValueError, RecursionError):
+        return None
+    return frozenset(_DIGEST.findall(request)) or None
 
 
 def request_of(text: str) -> BootRequest:

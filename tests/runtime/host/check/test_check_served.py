@@ -26,7 +26,7 @@ from runtime.host.api import host_pb2 as pb
 from runtime.host.check.look_host import IMAGE_TASK
 from runtime.host.check.model import HostPort
 from runtime.host.daemon import hoststate
-from runtime.host.daemon.core import Settings
+from runtime.host.daemon.core import Settings, Unread
 from runtime.host.daemon.model import PortRule
 from runtime.host.daemon.ports import HeldPorts
 from runtime.host.images import tasks
@@ -45,7 +45,10 @@ Told = set[tuple[str, str]]
 
 @dataclass
 class Zoned:
-    """A host of the zone `known`, whose scratch disk and port are its; `diskless` is another, that has ended."""
+    """A host of the zone `known`, whose scratch disk and port are its.
+
+    `diskless` is another, that has ended; `unread` one of which no more is known than its name.
+    """
 
     host: CheckedHost
     core: Any
@@ -77,8 +80,9 @@ def zoned(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Zoned]:
         (host.run / "tls").mkdir()
         (host.run / "tls" / "server.key").touch()
         for kind in ("logs", "scratch"):
-            (state / kind / "known").mkdir(parents=True)
-            (state / kind / "known" / "file").touch()
+            for name in ("known", "unread"):
+                (state / kind / name).mkdir(parents=True)
+                (state / kind / name / "file").touch()
         (state / "logs" / "diskless").mkdir()
         (host.run / "net" / "web").mkdir(parents=True)
         ledger = host.ledgers.create("0f0e0d0c")
@@ -92,7 +96,10 @@ def zoned(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Zoned]:
         core = SimpleNamespace(
             settings=Settings(host.run, state),
             zones=zones,
+            unread={"unread": Unread("other", "its row cannot be read")},
             scratch_of=lambda zone: state / "scratch" / zone.id,
+            logs_dir=lambda zone_id: state / "logs" / zone_id,
+            scratch_dir=lambda zone_id: state / "scratch" / zone_id,
             ledgers=host.ledgers,
             network_ledgers=LedgerDir(host.run / "networks"),
             ending=set(),

@@ -17,6 +17,7 @@ from runtime.errors import RuntimeFault
 from runtime.host import ledger
 from runtime.host.blockdevices import BlockDevice, DeviceUnfit
 from runtime.host.check.expected import read_ledgers
+from runtime.host.daemon import claims
 from runtime.host.daemon.edge import Edge
 from runtime.host.daemon.errors import BadRequest
 from runtime.host.daemon.model import BootRequest, DeviceInfo, State, VolumeInfo
@@ -146,6 +147,31 @@ def test_device_is_one_zones_unless_all_only_read_it(host: Host) -> None:
         await manager.boot(wanted(host, reader, name="other"))
         assert sorted(zone.name for zone in manager.list_zones(all=False)) == ["other", "web"]
         await host.stop(end_zones=True)
+
+    run(work())
+
+
+@pytest.mark.parametrize("damage", ["record", "whole"])
+def test_device_of_a_zone_whose_run_cannot_be_taken_over_is_no_others(
+    host: Host, damage: str, devices: dict[str, BlockDevice], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(claims, "_as_it_was_given", lambda volume, subject: devices[volume.source])
+
+    async def work() -> None:
+        manager = await host.start()
+        before = await manager.boot(wanted(host, DISK))
+        await host.kill()
+        path = host.path / "run" / "ledger" / f"{before.domain_uuid}.jsonl"
+        if damage == "record":
+            with path.open("a") as file:
+                file.write('\n{"kind": "net.listener", "zone_port": "http"}\n')
+        else:
+            path.unlink()
+            path.mkdir()
+        manager = await host.start()
+        with pytest.raises(DeviceUnfit, match=r"got zone web, its .* may have it"):
+            await manager.boot(wanted(host, DISK, name="other"))
+        await host.stop()
 
     run(work())
 

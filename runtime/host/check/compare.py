@@ -25,6 +25,12 @@ def remove_zone(zone: str) -> str:
     return f"zone rm -f {zone}"
 
 
+def compare_ledgers(expected: Expected) -> Iterator[Finding]:
+    """Ledgers that name more than could be read."""
+    for name, why in sorted(expected.unread.items()):
+        yield Finding("ledger", name, f"it cannot be read: {why}")
+
+
 def compare_domains(expected: Expected, found: Found) -> Iterator[Finding]:
     """Domains in no ledger, dying ones, and those a ledger has that are gone. Other toolstacks' are none of ours."""
     for domain in found.domains:

@@ -44,8 +44,12 @@ class ExpectedDomain:
 
 @dataclass
 class Expected:
-    """Everything the ledgers name, each with the zone it belongs to."""
+    """Everything the ledgers name, each with the zone it belongs to.
 
+    unread: ledgers that name more than could be read, and why.
+    """
+
+    unread: dict[str, str] = field(default_factory=dict)
     zones: set[str] = field(default_factory=set)
     domains: dict[str, ExpectedDomain] = field(default_factory=dict)  # by uuid
     loops: dict[str, tuple[str, str]] = field(default_factory=dict)  # device -> zone, file
@@ -64,34 +68,38 @@ class Expected:
 
 
 def read_ledgers(ledgers: Iterable[LedgerLike]) -> Expected:
-    """What all ledgers name together."""
+    """What all ledgers name together, as far as they can be read."""
     expected = Expected()
     for ledger in ledgers:
         try:
             records = ledger.records()
         except FileNotFoundError:
             continue  # its run has ended just now
+        except OSError as error:
+            expected.unread[ledger.name] = error.strerror or str(error)
+            continue
         # A ledger is named by its run; people know the zone.
         named = ("zone", "domain", "network")
         names = (str(record["name"]) for record in records if record["kind"] in named and "name" in record)
         zone = next(names, ledger.name)
         expected.zones.add(zone)
+        loops: dict[str, tuple[str, str]] = {}
         for record in records:
-            _note(expected, zone, record)
-        expected.loops |= _loops(zone, records)
+            try:
+                _note(expected, zone, record)
+                _note_loop(loops, zone, record)
+            except (TypeError, ValueError):  # of another version, or a hand's
+                expected.unread[ledger.name] = f"no such record is known: {str(record)[:200]}"
+        expected.loops |= loops  # what it has given back may be another's by now, and be in that one's ledger
     return expected
 
 
-def _loops(zone: str, records: Iterable[Record]) -> dict[str, tuple[str, str]]:
-    """Of one ledger: what it has given back may be another's by now, and be in that one's ledger."""
-    loops = {}
-    for record in records:
-        match record:
-            case {"kind": "loop", "device": device, "file": file}:
-                loops[device] = (zone, file)
-            case {"kind": "loop.gone", "device": device}:
-                loops.pop(device, None)
-    return loops
+def _note_loop(loops: dict[str, tuple[str, str]], zone: str, record: Record) -> None:
+    match record:
+        case {"kind": "loop", "device": device, "file": file}:
+            loops[device] = (zone, file)
+        case {"kind": "loop.gone", "device": device}:
+            loops.pop(device, None)
 
 
 def _note(expected: Expected, zone: str, record: Record) -> None:

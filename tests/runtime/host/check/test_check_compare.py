@@ -54,12 +54,12 @@ RECORDS: list[dict[str, Any]] = [
 
 
 class Ledger:
-    name = UUID
-
-    def __init__(self, records: list[dict[str, Any]]) -> None:
-        self._records = records
+    def __init__(self, records: list[dict[str, Any]], name: str = UUID, error: OSError | None = None) -> None:
+        self._records, self.name, self._error = records, name, error
 
     def records(self) -> list[dict[str, Any]]:
+        if self._error is not None:
+            raise self._error
         return self._records
 
 
@@ -356,6 +356,33 @@ def test_two_ledgers_are_read_as_one() -> None:
     both = read_ledgers([Ledger(RECORDS[:at]), Ledger(RECORDS[at:])])
     assert findings(healthy(), both) == []
     assert both.zones == {UUID, "web"}, "a ledger that does not say its zone's name is named by its run"
+
+
+def test_ledger_that_cannot_be_read_is_told_and_the_rest_is_compared() -> None:
+    """What only it may name is none to be ended; what is certain is told as ever."""
+    found = healthy()
+    found.engines.add(Process(501, 5))
+    found.homes[11] = UUID
+    ledgers = read_ledgers([Ledger([], OTHER, OSError(5, "Input/output error")), Ledger(RECORDS)])
+    assert findings(found, ledgers) == [
+        f"ledger {OTHER}: it cannot be read: Input/output error",
+        "xenstore /local/domain/11: the tree of a domain that is gone (xenstore-rm /local/domain/11)",
+        "process 501 (a network engine): in no ledger that can be read",
+    ]
+
+
+@pytest.mark.parametrize(
+    "record",
+    [
+        {"kind": "xenstore", "uuid": UUID, "domid": "seven"},
+        {"kind": "net.listener", "address": [], "port": 1},
+        {"kind": "loop", "device": {}, "file": ""},
+    ],
+)
+def test_record_that_cannot_be_read_costs_no_other(record: dict[str, Any]) -> None:
+    ledgers = read_ledgers([Ledger([*RECORDS, record])])
+    (told,) = findings(healthy(), ledgers)
+    assert told.startswith(f"ledger {UUID}: it cannot be read: no such record is known: {{'kind'")
 
 
 def test_comparing_changes_neither_side() -> None:

@@ -9,7 +9,6 @@ named is given back.
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import shutil
 from collections.abc import Iterable, Iterator, Mapping
@@ -18,6 +17,7 @@ from typing import Any
 from runtime.net import bandwidth, netns
 from runtime.net.engine import processes
 from runtime.net.engine.control import ask
+from runtime.net.errors import EngineFault
 
 log = logging.getLogger(__name__)
 
@@ -77,9 +77,24 @@ def teardown(records: Iterable[Mapping[str, Any]]) -> None:
 
 
 def _let_go(control: str, zone: str) -> None:
-    """Have a shared network's engine end what it has of a zone; one that does not run has nothing of any."""
-    with contextlib.suppress(OSError, ValueError):
-        ask(control, {"op": "leave", "zone": zone}, timeout_s=_LEAVE_TIMEOUT_S)
+    """Have a shared network's engine end what it has of a zone; one that does not run has nothing of any.
+
+    Raises:  EngineFault where one runs, and may not have heard it: it would keep the zone's ports and connections.
+    """
+    failure: Exception | None = None
+    for _ in range(2):  # one that ended as it was asked, and so gave no answer, is not there the second time
+        try:
+            ask(control, {"op": "leave", "zone": zone}, timeout_s=_LEAVE_TIMEOUT_S)
+            return
+        except (FileNotFoundError, NotADirectoryError, ConnectionRefusedError):
+            return
+        except ConnectionError as error:
+            failure = error
+        except (OSError, ValueError) as error:
+            failure = error
+            break
+    expected = f"it to let go of zone {zone}"
+    raise EngineFault(f"network engine at {control}", expected=expected, got=str(failure), temporary=True) from failure
 
 
 def _unlimit(namespace: str, device: str) -> None:

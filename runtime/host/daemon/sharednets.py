@@ -200,6 +200,21 @@ async def reap(core: Core) -> None:
     for network in list(core.networks.values()):
         if network.ledger is not None and network.segment is None and not network.seats:
             await _settle(core, network)
+        elif network.segment is not None and _is_left(core, network):
+            await _end_left(core, network)
+
+
+def _is_left(core: Core, network: SharedNetwork) -> bool:
+    """Is nobody in it but runs that have ended, of which something is not gone yet?"""
+    return network.seats.keys() <= core.unfinished.keys()
+
+
+async def _end_left(core: Core, network: SharedNetwork) -> None:
+    """An engine that does not answer never lets go of a zone: where it serves nobody, it goes before they do."""
+    async with network.lock:
+        if network.segment is not None and _is_left(core, network):
+            segment, network.segment = network.segment, None
+            await _as_far_as_it_goes(network, core.thread(_take_down, core, segment))
 
 
 async def _settle(core: Core, network: SharedNetwork) -> None:

@@ -17,6 +17,7 @@ from __future__ import annotations
 import array  # noqa: F401  send_fds and recv_fds import it, when there are no files any more
 import json
 import socket
+import struct
 import time
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -28,6 +29,7 @@ PACKET_BYTES = 65536
 MAX_DESCRIPTORS = 253  # in one packet: include/net/scm.h, SCM_MAX_FD
 _CLIENTS = 8
 _PAUSE_S = 1.0
+_SHORTEST_S = 0.001  # 0 would be not to wait at all
 
 # Takes the request, the descriptors that came with it, and a list for those that are to go with the answer.
 Operation = Callable[[dict[str, Any], list[socket.socket], list[socket.socket]], dict[str, Any]]
@@ -56,12 +58,10 @@ class ControlServer:
                 self._loop.watch(source, self, 0)
                 self._loop.urgent.add(self)
                 return
-            if len(self._clients) >= _CLIENTS:
-                client.close()
-                return
             client.setblocking(False)
             self._clients.add(client)
             self._loop.watch(client, self, READ)
+            self._listen()
             return
         try:
             packet, descriptors, _, _ = socket.recv_fds(source, PACKET_BYTES, len(INSIDE))
@@ -77,6 +77,12 @@ class ControlServer:
             self._loop.forget(source)
             self._clients.discard(source)
             source.close()
+            self._listen()
+
+    def _listen(self) -> None:
+        """Take no more clients than there is room for: others wait in the backlog, and in front of it."""
+        if self not in self._loop.urgent:
+            self._loop.watch(self._listener, self, READ if len(self._clients) < _CLIENTS else 0)
 
     def _answer(self, packet: bytes, passed: list[socket.socket], back: list[socket.socket]) -> dict[str, Any]:
         try:
@@ -90,7 +96,7 @@ class ControlServer:
         """End a pause."""
         if now >= self._paused_until:
             self._loop.urgent.discard(self)
-            self._loop.watch(self._listener, self, READ)
+            self._listen()
 
     def abort(self) -> None:
         """One request failed in an unforeseen way; the others go on."""
@@ -106,12 +112,19 @@ def ask(
 ) -> Any:
     """Send one request to an engine and return its answer. Raises OSError, also when the engine ends meanwhile.
 
+    Where many ask at once, it waits in front of the backlog.
     passed:    descriptors that go with the request.
     received:  where the descriptors that come with the answer go; the caller closes them.
     """
     with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as client:
-        client.settimeout(timeout_s)
-        client.connect(path)
+        deadline = time.monotonic() + timeout_s
+        # A full backlog refuses a socket with a timeout of Python's at once: that does not block (unix(7), EAGAIN).
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, struct.pack("ll", *_timeval(timeout_s)))
+        try:
+            client.connect(path)
+        except BlockingIOError:
+            raise TimeoutError("timed out") from None
+        client.settimeout(max(deadline - time.monotonic(), _SHORTEST_S))
         socket.send_fds(client, [json.dumps(request).encode()], [item.fileno() for item in passed])
         answer, came, _, _ = socket.recv_fds(client, PACKET_BYTES, 0 if received is None else MAX_DESCRIPTORS)
     if received is not None:
@@ -119,3 +132,8 @@ def ask(
     if not answer:
         raise ConnectionResetError("the engine closed the connection")
     return json.loads(answer)
+
+
+def _timeval(seconds: float) -> tuple[int, int]:
+    """Source: socket(7), SO_SNDTIMEO."""
+    return int(seconds), int(seconds % 1 * 1_000_000)

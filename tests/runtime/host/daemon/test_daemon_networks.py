@@ -12,10 +12,10 @@ from support.hostnetworks import addresses, shared
 
 from pipeline.bundle.model import Bundle, Network
 from runtime.errors import RuntimeFault
-from runtime.host.daemon import claims
+from runtime.host.daemon import claims, sharednets
 from runtime.host.daemon.errors import BadRequest, NameTaken, NotAdoptable, UnknownNetwork, WrongState, ZoneFailed
 from runtime.host.daemon.model import RestartPolicy
-from runtime.net.errors import NetworkFault
+from runtime.net.errors import EngineFault, NetworkFault
 
 
 def test_network_is_made_with_its_first_zone_and_goes_with_its_last(host: Host) -> None:
@@ -228,6 +228,31 @@ def test_network_that_could_not_be_taken_down_is_known_until_it_is_gone(
         while not wanted and await shared(manager):
             await asyncio.sleep(0.01)
         await host.stop(end_zones=True)
+        assert host.leftovers() == []
+
+    run(work())
+
+
+def test_network_of_which_only_runs_that_cannot_be_ended_are_left_goes_before_they_do(host: Host) -> None:
+    """Its engine may be why: one that does not answer lets go of no zone."""
+
+    async def work() -> None:
+        manager = await host.start()
+        for name in ("web", "db"):
+            await manager.boot(host.request(name, network="back"))
+        host.teardown_fails = EngineFault("network engine", got="timed out")
+        await manager.stop("web")
+        await sharednets.reap(manager.core)
+        assert "back" in host.segments, "another zone is in it"
+        await manager.stop("db")
+        await sharednets.reap(manager.core)
+        assert "back" not in host.segments and list(await shared(manager)) == ["back"]
+        host.teardown_fails = None
+        await manager.boot(host.request("late", network="back"))
+        assert addresses(manager) == {"late": "10.75.0.4"}, "those of the others are not given back yet"
+        await host.stop(end_zones=True)
+        await host.start()
+        await host.stop()
         assert host.leftovers() == []
 
     run(work())

@@ -1,0 +1,108 @@
+"""The engine's control socket where many ask at once, and a zone's leave where the engine does not answer."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from runtime.net.engine import control
+from runtime.net.engine.control import ControlServer, ask
+from runtime.net.engine.loop import Loop
+from runtime.net.errors import EngineFault
+from runtime.net.teardown import teardown
+
+
+@contextlib.contextmanager
+def controlled(path: str, backlog: int) -> Iterator[Callable[[], None]]:
+    """A control socket that says yes to all; what it gives has it served from then on."""
+    loop = Loop()
+    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as listener:
+        listener.bind(path)
+        listener.listen(backlog)
+
+        def operate(request: object, passed: object, back: object) -> dict[str, object]:
+            if request == {"op": "stop"}:
+                loop.stop()
+            return {}
+
+        ControlServer(loop, listener, operate)
+        thread = threading.Thread(target=loop.run, daemon=True)
+        yield thread.start
+        ask(path, {"op": "stop"}, timeout_s=20)
+        thread.join(20)
+
+
+def test_more_clients_than_there_is_room_for_wait_and_are_answered(tmp_path: Path) -> None:
+    path = str(tmp_path / "control")
+    with controlled(path, 0) as serve, contextlib.ExitStack() as clients, ThreadPoolExecutor(12) as threads:
+        serve()
+        for _ in range(control._CLIENTS):
+            client = clients.enter_context(socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET))
+            client.connect(path)
+            client.send(b"{}")
+            assert client.recv(100) == b"{}"
+        asked = [threads.submit(ask, path, {}, timeout_s=20) for _ in range(12)]
+        clients.close()
+        assert [answer.result(20) for answer in asked] == [{}] * 12
+
+
+def test_control_socket_without_room_is_waited_for_and_no_longer(tmp_path: Path) -> None:
+    path = str(tmp_path / "control")
+    with contextlib.ExitStack() as stack:
+        serve = stack.enter_context(controlled(path, 0))
+        threads = stack.enter_context(ThreadPoolExecutor(1))
+        stack.enter_context(socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)).connect(path)
+        with pytest.raises(TimeoutError):
+            ask(path, {}, timeout_s=0.01)
+        later = threads.submit(ask, path, {}, timeout_s=20)
+        serve()
+        assert later.result(20) == {}
+
+
+MEMBER = {"kind": "net.member", "network": "back", "zone": "web", "netns": "zw-@none", "limit": "limit2"}
+
+
+@pytest.mark.parametrize("how", ["gone", "ended", "ends"])
+def test_zone_of_an_engine_that_does_not_run_has_been_let_go_of(tmp_path: Path, how: str) -> None:
+    path = tmp_path / "control"
+    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as listener:
+        if how != "gone":
+            listener.bind(str(path))
+        if how == "ends":
+            listener.listen()
+
+            def end() -> None:
+                client = listener.accept()[0]
+                listener.close()
+                client.close()
+
+            threading.Thread(target=end).start()
+        teardown([{**MEMBER, "control": str(path)}])
+
+
+@pytest.mark.parametrize("how", ["hangs", "nonsense"])
+def test_zone_of_an_engine_that_may_not_have_heard_it_has_not_left(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, how: str
+) -> None:
+    monkeypatch.setattr("runtime.net.teardown._LEAVE_TIMEOUT_S", 0.05 if how == "hangs" else 20)
+    path = tmp_path / "control"
+    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as listener:
+        listener.bind(str(path))
+        listener.listen()
+
+        def answer() -> None:
+            with listener.accept()[0] as client:
+                client.recv(1000)
+                client.send(b"nonsense")
+
+        if how == "nonsense":
+            threading.Thread(target=answer).start()
+        with pytest.raises(EngineFault, match="expected it to let go of zone web, got") as caught:
+            teardown([{**MEMBER, "control": str(path)}])
+        assert caught.value.temporary

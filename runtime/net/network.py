@@ -264,9 +264,9 @@ class ZoneNetwork:
         """Does the engine run?"""
         return self.segment.alive()
 
-    def revive(self) -> None:
+    def revive(self, *, only_dead: bool = False) -> None:
         """See Segment.revive."""
-        self.segment.revive()
+        self.segment.revive(only_dead=only_dead)
 
     @property
     def whole(self) -> bool:

@@ -238,15 +238,18 @@ class Segment:
         """Does the engine run?"""
         return self._handle is not None and self._handle.alive()
 
-    def revive(self) -> None:
+    def revive(self, *, only_dead: bool = False) -> None:
         """Put a new engine in the place of one that died or does not answer, for the same zones and ports.
 
         Sockets that died with it and a zoned before this one are made anew.
+        only_dead: one that runs stays: of two that see its death, one has had it replaced.
         Raises:  EngineFault, NetworkFault. After all else serves: EngineFault where the new engine refuses a zone,
                  PortTaken where another program has a port by now. A temporary EngineFault: it does not answer.
         """
         with self.lock:
             old = self.running
+            if only_dead and old.alive():
+                return
             old.stop()
             self._take("net.engine.gone", pid=old.pid, start_time=old.start_time)
             zones = list(self.zones.values())

@@ -182,10 +182,12 @@ class EngineSupervisor:
         try:
             words = network.engine.last_words() if network.engine is not None else "no message"
             self._tell(network, "died", f"the network engine of {_whose(network)} ended: {words}")
+            only_dead = True  # a zone that boots may have had it replaced
             while self._wanted(entry) and not self._stopping.wait(delay_s(entry.deaths)) and self._wanted(entry):
                 try:
-                    network.revive()
+                    network.revive(only_dead=only_dead)
                 except RuntimeFault as fault:
+                    only_dead = False
                     self._tell(network, "failed", str(fault))
                     # One that refuses a zone serves the others: to end it would cost them their connections.
                     silent = isinstance(fault, EngineFault) and fault.temporary
@@ -193,6 +195,7 @@ class EngineSupervisor:
                         entry.deaths += 1
                         continue
                 except Exception as error:
+                    only_dead = False
                     log.exception("reviving the network engine of %s", _whose(network))
                     self._tell(network, "failed", repr(error))
                     entry.deaths += 1

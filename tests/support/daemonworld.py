@@ -209,6 +209,7 @@ class Host:
         self.network_fails: Exception | None = None
         self.segment_fails: Exception | None = None
         self.engine_fails: Exception | None = None
+        self.engine_deaths = 0  # how many engines die before they serve
         self.limit_fails: Exception | None = None
         self.captures: list[FakeCapture] = []
         self.teardown_fails: Exception | None = None

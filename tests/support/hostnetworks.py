@@ -10,6 +10,7 @@ from runtime.net.addresses import ZoneAddresses
 from runtime.net.capture import CaptureRequest
 from runtime.net.engine.flows import Flow
 from runtime.net.engine.interface import Engine
+from runtime.net.errors import EngineFault
 from runtime.net.published import Published, key_of, protocol_of
 from support.fakecapture import FakeCapture
 
@@ -39,7 +40,7 @@ class FakeNetwork:
         self.host, self.name, self.record, self.segment, self.isolated = host, name, record, segment, isolated
         self.egress, self.bandwidth_bit_s = egress, bandwidth_bit_s
         self.listening: list[Published] = []
-        self.vif = ""
+        self.vif, self.dead = "", False
 
     def _do(self, what: str) -> None:
         self.host.alive()
@@ -72,6 +73,16 @@ class FakeNetwork:
 
     def serve(self) -> None:
         self._do("serves")
+        if self.host.engine_deaths:
+            self.host.engine_deaths -= 1
+            self.dead = True
+            raise EngineFault("network engine", expected="an answer", got="it ended: killed", temporary=True)
+
+    def revive(self, *, only_dead: bool = False) -> None:
+        assert self.dead and only_dead, "one that serves would be ended"
+        self.dead = False
+        self._do("has another engine")
+        self.serve()
 
     def unpublish(self, address: str, port: int, protocol: str = "tcp") -> None:
         (gone,) = [item for item in self.listening if item.key == key_of(address, port, protocol)]
@@ -102,7 +113,7 @@ class FakeNetwork:
         return zone_port in self.host.answering
 
     def alive(self) -> bool:
-        return True
+        return not self.dead
 
     def counters(self) -> dict[str, int]:
         return {"bytes_out": 1}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import os
 from collections.abc import Coroutine, Iterator, Sequence
 from pathlib import Path
@@ -11,15 +12,19 @@ from typing import Any
 
 from pipeline.jsonmodel import to_json
 from runtime.boot.model import Disk
+from runtime.errors import RuntimeFault
 from runtime.host.daemon import claims, sharednets, shares, spec, volumes
 from runtime.host.daemon.admission import OVERHEAD_KIB
 from runtime.host.daemon.core import Core
 from runtime.host.daemon.disks import own_disks
+from runtime.host.daemon.edge import Network
 from runtime.host.daemon.model import State
 from runtime.host.daemon.signals import Clock
 from runtime.host.daemon.zone import Run, Zone
 from runtime.host.ledger import Ledger
 from runtime.net.addresses import ZoneAddresses
+
+log = logging.getLogger(__name__)
 
 
 class Stopwatch:
@@ -100,7 +105,7 @@ async def bring_up(core: Core, zone: Zone, run: Run) -> None:
     zone.state, zone.exit, zone.console_tail = State.RUNNING, None, ()
     await core.save(zone, "zone.running", domid=str(domain.domid))
     with times("engine"):
-        await core.thread(network.serve)
+        await core.thread(_serve, network)
     await core.thread(core.edge.care_for, network)
     run.up = True
     zone.changes.tell()
@@ -172,6 +177,25 @@ def _wire(run: Run) -> None:
     assert run.domain is not None and run.network is not None
     run.network.attach(run.domain.wait_vif())
     run.domain.connect_vif()
+
+
+def _serve(network: Network) -> None:
+    """An engine that has died since it was started is replaced, once, as those of zones that run are.
+
+    Raises:  RuntimeFault, with what the last one said.
+    """
+    try:
+        network.serve()
+        return
+    except RuntimeFault as fault:
+        if network.alive():
+            raise
+        log.warning("%s; another takes its place", fault)
+    try:
+        network.revive(only_dead=True)
+    except RuntimeFault as fault:  # of another zone in the network, perhaps
+        log.warning("%s", fault)
+    network.serve()
 
 
 async def both(*works: Coroutine[Any, Any, None]) -> None:

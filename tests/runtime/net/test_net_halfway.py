@@ -167,6 +167,13 @@ def test_zone_that_the_next_engine_refuses_does_not_keep_it_from_the_others(
     assert sorted(successor.has) == ["a", "b", "c"]
 
 
+def test_engine_that_somebody_else_has_had_replaced_stays(zones: list[ZoneNetwork], successor: ScriptedEngine) -> None:
+    zones[0].revive(only_dead=True)
+    assert successor.has == {}
+    zones[0].revive()
+    assert sorted(successor.has) == ["a", "b", "c"]
+
+
 def test_no_zone_is_believed_to_be_served_by_an_engine_that_never_answered(
     zones: list[ZoneNetwork], successor: ScriptedEngine
 ) -> None:

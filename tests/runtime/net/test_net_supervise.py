@@ -47,7 +47,9 @@ class Network:
     def alive(self) -> bool:
         return self.engine.alive()
 
-    def revive(self) -> None:
+    def revive(self, *, only_dead: bool = False) -> None:
+        if only_dead and self.alive():
+            return
         self.engine.stop()
         self.engine = Process()
         self.revivals += 1
@@ -119,6 +121,26 @@ def test_next_engine_that_refuses_a_zone_is_left_to_the_others(watch: Watch) -> 
     network.engine.stop()
     assert watch.wait("web", "revived") == ["died", "failed", "revived"]
     assert network.revivals == 1
+
+
+def test_engine_that_a_boot_has_replaced_meanwhile_is_watched_as_it_is(watch: Watch) -> None:
+    network = watch.network("web")
+    tell = watch.supervisor._on_event
+
+    def boot_first(of: Any, event: str, text: str) -> None:
+        if event == "died" and network.revivals == 0:
+            network.revive(only_dead=True)
+        tell(of, event, text)
+
+    watch.supervisor._on_event = boot_first
+    watch.supervisor.add(network)
+    network.engine.stop()
+    assert watch.wait("web", "revived") == ["died", "revived"]
+    assert network.revivals == 1
+    watch.told.clear()
+    network.engine.stop()
+    watch.wait("web", "revived")
+    assert network.revivals == 2
 
 
 class Interrupted:

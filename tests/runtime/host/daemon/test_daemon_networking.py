@@ -12,7 +12,7 @@ from runtime.errors import RuntimeFault
 from runtime.host.daemon import edge
 from runtime.host.daemon.errors import BadRequest
 from runtime.host.daemon.manager import Manager
-from runtime.host.daemon.model import PortRule, Update
+from runtime.host.daemon.model import PortRule, State, Update
 from runtime.net.errors import EngineFault
 
 RULES = ("allow 192.0.2.0/24 443", "deny any")
@@ -77,6 +77,31 @@ def test_rules_an_engine_did_not_take_are_not_the_zones(host: Host) -> None:
             await manager.update("web", Update(egress=()))
         assert await egress_of(manager) == RULES
         host.engine_fails = None
+        await host.stop(end_zones=True)
+
+    run(work())
+
+
+def test_engine_that_dies_as_its_zone_boots_is_replaced(host: Host, caplog: pytest.LogCaptureFixture) -> None:
+    async def work() -> None:
+        manager = await host.start()
+        host.engine_deaths = 1
+        zone = await manager.boot(host.request(until_ready=True))
+        assert zone.state is State.READY and "web: has another engine" in host.did
+        assert "it ended: killed; another takes its place" in caplog.text
+        await host.stop(end_zones=True)
+
+    run(work())
+
+
+def test_boot_of_a_zone_whose_next_engine_dies_too_fails_with_what_it_said(host: Host) -> None:
+    async def work() -> None:
+        manager = await host.start()
+        host.engine_deaths = 3
+        with pytest.raises(RuntimeFault, match="network engine: expected an answer, got it ended: killed"):
+            await manager.boot(host.request())
+        assert host.engine_deaths == 0 and host.leftovers() == []
+        await manager.restart("web")
         await host.stop(end_zones=True)
 
     run(work())

@@ -217,7 +217,9 @@ class Session:
         if self._start.detach:  # there is no process to have them yet: they end this command, and the start with it
             return {}
         if not self._tty:
-            return {number: self._forwarder(number) for number in FORWARDED}
+            # What was ignored as we were started (nohup, a shell's background) reaches no process through us either.
+            wanted = (number for number in FORWARDED if signal.getsignal(number) is not signal.SIG_IGN)
+            return {number: self._forwarder(number) for number in wanted}
         # Ctrl-C is a byte for the zone's terminal; what others send ends this command, with the terminal as it was.
         return {signal.SIGWINCH: self._resize}
 

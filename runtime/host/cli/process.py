@@ -13,6 +13,7 @@ from runtime.host.cli.parsers import Parser, complete, zone_argument
 EXEC = """\
 The exit code is the command's own: 128 + N where signal N killed it, 126 where it cannot be run, 127 where there is no
 such command; 1 where zone itself failed. Without -t, Ctrl-C and SIGTERM go to the command; three of them leave it.
+Signals that are ignored where zone is started, as nohup does it, do not reach the command.
 
 examples:
   zone exec web nginx -t

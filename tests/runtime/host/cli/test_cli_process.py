@@ -129,6 +129,17 @@ def test_signals_are_the_commands_and_so_is_its_end(start, programs, number: sig
     assert process.wait(30) == 128 + number
 
 
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGHUP, signal.SIGQUIT])
+def test_signal_that_was_ignored_as_it_was_started_is_none_of_the_commands(start, programs, number) -> None:
+    """As nohup does it, and a shell without job control for what it starts in the background."""
+    process = start("exec", "web", "stubborn", preexec_fn=lambda: signal.signal(number, signal.SIG_IGN))
+    assert programs.wait(30)
+    process.send_signal(number)
+    for _ in range(2):  # of two that come at once, the later one may be told first
+        process.send_signal(signal.SIGUSR1)
+        assert process.stderr.readline() == b"got %d\n" % signal.SIGUSR1
+
+
 def test_command_that_ignores_three_signals_is_left(start, programs) -> None:
     process = start("exec", "web", "stubborn")
     assert programs.wait(30)

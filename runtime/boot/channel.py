@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 _FIRST_EVENT_S = 20.0
+_FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.5, 30.0  # before another look, where one came to nothing
 _MOST_LINES = 40  # of log that one channel may cause
 _READY = (XenbusState.INITIALISED, XenbusState.CONNECTED)
 _OVER = (XenbusState.CLOSING, XenbusState.CLOSED)
@@ -68,7 +69,7 @@ class Channel:
     ) -> None:
         """Look at the front end, and connect where it is ready. Blocks for that.
 
-        Raises:  XenstoreFault.
+        Raises:  XenstoreFault; NotOnXen, HypervisorFault where this host is short of something.
         """
         self._hypervisor, self._xenstore, self._domid = hypervisor, xenstore, domid
         self._name = f"agent channel of {name or domid}"
@@ -83,6 +84,8 @@ class Channel:
         self._closed = False
         self._refused: pvconsole.Published | None = None
         self._asked = True  # no look before the one below
+        self._pause_s = _FIRST_PAUSE_S
+        self._timer: threading.Timer | None = None
         self._short = False  # belongs to the attendant's thread
         self._lines = _MOST_LINES
         self._watch = xenstore.watch(f"{self._frontend}/state", self._changed)
@@ -118,6 +121,8 @@ class Channel:
             self._closed = True
             self._receiver = None
             ring, self._ring = self._ring, None
+            if self._timer is not None:
+                self._timer.cancel()
         if ring is not None:
             ring.close()
         self._watch.close()
@@ -157,8 +162,20 @@ class Channel:
     def _look_again(self) -> None:
         try:
             self._look()
+            self._pause_s = _FIRST_PAUSE_S
         except RuntimeFault as problem:
             self._tell(logging.WARNING, str(problem))
+            self._look_later()
+
+    def _look_later(self) -> None:
+        """The guest, which has done its part, may cause no other event."""
+        with self._lock:
+            if self._closed:
+                return
+            self._timer = threading.Timer(self._pause_s, self._changed)
+            self._timer.daemon = True
+            self._timer.start()
+        self._pause_s = min(2 * self._pause_s, _LONGEST_PAUSE_S)
 
     def _look(self) -> None:
         with self._looking:
@@ -194,6 +211,8 @@ class Channel:
                 name=self._name,
             )
         except RuntimeFault as problem:
+            if problem.temporary:  # nothing is wrong with what it offers
+                raise
             self._refused = offered
             self._disconnect(str(problem))
             return

@@ -16,6 +16,7 @@ from runtime.boot.errors import HypervisorFault, NotOnXen
 
 _PROT_READ_WRITE, _MAP_SHARED = 3, 1
 _MAP_FAILED = ctypes.c_void_p(-1).value
+_SHORT = (errno.ENOMEM, errno.EMFILE, errno.ENFILE)  # of memory or descriptors, of which others may give some back
 _libc = ctypes.CDLL(None, use_errno=True)
 _libc.mmap.restype = ctypes.c_void_p
 _libc.mmap.argtypes = [
@@ -55,12 +56,14 @@ def open_device(path: str, flags: int = 0) -> int:
         raise NotOnXen(path, got="no permission", hint="booting zones needs root") from error
     except OSError as error:
         hint = "is this a control domain, with the modules xen-privcmd, xen-evtchn and xen-gntdev loaded?"
-        raise NotOnXen(path, got=os.strerror(error.errno or 0), hint=hint) from error
+        short = error.errno in _SHORT
+        got = os.strerror(error.errno or 0)
+        raise NotOnXen(path, got=got, hint="" if short else hint, temporary=short) from error
 
 
 def fault(name: str, number: int) -> HypervisorFault:
     """What a call of the kernel's was refused with."""
-    temporary = number in (errno.EAGAIN, errno.EINTR, errno.EBUSY, errno.ENOMEM)
+    temporary = number in (errno.EAGAIN, errno.EINTR, errno.EBUSY, *_SHORT)
     made = HypervisorFault(
         name, got=f"{os.strerror(number)} ({errno.errorcode.get(number, number)})", temporary=temporary
     )

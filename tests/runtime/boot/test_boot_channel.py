@@ -16,7 +16,7 @@ from runtime.boot import nodes, pvconsole
 from runtime.boot.attend import Attendant, LoopAttendant
 from runtime.boot.channel import Channel
 from runtime.boot.doors import Hypervisor
-from runtime.boot.errors import XenstoreFault
+from runtime.boot.errors import NotOnXen, XenstoreFault
 from runtime.boot.model import Domid
 from runtime.boot.nodes import XenbusState
 from runtime.boot.xenstore import XenStore
@@ -372,6 +372,74 @@ def test_a_tree_that_is_gone_does_not_come_back(world: World) -> None:
     until(lambda: world.heard.words[1:])
     channel.close()
     assert world.xenstored.below(BACK) == []
+
+
+SHORT = NotOnXen("/dev/xen/evtchn", got="Too many open files", temporary=True)
+
+
+def fail(monkeypatch: pytest.MonkeyPatch, owner: Any, name: str, problem: Exception, times: int) -> list[str]:
+    """Have a method fail so often; what it gives has a word for each."""
+    work, failed = getattr(owner, name), []  # type: ignore[var-annotated]
+
+    def sometimes(*arguments: Any) -> Any:
+        if len(failed) < times:
+            failed.append(name)
+            raise problem
+        return work(*arguments)
+
+    monkeypatch.setattr(owner, name, sometimes)
+    return failed
+
+
+@pytest.mark.parametrize("what", ["map_grant", "bind_event_channel"])
+def test_channel_comes_when_the_host_has_what_it_was_short_of(
+    world: World, monkeypatch: pytest.MonkeyPatch, what: str
+) -> None:
+    monkeypatch.setattr("runtime.boot.channel._FIRST_PAUSE_S", 0.01)
+    channel = world.channel()
+    channel.start(world.heard)
+    failed = fail(monkeypatch, world.xen, what, SHORT, 3)
+    world.publish()
+    until(lambda: world.heard.words)
+    assert world.heard.words == ["connected"] and len(failed) == 3
+    channel.close()
+    assert leftovers(world) == []
+
+
+def test_channel_that_a_host_is_short_for_is_not_made_and_the_front_end_hears_nothing(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world.publish()
+    with monkeypatch.context() as patches:
+        fail(patches, world.xen, "bind_event_channel", SHORT, 1)
+        with pytest.raises(NotOnXen):
+            world.channel()
+    assert world.backend_state == "2" and leftovers(world) == []
+    channel = world.channel()
+    assert world.backend_state == "4"
+    channel.close()
+
+
+def test_look_that_xenstored_does_not_answer_is_made_again(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("runtime.boot.channel._FIRST_PAUSE_S", 0.01)
+    channel = world.channel()
+    channel.start(world.heard)
+    fail(monkeypatch, world.store, "read", XenstoreFault("xenstore", got="timed out", temporary=True), 2)
+    world.publish()
+    until(lambda: world.heard.words == ["connected"])
+    channel.close()
+
+
+def test_channel_that_is_closed_looks_no_more(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    channel = world.channel()
+    failed = fail(monkeypatch, world.xen, "map_grant", SHORT, 1)
+    world.publish()
+    until(lambda: failed)
+    until(lambda: channel._timer is not None)
+    channel.close()
+    assert channel._timer is not None
+    channel._timer.join()
+    assert world.backend_state == "2" and leftovers(world) == []
 
 
 def test_a_xenstored_that_is_gone_makes_no_channel(world: World) -> None:

@@ -44,6 +44,7 @@ READ_BYTES = 1 << 16
 LOOK_AGAIN_S = 2.0  # an edge is a hint
 HANGUP_PAUSE_S = 0.05
 HANGUP_PATIENCE_S = 5.0
+SHORT_PAUSE_S = 0.1  # of descriptors, memory or threads, which others may give back
 
 
 class Lines:
@@ -174,11 +175,17 @@ class Server:
             try:
                 connection, _ = listener.accept()
             except OSError as error:
-                if error.errno in (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ECONNABORTED):
-                    time.sleep(0.1)
-                    continue
-                return  # the listener was closed
-            _thread(partial(self._connection, connection), "connection")
+                if error.errno in (errno.EBADF, errno.EINVAL):
+                    return  # the listener was closed
+                log.warning("a client cannot be taken now: %s", error)
+                time.sleep(SHORT_PAUSE_S)
+                continue
+            try:
+                _thread(partial(self._connection, connection), "connection")
+            except RuntimeError as error:  # no further thread; whoever asks again may find one
+                log.warning("a client is sent away: %s", error)
+                connection.close()
+                time.sleep(SHORT_PAUSE_S)
 
     def _connection(self, connection: socket.socket) -> None:
         with connection, contextlib.suppress(OSError):
@@ -204,7 +211,12 @@ class Server:
         if not stream.admit(call):
             stream.send(_error_line(identifier, _bad_request(f"at most {CALLS_AT_ONCE} calls at once")))
             return
-        _thread(lambda: self._run(stream, call, method, params), f"call {method}")
+        try:
+            _thread(lambda: self._run(stream, call, method, params), f"call {method}")
+        except RuntimeError as error:
+            stream.retire(call)
+            short = RuntimeFault(f"method {method}", expected="a thread for it", got=str(error), temporary=True)
+            stream.send(_error_line(identifier, short))
 
     def _run(self, stream: _Stream, call: Call, method: str, params: dict[str, Any]) -> None:
         try:

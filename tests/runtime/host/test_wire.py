@@ -217,6 +217,58 @@ def test_more_calls_at_once_than_allowed_are_refused(path: Path) -> None:
     raw.close()
 
 
+def short_of_threads(monkeypatch: pytest.MonkeyPatch, name: str) -> list[str]:
+    """The next thread of this name cannot be started; what it gives has a word then."""
+    start, failed = threading.Thread.start, []  # type: ignore[var-annotated]
+
+    def sometimes(thread: threading.Thread) -> None:
+        if thread.name == name and not failed:
+            failed.append(name)
+            raise RuntimeError("can't start new thread")
+        start(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", sometimes)
+    return failed
+
+
+def test_call_for_which_there_is_no_thread_is_refused_and_the_next_is_answered(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    failed = short_of_threads(monkeypatch, "call echo")
+    with wire.Client.connect(path) as client:
+        with pytest.raises(faults.RemoteFault, match="expected a thread for it, got can't start new thread") as caught:
+            client.call("echo", {"n": 1})
+        assert failed and caught.value.temporary
+        assert client.call("echo", {"n": 2}) == {"n": 2}
+
+
+def test_client_for_which_there_is_no_thread_is_sent_away_and_the_next_is_served(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    failed = short_of_threads(monkeypatch, "connection")
+    with pytest.raises(faults.ConnectionLost), wire.Client.connect(path) as client:
+        client.call("echo", {"n": 1}, timeout_s=20)
+    assert failed
+    assert wire.call_socket(path, "echo", {"n": 2}) == {"n": 2}
+
+
+def test_listener_that_cannot_take_a_client_now_takes_the_next(server: wire.Server) -> None:
+    """And ends where it was closed."""
+    ours, theirs = socket.socketpair()
+    accepted: list[Any] = [OSError(errno.ENOMEM, "no memory"), OSError(errno.EPERM, "no"), (theirs, "")]
+
+    class Listener:
+        def accept(self) -> Any:
+            outcome = accepted.pop(0) if accepted else OSError(errno.EBADF, "closed")
+            if isinstance(outcome, OSError):
+                raise outcome
+            return outcome
+
+    server._accept(Listener())  # type: ignore[arg-type]
+    with wire.Client(ours) as client:
+        assert client.call("echo", {"n": 1}) == {"n": 1}
+
+
 def test_a_peer_that_closes_is_a_lost_connection() -> None:
     ours, theirs = socket.socketpair()
     with wire.Client(ours) as client:

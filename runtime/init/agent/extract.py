@@ -2,6 +2,7 @@
 
 import errno
 import posix
+import time
 
 from runtime.init import abi, kernel
 from runtime.init.agent import tarformat
@@ -30,6 +31,8 @@ class Extractor:
             raise Refused(_name(error), f"{path}: expected a directory of the container: {why(error)}") from None
         self._entry: Entry | None = None
         self._fd = self._parent_fd = -1
+        # Its own: of two copies into one directory, a directory of the host's that zones share too, each has its file.
+        self._temporary = f".zone.copying-{time.time_ns():x}"
         self._times: list[tuple[str, int]] = []
         self.entries = self.bytes = 0
 
@@ -71,7 +74,7 @@ class Extractor:
                 posix.utime(self._fd, ns=(entry.mtime * 10**9, entry.mtime * 10**9))
                 name = _parts(entry.name)[-1]
                 self._clear(name)
-                posix.rename(_TEMPORARY, name, src_dir_fd=self._parent_fd, dst_dir_fd=self._parent_fd)
+                posix.rename(self._temporary, name, src_dir_fd=self._parent_fd, dst_dir_fd=self._parent_fd)
                 posix.close(self._fd)
                 self._fd = -1
         except OSError as error:
@@ -103,7 +106,7 @@ class Extractor:
             posix.close(self._fd)
             self._fd = -1
             try:
-                posix.unlink(_TEMPORARY, dir_fd=self._parent_fd)
+                posix.unlink(self._temporary, dir_fd=self._parent_fd)
             except OSError:
                 pass  # renamed, or the workload has removed it
         if self._parent_fd >= 0:
@@ -131,11 +134,7 @@ class Extractor:
         here = self._parent_fd
         if entry.kind == tarformat.REGULAR:
             flags = posix.O_WRONLY | posix.O_CREAT | posix.O_EXCL | posix.O_NOFOLLOW | posix.O_CLOEXEC
-            try:
-                self._fd = posix.open(_TEMPORARY, flags, 0o600, dir_fd=here)
-            except FileExistsError:  # of an agent that was killed
-                posix.unlink(_TEMPORARY, dir_fd=here)
-                self._fd = posix.open(_TEMPORARY, flags, 0o600, dir_fd=here)
+            self._fd = posix.open(self._temporary, flags, 0o600, dir_fd=here)
             return
         if entry.kind == tarformat.DIRECTORY:
             self._make_directory(entry, path, name)
@@ -195,9 +194,6 @@ class Extractor:
             posix.unlink(name, dir_fd=self._parent_fd)
         except FileNotFoundError:
             return
-
-
-_TEMPORARY = ".zone.copying"
 
 
 def _parts(name: str) -> list[str]:

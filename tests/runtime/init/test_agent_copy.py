@@ -14,7 +14,7 @@ from runtime.init.agent import copy
 from runtime.init.agent.archive import Archive
 from runtime.init.agent.errors import Refused
 from runtime.init.agent.extract import Extractor
-from runtime.init.agent.tarformat import FIFO, SYMLINK, Entry
+from runtime.init.agent.tarformat import FIFO, REGULAR, SYMLINK, Entry
 
 
 @pytest.fixture(autouse=True)
@@ -62,6 +62,28 @@ def test_a_fifo_has_the_mode_of_its_entry_whatever_the_umask(root, mode):
     finally:
         os.umask(before)
     assert os.lstat(root / "tmp" / "p").st_mode == 0o010000 | mode
+
+
+def test_copies_into_one_directory_do_not_touch_each_others_files(root):
+    (root / "tmp" / ".zone.copying").mkdir()
+    copies = [Extractor(opened(root), "/tmp") for _ in range(2)]
+    entries = [Entry(name, REGULAR, mode=0o644, uid=os.getuid(), gid=os.getgid()) for name in ("one", "two")]
+    for extractor, entry in zip(copies, entries, strict=True):
+        extractor.begin(entry)
+    for extractor, text in zip(copies, (b"first", b"second"), strict=True):
+        extractor.data(text)
+        extractor.end()
+        extractor.close()
+    assert [(root / "tmp" / name).read_bytes() for name in ("one", "two")] == [b"first", b"second"]
+    assert sorted(os.listdir(root / "tmp")) == [".zone.copying", "one", "two"]
+
+
+def test_copy_that_is_given_up_leaves_no_file(root):
+    extractor = Extractor(opened(root), "/tmp")
+    extractor.begin(Entry("one", REGULAR, mode=0o644, uid=os.getuid(), gid=os.getgid()))
+    extractor.data(b"half")
+    extractor.close()
+    assert os.listdir(root / "tmp") == []
 
 
 @pytest.fixture

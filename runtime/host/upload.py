@@ -10,6 +10,7 @@ from pipeline.errors import StoreDamaged
 from pipeline.oci import Descriptor
 from pipeline.progress import Progress
 from pipeline.store import Store
+from runtime.errors import RuntimeFault
 
 if TYPE_CHECKING:
     from runtime.host.client.client import HostClient
@@ -17,10 +18,14 @@ if TYPE_CHECKING:
 CHUNK_BYTES = 1 << 20
 
 
+class NotAsked(RuntimeFault):
+    """A host that wants what it was not told of."""
+
+
 def upload(client: HostClient, store: Store, blobs: Iterable[Descriptor], progress: Progress) -> int:
     """Send what the host says it lacks; how many blobs that were. It checks each by its digest.
 
-    Raises:  StoreDamaged where a blob is missing here, and what the host raises.
+    Raises:  StoreDamaged where a blob is missing here, NotAsked, and what the host raises.
     """
     from runtime.host.api import host_pb2 as pb
 
@@ -28,7 +33,8 @@ def upload(client: HostClient, store: Store, blobs: Iterable[Descriptor], progre
     asked = [pb.Blob(digest=digest, size_bytes=blob.size_bytes) for digest, blob in known.items()]
     missing = client.call(client.host.FindBlobs, pb.FindBlobsRequest(blobs=asked)).missing
     for digest in missing:
-        blob = known[digest]
+        if (blob := known.get(digest)) is None:
+            raise NotAsked(client.endpoint.name, expected="a blob it was told of to be missing", got=repr(digest)[:80])
         path = store.path(blob.digest)
         if not path.is_file():
             raise StoreDamaged(f"store object {digest}", expected="its bytes, as the host has not got it", got="none")

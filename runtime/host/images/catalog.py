@@ -44,14 +44,16 @@ def find(store: Store, digest: str, format: Format) -> Packed:
     tags = store.tags()
     if (tag := tags.get(_tag(parsed, format))) is None:
         there = [other.value for other in Format if _tag(parsed, other) in tags]
-        got = f"it as {' and '.join(there)}" if there else "none"
-        raise NoSuchImage(
-            f"image {parsed.short}",
-            expected=f"it as {format.value}",
-            got=got,
-            hint="PullImage or ImportImage brings it",
-        )
-    return _read(store, tag, parsed, format)
+        raise _missing(parsed, format, f"it as {' and '.join(there)}" if there else "none")
+    try:
+        return _read(store, tag, parsed, format)
+    except (KeyError, TypeError):
+        raise _missing(parsed, format, "one that another zonewright packed in a way of its own") from None
+
+
+def _missing(digest: Digest, format: Format, got: str) -> NoSuchImage:
+    hint = "PullImage or ImportImage brings it"
+    return NoSuchImage(f"image {digest.short}", expected=f"it as {format.value}", got=got, hint=hint)
 
 
 def entries(store: Store) -> list[Entry]:
@@ -68,7 +70,7 @@ def entries(store: Store) -> list[Entry]:
         try:
             digest = Digest.parse(rest.replace("-", ":"))
             packed = _read(store, artifact, digest, Format(format))
-        except (PipelineError, KeyError, ValueError):
+        except (PipelineError, KeyError, TypeError, ValueError):
             continue
         found.append(Entry(packed, _names(tags, digest)))
     return found

@@ -24,6 +24,7 @@ from runtime.host.api import host_pb2 as pb
 from runtime.host.client.endpoint import BadHostAddress
 from runtime.host.faults import HostDown, RemoteFault
 from runtime.host.hosts import BlobInUse, LabHost, RemoteHost, XenHost, select_host
+from runtime.host.upload import NotAsked
 
 
 class StoringManager(ScriptedManager):
@@ -85,6 +86,17 @@ def test_a_blob_that_is_damaged_or_gone_here_is_not_passed_on(
         with pytest.raises(StoreDamaged, match="as the host has not got it"):
             far.provide(client, [blob], Progress())
     assert manager.blobs == {}
+
+
+def test_host_that_wants_what_it_was_not_asked_about_is_refused_in_a_sentence(
+    far: RemoteHost, manager: StoringManager, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def another(blobs: Any) -> list[Digest]:
+        return [Digest.of(b"another")]
+
+    monkeypatch.setattr(manager, "find_blobs", another)
+    with far.connect() as client, pytest.raises(NotAsked, match="expected a blob it was told of to be missing"):
+        far.provide(client, [store.put(b"one")], Progress())
 
 
 @pytest.mark.parametrize(

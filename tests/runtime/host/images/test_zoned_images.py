@@ -19,6 +19,7 @@ from support.registry import FakeRegistry, Fault
 from support.tars import image_of, tar_of, write_layout
 
 from pipeline.env import Env
+from pipeline.fetch.errors import NoSuchImage
 from pipeline.oci import Digest
 from pipeline.pack import pack_image
 from pipeline.store import Store
@@ -284,6 +285,19 @@ def test_images_are_listed_beside_what_another_zonewright_packed(tmp_path: Path,
     for tag in (f"zip/sha256-{hexadecimal}", "squashfs/none", f"erofs/sha256-{hexadecimal}"):
         store.tag(catalog.TAG_PREFIX + tag, other)
     assert [entry.packed for entry in catalog.entries(store)] == [packed]
+
+
+@pytest.mark.parametrize("artifact", [{}, {"layers": []}, {"layers": 7}, {"layers": [], "config": None}])
+def test_image_that_another_zonewright_packed_is_none_that_can_be_had(
+    tmp_path: Path, artifact: dict[str, object]
+) -> None:
+    store = Store(tmp_path / "store")
+    digest = Digest.of(b"image")
+    document = store.put(json.dumps(artifact).encode(), "application/vnd.oci.image.manifest.v1+json")
+    store.tag(f"{catalog.TAG_PREFIX}squashfs/sha256-{digest.hex}", document)
+    with pytest.raises(NoSuchImage, match="expected it as squashfs, got one that another zonewright packed"):
+        catalog.find(store, str(digest), Format.SQUASHFS)
+    assert catalog.entries(store) == []
 
 
 def test_formats_are_separate_and_the_last_takes_the_names_along(tmp_path: Path, registry: FakeRegistry) -> None:

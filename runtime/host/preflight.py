@@ -19,6 +19,7 @@ from runtime import kernelmodules
 from runtime.errors import RuntimeFault
 from runtime.net.hostpools import FILE, clashes, read_routes
 from runtime.net.pool import pools
+from runtime.unixconnect import connect
 
 PAGES_PER_MIB = 256
 PV_KIND = "xen-3.0-x86_64"
@@ -28,6 +29,7 @@ DEVICES = {"privcmd": "xen-privcmd", "hypercall": "xen-privcmd", "evtchn": "xen-
 MODULES = (*kernelmodules.NEEDED, *kernelmodules.LESS_WITHOUT)
 TOOLS = {"ip": "iproute2", "nft": "nftables", "mke2fs": "e2fsprogs"}
 LESS_WITHOUT = {"mke2fs": "scratch disks need it"}
+_PATIENCE_S = 5.0  # for xenstored, which others may ask just now
 _PATH = "/usr/sbin:/usr/bin:/sbin:/bin"
 
 
@@ -179,11 +181,10 @@ def _ask_xenstored() -> str:
     from runtime.boot.xenstore import socket_path
 
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
-        probe.settimeout(5)
         try:
-            probe.connect(socket_path())
+            connect(probe, socket_path(), _PATIENCE_S)
         except OSError as error:
-            return f"{socket_path()}: {os.strerror(error.errno or 0)}"
+            return f"{socket_path()}: {error.strerror or error}"
     return ""
 
 

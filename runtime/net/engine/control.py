@@ -17,19 +17,18 @@ from __future__ import annotations
 import array  # noqa: F401  send_fds and recv_fds import it, when there are no files any more
 import json
 import socket
-import struct
 import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
 from runtime.net.engine.loop import READ, Loop
 from runtime.net.engine.model import INSIDE
+from runtime.unixconnect import connect
 
 PACKET_BYTES = 65536
 MAX_DESCRIPTORS = 253  # in one packet: include/net/scm.h, SCM_MAX_FD
 _CLIENTS = 8
 _PAUSE_S = 1.0
-_SHORTEST_S = 0.001  # 0 would be not to wait at all
 
 # Takes the request, the descriptors that came with it, and a list for those that are to go with the answer.
 Operation = Callable[[dict[str, Any], list[socket.socket], list[socket.socket]], dict[str, Any]]
@@ -112,19 +111,11 @@ def ask(
 ) -> Any:
     """Send one request to an engine and return its answer. Raises OSError, also when the engine ends meanwhile.
 
-    Where many ask at once, it waits in front of the backlog.
     passed:    descriptors that go with the request.
     received:  where the descriptors that come with the answer go; the caller closes them.
     """
     with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as client:
-        deadline = time.monotonic() + timeout_s
-        # A full backlog refuses a socket with a timeout of Python's at once: that does not block (unix(7), EAGAIN).
-        client.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, struct.pack("ll", *_timeval(timeout_s)))
-        try:
-            client.connect(path)
-        except BlockingIOError:
-            raise TimeoutError("timed out") from None
-        client.settimeout(max(deadline - time.monotonic(), _SHORTEST_S))
+        connect(client, path, timeout_s)
         socket.send_fds(client, [json.dumps(request).encode()], [item.fileno() for item in passed])
         answer, came, _, _ = socket.recv_fds(client, PACKET_BYTES, 0 if received is None else MAX_DESCRIPTORS)
     if received is not None:
@@ -132,8 +123,3 @@ def ask(
     if not answer:
         raise ConnectionResetError("the engine closed the connection")
     return json.loads(answer)
-
-
-def _timeval(seconds: float) -> tuple[int, int]:
-    """Source: socket(7), SO_SNDTIMEO."""
-    return int(seconds), int(seconds % 1 * 1_000_000)

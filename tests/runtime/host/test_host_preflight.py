@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import socket
 import tomllib
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -81,6 +83,23 @@ def test_machine_without_xen_is_looked_at_without_failing() -> None:
         pytest.skip("this machine runs on Xen")
     (lack,) = preflight.preflight()
     assert "this machine to run on Xen" in lack.sentence
+
+
+def test_xenstored_that_others_ask_just_now_answers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "socket"
+    monkeypatch.setenv("XENSTORED_PATH", str(path))
+    assert preflight._ask_xenstored() == f"{path}: No such file or directory"
+    with socket.socket(socket.AF_UNIX) as listener, socket.socket(socket.AF_UNIX) as other:
+        listener.bind(str(path))
+        listener.listen(0)
+        other.connect(str(path))  # there is no room for a second one
+        monkeypatch.setattr(preflight, "_PATIENCE_S", 0.01)
+        assert preflight._ask_xenstored() == f"{path}: no room for one more client within 0.01 s"
+        monkeypatch.setattr(preflight, "_PATIENCE_S", 20)
+        with ThreadPoolExecutor(1) as threads:
+            asked = threads.submit(preflight._ask_xenstored)
+            listener.accept()[0].close()
+            assert asked.result() == ""
 
 
 @pytest.mark.parametrize(

@@ -98,7 +98,7 @@ class Lab:
             parts = gather(self.config, self.store, mark=self.state.mark)
             record = self._running()
             if record is None or not self._serves(record, parts, progress):
-                self._sweep(keep_lock=True)
+                self._sweep()
                 check_resources(self.config, self.store)
                 statefile.check_unused(self.state_disk)
                 record = self._start(parts, progress)
@@ -115,12 +115,15 @@ class Lab:
         Raises:  StateDiskInUse where that is another lab's, too, which goes on with it.
         """
         ended = False
-        if self.state.directory.exists():
+        if wipe or self.state.directory.exists():
             with self.state.lock():
                 self._settle()
-                ended = self._sweep(keep_lock=False)
-        if wipe:
-            statefile.wipe(self.state_disk)
+                ended = self._sweep()
+                try:
+                    if wipe:  # before the lock goes: a lab that is started then would have it already
+                        statefile.wipe(self.state_disk)
+                finally:
+                    self.state.clear(keep_lock=False)
         return ended
 
     def is_up(self) -> bool:
@@ -330,12 +333,12 @@ class Lab:
             except RuntimeFault as error:
                 log.warning("the lab's state disk is checked at its next start: %s", error)
 
-    def _sweep(self, *, keep_lock: bool) -> bool:
-        """End every QEMU with this lab's mark, whoever started it, and remove the files."""
+    def _sweep(self) -> bool:
+        """End every QEMU with this lab's mark, whoever started it, and remove the files but for the lock."""
         found = process.marked(self.state.mark)
         for pid in found:
             process.end(pid, self.state.mark)
-        self.state.clear(keep_lock=keep_lock)
+        self.state.clear(keep_lock=True)
         return bool(found)
 
     def _start(self, parts: Parts, progress: Progress) -> Record:
@@ -347,14 +350,14 @@ class Lab:
                 log.warning("%s", error)
                 progress.say(f"the lab's snapshot cannot be used ({error}); starting cold")
                 self.snapshots.drop(parts.key)
-                self._sweep(keep_lock=True)
+                self._sweep()
         with progress.bar(f"lab: starting Xen and dom0 by {parts.accel} (once; then a snapshot serves)", unit="steps"):
             record = self._launch(parts, restore=False)
         try:
             with progress.bar("lab: saving the snapshot", unit="steps"):
                 self._save(parts, progress)
         except BaseException:
-            self._sweep(keep_lock=True)
+            self._sweep()
             raise
         with progress.bar("lab: starting zoned", unit="steps"):
             return self._configure(record)
@@ -374,7 +377,7 @@ class Lab:
             self.state.write(record)
             zoned.await_answer(self.state.directory, ANSWER_TIMEOUT_S)
         except BaseException:
-            self._sweep(keep_lock=True)
+            self._sweep()
             raise
         return record
 
@@ -393,7 +396,7 @@ class Lab:
                 self._restore(pid, parts, writer)
             self._await_dom0(pid, RESTORE_TIMEOUT_S if restore else COLD_TIMEOUT_S)
         except BaseException:
-            self._sweep(keep_lock=True)
+            self._sweep()
             raise
         finally:
             for fd in (reader, writer):

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import os
 import struct
+from collections.abc import Iterator
 from pathlib import Path
 
 from runtime.host.lab.disks import devices
@@ -19,6 +21,7 @@ NODE, DEVICE = "state", "disk-state"
 # Source: QEMU, block/file-posix.c, RAW_LOCK_PERM_BASE, RAW_LOCK_SHARED_BASE; fcntl(2), "Open file description locks".
 LOCKS_START, LOCKS_BYTES = 100, 200
 FLOCK = struct.Struct("@hhqqi4x")
+_BY_QEMU = "a QEMU that has it open"
 HINT = (
     "another lab runs from it: `zone host down` ends that, with the XDG_RUNTIME_DIR it was started with; "
     "`--host lab:NAME` is one with a state of its own"
@@ -45,25 +48,39 @@ def make(path: Path) -> bool:
 
 def check_unused(path: Path) -> None:
     """Look before a lab is started that could not have this disk. Raises StateDiskInUse; a missing file is fine."""
+    with _locks_of(path, fcntl.F_OFD_GETLK) as found:
+        if found[0] != fcntl.F_UNLCK:
+            raise _in_use(path, _BY_QEMU)
+
+
+@contextlib.contextmanager
+def _locks_of(path: Path, command: int) -> Iterator[tuple[int, ...]]:
+    """Ask for all of QEMU's locks, or take them for the context; what fcntl(2) says of them, F_UNLCK where it cannot.
+
+    Raises:  StateDiskInUse where they cannot be taken.
+    """
+    free = FLOCK.pack(fcntl.F_UNLCK, 0, 0, 0, 0)
     try:
         fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
     except OSError:
-        return  # `make` says what is wrong
-    try:
-        wanted = FLOCK.pack(fcntl.F_WRLCK, os.SEEK_SET, LOCKS_START, LOCKS_BYTES, 0)
-        found = FLOCK.unpack(fcntl.fcntl(fd, fcntl.F_OFD_GETLK, wanted))
-    except OSError:  # a file system without such locks: QEMU has none either
+        yield FLOCK.unpack(free)  # `make` says what is wrong
         return
+    try:
+        found = fcntl.fcntl(fd, command, FLOCK.pack(fcntl.F_WRLCK, os.SEEK_SET, LOCKS_START, LOCKS_BYTES, 0))
+    except OSError as error:
+        if error.errno in (errno.EAGAIN, errno.EACCES):
+            os.close(fd)
+            raise _in_use(path, _BY_QEMU) from None
+        found = free  # a file system without such locks: QEMU has none either
+    try:
+        yield FLOCK.unpack(found)
     finally:
         os.close(fd)
-    if found[0] != fcntl.F_UNLCK:
-        raise _in_use(path, "a QEMU that has it open")
 
 
 def wipe(path: Path) -> None:
     """Remove the file; none is fine. Raises StateDiskInUse: who runs from it would go on with one that nobody finds."""
-    check_unused(path)
-    with contextlib.suppress(FileNotFoundError):
+    with _locks_of(path, fcntl.F_OFD_SETLK), contextlib.suppress(FileNotFoundError):
         path.unlink()
     with contextlib.suppress(OSError):
         path.parent.rmdir()

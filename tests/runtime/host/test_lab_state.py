@@ -208,3 +208,25 @@ def test_a_state_disk_that_another_lab_runs_from_is_not_wiped(monkeypatch: pytes
         assert lab.state_disk.exists()
     lab.down(wipe=True)
     assert not lab.state_disk.parent.exists()
+
+
+def test_lab_that_is_started_as_its_state_is_wiped_finds_none_and_keeps_what_it_makes(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Neither by this lab's directory, nor from another session's."""
+    lab = Lab(LabConfig(), Store(tmp_path / "store"), directory=tmp_path / "own")
+    statefile.make(lab.state_disk)
+    unlink, refused = Path.unlink, []
+
+    def others(path: Path, missing_ok: bool = False) -> None:
+        if path == lab.state_disk:
+            with pytest.raises(LabFailed, match="another command that holds it"):
+                lab.state.take("lock", timeout_s=0)
+            with open(path, "rb") as other, pytest.raises(BlockingIOError):
+                fcntl.fcntl(other, fcntl.F_OFD_SETLK, statefile.FLOCK.pack(fcntl.F_RDLCK, os.SEEK_SET, 100, 1, 0))
+            refused.append(path)
+        unlink(path, missing_ok)
+
+    monkeypatch.setattr(Path, "unlink", others)
+    lab.down(wipe=True)
+    assert refused and not lab.state_disk.parent.exists()

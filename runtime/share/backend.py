@@ -42,6 +42,8 @@ _CODE = child.code_of(ENTRY)
 _LOOK_AGAIN_S = 5.0  # a process that has died is seen then
 _ENDED_S = 5.0
 _READY_S = 60.0  # a loaded host's Python takes its time
+_LOOK_CLOSED_S = 0.2  # how long it is waited for before it is looked whether anybody still wants it
+_CLOSING_S = 5.0  # for one that looks: its directory may be of a file system that answers no more
 _MOST_LINES = 40  # of log that one share may cause
 # A zone's driver may come and go as often as it likes, but each process costs a start and two records of the ledger:
 # after so many they are so far apart.
@@ -140,7 +142,9 @@ class Share:
         """Follow no more; its process serves on, and whoever comes next finds it in the ledger. Twice is fine."""
         self._closed.set()
         self._news.set()
-        self._thread.join()
+        self._thread.join(_CLOSING_S)
+        if self._thread.is_alive():
+            log.warning("%s: it does not answer, and is not waited for", self._whose)
         self._watch.close()
 
     def close(self) -> None:
@@ -156,7 +160,8 @@ class Share:
             try:
                 self._look()
             except (RuntimeFault, OSError) as problem:
-                self._tell(str(problem))
+                if not self._closed.is_set():
+                    self._tell(str(problem))
             self._news.wait(_LOOK_AGAIN_S)
 
     def _look(self) -> None:
@@ -197,6 +202,7 @@ class Share:
         directory = open_directory(self._spec.path, self._whose, self._private)
         ready, told = os.pipe2(os.O_CLOEXEC)
         try:
+            self._wanted()
             with open(self._log_file, "ab", buffering=0) as said:
                 started = self._child = child.start(_CODE, (directory, told), said)
             os.close(told)
@@ -218,12 +224,21 @@ class Share:
     def _wait_ready(self, ready: int, started: subprocess.Popen[bytes]) -> None:
         poll = select.poll()
         poll.register(ready, select.POLLIN)
-        if not poll.poll(_READY_S * 1000):
-            raise DeviceFault(self._whose, expected=f"its process to serve within {_READY_S:g} s", got="nothing of it")
+        deadline = time.monotonic() + _READY_S
+        while not poll.poll(_LOOK_CLOSED_S * 1000):
+            self._wanted()
+            if time.monotonic() > deadline:
+                expected = f"its process to serve within {_READY_S:g} s"
+                raise DeviceFault(self._whose, expected=expected, got="nothing of it")
         if os.read(ready, len(READY)) != READY:
             with suppress(subprocess.TimeoutExpired):  # its descriptors are closed before it is said how it ended
                 started.wait(_ENDED_S)
             raise DeviceFault(self._whose, expected="its process to serve", got=f"it ended: {self._last_words()}")
+
+    def _wanted(self) -> None:
+        """Raises DeviceFault where it has been closed: none waits for what would begin now."""
+        if self._closed.is_set():
+            raise DeviceFault(self._whose, got="it is served no more")
 
     def _end(self) -> None:
         if self._server is None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -159,6 +160,46 @@ def test_close_ends_the_process_and_can_be_done_twice(world: World) -> None:
     share.close()
     share.close()
     assert not runs(served) and world.kinds() == ["process", "process.gone"]
+
+
+@pytest.mark.parametrize("how", ["close", "let_go"])
+def test_process_that_does_not_come_to_serve_is_not_waited_for_at_the_end(
+    world: World, monkeypatch: pytest.MonkeyPatch, how: str
+) -> None:
+    """A next zoned, if there is one, starts another: the zone was not told that this one serves."""
+    monkeypatch.setattr(backend, "_CODE", "import time; time.sleep(1000)")
+    monkeypatch.setattr(backend, "_READY_S", 1e6)
+    share = world.share()
+    world.publish()
+    until(world.kinds)
+    process = world.process()
+    getattr(share, how)()
+    assert not share._thread.is_alive() and not runs(process)
+    assert world.kinds() == ["process", "process.gone"]
+    assert world.xenstored.value(f"{BACK}/state") == "2"
+
+
+def test_directory_that_does_not_answer_is_not_waited_for_at_the_end(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked, answers = threading.Event(), threading.Event()
+    find = backend.open_directory
+
+    def hang(*arguments: Any) -> int:
+        asked.set()
+        assert answers.wait(30)
+        return find(*arguments)
+
+    monkeypatch.setattr(backend, "open_directory", hang)
+    monkeypatch.setattr(backend, "_CLOSING_S", 0.05)
+    share = world.share()
+    world.publish()
+    assert asked.wait(30)
+    share.close()
+    assert share._thread.is_alive()
+    answers.set()
+    share._thread.join(30)
+    assert world.kinds() == [], "nobody is there to end what would be begun now"
 
 
 def test_later_zoned_goes_on_with_the_process_of_the_one_before(world: World, looked: Callable[[], None]) -> None:

@@ -46,8 +46,8 @@ def memory_kib(zone: Zone) -> int:
     return (zone.bundle.resources.memory_mib << 10) + OVERHEAD_KIB
 
 
-def begin(core: Core, zone: Zone, uuid: str, addresses: ZoneAddresses) -> Run:
-    """A run's ledger, which says from its first line on whose it is. Blocking."""
+def begin(core: Core, zone: Zone, uuid: str, addresses: ZoneAddresses) -> None:
+    """The zone has a run, with a ledger that says from its first line on whose it is. Blocking."""
     ledger = core.ledgers.create(uuid)
     try:
         write_head(core, zone, ledger, uuid, addresses)
@@ -58,7 +58,7 @@ def begin(core: Core, zone: Zone, uuid: str, addresses: ZoneAddresses) -> Run:
     except BaseException:
         ledger.close()  # nothing has been taken
         raise
-    return Run(uuid, ledger, addresses, console)
+    zone.run = Run(uuid, ledger, addresses, console)  # here, not by whoever waits: they may have been cancelled
 
 
 def write_head(core: Core, zone: Zone, ledger: Ledger, uuid: str, addresses: ZoneAddresses) -> None:

@@ -33,6 +33,7 @@ FORCE_AFTER_S = 5.0  # beyond the workload's own time to stop: its init has to e
 ATTACH_S = 10.0  # from the end of a zone that is awaited to the attach, which is the client's next call
 ADOPTED_S = 30.0  # in which what runs has told how far it is
 SETTING_UP = ("", "init", "modules", "root")  # phases in which nothing of the user's runs yet: runtime/init/boot.py
+_CUT_OFF = exits.failed("cancelled", "zoned ended while it was started")
 DRAIN_S = 0.5  # its agent had its output acknowledged before it ended, if it ended as it should
 
 
@@ -124,7 +125,7 @@ async def _one_run(core: Core, zone: Zone, run: Run | None) -> tuple[ExitStatus,
             await _quit(followers)
             await ending.leave(core, run)
         else:
-            await _end_at_any_rate(core, zone, run, exits.failed("cancelled", "zoned ended while it was started"))
+            await _end_at_any_rate(core, zone, run, _CUT_OFF)
         raise
     except BootCancelled as error:
         zone.failure, exit = error, exits.failed("cancelled", "its boot was called off")
@@ -151,13 +152,17 @@ async def _begin(core: Core, zone: Zone) -> Run:
         index = addresses.index
         core.taking.add(index)  # until the run that has it is known
         try:
-            zone.run = await core.thread(bringup.begin, core, zone, uuid, addresses)
+            await core.thread(bringup.begin, core, zone, uuid, addresses)
         finally:
             core.taking.discard(index)
     except BaseException:
-        core.admission.settle(uuid)
-        await sharednets.release(core, uuid)
+        if zone.run is not None:
+            await _end_at_any_rate(core, zone, zone.run, _CUT_OFF)
+        else:
+            core.admission.settle(uuid)
+            await sharednets.release(core, uuid)
         raise
+    assert zone.run is not None
     zone.uuid, zone.index = uuid, index
     return zone.run
 

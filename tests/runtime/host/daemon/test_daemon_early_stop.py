@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import threading
+from typing import Any
 
 import pytest
 from support.daemonworld import Host, Killed, run
 from support.fakeguest import Guest
 
 from pipeline.bundle.model import Process
+from runtime.host.daemon import bringup
 from runtime.host.daemon.errors import BootCancelled
 from runtime.host.daemon.manager import Manager
 from runtime.host.daemon.model import BootRequest, RestartPolicy, State, ZoneInfo
@@ -57,6 +59,35 @@ def test_zone_whose_init_is_not_done_is_over_at_once(host: Host, phase: str, age
         check_called_off(host, await manager.stop("web"))
         (guest,) = host.guests.values()
         assert guest.asked == [15]  # type: ignore[attr-defined]
+        await host.stop()
+
+    run(work())
+
+
+def test_zoned_that_ends_as_a_run_begins_leaves_nothing_of_it(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+    begun, goes_on = threading.Event(), threading.Event()
+    begin = bringup.begin
+
+    def slowly(*arguments: Any) -> None:
+        begun.set()
+        assert goes_on.wait(20)
+        begin(*arguments)
+
+    async def work() -> None:
+        monkeypatch.setattr(bringup, "begin", slowly)
+        manager = await host.start()
+        boot = asyncio.create_task(manager.boot(host.request(network="back")))
+        await asyncio.to_thread(begun.wait, 20)
+        (zone,) = manager.core.zones.values()
+        end = asyncio.create_task(host.stop())
+        while zone.task is None or not zone.task.cancelling():
+            await asyncio.sleep(0)
+        goes_on.set()
+        await end
+        await asyncio.wait([boot])
+        assert boot.exception() is not None and host.leftovers() == []
+        manager = await host.start()
+        assert [(found.name, found.state.live) for found in manager.list_zones()] == [("web", False)]
         await host.stop()
 
     run(work())

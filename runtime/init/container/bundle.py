@@ -63,6 +63,8 @@ def spec_of(config: object, directory: str) -> Json:
         raise _bad("ociVersion", "1.x", version)
     for path, expected in _REFUSED:
         value = _at(config, *path)
+        if path == ("hooks",) and isinstance(value, dict) and not any(value.values()):
+            continue  # lists of none, as generators write them
         # 0 is what there is anyway, but of memory it is a wish as any other.
         if value or (value == 0 and value is not False and "memory" in path):
             raise _bad(".".join(path), expected, value)

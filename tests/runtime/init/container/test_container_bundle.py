@@ -174,6 +174,8 @@ def test_a_user_namespace_of_a_bundle():
     [
         ({"ociVersion": "2.0.0"}, "key ociVersion: expected 1.x, got '2.0.0'"),
         ({"hooks": {"prestart": [{"path": "/x"}]}}, "key hooks: expected no hooks"),
+        ({"hooks": {"prestart": [], "poststop": [{"path": "/x"}]}}, "key hooks: expected no hooks"),
+        ({"hooks": ["/x"]}, "key hooks: expected no hooks"),
         ({"root": {}}, "key root: expected an object with a path"),
         ({"process": None}, "key process: expected an object"),
         ({"process": {"args": ["x"], "cwd": "/", "apparmorProfile": "p"}}, "key process.apparmorProfile"),
@@ -250,6 +252,11 @@ def test_what_a_bundle_sets_to_what_it_is_anyway_is_not_refused():
     cpu = {"realtimeRuntime": 0, "realtimePeriod": 0, "idle": 0, "burst": 0}
     memory = {"disableOOMKiller": False, "checkBeforeUpdate": False}
     assert bundle.spec_of(oci(resources={"cpu": cpu, "memory": memory}), "/b")["limits"] == {}
+
+
+@pytest.mark.parametrize("hooks", [{}, None, {"prestart": []}, {"prestart": [], "poststop": None}])
+def test_hooks_that_are_none_are_not_refused(hooks):
+    assert bundle.spec_of(oci() | {"hooks": hooks}, "/b") == bundle.spec_of(oci(), "/b")
 
 
 def test_a_listener_for_notifications_is_refused():

@@ -229,6 +229,7 @@ class Servicer(Processes, Networks, HostBase):
         if request.since and not any(event.token == request.since for event in fake.events):
             raise Refused(f"event {request.since}", got="no such token", hint="--since start")
         at = 0 if request.from_start else len(fake.events)
+        await stream.send_initial_metadata()
         if request.since:
             at = next(i for i, event in enumerate(fake.events) if event.token == request.since) + 1
         while True:

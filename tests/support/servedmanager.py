@@ -111,6 +111,13 @@ class ScriptedManager(Manager):
             await asyncio.Event().wait()
         return WEB
 
+    async def event_token(self) -> str:
+        return "db-7"
+
+    async def events(self, **asked: Any) -> AsyncIterator[model.Event]:
+        self.seen.append(asked)
+        yield model.Event("db-8", 0.0, "zone.ready", "id", "web", {})
+
     async def update(self, ref: str, change: model.Update) -> model.ZoneInfo:
         self.seen.append(change)
         return WEB

@@ -121,13 +121,15 @@ async def _watch(zoned: Any, arguments: Namespace) -> None:
     changed = asyncio.Event()
     listener = asyncio.ensure_future(_listen(zoned, changed))
     try:
+        await changed.wait()  # what changes behind the first list is heard of
         with Redraw() as screen:
             while True:
+                changed.clear()
                 text = _names_text if arguments.quiet else table_text
                 screen.draw(text(await _zones(zoned, arguments)).splitlines())
                 with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(changed.wait(), TICK_S if screen.in_place else None)
-                changed.clear()
+                    if not listener.done():
+                        await asyncio.wait_for(changed.wait(), TICK_S if screen.in_place else None)
                 if listener.done():
                     listener.result()
                     return
@@ -136,11 +138,17 @@ async def _watch(zoned: Any, arguments: Namespace) -> None:
 
 
 async def _listen(zoned: Any, changed: asyncio.Event) -> None:
+    """Tell of every event, and before the first that none is missed from then on."""
     from runtime.host.api.host_pb2 import WatchEventsRequest
+    from runtime.host.client.client import received
 
     try:
-        async for _ in zoned.astream(zoned.host.WatchEvents, WatchEventsRequest(follow=True)):
+        async with zoned.opened(zoned.host.WatchEvents) as stream:
+            await stream.send_message(WatchEventsRequest(follow=True), end=True)
+            await stream.recv_initial_metadata()
             changed.set()
+            async for _ in received(stream):
+                changed.set()
     finally:
         changed.set()
 

@@ -73,9 +73,10 @@ class HostService(HostBase):
     async def WatchEvents(self, stream: Any) -> None:
         async with answering(stream):
             request = await request_of(stream)
+            since = request.since or ("" if request.from_start else await self._manager.event_token())
             await stream.send_initial_metadata()  # tells the client that from here on nothing is missed
             events = self._manager.events(
-                since=request.since, from_start=request.from_start, follow=request.follow, zone=request.zone
+                since=since, from_start=request.from_start, follow=request.follow, zone=request.zone
             )
             async with closing(events):
                 async for event in events:

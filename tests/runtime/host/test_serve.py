@@ -74,6 +74,24 @@ def test_a_zone_becomes_a_message_whole() -> None:
     )
 
 
+@pytest.mark.parametrize(
+    ("request_", "since"),
+    [
+        (pb.WatchEventsRequest(follow=True), "db-7"),
+        (pb.WatchEventsRequest(since="db-3"), "db-3"),
+        (pb.WatchEventsRequest(from_start=True), ""),
+    ],
+    ids=["from now on", "since", "from the start"],
+)
+def test_events_are_those_behind_the_last_there_was_as_they_were_asked_for(
+    client: HostClient, manager: ScriptedManager, request_: pb.WatchEventsRequest, since: str
+) -> None:
+    """Whoever has heard that they are watched misses none that comes before they are looked for."""
+    assert [event.kind for event in client.stream(client.host.WatchEvents, request_)] == ["zone.ready"]
+    (asked,) = manager.seen
+    assert asked["since"] == since
+
+
 def test_a_zone_that_runs_has_no_exit_but_one_that_ended_well_has() -> None:
     assert not convert.zone_message(dataclasses.replace(WEB, exit=None)).HasField("exit")
     assert convert.zone_message(dataclasses.replace(WEB, exit=model.ExitStatus())).HasField("exit")

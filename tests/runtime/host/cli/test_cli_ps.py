@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import json
 import os
 import pty
@@ -9,9 +11,12 @@ import re
 import signal
 import subprocess
 import time
+from argparse import Namespace
+from types import SimpleNamespace
 
 import pytest
 
+from runtime.host.cli import ps
 from runtime.host.cli.ps import condition, fits
 
 
@@ -269,6 +274,52 @@ def test_watch_is_a_block_for_each_change_where_there_is_no_terminal(zones, star
     assert [process.stdout.readline().split()[0] for _ in range(2)] == [b"NAME", b"web"]
     process.send_signal(signal.SIGINT)
     assert process.wait(20) == 130 and process.stderr.read() == b"interrupted\n"
+
+
+class LateZoned:
+    """It hears that somebody watches after all else that is asked; what was watched then, each time it was asked."""
+
+    host = SimpleNamespace(WatchEvents="watch", ListZones="list")
+
+    def __init__(self) -> None:
+        self.watched, self.listed = False, []
+
+    @contextlib.asynccontextmanager
+    async def opened(self, method):
+        yield self
+
+    async def astream(self, method, request):
+        await self.recv_initial_metadata()
+        while (event := await self.recv_message()) is not None:
+            yield event
+
+    async def send_message(self, request, end):
+        assert request.follow and end
+
+    async def recv_initial_metadata(self) -> None:
+        for _ in range(100):
+            await asyncio.sleep(0)
+        self.watched = True
+
+    async def recv_message(self) -> None:
+        while not self.listed:
+            await asyncio.sleep(0)
+
+    async def end(self) -> None:
+        pass
+
+    async def recv_trailing_metadata(self) -> None:
+        pass
+
+    async def acall(self, method, request, timeout_s):
+        self.listed.append(self.watched)
+        return SimpleNamespace(zones=[])
+
+
+def test_watch_misses_nothing_that_changes_behind_its_first_list() -> None:
+    zoned = LateZoned()
+    asyncio.run(ps._watch(zoned, Namespace(all=False, filter=[], quiet=True)))
+    assert zoned.listed[0]
 
 
 def test_watch_of_names_alone(zones, start) -> None:

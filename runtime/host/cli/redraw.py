@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from types import TracebackType
 
-from runtime.host.cli.terminal import window_size, write
+from runtime.host.cli.terminal import cut, window_size, write
 
 HIDE, SHOW = "\x1b[?25l", "\x1b[?25h"
 
@@ -34,7 +34,7 @@ class Redraw:
             self._blocks += 1
             return
         rows, columns = window_size()
-        shown = [line[: max(columns - 1, 1)] for line in lines[: max(rows - 1, 1)]]
+        shown = [cut(line, max(columns - 1, 1)) for line in lines[: max(rows - 1, 1)]]
         up = f"\x1b[{self._height}A\r" if self._height else "\r"
         write(up + "".join(f"{line}\x1b[K\n" for line in shown) + "\x1b[J")
         self._height = len(shown)

@@ -6,7 +6,7 @@ import contextlib
 import json
 import os
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 from pipeline.errors import SentenceError
@@ -145,6 +145,44 @@ def table(head: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
 
 def plain_table(rows: Sequence[Sequence[str]]) -> str:
     """Rows as columns of text, each as wide as its widest cell."""
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    lines = (GAP.join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows)
+    widths = [max(map(width, column)) for column in zip(*rows, strict=True)]
+    lines = (GAP.join(map(_padded, row, widths)).rstrip() for row in rows)
     return "".join(line + "\n" for line in lines)
+
+
+def _padded(cell: str, columns: int) -> str:
+    return cell + " " * (columns - width(cell))
+
+
+def width(text: str) -> int:
+    """How many columns of a terminal it takes; rather one too many than one too few where terminals differ."""
+    return len(text) if text.isascii() else sum(_columns(text))
+
+
+def cut(text: str, columns: int) -> str:
+    """As much of its beginning as so many columns have room for."""
+    if text.isascii():
+        return text[:columns]
+    end = 0
+    for char_columns in _columns(text):
+        columns -= char_columns
+        if columns < 0:
+            break
+        end += 1
+    return text[:end]
+
+
+def _columns(text: str) -> Iterator[int]:
+    """Of each character. Source: Unicode's UAX #11; UTS #51 for what a variation selector, or a flag, makes of it."""
+    import unicodedata
+
+    before = 0
+    for char in text:
+        if char == "\ufe0f":  # what is before it is drawn as an emoji
+            columns = 2 - before if before else 0
+        elif unicodedata.category(char) in ("Mn", "Me"):
+            columns = 0
+        else:
+            is_wide = unicodedata.east_asian_width(char) in "WF" or "\U0001f1e6" <= char <= "\U0001f1ff"
+            before = columns = 1 + is_wide
+        yield columns

@@ -6,9 +6,10 @@ import os
 
 import pytest
 
+from runtime.host.cli import redraw
 from runtime.host.cli.console import raw_mode
 from runtime.host.cli.show_image import age
-from runtime.host.cli.terminal import escaped, plain_table, size_text, table
+from runtime.host.cli.terminal import cut, escaped, plain_table, size_text, table, width
 
 
 @pytest.mark.parametrize(
@@ -69,3 +70,41 @@ def test_age_for_people(monkeypatch: pytest.MonkeyPatch) -> None:
         "\x1b[2Jnonsense": "",
     }
     assert {when: age(when) for when in shown} == shown
+
+
+@pytest.mark.parametrize(
+    ("text", "columns"),
+    [
+        ("plain", 5),
+        ("名前", 4),
+        ("ｆｕｌｌ", 8),
+        ("e\u0301", 1),  # a combining accent
+        ("\U0001f680", 2),
+        ("\u2764", 1),
+        ("\u2764\ufe0f", 2),  # the same, as an emoji
+        ("\U0001f680\ufe0f", 2),
+        ("\u0301\ufe0f", 0),
+        ("\U0001f1e9\U0001f1ea", 4),
+    ],
+)
+def test_text_takes_the_columns_a_terminal_gives_it(text: str, columns: int) -> None:
+    assert width(text) == columns
+    assert [cut(text, room) for room in (columns, columns + 1)] == [text, text]
+    assert all(width(cut(text, room)) <= room for room in range(columns))
+
+
+def test_columns_stand_under_each_other_whatever_script_is_in_them() -> None:
+    lines = plain_table([["A", "B"], ["名前", "x"], ["e\u0301", "y"], ["plain", "z"]]).splitlines()
+    assert [width(line[: line.rindex(line[-1])]) for line in lines] == [7] * 4
+
+
+def test_line_that_is_drawn_again_never_wraps(monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn: list[str] = []
+    monkeypatch.setattr(redraw, "window_size", lambda: (24, 8))
+    monkeypatch.setattr(redraw, "write", drawn.append)
+    screen = redraw.Redraw()
+    screen.in_place = True
+    for _ in range(2):
+        screen.draw(["名前名前名前", "plain and long"])
+    assert drawn[0] == "\r名前名\x1b[K\nplain a\x1b[K\n\x1b[J"
+    assert drawn[1].startswith("\x1b[2A\r")

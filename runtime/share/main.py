@@ -12,6 +12,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
+from collections.abc import Sequence
 from contextlib import ExitStack
 
 from runtime import capabilities
@@ -20,6 +21,7 @@ from runtime.boot.model import Domid
 from runtime.boot.ninepfs import MOST_ORDER, Offer
 from runtime.boot.privcmd import BoundChannel
 from runtime.net.engine import confine
+from runtime.share.fids import Limits
 from runtime.share.model import MOST_BYTES, READY, load
 from runtime.share.rings import BrokenRing, Ring, read_grants
 from runtime.share.server import Server
@@ -40,13 +42,18 @@ def main() -> None:
     with ExitStack() as resources:
         try:
             lines = [_line(Domid(config.domid), ring, resources) for ring in config.rings]
-            server = Server(config.directory, readonly=config.readonly)
+            server = Server(config.directory, readonly=config.readonly, limits=limits_of(lines))
             _confine(bytes.fromhex(config.seccomp))
             os.write(config.ready, READY)
             os.close(config.ready)
             Transport(lines, server.handle).run()
         except BrokenRing as problem:
             sys.exit(f"domain {config.domid} broke its ring: {problem}")
+
+
+def limits_of(lines: Sequence[Line]) -> Limits:
+    """A reply goes back by the ring its request came by: any of them has room for it, or it would wait for ever."""
+    return Limits(message_bytes=min(line.ring.most_bytes for line in lines))
 
 
 def _line(domid: Domid, offered: Offer, resources: ExitStack) -> Line:

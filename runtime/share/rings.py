@@ -47,7 +47,7 @@ class Ring:
         self._words = page.cast("I")  # one aligned 32-bit access per index
         self._half_bytes = len(data) // 2
         self._replies, self._requests = data[: self._half_bytes], data[self._half_bytes :]
-        self._most_bytes = min(most_bytes, self._half_bytes)
+        self.most_bytes = min(most_bytes, self._half_bytes)  # of what it has room for
         self._fence = threading.Lock()
         # Ours are kept here too: the guest can write to the page's, which are only told.
         self._consumed, self._produced = self._get(OUT_CONS), self._get(IN_PROD)
@@ -60,8 +60,8 @@ class Ring:
         if waiting < HEADER_BYTES:
             return None
         size = int.from_bytes(self._copy(4), "little")
-        if not HEADER_BYTES <= size <= self._most_bytes:
-            raise BrokenRing(f"expected a request of {HEADER_BYTES} to {self._most_bytes} bytes, got {size}")
+        if not HEADER_BYTES <= size <= self.most_bytes:
+            raise BrokenRing(f"expected a request of {HEADER_BYTES} to {self.most_bytes} bytes, got {size}")
         if waiting < size:
             return None
         request = self._copy(size)
@@ -76,6 +76,8 @@ class Ring:
         used = self._produced - self._get(IN_CONS) & _WRAP
         if used > self._half_bytes:
             raise BrokenRing(f"expected at most {self._half_bytes} bytes of replies, got {used}")
+        if len(reply) > self._half_bytes:
+            raise BrokenRing(f"expected replies of at most {self._half_bytes} bytes, got one of {len(reply)}")
         if len(reply) > self._half_bytes - used:
             return False
         start = self._produced % self._half_bytes

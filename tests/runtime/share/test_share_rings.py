@@ -5,9 +5,14 @@ from __future__ import annotations
 import os
 import random
 import struct
+from pathlib import Path
 
 import pytest
+from support.ninep import Client
+from support.sharing import served
 
+from runtime.share.fids import Limits
+from runtime.share.main import limits_of
 from runtime.share.rings import IN_CONS, IN_PROD, OUT_CONS, OUT_PROD, REFS, RING_ORDER, BrokenRing, Ring, read_grants
 from runtime.share.transport import Line, Transport
 
@@ -93,6 +98,12 @@ def test_reply_without_room_is_not_begun() -> None:
     assert ring.put(b"thr")
     assert guest.replies() == bytes(HALF - 3) + b"thr"
     assert ring.put(b"four")
+
+
+def test_reply_that_never_has_room_breaks_the_ring() -> None:
+    """Held, it would be tried again for ever."""
+    with pytest.raises(BrokenRing, match="at most 4096 bytes, got one of 4097"):
+        Guest().ring().put(bytes(HALF + 1))
 
 
 @pytest.mark.parametrize("size", [0, 6, HALF + 1, 0xFFFFFFFF])
@@ -217,6 +228,27 @@ def test_ring_that_never_is_empty_leaves_the_other_its_turn(two) -> None:
     assert 0 < guests[0].replies().count(b"x") < 200
     transport.turn(0)
     assert guests[0].replies().count(b"x") > 0, "the rest needs no further ring"
+
+
+def test_messages_are_no_longer_than_the_smallest_ring_has_room_for(tmp_path: Path, two) -> None:
+    (tmp_path / "file").write_bytes(bytes(100_000))
+    _, bells, _ = two
+    lines = [Line(Guest(half).ring(1 << 20), bell) for half, bell in zip((8192, HALF), bells, strict=True)]
+    limits = limits_of(lines)
+    assert limits == Limits(message_bytes=HALF)
+    longest = 0
+
+    def handle(request: bytes) -> bytes:
+        nonlocal longest
+        reply = server.handle(request)
+        longest = max(longest, len(reply))
+        return reply
+
+    with served(tmp_path, limits=limits) as server:
+        client = Client(handle)
+        client.start(uid=os.geteuid())
+        assert 0 < len(client.read(client.open(b"file"))) < HALF
+    assert longest == HALF
 
 
 def test_reply_that_has_no_room_is_given_when_there_is(two) -> None:

@@ -198,23 +198,46 @@ async def _unless_stopped(core: Core, zone: Zone, work: Coroutine[Any, Any, None
 
 
 async def _follow(core: Core, zone: Zone, run: Run) -> list[asyncio.Task[None]]:
-    """The tasks that listen to a running zone; the last is its log's, where there is an agent to ask."""
+    """The tasks that listen to a running zone."""
     assert run.domain is not None
     tasks = [asyncio.create_task(_guarded(zone, partial(agentwatch.follow_state, core, zone, run)))]
-    if run.link is None:
-        try:
-            run.link = await core.edge.open_link(run.domain, partial(core.link_made, zone))
-        except (RuntimeFault, OSError) as fault:
-            log.warning("zone %s has no agent channel: %s", zone.name, fault)
+    try:
+        await _join(core, zone, run, tasks)
+    except (RuntimeFault, OSError) as fault:
+        log.warning("zone %s has no agent channel yet: %s", zone.name, fault)
+        tasks.append(asyncio.create_task(_guarded(zone, partial(_join_later, core, zone, run, tasks))))
     run.joined = True
     zone.changes.tell()
-    if run.link is not None:
-        tasks.append(asyncio.create_task(_guarded(zone, partial(agentwatch.follow_agent, core, zone, run, run.link))))
-        if zone.bundle.process.argv:  # one that idles has no output of its own
-            opened = partial(core.log_of, zone)
-            log_of_main = partial(agentwatch.follow_log, core, run.link, MAIN, opened, run.uuid)
-            tasks.append(asyncio.create_task(_guarded(zone, log_of_main), name="log"))
     return tasks
+
+
+async def _join(core: Core, zone: Zone, run: Run, tasks: list[asyncio.Task[None]]) -> None:
+    """Open the channel of its agent, where it has one, and have more tasks listen to that; its log's is named so."""
+    assert run.domain is not None
+    if run.link is None:
+        run.link = await core.edge.open_link(run.domain, partial(core.link_made, zone))
+    if run.link is None:
+        return
+    tasks.append(asyncio.create_task(_guarded(zone, partial(agentwatch.follow_agent, core, zone, run, run.link))))
+    if zone.bundle.process.argv:  # one that idles has no output of its own
+        opened = partial(core.log_of, zone)
+        log_of_main = partial(agentwatch.follow_log, core, run.link, MAIN, opened, run.uuid)
+        tasks.append(asyncio.create_task(_guarded(zone, log_of_main), name="log"))
+
+
+async def _join_later(core: Core, zone: Zone, run: Run, tasks: list[asyncio.Task[None]]) -> None:
+    """Again and again: what the host was short of may have come back, and the zone runs on."""
+    pause_s = takeover.FIRST_PAUSE_S
+    while True:
+        await core.clock.sleep(pause_s)
+        pause_s = min(2 * pause_s, takeover.LONGEST_PAUSE_S)
+        try:
+            await _join(core, zone, run, tasks)
+        except (RuntimeFault, OSError) as fault:
+            log.info("zone %s has no agent channel yet: %s", zone.name, fault)
+        else:
+            zone.changes.tell()
+            return
 
 
 async def _guarded(zone: Zone, follower: Callable[[], Awaitable[None]]) -> None:

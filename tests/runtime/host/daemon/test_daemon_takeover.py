@@ -17,6 +17,7 @@ from runtime.host.daemon.errors import WrongState
 from runtime.host.daemon.logwriter import LogWriter
 from runtime.host.daemon.manager import Manager
 from runtime.host.daemon.model import State, Update
+from runtime.host.daemon.takeover import LONGEST_PAUSE_S
 
 TEMPORARY = [
     XenstoreFault("xenstore", got="no answer within 5 s", temporary=True),
@@ -48,6 +49,38 @@ def fails_for(name: str, work: Any, faults: list[Exception]) -> Any:
 async def taken_over(manager: Manager, name: str) -> None:
     while not by_name(manager)[name].agent:
         await asyncio.sleep(0.01)
+
+
+def test_agents_channel_that_cannot_be_opened_as_a_zone_is_taken_over_is_opened_later(
+    host: Host, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def work() -> None:
+        manager = await host.start()
+        await manager.boot(host.request("web", until_ready=True))
+        await host.kill()
+        faults, open_link = list(TEMPORARY), host._open_link
+
+        async def fails(*arguments: Any) -> Any:
+            if faults:
+                raise faults.pop()
+            return await open_link(*arguments)
+
+        host.clock = FakeClock()
+        monkeypatch.setattr(host, "_open_link", fails)
+        manager = await host.start()
+        await until_ready(manager, "web")
+        assert not by_name(manager)["web"].agent
+        while not by_name(manager)["web"].agent:
+            host.clock.pass_time(LONGEST_PAUSE_S)
+            await asyncio.sleep(0.001)
+        assert faults == []
+        host.guest("web").write(b"heard\n")
+        while b"".join([output.data async for output in manager.logs("web")]) != b"heard\n":
+            await asyncio.sleep(0.001)
+        await host.stop(end_zones=True)
+        assert host.leftovers() == []
+
+    run(work())
 
 
 @pytest.mark.parametrize("fault", TEMPORARY, ids=lambda fault: type(fault).__name__)

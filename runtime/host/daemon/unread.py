@@ -50,9 +50,10 @@ def run_is_left(core: Core, uuid: str) -> None:
 
 def find(core: Core, ref: str) -> tuple[str, Unread] | None:
     """The id of the one that ref names, by its name or its id; what is known goes before it."""
-    known = {word for zone in core.zones.values() for word in (zone.id, zone.name)}
-    found = ((zone_id, unread) for zone_id, unread in core.unread.items() if ref in (zone_id, unread.name))
-    return None if ref in known else next(found, None)
+    found = [(zone_id, unread) for zone_id, unread in core.unread.items() if ref in (zone_id, unread.name)]
+    if not found or any(ref in (zone.id, zone.name) for zone in core.zones.values()):
+        return None
+    return found[0]
 
 
 def refuse(core: Core, ref: str) -> None:

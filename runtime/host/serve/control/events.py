@@ -8,7 +8,7 @@ from typing import Any
 
 from runtime.host.api import common_pb2
 from runtime.host.api import control_pb2 as pb
-from runtime.host.daemon.errors import UnknownZone
+from runtime.host.daemon.errors import StateDamaged, UnknownZone
 from runtime.host.daemon.model import Event
 from runtime.host.serve.answers import request_of
 from runtime.host.serve.control import messages
@@ -79,7 +79,7 @@ class Changes:
     async def _zone(self, zone_id: str) -> common_pb2.Zone | None:
         try:
             zone = messages.zone_message(await self._context.manager.get(zone_id), self._host_id)
-        except UnknownZone:
+        except (UnknownZone, StateDamaged):
             last = self._zones.pop(zone_id, None)
             return None if last is None else messages.zone_gone(last)
         self._zones[zone_id] = zone

@@ -21,7 +21,8 @@ from pipeline.store import Store
 from runtime.host.api import common_pb2 as common
 from runtime.host.api import control_pb2 as pb
 from runtime.host.api import host_pb2
-from runtime.host.daemon.model import DeviceInfo, ExitStatus, State, VolumeInfo
+from runtime.host.daemon.errors import StateDamaged
+from runtime.host.daemon.model import DeviceInfo, ExitStatus, State, VolumeInfo, ZoneInfo
 from runtime.host.images.model import Platform
 
 
@@ -158,6 +159,27 @@ def test_events_bring_whole_zones_and_a_removed_one_as_it_was_last(ready: Contro
     ready.stub.DestroyZone(pb.DestroyZoneRequest(zone_id="one"))
     last = next(stream).zone_changed.zone
     assert (last.id, last.spec.name, last.status.state) == (zone_id, "one", common.ZONE_STATE_DESTROYED)
+    stream.cancel()
+
+
+def test_event_of_a_zone_that_cannot_be_read_ends_no_stream(
+    ready: ControlServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stream = watch(ready)
+    zone_id = create(ready, name="one")
+    assert [next(stream).zone_changed.zone.id for _ in range(2)] == [zone_id] * 2
+    get = ready.manager.get
+
+    async def unread(ref: str, *, fresh: bool = False) -> ZoneInfo:
+        if ref == zone_id:
+            raise StateDamaged("zone one", got="its row in the database cannot be read")
+        return await get(ref)
+
+    monkeypatch.setattr(ready.manager, "get", unread)
+    ready.call(lambda: ready.manager.tell("zone.updated", ready.manager.find(zone_id)))
+    assert next(stream).zone_changed.zone.status.state == common.ZONE_STATE_DESTROYED
+    other = create(ready, name="two")
+    assert next(stream).zone_changed.zone.id == other
     stream.cancel()
 
 

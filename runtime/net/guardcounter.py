@@ -11,7 +11,7 @@ import socket
 import struct
 from collections.abc import Iterator
 
-from runtime.net.netlink import NLM_F_DUMP, NLM_F_REQUEST, attribute
+from runtime.net.netlink import NLM_F_DUMP, NLM_F_REQUEST, attribute, attributes
 
 NETLINK_NETFILTER = 12
 NFPROTO_BRIDGE = 7
@@ -21,8 +21,6 @@ NFTA_LIST_ELEM = 1
 NFTA_EXPR_NAME, NFTA_EXPR_DATA = 1, 2
 NFTA_COUNTER_PACKETS = 2
 _HEADERS = struct.Struct("=IHHII BBH")  # struct nlmsghdr, struct nfgenmsg
-_ATTRIBUTE = struct.Struct("=HH")
-_TYPE_MASK = 0x3FFF
 _TIMEOUT_S = 5.0
 
 
@@ -48,25 +46,15 @@ def refused(group: int) -> int:
     length, kind = struct.unpack_from("=IH", answer)
     if kind != NFT_MSG_NEWRULE:  # done at once, or an error: rules of an earlier version have no such chain
         return 0
-    for expression in _inner(_attributes(answer[_HEADERS.size : length]), NFTA_RULE_EXPRESSIONS, NFTA_LIST_ELEM):
-        parts = dict(_attributes(expression))
+    for expression in _inner(attributes(answer[_HEADERS.size : length]), NFTA_RULE_EXPRESSIONS, NFTA_LIST_ELEM):
+        parts = dict(attributes(expression))
         if parts.get(NFTA_EXPR_NAME) == b"counter\0":
-            return int.from_bytes(dict(_attributes(parts[NFTA_EXPR_DATA]))[NFTA_COUNTER_PACKETS], "big")
+            return int.from_bytes(dict(attributes(parts[NFTA_EXPR_DATA]))[NFTA_COUNTER_PACKETS], "big")
     return 0
 
 
-def _inner(attributes: Iterator[tuple[int, bytes]], of: int, kind: int) -> Iterator[bytes]:
+def _inner(outside: Iterator[tuple[int, bytes]], of: int, kind: int) -> Iterator[bytes]:
     """What lies in the attributes of one kind inside those of another."""
-    for outer, data in attributes:
+    for outer, data in outside:
         if outer == of:
-            yield from (inner for found, inner in _attributes(data) if found == kind)
-
-
-def _attributes(data: bytes) -> Iterator[tuple[int, bytes]]:
-    at = 0
-    while at + _ATTRIBUTE.size <= len(data):
-        length, kind = _ATTRIBUTE.unpack_from(data, at)
-        if length < _ATTRIBUTE.size:
-            return
-        yield kind & _TYPE_MASK, data[at + _ATTRIBUTE.size : at + length]
-        at += (length + 3) & ~3
+            yield from (inner for found, inner in attributes(data) if found == kind)

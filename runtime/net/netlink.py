@@ -9,6 +9,7 @@ import errno
 import os
 import socket
 import struct
+from collections.abc import Iterator
 
 from runtime.net.errors import NetworkFault
 
@@ -17,6 +18,7 @@ NETLINK_ROUTE = 0
 NLMSG_ERROR = 2
 NLM_F_REQUEST = 0x1
 NLM_F_ACK = 0x4
+NLM_F_ECHO = 0x8
 NLM_F_DUMP = 0x300
 NLA_F_NESTED = 0x8000
 RTM_SETLINK = 19
@@ -51,6 +53,8 @@ ROUTE_TYPES = {
 _CHANGES = 0x1 | 0x10 | 0x40 | 0x80 | 0x100 | 0x400 | 1 << 18 | 1 << 31
 _NEWS_BYTES = 16  # of a message the rest is lost, and nothing of it is looked at
 _REMEMBERED = 1024
+_ATTRIBUTE = struct.Struct("=HH")  # length, kind
+_TYPE_MASK = 0x3FFF
 _NLMSGHDR = struct.Struct("=IHHII")  # length, type, flags, sequence, port
 _IFINFOMSG = struct.Struct("=BxHiII")  # family, device type, index, flags, change mask
 _NDMSG = struct.Struct("=BxxxiHBB")  # family, interface, state, flags, type
@@ -60,6 +64,17 @@ _RTMSG = struct.Struct("=BBBBBBBBI")  # family, dst_len, src_len, tos, table, pr
 def attribute(kind: int, payload: bytes) -> bytes:
     """One attribute, padded to four bytes."""
     return struct.pack("=HH", 4 + len(payload), kind) + payload + bytes(-len(payload) % 4)
+
+
+def attributes(data: bytes) -> Iterator[tuple[int, bytes]]:
+    """Kind and payload of each attribute."""
+    at = 0
+    while at + _ATTRIBUTE.size <= len(data):
+        length, kind = _ATTRIBUTE.unpack_from(data, at)
+        if length < _ATTRIBUTE.size:
+            return
+        yield kind & _TYPE_MASK, data[at + _ATTRIBUTE.size : at + length]
+        at += (length + 3) & ~3
 
 
 def link_request(index: int, *attributes: bytes, family: int = 0, up: bool = False) -> bytes:

@@ -27,7 +27,7 @@ from typing import Any
 
 from pipeline.bundle.model import Port
 from runtime.errors import RuntimeFault
-from runtime.net import furnish, guardcounter, netlink, netns, plan
+from runtime.net import furnish, guardcounter, linkcounter, netlink, netns, plan
 from runtime.net.addresses import ZoneAddresses
 from runtime.net.bandwidth import Bandwidth, device_of
 from runtime.net.capture import Capture, CaptureRequest, Captures
@@ -353,11 +353,17 @@ class ZoneNetwork:
     def counters(self) -> dict[str, int]:
         """What the engine counted for this zone, see engine.model.COUNTERS. Raises EngineFault.
 
-        Shape:   with `refused`, the frames that the guard dropped since its rules were loaded, as zones came or went.
+        Shape:   with `refused`, the frames that the guard dropped since its rules were loaded, as zones came or went;
+                 and with what passed the zone's interface, see linkcounter.passed.
         """
         counters = self._running().counters(self.name)
+
+        def of_the_kernel() -> dict[str, int]:
+            refused = {"refused": guardcounter.refused(self.addresses.host)}
+            return refused | linkcounter.passed(self.vif, self._limit)
+
         with contextlib.suppress(OSError, NetworkFault):
-            counters["refused"] = netns.inside(self.netns, lambda: guardcounter.refused(self.addresses.host))
+            counters |= netns.inside(self.netns, of_the_kernel)
         return counters
 
     def flows(self) -> list[Flow]:

@@ -41,6 +41,7 @@ class Traffic:
             "published": 0,
             "bytes_up": 0,
             "bytes_down": 0,
+            "lost": 0,
             "dns_queries": 0,
             "dns_failed": 0,
         }

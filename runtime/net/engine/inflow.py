@@ -76,15 +76,17 @@ class Inflow:
     def send(self, data: bytes) -> None:
         """One datagram for the zone."""
         self.last_active = time.monotonic()
-        self.down_bytes += len(data)
+        counts = self._owner.traffic.counts
         try:
             push(self._near, data)
         except OSError:  # a full queue loses datagrams, as every queue does
-            pass
+            counts["lost"] += 1
+        else:
+            counts["bytes_down"] += len(data)
+            self.down_bytes += len(data)
 
     def ready(self, source: socket.socket, mask: int) -> None:
         """Answers of the zone."""
-        moved = 0
         for _ in range(_BURST):
             try:
                 size = source.recv_into(_buffer)
@@ -92,12 +94,10 @@ class Inflow:
                 break
             except OSError:
                 continue
-            moved += size
-            self._owner.answer(_view[:size], self.client, self._reply)
+            if self._owner.answer(_view[:size], self.client, self._reply):
+                self.up_bytes += size
         self.answered = True
         self.last_active = time.monotonic()
-        self.up_bytes += moved
-        self._owner.traffic.counts["bytes_up"] += moved
 
     def tick(self, now: float) -> None:
         """End what has been idle for long."""
@@ -148,7 +148,6 @@ class PublishedUdp:
             key = (client, asked)
             flow = self._flows.get(key) or self._begin(key, client, asked)
             if flow is not None:
-                self.traffic.counts["bytes_down"] += len(data)
                 flow.send(data)
 
     def _begin(self, key: tuple[Address, bytes], client: Address, asked: bytes) -> Inflow | None:
@@ -179,8 +178,8 @@ class PublishedUdp:
     def _identity(self, flow: Inflow) -> tuple[int, tuple[Address, bytes]]:
         return id(self), flow.key
 
-    def answer(self, data: memoryview, client: Address, asked: bytes) -> None:
-        """Send the zone's answer from the address that the client asked."""
+    def answer(self, data: memoryview, client: Address, asked: bytes) -> bool:
+        """Send the zone's answer from the address that the client asked; False where it was lost."""
         if self.listener.family == socket.AF_INET:
             # struct in_pktinfo: the route says the interface, not the way the question came.
             control = [(socket.IPPROTO_IP, IP_PKTINFO, bytes(4) + asked[4:])] if asked else []
@@ -190,7 +189,10 @@ class PublishedUdp:
         try:
             self.listener.sendmsg([data], control, 0, client)
         except OSError:  # a full queue loses datagrams, as every queue does
-            pass
+            self.traffic.counts["lost"] += 1
+            return False
+        self.traffic.counts["bytes_up"] += len(data)
+        return True
 
     def end(self, flow: Inflow, near: socket.socket) -> None:
         """Forget a client."""

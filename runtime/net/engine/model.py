@@ -153,8 +153,9 @@ COUNTERS = (
     "udp_flows",  # flows of the zone's begun
     "echoes",  # echo requests of the zone's sent on
     "published",  # connections and UDP clients of published ports
-    "bytes_up",  # from the zone
-    "bytes_down",  # to the zone
+    "bytes_up",  # from the zone, as far as the next queue took them
+    "bytes_down",  # to the zone, the same
+    "lost",  # datagrams that no queue took
     "dns_queries",
     "dns_failed",  # answered SERVFAIL
     "faults",  # handlers that ended in an unexpected exception, of all zones

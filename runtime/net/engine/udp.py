@@ -9,13 +9,11 @@ Source: udp(7), ip(7), ipv6(7), Documentation/networking/tproxy.rst; idle time R
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import select
 import socket
 import time
 from collections.abc import Callable, Iterator, Mapping
-from functools import partial
 from typing import Any
 
 from pipeline.bundle.egress import UDP
@@ -75,46 +73,52 @@ class Flow:
 
     def ready(self, source: socket.socket, mask: int) -> None:
         """Move a few datagrams, and errors."""
-        counts = self._owner.traffic.counts
         if source is self._near:
-            moved = self._move(source, self.send)
-            counts["bytes_up"] += moved
-            self.up_bytes += moved
+            self._move(source, self.send)
             return
         if mask & select.EPOLLERR:
             self._pass_errors()
-        moved = self._move(source, partial(push, self._near))
-        counts["bytes_down"] += moved
-        self.down_bytes += moved
-        self.answered = self.answered or moved > 0
+        self._move(source, self._answer)
 
-    def _move(self, source: socket.socket, send: Callable[[memoryview], object]) -> int:
-        moved = 0
+    def _move(self, source: socket.socket, pass_on: Callable[[memoryview], None]) -> None:
+        self.last_active = time.monotonic()
         for _ in range(_BURST):
             try:
                 size = source.recv_into(_buffer)
             except BlockingIOError:
                 break
             except OSError:  # an error about a datagram before; what the queue says of it has been passed on
+                if source.fileno() < 0:  # the flow has ended
+                    break
                 continue
-            moved += size
-            try:
-                send(_view[:size])
-            except OSError:  # a full queue loses datagrams, as every queue does
-                pass
-        self.last_active = time.monotonic()
-        return moved
+            pass_on(_view[:size])
 
     def send(self, data: bytes | memoryview) -> None:
         """One datagram of the zone's. One too big for the way is reported, as a router does, and goes in fragments."""
         self._last_bytes = len(data)
+        counts = self._owner.traffic.counts
         try:
             push(self._far, data)
         except OSError as error:
-            if error.errno == errno.EMSGSIZE and not self._fragments:
-                self._shrink(data)
+            if error.errno != errno.EMSGSIZE or self._fragments or not self._shrink(data):
+                counts["lost"] += 1
+                return
+        counts["bytes_up"] += len(data)
+        self.up_bytes += len(data)
 
-    def _shrink(self, data: bytes | memoryview) -> None:
+    def _answer(self, data: memoryview) -> None:
+        """One datagram for the zone."""
+        self.answered = True
+        counts = self._owner.traffic.counts
+        try:
+            push(self._near, data)
+        except OSError:  # a full queue loses datagrams, as every queue does
+            counts["lost"] += 1
+        else:
+            counts["bytes_down"] += len(data)
+            self.down_bytes += len(data)
+
+    def _shrink(self, data: bytes | memoryview) -> bool:
         family = self._far.family
         mtu = self._far.getsockopt(*MTU[family])
         self._fragment()
@@ -124,8 +128,11 @@ class Flow:
         # would be an error of each new socket's that the zone does nothing wrong with.
         if len(data) + _HEADERS_BYTES[family] <= self._owner.mtu and not self._owner.was_told(self.key):
             self._complain(too_big(family, mtu), None)
-        with contextlib.suppress(OSError):
+        try:
             push(self._far, data)
+        except OSError:
+            return False
+        return True
 
     def _fragment(self) -> None:
         """From now on: a zone that has been told sends in fragments itself, and these arrive here as a whole."""
@@ -211,8 +218,6 @@ class Flows:
         if flow is None:
             flow = self._begin(family, key, len(data), client, remote, hops)
         if flow is not None:
-            self.traffic.counts["bytes_up"] += len(data)
-            flow.up_bytes += len(data)
             flow.send(data)
 
     def _begin(self, family: int, key: bytes, size: int, client: Address, remote: Address, hops: int) -> Flow | None:

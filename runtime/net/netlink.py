@@ -10,6 +10,7 @@ import os
 import socket
 import struct
 from collections.abc import Iterator
+from typing import NamedTuple
 
 from runtime.net.errors import NetworkFault
 
@@ -29,7 +30,7 @@ NLM_F_REPLACE, NLM_F_CREATE = 0x100, 0x400
 NUD_NOARP = 0x40  # for a bridge: an entry that stays, static
 NTF_MASTER = 0x04
 NDA_LLADDR = 2
-RTA_DST = 1
+RTA_DST, RTA_PREFSRC = 1, 7
 IFLA_MTU = 4
 IFLA_MASTER = 10
 IFLA_PROTINFO = 12
@@ -83,6 +84,17 @@ def link_request(index: int, *attributes: bytes, family: int = 0, up: bool = Fal
     return _IFINFOMSG.pack(family, 0, index, flag, flag) + b"".join(attributes)
 
 
+class Route(NamedTuple):
+    """Of the kernel's routing, for one destination.
+
+    kind:    of ROUTE_TYPES; None where there is no route.
+    source:  the address of this host that what is sent there comes from, packed.
+    """
+
+    kind: str | None
+    source: bytes = b""
+
+
 class Rtnetlink:
     """A socket to the kernel's routing of the network namespace this thread is in."""
 
@@ -118,27 +130,32 @@ class Rtnetlink:
                     raise OSError(-code, os.strerror(-code))
             return answer_kind, payload
 
-    def route_type(self, packed: bytes) -> str | None:
-        """What kind of route leads to an address (4 or 16 bytes); None when there is none."""
+    def route(self, packed: bytes) -> Route:
+        """What leads to an address (4 or 16 bytes)."""
         family = socket.AF_INET if len(packed) == 4 else socket.AF_INET6
         body = _RTMSG.pack(family, len(packed) * 8, 0, 0, 0, 0, 0, 0, 0) + attribute(RTA_DST, packed)
         try:
             kind, payload = self.request(RTM_GETROUTE, body, flags=0)
         except OSError as error:
             if error.errno in (errno.ENETUNREACH, errno.EHOSTUNREACH):
-                return None
+                return Route(None)
             if error.errno in (errno.EACCES, errno.EINVAL):
-                return "prohibit"
+                return Route("prohibit")
             raise
         if kind != RTM_NEWROUTE:
-            return None
+            return Route(None)
         route = ROUTE_TYPES.get(_RTMSG.unpack_from(payload)[7], "unknown")
+        source = dict(attributes(payload[_RTMSG.size :])).get(RTA_PREFSRC, b"")
         # IPv6 answers with its null route where IPv4 answers ENETUNREACH.
-        return None if route == "unreachable" else route
+        return Route(None if route == "unreachable" else route, source)
+
+    def route_type(self, packed: bytes) -> str | None:
+        """See Route.kind."""
+        return self.route(packed).kind
 
 
 class Routes:
-    """Kinds of routes, remembered until anything of the namespace's routing changes.
+    """Routes, remembered until anything of the namespace's routing changes.
 
     The kernel puts word of a change into the sockets that want it before whoever made it returns; and a look whether
     there is any costs less than half of a question.
@@ -147,22 +164,30 @@ class Routes:
     def __init__(self) -> None:
         self._kernel = Rtnetlink()
         self._news = listen_for_changes()
-        self._known: dict[bytes, str | None] = {}
+        self._known: dict[bytes, Route] = {}
 
     def close(self) -> None:
         """Give the sockets back."""
         self._kernel.close()
         self._news.close()
 
-    def route_type(self, packed: bytes) -> str | None:
-        """See Rtnetlink.route_type."""
+    def forget(self) -> None:
+        """Remember none."""
+        self._known.clear()
+
+    def route(self, packed: bytes) -> Route:
+        """See Rtnetlink.route."""
         if drain(self._news) or len(self._known) >= _REMEMBERED:
             self._known.clear()
         try:
             return self._known[packed]
         except KeyError:
-            found = self._known[packed] = self._kernel.route_type(packed)
+            found = self._known[packed] = self._kernel.route(packed)
             return found
+
+    def route_type(self, packed: bytes) -> str | None:
+        """See Route.kind."""
+        return self.route(packed).kind
 
 
 def listen_for_changes() -> socket.socket:

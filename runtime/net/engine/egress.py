@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Sequence
 from functools import lru_cache, partial
 from ipaddress import ip_address
@@ -28,6 +29,8 @@ class Egress:
         self._routes, self._deny = routes, deny
         self.replace(rules)
         self._loopback = dict(zip(gateways, LOOPBACK, strict=True))
+        # The host's own addresses that a rule has opened: no more than there are rules that name one.
+        self._own: set[bytes] = set()
 
     def outer(self, host: str) -> str:
         """Where a connection to an address goes, seen from the host."""
@@ -45,7 +48,23 @@ class Egress:
         """
         destination = _parse(self.outer(host))
         route = self._routes.route_type(destination.packed)
-        return self._decided(destination, route, port, protocol)
+        allowed = self._decided(destination, route, port, protocol)
+        if allowed and route == "local":
+            self._own.add(destination.packed)
+        return allowed
+
+    def holds(self, host: str, far: socket.socket) -> bool:
+        """Does what a socket was let out for hold, though routing has changed?
+
+        Not for an address that this host was given since, which would hear it now; nor where there is no way any more,
+        or another address of this host's to send from: what begins anew has that.
+        Raises:  OSError.
+        """
+        destination = _parse(self.outer(host)).packed
+        kind, source = self._routes.route(destination)
+        if kind != "unicast" and destination not in self._own:
+            return False
+        return not source or source == socket.inet_pton(far.family, far.getsockname()[0].partition("%")[0])
 
 
 def _decide(

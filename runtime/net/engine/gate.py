@@ -180,6 +180,12 @@ class Gate:
             zone, outside = map(endpoint, ends_of(held.syn.key))
             yield Flow("tcp", zone, outside, "connecting", 0, 0, now - held.began)
 
+    def rerouted(self) -> None:
+        """The zone sends its SYN again, and that is judged and connected anew, see rerouting.py."""
+        for held in list(self._held.values()):
+            if not self._egress.holds(held.syn.host, held.far):
+                self.drop(held)
+
     def drop(self, held: Held) -> None:
         """Close the outer side; the zone hears nothing of it."""
         self._forget(held)

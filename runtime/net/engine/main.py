@@ -25,6 +25,7 @@ from runtime.net.engine.loop import Loop
 from runtime.net.engine.model import INSIDE, MAX_PUBLISHED, EngineConfig, Limits, ZonePart, load
 from runtime.net.engine.names import Names
 from runtime.net.engine.pipes import PipePool
+from runtime.net.engine.rerouting import Rerouting
 from runtime.net.engine.zone import Common, Zone
 from runtime.net.netlink import Routes
 from runtime.net.pool import parse_pools, use
@@ -48,6 +49,7 @@ class Server:
         self._resolvers = Resolvers(config.resolvers)
         self._common = Common(loop, config, factory, Routes(), self._resolvers, names, ports)
         self._zones: dict[str, Zone] = {}
+        Rerouting(loop, self._common.routes, self._zones.values())
         ControlServer(loop, socket.socket(fileno=config.listeners.control), self._operate)
 
     def _operate(self, request: dict[str, Any], passed: list[socket.socket], back: list[socket.socket]) -> Answer:

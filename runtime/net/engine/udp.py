@@ -102,6 +102,8 @@ class Flow:
         except OSError as error:
             if error.errno != errno.EMSGSIZE or self._fragments or not self._shrink(data):
                 counts["lost"] += 1
+                if error.errno == errno.EPERM:  # the host's own firewall
+                    self._complain(PROHIBITED[self._far.family], None)
                 return
         counts["bytes_up"] += len(data)
         self.up_bytes += len(data)
@@ -264,6 +266,12 @@ class Flows:
         """Does the zone know that the way to a flow's outer end is narrower than its own link?"""
         told = self._told.get(_outer_end(key))
         return told is not None and time.monotonic() - told < _TOLD_S
+
+    def rerouted(self) -> None:
+        """The zone's next datagram is judged and sent anew, see rerouting.py."""
+        for flow in list(self._flows.values()):
+            if not self._egress.holds(flow.remote[0], flow.sockets[1]):
+                self.end(flow)
 
     def end(self, flow: Flow) -> None:
         """Close both sides. Harmless twice."""

@@ -60,7 +60,7 @@ class Zone:
             gateways = (config.gateway4, config.gateway6)
             egress = self.egress = Egress(common.routes, config.denied(), rules, gateways)
             feedback = Feedback(raw4, raw6, gateways, common.routes, errors_per_s=config.limits.errors_per_s)
-            gate = Gate(loop, self.traffic, egress, feedback)
+            gate = self._gate = Gate(loop, self.traffic, egress, feedback)
             pinger = Pinger(loop, (echo4, echo6), part.echo_identifier, wait_s=config.limits.echo_wait_s)
             self._echoes = Echoes(self.traffic, egress, feedback, pinger, mtu=config.mtu)
             for source in (ping4, ping6):
@@ -77,7 +77,8 @@ class Zone:
                 UdpForwarder(loop, self.traffic, each, common.resolvers, common.names) for each in (dns4, dns6)
             ]
             served = {at: each.take for at, each in zip(self._name_servers, forwarders, strict=True)}
-            flows = Flows(loop, self.traffic, egress, feedback, common.factory.make, mtu=config.mtu, served=served)
+            make = common.factory.make
+            flows = self._flows = Flows(loop, self.traffic, egress, feedback, make, mtu=config.mtu, served=served)
             for udp in (udp4, udp6):
                 flows.listen(udp)
             stack.pop_all()
@@ -115,6 +116,11 @@ class Zone:
             acceptor = Acceptor(loop, self.traffic, listener, to_zone, counter="published", inward=True)
             self.published[key] = (zone_port, acceptor)
         return ""
+
+    def rerouted(self) -> None:
+        """See rerouting.py."""
+        self._gate.rerouted()
+        self._flows.rerouted()
 
     def close(self) -> None:
         """End all that the zone has here."""

@@ -80,13 +80,13 @@ def test_serving_engine_has_only_descriptors_it_was_given_or_works_with(world: W
     network = world.up()
     ours = {os.readlink(entry) for entry in Path("/proc/self/fd").iterdir() if entry.is_symlink()}
 
-    sockets = len(Listeners._fields) + len(INSIDE) + 2
+    sockets = len(Listeners._fields) + len(INSIDE) + 3
 
     def descriptors() -> dict[int, str]:
         return {int(entry.name): os.readlink(entry) for entry in Path(f"/proc/{pid_of(network)}/fd").iterdir()}
 
-    # Whoever asked whether it serves has gone, a moment later: what is left are the listeners, the sockets that ask for
-    # routes and hear of their changes, what events are waited for with, and where the host's ports are counted.
+    # Whoever asked whether it serves has gone, a moment later: what is left are the listeners, the socket that asks for
+    # routes and the two that hear of their changes, what events are waited for with, and where the host's ports are counted.
     world.wait_until(lambda: len(descriptors()) == 3 + sockets + 1 + 2)
     found = descriptors()
     log = str(world.directory / "run" / network.name / "log")

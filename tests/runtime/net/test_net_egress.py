@@ -204,8 +204,8 @@ def test_routes_are_known_until_anything_of_them_changes(world: World, own: str,
     routes = world.on_host(Routes)
     with contextlib.closing(routes):
         asked: list[bytes] = []
-        ask = routes._kernel.route_type
-        routes._kernel.route_type = lambda item: (asked.append(item), ask(item))[1]  # type: ignore[method-assign]
+        ask = routes._kernel.route
+        routes._kernel.route = lambda item: (asked.append(item), ask(item))[1]  # type: ignore[method-assign]
         for _ in range(3):
             assert (routes.route_type(packed), routes.route_type(far)) == ("unicast", "unicast")
         assert asked == [packed, far]

@@ -63,6 +63,7 @@ class Pinger:
     ) -> None:
         """wait_s: so long for an answer."""
         self._loop, self._wait_s = loop, wait_s
+        self._burst = loop.burst(_BURST)
         # What comes for an engine before this one is not to be taken for an answer.
         self._identifier, self._sequence = identifier, secrets.randbelow(1 << 16)
         self.answered: Answered = lambda family, asked, answer, sender: None
@@ -111,7 +112,7 @@ class Pinger:
 
     def ready(self, source: socket.socket, mask: int) -> None:
         """Take a few answers."""
-        for _ in range(_BURST):
+        for _ in range(self._burst):
             try:
                 received, sender = source.recvfrom(_LARGEST)
             except OSError:
@@ -197,13 +198,13 @@ class Gathered:
     """Takes a zone's echo requests that came in fragments, from a raw socket of its namespace."""
 
     def __init__(self, loop: Loop, source: socket.socket, echoes: Echoes) -> None:
-        self._echoes = echoes
+        self._echoes, self._burst = echoes, loop.burst(_GATHERED)
         source.setblocking(False)
         loop.watch(source, self, READ)
 
     def ready(self, source: socket.socket, mask: int) -> None:
         """Take a few of them."""
-        for data, ancillary, sender in datagrams(source, _GATHERED):
+        for data, ancillary, sender in datagrams(source, self._burst):
             packet = data
             if source.family == socket.AF_INET6:  # comes without its header: RFC 3542 section 3
                 info = ancillary.get((socket.IPPROTO_IPV6, IPV6_PKTINFO), b"")

@@ -87,7 +87,7 @@ class Inflow:
 
     def ready(self, source: socket.socket, mask: int) -> None:
         """Answers of the zone."""
-        for _ in range(_BURST):
+        for _ in range(self._owner.burst):
             try:
                 size = source.recv_into(_buffer)
             except BlockingIOError:
@@ -123,6 +123,7 @@ class PublishedUdp:
         self.traffic, self.listener = traffic, listener
         self._loop, self._make_near, self._zone = loop, make_near, zone
         self._flows: dict[tuple[Address, bytes], Inflow] = {}
+        self.burst, self._questions = loop.burst(_BURST), loop.burst(_QUESTIONS)
         listener.setblocking(False)
         # An answer has to come from the address that was asked, of the several that a host may have.
         if listener.family == socket.AF_INET:
@@ -143,7 +144,7 @@ class PublishedUdp:
         pktinfo = (
             (socket.IPPROTO_IP, IP_PKTINFO) if source.family == socket.AF_INET else (socket.IPPROTO_IPV6, IPV6_PKTINFO)
         )
-        for data, ancillary, client in datagrams(source, _QUESTIONS):
+        for data, ancillary, client in datagrams(source, self._questions):
             asked = ancillary.get(pktinfo, b"")
             key = (client, asked)
             flow = self._flows.get(key) or self._begin(key, client, asked)

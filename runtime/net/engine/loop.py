@@ -1,8 +1,9 @@
 """A small event loop over epoll: one thread, handlers with `ready`, `tick` and `abort`.
 
 Where several zones share it, each has a part with an epoll of its own inside the loop's. The loop's says which parts
-have something to do, and each of those has a few turns before the next one: a thousand busy streams of one zone are a
-thousand turns to its own, and a few to another's.
+have something to do, and each of those has its turn: a tenth of a millisecond, or two sockets where these take longer.
+A thousand busy streams of one zone, or a flood of SYNs, are one such turn to another's, and that several times in the
+course of a connection. So in a part nothing takes more at once than it must.
 
 asyncio is not used: its import and its memory are the larger part of such a small process in an emulated dom0.
 """
@@ -31,7 +32,9 @@ URGENT_TICK_S = 0.5
 SLOW_TICK_S = 10.0
 _LOGGED_FAULTS = 100
 _EVENTS = 64  # at most at once; epoll_wait is given memory for all of them each time
-_TURNS = 8  # of a part's sockets before another part has its own: each costs others its time, each few an epoll_wait
+# A part's turn: so many of its sockets at most, and none more once that much time is over. Asked for a few at a time:
+# each few cost an epoll_wait, and those that have been told of have to be served.
+_TURNS, _FEW, _TURN_S = 8, 2, 100e-6
 
 
 Source = socket.socket | select.epoll
@@ -67,6 +70,10 @@ class Loop:
         self.now = time.monotonic()  # when the loop last woke up
         self._stale: set[int] = set()
         self._running = True
+
+    def burst(self, most: int) -> int:
+        """How many of what waits in one socket a handler is to take at once, of so many when nobody else waits."""
+        return most
 
     def part(self) -> Loop:
         """For one of several that are to have equal turns: it works as this one, which runs it. Raises OSError."""
@@ -178,8 +185,17 @@ class Part(Loop):
         whole._parts.add(self)
 
     def ready(self, source: socket.socket, mask: int) -> None:
-        """Have a few turns. What is left is told of again, once the other parts have had theirs."""
-        self._serve(self._epoll.poll(0, _TURNS))
+        """Have a turn. What is left is told of again, once the other parts have had theirs."""
+        ends = time.monotonic() + _TURN_S
+        for _ in range(_TURNS // _FEW):
+            events = self._epoll.poll(0, _FEW)
+            self._serve(events)
+            if len(events) < _FEW or time.monotonic() >= ends:
+                return
+
+    def burst(self, most: int) -> int:
+        """See Loop."""
+        return max(1, most // _TURNS)
 
     def tick(self, now: float) -> None:
         """The deadlines of its handlers are the loop's."""

@@ -22,7 +22,7 @@ from runtime.net.engine.queues import FREE_BYTES, Queues
 
 _FLAGS = os.SPLICE_F_NONBLOCK | os.SPLICE_F_MOVE
 # Chunks in one turn: some, as each turn costs an epoll_wait; few, as the other connections wait meanwhile.
-_TURN = 4
+TURN = 4
 
 
 class Way:
@@ -45,6 +45,7 @@ class Way:
         "_pipe",
         "_pipes",
         "_queues",
+        "_turn",
         "eof",
         "full",
         "last",
@@ -61,7 +62,10 @@ class Way:
         pipes: PipePool | PipeShare,
         chunk_bytes: int,
         queues: Queues,
+        turn: int = TURN,
     ) -> None:
+        """turn: chunks in one, see Loop.burst."""
+        self._turn = turn
         self.source, self.sink = source, sink
         self._pipes, self._chunk_bytes, self._queues = pipes, chunk_bytes, queues
         self._asked = False
@@ -78,7 +82,7 @@ class Way:
         Afterwards the loop tells of whatever changes. Raises OSError when a side is gone.
         """
         try:
-            for _ in range(_TURN):
+            for _ in range(self._turn):
                 if self.full:
                     self._flush()
                 if self.eof or not self._fill():

@@ -14,7 +14,7 @@ from typing import NamedTuple
 from runtime.net.engine.loop import EDGE, END, ERROR, GONE, MARK, READ, WRITE, Loop
 from runtime.net.engine.model import Limits
 from runtime.net.engine.pipes import PipePool, PipeShare
-from runtime.net.engine.pump import Way
+from runtime.net.engine.pump import TURN, Way
 from runtime.net.engine.queues import Queues
 from runtime.net.engine.silence import Silence
 
@@ -161,7 +161,8 @@ class Relay:
         return None
 
     def _establish(self, far: socket.socket) -> tuple[Way, Way]:
-        near, shared = self._near, (self._pipes, self._limits.chunk_bytes, self._queues)
+        near, turn = self._near, self._loop.burst(TURN)
+        shared = (self._pipes, self._limits.chunk_bytes, self._queues, turn)
         far.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # as the accepted side, see acceptor.py
         self._ways = (Way(near, far, *shared), Way(far, near, *shared))
         self._last_active = self._loop.now

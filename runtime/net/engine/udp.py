@@ -82,7 +82,7 @@ class Flow:
 
     def _move(self, source: socket.socket, pass_on: Callable[[memoryview], None]) -> None:
         self.last_active = time.monotonic()
-        for _ in range(_BURST):
+        for _ in range(self._owner.burst):
             try:
                 size = source.recv_into(_buffer)
             except BlockingIOError:
@@ -197,6 +197,7 @@ class Flows:
         self._loop, self._egress, self._feedback, self._make_near = loop, egress, feedback, make_near
         self._flows: dict[bytes, Flow] = traffic.flows
         self._told: dict[bytes, float] = {}
+        self.burst, self._births = loop.burst(_BURST), loop.burst(_BIRTHS)
         traffic.sources.append(self)
 
     def listen(self, listener: socket.socket) -> None:
@@ -206,7 +207,7 @@ class Flows:
 
     def ready(self, source: socket.socket, mask: int) -> None:
         """Take a few datagrams."""
-        for data, ancillary, client in datagrams(source, _BIRTHS):
+        for data, ancillary, client in datagrams(source, self._births):
             remote, hops = _destination(ancillary, source.family)
             if remote in self._served:
                 self._served[remote](data, client)

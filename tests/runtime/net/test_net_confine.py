@@ -86,7 +86,8 @@ def test_serving_engine_has_only_descriptors_it_was_given_or_works_with(world: W
         return {int(entry.name): os.readlink(entry) for entry in Path(f"/proc/{pid_of(network)}/fd").iterdir()}
 
     # Whoever asked whether it serves has gone, a moment later: what is left are the listeners, the socket that asks for
-    # routes and the two that hear of their changes, what events are waited for with, and where the host's ports are counted.
+    # routes and the two that hear of their changes, what events are waited for with, and where the host's ports are
+    # counted.
     world.wait_until(lambda: len(descriptors()) == 3 + sockets + 1 + 2)
     found = descriptors()
     log = str(world.directory / "run" / network.name / "log")

@@ -20,6 +20,7 @@ from runtime.net.engine.model import INSIDE, EngineConfig, Limits, Listeners, Zo
 from runtime.net.engine.names import Names
 from runtime.net.engine.pipes import PipePool
 from runtime.net.engine.relay import Relay
+from runtime.net.engine.tap import Tap
 from runtime.net.engine.zone import Common, Zone
 from runtime.net.netlink import Routes
 
@@ -180,6 +181,65 @@ def test_zone_waits_for_few_turns_of_a_neighbour_with_many_busy_streams(
     assert len(waited) == TRIPS
     assert sum(waited) >= TRIPS, "the neighbour goes on meanwhile"
     assert max(waited) <= 3 * loops._TURNS, "there and back, and a little for what comes in between"
+
+
+class Always(FailingHandler):
+    """Something that can be read all the time, and takes its time whenever it is."""
+
+    def __init__(self, loop: Loop, stack: contextlib.ExitStack, clock: Clock, seen: list[str], name: str) -> None:
+        super().__init__(loop)
+        self._clock, self._seen, self._name = clock, seen, name
+        for _ in range(20):
+            near, far = (stack.enter_context(each) for each in socket.socketpair())
+            far.send(b"x")
+            loop.watch(near, self, READ)
+
+    def ready(self, source: socket.socket, mask: int) -> None:
+        self._clock.now += 60e-6  # as much as a connect
+        self._seen.append(self._name)
+
+
+class Clock:
+    """In the place of the module."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def monotonic(self) -> float:
+        return self.now
+
+
+def longest(seen: list[str], name: str) -> int:
+    """How often it was its turn with nobody else's in between."""
+    return max(len(run) for run in "".join(each[0] for each in seen).split("m" if name == "greedy" else "g"))
+
+
+def test_turn_ends_when_its_time_is_over(stack: contextlib.ExitStack, monkeypatch: pytest.MonkeyPatch) -> None:
+    clock, seen = Clock(), list[str]()
+    monkeypatch.setattr(loops, "time", clock)
+    loop = Loop()
+    for name in ("greedy", "modest"):
+        part = loop.part()
+        stack.callback(part.end)
+        Always(part, stack, clock, seen, name)
+    while len(seen) < 200:
+        loop._serve(loop._epoll.poll(0, 64))
+    assert {longest(seen, "greedy"), longest(seen, "modest")} == {2}
+
+
+@pytest.mark.parametrize(("shared", "most"), [(False, 8), (True, 1)])
+def test_packets_of_a_flood_are_taken_one_by_one_where_others_wait(
+    stack: contextlib.ExitStack, shared: bool, most: int
+) -> None:
+    loop = Loop()
+    part = loop.part() if shared else loop
+    near, far = (stack.enter_context(each) for each in socket.socketpair(type=socket.SOCK_DGRAM))
+    taken: list[bytes] = []
+    tap = Tap(part, near, taken.append, taken.append)
+    for _ in range(10):
+        far.send(bytes(40))
+    tap.ready(near, READ)
+    assert len(taken) == most
 
 
 def test_zone_that_leaves_takes_its_part_of_the_loop_along(stack: contextlib.ExitStack) -> None:

@@ -60,6 +60,15 @@ class Channel:
 
 def boot(report: Reporter, channel: Channel) -> str:
     """Set the zone up, leave it to the agent, return how it ended. Raises BootFailure."""
+    try:
+        return _boot(report, channel)
+    except OSError as error:  # of what has no words of its own
+        reason, what = report.doing
+        raise os_failure(reason, f"{what}: {error.filename}" if error.filename else what, error) from None
+
+
+def _boot(report: Reporter, channel: Channel) -> str:
+    report.doing = ("mount", "mounting the zone's own file systems")
     mounts.early()
     report.connect()
     data = launch.load()
@@ -70,17 +79,25 @@ def boot(report: Reporter, channel: Channel) -> str:
     report.phase("modules")
     timeout_s = _timeout(data["extra"])
     set_hostname(str(data["hostname"]))
+    report.doing = ("internal", "opening the agent channel")
     # The agent's device is opened this early because the initramfs, where it may lie, goes with the switch.
     channel.fd = device.open_link(channel.path)
     mounts.switch()
     if data["addons"]:
+        report.doing = ("addons", "mounting the addons")
         mounts.addons(str(data["addons"]), timeout_s)
     modules.load_all(_list(data["late_modules"]))
     set_sysctls(data["sysctls"])
     if data["root"]:
+        report.doing = ("root", "making the root of the workload")
         _main_root(data, timeout_s)
+        if data["addons"]:
+            report.doing = ("addons", "showing the addons in the image's root")
+            mounts.show_addons(MAIN)
+    report.doing = ("volume", "waiting for the disks of volumes")
     _await_disks(_list(data["disks"]), timeout_s)
     report.phase("root")
+    report.doing = ("network", "network set-up")
     network.configure(network_of(data), timeout_s)
     report.phase("network")
     cgroup.enable_controllers()
@@ -88,8 +105,8 @@ def boot(report: Reporter, channel: Channel) -> str:
     # Behind the report of "network": by it the host knows whether what it asks is still seen here (life.py).
     if report.stop_request(sure=True):
         return "failed cancelled it was stopped before its workload started"
+    report.doing = ("agent", "starting the zone's agent")
     signal_fd, ours, theirs = supervise.prepare()
-    channel.taken = True
     pid = posix.fork()
     if pid == 0:
         report.disconnect()
@@ -97,6 +114,7 @@ def boot(report: Reporter, channel: Channel) -> str:
         from runtime.init.agent import main
 
         main.run(data, report.timings, theirs, channel.fd)
+    channel.taken = True
     theirs.close()
     if channel.fd is not None:
         posix.close(channel.fd)
@@ -119,8 +137,6 @@ def _main_root(data: dict[str, object], timeout_s: float) -> None:
         hostname=str(data["hostname"]),
         network=network_of(data),
     )
-    if data["addons"]:
-        mounts.show_addons(MAIN)
 
 
 def _await_disks(names: list[object], timeout_s: float) -> None:

@@ -26,11 +26,15 @@ def timings_text(timings: list[tuple[str, float]]) -> str:
 
 
 class Reporter:
-    """Keeps the timings and the connection to xenstore, where there is one."""
+    """Keeps the timings and the connection to xenstore, where there is one.
+
+    doing:  the step that goes on: (reason, what is done), for what fails in it and has no words of its own.
+    """
 
     def __init__(self) -> None:
         self.bus: xenbus.Xenbus | None = None
         self.timings: list[tuple[str, float]] = []
+        self.doing = ("internal", "the boot")
 
     def connect(self) -> None:
         """Open xenstore and ask to hear of stop requests; without Xen the console lines are all there is."""

@@ -39,7 +39,10 @@ def main() -> int:
 
 
 class Channel:
-    """The agent's channel, as far as the boot has come; where no agent takes it, pid 1 tells the host itself."""
+    """The agent's channel, as far as the boot has come; where no agent takes it, pid 1 tells the host itself.
+
+    taken:  by an agent, which tells the host how the zone ends.
+    """
 
     def __init__(self) -> None:
         self.path = device.DEFAULT
@@ -109,16 +112,29 @@ def _boot(report: Reporter, channel: Channel) -> str:
     signal_fd, ours, theirs = supervise.prepare()
     pid = posix.fork()
     if pid == 0:
+        _be_agent(data, report, ours, theirs, channel.fd)
+    theirs.close()
+    supervisor = supervise.Supervisor(report, signal_fd, ours)
+    channel.taken = True
+    outcome = supervisor.run(pid)
+    channel.taken = not supervisor.agent_lost  # its descriptor has stayed open for what is to be told then
+    return outcome
+
+
+def _be_agent(
+    data: dict[str, object], report: Reporter, ours: _socket.socket, theirs: _socket.socket, link_fd: int | None
+) -> None:
+    """Never returns: the child must not go on as a second pid 1, which powers off."""
+    try:
         report.disconnect()
         ours.close()
         from runtime.init.agent import main
 
-        main.run(data, report.timings, theirs, channel.fd)
-    channel.taken = True
-    theirs.close()
-    if channel.fd is not None:
-        posix.close(channel.fd)
-    return supervise.Supervisor(report, signal_fd, ours).run(pid)
+        main.run(data, report.timings, theirs, link_fd)
+    except BaseException as error:
+        say(f"agent: {type(error).__name__}: {error}")
+    finally:
+        posix._exit(1)
 
 
 def _main_root(data: dict[str, object], timeout_s: float) -> None:

@@ -44,10 +44,14 @@ def parse_stop(text: str) -> tuple[int, float] | None:
 
 
 class Supervisor:
-    """Watches the agent. Its signals must have been blocked before the fork."""
+    """Watches the agent. Its signals must have been blocked before the fork.
+
+    agent_lost:  it ended without a word on how the zone did, and the host has heard none from it either.
+    """
 
     def __init__(self, report: Reporter, signal_fd: int, agent: _socket.socket) -> None:
         self._report, self._signal_fd, self._agent = report, signal_fd, agent
+        self.agent_lost = False
         self._kill_at: float | None = None
 
     def run(self, pid: int) -> str:
@@ -59,6 +63,7 @@ class Supervisor:
             status = kernel.reap(pid)
             outcome = self._messages()
             if status is not None and not outcome:
+                self.agent_lost = True
                 outcome = f"failed agent the zone's agent ended with {outcome_text(status)}"
             if request := self._report.stop_request():
                 self._stop(request)

@@ -2,6 +2,7 @@
 
 import errno
 import os
+import signal
 import socket
 import struct
 from types import SimpleNamespace
@@ -10,7 +11,7 @@ import pytest
 from support import containers
 
 from runtime.init import abi, boot, files, kernel, launch, modules, mounts, report, supervise
-from runtime.init.agent import cgroup
+from runtime.init.agent import cgroup, main
 from runtime.init.container import command
 from runtime.init.failure import BootFailure
 
@@ -44,25 +45,69 @@ def test_wait_statuses_keep_codes_and_signals_apart(status, text):
     assert supervise.outcome_text(status) == text
 
 
-def test_a_stop_that_is_given_more_time_than_the_kernel_can_wait_ends_nothing(monkeypatch):
-    """Pid 1 would die of it, and the zone with it."""
+@pytest.fixture
+def supervised(monkeypatch):
+    """Makes a supervisor whose agent is ours: (it, the agent's end of the socket)."""
     monkeypatch.setattr(supervise, "_end_remains", lambda: None)
-    monkeypatch.setattr(supervise.kernel, "reap", lambda pid: None)
-    signals = os.pipe2(os.O_NONBLOCK)
     ours, agent = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     ours.setblocking(False)
+    signals = os.pipe2(os.O_NONBLOCK)
+
+    def make(status, stop_request=lambda: None):
+        monkeypatch.setattr(supervise.kernel, "reap", lambda pid: status)
+        told = SimpleNamespace(bus=None, phase=lambda name: None, stop_request=stop_request)
+        return supervise.Supervisor(told, signals[0], ours), agent
+
+    yield make
+    for fd in signals:
+        os.close(fd)
+    ours.close()
+    agent.close()
+
+
+def test_a_stop_that_is_given_more_time_than_the_kernel_can_wait_ends_nothing(supervised):
+    """Pid 1 would die of it, and the zone with it."""
 
     def asked():
         agent.send(b"exit code 3")
         return "15 3000000"
 
-    told = SimpleNamespace(bus=None, phase=lambda name: None, stop_request=asked)
+    supervisor, agent = supervised(None, asked)
     agent.send(b"phase workload")
-    assert supervise.Supervisor(told, signals[0], ours).run(7) == "code 3"
-    for fd in signals:
-        os.close(fd)
-    ours.close()
-    agent.close()
+    assert supervisor.run(7) == "code 3"
+
+
+@pytest.mark.parametrize(
+    ("word", "outcome", "lost"),
+    [
+        (b"exit code 3", "code 3", False),
+        (b"exit failed mount no", "failed mount no", False),
+        (b"phase workload", "failed agent the zone's agent ended with signal 9", True),
+    ],
+)
+def test_an_agent_that_ends_without_a_word_is_told_from_one_that_has_ended_the_zone(supervised, word, outcome, lost):
+    supervisor, agent = supervised(signal.SIGKILL)
+    agent.send(word)
+    assert supervisor.run(7) == outcome and supervisor.agent_lost is lost
+
+
+def test_an_agent_that_cannot_begin_is_no_second_pid_1(monkeypatch, capfd):
+    """It would power the zone off."""
+
+    def fail(*given):
+        raise ImportError("nothing to import it from")
+
+    monkeypatch.setattr(main, "run", fail)
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        pid = os.fork()
+        if pid == 0:
+            try:
+                boot._be_agent({}, report.Reporter(), ours, theirs, None)
+            finally:
+                os._exit(9)
+        assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 1
+    assert capfd.readouterr().err == "zone: agent: ImportError: nothing to import it from\n"
 
 
 def test_path_is_searched_in_order_and_empty_parts_mean_here():

@@ -491,7 +491,9 @@ def test_ten_thousand_orphans_are_reaped(start):
         assert time.monotonic() < end
 
 
-def test_a_killed_agent_ends_the_zone_with_a_sentence(start):
+def test_an_agent_that_is_killed_ends_the_zone_with_a_sentence_over_the_channel_and_on_the_console(start):
     zone = start(IDLE)
     os.kill(zone.agent_pid, signal.SIGKILL)
+    greeting = zone.host.hello()
+    assert greeting["outcome"] == "failed agent the zone's agent ended with signal 9" and not greeting["containers"]
     assert zone.wait()[1] == "zone: failed (agent): the zone's agent ended with signal 9"

@@ -25,11 +25,26 @@ _NAMES = {
 }
 # What the interpreter has functions of its own for, and code of the zone calls.
 _FUNCTIONS = (
-    *("access", "chdir", "chmod", "chown", "chroot", "dup", "dup2", "fchdir", "fchmod", "fchown", "fork", "fstat"),
+    *(
+        "access",
+        "chdir",
+        "chmod",
+        "chown",
+        "chroot",
+        "dup",
+        "dup2",
+        "execve",
+        "fchdir",
+        "fchmod",
+        "fchown",
+        "fork",
+        "fstat",
+    ),
     *("getcwd", "listdir", "mkdir", "mknod", "open", "pidfd_open", "pipe2", "read", "readlink", "rename", "rmdir"),
     *("setgroups", "setresgid", "setresuid", "setsid", "stat", "symlink", "uname", "unlink", "write"),
 )
 _SOCKETS = ("if_nametoindex", "sethostname", "socket", "socketpair")
+_SOCKET = _socket.socket
 _MOST_BYTES = 256
 REFUSED = os.strerror(errno.EPERM)
 
@@ -64,7 +79,8 @@ class Refusals:
 
     def _counted(self, function: Callable[..., Any], name_of: Callable[..., str]) -> Callable[..., Any]:
         def call(*words: Any, **keys: Any) -> Any:
-            if os.getpid() != self._parent:
+            # A socket made of a descriptor asks for nothing.
+            if os.getpid() != self._parent and not (function is _SOCKET and len(words) == 4):
                 self._left -= 1
                 if self._left == 0:
                     told = f"{name_of(*words)} {words}".encode(errors="replace")[:_MOST_BYTES]

@@ -42,16 +42,16 @@ class Child:
         self.extra = list(range(_EXTRA, len(wanted)))
         self.given = tuple(fd is not None for fd in stdio)
         self.watched = status_fd >= 0
-        self._socket = _socket.socket(_socket.AF_UNIX, _socket.SOCK_SEQPACKET, 0, _SOCKET)
+        self.socket = _socket.socket(_socket.AF_UNIX, _socket.SOCK_SEQPACKET, 0, _SOCKET)
         self._terminal: tuple[int, int] | None = None
 
     def say(self, kind: bytes, text: str = "") -> None:
         """Tell whoever started us."""
-        self._socket.send((kind + text.encode("utf-8", "replace"))[:MAX_MESSAGE_BYTES])
+        _tell(self.socket, kind, text)
 
     def give_terminal(self, pair: tuple[int, int]) -> None:
         """Hand the master over and keep the slave."""
-        self._socket.sendmsg([b"T"], [(_socket.SOL_SOCKET, _socket.SCM_RIGHTS, pack("i", pair[0]))])
+        self.socket.sendmsg([b"T"], [(_socket.SOL_SOCKET, _socket.SCM_RIGHTS, pack("i", pair[0]))])
         posix.close(pair[0])
         self._terminal = pair
 
@@ -159,7 +159,7 @@ def launch(
     try:
         pid = calls.clone(flags, cgroup_fd)
         if pid == 0:
-            _run_child(run, stdio, theirs.detach(), writer, extra)
+            _run_child(run, stdio, theirs, writer, extra)
         return Launch(ours, pid, reader, staged=staged)
     except OSError as error:
         ours.close()
@@ -179,20 +179,28 @@ def _import_for(process: dict[str, object]) -> None:
             __import__(f"runtime.init.container.{name}")
 
 
-def _run_child(run: "Callable[[Child], None]", stdio: Stdio, socket_fd: int, status_fd: int, extra: list[int]) -> None:
+def _run_child(
+    run: "Callable[[Child], None]", stdio: Stdio, theirs: _socket.socket, status_fd: int, extra: list[int]
+) -> None:
     """Never returns: it becomes the command, or says why not and ends."""
-    child: Child | None = None
+    told = theirs
     try:
         try:
-            child = Child(stdio, socket_fd, status_fd, extra)
-            descriptors.give_back()
+            child = call("process", "taking its descriptors", Child, stdio, theirs.fileno(), status_fd, extra)
+            told = child.socket
+            call("rlimit", "setting its limit of descriptors", descriptors.give_back)
             run(child)
             failure: Failure = ContainerFailure("process", "the exec came back without an error")
         except Failure as error:
             failure = error
+        except OSError as error:  # of what has no words of its own
+            failure = ContainerFailure("process", f"taking it to its command: {why(error)}")
         except BaseException as error:
             failure = ContainerFailure("process", f"{type(error).__name__}: {error}")
-        if child is not None:
-            child.say(b"F", f"{failure.reason} {failure.sentence}")
+        _tell(told, b"F", f"{failure.reason} {failure.sentence}")
     finally:
         posix._exit(127)  # whatever happens, a second caller must not go on from here
+
+
+def _tell(told: _socket.socket, kind: bytes, text: str) -> None:
+    told.send((kind + text.encode("utf-8", "replace"))[:MAX_MESSAGE_BYTES])

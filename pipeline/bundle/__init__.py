@@ -8,4 +8,4 @@ Tools:   none.   Privileges: none.   Network: none.
 The runtime imports all of it but `stage`, which pulls in the other stages.
 """
 
-VERSION = 11
+VERSION = 12

@@ -22,8 +22,9 @@ class Account:
 def resolve_user(user: str, *, passwd: bytes, group: bytes, subject: str) -> Account:
     """Resolve "", "name", "uid", "name:group", "uid:gid" and mixtures.
 
-    Semantics: with an explicit group there are no supplementary groups; without one they are those of the group
-    file that list the user, as OCI runtimes do.
+    Semantics: with an explicit group there are no further groups; without one they are those of the group file that
+    list the user, as OCI runtimes do. The primary group is always among them: a program that becomes another group
+    would else be let through where files are closed to this one (CVE-2023-25173).
     Raises:    NoSuchUser for a name the image lacks or a number out of range.
     Source:    OCI image specification, config.md, "User".
     """
@@ -35,14 +36,14 @@ def resolve_user(user: str, *, passwd: bytes, group: bytes, subject: str) -> Acc
     if group_name:
         found = _find(groups, group_name)
         gid = _number(found[2] if found else _bytes(group_name), f"{subject}: group {group_name!r:.80}", "group")
-        return Account(uid, gid, (), _text(entry[5]) if entry else "")
+        return Account(uid, gid, (gid,), _text(entry[5]) if entry else "")
     if entry is None:
-        return Account(uid, 0, (), "")
+        return Account(uid, 0, (0,), "")
     gid = _number(entry[3], f"{subject}: user {name!r:.80}", "passwd")
     members = (
         _number(fields[2], f"{subject}: group", "group") for fields in groups if entry[0] in fields[3].split(b",")
     )
-    return Account(uid, gid, tuple(sorted(set(members) - {gid})), _text(entry[5]))
+    return Account(uid, gid, tuple(sorted({gid, *members})), _text(entry[5]))
 
 
 def _find(lines: list[list[bytes]], name: str) -> list[bytes] | None:

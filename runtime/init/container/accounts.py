@@ -75,7 +75,7 @@ def resolve(user: str, passwd: bytes, group: bytes) -> tuple[int, int, list[int]
     """(uid, gid, supplementary groups) of "name", "uid", "name:group", "uid:gid".
 
     Semantics: as the host resolves an image's User (pipeline/bundle/accounts.py): an explicit group ends the search
-               for supplementary ones.
+               for supplementary ones, among which the primary one always is.
     Raises:    ContainerFailure "user".
     Source:    OCI image specification, config.md, "User".
     """
@@ -86,12 +86,13 @@ def resolve(user: str, passwd: bytes, group: bytes) -> tuple[int, int, list[int]
     uid = _number(entry[2] if entry else name.encode(), f"user {name!r}", "passwd")
     if group_name:
         found = _find(groups, group_name)
-        return uid, _number(found[2] if found else group_name.encode(), f"group {group_name!r}", "group"), []
+        gid = _number(found[2] if found else group_name.encode(), f"group {group_name!r}", "group")
+        return uid, gid, [gid]
     if entry is None:
-        return uid, 0, []
+        return uid, 0, [0]
     gid = _number(entry[3], f"user {name!r}", "passwd")
     members = {_number(line[2], "group", "group") for line in groups if entry[0] in line[3].split(b",")}
-    return uid, gid, sorted(members - {gid})
+    return uid, gid, sorted({gid, *members})
 
 
 def home_of(user: str, passwd: bytes) -> str:
@@ -115,12 +116,14 @@ def _find(lines: list[list[bytes]], name: str) -> list[bytes] | None:
 
 
 def _number(digits: bytes, subject: str, file: str) -> int:
-    text = digits.decode("utf-8", "replace")
-    if not text.isascii() or not text.isdigit() or int(text) > MAX_ID:
+    number = (digits.lstrip(b"0") or b"0") if digits.isdigit() else b""
+    # int() takes no text of any length.
+    if not number or len(number) > len(str(MAX_ID)) or int(number) > MAX_ID:
+        text = digits.decode("utf-8", "replace")
         raise ContainerFailure(
-            "user", f"{subject}: expected a number or a name in the image's /etc/{file}, got {text!r}"
+            "user", f"{subject:.100}: expected a number or a name in the image's /etc/{file}, got {text!r:.80}"
         )
-    return int(text)
+    return int(number)
 
 
 def read_file(root_fd: int, path: str) -> bytes:

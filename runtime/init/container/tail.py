@@ -108,7 +108,7 @@ class Tail:
         calls.prctl(abi.PR_SET_KEEPCAPS, 1)
         if not denied:
             _as_user(f"setting the groups {groups}", posix.setgroups, groups)
-        elif groups:
+        elif set(groups) - {gid}:
             raise ContainerFailure("user", f"setting the groups {groups}: the user namespace denies setgroups")
         _as_user(f"becoming group {gid}", posix.setresgid, gid, gid, gid)
         _as_user(f"becoming user {uid}", posix.setresuid, uid, uid, uid)

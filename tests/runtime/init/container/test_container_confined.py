@@ -71,8 +71,8 @@ def test_a_user_namespace_can_go_with_the_zones_processes():
 @pytest.mark.usefixtures("user_namespaces")
 def test_denied_setgroups_are_denied():
     denied = FULL | {"deny_setgroups": True}
-    out, _ = run(spec("cat /proc/self/setgroups", namespaces={"user": denied}))
-    assert out == "deny\n"
+    out, _ = run(spec("cat /proc/self/setgroups; id -u", {"user": "1234:55"}, namespaces={"user": denied}))
+    assert out == "deny\n1234\n"
     failure = refused(spec("true", {"groups": [5]}, namespaces={"user": denied}))
     assert failure.reason == "user" and "denies setgroups" in failure.sentence
 

@@ -226,12 +226,14 @@ def test_names_are_resolved_as_the_host_resolves_them():
 
     passwd = b"root:x:0:0::/root:/bin/sh\nweb:x:33:34:w:/srv:/bin/false\n12:x:500:501::/:/\nshort:x:1\n"
     group = b"root:x:0:\nwww:x:34:web\nextra:x:90:web,root\nalso:x:80:web\n"
-    for user in ("root", "web", "33", "12", "web:extra", "7:8", "7", "web:99", "0", "7:www"):
+    zeros = "0" * 5000
+    for user in ("root", "web", "33", "12", "web:extra", "7:8", "7", "web:99", "0", "7:www", zeros + "7:" + zeros):
         host = resolve_user(user, passwd=passwd, group=group, subject="x")
         assert accounts.resolve(user, passwd, group) == (host.uid, host.gid, list(host.groups)), user
-    for user in ("nobody", "web:none", "4294967295", "-1", "1:4294967295"):
-        with pytest.raises(ContainerFailure):
+    for user in ("nobody", "web:none", "4294967295", "-1", "1:4294967295", "9" * 5000, "1:" + "9" * 5000, "\u0661"):
+        with pytest.raises(ContainerFailure) as caught:
             accounts.resolve(user, passwd, group)
+        assert caught.value.reason == "user" and len(caught.value.sentence) < 300
 
 
 @pytest.mark.parametrize(

@@ -360,6 +360,21 @@ def test_set_user_id_programs_give_nothing(image):
     assert run(wanted)[0].startswith("uid=1000 gid=0(root) groups=0(root)")
 
 
+@pytest.mark.parametrize("user", ["joe", "1234:55"])
+def test_what_is_closed_to_its_group_stays_closed_to_a_program_of_another_group(user, image):
+    """CVE-2023-25173: who becomes another group is still in the first one, if that is a supplementary one, too."""
+    (image / "secret").write_text("of all but the staff\n")
+    os.chown(image / "secret", 0, 55)
+    (image / "secret").chmod(0o604)
+    shutil.copy(image / "bin" / "cat", image / "bin" / "reader")
+    os.chown(image / "bin" / "reader", 0, 99)
+    (image / "bin" / "reader").chmod(0o2755)
+    wanted = spec(["reader", "/secret", "/proc/self/status"], {"user": user, "no_new_privileges": False})
+    wanted["root"]["path"] = str(image)
+    out, _ = run(wanted)
+    assert "Gid:\t55\t99\t99\t99\n" in out and "/secret: Permission denied" in out
+
+
 # What belongs to the container is read with care
 
 

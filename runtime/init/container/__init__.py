@@ -42,7 +42,7 @@ The spec (defaults in brackets; a key that is not listed is refused):
                     count]…], deny_setgroups [false]}. The mount namespace is always its own
     mounts [[]]     {destination, type, source, options}: options as of mount(8), bind, rbind, propagation, rro and the
                     like for recursive ones; a mount on the place of a default one replaces that, but for /dev.
-                    Devices on a mount work only with the option dev
+                    Devices on a mount work only with the option dev, but for devpts
     default_mounts  [true]: /proc, /sys, /sys/fs/cgroup (both read-only), /dev/pts, /dev/shm, /dev/mqueue; /dev always
     devices [[]]    further nodes: {path, type, major, minor, mode}
     masked_paths, readonly_paths [containerd's]; the ways to the hypervisor are masked in any case

@@ -219,7 +219,11 @@ def _mount(item: object, at: int) -> Json:
     for key in ("uidMappings", "gidMappings"):
         if item.get(key):
             raise _bad(f"mounts[{at}].{key}", "no id-mapped mount", item[key])
-    return {key: item[key] for key in ("destination", "type", "source", "options") if item.get(key) is not None}
+    found = {key: item[key] for key in ("destination", "type", "source", "options") if item.get(key) is not None}
+    place = found.get("destination")
+    if isinstance(place, str) and place and not place.startswith("/"):
+        found["destination"] = f"/{place}"  # as the specification says of what older tools write
+    return found
 
 
 def _device(item: object) -> object:

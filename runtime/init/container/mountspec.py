@@ -108,7 +108,7 @@ def check(item: object, where: str) -> dict[str, object]:
     parts = [part for part in destination.split("/") if part not in ("", ".")]
     if not destination.startswith("/") or ".." in parts or not parts:
         raise _bad(f"{where}.destination", "an absolute path below / without ..", destination)
-    found = _options(options, where)
+    found = _options(options, where, devices=kind == "devpts")
     found |= {"destination": "/" + "/".join(parts), "type": "cgroup2" if kind == "cgroup" else kind, "source": source}
     if kind in ("bind", "none", "") and found["rbind"] is None:
         if kind != "bind":
@@ -126,9 +126,12 @@ def check(item: object, where: str) -> dict[str, object]:
     return found
 
 
-def _options(options: list[object], where: str) -> dict[str, object]:
-    """Flags, propagation and parameters. Devices on a mount work only where the option dev says so."""
-    set_, clear, rbind = abi.MOUNT_ATTR_NODEV, 0, None
+def _options(options: list[object], where: str, *, devices: bool) -> dict[str, object]:
+    """Flags, propagation and parameters.
+
+    devices: do they work without the option dev? On a devpts they are its terminals, and what writes bundles says none.
+    """
+    set_, clear, rbind = 0 if devices else abi.MOUNT_ATTR_NODEV, 0, None
     deep = deep_clear = 0
     propagation: list[tuple[int, bool]] = []
     parameters: list[tuple[str, str | None]] = []

@@ -2,9 +2,12 @@
 
 import pytest
 
+from pipeline.recipe import PROJECT
 from runtime.init.container import abi, bundle, capabilities, steps, wrap
 from runtime.init.container import spec as specs
 from runtime.init.failure import ContainerFailure
+
+DOCS = PROJECT / "docs" / "in-zone.md"
 
 # OCI bundles
 
@@ -90,6 +93,12 @@ def mounted(*mounts):
     """The mounts of a bundle, as they are made."""
     found = bundle.spec_of(oci() | {"mounts": [{"destination": "/x", **item} for item in mounts]}, "/b")
     return specs.check(found)["mounts"]
+
+
+@pytest.mark.parametrize(("given", "place"), [("x/deep", "/x/deep"), ("/x/", "/x"), ("./x", "/x")])
+def test_a_relative_destination_is_one_below_the_root(given, place):
+    (one,) = mounted({"type": "tmpfs", "destination": given})
+    assert one["destination"] == place
 
 
 def test_a_remount_of_a_bundle_changes_the_mount_before_it():
@@ -246,6 +255,33 @@ def test_what_a_bundle_cannot_have_is_refused(change, words):
     with pytest.raises(ContainerFailure) as caught:
         bundle.spec_of(config, "/b")
     assert words in caught.value.sentence
+
+
+# What the specification (1.2, and its drafts of 1.3) has and a zone has not: the docs name each.
+REFUSED = (
+    *("hooks", "vm", "process.apparmorProfile", "process.selinuxLabel", "process.scheduler", "process.ioPriority"),
+    *("process.execCPUAffinity", "linux.intelRdt", "linux.mountLabel", "linux.personality", "linux.memoryPolicy"),
+    *("linux.netDevices", "linux.resources.hugepageLimits", "linux.resources.network", "linux.resources.rdma"),
+    *("linux.resources.memory.kernel", "linux.resources.memory.kernelTCP", "linux.resources.memory.swappiness"),
+    *("linux.resources.memory.disableOOMKiller", "linux.resources.memory.checkBeforeUpdate"),
+    *("linux.resources.cpu.realtimeRuntime", "linux.resources.cpu.realtimePeriod", "linux.resources.cpu.idle"),
+    *("linux.resources.cpu.burst", "linux.resources.blockIO.weightDevice", "linux.resources.blockIO.leafWeight"),
+)
+
+
+@pytest.mark.parametrize("key", REFUSED)
+def test_what_a_zone_has_not_is_refused_by_its_name_and_in_the_docs(key):
+    config = oci()
+    *above, last = key.split(".")
+    inner = config
+    for name in above:
+        inner = inner.setdefault(name, {})
+    inner[last] = {"x": 1}
+    with pytest.raises(ContainerFailure) as caught:
+        bundle.spec_of(config, "/b")
+    assert caught.value.sentence.startswith(f"config.json: key {key}: expected no ")
+    rows = [line for line in DOCS.read_text().splitlines() if line.startswith("|") and "refused" in line.split("|")[2]]
+    assert any(f"`{word}`" in row for row in rows for word in (last, key)), key
 
 
 def test_what_a_bundle_sets_to_what_it_is_anyway_is_not_refused():

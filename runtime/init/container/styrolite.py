@@ -22,6 +22,7 @@ WATCHED = (SIGCHLD, SIGWINCH, *FORWARDED)
 _CODES = {"command-127": 127, "command-126": 126}
 _NAMES = {"mount": "mnt"} | {name: name for name in ("uts", "ipc", "pid", "net", "cgroup", "time", "user")}
 _FLAGS = {"mount": abi.CLONE_NEWNS} | steps.FLAGS
+_BEGAN = 17  # of /proc/PID/stat, the field starttime (22) behind ppid (4)
 
 
 def main(arguments: list[str]) -> int:
@@ -103,7 +104,11 @@ def _attach(config: dict[str, object], permitted: int) -> int:
 
 
 def _first_child(supervisor: int) -> int:
-    """The container's first process: the child of the styrolite that watches over it."""
+    """The container's first process: the child of the styrolite that watches over it.
+
+    The younger of two: the stage that made it may not be gone yet.
+    """
+    found: list[tuple[int, int]] = []
     for name in posix.listdir("/proc"):
         if name.isdigit():
             try:
@@ -111,9 +116,12 @@ def _first_child(supervisor: int) -> int:
             except OSError:
                 continue  # it has just ended
             # The name in parentheses may have any character; Documentation/filesystems/proc.rst, "stat".
-            if int(stat.rpartition(b")")[2].split()[1]) == supervisor:
-                return int(name)
-    raise ContainerFailure("namespace", f"attaching: expected a child of process {supervisor}, got none")
+            state, parent, *rest = stat.rpartition(b")")[2].split()
+            if int(parent) == supervisor and state not in (b"Z", b"X"):
+                found.append((int(rest[_BEGAN]), int(name)))
+    if not found:
+        raise ContainerFailure("namespace", f"attaching: expected a child of process {supervisor}, got none")
+    return max(found)[1]
 
 
 def _same_namespace(pid: int, name: str) -> bool:

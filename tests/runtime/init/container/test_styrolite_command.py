@@ -6,6 +6,7 @@ import os
 import pty
 import signal
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,8 @@ from support import cgroups, containers, zoneparts
 from support.namespaces import require_mounted_root
 
 from pipeline.seccomp import profile
+from runtime.init.container import styrolite as command
+from runtime.init.failure import ContainerFailure
 
 pytestmark = [pytest.mark.root, pytest.mark.network, pytest.mark.usefixtures("zsys")]
 
@@ -241,6 +244,29 @@ def test_a_command_on_a_terminal_goes_on_though_nobody_takes_what_it_writes(styr
         process.stdin.write(b"go\n" * 2)
         process.stdin.flush()
         assert process.wait(60) == 5
+
+
+SUPERVISOR = """
+import subprocess, sys
+children = [subprocess.Popen(words.split()) for words in sys.argv[1:]]
+print(*[child.pid for child in children], flush=True)
+sys.stdin.read()
+for child in children:
+    child.kill()
+"""
+
+
+@pytest.mark.parametrize("stage", ["true", "sleep 1000"])
+def test_attach_finds_the_container_while_the_stage_that_made_it_is_not_gone_yet(stage):
+    words = [sys.executable, "-c", SUPERVISOR, stage, "sleep 1000"]
+    with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        first, container = process.stdout.readline().split()
+        if stage == "true":
+            assert containers.eventually(lambda: ") Z " in Path(f"/proc/{first}/stat").read_text())
+        assert command._first_child(process.pid) == int(container)
+        process.communicate("")
+    with pytest.raises(ContainerFailure, match=f"expected a child of process {process.pid}, got none"):
+        command._first_child(process.pid)
 
 
 @pytest.fixture

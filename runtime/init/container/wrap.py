@@ -77,6 +77,8 @@ def create(config: Json, *, permitted: int, uptime_s: int, pid: int) -> tuple[st
         inner["user"] = {"uid_maps": maps["uid"], "gid_maps": maps["gid"], "deny_setgroups": deny}
     if "Time" in names:
         inner["time"] = {"boottime": -max(0, uptime_s - 1)}
+    if config.get("hostname") and "Uts" not in names:  # there it is the machine's that is changed
+        raise _bad("hostname", "none without Uts among the namespaces", config["hostname"])
     hostname = config.get("hostname") or f"styrolite-{identity}"
     return f"styrolite-{identity}", {
         "root": {

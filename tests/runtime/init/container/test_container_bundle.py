@@ -401,6 +401,10 @@ def test_capabilities_are_dropped_and_raised_and_never_inherited():
             "key uid_mappings: expected none without User among the namespaces",
         ),
         ({"uid_mappings": NSID, "gid_mappings": [NSID]}, "key uid_mappings: expected a list"),
+        (
+            {"namespaces": ["Mount", "Pid"], "hostname": "x"},
+            "key hostname: expected none without Uts among the namespaces, got 'x'",
+        ),
         ({"namespaces": ["Pid"]}, "key namespaces: expected Mount among them"),
         ({"namespaces": ["Moon"]}, "key namespaces: expected names of Mount"),
         ({"exec": {"executable": "x", "apparmor": "p"}}, "key exec.apparmor: expected no AppArmor profile"),

@@ -1,5 +1,7 @@
 """What OCI bundles and configs of styrolite become: container specs, and what is refused. No root."""
 
+import resource
+
 import pytest
 
 from pipeline.recipe import PROJECT
@@ -368,6 +370,33 @@ def test_a_config_of_styrolite_becomes_a_spec():
         }
     ]
     assert found["limits"] == {"unified": {"memory.max": "256M"}} and found["hostname"] == "styrolite-w1"
+
+
+# styrolite 0.4.1, src/wrap.rs, set_process_limits
+LIMITS = {
+    "address_space_size": resource.RLIMIT_AS,
+    "core_size": resource.RLIMIT_CORE,
+    "cpu_time": resource.RLIMIT_CPU,
+    "data_space_size": resource.RLIMIT_DATA,
+    "file_size": resource.RLIMIT_FSIZE,
+    "locked_space_size": resource.RLIMIT_MEMLOCK,
+    "msgqueue_size": resource.RLIMIT_MSGQUEUE,
+    "nice_ceiling": resource.RLIMIT_NICE,
+    "open_files": resource.RLIMIT_NOFILE,
+    "thread_limit": resource.RLIMIT_NPROC,
+    "resident_space_size": resource.RLIMIT_RSS,
+    "real_time_priority": resource.RLIMIT_RTPRIO,
+    "real_time_limit": resource.RLIMIT_RTTIME,
+    "pending_signal_limit": resource.RLIMIT_SIGPENDING,
+    "main_thread_stack_size": resource.RLIMIT_STACK,
+}
+
+
+def test_each_limit_of_styrolite_is_that_of_the_kernel():
+    wanted = {name: 100 + number for name, number in LIMITS.items()}
+    _, found = create(exec={"executable": "x", "process_limits": wanted})
+    limits = specs.check(found)["process"]["rlimits"]
+    assert limits == {number: (100 + number, 100 + number) for number in LIMITS.values()} and len(limits) == 15
 
 
 def test_mount_data_is_not_lost():

@@ -37,8 +37,11 @@ def test_hostname_and_domainname():
 
 
 def test_a_time_namespace_moves_its_clocks():
-    out, _ = run(spec("cat /proc/uptime", namespaces={"time": {"boottime": 10_000_000}}))
-    assert float(out.split()[0]) > 10_000_000
+    offsets = {"boottime": 10_000_000, "monotonic": 5_000_000}
+    out, _ = run(spec("cat /proc/uptime /proc/self/timens_offsets", namespaces={"time": offsets}))
+    uptime_s, _, *rows = out.split()
+    assert float(uptime_s) > 10_000_000
+    assert rows == ["monotonic", "5000000", "0", "boottime", "10000000", "0"]
 
 
 @pytest.mark.usefixtures("user_namespaces")

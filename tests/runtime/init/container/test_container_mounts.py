@@ -209,6 +209,21 @@ def test_a_read_only_root_can_be_written_nowhere_but_in_its_mounts():
     assert "Read-only file system" in out and out.endswith("x\ns\n")
 
 
+def test_what_was_mounted_in_a_read_only_root_is_read_only_too(tmp_path):
+    image = tmp_path / "image"
+    shutil.copytree(containers.root(), image, symlinks=True)
+    for place in (image / "data", image / "data" / "deep"):
+        place.mkdir()
+        subprocess.run(["mount", "-t", "tmpfs", "there", place], check=True)
+    try:
+        wanted = spec("echo x > /data/x; echo x > /data/deep/x; echo x > /dev/shm/x && cat /dev/shm/x")
+        wanted["root"] = {"path": str(image), "readonly": True}
+        *refusals, last = run(wanted)[0].splitlines()
+    finally:
+        subprocess.run(["umount", "--recursive", image / "data"], check=True)
+    assert [line.endswith("Read-only file system") for line in refusals] == [True, True] and last == "x"
+
+
 @pytest.mark.parametrize("path", ["/proc/keys", "/proc/timer_list", "/proc/interrupts"])
 def test_masked_files_are_empty(path):
     assert run(spec(f"cat {path}; echo $?"))[0] == "0\n"

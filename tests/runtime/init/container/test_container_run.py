@@ -147,6 +147,36 @@ def test_processes_run_in_it_later_take_what_they_do_not_say_from_the_first():
         assert box.run("id", uid=0)[0] == "uid=0(root) gid=0(root) groups=0(root)\n"
 
 
+def test_processes_run_in_it_later_are_confined_as_the_first():
+    held = ["CAP_CHOWN", "CAP_NET_RAW"]
+    process = {
+        "uid": 1000,
+        "gid": 55,
+        "groups": [7],
+        "capabilities": dict.fromkeys(("bounding", "permitted", "effective", "inheritable", "ambient"), held),
+        "rlimits": {"nofile": [64, 128], "core": [0, 0], "nproc": [900, 900]},
+        "oom_score_adj": 300,
+        "seccomp": "060000000000ff7f",
+    }
+    with live(spec("echo up; exec sleep 1000", process)) as box:
+        box.line()
+        later = box.container.enter({"argv": ["sleep", "1000"]})
+        try:
+            first, second = (Path(f"/proc/{pid}") for pid in (box.started.pid, later.pid))
+            for name in ("limits", "oom_score_adj", "cgroup"):
+                assert (first / name).read_text() == (second / name).read_text()
+            ours, theirs = (status_of((of / "status").read_text()) for of in (first, second))
+            for name in ("Uid", "Gid", "Groups", "NoNewPrivs", "Seccomp", "Seccomp_filters", "SigIgn", "SigBlk"):
+                assert ours[name] == theirs[name], name
+            sets = {name: ours[name] for name in ours if name.startswith("Cap")}
+            assert sets == {name: theirs[name] for name in sets}
+            assert set(sets.values()) == {f"{1 | 1 << 13:016x}"} and ours["Seccomp"] == "2"
+        finally:
+            box.container.cgroup.kill()
+            os.waitpid(later.pid, 0)
+            later.close()
+
+
 def test_a_user_has_its_own_home_unless_the_environment_says_another():
     home = "echo $HOME $A"
     assert run(spec(home, {"user": "joe", "env": ["HOME=/srv"]}))[0] == "/srv\n"

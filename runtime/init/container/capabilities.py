@@ -78,17 +78,25 @@ def _bad(where: str, expected: str, got: object) -> ContainerFailure:
 
 
 def drop_bounding(keep: int) -> None:
-    """Drop from the bounding set what is not kept, unknown capabilities of a newer kernel too. Raises OSError."""
+    """Drop from the bounding set what is not kept, unknown capabilities of a newer kernel too.
+
+    Raises:  OSError; ContainerFailure "capabilities" for what is to be kept and is not there: nobody can add it.
+    """
+    missing = keep
     for number in range(_MAX_NUMBER + 1):
-        if keep >> number & 1:
-            continue
         try:
-            if calls.prctl(abi.PR_CAPBSET_READ, number):
-                calls.prctl(abi.PR_CAPBSET_DROP, number)
+            there = calls.prctl(abi.PR_CAPBSET_READ, number)
         except OSError as error:
             if error.errno == errno.EINVAL:  # beyond the kernel's last
-                return
+                break
             raise
+        if there and keep >> number & 1:
+            missing &= ~(1 << number)
+        elif there:
+            calls.prctl(abi.PR_CAPBSET_DROP, number)
+    if missing:
+        told = " ".join(names(missing))
+        raise ContainerFailure("capabilities", f"bounding set: expected {told} among what the caller has, got none")
 
 
 def apply(masks: dict[str, int]) -> None:

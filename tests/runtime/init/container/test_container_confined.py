@@ -6,6 +6,8 @@ from pathlib import Path
 import pytest
 from support.containers import live, refused, run, spec, status_of
 
+from runtime.init.container import abi, calls
+
 pytestmark = [pytest.mark.root, pytest.mark.usefixtures("zsys")]
 FULL = {"uid_maps": [[0, 100000, 65536]], "gid_maps": [[0, 100000, 65536]]}
 
@@ -140,7 +142,18 @@ def test_capabilities_the_caller_has_not_fail_the_start():
     if int(status_of(Path("/proc/self/status").read_text())["CapPrm"], 16) >> lacking & 1:
         pytest.skip("needs a root without CAP_SYS_RESOURCE")
     failure = refused(spec("true", {"capabilities": {"permitted": ["CAP_SYS_RESOURCE"], "bounding": ["ALL"]}}))
-    assert (failure.reason, failure.sentence) == ("capabilities", "setting the capabilities: Operation not permitted")
+    assert failure.reason == "capabilities" and "CAP_SYS_RESOURCE" in failure.sentence
+
+
+def test_a_bounding_set_that_cannot_be_had_fails_the_start(monkeypatch):
+    prctl = calls.prctl
+    lacking = (abi.PR_CAPBSET_READ, 27)  # CAP_MKNOD
+    monkeypatch.setattr(calls, "prctl", lambda *words: 0 if words == lacking else prctl(*words))
+    failure = refused(spec("true", {"capabilities": {"bounding": ["CAP_KILL", "CAP_MKNOD"]}}))
+    assert (failure.reason, failure.sentence) == (
+        "capabilities",
+        "bounding set: expected CAP_MKNOD among what the caller has, got none",
+    )
 
 
 def test_who_the_process_is_by_number_and_by_name():

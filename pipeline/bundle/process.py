@@ -10,6 +10,8 @@ from pipeline.bundle.errors import BadImageConfig
 from pipeline.bundle.model import Process
 from pipeline.bundle.spec import ZoneSpec, signal_number
 
+STOP_TIMEOUT_S = 10
+_MOST_STOP_TIMEOUT_S = 3600  # as stop.timeout_s of zones/zone.schema.json
 DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 
@@ -58,8 +60,23 @@ def resolve_process(spec: ZoneSpec, config: dict[str, Any], *, passwd: bytes, gr
         groups=account.groups,
         tty=spec.tty,
         stop_signal=stop_signal,
-        stop_timeout_s=spec.stop_timeout_s,
+        stop_timeout_s=_stop_timeout_s(image, subject) if spec.stop_timeout_s is None else spec.stop_timeout_s,
     )
+
+
+def _stop_timeout_s(image: dict[str, Any], subject: str) -> int:
+    """Docker's StopTimeout, which a committed container's image has."""
+    value = image.get("StopTimeout")
+    if value is None:
+        return STOP_TIMEOUT_S
+    if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value <= _MOST_STOP_TIMEOUT_S:
+        raise BadImageConfig(
+            subject,
+            expected=f"0 to {_MOST_STOP_TIMEOUT_S} seconds as StopTimeout",
+            got=repr(value)[:120],
+            hint="give the zone a `stop.timeout_s` in its spec",
+        )
+    return value
 
 
 def image_of(spec: ZoneSpec) -> str:

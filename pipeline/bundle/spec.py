@@ -68,7 +68,7 @@ class ZoneSpec:
     cmdline_append: str = ""
     sysctls: dict[str, str] = field(default_factory=dict)
     stop_signal: int | None = None
-    stop_timeout_s: int = 10
+    stop_timeout_s: int | None = None
     annotations: dict[str, str] = field(default_factory=dict)
     restart: RestartPolicy = RestartPolicy()
     stdin_open: bool = False
@@ -144,7 +144,7 @@ def parse_spec(name: str, document: dict[str, Any], *, subject: str) -> ZoneSpec
         cmdline_append=kernel_options.get("cmdline_append", ""),
         sysctls={key: str(value) for key, value in kernel_options.get("sysctls", {}).items()},
         stop_signal=signal_number(stop["signal"], subject=f"{subject}: key stop.signal") if "signal" in stop else None,
-        stop_timeout_s=stop.get("timeout_s", 10),
+        stop_timeout_s=stop.get("timeout_s"),
         annotations=document.get("annotations", {}),
         restart=parse_restart(document.get("restart", "no"), subject=f"{subject}: key restart"),
         stdin_open=document.get("stdin_open", False),

@@ -54,6 +54,21 @@ def test_users_resolve_from_the_images_own_files(user, expected):
     assert (resolved.uid, resolved.gid, resolved.groups) == expected
 
 
+@pytest.mark.parametrize(
+    ("spec", "image", "seconds"),
+    [({}, {}, 10), ({}, {"StopTimeout": 45}, 45), ({}, {"StopTimeout": 0}, 0), ({"stop": {"timeout_s": 3}}, {}, 3)]
+    + [({"stop": {"timeout_s": 0}}, {"StopTimeout": timeout}, 0) for timeout in (45, -1)],
+)
+def test_time_to_stop_is_the_specs_else_the_images(spec, image, seconds):
+    assert process(spec, **image).stop_timeout_s == seconds
+
+
+@pytest.mark.parametrize("timeout", [-1, 3601, 1.5, "10", True])
+def test_time_to_stop_that_no_zone_has_is_refused(timeout):
+    with pytest.raises(BadImageConfig, match="expected 0 to 3600 seconds as StopTimeout, got"):
+        process({}, StopTimeout=timeout)
+
+
 @pytest.mark.parametrize("user", ["nobody", "www:nogroup", "-1", "4294967295", "4294967296", "0:-1"])
 def test_unknown_or_impossible_users_are_refused(user):
     with pytest.raises(NoSuchUser):

@@ -212,15 +212,15 @@ def test_a_read_only_root_can_be_written_nowhere_but_in_its_mounts():
 def test_what_was_mounted_in_a_read_only_root_is_read_only_too(tmp_path):
     image = tmp_path / "image"
     shutil.copytree(containers.root(), image, symlinks=True)
-    for place in (image / "data", image / "data" / "deep"):
+    for place in (image / "before", image / "before" / "deep"):
         place.mkdir()
         subprocess.run(["mount", "-t", "tmpfs", "there", place], check=True)
     try:
-        wanted = spec("echo x > /data/x; echo x > /data/deep/x; echo x > /dev/shm/x && cat /dev/shm/x")
+        wanted = spec("echo x > /before/x; echo x > /before/deep/x; echo x > /dev/shm/x && cat /dev/shm/x")
         wanted["root"] = {"path": str(image), "readonly": True}
         *refusals, last = run(wanted)[0].splitlines()
     finally:
-        subprocess.run(["umount", "--recursive", image / "data"], check=True)
+        subprocess.run(["umount", "--recursive", image / "before"], check=True)
     assert [line.endswith("Read-only file system") for line in refusals] == [True, True] and last == "x"
 
 

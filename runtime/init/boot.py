@@ -14,6 +14,7 @@ from runtime.init.report import Reporter, say
 
 DEVICE_TIMEOUT_S = 30.0
 MAIN = "main"  # the container of the launch data
+_WORDS_BYTES = 1024
 # What the C part takes for the interpreter's hash seed is not counted as entropy again; main.c, hash_seed.
 _SEED_DIGITS = 56
 
@@ -132,7 +133,9 @@ def _be_agent(
 
         main.run(data, report.timings, theirs, link_fd)
     except BaseException as error:
-        say(f"agent: {type(error).__name__}: {error}")
+        text = f"{type(error).__name__}: {error}"
+        say(f"agent: {text}")
+        theirs.send(f"lost {text}".encode("utf-8", "replace")[:_WORDS_BYTES])
     finally:
         posix._exit(1)
 

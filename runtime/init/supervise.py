@@ -6,6 +6,7 @@ With the agent it speaks over a socket, one word and its arguments a packet:
                     stop N SECONDS     the host asks through xenstore to stop the workload: signal N, later SIGKILL
     from it         phase NAME         NAME has been reached
                     exit OUTCOME       the zone is over: `code N`, `signal N` or `failed REASON SENTENCE`
+                    lost SENTENCE      the agent cannot go on, and ends
 """
 
 import _socket
@@ -51,7 +52,7 @@ class Supervisor:
 
     def __init__(self, report: Reporter, signal_fd: int, agent: _socket.socket) -> None:
         self._report, self._signal_fd, self._agent = report, signal_fd, agent
-        self.agent_lost = False
+        self.agent_lost, self._last_words = False, ""
         self._kill_at: float | None = None
 
     def run(self, pid: int) -> str:
@@ -64,7 +65,7 @@ class Supervisor:
             outcome = self._messages()
             if status is not None and not outcome:
                 self.agent_lost = True
-                outcome = f"failed agent the zone's agent ended with {outcome_text(status)}"
+                outcome = f"failed agent the zone's agent ended with {outcome_text(status)}{self._last_words}"
             if request := self._report.stop_request():
                 self._stop(request)
             if self._kill_at is not None and time.monotonic() >= self._kill_at:
@@ -94,6 +95,8 @@ class Supervisor:
                 return rest
             if word == "phase":
                 self._report.phase(rest)
+            if word == "lost":
+                self._last_words = f": {rest}"
             if not text:
                 return ""
 

@@ -9,19 +9,13 @@ from runtime.init.agent import core, device
 from runtime.init.agent.container import Container
 from runtime.init.agent.core import MAIN, Agent
 from runtime.init.agent.stdio import size_of
-from runtime.init.report import say
 from runtime.init.supervise import WATCHED
 
 
 def run(data: dict[str, object], timings: list[tuple[str, float]], init: _socket.socket, link_fd: int | None) -> None:
-    """Never returns. The exit code says whether the end was told to pid 1."""
-    try:
-        _run(data, timings, init, link_fd)
-        posix._exit(0)
-    except BaseException as error:
-        say(f"agent: {type(error).__name__}: {error}")
-    finally:
-        posix._exit(1)  # whatever happens, a second init must not go on from here
+    """Never returns: it ends once it has told pid 1 how the zone did, or by what it raises."""
+    _run(data, timings, init, link_fd)
+    posix._exit(0)
 
 
 def _run(data: dict[str, object], timings: list[tuple[str, float]], init: _socket.socket, link_fd: int | None) -> None:

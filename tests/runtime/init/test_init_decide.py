@@ -83,6 +83,7 @@ def test_a_stop_that_is_given_more_time_than_the_kernel_can_wait_ends_nothing(su
         (b"exit code 3", "code 3", False),
         (b"exit failed mount no", "failed mount no", False),
         (b"phase workload", "failed agent the zone's agent ended with signal 9", True),
+        (b"lost OSError: no", "failed agent the zone's agent ended with signal 9: OSError: no", True),
     ],
 )
 def test_an_agent_that_ends_without_a_word_is_told_from_one_that_has_ended_the_zone(supervised, word, outcome, lost):
@@ -91,22 +92,24 @@ def test_an_agent_that_ends_without_a_word_is_told_from_one_that_has_ended_the_z
     assert supervisor.run(7) == outcome and supervisor.agent_lost is lost
 
 
-def test_an_agent_that_cannot_begin_is_no_second_pid_1(monkeypatch, capfd):
+def test_an_agent_that_cannot_begin_says_why_and_is_no_second_pid_1(monkeypatch, capfd):
     """It would power the zone off."""
 
     def fail(*given):
         raise ImportError("nothing to import it from")
 
-    monkeypatch.setattr(main, "run", fail)
-    ours, theirs = socket.socketpair()
-    with ours, theirs:
+    monkeypatch.setattr(main, "_run", fail)
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    with ours:
         pid = os.fork()
         if pid == 0:
             try:
                 boot._be_agent({}, report.Reporter(), ours, theirs, None)
             finally:
                 os._exit(9)
+        theirs.close()
         assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 1
+        assert ours.recv(100) == b"lost ImportError: nothing to import it from"
     assert capfd.readouterr().err == "zone: agent: ImportError: nothing to import it from\n"
 
 

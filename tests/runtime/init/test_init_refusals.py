@@ -24,6 +24,7 @@ from runtime.init.report import Reporter
 
 pytestmark = [
     pytest.mark.root,
+    pytest.mark.slow,
     pytest.mark.skipif(os.geteuid() != 0, reason="needs root: it mounts"),
 ]
 OWN = ("NEWNS", "NEWUTS", "NEWIPC", "NEWNET", "NEWCGROUP")

@@ -14,7 +14,7 @@ from runtime.init.container import further, hypervisor, mounter, reaper, stage
 from runtime.init.container.container import outcome
 from runtime.init.failure import ContainerFailure
 
-pytestmark = [pytest.mark.root, pytest.mark.usefixtures("zsys")]
+pytestmark = [pytest.mark.root, pytest.mark.slow, pytest.mark.usefixtures("zsys")]
 MAPS = {"uid_maps": [[0, 100000, 65536]], "gid_maps": [[0, 100000, 65536]]}
 FILTER = "060000000000ff7f"  # lets everything pass
 COMMAND = ["/bin/call", "39"]  # looked for nowhere

@@ -66,6 +66,8 @@ def _child(
             execute(argv, environment(_list(process["env"])))
         except Failure as error:
             failure = error
+        except OSError as error:  # of what has no words of its own
+            failure = os_failure("workload", "taking it to its command", error)
         except BaseException as error:
             failure = BootFailure("workload", f"{type(error).__name__}: {error}")
         posix.write(error_fd, f"{failure.reason} {failure.sentence}".encode("utf-8", "replace")[:2048])

@@ -210,6 +210,12 @@ def run(wanted: dict[str, Any]) -> tuple[str, dict[str, Any]]:
         return container.wait()
 
 
+def mounts() -> set[str]:
+    """What is mounted where containers could leave something; what others do meanwhile below /run and /tmp is not."""
+    lines = Path("/proc/self/mountinfo").read_text().splitlines()
+    return {line for line in lines if str(directory()) in line or not line.split()[4].startswith(("/run/", "/tmp/"))}
+
+
 def eventually(condition: Any, timeout_s: float = 10.0) -> bool:
     """Wait for what has no event of its own."""
     end = time.monotonic() + timeout_s

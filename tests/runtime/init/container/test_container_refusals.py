@@ -2,7 +2,6 @@
 
 import os
 import re
-from pathlib import Path
 
 import pytest
 from support import containers, zoneparts
@@ -10,9 +9,10 @@ from support.containers import live, spec
 from support.refusals import REFUSED, Refusals
 from support.zonebox import loop_device
 
+from runtime.init import launch, process
 from runtime.init.container import further, hypervisor, mounter, reaper, stage
 from runtime.init.container.container import outcome
-from runtime.init.failure import ContainerFailure
+from runtime.init.failure import Failure
 
 pytestmark = [pytest.mark.root, pytest.mark.slow, pytest.mark.usefixtures("zsys")]
 MAPS = {"uid_maps": [[0, 100000, 65536]], "gid_maps": [[0, 100000, 65536]]}
@@ -41,7 +41,7 @@ def sweep(monkeypatch):
                 failure = None
                 try:
                     assert run()["code"] == 0
-                except ContainerFailure as error:
+                except Failure as error:
                     failure = error
             found.append((refusals.refused, failure))
         assert found.pop() == ("", None)
@@ -80,6 +80,7 @@ ENTERING = {"process", "namespace", "root", "user", "terminal", "capabilities", 
 
 
 def test_a_start_that_is_refused_anything_fails(sweep):
+    mounts = containers.mounts()
     wanted = spec(
         COMMAND,
         PROCESS,
@@ -91,8 +92,7 @@ def test_a_start_that_is_refused_anything_fails(sweep):
     )
     wanted["root"] |= {"readonly": True, "directories": ["/made/deep"], "etc": {"hosts": "1.2.3.4 me\n"}}
     judge(sweep(lambda: ended(wanted)), {*MAKING, "sysctl", "rlimit", "seccomp", "command-126"})
-    assert str(containers.directory()) not in Path("/proc/self/mountinfo").read_text()
-    assert not containers.cgroup().exists()
+    assert containers.mounts() == mounts and not containers.cgroup().exists()
 
 
 def test_a_start_from_a_disk_that_is_refused_anything_fails(sweep, tmp_path):
@@ -118,3 +118,17 @@ def test_a_further_process_that_is_refused_anything_fails_and_the_container_goes
         box.line()
         judge(sweep(lambda: later(box, process)), reasons)
         assert len(box.container.cgroup.pids()) == 1
+
+
+def test_a_process_of_the_zone_itself_that_is_refused_anything_fails(sweep):
+    reader, writer = os.pipe()
+    wanted = launch.process_of({"argv": ["true"], "env": ["PATH=/bin"], "cwd": "/tmp", "uid": 5}, "process.")
+
+    def ends():
+        return outcome(os.waitpid(process.start(wanted, -1, (-1, writer, writer)), 0)[1])
+
+    try:
+        judge(sweep(ends), {"workload", "user", "cwd", "command-126"})
+    finally:
+        os.close(reader)
+        os.close(writer)

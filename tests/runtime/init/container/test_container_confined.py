@@ -156,6 +156,18 @@ def test_a_bounding_set_that_cannot_be_had_fails_the_start(monkeypatch):
     )
 
 
+def test_sets_that_the_kernel_takes_without_an_error_but_not_whole_fail_the_start(monkeypatch):
+    """As it takes those of a newer one: what it does not know is left out (kernel/capability.c, capset)."""
+    capget = calls.capget
+    monkeypatch.setattr(calls, "capget", lambda: tuple(mask & ~1 for mask in capget()))
+    only = {key: ["CAP_CHOWN", "CAP_KILL"] for key in ("bounding", "permitted", "effective")}
+    failure = refused(spec("true", {"capabilities": only}))
+    assert (failure.reason, failure.sentence) == (
+        "capabilities",
+        "capabilities: expected the sets of the spec, got effective 0x20, permitted 0x20, inheritable 0x0",
+    )
+
+
 def test_who_the_process_is_by_number_and_by_name():
     assert run(spec("id", {"uid": 5, "gid": 6, "groups": [7, 9]}))[0] == "uid=5 gid=6 groups=6,7(wheel),9\n"
     assert run(spec("id", {"user": "joe"}))[0].startswith(

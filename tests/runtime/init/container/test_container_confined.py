@@ -96,6 +96,32 @@ def test_containers_can_share_namespaces():
             assert "1" in third.wait()[0].split() and third.started.pid
 
 
+def test_each_kind_of_namespace_can_be_joined_by_its_path():
+    kinds = ("pid", "uts", "ipc", "cgroup", "net", "time")
+    own = {"net": "own", "time": {"boottime": 9_000_000}}
+    with live(spec("echo up; sleep 1000", hostname="first", namespaces=own), "first") as first:
+        first.line()
+        places = {kind: f"/proc/{first.started.pid}/ns/{kind}" for kind in kinds}
+        shown = "; ".join(f"readlink /proc/self/ns/{kind}" for kind in kinds)
+        wanted = spec(f"{shown}; hostname", namespaces={kind: f"path:{place}" for kind, place in places.items()})
+        with live(wanted, "second") as second:
+            *found, hostname = second.wait()[0].split()
+        assert found == [os.readlink(place) for place in places.values()] and hostname == "first"
+
+
+def test_a_namespace_that_is_not_there_is_named():
+    failure = refused(spec("true", namespaces={"net": "path:/run/netns/none-of-ours"}))
+    assert (failure.reason, failure.sentence) == (
+        "namespace",
+        "joining the namespace path:/run/netns/none-of-ours: No such file or directory",
+    )
+    failure = refused(spec("true", namespaces={"net": "path:/proc/self/ns/uts"}))
+    assert (failure.reason, failure.sentence) == (
+        "namespace",
+        "joining the namespace path:/proc/self/ns/uts: Invalid argument",
+    )
+
+
 def test_a_namespace_of_nobody_is_named():
     failure = refused(spec("true", namespaces={"ipc": "container:nobody"}))
     assert failure.reason == "namespace" and "container:nobody" in failure.sentence

@@ -53,7 +53,7 @@ def plan(items: object, maps: dict[str, object] | None) -> list[Node]:
             raise _bad(where, "an object of path, type, major, minor, mode, uid and gid", item)
         path, kind, mode = str(item.get("path", "")), item.get("type"), item.get("mode", 0o666)
         name = path.removeprefix("/dev/")
-        if not path.startswith("/dev/") or not name or any(part in ("", ".", "..") for part in name.split("/")):
+        if not path.startswith("/dev/") or "\0" in name or any(part in ("", ".", "..") for part in name.split("/")):
             raise _bad(f"{where}.path", "a path below /dev", path)
         kind = "c" if kind == "u" else str(kind)
         numbers = [0, 0] if kind == "p" else [item.get(key) for key in ("major", "minor")]

@@ -88,7 +88,12 @@ def check(spec: object) -> dict[str, object]:
         raise bad("root", "one of path and device", {key: root[key] for key in ("path", "device")})
     absolute(root["path"] or "/", "root.path")
     _device_name(str(root["device"]))
+    if root["etc"]:
+        _etc(root["etc"])
     texts(root["directories"], "root.directories", absolute)
+    for key in ("hostname", "domainname"):
+        if "\0" in str(found[key]):
+            raise bad(key, "a string without NUL", found[key])
     process = found["process"] = check_process(found["process"])
     names = found["namespaces"] = _namespaces(found["namespaces"])
     if (found["hostname"] or found["domainname"]) and names["uts"] == "zone":
@@ -198,8 +203,15 @@ def _join(where: str, key: object) -> str:
 
 def _device_name(name: str) -> None:
     parts = name.split("/")
-    if name and (name.startswith("/") or any(part in ("", ".", "..") for part in parts)):
+    if name and ("\0" in name or any(part in ("", ".", "..") for part in parts)):
         raise bad("root.device", "a name below /dev, such as xvdc", name)
+
+
+def _etc(files: object) -> None:
+    """Each is a file of its own name right in /etc, which is what the descriptor of that is good for."""
+    for name, text in files.items() if isinstance(files, dict) else ():
+        if not isinstance(text, str) or name in ("", ".", "..") or "/" in name or "\0" in name:
+            raise bad("root.etc", "names of files, without a slash, and their text", name)
 
 
 def _namespaces(value: object) -> dict[str, object]:

@@ -13,8 +13,11 @@ def check(values: object, namespaces: dict[str, object]) -> dict[str, str]:
     found = {}
     for key, value in values.items():
         path = str(key).replace(".", "/") if "/" not in str(key) else str(key)
-        if not isinstance(value, str) or any(part in ("", ".", "..") for part in path.split("/")):
-            raise ContainerFailure("spec", f"container spec: key sysctl.{key}: expected text, got {value!r:.80}")
+        if not isinstance(value, str) or "\0" in path or any(part in ("", ".", "..") for part in path.split("/")):
+            raise ContainerFailure(
+                "spec",
+                f"container spec: key sysctl.{key!r:.80}: expected a path below /proc/sys and text, got {value!r:.80}",
+            )
         needed = owner(path)
         if needed is None or namespaces[needed] == "zone":
             expected = f"an own {needed} namespace" if needed else "a parameter of the ipc or net namespace"

@@ -103,10 +103,11 @@ def test_each_kind_of_namespace_can_be_joined_by_its_path():
         first.line()
         places = {kind: f"/proc/{first.started.pid}/ns/{kind}" for kind in kinds}
         shown = "; ".join(f"readlink /proc/self/ns/{kind}" for kind in kinds)
-        wanted = spec(f"{shown}; hostname", namespaces={kind: f"path:{place}" for kind, place in places.items()})
-        with live(wanted, "second") as second:
-            *found, hostname = second.wait()[0].split()
-        assert found == [os.readlink(place) for place in places.values()] and hostname == "first"
+        joined = {kind: f"path:{place}" for kind, place in places.items()}
+        with live(spec(f"{shown}; hostname; exec sleep 1000", namespaces=joined), "second") as second:
+            found = [second.line().strip() for _ in range(7)]
+            assert found == [*(os.readlink(place) for place in places.values()), "first"]
+            assert second.run(f"{shown}; hostname")[0].split() == found
 
 
 def test_a_namespace_that_is_not_there_is_named():

@@ -631,8 +631,10 @@ class CopyInRequest(_message.Message):
     def __init__(self, zone: _Optional[str] = ..., workload: _Optional[str] = ..., path: _Optional[str] = ..., tar: _Optional[bytes] = ...) -> None: ...
 
 class CopyInReply(_message.Message):
-    __slots__ = ()
-    def __init__(self) -> None: ...
+    __slots__ = ("xattrs_left_out",)
+    XATTRS_LEFT_OUT_FIELD_NUMBER: _ClassVar[int]
+    xattrs_left_out: int
+    def __init__(self, xattrs_left_out: _Optional[int] = ...) -> None: ...
 
 class CopyOutRequest(_message.Message):
     __slots__ = ("zone", "workload", "path")

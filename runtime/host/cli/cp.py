@@ -20,7 +20,8 @@ from runtime.host.cli.parsers import Parser, complete
 EXAMPLES = """\
 One end is ZONE:PATH, the other a path here (one with a colon in it begins with / or ./), or - for a tar archive on our
 stdin or stdout. A directory that is there is copied into, under the source's name; one that is not there is made, and
-becomes the copy. SRC/. is what lies in SRC. Files copied in are root's, unless -a keeps their owners.
+becomes the copy. SRC/. is what lies in SRC. Files copied in are root's, unless -a keeps their owners; it keeps extended
+attributes too: those of users, and on the way into a zone capabilities.
 
 examples:
   zone cp nginx.conf web:/etc/nginx/nginx.conf
@@ -63,7 +64,7 @@ def fill_cp(parser: Parser) -> None:
     """The arguments of `zone cp`."""
     parser.set_defaults(run=run)
     parser.epilog = EXAMPLES
-    parser.add_argument("-a", "--archive", action="store_true", help="keep owners, as far as this user may")
+    parser.add_argument("-a", "--archive", action="store_true", help="keep owners and attributes, as far as may be")
     parser.add_argument("-L", "--follow-link", action="store_true", help="copy what SRC leads to, where it is a link")
     complete(parser.add_argument("source", metavar="SRC", type=end, help="ZONE:PATH, PATH or -"), "ends")
     complete(parser.add_argument("target", metavar="DST", type=end, help="ZONE:PATH, PATH or -"), "ends")
@@ -163,7 +164,9 @@ def _copy_in(client: Any, source: End, target: End, arguments: Namespace) -> Non
         for chunk in chunks:
             yield CopyInRequest(tar=chunk)
 
-    client.send(client.host.CopyIn, requests())
+    reply = client.send(client.host.CopyIn, requests())
+    if reply.xattrs_left_out:
+        sys.stderr.write(f"left out: {reply.xattrs_left_out} attributes, which the zone's file system does not take\n")
 
 
 def _stdin() -> Iterator[bytes]:

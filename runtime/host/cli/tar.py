@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import os
 import stat
@@ -10,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from runtime.errors import RuntimeFault
+from runtime.init.agent.tarformat import XATTR, is_copied
 
 PIECE_BYTES = 256 << 10
 
@@ -21,7 +23,7 @@ class CannotRead(RuntimeFault):
 def archive_of(path: Path, name: str, *, owners: bool, follow: bool = False) -> Iterator[bytes]:
     """The archive in which `path` is called `name`, and what is below it lies below that.
 
-    owners:  keep uid and gid; else all of it is root's.
+    owners:  keep uid, gid and extended attributes; else all of it is root's, and has none.
     follow:  `path` itself is what it leads to; links below it stay links.
     Raises:  CannotRead.
     """
@@ -38,10 +40,24 @@ def archive_of(path: Path, name: str, *, owners: bool, follow: bool = False) -> 
         if not owners:
             info.uid = info.gid = 0
             info.uname = info.gname = ""
+        elif info.isreg() or info.isdir():
+            info.pax_headers = _xattrs(file)
         yield info.tobuf(tarfile.PAX_FORMAT, "utf-8", "surrogateescape")
         if info.isreg():
             yield from _content(file, info.size)
     yield bytes(2 * tarfile.BLOCKSIZE)
+
+
+def _xattrs(file: Path) -> dict[str, str]:
+    """The extended attributes of a file that mean the same in a zone, as records of a pax header. Raises CannotRead."""
+    found = {}
+    try:
+        for name in filter(is_copied, sorted(os.listxattr(file))):
+            found[f"{XATTR}{name}"] = os.getxattr(file, name).decode("utf-8", "surrogateescape")
+    except OSError as error:
+        if error.errno not in (errno.ENOTSUP, errno.ENODATA):  # the file system has none; one has just gone
+            raise CannotRead(str(file), got=error.strerror or str(error)) from error
+    return found
 
 
 def _walk(path: Path, name: str, follow: bool) -> Iterator[tuple[Path, str]]:

@@ -7,10 +7,11 @@ import stat
 import tarfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any, cast
+from typing import IO, Any, cast
 
 from runtime.errors import RuntimeFault
 from runtime.host.cli.terminal import escaped
+from runtime.init.agent.tarformat import XATTR, is_copied
 
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -65,21 +66,22 @@ def unpack(
 
     named:    the target as it was written: with a slash at its end it has to be a directory.
     contents: the archive is of what lies in a directory.
-    owners:   give files their owners, where this user may.
+    owners:   give files their owners, where this user may, and the attributes users have given them.
     Returns what was left out, a line each. Raises BadArchive.
     """
     try:
         source = _Pieces(pieces)
-        with tarfile.open(fileobj=cast(Any, source), mode="r|") as archive:
+        with tarfile.open(fileobj=cast(Any, source), mode="r|", encoding="utf-8") as archive:
             first = archive.next()
             if first is None:
                 raise BadArchive("archive of the zone", expected="an entry", got="none")
             base, name = _place(first, target, named, contents)
-            if not name:  # the directory that becomes the copy; one that is to hold it has to be there
-                base.mkdir(exist_ok=True)
+            made = not name and not base.exists()
+            if made:  # the directory that becomes the copy; one that is to hold it has to be there
+                base.mkdir()
             root = os.open(base, _DIRECTORY & ~os.O_NOFOLLOW)
             try:
-                return list(_Tree(root, archive, source, owners).lay(first, name))
+                return list(_Tree(root, archive, source, owners).lay(first, name, made=made))
             finally:
                 os.close(root)
     except tarfile.TarError as error:
@@ -111,8 +113,10 @@ class _Tree:
 
     def __init__(self, root: int, archive: tarfile.TarFile, source: _Pieces, owners: bool) -> None:
         self._root, self._archive, self._source, self._owners = root, archive, source, owners
+        self._left_out: list[str] = []
 
-    def lay(self, first: tarfile.TarInfo, name: str) -> Iterator[str]:
+    def lay(self, first: tarfile.TarInfo, name: str, *, made: bool) -> Iterator[str]:
+        """Yields what is left out. made: is our directory itself of the archive, rather than one that was there?"""
         prefix = first.name.rstrip("/")
         member: tarfile.TarInfo | None = first
         directories: list[tuple[list[str], tarfile.TarInfo]] = []
@@ -126,10 +130,13 @@ class _Tree:
                 directories.append((path, member))
             elif reason := self._file(path, member, prefix, name):
                 yield f"{escaped(member.name)} ({reason})"
+            yield from self._left_out
+            self._left_out = []
             member = self._archive.next()
         for path, info in reversed(directories):  # last: a directory may be read-only, and writing changes its time
-            if path:
+            if path or made:
                 self._finish(path, info)
+        yield from self._left_out
 
     def _inside(self, member: str, prefix: str, name: str) -> list[str]:
         """A member's path below our root, by its parts. Raises BadArchive."""
@@ -171,6 +178,7 @@ class _Tree:
             _remove(path[-1], fd)
             if info.issym():
                 os.symlink(info.linkname, path[-1], dir_fd=fd)
+                os.utime(path[-1], (info.mtime, info.mtime), dir_fd=fd, follow_symlinks=False)
             elif info.islnk():
                 self._link(self._inside(info.linkname, prefix, name), path[-1], fd)
             else:
@@ -192,9 +200,11 @@ class _Tree:
     def _regular(self, name: str, info: tarfile.TarInfo, fd: int) -> None:
         content = self._archive.extractfile(info)
         assert content is not None
-        with open(os.open(name, _NEW, 0o600, dir_fd=fd), "wb") as file:
+        # Unbuffered: what is written behind the time would change it.
+        with open(os.open(name, _NEW, 0o600, dir_fd=fd), "wb", buffering=0) as file:
             while data := content.read(COPY_BYTES):
-                file.write(data)
+                _write(file, data)
+            self._attribute(file.fileno(), info)  # before the mode, by which we may not write to it
             os.fchmod(file.fileno(), info.mode & _MODE)
             os.utime(file.fileno(), (info.mtime, info.mtime))
 
@@ -202,15 +212,35 @@ class _Tree:
         if self._owners and os.geteuid() == 0:
             os.chown(name, info.uid, info.gid, dir_fd=fd, follow_symlinks=False)
 
+    def _attribute(self, fd: int, info: tarfile.TarInfo) -> None:
+        """Users' attributes; as of set-uid bits, no file of this machine gets rights by what a zone says."""
+        headers = info.pax_headers if self._owners else {}
+        for key in [key for key in headers if key.startswith(XATTR)]:
+            name = key.removeprefix(XATTR)
+            reason = "no rights come from a zone"
+            if name.startswith("user.") and is_copied(name):
+                try:
+                    os.setxattr(fd, name, headers[key].encode("utf-8", "surrogateescape"))
+                    continue
+                except OSError as error:
+                    reason = (error.strerror or str(error)).lower()
+            self._left_out.append(f"{escaped(info.name)}, attribute {escaped(name)} ({reason})")
+
     def _finish(self, path: list[str], info: tarfile.TarInfo) -> None:
         fd = self._open(path)
         try:
             if self._owners and os.geteuid() == 0:
                 os.fchown(fd, info.uid, info.gid)
+            self._attribute(fd, info)
             os.fchmod(fd, info.mode & _MODE)
             os.utime(fd, (info.mtime, info.mtime))
         finally:
             os.close(fd)
+
+
+def _write(file: IO[bytes], data: bytes) -> None:
+    while data:
+        data = data[file.write(data) :]
 
 
 def _remove(name: str, fd: int) -> None:

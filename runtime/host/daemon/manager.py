@@ -273,10 +273,10 @@ class Manager:
         container = "" if start.outside else self._container(zone, start.workload)
         return await sessions.exec_process(self.core, zone, container, start)
 
-    async def copy_in(self, ref: str, path: str, chunks: AsyncIterator[bytes], *, workload: str = "") -> None:
-        """Unpack a tar archive into a directory of the zone."""
+    async def copy_in(self, ref: str, path: str, chunks: AsyncIterator[bytes], *, workload: str = "") -> int:
+        """Unpack a tar archive into a directory of the zone; how many extended attributes found no place there."""
         zone = self._zone(ref)
-        await sessions.copy_in(zone, self._container(zone, workload), path, chunks)
+        return await sessions.copy_in(zone, self._container(zone, workload), path, chunks)
 
     def copy_out(self, ref: str, path: str, *, workload: str = "") -> AsyncIterator[bytes]:
         """A path of the zone as a tar archive."""

@@ -292,8 +292,8 @@ async def dial(zone: Zone, address: str, port: int) -> Session:
     return StreamSession(await (await link_of(zone)).open("dial", {"address": address, "port": port}))
 
 
-async def copy_in(zone: Zone, container: str, path: str, chunks: AsyncIterator[bytes]) -> None:
-    """Unpack a tar archive in a container."""
+async def copy_in(zone: Zone, container: str, path: str, chunks: AsyncIterator[bytes]) -> int:
+    """Unpack a tar archive in a container; how many extended attributes its file systems did not take."""
     stream = await (await link_of(zone)).open("copy_in", {"container": container, "path": path})
     result = asyncio.ensure_future(stream.result())
     try:
@@ -306,11 +306,12 @@ async def copy_in(zone: Zone, container: str, path: str, chunks: AsyncIterator[b
                 break
         else:
             await stream.eof(STDIN)
-        await result
+        left_out = (await result).get("xattrs_left_out")
     except BaseException:
         result.cancel()
         stream.cancel()
         raise
+    return left_out if isinstance(left_out, int) and 0 < left_out < 1 << 63 else 0
 
 
 async def copy_out(zone: Zone, container: str, path: str) -> AsyncIterator[bytes]:

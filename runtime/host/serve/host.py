@@ -234,8 +234,8 @@ class HostService(HostBase):
         async with answering(stream):
             first = await request_of(stream)
             chunks = _pieces(stream, first, "tar")
-            await self._manager.copy_in(first.zone, first.path, chunks, workload=first.workload)
-            await stream.send_message(pb.CopyInReply())
+            left_out = await self._manager.copy_in(first.zone, first.path, chunks, workload=first.workload)
+            await stream.send_message(pb.CopyInReply(xattrs_left_out=left_out))
 
     async def CopyOut(self, stream: Any) -> None:
         async with answering(stream):

@@ -154,6 +154,8 @@ class Archive:
                 self._links[identity] = path
         self.entries += 1
         if entry.kind != tarformat.REGULAR:
+            if entry.kind == tarformat.DIRECTORY:
+                entry.xattrs = self._directory_xattrs(parent_fd, name, path)
             yield tarformat.encode(entry)
             return
         try:
@@ -163,6 +165,7 @@ class Archive:
             return
         self._open_fds.append(fd)
         entry.size = posix.fstat(fd).st_size
+        entry.xattrs = xattrs_of(fd, path)
         yield tarformat.encode(entry)
         left = entry.size
         while left and (piece := posix.read(fd, min(left, _PIECE_BYTES))):
@@ -175,6 +178,16 @@ class Archive:
         yield bytes(tarformat.padding(entry.size))
         self._open_fds.remove(fd)
         posix.close(fd)
+
+    def _directory_xattrs(self, parent_fd: int, name: str, path: str) -> dict[str, str]:
+        try:
+            fd = posix.open(name, _LISTED, dir_fd=parent_fd)
+        except (FileNotFoundError, NotADirectoryError):
+            return {}  # gone since it was looked at, or something else is in its place
+        try:
+            return xattrs_of(fd, path)
+        finally:
+            posix.close(fd)
 
 
 class _Directory:
@@ -200,6 +213,27 @@ def entry_of(path: str, kind: bytes, status: "StatResult") -> Entry:
         if kind in (tarformat.CHARACTER, tarformat.BLOCKDEV)
         else (0, 0),
     )
+
+
+def xattrs_of(fd: int, path: str) -> dict[str, str]:
+    """The extended attributes of a file that go with it. Raises Refused where they are more than an archive takes."""
+    found: dict[str, str] = {}
+    try:
+        names = [name for name in posix.listxattr(fd) if tarformat.is_copied(name)]
+    except OSError as error:
+        if error.errno != errno.ENOTSUP:
+            raise
+        names = []
+    for name in names:
+        try:
+            found[name] = posix.getxattr(fd, name).decode("utf-8", "surrogateescape")
+        except OSError as error:
+            if error.errno != errno.ENODATA:  # gone since they were listed
+                raise
+    if (size := sum([len(name) + len(value) for name, value in found.items()])) > tarformat.MAX_XATTRS_BYTES:
+        most = tarformat.MAX_XATTRS_BYTES
+        raise Refused("files", f"{path!r:.200}: expected attributes of at most {most} bytes, got {size}")
+    return found
 
 
 def locate(root_fd: int, path: str) -> tuple[int, str]:

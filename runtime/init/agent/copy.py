@@ -63,7 +63,11 @@ class _CopyIn(Handler):
         if fd == 0:
             self._reader.finish()
             self._extractor.finish()
-            self._stream.succeed({"entries": self._extractor.entries, "bytes": self._extractor.bytes})
+            done = self._extractor
+            result: dict[str, object] = {"entries": done.entries, "bytes": done.bytes}
+            if done.xattrs_left_out:
+                result["xattrs_left_out"] = done.xattrs_left_out
+            self._stream.succeed(result)
 
     def closed(self) -> None:
         self._extractor.close()

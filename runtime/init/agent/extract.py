@@ -20,6 +20,7 @@ class Extractor:
     """begin, data and end of tarread.Reader. A file is complete before it has its name.
 
     root_fd:  the container's root, which this object closes; path: an existing directory there.
+    xattrs_left_out:  how many the file systems here do not take, as a tmpfs before Linux 6.6 no user's.
     """
 
     def __init__(self, root_fd: int, path: str) -> None:
@@ -34,7 +35,7 @@ class Extractor:
         # Its own: of two copies into one directory, a directory of the host's that zones share too, each has its file.
         self._temporary = f".zone.copying-{time.time_ns():x}"
         self._times: list[tuple[str, int]] = []
-        self.entries = self.bytes = 0
+        self.entries = self.bytes = self.xattrs_left_out = 0
 
     def begin(self, entry: Entry) -> None:
         """A member begins. Raises Refused."""
@@ -71,6 +72,7 @@ class Extractor:
             if self._fd >= 0:
                 posix.fchown(self._fd, entry.uid, entry.gid)
                 posix.fchmod(self._fd, entry.mode)
+                self._attribute(self._fd, entry)  # behind the owner: a change of that takes capabilities away
                 posix.utime(self._fd, ns=(entry.mtime * 10**9, entry.mtime * 10**9))
                 name = _parts(entry.name)[-1]
                 self._clear(name)
@@ -157,7 +159,7 @@ class Extractor:
             self._give(entry, name, kind)
 
     def _give(self, entry: Entry, name: str, kind: int) -> None:
-        """Give what has just been made its owner and mode.
+        """Give what has just been made its owner, mode and time.
 
         By descriptor: who may write to the directory can have put a link in its place, of either sort, and would have
         this done to any file of the zone, or of the container. What is opened so has no fchown; its path in /proc does.
@@ -171,6 +173,7 @@ class Extractor:
             posix.chown(path, entry.uid, entry.gid)
             if kind != _S_IFLNK:
                 posix.chmod(path, entry.mode)
+            posix.utime(path, ns=(entry.mtime * 10**9, entry.mtime * 10**9))
         finally:
             posix.close(fd)
 
@@ -183,10 +186,20 @@ class Extractor:
         try:
             posix.fchown(fd, entry.uid, entry.gid)
             posix.fchmod(fd, entry.mode)
+            self._attribute(fd, entry)
         finally:
             posix.close(fd)
         if len(self._times) < _MAX_DIRECTORIES:
             self._times.append((path, entry.mtime))
+
+    def _attribute(self, fd: int, entry: Entry) -> None:
+        for name, value in entry.xattrs.items():
+            try:
+                posix.setxattr(fd, name, value.encode("utf-8", "surrogateescape"))
+            except OSError as error:
+                if error.errno != errno.ENOTSUP:
+                    raise
+                self.xattrs_left_out += 1
 
     def _clear(self, name: str) -> None:
         """What has the name of a new member goes, unless it is a directory."""

@@ -1,6 +1,7 @@
 """Headers of tar archives: ustar, pax where ustar has no room for something, and GNU's long names when reading.
 
-Source:  POSIX.1-2017, pax, "ustar Interchange Format" and "pax Extended Header"; GNU tar manual, "Basic Tar Format".
+Source:  POSIX.1-2017, pax, "ustar Interchange Format" and "pax Extended Header"; GNU tar manual, "Basic Tar Format";
+         SCHILY.xattr as star and GNU tar write it.
 """
 
 BLOCK = 512
@@ -8,6 +9,8 @@ REGULAR, HARDLINK, SYMLINK, CHARACTER, BLOCKDEV, DIRECTORY, FIFO = b"0", b"1", b
 PAX, PAX_GLOBAL, GNU_NAME, GNU_LINK = b"x", b"g", b"L", b"K"
 KINDS = (REGULAR, HARDLINK, SYMLINK, CHARACTER, BLOCKDEV, DIRECTORY, FIFO)
 END = bytes(2 * BLOCK)
+XATTR = "SCHILY.xattr."
+MAX_XATTRS_BYTES = 1 << 16  # names and values of one member: Linux has no longer value
 _MAX_OCTAL_8, _MAX_OCTAL_12 = 0o7777777, 0o77777777777
 
 
@@ -16,7 +19,10 @@ class BadArchive(ValueError):
 
 
 class Entry:
-    """One member. `size` is that of the data behind the header; only REGULAR has any."""
+    """One member. `size` is that of the data behind the header; only REGULAR has any.
+
+    xattrs:  name -> value, bytes that are no UTF-8 as surrogates.
+    """
 
     def __init__(
         self,
@@ -30,9 +36,20 @@ class Entry:
         mtime: int = 0,
         link: str = "",
         device: tuple[int, int] = (0, 0),
+        xattrs: "dict[str, str] | None" = None,
     ) -> None:
+        self.xattrs = xattrs or {}
         self.name, self.kind, self.mode, self.uid, self.gid = name, kind, mode, uid, gid
         self.size, self.mtime, self.link, self.device = size, mtime, link, device
+
+
+def is_copied(attribute: str) -> bool:
+    """Is an extended attribute one that means the same on another machine?
+
+    Labels and access lists name users and policies of their own; what overlay and others keep is not the file's. A name
+    with = has no form in a pax header.
+    """
+    return (attribute.startswith("user.") or attribute == "security.capability") and "=" not in attribute
 
 
 def padding(size: int) -> int:
@@ -55,6 +72,8 @@ def encode(entry: Entry) -> bytes:
     ):
         if not fits:
             records += _record(key, value)
+    for attribute in sorted(entry.xattrs):
+        records += _record(_bytes(XATTR + attribute), _bytes(entry.xattrs[attribute]))
     before = b""
     if records:
         extra = Entry("pax", PAX, size=len(records))

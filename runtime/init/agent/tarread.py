@@ -7,7 +7,7 @@ MYPY = False
 if MYPY:  # for annotations only: not imported in the zone
     from collections.abc import Callable
 
-_MAX_EXTRA_BYTES = 1 << 16
+_MAX_EXTRA_BYTES = 1 << 17
 _EXTRA = (tarformat.PAX, tarformat.PAX_GLOBAL, tarformat.GNU_NAME, tarformat.GNU_LINK)
 _NUMBERS = ("size", "uid", "gid", "mtime")
 _KEYS = ("path", "linkpath", *_NUMBERS)
@@ -32,6 +32,7 @@ class Reader:
         self._in_member = False
         self._extra: Entry | None = None
         self._keys: dict[str, str] = {}
+        self._xattrs: dict[str, str] = {}
         self._over = False
 
     def feed(self, piece: bytes) -> None:
@@ -100,6 +101,7 @@ class Reader:
         for key in _NUMBERS:
             if key in keys:
                 setattr(entry, key, _whole(key, keys[key]))
+        entry.xattrs, self._xattrs = self._xattrs, {}
         if _SPARSE in keys:
             raise BadArchive(f"member {entry.name!r:.80}: expected whole files, got a sparse one")
         if entry.kind != tarformat.REGULAR:
@@ -116,6 +118,11 @@ class Reader:
                     self._keys[key] = value
                 elif key.startswith(_SPARSE):
                     self._keys[_SPARSE] = ""
+                elif key.startswith(tarformat.XATTR) and tarformat.is_copied(key.removeprefix(tarformat.XATTR)):
+                    self._xattrs[key.removeprefix(tarformat.XATTR)] = value
+            if sum([len(name) + len(value) for name, value in self._xattrs.items()]) > tarformat.MAX_XATTRS_BYTES:
+                most = tarformat.MAX_XATTRS_BYTES
+                raise BadArchive(f"pax header: expected attributes of at most {most} bytes, got more")
         elif kind in (tarformat.GNU_NAME, tarformat.GNU_LINK):
             key = "path" if kind == tarformat.GNU_NAME else "linkpath"
             self._keys[key] = payload.partition(b"\0")[0].decode("utf-8", "surrogateescape")

@@ -97,6 +97,27 @@ def test_what_is_written_of_a_file_older_than_1970_is_read():
     assert entry.mtime == -315619200
 
 
+XATTRS = {"user.\u00e9": "\0\n=\udcff", "user.empty": "", "security.capability": "\1"}
+
+
+def test_extended_attributes_are_written_for_tarfile_and_read_again():
+    archive = written(Entry("a", tarformat.REGULAR, xattrs=XATTRS)) + written(Entry("b", tarformat.REGULAR))
+    (entry, _), *_ = read(archive, 7)
+    assert entry.xattrs == XATTRS
+    with tarfile.open(fileobj=io.BytesIO(archive), encoding="utf-8") as tar:
+        assert tar.getmembers()[0].pax_headers == {f"SCHILY.xattr.{name}": value for name, value in XATTRS.items()}
+
+
+def test_extended_attributes_are_those_of_their_member_and_of_users():
+    out = io.BytesIO()
+    with tarfile.open(fileobj=out, mode="w", format=tarfile.PAX_FORMAT) as tar:
+        for name, attributes in (("a", ("user.a", "trusted.overlay.opaque", "security.selinux", "userx")), ("b", ())):
+            member = tarfile.TarInfo(name)
+            member.pax_headers = {f"SCHILY.xattr.{attribute}": "v" for attribute in attributes}
+            tar.addfile(member)
+    assert [entry.xattrs for entry, _ in read(out.getvalue())] == [{"user.a": "v"}, {}]
+
+
 @given(st.binary(max_size=3000), st.integers(1, 600))
 def test_nonsense_is_refused_or_nothing_but_never_anything_else(data, step):
     try:
@@ -141,6 +162,15 @@ def test_extended_headers_without_end_fill_no_memory():
     assert sum(map(len, reader._keys.values())) < 1 << 18
 
 
+def test_attributes_without_end_fill_no_memory():
+    reader = Reader(print, print, print)
+    with pytest.raises(BadArchive, match="attributes of at most 65536 bytes"):
+        for number in range(4):
+            record = tarformat._record(b"SCHILY.xattr.user.%d" % number, bytes(30000))
+            head = Entry("pax", tarformat.PAX, size=len(record))
+            reader.feed(tarformat.encode(head) + record + bytes(tarformat.padding(len(record))))
+
+
 def test_a_huge_extended_header_is_not_kept():
-    with pytest.raises(BadArchive, match="at most 65536"):
+    with pytest.raises(BadArchive, match="at most 131072"):
         Reader(print, print, print).feed(tarformat.encode(Entry("pax", tarformat.PAX, size=1 << 30)))

@@ -165,6 +165,14 @@ def test_ends(text: str, read: End) -> None:
     assert end(text) == read
 
 
+def test_directory_that_becomes_the_copy_has_the_sources_mode_and_one_that_was_there_its_own(zone, root: Path) -> None:
+    (root / "etc" / "app").chmod(0o700)
+    zone("cp", "web:/etc/app", "new")
+    Path("there").mkdir(0o755)
+    zone("cp", "web:/etc/app/.", "there")
+    assert [os.stat(name).st_mode & 0o777 for name in ("new", "there")] == [0o700, 0o755]
+
+
 # -- archives of a zone that means harm --------------------------------------------------------------------------------
 
 

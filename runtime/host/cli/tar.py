@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from runtime.errors import RuntimeFault
+from runtime.init.agent import tarsparse
 from runtime.init.agent.tarformat import XATTR, is_copied
 
 PIECE_BYTES = 256 << 10
@@ -42,9 +43,10 @@ def archive_of(path: Path, name: str, *, owners: bool, follow: bool = False) -> 
             info.uname = info.gname = ""
         elif info.isreg() or info.isdir():
             info.pax_headers = _xattrs(file)
-        yield info.tobuf(tarfile.PAX_FORMAT, "utf-8", "surrogateescape")
         if info.isreg():
-            yield from _content(file, info.size)
+            yield from _content(file, info)
+        else:
+            yield _header(info)
     yield bytes(2 * tarfile.BLOCKSIZE)
 
 
@@ -73,15 +75,31 @@ def _walk(path: Path, name: str, follow: bool) -> Iterator[tuple[Path, str]]:
             yield from _walk(path / child, f"{name}/{child}", False)
 
 
-def _content(file: Path, size: int) -> Iterator[bytes]:
-    left = size
+def _header(info: tarfile.TarInfo) -> bytes:
+    return info.tobuf(tarfile.PAX_FORMAT, "utf-8", "surrogateescape")
+
+
+def _content(file: Path, info: tarfile.TarInfo) -> Iterator[bytes]:
+    """The header and the data of a file, without its holes."""
+    size = info.size
     try:
-        with open(file, "rb") as opened:
-            while left and (data := opened.read(min(PIECE_BYTES, left))):
-                left -= len(data)
-                yield data
+        with open(file, "rb", buffering=0) as opened:
+            found, head = tarsparse.extents(opened.fileno(), os.fstat(opened.fileno())), b""
+            if found is not None:
+                head = tarsparse.sparse_map(found, size)
+                # Its own records first, as the agent writes them: see tarformat.encode.
+                info.pax_headers = {**tarsparse.records(info.name, size), **info.pax_headers}
+                info.name, info.size = tarsparse.NAME, len(head) + sum(length for _, length in found)
+            yield _header(info) + head
+            for start, length in [(0, size)] if found is None else found:
+                opened.seek(start)
+                left = length
+                while left and (data := opened.read(min(PIECE_BYTES, left))):
+                    left -= len(data)
+                    yield data
+                if left:
+                    got = f"{start + length - left}: it changed meanwhile"
+                    raise CannotRead(str(file), expected=f"{start + length} bytes", got=got)
     except OSError as error:
         raise CannotRead(str(file), got=error.strerror or str(error)) from error
-    if left:
-        raise CannotRead(str(file), expected=f"{size} bytes", got=f"{size - left}: it changed meanwhile")
-    yield bytes(-size % tarfile.BLOCKSIZE)
+    yield bytes(-info.size % tarfile.BLOCKSIZE)

@@ -11,6 +11,7 @@ from typing import IO, Any, cast
 
 from runtime.errors import RuntimeFault
 from runtime.host.cli.terminal import escaped
+from runtime.init.agent import tarsparse
 from runtime.init.agent.tarformat import XATTR, is_copied
 
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -37,13 +38,14 @@ class _Pieces:
     def pass_over(self, member: tarfile.TarInfo) -> None:
         """What may be read from now on: the member's data, and headers.
 
-        A size says how much data there is of files alone (tarfile.TarInfo._proc_builtin), and of no sparse ones: what
-        a zone's agent sends has none.
+        A size says how much data there is of files alone (tarfile.TarInfo._proc_builtin); of sparse ones the map does.
         """
-        if member.issparse():
-            raise BadArchive("archive of the zone", expected="no sparse files", got=escaped(member.name))
+        if member.issparse() and member.pax_headers.get(tarsparse.MAJOR) != "1":
+            expected = "sparse files in the form of the zone's agent"
+            raise BadArchive("archive of the zone", expected=expected, got=escaped(member.name))
         has_data = member.isreg() or member.type not in tarfile.SUPPORTED_TYPES
-        self._left_bytes = HEADERS_BYTES + (member.size if has_data else 0)
+        stored = sum(size for _, size in _pieces_of(member)) if member.issparse() else member.size
+        self._left_bytes = HEADERS_BYTES + (stored if has_data else 0)
 
     def read(self, size: int) -> bytes:
         if self._left_bytes <= 0:
@@ -202,11 +204,27 @@ class _Tree:
         assert content is not None
         # Unbuffered: what is written behind the time would change it.
         with open(os.open(name, _NEW, 0o600, dir_fd=fd), "wb", buffering=0) as file:
-            while data := content.read(COPY_BYTES):
-                _write(file, data)
+            if info.issparse():
+                self._holes(file, info)
+            else:
+                while data := content.read(COPY_BYTES):
+                    _write(file, data)
             self._attribute(file.fileno(), info)  # before the mode, by which we may not write to it
             os.fchmod(file.fileno(), info.mode & _MODE)
             os.utime(file.fileno(), (info.mtime, info.mtime))
+
+    def _holes(self, file: IO[bytes], info: tarfile.TarInfo) -> None:
+        """Only what is there of a sparse file is read, and written."""
+        stored: Any = self._archive.fileobj
+        for start, left in _pieces_of(info):
+            file.seek(start)
+            while left > 0:
+                data = stored.read(min(COPY_BYTES, left))
+                if not data:
+                    raise BadArchive("archive of the zone", expected="the whole of a sparse file", got="an end")
+                left -= len(data)
+                _write(file, data)
+        file.truncate(int(info.pax_headers[tarsparse.REAL_SIZE]))
 
     def _own(self, name: str, info: tarfile.TarInfo, fd: int) -> None:
         if self._owners and os.geteuid() == 0:
@@ -241,6 +259,11 @@ class _Tree:
 def _write(file: IO[bytes], data: bytes) -> None:
     while data:
         data = data[file.write(data) :]
+
+
+def _pieces_of(member: tarfile.TarInfo) -> list[tuple[int, int]]:
+    """(offset, size) of what is there of a sparse file, as tarfile has read them (TarInfo._proc_gnusparse_10)."""
+    return cast(Any, member).sparse or []
 
 
 def _remove(name: str, fd: int) -> None:

@@ -164,17 +164,14 @@ class Archive:
         except FileNotFoundError:
             return
         self._open_fds.append(fd)
-        entry.size = posix.fstat(fd).st_size
+        opened = posix.fstat(fd)
+        entry.size = opened.st_size
         entry.xattrs = xattrs_of(fd, path)
-        yield tarformat.encode(entry)
-        left = entry.size
-        while left and (piece := posix.read(fd, min(left, _PIECE_BYTES))):
-            left -= len(piece)
-            yield piece
-        while left:  # it has become shorter while it was read
-            piece = bytes(min(left, _PIECE_BYTES))
-            left -= len(piece)
-            yield piece
+        if opened.st_blocks * 512 < opened.st_size:
+            yield from _holes(entry, fd, opened)
+        else:
+            yield tarformat.encode(entry)
+            yield from _read(fd, entry.size)
         yield bytes(tarformat.padding(entry.size))
         self._open_fds.remove(fd)
         posix.close(fd)
@@ -188,6 +185,34 @@ class Archive:
             return xattrs_of(fd, path)
         finally:
             posix.close(fd)
+
+
+def _holes(entry: Entry, fd: int, status: "StatResult") -> "Iterator[bytes]":
+    """The header and the data of a file that may have holes."""
+    from runtime.init.agent import tarsparse
+
+    found = tarsparse.extents(fd, status)
+    if found is None:
+        found, head = [(0, entry.size)], b""
+    else:
+        entry.more = tarsparse.records(entry.name, entry.size)
+        head = tarsparse.sparse_map(found, entry.size)
+        entry.name, entry.size = tarsparse.NAME, len(head) + sum([size for _, size in found])
+    yield tarformat.encode(entry) + head
+    for start, size in found:
+        posix.lseek(fd, start, tarformat.SEEK_SET)
+        yield from _read(fd, size)
+
+
+def _read(fd: int, left: int) -> "Iterator[bytes]":
+    """So many bytes, whatever there is."""
+    while left and (piece := posix.read(fd, min(left, _PIECE_BYTES))):
+        left -= len(piece)
+        yield piece
+    while left:  # it has become shorter while it was read
+        piece = bytes(min(left, _PIECE_BYTES))
+        left -= len(piece)
+        yield piece
 
 
 class _Directory:

@@ -51,7 +51,7 @@ class _CopyIn(Handler):
     def __init__(self, stream: Stream, root_fd: int, path: str) -> None:
         self._stream = stream
         self._extractor = Extractor(root_fd, path)
-        self._reader = Reader(self._extractor.begin, self._extractor.data, self._extractor.end)
+        self._reader = Reader(self._extractor.begin, self._extractor.data, self._extractor.end, self._extractor.seek)
 
     def data(self, fd: int, payload: bytes) -> None:
         if fd != 0:

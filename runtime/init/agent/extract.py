@@ -17,7 +17,7 @@ _MAX_DIRECTORIES = 65536  # whose times are set at the end, when nothing is put 
 
 
 class Extractor:
-    """begin, data and end of tarread.Reader. A file is complete before it has its name.
+    """begin, data, end and seek of tarread.Reader. A file is complete before it has its name.
 
     root_fd:  the container's root, which this object closes; path: an existing directory there.
     xattrs_left_out:  how many the file systems here do not take, as a tmpfs before Linux 6.6 no user's.
@@ -57,6 +57,16 @@ class Extractor:
         try:
             while piece:
                 piece = piece[posix.write(self._fd, piece) :]
+        except OSError as error:
+            name = self._entry.name if self._entry is not None else ""
+            self._let_go()
+            raise Refused(_name(error), f"{name!r:.200}: {why(error)}") from None
+
+    def seek(self, offset: int) -> None:
+        """What comes next belongs there: what lies between is a hole. Raises Refused."""
+        try:
+            posix.ftruncate(self._fd, offset)
+            posix.lseek(self._fd, offset, tarformat.SEEK_SET)
         except OSError as error:
             name = self._entry.name if self._entry is not None else ""
             self._let_go()

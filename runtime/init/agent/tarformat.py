@@ -9,6 +9,7 @@ REGULAR, HARDLINK, SYMLINK, CHARACTER, BLOCKDEV, DIRECTORY, FIFO = b"0", b"1", b
 PAX, PAX_GLOBAL, GNU_NAME, GNU_LINK = b"x", b"g", b"L", b"K"
 KINDS = (REGULAR, HARDLINK, SYMLINK, CHARACTER, BLOCKDEV, DIRECTORY, FIFO)
 END = bytes(2 * BLOCK)
+SEEK_SET = 0  # posix has names for the others alone
 XATTR = "SCHILY.xattr."
 MAX_XATTRS_BYTES = 1 << 16  # names and values of one member: Linux has no longer value
 _MAX_OCTAL_8, _MAX_OCTAL_12 = 0o7777777, 0o77777777777
@@ -22,6 +23,7 @@ class Entry:
     """One member. `size` is that of the data behind the header; only REGULAR has any.
 
     xattrs:  name -> value, bytes that are no UTF-8 as surrogates.
+    more:    further records of its pax header, to be written.
     """
 
     def __init__(
@@ -39,6 +41,7 @@ class Entry:
         xattrs: "dict[str, str] | None" = None,
     ) -> None:
         self.xattrs = xattrs or {}
+        self.more: dict[str, str] = {}
         self.name, self.kind, self.mode, self.uid, self.gid = name, kind, mode, uid, gid
         self.size, self.mtime, self.link, self.device = size, mtime, link, device
 
@@ -61,7 +64,8 @@ def encode(entry: Entry) -> bytes:
     """The header of an entry, with a pax header before it where it needs one."""
     name = _bytes(entry.name) + (b"/" if entry.kind == DIRECTORY and not entry.name.endswith("/") else b"")
     link = _bytes(entry.link)
-    records = b""
+    # First: a reader that takes the size of a sparse file for that of what is stored of it has the latter last.
+    records = b"".join([_record(_bytes(key), _bytes(value)) for key, value in entry.more.items()])
     for key, value, fits in (
         (b"path", name, len(name) <= 100 and name.isascii()),
         (b"linkpath", link, len(link) <= 100 and link.isascii()),

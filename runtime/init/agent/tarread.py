@@ -7,15 +7,20 @@ MYPY = False
 if MYPY:  # for annotations only: not imported in the zone
     from collections.abc import Callable
 
+    from runtime.init.agent.tarsparse import Expander
+
 _MAX_EXTRA_BYTES = 1 << 17
 _EXTRA = (tarformat.PAX, tarformat.PAX_GLOBAL, tarformat.GNU_NAME, tarformat.GNU_LINK)
 _NUMBERS = ("size", "uid", "gid", "mtime")
 _KEYS = ("path", "linkpath", *_NUMBERS)
-_SPARSE = "GNU.sparse"
+_SPARSE = "GNU.sparse."
+_SPARSE_KEYS = [f"{_SPARSE}{name}" for name in ("major", "minor", "name", "realsize")]
 
 
 class Reader:
     """Calls begin(entry) for each member, data(bytes) for its contents, end() behind them.
+
+    seek(offset) says where in a sparse file what comes next belongs; the last one is its size.
 
     Raises:  BadArchive from feed and finish; what the three functions raise.
     """
@@ -25,8 +30,10 @@ class Reader:
         begin: "Callable[[Entry], object]",
         data: "Callable[[bytes], object]",
         end: "Callable[[], object]",
+        seek: "Callable[[int], object]" = lambda offset: None,
     ) -> None:
-        self._begin, self._data, self._end = begin, data, end
+        self._begin, self._data, self._end, self._seek = begin, data, end, seek
+        self._expander: Expander | None = None
         self._buffer = bytearray()
         self._left = self._padding = 0
         self._in_member = False
@@ -79,12 +86,15 @@ class Reader:
             piece = bytes(self._buffer[: self._left])
             del self._buffer[: len(piece)]
             self._left -= len(piece)
-            self._data(piece)
+            (self._data if self._expander is None else self._expander.feed)(piece)
             return True
         if len(self._buffer) < self._padding:
             return False
         del self._buffer[: self._padding]
         self._in_member = False
+        if self._expander is not None:
+            self._expander.finish()
+            self._expander = None
         self._end()
         return True
 
@@ -102,21 +112,29 @@ class Reader:
             if key in keys:
                 setattr(entry, key, _whole(key, keys[key]))
         entry.xattrs, self._xattrs = self._xattrs, {}
-        if _SPARSE in keys:
-            raise BadArchive(f"member {entry.name!r:.80}: expected whole files, got a sparse one")
         if entry.kind != tarformat.REGULAR:
             entry.size = 0
         self._left, self._padding = entry.size, tarformat.padding(entry.size)
+        if any(key.startswith(_SPARSE) for key in keys):
+            self._expect_holes(entry, keys)
         self._in_member = True
         self._begin(entry)
+
+    def _expect_holes(self, entry: Entry, keys: dict[str, str]) -> None:
+        from runtime.init.agent import tarsparse
+
+        if entry.kind != tarformat.REGULAR:
+            raise BadArchive(f"member {entry.name!r:.80}: expected a sparse file to be one, got {entry.kind!r}")
+        entry.size, entry.name = tarsparse.real_size(keys), keys[tarsparse.PATH]
+        self._expander = tarsparse.Expander(entry.size, self._data, self._seek)
 
     def _remember(self, kind: bytes, payload: bytes) -> None:
         if kind == tarformat.PAX:
             # No others: there may be any number of headers before a member.
             for key, value in tarformat.records(payload).items():
-                if key in _KEYS:
+                if key in _KEYS or key in _SPARSE_KEYS:
                     self._keys[key] = value
-                elif key.startswith(_SPARSE):
+                elif key.startswith(_SPARSE):  # of an older form, whose map may have any length
                     self._keys[_SPARSE] = ""
                 elif key.startswith(tarformat.XATTR) and tarformat.is_copied(key.removeprefix(tarformat.XATTR)):
                     self._xattrs[key.removeprefix(tarformat.XATTR)] = value

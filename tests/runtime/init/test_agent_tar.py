@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from runtime.init.agent import tarformat
+from runtime.init.agent import tarformat, tarsparse
 from runtime.init.agent.tarformat import BadArchive, Entry
 from runtime.init.agent.tarread import Reader
 
@@ -135,6 +135,32 @@ def test_a_changed_byte_of_a_header_is_noticed(at):
         read(bytes(archive))
 
 
+FORM = b"22 GNU.sparse.major=1\n22 GNU.sparse.minor=0\n21 GNU.sparse.name=x\n"
+
+
+@pytest.mark.parametrize(
+    ("stored", "words"),
+    [
+        (b"", "as its map says, got less"),
+        (b"1\n0\n4\n", "as its map says, got less"),
+        (b"1\n0\n4\n".ljust(512, b"\0") + b"abc", "as its map says, got less"),
+        (b"1\n0\n4\n".ljust(512, b"\0") + b"abcde", "as its map says, got more"),
+        (b"2\n8\n4\n0\n4\n", "expected pieces in order within 64 bytes, got 4 bytes at 0"),
+        (b"1\n62\n4\n", "expected pieces in order within 64 bytes, got 4 bytes at 62"),
+        (b"1\n65\n0\n", "expected a number of at most 64, got b'65'"),
+        (b"1\n-1\n4\n", "expected a number of at most 64, got b'-1'"),
+        (b"65537\n", "expected a number of at most 65536"),
+        (b"9" * 600, "expected a number of at most 65536"),
+    ],
+)
+@pytest.mark.parametrize("step", [1, 1 << 20])
+def test_a_map_that_does_not_fit_its_file_is_named(stored, words, step):
+    entry = Entry(tarsparse.NAME, tarformat.REGULAR, size=len(stored))
+    entry.more = tarsparse.records("x", 64)
+    with pytest.raises(BadArchive, match=words):
+        read(written(entry, stored), step)
+
+
 @pytest.mark.parametrize(
     ("records", "words"),
     [
@@ -143,7 +169,10 @@ def test_a_changed_byte_of_a_header_is_noticed(at):
         (b"7 path\n", "expected key=value"),
         (b"9 path=xy", "expected key=value"),
         (b"11 size=-1\n", "expected a number as size"),
-        (b"22 GNU.sparse.major=1\n", "expected whole files"),
+        (b"22 GNU.sparse.major=1\n", "expected one of GNU's form 1.0, got 1.None"),
+        (b"22 GNU.sparse.size=64\n", "expected one of GNU's form 1.0, got None.None"),
+        (b"%s24 GNU.sparse.realsize=\n" % FORM, "expected a number of at most 9223372036854775807, got b''"),
+        (b"%s43 GNU.sparse.realsize=9223372036854775808\n" % FORM, "expected a number of at most"),
     ],
 )
 def test_broken_pax_headers_are_named(records, words):

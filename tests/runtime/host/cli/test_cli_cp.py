@@ -282,7 +282,7 @@ def test_header_that_never_ends_fills_no_memory(tmp_path: Path, before: str, kin
 
 
 def test_sparse_file_is_one_sentence(tmp_path: Path) -> None:
-    with pytest.raises(BadArchive, match="expected no sparse files, got f"):
+    with pytest.raises(BadArchive, match="expected sparse files in the form of the zone's agent, got f"):
         unpack([header("f", tarfile.GNUTYPE_SPARSE, 512) + bytes(512)], tmp_path / "new", named="new")
 
 

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import os
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from support import containers, facts
+from support.tools import require
 
 from runtime.host.cli.tar import archive_of
 from runtime.host.cli.untar import unpack
+from runtime.init.agent import tarsparse
 from runtime.init.agent.archive import Archive
 from runtime.init.agent.errors import Refused
 from runtime.init.agent.extract import Extractor
@@ -57,7 +60,7 @@ def opened(path: Path) -> int:
 def copied_in(pieces: Iterator[bytes], root: Path) -> Extractor:
     """As the agent unpacks below a container's root."""
     extractor = Extractor(opened(root), "/")
-    reader = Reader(extractor.begin, extractor.data, extractor.end)
+    reader = Reader(extractor.begin, extractor.data, extractor.end, extractor.seek)
     try:
         for piece in pieces:
             reader.feed(piece)
@@ -100,6 +103,56 @@ def test_without_owners_files_are_roots_and_have_no_attributes(tree: Path, tmp_p
     assert unpack(copied_out(tree.parent, "/tree"), tmp_path / "back", named="back") == []
     for found in (facts.of_directory(root / "copy"), facts.of_directory(tmp_path / "back")):
         assert {(fact.uid, fact.gid, fact.xattrs) for fact in found.values()} == {(0, 0, ())}
+
+
+HOLES = [(0, 1), (1 << 20, 5000), ((1 << 41) - 4096, 4096)]
+
+
+@pytest.fixture
+def sparse(tmp_path: Path) -> Path:
+    """Files with a hole at their end, in the middle, and nothing but one; the first would be two terabytes."""
+    made = tmp_path / "sparse"
+    made.mkdir()
+    for name, size, pieces in (("\u00e9" * 90, 1 << 41, HOLES), ("end", 1 << 30, HOLES[:2]), ("none", 1 << 40, [])):
+        with open(made / name, "wb") as file:
+            for at, count in pieces:
+                file.seek(at)
+                file.write(os.urandom(count))
+            file.truncate(size)
+    return made
+
+
+def there(file: Path) -> tuple[int, list[tuple[int, bytes]]]:
+    """A file's size, and what is there of it."""
+    with open(file, "rb") as opened:
+        status = os.fstat(opened.fileno())
+        found = tarsparse.extents(opened.fileno(), status)
+        assert found is not None, "it has no holes"
+        return status.st_size, [(at, os.pread(opened.fileno(), count, at)) for at, count in found]
+
+
+def test_holes_stay_holes_both_ways(sparse: Path, tmp_path: Path) -> None:
+    root = tmp_path / "root"
+    root.mkdir()
+    copied_in(archive_of(sparse, "copy", owners=False), root)
+    archive = list(copied_out(root, "/copy"))
+    assert sum(map(len, archive)) < 1 << 17
+    assert unpack(archive, tmp_path / "back", named="back") == []
+    for name in sorted(path.name for path in sparse.iterdir()):
+        assert there(sparse / name) == there(root / "copy" / name) == there(tmp_path / "back" / name)
+
+
+def test_sparse_files_are_read_and_written_as_tar_does(sparse: Path, tmp_path: Path) -> None:
+    require("tar")
+    root = tmp_path / "root"
+    root.mkdir()
+    subprocess.run(["tar", "-x"], input=b"".join(copied_out(tmp_path, "/sparse")), cwd=root, check=True)
+    made = subprocess.run(["tar", "-c", "-S", "--format=posix", "sparse"], cwd=root, capture_output=True, check=True)
+    back = tmp_path / "back"
+    back.mkdir()
+    copied_in(iter([made.stdout]), back)
+    for name in (path.name for path in sparse.iterdir()):
+        assert there(sparse / name) == there(root / "sparse" / name) == there(back / "sparse" / name)
 
 
 def test_rights_of_a_program_go_into_a_zone_and_not_out_of_it(tmp_path: Path) -> None:

@@ -229,8 +229,7 @@ class AgentLink:
         """Bytes of the zone."""
         parser = self._parser
         for kind, fd, stream, payload in parser.feed(data):
-            if kind != frames.LOST:  # which is no frame
-                self._tell("<", kind, fd, stream, payload)
+            self._tell("<", kind, fd, stream, parser.lost if kind == frames.LOST else payload)
             if self.connected.is_set():
                 self._frame(kind, fd, stream, payload)
             elif kind == frames.HELLO and self._session:

@@ -16,7 +16,10 @@ Json = dict[str, Any]
 Arrival = tuple[int, int, bytes | Json]
 """(frames.DATA, fd, bytes), (frames.EOF, fd, b"") or (frames.EVENT, 0, the event)."""
 Snooper = Callable[[str, int, int, int, bytes], None]
-"""(direction ">" to the zone or "<" from it, kind, fd, stream, payload); sees frames, messages whole."""
+"""(direction ">" to the zone or "<" from it, kind, fd, stream, payload); sees frames, messages whole.
+
+Of what is no frame the kind is frames.LOST, and the payload its bytes, as far as a frame goes.
+"""
 
 
 class AgentFault(RuntimeFault):

@@ -6,6 +6,7 @@ import json
 import sys
 import time
 from argparse import Namespace
+from collections.abc import Iterable
 from typing import Any
 
 from runtime.host.cli.parsers import Parser, format_argument, zone_argument
@@ -22,6 +23,7 @@ examples:
   zone snoop web --format json | jq -r 'select(.kind == "OPEN") | .message.method'
 """
 SHOWN = 160  # of a frame, on a line for people
+DEEPEST = 64  # levels of a message: what is nested deeper is shown as the bytes it is
 
 
 def fill_snoop(parser: Parser) -> None:
@@ -85,10 +87,26 @@ def decoded(packet: Any, names: dict[str, str], unix_s: float) -> dict[str, Any]
         return found | {"credit": frames.credit_of(payload)}
     if kind in frames.JSON_KINDS:
         try:
-            return found | {"message": json.loads(payload)}
+            return found | {"message": _message(payload)}
         except (ValueError, RecursionError):
             pass  # shown as the bytes it is
     return found | {"data": escaped(payload)}
+
+
+def _message(payload: bytes) -> Any:
+    """What a JSON message says. Raises ValueError, RecursionError for one that could not be shown in every format."""
+    value = json.loads(payload)
+    json.dumps(value, allow_nan=False)
+    level, depth = [value], 0
+    while level := [inner for item in level if isinstance(item, (dict, list)) for inner in _inner(item)]:
+        depth += 1
+        if depth > DEEPEST:
+            raise ValueError(f"expected a message of at most {DEEPEST} levels, got more")
+    return value
+
+
+def _inner(item: dict[str, Any] | list[Any]) -> Iterable[Any]:
+    return item.values() if isinstance(item, dict) else item
 
 
 def zone_of(packet: Any) -> str:

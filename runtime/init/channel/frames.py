@@ -96,11 +96,13 @@ class Parser:
     Whatever is no frame loses the framing: LOST is given once, and everything dropped until a HELLO behind 16 NULs.
     A parser that hunts from its start (`hunting`) drops what stands before the first such HELLO and says no LOST.
     taken_bytes: of the session, all that came behind its HELLO: what the link's credit counts.
+    lost:        the bytes that were no frame, of the last LOST; another parser finds the same wrong with them.
     """
 
     def __init__(self, *, hunting: bool = False) -> None:
         self.hunting = hunting
         self.taken_bytes = 0
+        self.lost = b""
         self._rest = b""
         self._parts: list[bytes] = []
         self._parts_bytes = 0
@@ -137,6 +139,8 @@ class Parser:
                 elif self._message not in (None, (kind & ~MORE, fd, stream)):
                     wrong = "a frame within a message"
             if wrong:
+                begun = frame(self._message[0] | MORE, self._message[2]) if self._message else b""
+                self.lost = begun + buffer[at : at + HEADER.size + min(length, MAX_PAYLOAD_BYTES) + 1]
                 # Looked at again from the frame's start: the NULs of a new session may have completed it.
                 self._lose()
                 found.append((LOST, 0, 0, wrong.encode("ascii")))

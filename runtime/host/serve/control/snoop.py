@@ -56,9 +56,11 @@ class SnoopQueue:
 
 
 def packet(zone_id: str, direction: str, kind: int, fd: int, stream: int, payload: bytes) -> pb.SnoopIdmPacket:
-    """A frame as it is on the wire, with both its ends; a message in several frames whole."""
+    """A frame as it is on the wire, with both its ends; a message in several frames whole; bytes that are no frame."""
     ends = (HOST, zone_id) if direction == TO_ZONE else (zone_id, HOST)
-    if kind in frames.JSON_KINDS:
+    if kind == frames.LOST:
+        data = payload
+    elif kind in frames.JSON_KINDS:
         data = frames.message(kind, stream, payload)
     else:
         data = frames.frame(kind, stream, payload, fd)

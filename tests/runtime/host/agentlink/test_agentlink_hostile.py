@@ -268,14 +268,15 @@ def test_half_a_surrogate_pair_far_within_is_an_object_or_none_and_no_other_erro
 
 
 @in_loop
-async def test_who_looks_on_is_told_frames_and_not_what_is_none() -> None:
+async def test_who_looks_on_sees_the_bytes_of_what_is_no_frame() -> None:
     async with linked() as (link, agent):
-        seen: list[int] = []
-        link.snoop(lambda direction, kind, *frame: seen.append(kind))
+        seen: list[tuple[object, ...]] = []
+        link.snoop(lambda *frame: seen.append(frame))
         agent.outbox.put(b"\xff" * 64)
         agent.flush()
         await until(lambda: not link.connected.is_set())
-        assert frames.LOST not in seen
+        (lost,) = [frame for frame in seen if frame[1] == frames.LOST]
+        assert lost[0] == "<" and frames.Parser().feed(lost[-1]) == [(frames.LOST, 0, 0, b"a frame of kind 0xff")]
 
 
 @in_loop

@@ -7,6 +7,7 @@ import json
 import pytest
 
 from runtime.host.api import control_pb2 as pb
+from runtime.host.cli.terminal import escaped
 from runtime.init.channel import frames
 
 
@@ -80,3 +81,56 @@ def test_json_and_yaml_have_whole_messages(zone, channel) -> None:
     assert (found[1]["data"], found[1]["fd"], found[2]["credit"]) == ("a\\x1b[2J\\xff\\n", 2, 65536)
     assert found[3]["zone_id"] == channel.zones["db"].id
     assert "kind: CREDIT" in zone("snoop", "--format", "yaml")
+
+
+EVERY = {
+    "HELLO link {}": frames.message(frames.HELLO, 0, b"{}"),
+    "OPEN stream 1 {}": frames.message(frames.OPEN, 1, b"{}"),
+    "DATA stream 1 fd 1 x": frames.data(1, 1, b"x"),
+    "EOF stream 1 fd 2": frames.frame(frames.EOF, 1, b"", 2),
+    "EVENT stream 1 {}": frames.message(frames.EVENT, 1, b"{}"),
+    "RESULT stream 1 {}": frames.message(frames.RESULT, 1, b"{}"),
+    "CREDIT link 7 bytes": frames.credit(0, 0, 7),
+    "CREDIT stream 1 fd 2 9 bytes": frames.credit(1, 2, 9),
+    "CANCEL stream 1": frames.frame(frames.CANCEL, 1),
+    "NOTE link {}": frames.message(frames.NOTE, 0, b"{}"),
+    "LOST link a frame that ends in 0x00": frames.data(1, 1, b"x")[:-1] + b"\0",
+    "LOST link a frame within a message": frames.frame(frames.NOTE | frames.MORE, 0) + frames.credit(1, 2, 9),
+}
+
+
+@pytest.mark.parametrize("text", EVERY)
+def test_each_kind_of_frame_has_its_line(zone, zoned, text: str) -> None:
+    zoned.snooped.append(pb.SnoopIdmReply(packets=[packet_of(zoned, EVERY[text])]))
+    assert zone("snoop").split(" ", 1)[1] == f"web < {text}\n"
+
+
+def packet_of(zoned, frame: bytes) -> pb.SnoopIdmPacket:
+    """What the zone web says."""
+    return pb.SnoopIdmPacket(packet=frame, to="host", **{"from": zoned.add("web").id})
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        b"[" * 900 + b"]" * 900,
+        b'{"a":' * 980 + b"1" + b"}" * 980,
+        b'{"a":NaN}',
+        b'{"a":-Infinity}',
+        b'{"a":1e999}',
+        b'{"a":%b}' % (b"9" * 5000),
+        b'{"a":"\xff"}',
+        b"",
+    ],
+    ids=["deep list", "deep object", "NaN", "infinite", "too great", "digits", "no UTF-8", "nothing"],
+)
+@pytest.mark.parametrize("format", ["table", "json", "yaml"])
+def test_message_that_is_hardly_json_is_shown_as_its_bytes_in_every_format(
+    zone, zoned, format: str, text: bytes
+) -> None:
+    zoned.snooped.append(pb.SnoopIdmReply(packets=[packet_of(zoned, frames.message(frames.NOTE, 0, text))]))
+    said = zone("snoop", "--format", format)
+    assert zone.err == "" and "NOTE" in said
+    if format == "json":
+        found = json.loads(said)
+        assert found["data"] == escaped(text) and found["size_bytes"] == len(text) and "message" not in found

@@ -111,11 +111,13 @@ def header(kind: int, fd: int = 0, length: int = 0, stream: int = 0) -> bytes:
 @pytest.mark.parametrize("step", [1, 7, 100_000])
 def test_what_is_no_frame_loses_the_framing_once_until_the_next_hello(bad: bytes, why: str, step: int) -> None:
     good = frames.data(1, 1, b"good")
-    found = piecewise(Parser(), good + bad + good * 3 + HELLO + good, step)
+    parser = Parser()
+    found = piecewise(parser, good + bad + good * 3 + HELLO + good, step)
     assert found[0] == (3, 1, 1, b"good")
     assert found[1][:3] == (LOST, 0, 0)
     assert found[1][3].decode().startswith(why)
     assert found[2:] == [HELLO_FRAME, (3, 1, 1, b"good")]
+    assert len(parser.lost) <= 2 * frames.MAX_FRAME_BYTES and Parser().feed(parser.lost)[0] == found[1]
 
 
 @pytest.mark.parametrize(

@@ -196,17 +196,19 @@ def test_snooping_brings_whole_frames_with_both_ends(ready: ControlServer) -> No
         ("zone-id", (">", frames.OPEN, 0, 1, long)),
         ("", 3),
         ("zone-id", ("<", frames.DATA, 2, 1, b"abc")),
+        ("zone-id", ("<", frames.LOST, 0, 0, b"\xffjunk")),
     ]
     stream = ready.stub.SnoopIdm(pb.SnoopIdmRequest(), timeout=30)
     packets: list[pb.SnoopIdmPacket] = []
     skipped = 0
-    while len(packets) < 2:
+    while len(packets) < 3:
         reply = next(stream)
         packets += reply.packets
         skipped += reply.skipped
     stream.cancel()
     assert skipped == 3
     ends = [(getattr(packet, "from"), packet.to) for packet in packets]
-    assert ends == [("host", "zone-id"), ("zone-id", "host")]
+    assert ends == [("host", "zone-id"), ("zone-id", "host"), ("zone-id", "host")]
     assert frames.Parser().feed(packets[0].packet) == [(frames.OPEN, 0, 1, long)]
     assert frames.Parser().feed(packets[1].packet) == [(frames.DATA, 2, 1, b"abc")]
+    assert packets[2].packet == b"\xffjunk"

@@ -119,6 +119,14 @@ def test_settings_of_the_spec_are_those_of_the_zones_kernel(zone: ZoneCommand, i
     assert zone("exec", inside, "cat", *paths) == "777\n12345\n"
 
 
+def test_settings_of_the_zones_kernel_are_shown_and_changed_while_it_runs(zone: ZoneCommand, inside: str) -> None:
+    assert zone("sysctl", inside, "net.core.somaxconn") == "net.core.somaxconn = 777\n"
+    assert zone("sysctl", "-n", inside, "vm.swappiness=7") == "7\n"
+    assert zone("exec", inside, "cat", "/proc/sys/vm/swappiness") == "7\n"
+    zone("sysctl", inside, "vm.nothing", code=1)
+    assert b"sysctl vm.nothing: No such file or directory" in zone.err
+
+
 def test_rights_and_limits_of_the_spec_are_those_of_the_workload_and_of_what_is_run_beside_it(
     zone: ZoneCommand, inside: str
 ) -> None:

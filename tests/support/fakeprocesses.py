@@ -165,6 +165,16 @@ class Processes:
             await stream.send_message(pb.CopyOutReply(tar=data[at : at + 1000]))
 
     @method
+    async def Sysctl(self, stream: Any, request: Any) -> Any:
+        zone = self.fake.find(request.zone)
+        settings = self.fake.settings.setdefault(zone.name, {})
+        if request.key not in settings:
+            raise AgentRefused(f"zone {zone.name}", got=f"sysctl {request.key}: No such file or directory")
+        if request.HasField("value"):
+            settings[request.key] = request.value
+        return pb.SysctlReply(value=settings[request.key])
+
+    @method
     async def ListProcesses(self, stream: Any, request: Any) -> Any:
         return pb.ListProcessesReply(processes=self.fake.processes.get(self.fake.find(request.zone).name, []))
 

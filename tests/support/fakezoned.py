@@ -37,6 +37,7 @@ class FakeZoned:
         self.logs: dict[str, list[tuple[float, str, bytes]]] = {}
         self.console_alone: set[str] = set()  # zones without an agent
         self.trees: dict[str, Path] = {}  # a zone's root, as a directory here
+        self.settings: dict[str, dict[str, str]] = {}  # of a zone's kernel
         self.events: list[Any] = []
         self.programs: dict[str, Program] = {}
         self.calls: list[tuple[str, Any]] = []

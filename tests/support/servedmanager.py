@@ -105,6 +105,10 @@ class ScriptedManager(Manager):
         self.seen.append(timeout_s)
         return WEB
 
+    async def sysctl(self, ref: str, key: str, value: str | None = None) -> str:
+        self.seen.append((ref, key, value))
+        return repr(value)
+
     async def wait(self, ref: str, until: str = "exited", timeout_s: float = 0.0) -> model.ZoneInfo:
         self.seen.append(until)
         with self._watched():

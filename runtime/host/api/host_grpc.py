@@ -123,6 +123,10 @@ class HostBase(abc.ABC):
         pass
 
     @abc.abstractmethod
+    async def Sysctl(self, stream: 'grpclib.server.Stream[runtime.host.api.host_pb2.SysctlRequest, runtime.host.api.host_pb2.SysctlReply]') -> None:
+        pass
+
+    @abc.abstractmethod
     async def ListNetworks(self, stream: 'grpclib.server.Stream[runtime.host.api.host_pb2.ListNetworksRequest, runtime.host.api.host_pb2.ListNetworksReply]') -> None:
         pass
 
@@ -305,6 +309,12 @@ class HostBase(abc.ABC):
                 grpclib.const.Cardinality.UNARY_UNARY,
                 runtime.host.api.host_pb2.ListProcessesRequest,
                 runtime.host.api.host_pb2.ListProcessesReply,
+            ),
+            '/zonewright.host.v1.Host/Sysctl': grpclib.const.Handler(
+                self.Sysctl,
+                grpclib.const.Cardinality.UNARY_UNARY,
+                runtime.host.api.host_pb2.SysctlRequest,
+                runtime.host.api.host_pb2.SysctlReply,
             ),
             '/zonewright.host.v1.Host/ListNetworks': grpclib.const.Handler(
                 self.ListNetworks,
@@ -503,6 +513,12 @@ class HostStub:
             '/zonewright.host.v1.Host/ListProcesses',
             runtime.host.api.host_pb2.ListProcessesRequest,
             runtime.host.api.host_pb2.ListProcessesReply,
+        )
+        self.Sysctl = grpclib.client.UnaryUnaryMethod(
+            channel,
+            '/zonewright.host.v1.Host/Sysctl',
+            runtime.host.api.host_pb2.SysctlRequest,
+            runtime.host.api.host_pb2.SysctlReply,
         )
         self.ListNetworks = grpclib.client.UnaryUnaryMethod(
             channel,

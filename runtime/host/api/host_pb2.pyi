@@ -720,6 +720,22 @@ class ListProcessesReply(_message.Message):
     processes: _containers.RepeatedCompositeFieldContainer[ZoneProcess]
     def __init__(self, processes: _Optional[_Iterable[_Union[ZoneProcess, _Mapping]]] = ...) -> None: ...
 
+class SysctlRequest(_message.Message):
+    __slots__ = ("zone", "key", "value")
+    ZONE_FIELD_NUMBER: _ClassVar[int]
+    KEY_FIELD_NUMBER: _ClassVar[int]
+    VALUE_FIELD_NUMBER: _ClassVar[int]
+    zone: str
+    key: str
+    value: str
+    def __init__(self, zone: _Optional[str] = ..., key: _Optional[str] = ..., value: _Optional[str] = ...) -> None: ...
+
+class SysctlReply(_message.Message):
+    __slots__ = ("value",)
+    VALUE_FIELD_NUMBER: _ClassVar[int]
+    value: str
+    def __init__(self, value: _Optional[str] = ...) -> None: ...
+
 class ListNetworksRequest(_message.Message):
     __slots__ = ()
     def __init__(self) -> None: ...

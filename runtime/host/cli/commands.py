@@ -49,6 +49,7 @@ COMMANDS = (
     Command("cp", _INSIDE, "cp", "Copy files into a zone or out of it."),
     Command("top", _INSIDE, "top", "Show what zones use, or a zone's processes, as it changes."),
     Command("metrics", _INSIDE, "top", "Show what a zone measures of itself."),
+    Command("sysctl", _INSIDE, "sysctl", "Show or change settings of a zone's kernel while it runs."),
     Command("snoop", _INSIDE, "snoop", "Show what passes between the host and the agents of zones."),
     Command("host", _HOST, "host", "The host itself: the lab, or this machine's zoned."),
     Command("net", _HOST, "net", "The networks zones are in."),

@@ -306,6 +306,11 @@ class Manager:
         params = {"container": self._workload(zone, workload).id} if workload else {}
         return figures.processes_of(await sessions.call(zone, "processes", params))
 
+    async def sysctl(self, ref: str, key: str, value: str | None = None) -> str:
+        """A setting of a zone's kernel, as it is once a value that is given has been set."""
+        params = {"key": key} if value is None else {"key": key, "value": value}
+        return str((await sessions.call(self._zone(ref), "sysctl", params)).get("value", ""))
+
     def snoop(self) -> AsyncIterator[tuple[str, Any]]:
         """(zone id, (direction, kind, fd, stream, payload)) of every agent channel, those opened later too.
 

@@ -265,6 +265,13 @@ class HostService(HostBase):
             found = [convert.fill(pb.ZoneProcess(), process) for process in processes]
             await stream.send_message(pb.ListProcessesReply(processes=found))
 
+    async def Sysctl(self, stream: Any) -> None:
+        async with answering(stream):
+            request = await request_of(stream)
+            value = request.value if request.HasField("value") else None
+            found = await self._manager.sysctl(request.zone, request.key, value)
+            await stream.send_message(pb.SysctlReply(value=found))
+
 
 def _timeout(request: Any) -> float | None:
     return _seconds(request) if request.HasField("timeout_s") else None

@@ -127,6 +127,12 @@ def test_pauses_and_limits_reach_the_core(client: HostClient, manager: ScriptedM
     assert manager.seen == [("web", True), ("web", False), model.Update(limits={"pids.max": "5"})]
 
 
+def test_a_setting_that_is_asked_for_is_not_set(client: HostClient, manager: ScriptedManager) -> None:
+    assert client.call(client.host.Sysctl, pb.SysctlRequest(zone="web", key="a.b")).value == "None"
+    assert client.call(client.host.Sysctl, pb.SysctlRequest(zone="web", key="a.b", value="")).value == "''"
+    assert manager.seen == [("web", "a.b", None), ("web", "a.b", "")]
+
+
 def test_the_cores_faults_arrive_as_they_were(client: HostClient) -> None:
     with pytest.raises(RemoteFault) as caught:
         client.call(client.host.GetZone, pb.GetZoneRequest(zone="wob"))

@@ -331,6 +331,19 @@ def test_metrics_and_processes_are_taken_as_the_agent_gives_them(host: Host) -> 
     run(work())
 
 
+def test_settings_of_the_kernel_are_asked_for_and_set(host: Host) -> None:
+    async def work() -> None:
+        manager = await booted(host)
+        asked: list[object] = []
+        host.guest().answers["sysctl"] = lambda params: {"value": params.get("value", "60"), "n": asked.append(params)}
+        assert await manager.sysctl("web", "vm.swappiness") == "60"
+        assert await manager.sysctl("web", "vm.swappiness", "") == ""
+        assert asked == [{"key": "vm.swappiness"}, {"key": "vm.swappiness", "value": ""}]
+        await host.stop(end_zones=True)
+
+    run(work())
+
+
 def test_ping_asks_the_agent_as_often_as_it_is_told(host: Host) -> None:
     async def work() -> None:
         manager = await booted(host)

@@ -148,10 +148,17 @@ def test_networks_host_and_their_parts_are_shown(zone: ZoneCommand, web: str, la
 def test_figures_and_processes(zone: ZoneCommand, web: str) -> None:
     row = next(row for row in zone.json("top", "--once") if row["name"] == web)
     assert row["state"] == "ready" and int(row["processes"]) >= 2
+    assert row["net in"] and row["net out"] and row["read"] and row["pressure"].startswith("cpu ")
     assert "nginx: master process" in zone("top", "--once", web)
     figures = {one["name"]: one["value"] for one in zone.json("metrics", web)["metrics"]}
     assert 80 << 10 < figures["memory_kib.MemTotal"] < 128 << 10
     assert figures["containers.main.pids"] >= 2
+    read = "containers.main.memory_bytes", "network.eth0.rx_bytes", "disks.xvda.read_bytes", "cpu.cpu.user"
+    assert all(figures[name] > 0 for name in read) and figures["pressure.io.some.total_us"] >= 0
+    zone("exec", web, "sh", "-c", "head -c 16777216 /dev/zero >/dev/shm/held")
+    again = {one["name"]: one["value"] for one in zone.json("metrics", web)["metrics"]}
+    assert again["containers.main.memory_bytes"] >= figures["containers.main.memory_bytes"] + (12 << 20)
+    zone("exec", web, "rm", "/dev/shm/held")
 
 
 # -- exec --------------------------------------------------------------------------------------------------------------

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import time
 from argparse import ArgumentTypeError, Namespace
 from typing import Any
@@ -23,9 +24,20 @@ examples:
   zone metrics web --format json | jq -r '.metrics[] | "\\(.name) \\(.value)"'
 """
 INTERVAL_S = 2.0
+SECOND = {"seconds": 1, "milliseconds": 1000, "microseconds": 1_000_000}
 # Names of figures that a zone's agent reports: /proc/meminfo, /proc/stat, and the cgroup of the workload.
 MEMORY_TOTAL, MEMORY_FREE, PROCESSES = "memory_kib.MemTotal", "memory_kib.MemAvailable", "containers.main.pids"
 CPU_S = tuple(f"cpu.cpu.{kind}" for kind in ("user", "nice", "system", "irq", "softirq"))
+
+
+# Each way: what passed the zone's interfaces but lo, and its disks; a part of a disk is counted with it.
+_PASSED = {
+    "NET IN": re.compile(r"network\.(?!lo\.)[^.]+\.rx_bytes"),
+    "NET OUT": re.compile(r"network\.(?!lo\.)[^.]+\.tx_bytes"),
+    "READ": re.compile(r"disks\.xvd[a-z]+\.read_bytes"),
+    "WRITTEN": re.compile(r"disks\.xvd[a-z]+\.written_bytes"),
+}
+_PRESSED = ("cpu", "io", "memory")
 
 
 def fill_top(parser: Parser) -> None:
@@ -70,8 +82,8 @@ def value_text(metric: Any) -> str:
         return size_text(int(metric.value))
     if "_kib" in metric.name:
         return size_text(int(metric.value) << 10)
-    if metric.unit == "seconds":
-        return f"{metric.value:.3f} s"
+    if metric.unit in SECOND:
+        return f"{metric.value / SECOND[metric.unit]:.3f} s"
     return f"{metric.value:g} %" if metric.unit == "percent" else f"{metric.value:g}"
 
 
@@ -121,6 +133,17 @@ async def _processes(client: Any, arguments: Namespace) -> tuple[list[str], list
     return ["PID", "PPID", "UID", "STATE", "RESIDENT", "CPU", "COMMAND"], rows
 
 
+def _passed(figures: dict[str, float], form: re.Pattern[str]) -> str:
+    found = [value for name, value in figures.items() if form.fullmatch(name)]
+    return size_text(int(sum(found))) if found else ""
+
+
+def _pressure(figures: dict[str, float]) -> str:
+    """For how much of the last ten seconds somebody waited for what; nothing where the kernel does not say."""
+    waits = {kind: figures.get(f"pressure.{kind}.some.avg10") for kind in _PRESSED}
+    return " ".join(f"{kind} {share:g}%" for kind, share in waits.items() if share is not None)
+
+
 class _Zones:
     """Rows of all running zones; the share of a processor is that since the look before."""
 
@@ -133,7 +156,7 @@ class _Zones:
         zones = (await client.acall(client.host.ListZones, ListZonesRequest())).zones
         running = [zone for zone in zones if zone.state in ("running", "ready", "stopping")]
         figures = await asyncio.gather(*(self._figures(client, zone) for zone in running))
-        head = ["NAME", "STATE", "CPU", "MEMORY", "OF", "PROCESSES", "VCPUS"]
+        head = ["NAME", "STATE", "CPU", "MEMORY", "OF", "PROCESSES", "VCPUS", *_PASSED, "PRESSURE"]
         return head, [self._row(zone, found) for zone, found in zip(running, figures, strict=True)]
 
     async def _figures(self, client: Any, zone: Any) -> dict[str, float]:
@@ -158,6 +181,8 @@ class _Zones:
             size_text(total << 10),
             f"{figures[PROCESSES]:g}" if PROCESSES in figures else "",
             zone.vcpus,
+            *(_passed(figures, form) for form in _PASSED.values()),
+            _pressure(figures),
         ]
 
     def _share(self, zone: str, cpu_s: float | None) -> str:

@@ -4,11 +4,24 @@ from __future__ import annotations
 
 import itertools
 import math
+import re
 from collections.abc import Mapping
 from typing import Any
 
 from runtime.host.daemon.model import Metric, ZoneProcess
 
+# By what the agent calls its figures (runtime/init/agent/metrics.py): the kernel's names where it has one.
+_UNITS = tuple(
+    (re.compile(form), unit)
+    for form, unit in (
+        (r"_bytes(\.\w+)?$|\.[rwd]bytes$", "bytes"),
+        (r"_kib\b", "KiB"),
+        (r"_s$|^cpu\.cpu\d*\.", "seconds"),
+        (r"_ms$", "milliseconds"),
+        (r"_us$|_usec$", "microseconds"),
+        (r"_percent$|pressure\b.*\.avg\d+$", "percent"),
+    )
+)
 MOST = 2000  # metrics, or processes, of a zone: a tree is made of them for whoever asks
 
 
@@ -34,10 +47,7 @@ def _leaves(document: Mapping[str, Any], prefix: str) -> Any:
 
 
 def _unit(name: str) -> str:
-    for ending, unit in (("_bytes", "bytes"), ("_s", "seconds"), ("_percent", "percent")):
-        if name.endswith(ending):
-            return unit
-    return "count"
+    return next((unit for form, unit in _UNITS if form.search(name)), "count")
 
 
 def processes_of(document: Mapping[str, Any]) -> list[ZoneProcess]:

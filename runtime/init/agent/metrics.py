@@ -32,8 +32,8 @@ def collect(containers: list[str]) -> dict[str, object]:
         "uptime_s": round(time.monotonic(), 3),
         "memory_kib": {name: value for name, value in meminfo().items() if name in _MEMORY},
         "cpu": cpu_times(stat),
-        "load": [float(word) for word in _read("/proc/loadavg").split()[:3]],
-        "processes": process_counts(stat, _read("/proc/loadavg")),
+        "load": load(_read("/proc/loadavg")),
+        "processes": process_counts(stat, _read("/proc/loadavg")) | {"count": len(_pids())},
         "disks": disks(_read("/proc/diskstats")),
         "network": network(_read("/proc/net/dev")),
         "pressure": {name: pressure(_read(f"/proc/pressure/{name}")) for name in ("cpu", "io", "memory")},
@@ -51,6 +51,11 @@ def cpu_times(stat: str) -> dict[str, dict[str, float]]:
                 kind: int(ticks) / TICKS_PER_S for kind, ticks in zip(_CPU_FIELDS, words[1:], strict=False)
             }
     return found
+
+
+def load(loadavg: str) -> dict[str, float]:
+    """How many processes ran or waited for a disk, on the average of the last minutes."""
+    return {name: float(word) for name, word in zip(("1min", "5min", "15min"), loadavg.split(), strict=False)}
 
 
 def process_counts(stat: str, loadavg: str) -> dict[str, int]:
@@ -162,10 +167,7 @@ def io_stat(text: str) -> dict[str, dict[str, int]]:
 
 def processes(container: str | None) -> dict[str, object]:
     """The processes of a container, or all of the zone: pid, parent, user, state, memory, CPU time, command."""
-    if container is None:
-        pids = [int(name) for name in posix.listdir("/proc") if name.isdigit()]
-    else:
-        pids = cgroup.processes(container)
+    pids = _pids() if container is None else cgroup.processes(container)
     found: list[dict[str, object]] = []
     told, room = 0, _MAX_BYTES
     for pid in sorted(pids)[:_MAX_PROCESSES]:
@@ -176,6 +178,10 @@ def processes(container: str | None) -> dict[str, object]:
         told += 1
         found += [one] if one is not None else []
     return {"processes": found} | ({"left_out": len(pids) - told} if len(pids) > told else {})
+
+
+def _pids() -> list[int]:
+    return [int(name) for name in posix.listdir("/proc") if name.isdigit()]
 
 
 def process(pid: int) -> dict[str, object] | None:

@@ -42,6 +42,10 @@ _UNITS = {
     "count": pb.METRIC_FORMAT_INTEGER,
     "seconds": pb.METRIC_FORMAT_DURATION_SECONDS,
     "percent": pb.METRIC_FORMAT_PERCENT,
+    # Of these there is no format: the name has the unit.
+    "KiB": pb.METRIC_FORMAT_INTEGER,
+    "milliseconds": pb.METRIC_FORMAT_INTEGER,
+    "microseconds": pb.METRIC_FORMAT_INTEGER,
 }
 
 

@@ -25,6 +25,13 @@ def web(zoned):
     ]
     zoned.metrics["web"] += [("cpu.cpu.user", 12.0, "count"), ("cpu.cpu.system", 0.5, "count")]
     zoned.metrics["web"] += [("containers.main.pids", 9, "count"), ("uptime_s", 300.25, "seconds")]
+    passed = {"lo.rx": 99, "eth0.rx": 2048, "eth1.rx": 3072, "lo.tx": 98, "eth0.tx": 7}
+    zoned.metrics["web"] += [(f"network.{name}_bytes", value, "bytes") for name, value in passed.items()]
+    moved = {"xvda.read": 1 << 20, "xvdb.read": 2 << 20, "xvdb1.read": 2 << 20, "loop0.read": 9, "xvda.written": 0}
+    zoned.metrics["web"] += [(f"disks.{name}_bytes", value, "bytes") for name, value in moved.items()]
+    pressed = {"cpu": 1.5, "io": 0.0, "memory": 20.0}
+    zoned.metrics["web"] += [(f"pressure.{kind}.some.avg10", value, "percent") for kind, value in pressed.items()]
+    zoned.metrics["web"] += [("containers.main.cpu.usage_usec", 1_500_000, "microseconds")]
     zoned.processes["web"] = [
         pb.ZoneProcess(pid=1, parent=0, uid=0, state="S", resident_kib=5000, cpu_s=0.4, command="nginx: master"),
         pb.ZoneProcess(pid=7, parent=1, uid=33, state="R", resident_kib=7000, cpu_s=9.1, command="nginx\x1b[2J"),
@@ -36,8 +43,14 @@ def test_top_has_a_row_for_each_running_zone_even_one_that_does_not_answer(zone,
     zoned.add("mute", state="running")
     zoned.add("old", state="exited")
     head, web, mute = zone("top", "--once").splitlines()
-    assert head.split() == ["NAME", "STATE", "CPU", "MEMORY", "OF", "PROCESSES", "VCPUS"]
-    assert web.split() == ["web", "ready", "12.5", "s", "61.0", "MiB", "250.0", "MiB", "9", "1"]
+    assert re.split(r" {2,}", head) == [
+        *("NAME", "STATE", "CPU", "MEMORY", "OF", "PROCESSES", "VCPUS"),
+        *("NET IN", "NET OUT", "READ", "WRITTEN", "PRESSURE"),
+    ]
+    assert re.split(r" {2,}", web) == [
+        *("web", "ready", "12.5 s", "61.0 MiB", "250.0 MiB", "9", "1"),
+        *("5.0 KiB", "7 B", "3.0 MiB", "0 B", "cpu 1.5% io 0% memory 20%"),
+    ]
     assert mute.split() == ["mute", "running", "256.0", "MiB", "1"]
     assert json.loads(zone("top", "--format", "json"))[0]["memory"] == "61.0 MiB"
 
@@ -57,7 +70,12 @@ def test_top_shows_the_share_of_a_processor_since_the_last_look(zoned, start) ->
 
 
 def test_metrics(zone) -> None:
-    assert [line.split(maxsplit=1) for line in zone("metrics", "web").splitlines()[1:]] == [
+    shown = [line.split(maxsplit=1) for line in zone("metrics", "web").splitlines()[1:]]
+    assert ["pressure.memory.some.avg10", "20 %"] in shown and shown[-1] == [
+        "containers.main.cpu.usage_usec",
+        "1.500 s",
+    ]
+    assert shown[:6] == [
         ["memory_kib.MemTotal", "250.0 MiB"],
         ["memory_kib.MemAvailable", "189.0 MiB"],
         ["cpu.cpu.user", "12"],

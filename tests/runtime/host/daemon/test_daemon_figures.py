@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import pytest
+
+from runtime.host.api import common_pb2 as pb
 from runtime.host.daemon.figures import MOST, metrics_of, processes_of
+from runtime.host.daemon.model import Metric
 from runtime.host.serve.control.messages import metric_tree
 
 
@@ -17,6 +21,43 @@ def test_numbers_that_no_message_holds_are_none() -> None:
     assert metrics_of({"metrics": [["a", 10**400], ["b", float("inf")], ["c", True], ["d", 2]]})[0].name == "d"
     assert processes_of({"processes": [{"pid": 10**400, "uid": 1 << 63}], "x": 1})[0].pid == 0
     assert processes_of({"processes": {"pid": 1}}) == []
+
+
+@pytest.mark.parametrize(
+    ("name", "unit"),
+    [
+        ("memory_kib.MemTotal", "KiB"),
+        ("cpu.cpu0.user", "seconds"),
+        ("containers.main.cpu.usage_usec", "microseconds"),
+        ("containers.main.cpu.nr_throttled", "count"),
+        ("containers.main.io.202:0.rbytes", "bytes"),
+        ("containers.main.io.202:0.rios", "count"),
+        ("containers.main.root_bytes.free", "bytes"),
+        ("containers.main.memory_pressure.full.avg300", "percent"),
+        ("containers.main.memory_pressure.full.total_us", "microseconds"),
+        ("pressure.cpu.some.avg10", "percent"),
+        ("disks.xvda.busy_ms", "milliseconds"),
+        ("disks.xvda.read_bytes", "bytes"),
+        ("disks.xvda.reads", "count"),
+        ("network.eth0.rx_packets", "count"),
+        ("load.15min", "count"),
+        ("unix_s", "seconds"),
+    ],
+)
+def test_figures_have_the_unit_that_their_name_says(name: str, unit: str) -> None:
+    document: dict[str, object] = {}
+    *path, last = name.split(".")
+    inner = document
+    for part in path:
+        inner[part] = inner = {}
+    inner[last] = 1
+    assert metrics_of(document) == [Metric(name, 1.0, unit)]
+    (leaf,) = [node for node in nodes(metric_tree(metrics_of(document), [])) if not node.children]
+    assert leaf.format != pb.METRIC_FORMAT_UNKNOWN
+
+
+def nodes(root: pb.MetricNode) -> list[pb.MetricNode]:
+    return [root, *(node for child in root.children for node in nodes(child))]
 
 
 def test_name_of_many_dots_is_no_tree_of_its_own() -> None:

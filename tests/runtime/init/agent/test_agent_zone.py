@@ -367,6 +367,53 @@ def test_metrics_count(host):
     assert metrics["containers"]["main"]["root_bytes"]["total"] == 64 << 20
 
 
+COUNTERS = ("cat /proc/stat; echo; cat /proc/net/dev; echo; cat /proc/diskstats; echo; cat /proc/pressure/*; echo; "
+            "cat /proc/meminfo; echo; cat /proc/uptime")  # fmt: skip
+
+
+def counted(host):
+    """What metrics are made of, as its own kernel's files have it, read by the zone itself."""
+    stat, net, disk, pressure, memory, uptime = host.run(["sh", "-c", COUNTERS]).data[1].decode().split("\n\n")
+    fields = {words[0]: words[1:] for words in map(str.split, stat.splitlines())}
+    received = {words[0]: int(words[1]) for words in (line.split() for line in net.splitlines()[2:])}
+    read = {words[2]: int(words[5]) * 512 for words in map(str.split, disk.splitlines())}
+    waited = [int(line.rpartition("total=")[2]) for line in pressure.splitlines() if line.startswith("some")]
+    return {
+        "user": int(fields["cpu"][0]) / 100,
+        "cpus": sum(name[3:].isdigit() for name in fields if name.startswith("cpu")),
+        "forked": int(fields["processes"][0]),
+        "lo": received["lo:"],
+        "read": sum(read.values()),
+        "waited": sum(waited),
+        "total": int(memory.split("MemTotal:")[1].split()[0]),
+        "uptime": float(uptime.split()[0]),
+    }
+
+
+def test_metrics_are_what_the_kernel_of_the_zone_counts(host):
+    """Each counter lies between two readings of its own, with traffic, work and forks between them."""
+    before = counted(host)
+    work = "i=0; while [ $i -lt 20000 ]; do i=$((i+1)); done; cat /bin/* | wc -c"
+    host.run(["sh", "-c", work])
+    host.run(["perl", "-e", 'socket(S,2,2,17);send(S,"x"x900,0,pack("SnCCCCx8",2,9,127,0,0,1))'])
+    metrics = host.call("metrics")
+    after = counted(host)
+    found = {
+        "user": metrics["cpu"]["cpu"]["user"],
+        "cpus": len(metrics["cpu"]) - 1,
+        "forked": metrics["processes"]["forked"],
+        "lo": metrics["network"]["lo"]["rx_bytes"],
+        "read": sum(disk["read_bytes"] for disk in metrics["disks"].values()),
+        "waited": sum(kind["some"]["total_us"] for kind in metrics["pressure"].values() if kind),
+        "total": metrics["memory_kib"]["MemTotal"],
+        "uptime": metrics["uptime_s"],
+    }
+    assert {name: (before[name], value, after[name]) for name, value in found.items()
+            if not before[name] <= value <= after[name]} == {}  # fmt: skip
+    assert found["forked"] > before["forked"] and found["lo"] >= before["lo"] + 900
+    assert metrics["processes"]["count"] >= 3 and set(metrics["load"]) == {"1min", "5min", "15min"}
+
+
 def test_a_zone_without_a_process_waits_until_it_is_shut_down(start):
     zone = start(None)
     assert zone.host.call("list") == {"containers": []} or zone.host.greeting["containers"] == []

@@ -90,16 +90,3 @@ def test_host_that_is_slow_to_store_what_is_left_gets_all_of_it(start):
     logs.release()
     logs.wait()
     assert len(logs.data[1]) == 200_000 and zone.wait()[1].endswith("code 3")
-
-
-@pytest.mark.parametrize("size", [64 << 20, pytest.param(1 << 30, marks=pytest.mark.soak)])
-def test_a_great_output_arrives_whole(start, size):
-    zone = start({"argv": ["head", "-c", str(size), "/dev/zero"]})
-    logs = zone.host.open("logs", container="main")
-    total = 0
-    while logs.result is None:
-        zone.host.take(20)
-        total += len(logs.data[1])
-        assert not any(logs.data[1])
-        logs.data[1].clear()
-    assert total == size and not logs.events and zone.wait()[1].endswith("code 0")

@@ -18,7 +18,17 @@ from functools import partial
 from typing import Any
 
 from runtime.errors import RuntimeFault
-from runtime.host.daemon import addressing, agentwatch, bringup, ending, exits, policy, sharednets, takeover
+from runtime.host.daemon import (
+    addressing,
+    agentwatch,
+    bringup,
+    ending,
+    exits,
+    policy,
+    sharednets,
+    takeover,
+    timekeeping,
+)
 from runtime.host.daemon.agent import MAIN
 from runtime.host.daemon.core import Core
 from runtime.host.daemon.errors import BadRequest, BootCancelled
@@ -219,6 +229,7 @@ async def _join(core: Core, zone: Zone, run: Run, tasks: list[asyncio.Task[None]
     if run.link is None:
         return
     tasks.append(asyncio.create_task(_guarded(zone, partial(agentwatch.follow_agent, core, zone, run, run.link))))
+    tasks.append(asyncio.create_task(_guarded(zone, partial(timekeeping.keep, core, zone, run.link))))
     if zone.bundle.process.argv:  # one that idles has no output of its own
         opened = partial(core.log_of, zone)
         log_of_main = partial(agentwatch.follow_log, core, run.link, MAIN, opened, run.uuid)

@@ -16,6 +16,7 @@ if MYPY:  # for annotations only: not imported in the zone
     from collections.abc import Callable
 
 _FROZEN_TRIES, _FROZEN_STEP_S = 200, 0.01
+_SEED_BYTES = 64
 _CLEAR_TRIES, _CLEAR_STEP_S = 500, 0.02
 
 
@@ -241,6 +242,20 @@ def _clock(agent: Agent, stream: Stream, given: Params) -> Params:
     return {"unix_ns": time.time_ns()}
 
 
+def _reseed(agent: Agent, stream: Stream, given: Params) -> Params:
+    from runtime.init import kernel
+
+    text = params.text(given, "seed")
+    try:
+        seed = bytes.fromhex(text)
+    except ValueError:
+        seed = b""
+    if not 0 < len(seed) <= _SEED_BYTES:
+        raise Refused("params", f"seed: expected 1 to {_SEED_BYTES} bytes in hex digits, got {len(text)} characters")
+    kernel.credit_entropy(seed)
+    return {}
+
+
 METHODS = {
     "ping": _ping,
     "network": _network,
@@ -269,4 +284,5 @@ METHODS = {
     "listening": _listening,
     "shutdown": _shutdown,
     "clock": _clock,
+    "reseed": _reseed,
 }

@@ -367,6 +367,13 @@ def test_metrics_count(host):
     assert metrics["containers"]["main"]["root_bytes"]["total"] == 64 << 20
 
 
+def test_entropy_of_the_host_goes_into_the_kernels_pool_and_what_is_none_is_refused(host):
+    assert host.call("reseed", seed=os.urandom(32).hex()) == {}
+    for wrong in ("", "xyz", "ab" * 65):
+        with pytest.raises(AgentError, match="seed: expected 1 to 64 bytes in hex digits"):
+            host.call("reseed", seed=wrong)
+
+
 COUNTERS = ("cat /proc/stat; echo; cat /proc/net/dev; echo; cat /proc/diskstats; echo; cat /proc/pressure/*; echo; "
             "cat /proc/meminfo; echo; cat /proc/uptime")  # fmt: skip
 

@@ -150,6 +150,7 @@ class Confinement:
     limits:      file of its cgroup -> what is written into it.
     rlimits:     name -> (soft, hard).
     init:        does a reaper run as its first process, and the command under that?
+    refuse:      what nobody may ask of the zone's agent; None, and not empty, where that is nothing.
     """
 
     capabilities: Capabilities | None = None
@@ -158,6 +159,7 @@ class Confinement:
     limits: dict[str, str] = field(default_factory=dict)
     rlimits: dict[str, tuple[int, ...]] = field(default_factory=dict)
     init: bool = False
+    refuse: tuple[str, ...] | None = None
 
 
 @dataclass(frozen=True)

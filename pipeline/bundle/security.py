@@ -36,6 +36,7 @@ def parse_confinement(document: dict[str, Any], *, subject: str) -> Confinement 
         limits=parse_limits(document.get("limits", {}), subject=f"{subject}: key limits"),
         rlimits=parse_rlimits(document.get("rlimits", {}), subject=f"{subject}: key rlimits"),
         init=document.get("init", False),
+        refuse=tuple(sorted(security.get("refuse", ()))) or None,
     )
     if found.init and found.namespaces.get("pid") == ZONE:
         raise BadSpec(f"{subject}: key init", expected="security.namespaces.pid own beside it", got="that of the zone")

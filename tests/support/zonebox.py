@@ -86,6 +86,8 @@ def loop_device(image: Path, *, writable: bool = False) -> Iterator[str]:
 # A workload that idles until it is asked to end, and then ends with 7.
 IDLE = {"argv": ["sh", "-c", "trap 'exit 7' TERM; echo up; while :; do sleep 1 & wait $!; done"]}
 
+NETWORK = {"mtu": 1400, "addresses": ["10.75.1.2/24"], "gateways": ["10.75.1.1"], "nameservers": [], "search": []}
+
 
 def children(pid: int) -> list[int]:
     """The children of a process, oldest first."""

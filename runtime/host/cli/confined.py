@@ -67,14 +67,17 @@ def confinement_document(arguments: Namespace) -> dict[str, Any]:
 
 def _security(arguments: Namespace) -> dict[str, Any]:
     found: dict[str, Any] = {}
+    given: Any
     for option in arguments.security_opt:
         key, equals, value = option.partition("=")
         if key == "no-new-privileges" and (value in ("true", "false") or not equals):
             key, given = "no_new_privs", value != "false"
         elif key == "seccomp" and value:
             given = value
+        elif key == "refuse" and value:
+            given = value.split(",")
         else:
-            expected = "seccomp=unconfined, seccomp=FILE or no-new-privileges[=true|false]"
+            expected = "seccomp=unconfined, seccomp=FILE, no-new-privileges[=true|false] or refuse=exec,cp"
             raise BadOption(f"--security-opt {option!r}", expected=expected, got="another")
         if key in found:
             raise BadOption("--security-opt", expected=f"{option.partition('=')[0]} once", got=f"{option} again")

@@ -22,6 +22,17 @@ SETS = ("bounding", "effective", "permitted")
 # them, which is the zone's, and not on a host.
 IPC_SYSCTLS = ("msgmax", "msgmnb", "msgmni", "sem", "shmall", "shmmax", "shmmni", "shm_rmid_forced", "auto_msgmni")
 
+# What a spec refuses, and the agent's methods that it stands for; docs/in-zone.md.
+REFUSED = {
+    "attach": ("stdin",),
+    "cp": ("stat", "copy_in", "copy_out"),
+    "dial": ("dial",),
+    "exec": ("exec",),
+    "network": ("network",),
+    "sysctl": ("sysctl",),
+    "workloads": ("create",),
+}
+
 
 def default_filter(capabilities: Sequence[str] = CAPABILITIES) -> str:
     """The default profile's filter for a container with these in its bounding set, as the zone's runtime takes it."""
@@ -70,6 +81,16 @@ def process_keys(seccomp: Seccomp, zone: str, wanted: Confinement | None = None)
         found["init"] = True
     bounding = CAPABILITIES if wanted.capabilities is None else wanted.capabilities.bounding
     return found | _filter(seccomp, zone, bounding)
+
+
+def refused(bundle: Bundle) -> list[str]:
+    """The methods that the zone's agent is not to carry out. Raises BadRequest for a word that is none."""
+    words = (bundle.confinement.refuse if bundle.confinement else None) or ()
+    for word in words:
+        if word not in REFUSED:
+            subject, expected = f"bundle of zone {bundle.name}, refuse", f"words of {', '.join(REFUSED)}"
+            raise BadRequest(subject, expected=expected, got=f"{word!r:.60}")
+    return [method for word in words for method in REFUSED[word]]
 
 
 def limit_keys(limits: dict[str, str]) -> dict[str, Any]:

@@ -77,6 +77,7 @@ def _extra(request: BootRequest, devices: Devices) -> dict[str, Any]:
         "stdin_open": request.stdin_open,
         "healthcheck": to_json(bundle.healthcheck) if bundle.healthcheck and bundle.process.argv else None,
         "container": {key: value for key, value in container.items() if value},
+        "refused": confinement.refused(bundle),
     }
     return {key: value for key, value in extra.items() if value}
 

@@ -25,9 +25,18 @@ def call(agent: Agent, stream: Stream, given: Params) -> None:
     method = METHODS.get(stream.method)
     if method is None:
         raise Refused("method", f"method {stream.method!r:.60}: expected one of {sorted(METHODS)}")
+    if _is_refused(agent, stream.method):
+        raise Refused("policy", f"method {stream.method}: expected one that the zone's spec does not refuse")
     result = method(agent, stream, given)
     if result is not None:
         stream.succeed(result)
+
+
+def _is_refused(agent: Agent, method: str) -> bool:
+    """By the launch data's extra.refused, which no host changes later. What is no list of names refuses everything."""
+    extra = agent.data.get("extra")
+    listed = extra.get("refused", []) if isinstance(extra, dict) else []
+    return not isinstance(listed, list) or method in listed
 
 
 def _ping(agent: Agent, stream: Stream, given: Params) -> Params:

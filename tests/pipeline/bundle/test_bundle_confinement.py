@@ -32,6 +32,15 @@ def test_a_spec_that_says_nothing_leaves_no_trace_in_the_bundle(tmp_path: Path) 
     assert "confinement" not in to_json(bundle), "the bytes of its manifest are those of before"
 
 
+def test_what_nobody_may_ask_is_in_the_bundle_and_of_others_their_bytes_stay(tmp_path: Path) -> None:
+    found = confinement(tmp_path, '[security]\nrefuse = ["exec", "cp"]')
+    assert found == Confinement(refuse=("cp", "exec")) and to_json(found)["refuse"] == ["cp", "exec"]
+    assert confinement(tmp_path, "[security]\nrefuse = []") is None
+    assert "refuse" not in to_json(Confinement(init=True))
+    with pytest.raises(PipelineError, match=r"key security.refuse\[0\]"):
+        confinement(tmp_path, '[security]\nrefuse = ["logs"]')
+
+
 def test_everything_a_spec_can_say(tmp_path: Path) -> None:
     found = confinement(
         tmp_path,

@@ -120,6 +120,7 @@ def test_what_the_workload_may_do_and_use_reaches_the_spec() -> None:
     short = spec("--pids-limit", "-1", "--cpu-quota", "5000", "--cpu-period", "10000", "x").confinement
     assert short is not None and short.limits == {"pids.max": "max", "cpu.max": "5000 10000"}
     assert spec("--security-opt", "no-new-privileges", "x").confinement == Confinement(no_new_privs=True)
+    assert spec("--security-opt", "refuse=exec,cp", "x").confinement == Confinement(refuse=("cp", "exec"))
 
 
 @pytest.mark.parametrize(
@@ -209,7 +210,7 @@ def test_name_is_made_of_the_images(image: str, name: str) -> None:
         (("--egress", "allow example.org", "x"), "network.egress[0]: expected any, an address, or a network"),
         (
             ("--security-opt", "apparmor=x", "x"),
-            "--security-opt 'apparmor=x': expected seccomp=unconfined, seccomp=FILE or no-new-privileges",
+            "--security-opt 'apparmor=x': expected seccomp=unconfined, seccomp=FILE, no-new-privileges",
         ),
         (("--security-opt", "seccomp=a", "--security-opt", "seccomp=b", "x"), "expected seccomp once"),
         (("--security-opt", "seccomp=/nowhere.json", "x"), "security.seccomp: expected unconfined, or a file"),

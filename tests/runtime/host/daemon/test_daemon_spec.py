@@ -20,9 +20,11 @@ from runtime.host.daemon.errors import BadRequest
 from runtime.host.daemon.model import BootRequest
 from runtime.host.daemon.spec import launch_of
 from runtime.init import files
+from runtime.init.agent.methods import METHODS
 from runtime.init.container import capabilities, limits, mountspec, rlimits, spec, sysctl
 from runtime.net.addresses import ZoneAddresses
 
+PROJECT = Path(__file__).resolve().parents[4]
 BLOB = Descriptor("application/octet-stream", Digest.of(b""), 0)
 ADDRESSES = ZoneAddresses(1, "10.75.0.2", "10.75.0.1", 16, "fd00::2", "fd00::1", 64, "02:00:00:00:00:02", "02::1")
 
@@ -121,6 +123,16 @@ def test_filter_follows_the_capabilities_whatever_their_order() -> None:
 def test_unconfined_workload_and_zone_that_idles_have_nothing_more() -> None:
     assert extra("/x", seccomp=Seccomp(unconfined=True)) == {}
     assert extra() == {}
+
+
+def test_what_a_spec_refuses_is_told_to_the_agent_by_its_methods() -> None:
+    assert extra(confinement=Confinement(refuse=("cp", "exec")))["refused"] == ["stat", "copy_in", "copy_out", "exec"]
+    with pytest.raises(BadRequest, match=r"bundle of zone web, refuse: expected words of attach, cp, .* got 'logs'"):
+        extra("/x", confinement=Confinement(refuse=("logs",)))
+    assert {method for methods in confinement.REFUSED.values() for method in methods} < set(METHODS)
+    schema = json.loads((PROJECT / "zones" / "zone.schema.json").read_text())
+    words = schema["properties"]["security"]["properties"]["refuse"]["items"]["pattern"]
+    assert words == f"^({'|'.join(sorted(confinement.REFUSED))})$"
 
 
 def test_own_profile_is_compiled_with_its_flags() -> None:

@@ -422,5 +422,12 @@ class Servicer(Processes, Networks, HostBase):
             metrics=[pb.Metric(name=name, value=value, unit=unit) for name, value, unit in rows], unix_s=time.time()
         )
 
+    @method
+    async def WatchMetrics(self, stream: Any, request: Any) -> Any:
+        """Each row of a zone's figures, once; with how often they were asked for."""
+        rows = self.fake.metrics.get(self.fake.find(request.zone).name, [])
+        for name, value, unit in [*rows, ("interval_s", request.interval_s, "seconds")]:
+            await stream.send_message(pb.ReadMetricsReply(metrics=[pb.Metric(name=name, value=value, unit=unit)]))
+
 
 zone_programs: set[Any] = set()

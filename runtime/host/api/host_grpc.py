@@ -115,6 +115,10 @@ class HostBase(abc.ABC):
         pass
 
     @abc.abstractmethod
+    async def WatchMetrics(self, stream: 'grpclib.server.Stream[runtime.host.api.host_pb2.WatchMetricsRequest, runtime.host.api.host_pb2.ReadMetricsReply]') -> None:
+        pass
+
+    @abc.abstractmethod
     async def PingZone(self, stream: 'grpclib.server.Stream[runtime.host.api.host_pb2.PingZoneRequest, runtime.host.api.host_pb2.PingZoneReply]') -> None:
         pass
 
@@ -296,6 +300,12 @@ class HostBase(abc.ABC):
                 self.ReadMetrics,
                 grpclib.const.Cardinality.UNARY_UNARY,
                 runtime.host.api.host_pb2.ReadMetricsRequest,
+                runtime.host.api.host_pb2.ReadMetricsReply,
+            ),
+            '/zonewright.host.v1.Host/WatchMetrics': grpclib.const.Handler(
+                self.WatchMetrics,
+                grpclib.const.Cardinality.UNARY_STREAM,
+                runtime.host.api.host_pb2.WatchMetricsRequest,
                 runtime.host.api.host_pb2.ReadMetricsReply,
             ),
             '/zonewright.host.v1.Host/PingZone': grpclib.const.Handler(
@@ -500,6 +510,12 @@ class HostStub:
             channel,
             '/zonewright.host.v1.Host/ReadMetrics',
             runtime.host.api.host_pb2.ReadMetricsRequest,
+            runtime.host.api.host_pb2.ReadMetricsReply,
+        )
+        self.WatchMetrics = grpclib.client.UnaryStreamMethod(
+            channel,
+            '/zonewright.host.v1.Host/WatchMetrics',
+            runtime.host.api.host_pb2.WatchMetricsRequest,
             runtime.host.api.host_pb2.ReadMetricsReply,
         )
         self.PingZone = grpclib.client.UnaryUnaryMethod(

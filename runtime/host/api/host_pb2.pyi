@@ -676,6 +676,14 @@ class ReadMetricsReply(_message.Message):
     unix_s: float
     def __init__(self, metrics: _Optional[_Iterable[_Union[Metric, _Mapping]]] = ..., unix_s: _Optional[float] = ...) -> None: ...
 
+class WatchMetricsRequest(_message.Message):
+    __slots__ = ("zone", "interval_s")
+    ZONE_FIELD_NUMBER: _ClassVar[int]
+    INTERVAL_S_FIELD_NUMBER: _ClassVar[int]
+    zone: str
+    interval_s: float
+    def __init__(self, zone: _Optional[str] = ..., interval_s: _Optional[float] = ...) -> None: ...
+
 class PingZoneRequest(_message.Message):
     __slots__ = ("zone", "count")
     ZONE_FIELD_NUMBER: _ClassVar[int]

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from argparse import Namespace
 from typing import Any
 
 from runtime.host.cli.parsers import Parser, format_argument, zone_argument
-from runtime.host.cli.terminal import escaped, write
+from runtime.host.cli.terminal import escaped, one_of_many, write
 
 EXAMPLES = """\
 --since TOKEN goes on after an event seen before: each has its token, and none is missed or seen twice.
@@ -69,13 +68,10 @@ def _moment(text: str) -> float | None:
 
 def line(event: Any, format: str) -> str:
     """An event as text: one line, one JSON document in one line, or one YAML document."""
-    from runtime.host.cli import yaml
     from runtime.host.cli.documents import document, time_text
 
-    if format == "json":
-        return json.dumps(document(event)) + "\n"
-    if format == "yaml":
-        return "---\n" + yaml.dumps(document(event))
+    if format != "table":
+        return one_of_many(document(event), format)
     attributes = " ".join(f"{escaped(key)}={escaped(event.attributes[key])}" for key in sorted(event.attributes))
     words = [time_text(event.unix_s), event.token, f"{escaped(event.kind):<16}", escaped(event.zone), attributes]
     return " ".join(words).rstrip() + "\n"

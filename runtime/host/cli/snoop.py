@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from runtime.host.cli.parsers import Parser, format_argument, zone_argument
-from runtime.host.cli.terminal import escaped, write
+from runtime.host.cli.terminal import escaped, one_of_many, write
 
 EXAMPLES = """\
 A line is the time, the zone, > (to it) or < (from it), the kind of frame, its stream and descriptor, and what is in it;
@@ -121,13 +121,10 @@ def _sender(packet: Any) -> str:
 
 def line(found: dict[str, Any], format: str) -> str:
     """A frame as text: one line, one JSON document in one line, or one YAML document."""
-    from runtime.host.cli import yaml
     from runtime.host.cli.documents import time_text
 
-    if format == "json":
-        return json.dumps(found) + "\n"
-    if format == "yaml":
-        return "---\n" + yaml.dumps(found)
+    if format != "table":
+        return one_of_many(found, format)
     if "message" in found:
         text = escaped(json.dumps(found["message"], ensure_ascii=False))
     elif "credit" in found:

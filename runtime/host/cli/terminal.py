@@ -53,6 +53,15 @@ def show(document: Any, format: str) -> bool:
     return True
 
 
+def one_of_many(document: Any, format: str) -> str:
+    """One of a series of documents as text: a line of JSON, or a document of YAML behind its mark."""
+    if format == "json":
+        return json.dumps(document) + "\n"
+    from runtime.host.cli import yaml
+
+    return "---\n" + yaml.dumps(document)
+
+
 def escaped(text: object) -> str:
     """Text of unknown origin for a terminal: what could move a cursor or turn a line round is escaped.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import re
 import time
 from argparse import ArgumentTypeError, Namespace
@@ -10,7 +11,7 @@ from typing import Any
 
 from runtime.errors import RuntimeFault
 from runtime.host.cli.parsers import Parser, format_argument, seconds, zone_argument
-from runtime.host.cli.terminal import escaped, plain_table, show, size_text, table
+from runtime.host.cli.terminal import escaped, one_of_many, plain_table, show, size_text, table, write
 
 TOP = """\
 examples:
@@ -22,6 +23,8 @@ METRICS = """\
 examples:
   zone metrics web
   zone metrics web --format json | jq -r '.metrics[] | "\\(.name) \\(.value)"'
+  zone metrics --watch --interval 10 web   redrawn; the zone tells them by itself
+  zone metrics --watch web --format json | jq -c '[.unix_s, (.metrics[] | select(.name == "load.1min") | .value)]'
 """
 INTERVAL_S = 2.0
 SECOND = {"seconds": 1, "milliseconds": 1000, "microseconds": 1_000_000}
@@ -60,6 +63,9 @@ def fill_metrics(parser: Parser) -> None:
     """The arguments of `zone metrics`."""
     parser.set_defaults(run=run_metrics)
     parser.epilog = METRICS
+    parser.add_argument("--watch", action="store_true", help="go on, and show them again and again")
+    text = "seconds between two looks, from 0.1 on"
+    parser.add_argument("--interval", type=_interval, default=INTERVAL_S, metavar="S", help=text)
     zone_argument(parser)
     format_argument(parser)
 
@@ -70,10 +76,38 @@ def run_metrics(arguments: Namespace) -> None:
     from runtime.host.cli.documents import document
     from runtime.host.cli.link import ask
 
+    if arguments.watch:
+        ask(arguments, lambda client: _watch(client, arguments))
+        return
     request = ReadMetricsRequest(zone=arguments.zone)
     reply = ask(arguments, lambda client: client.acall(client.host.ReadMetrics, request))
     if not show(document(reply), arguments.format):
-        table(["NAME", "VALUE"], [[metric.name, value_text(metric)] for metric in reply.metrics])
+        table(_FIGURES, _figure_rows(reply))
+
+
+_FIGURES = ["NAME", "VALUE"]
+
+
+def _figure_rows(reply: Any) -> list[list[Any]]:
+    return [[metric.name, value_text(metric)] for metric in reply.metrics]
+
+
+async def _watch(client: Any, arguments: Namespace) -> None:
+    from runtime.host.api.host_pb2 import WatchMetricsRequest
+    from runtime.host.cli.documents import document
+    from runtime.host.cli.redraw import Redraw
+
+    request = WatchMetricsRequest(zone=arguments.zone, interval_s=arguments.interval)
+    with Redraw() if arguments.format == "table" else contextlib.nullcontext() as screen:
+        async for reply in client.astream(client.host.WatchMetrics, request):
+            if screen is not None:
+                screen.draw(_drawn(_FIGURES, _figure_rows(reply)))
+            else:
+                write(one_of_many(document(reply), arguments.format))
+
+
+def _drawn(head: list[str], rows: list[list[Any]]) -> list[str]:
+    return plain_table([head, *([escaped(cell) for cell in row] for row in rows)]).splitlines()
 
 
 def value_text(metric: Any) -> str:
@@ -118,7 +152,7 @@ async def _redraw(client: Any, arguments: Namespace, view: Any) -> None:
     with Redraw() as screen:
         while True:
             head, rows = await view(client, arguments)
-            screen.draw(plain_table([head, *([escaped(cell) for cell in row] for row in rows)]).splitlines())
+            screen.draw(_drawn(head, rows))
             await asyncio.sleep(arguments.interval)
 
 

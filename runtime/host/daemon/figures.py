@@ -8,6 +8,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from runtime.host.agentlink import strictjson
 from runtime.host.daemon.model import Metric, ZoneProcess
 
 # By what the agent calls its figures (runtime/init/agent/metrics.py): the kernel's names where it has one.
@@ -22,6 +23,7 @@ _UNITS = tuple(
         (r"_percent$|pressure\b.*\.avg\d+$", "percent"),
     )
 )
+MAX_LINE_BYTES = 1 << 20
 MOST = 2000  # metrics, or processes, of a zone: a tree is made of them for whoever asks
 
 
@@ -35,6 +37,20 @@ def metrics_of(document: Mapping[str, Any]) -> list[Metric]:
             if isinstance(item, list) and len(item) > 1 and _is_number(item[1])
         ]
     return list(itertools.islice(_leaves(document, ""), MOST))
+
+
+class Lines:
+    """Documents of a zone that come as lines, in pieces of any size. Raises ValueError for what is none or endless."""
+
+    def __init__(self) -> None:
+        self._rest = b""
+
+    def feed(self, piece: bytes) -> list[list[Metric]]:
+        """The figures that are whole now."""
+        *lines, self._rest = (self._rest + piece).split(b"\n")
+        if len(self._rest) > MAX_LINE_BYTES:
+            raise ValueError(f"expected a line of at most {MAX_LINE_BYTES} bytes, got more")
+        return [metrics_of(strictjson.loads(line)) for line in lines]
 
 
 def _leaves(document: Mapping[str, Any], prefix: str) -> Any:

@@ -291,6 +291,10 @@ class Manager:
         """What the zone measures of itself."""
         return figures.metrics_of(await sessions.call(self._zone(ref), "metrics", {}))
 
+    def watch_metrics(self, ref: str, interval_s: float) -> AsyncIterator[list[Metric]]:
+        """The same again and again, as the zone tells it by itself; ends with it, by a fault."""
+        return sessions.watch_metrics(self._zone(ref), interval_s)
+
     async def ping(self, ref: str, count: int = 1) -> list[float]:
         """Round trips of a zone's agent channel, one after the other. Units: seconds."""
         zone, trips = self._zone(ref), []

@@ -8,12 +8,12 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from typing import Any
 
 from runtime.errors import RuntimeFault
-from runtime.host.agentlink.model import Stream
-from runtime.host.daemon import exits, logreader
+from runtime.host.agentlink.model import AgentFault, Stream
+from runtime.host.daemon import exits, figures, logreader
 from runtime.host.daemon.agent import MAIN, AgentLink
 from runtime.host.daemon.core import Core
 from runtime.host.daemon.errors import NoAgent, WrongState
-from runtime.host.daemon.model import ExitStatus, LogEntry, Output, ProcessStart, TerminalSize
+from runtime.host.daemon.model import ExitStatus, LogEntry, Metric, Output, ProcessStart, TerminalSize
 from runtime.host.daemon.signals import Changes, first, until
 from runtime.host.daemon.zone import Run, Zone
 from runtime.init.channel import frames
@@ -290,6 +290,26 @@ async def exec_process(core: Core, zone: Zone, container: str, start: ProcessSta
 async def dial(zone: Zone, address: str, port: int) -> Session:
     """A TCP connection made in the zone."""
     return StreamSession(await (await link_of(zone)).open("dial", {"address": address, "port": port}))
+
+
+async def watch_metrics(zone: Zone, interval_s: float) -> AsyncIterator[list[Metric]]:
+    """What a zone measures, as it tells it by itself."""
+    stream = await (await link_of(zone)).open("metrics", {"interval_s": interval_s})
+    lines = figures.Lines()
+    try:
+        async for kind, _, data in stream:
+            if kind == frames.DATA and isinstance(data, bytes):
+                for found in lines.feed(data):
+                    yield found
+        await stream.result()
+        # Of an agent that is older than this: it has told them once.
+        raise NoAgent(
+            f"zone {zone.name}", expected="an agent that tells its figures by itself", got="one that does not"
+        )
+    except ValueError as problem:
+        raise AgentFault(f"zone {zone.name}, metrics", got=str(problem)) from problem
+    finally:
+        stream.cancel()
 
 
 async def copy_in(zone: Zone, container: str, path: str, chunks: AsyncIterator[bytes]) -> int:

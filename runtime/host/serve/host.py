@@ -252,6 +252,17 @@ class HostService(HostBase):
             metrics = [convert.fill(pb.Metric(), metric) for metric in await self._manager.metrics(request.zone)]
             await stream.send_message(pb.ReadMetricsReply(metrics=metrics, unix_s=time.time()))
 
+    async def WatchMetrics(self, stream: Any) -> None:
+        async with answering(stream):
+            request = await request_of(stream)
+            if not math.isfinite(request.interval_s):
+                raise BadMessage("interval_s", expected="a number of seconds", got=f"{request.interval_s}")
+            answers = self._manager.watch_metrics(request.zone, request.interval_s)
+            async with closing(answers):
+                async for found in answers:
+                    metrics = [convert.fill(pb.Metric(), metric) for metric in found]
+                    await stream.send_message(pb.ReadMetricsReply(metrics=metrics, unix_s=time.time()))
+
     async def PingZone(self, stream: Any) -> None:
         async with answering(stream):
             request = await request_of(stream)

@@ -159,9 +159,14 @@ def _exec(agent: Agent, stream: Stream, given: Params) -> None:
     Exec(agent, stream, agent.container(named) if named else None, params.mapping(given, "process"))
 
 
-def _metrics(agent: Agent, stream: Stream, given: Params) -> Params:
+def _metrics(agent: Agent, stream: Stream, given: Params) -> Params | None:
     from runtime.init.agent import metrics
 
+    if "interval_s" in given:
+        from runtime.init.agent.samples import Samples
+
+        stream.handler = Samples(agent, stream, given)
+        return None
     return metrics.collect(list(agent.containers))
 
 

@@ -90,6 +90,15 @@ def test_metrics(zone) -> None:
     }
 
 
+def test_metrics_are_shown_as_the_zone_tells_them(zone) -> None:
+    blocks = zone("metrics", "--watch", "--interval", "0.5", "web").split("\n\n")
+    assert blocks[0].split() == ["NAME", "VALUE", "memory_kib.MemTotal", "250.0", "MiB"]
+    assert blocks[-1].split() == ["NAME", "VALUE", "interval_s", "0.500", "s"]
+    lines = zone("metrics", "--watch", "web", "--format", "json").splitlines()
+    assert len(lines) == len(blocks)
+    assert json.loads(lines[-1])["metrics"] == [{"name": "interval_s", "value": 2.0, "unit": "seconds"}]
+
+
 def test_check_exits_1_where_something_is_left_behind(zone, zoned) -> None:
     assert zone("system", "check").startswith("nothing is left behind, and nothing is missing (1 domain, 1 netns)\n")
     zoned.findings.append(

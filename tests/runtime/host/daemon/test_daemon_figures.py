@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from runtime.host.api import common_pb2 as pb
-from runtime.host.daemon.figures import MOST, metrics_of, processes_of
+from runtime.host.daemon.figures import MAX_LINE_BYTES, MOST, Lines, metrics_of, processes_of
 from runtime.host.daemon.model import Metric
 from runtime.host.serve.control.messages import metric_tree
 
@@ -58,6 +58,19 @@ def test_figures_have_the_unit_that_their_name_says(name: str, unit: str) -> Non
 
 def nodes(root: pb.MetricNode) -> list[pb.MetricNode]:
     return [root, *(node for child in root.children for node in nodes(child))]
+
+
+@pytest.mark.parametrize("step", [1, 3, 1000])
+def test_lines_are_documents_in_pieces_of_any_size(step: int) -> None:
+    text, lines = b'{"a":1}\n{"b_s":2}\n{"c":', Lines()
+    found = [one for at in range(0, len(text), step) for one in lines.feed(text[at : at + step])]
+    assert found == [[Metric("a", 1.0, "count")], [Metric("b_s", 2.0, "seconds")]]
+
+
+@pytest.mark.parametrize("text", [b"nonsense\n", b"[]\n", b"\n", b" " * (MAX_LINE_BYTES + 1)])
+def test_lines_that_are_no_documents_or_have_no_end_are_refused(text: bytes) -> None:
+    with pytest.raises(ValueError, match=r"expected|Expecting"):
+        Lines().feed(text)
 
 
 def test_name_of_many_dots_is_no_tree_of_its_own() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import threading
 from collections.abc import AsyncIterator
 from dataclasses import replace
@@ -326,6 +327,26 @@ def test_metrics_and_processes_are_taken_as_the_agent_gives_them(host: Host) -> 
         answers["processes"] = lambda params: {"processes": [row, "junk", {"pid": "x"}]}
         found = await manager.processes("web")
         assert (found[0].pid, found[0].resident_kib, found[0].command) == (1, 12, "init") and found[1].pid == 0
+        await host.stop(end_zones=True)
+
+    run(work())
+
+
+def test_figures_are_watched_as_the_agent_tells_them_and_no_longer_than_they_are_wanted(host: Host) -> None:
+    async def work() -> None:
+        manager = await booted(host)
+        async with contextlib.aclosing(manager.watch_metrics("web", 0.5)) as watched:
+            first = asyncio.ensure_future(anext(watched))
+            while not [stream for link in host.guest().links for stream in link.streams if stream.method == "metrics"]:
+                await asyncio.sleep(0)
+            stream = stream_of(host, "metrics")
+            assert stream.params == {"interval_s": 0.5}
+            stream.put(frames.DATA, 1, b'{"a":1}\n{"a')
+            assert await first == [Metric("a", 1.0, "count")]
+            stream.put(frames.DATA, 1, b'":2}\n')
+            assert await anext(watched) == [Metric("a", 2.0, "count")]
+            assert not stream.cancelled
+        assert stream.cancelled
         await host.stop(end_zones=True)
 
     run(work())

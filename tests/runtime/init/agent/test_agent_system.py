@@ -1,5 +1,6 @@
 """What the host asks of the zone's kernel by its agent: settings, network, clock, figures; and what it may ask."""
 
+import json
 import os
 import time
 
@@ -97,6 +98,26 @@ def test_a_policy_that_is_none_refuses_everything(start):
     zone = start(IDLE, extra={"refused": "exec"})
     with pytest.raises(AgentError, match="method ping: expected one that the zone's spec does not refuse"):
         zone.host.call("ping")
+
+
+def test_figures_come_by_themselves_as_fast_as_they_are_taken(host):
+    watched = host.open("metrics", interval_s=0.1)
+    host.until(lambda: watched.data[1].count(b"\n") >= 3)
+    first, second, *_ = map(json.loads, watched.data[1].splitlines()[:3])
+    assert second["uptime_s"] >= first["uptime_s"] + 0.09 and set(second) == set(host.call("metrics"))
+    watched.hold = True  # a host that takes none is sent one window, and the zone keeps no more than one
+    host.until(lambda: watched.owed[1] >= 65536 - len(json.dumps(second)))
+    watched.release()
+    came = watched.data[1].count(b"\n")
+    host.until(lambda: watched.data[1].count(b"\n") > came)
+    watched.cancel()
+    assert host.call("ping")
+
+
+@pytest.mark.parametrize("interval_s", [0, 0.01, 1e6, -1, "often", True, None])
+def test_an_interval_that_is_none_is_refused(host, interval_s):
+    with pytest.raises(AgentError, match="interval_s: expected"):
+        host.call("metrics", interval_s=interval_s)
 
 
 def test_entropy_of_the_host_goes_into_the_kernels_pool_and_what_is_none_is_refused(host):

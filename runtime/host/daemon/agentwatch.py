@@ -30,6 +30,7 @@ _LONGEST_BOOT_S = 1e6
 _MAX_NOTES = 512
 _NOTES_AT_ONCE, _NOTES_PER_SECOND = 256, 4.0
 _MAX_WORD = 64
+_MAX_SOCKETS = 4096  # that are remembered of a zone, as many as its agent tells of both protocols and families
 _MAX_FIELDS, _MAX_TEXT = 32, 1024  # of a note
 
 Json = Mapping[str, Any]
@@ -174,13 +175,7 @@ async def take_note(core: Core, zone: Zone, run: Run, note: Json) -> None:
         if run.told and not run.told.reason:
             await ready(core, zone, run)
     elif event == "port":
-        port = note.get("port")
-        if isinstance(port, int) and 0 < port < 65536:
-            opened = note.get("state") != "closed"
-            address = str(note.get("address", ""))[:_MAX_WORD]
-            protocol = "udp" if note.get("protocol") == "udp" else "tcp"
-            kind = "port.open" if opened else "port.closed"
-            await core.tell(kind, zone, port=str(port), address=address, protocol=protocol)
+        await _take_port(core, zone, run, note)
     elif event == "health":
         state = str(note.get("state", ""))[:_MAX_WORD]
         run.health = state if container == MAIN else run.health
@@ -192,6 +187,24 @@ async def take_note(core: Core, zone: Zone, run: Run, note: Json) -> None:
     for heard in core.note_takers:
         await heard(zone, container, note)
     zone.changes.tell()
+
+
+async def _take_port(core: Core, zone: Zone, run: Run, note: Json) -> None:
+    """A socket listens, or no longer. Each session begins with all that do: what was told before is no news."""
+    port = note.get("port")
+    if not isinstance(port, int) or not 0 < port < 65536:
+        return
+    opened = note.get("state") != "closed"
+    protocol = "udp" if note.get("protocol") == "udp" else "tcp"
+    address = str(note.get("address", ""))[:_MAX_WORD]
+    socket = (protocol, address, port)
+    if opened and socket in run.listening:
+        return
+    run.listening.discard(socket)
+    if opened and len(run.listening) < _MAX_SOCKETS:
+        run.listening.add(socket)
+    kind = "port.open" if opened else "port.closed"
+    await core.tell(kind, zone, port=str(port), address=address, protocol=protocol)
 
 
 async def follow_log(core: Core, link: AgentLink, container: str, opened: Callable[[], LogWriter], run: str) -> None:

@@ -23,6 +23,7 @@ COPY_BYTES = 32 << 10
 CALL_TIMEOUT_S = 10.0
 CONNECT_TIMEOUT_S = 30.0
 MEND_TIMEOUT_S = 10.0
+_USED = ("user_s", "system_s", "max_rss_kib")
 _NAMES = {STDOUT: "stdout", STDERR: "stderr"}
 
 
@@ -95,7 +96,7 @@ class StreamSession(Session):
     def __init__(
         self,
         stream: Stream,
-        ended: Callable[[ExitStatus], Awaitable[None]] | None = None,
+        ended: Callable[[ExitStatus, dict[str, str]], Awaitable[None]] | None = None,
         *,
         detached: Callable[[Coroutine[Any, Any, None]], None] | None = None,
     ) -> None:
@@ -129,7 +130,7 @@ class StreamSession(Session):
         self._over = True
         exit = exits.from_agent(result.get("exit", result)) or ExitStatus()
         if self._ended is not None:
-            await self._ended(exit)
+            await self._ended(exit, _used(result.get("rusage")))
         yield Output("exit", exit=exit)
 
     async def close(self) -> None:
@@ -145,6 +146,12 @@ class StreamSession(Session):
         with contextlib.suppress(RuntimeFault):
             async for _ in self.outputs():
                 pass
+
+
+def _used(rusage: object) -> dict[str, str]:
+    """What a process and its children have used, by the agent's names."""
+    found = {metric.name: metric.value for metric in figures.metrics_of(rusage)} if isinstance(rusage, dict) else {}
+    return {name: f"{found[name]:g}" for name in _USED if name in found}
 
 
 class AttachSession(Session):
@@ -281,8 +288,8 @@ async def exec_process(core: Core, zone: Zone, container: str, start: ProcessSta
     stream = await (await link_of(zone)).open("exec", params)
     await core.tell("exec.start", zone, command=" ".join(start.argv)[:200])
 
-    async def ended(exit: ExitStatus) -> None:
-        await core.tell("exec.exit", zone, code=str(exit.code))
+    async def ended(exit: ExitStatus, used: dict[str, str]) -> None:
+        await core.tell("exec.exit", zone, code=str(exit.code), **used)
 
     return StreamSession(stream, ended, detached=core.background if start.detach else None)
 

@@ -46,6 +46,7 @@ class Run:
              two, nor while the kernel has still to let go of the disk before.
     joined:  the channel of its agent was looked for: without a link from then on, it has none.
     news:    its init has reported something in xenstore.
+    listening: the sockets that its agent has told, each again as a session begins.
     """
 
     uuid: str
@@ -75,6 +76,7 @@ class Run:
     reason: str = ""
     since: float = 0.0  # by the monotonic clock
     news: Changes = field(default_factory=Changes)
+    listening: set[tuple[str, str, int]] = field(default_factory=set)
 
 
 @dataclass

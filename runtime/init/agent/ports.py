@@ -25,13 +25,14 @@ class Ports:
 
     def __init__(self, agent: Agent) -> None:
         self._agent = agent
-        self._known: Found = set()
+        self._known: Found = set()  # at the last look
+        self._told: Found = set()  # to this host
         self._timer: int | None = None
         self._steps = 0
 
     def begin(self) -> None:
-        """A host has come: it knows nothing yet."""
-        self._known.clear()
+        """A host has come: it is told all that is open, and what an earlier one knew and is so no longer."""
+        self._told = set()
         self._steps = 0
         self._agent.loop.cancel(self._timer)
         self._look()
@@ -41,11 +42,11 @@ class Ports:
         if not self._agent.link.session:
             return
         now = listening("tcp") | without(listening("udp"), chosen())
-        for event, changed in (("open", now - self._known), ("closed", self._known - now)):
+        for event, changed in (("open", now - self._told), ("closed", self._known - now)):
             for protocol, address, port in sorted(changed):
                 note = {"state": event, "protocol": protocol, "address": address, "port": port}
                 self._agent.link.note("port", note)
-        self._known = now
+        self._known = self._told = now
         self._steps += 1
         self._timer = self._agent.loop.after(_FAST_S if self._steps < _FAST_STEPS else _STEP_S, self._look)
 

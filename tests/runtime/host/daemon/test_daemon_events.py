@@ -223,6 +223,29 @@ def test_health_is_told_as_it_changes_and_found_again_by_the_next_zoned(host: Ho
     run(work())
 
 
+def test_port_is_told_as_it_opens_and_closes_and_not_by_each_session_again(host: Host) -> None:
+    async def work() -> None:
+        manager = await host.start()
+        await manager.boot(host.request(until_ready=True))
+        guest = host.guest()
+        for address, state in (("::", "open"), ("::1", "open"), ("::", "open"), ("::", "closed"), ("::", "open")):
+            guest.note("port", state=state, address=address, port=80, protocol="tcp")
+        guest.note("port", state="open", address="::", port=80, protocol="udp")
+
+        async def told() -> list[tuple[str, str, str]]:
+            events = [event async for event in manager.events(from_start=True, follow=False)]
+            told = [event for event in events if event.kind.startswith("port.")]
+            return [(one.kind, one.attributes["address"], one.attributes["protocol"]) for one in told]
+
+        while len(found := await told()) < 5:
+            await asyncio.sleep(0)
+        sockets = [("open", "::"), ("open", "::1"), ("closed", "::"), ("open", "::")]
+        assert found == [*((f"port.{state}", address, "tcp") for state, address in sockets), ("port.open", "::", "udp")]
+        await host.stop(end_zones=True)
+
+    run(work())
+
+
 def test_zone_that_greets_with_what_is_no_time_is_heard_all_the_same(host: Host) -> None:
     host.make_guest = boastful_guest
 
@@ -275,8 +298,8 @@ def test_zone_that_tells_more_and_more_does_not_push_the_events_of_others_out(ho
         host.clock = clock = FakeClock()
         manager = await host.start()
         await manager.boot(host.request(until_ready=True))
-        for _ in range(40):
-            for port in range(1, 51):
+        for first in range(1, 2000, 50):
+            for port in range(first, first + 50):
                 guest.note("port", state="open", address="0.0.0.0", port=port, protocol="tcp")
             await asyncio.sleep(0)
         async with asyncio.timeout(30):

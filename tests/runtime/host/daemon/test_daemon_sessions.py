@@ -55,9 +55,12 @@ def test_exec_carries_input_output_and_the_exit(host: Host) -> None:
         stream.put(frames.EVENT, 0, {"started": 77})
         stream.put(frames.DATA, 1, b"out")
         stream.put(frames.DATA, 2, b"err")
-        stream.conclude({"exit": {"code": 3}})
+        used = {"user_s": 0.25, "system_s": 1, "max_rss_kib": 3 << 20, "more": 5}
+        stream.conclude({"exit": {"code": 3}, "rusage": used})
         found = [output async for output in session.outputs()]
         assert [output.kind for output in found] == ["started", "stdout", "stderr", "exit"]
+        (event,) = [one async for one in manager.events(from_start=True, follow=False) if one.kind == "exec.exit"]
+        assert event.attributes == {"code": "3", "user_s": "0.25", "system_s": "1", "max_rss_kib": "3145728"}
         assert found[3].exit is not None and found[3].exit.code == 3
         await session.close()
         assert not stream.cancelled

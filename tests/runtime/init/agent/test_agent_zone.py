@@ -28,6 +28,10 @@ RESETTING = (
     + 'accept(C,S);syswrite(C,"the first half");setsockopt(C,1,13,pack("ii",1,0));close(C);sleep 1000'
 )
 LOOKED_AT = sh("exec 3<>/looks; while read x <&3; do echo look; done")  # says how often somebody wrote to its fifo
+LISTENS = (
+    'open(P,">/tmp/listener");print P $$;close(P);setpgrp;$SIG{HUP}="IGNORE";close(STDOUT);close(STDERR);close(STDIN);'
+    + SERVER.replace("8080", "8082")
+)
 UDP_SERVER = 'socket(S,2,2,17);bind(S,pack("SnCCCCx8",2,5353,0,0,0,0))or die;sleep 1000'
 
 
@@ -111,6 +115,24 @@ def test_a_port_is_told_with_its_address_of_either_family(host, address):
     assert host.note("port", state="open", port=8181)["address"] == address
     stream.event(signal=9)
     assert host.note("port", state="closed", port=8181)["address"] == address
+
+
+def test_the_next_host_is_told_what_is_open_and_what_an_earlier_one_knew_and_is_closed(zone):
+    zone.host.hello()
+    streams = {}
+    for port in (8080, 8081):
+        listens = SERVER.replace("8080", str(port))
+        streams[port] = zone.host.open("exec", container="main", process={"argv": ["perl", "-e", listens]})
+        zone.host.note("port", state="open", port=port)
+    kept = zone.host.open("exec", container="main", process={"argv": ["perl", "-e", f"exit if fork;{LISTENS}"]})
+    zone.host.note("port", state="open", port=8082)
+    kept.wait()
+    zone.host.hello()  # hangs up on the first two
+    assert zone.host.note("port", state="open", port=8082)
+    for port in (8080, 8081):
+        assert zone.host.note("port", state="closed", port=port)
+    zone.host.run(["sh", "-c", "kill -9 $(cat /tmp/listener)"])
+    assert zone.host.note("port", state="closed", port=8082)
 
 
 def test_a_udp_port_is_told_too_and_can_be_asked_for(host):

@@ -82,7 +82,7 @@ class Unread:
 
     why:     what that is, and why not.
     uuid:    of its last run; runs: that may go on.
-    index:   of its network, where that is up; -1 else.
+    index:   of its network then.
     blobs:   those it needs; None: nobody knows.
     devices: of this host, that it may have, by target.
     """

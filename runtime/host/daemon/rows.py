@@ -68,7 +68,7 @@ class ZoneRow:
 
 def zone_row(columns: Sequence[Any]) -> ZoneRow:
     """From a row of SELECT_ZONES, of which the first two are its id and its name. Raises what is UNREADABLE."""
-    values = dict(zip(_ZONE_COLUMNS, columns, strict=True))
+    values = zone_columns(columns)
     return ZoneRow(
         id=values["id"],
         name=values["name"],
@@ -89,17 +89,16 @@ def zone_row(columns: Sequence[Any]) -> ZoneRow:
     )
 
 
-def uuid_in(columns: Sequence[Any]) -> str:
-    """Of a row of SELECT_ZONES that may not be readable: the uuid of its last domain."""
-    return str(dict(zip(_ZONE_COLUMNS, columns, strict=True))["uuid"])
+def zone_columns(columns: Sequence[Any]) -> dict[str, Any]:
+    """A row of SELECT_ZONES by the columns' names, whatever is in them."""
+    return dict(zip(_ZONE_COLUMNS, columns, strict=True))
 
 
-def blobs_in(columns: Sequence[Any]) -> frozenset[str] | None:
-    """Of a row of SELECT_ZONES that may not be readable: every digest its request names, in whatever place.
+def blobs_in(request: str) -> frozenset[str] | None:
+    """Every digest that a request which may not be readable names, in whatever place.
 
-    None where that is no document, of which a part may be missing, or names none: then nobody knows what it needs.
+    None where it is no document, of which a part may be missing, or names none: then nobody knows what its zone needs.
     """
-    request = str(dict(zip(_ZONE_COLUMNS, columns, strict=True))["request"])
     try:
         json.loads(request)
     except (ValueError, RecursionError):

@@ -32,7 +32,9 @@ async def leave(core: Core, zone_id: str, unread: Unread) -> None:
 def of_row(columns: Sequence[Any], error: Exception) -> Unread:
     """A zone whose row of SELECT_ZONES says more than its name to nobody."""
     why = f"its row in the database cannot be read: {error}"
-    return Unread(columns[1], why, uuid=rows.uuid_in(columns), blobs=rows.blobs_in(columns))
+    values = rows.zone_columns(columns)
+    needed = rows.blobs_in(values["request"])
+    return Unread(values["name"], why, values["uuid"], index=values["net_index"], blobs=needed)
 
 
 def of_run(run_of: Zone, why: str, devices: Devices) -> Unread:

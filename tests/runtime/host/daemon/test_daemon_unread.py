@@ -21,9 +21,13 @@ async def unread_zone(host: Host, assignment: str) -> tuple[Manager, str]:
     manager = await host.start()
     before = await manager.boot(host.request("web", until_ready=True, scratch_mib=16))
     await host.stop(end_zones=True)
+    change_rows(host, assignment)
+    return await host.start(), before.id
+
+
+def change_rows(host: Host, assignment: str) -> None:
     with contextlib.closing(sqlite3.connect(host.path / "state" / "zones.sqlite", isolation_level=None)) as database:
         database.execute(f"UPDATE zones SET {assignment}")
-    return await host.start(), before.id
 
 
 def stored(host: Host) -> set[str]:
@@ -74,6 +78,25 @@ def test_zone_that_cannot_be_read_is_removed_by_force_with_all_it_left(host: Hos
         await manager.boot(host.request("web"))
         await host.stop(end_zones=True)
         assert [zone.name for zone in (await host.start()).list_zones()] == ["web"]
+        await host.stop()
+
+    run(work())
+
+
+def test_zone_of_which_neither_row_nor_ledger_can_be_read_keeps_its_network(host: Host) -> None:
+    async def work() -> None:
+        manager = await host.start()
+        before = await manager.boot(host.request("web", until_ready=True))
+        await host.kill()
+        ledger = host.path / "run" / "ledger" / f"{before.domain_uuid}.jsonl"
+        ledger.unlink()
+        ledger.mkdir()
+        change_rows(host, "state = 'asleep'")
+        manager = await host.start()
+        other = await manager.boot(host.request("other"))
+        assert other.addresses != before.addresses and before.domid in host.xen.domains
+        with pytest.raises(WrongState, match="one that may run: its row"):
+            await manager.remove("web", force=True)
         await host.stop()
 
     run(work())

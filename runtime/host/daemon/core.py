@@ -85,6 +85,7 @@ class Unread:
     index:   of its network then.
     blobs:   those it needs; None: nobody knows.
     devices: of this host, that it may have, by target.
+    reservation: of addresses, that it has.
     """
 
     name: str
@@ -94,6 +95,7 @@ class Unread:
     index: int = -1
     blobs: frozenset[str] | None = None
     devices: Mapping[str, BlockDevice] = field(default_factory=dict)
+    reservation: str = ""
 
 
 @dataclass

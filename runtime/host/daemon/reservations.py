@@ -29,6 +29,7 @@ async def destroy(core: Core, reservation_id: str) -> None:
     if reservation_id not in core.reservations:
         raise UnknownZone(f"reservation {reservation_id[:80]}", got="no such reservation on this host")
     users = [zone.name for zone in core.zones.values() if zone.request.reservation == reservation_id]
+    users += [unread.name for unread in core.unread.values() if unread.reservation == reservation_id]
     if users:  # one that has ended, too: started again, it is to have them again
         got = f"zone {users[0]} has its addresses"
         raise WrongState(f"reservation {reservation_id}", expected="it unused", got=got, hint="zone rm forgets it")

@@ -106,6 +106,14 @@ def blobs_in(request: str) -> frozenset[str] | None:
     return frozenset(_DIGEST.findall(request)) or None
 
 
+def reservation_in(request: str) -> str:
+    """The one that a request which may not be readable names, as far as it can be told."""
+    try:
+        return str(json.loads(request)["reservation"])
+    except (*UNREADABLE, RecursionError):
+        return ""
+
+
 def request_of(text: str) -> BootRequest:
     """The request a zone was made of."""
     return from_json(BootRequest, json.loads(text), subject="boot request")

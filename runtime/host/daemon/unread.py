@@ -33,14 +33,29 @@ def of_row(columns: Sequence[Any], error: Exception) -> Unread:
     """A zone whose row of SELECT_ZONES says more than its name to nobody."""
     why = f"its row in the database cannot be read: {error}"
     values = rows.zone_columns(columns)
-    needed = rows.blobs_in(values["request"])
-    return Unread(values["name"], why, values["uuid"], index=values["net_index"], blobs=needed)
+    request = values["request"]
+    return Unread(
+        values["name"],
+        why,
+        values["uuid"],
+        index=values["net_index"],
+        blobs=rows.blobs_in(request),
+        reservation=rows.reservation_in(request),
+    )
 
 
 def of_run(run_of: Zone, why: str, devices: Devices) -> Unread:
     """A zone that can be read, with a run that cannot be taken over."""
-    needed = frozenset(blobs.of_zone(run_of))
-    return Unread(run_of.name, why, run_of.uuid, runs=True, index=run_of.index, blobs=needed, devices=devices)
+    return Unread(
+        run_of.name,
+        why,
+        run_of.uuid,
+        runs=True,
+        index=run_of.index,
+        blobs=frozenset(blobs.of_zone(run_of)),
+        devices=devices,
+        reservation=run_of.request.reservation,
+    )
 
 
 def run_is_left(core: Core, uuid: str) -> None:

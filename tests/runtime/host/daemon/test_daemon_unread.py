@@ -48,6 +48,23 @@ def test_blobs_of_a_zone_whose_row_cannot_be_read_stay(host: Host, assignment: s
     run(work())
 
 
+def test_reservation_of_a_zone_whose_row_cannot_be_read_stays(host: Host) -> None:
+    async def work() -> None:
+        manager = await host.start()
+        reservation = (await manager.create_reservation()).id
+        await manager.boot(host.request("web", reservation=reservation))
+        await host.stop(end_zones=True)
+        change_rows(host, "state = 'asleep'")
+        manager = await host.start()
+        with pytest.raises(WrongState, match="zone web has its addresses"):
+            await manager.destroy_reservation(reservation)
+        await manager.remove("web", force=True)
+        await manager.destroy_reservation(reservation)
+        await host.stop()
+
+    run(work())
+
+
 @pytest.mark.parametrize("request_text", ["{", '{"colour": "red"}'])
 def test_no_blob_is_removed_while_nobody_knows_what_a_zone_needs(host: Host, request_text: str) -> None:
     async def work() -> None:

@@ -62,6 +62,7 @@ def test_a_bundle_becomes_a_spec():
         *([5, 6], 63),
     )
     assert process["size"] == [25, 80] and process["rlimits"] == {"RLIMIT_NOFILE": [512, 1024]}
+    assert process["oom_score_adj"] == 100
     assert found["namespaces"] == {
         **dict.fromkeys(("pid", "net", "ipc", "uts", "cgroup"), "own"),
         "user": "zone",
@@ -72,8 +73,12 @@ def test_a_bundle_becomes_a_spec():
 
 def test_what_a_bundle_does_not_say_is_not_given():
     config = oci()
-    del config["process"]["capabilities"], config["process"]["noNewPrivileges"], config["linux"]["maskedPaths"]
+    for key in ("capabilities", "noNewPrivileges", "oomScoreAdj", "rlimits", "terminal"):
+        del config["process"][key]
+    del config["linux"]["maskedPaths"]
     found = bundle.spec_of(config, "/b")
+    checked = specs.check(found)["process"]
+    assert (checked["oom_score_adj"], checked["rlimits"], checked["tty"], checked["size"]) == (None, {}, False, None)
     assert found["process"]["capabilities"] == {} and found["process"]["no_new_privileges"] is False
     assert found["masked_paths"] == []
 
@@ -242,6 +247,10 @@ def test_a_user_namespace_of_a_bundle():
         (
             {"process": {"args": ["x"], "cwd": "/", "rlimits": [NOFILE, NOFILE | {"soft": 2}]}},
             "key process.rlimits: expected each type once, got 'RLIMIT_NOFILE'",
+        ),
+        (
+            {"process": {"args": ["x"], "cwd": "/", "rlimits": [{"soft": 1, "hard": 2}]}},
+            "key process.rlimits: expected objects of type, soft and hard, got {'soft': 1, 'hard': 2}",
         ),
         (
             {"linux": {"namespaces": USER, "uidMappings": [None, MAPPED], "gidMappings": [MAPPED]}},

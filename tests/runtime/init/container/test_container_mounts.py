@@ -1,11 +1,12 @@
 """What a container has mounted: devices, file systems, masks, its root from a disk."""
 
+import os
 import shutil
 import subprocess
 
 import pytest
 from support import containers, zoneparts
-from support.containers import refused, run, spec
+from support.containers import live, refused, run, spec
 
 from runtime.init.failure import lacking
 
@@ -162,6 +163,28 @@ def test_each_propagation_is_what_it_says(tmp_path, option, top, below):
         subprocess.run(["umount", tmp_path / "below"], check=True)
     for place, expected in (("/data", top), ("/data/below", below)):
         assert [word.rstrip("0123456789") for word in info_of(out, place)[1]] == expected, out
+
+
+@pytest.mark.parametrize(("propagation", "seen"), [("slave", "later\n"), ("private", "")])
+def test_what_the_zone_mounts_later_comes_into_a_slave_and_nothing_goes_out(tmp_path, propagation, seen):
+    image, inner = tmp_path / "image", tmp_path / "image" / "root"
+    image.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "image", image], check=True)
+    try:
+        subprocess.run(["mount", "--make-shared", image], check=True)
+        shutil.copytree(containers.root(), inner, symlinks=True)
+        (inner / "late").mkdir()
+        may_mount = {key: ["CAP_SYS_ADMIN"] for key in ("bounding", "permitted", "effective")}
+        wanted = spec("mount -t tmpfs own /tmp; echo up; exec sleep 1000", {"capabilities": may_mount})
+        wanted |= {"root": {"path": str(inner)}, "propagation": propagation}
+        with live(wanted) as box:
+            assert box.line() == "up\n"
+            subprocess.run(["mount", "-t", "tmpfs", "late", inner / "late"], check=True)
+            (inner / "late" / "file").write_text("later\n")
+            assert box.run("cat /late/file 2>/dev/null")[0] == seen
+            assert box.run("mount")[0].count(" on /tmp type tmpfs ") == 1 and not os.path.ismount(inner / "tmp")
+    finally:
+        subprocess.run(["umount", "--recursive", image], check=True)
 
 
 def test_propagation_is_set(tmp_path):

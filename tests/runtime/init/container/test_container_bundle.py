@@ -381,6 +381,21 @@ def test_a_config_of_styrolite_becomes_a_spec():
     assert found["limits"] == {"unified": {"memory.max": "256M"}} and found["hostname"] == "styrolite-w1"
 
 
+def test_further_keys_of_a_config_of_styrolite():
+    maps = {"uid_mappings": [NSID], "gid_mappings": [NSID]}
+    assert create(masked_paths=["/a"])[1]["masked_paths"] == ["/a"] and create()[1]["masked_paths"] is None
+    assert create(readonly_paths=[])[1]["readonly_paths"] == [] and create()[1]["readonly_paths"] is None
+    assert create(**maps)[1]["namespaces"]["user"]["deny_setgroups"] is True
+    assert create(setgroups_deny=False, **maps)[1]["namespaces"]["user"]["deny_setgroups"] is False
+    assert create(skip_two_stage_userns=True, **maps)[1] == create(**maps)[1]
+    assert create(hostname="h")[1]["hostname"] == "h" and create()[0] == "styrolite-42"
+    names = create(namespaces=["Mount", "Net", "Cgroup"])[1]["namespaces"]
+    assert {kind for kind, whose in names.items() if whose == "own"} == {"net", "cgroup"}
+    bound = {"source": "/dev/fuse", "target": "/dev/fuse", "bind": True, "create_mountpoint": True}
+    assert create(mounts=[bound])[1]["mounts"][0]["options"] == ["bind", "dev"]
+    assert create(mounts=[bound | {"safe": True}])[1]["mounts"][0]["options"] == ["bind", "nosuid", "nodev", "noexec"]
+
+
 # styrolite 0.4.1, src/wrap.rs, set_process_limits
 LIMITS = {
     "address_space_size": resource.RLIMIT_AS,

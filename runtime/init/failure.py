@@ -2,7 +2,16 @@
 
 import posix
 
-_OPTIONS = {"squashfs": "SQUASHFS", "mqueue": "POSIX_MQUEUE", "9p": "9P_FS and CONFIG_NET_9P_XEN", "cgroup2": "CGROUPS"}
+_OPTIONS = {
+    "squashfs": "SQUASHFS",
+    "mqueue": "POSIX_MQUEUE",
+    "9p": "9P_FS and CONFIG_NET_9P_XEN",
+    "cgroup2": "CGROUPS",
+    "tmpfs": "TMPFS",
+    "sysfs": "SYSFS",
+    "devtmpfs": "DEVTMPFS",
+    "devpts": "UNIX98_PTYS",
+}
 
 
 class Failure(Exception):

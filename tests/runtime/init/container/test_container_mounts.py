@@ -217,6 +217,10 @@ def test_a_file_system_the_kernel_does_not_have_is_refused_with_its_option():
         ("ext4", "CONFIG_EXT4_FS:"),
         ("btrfs", "CONFIG_BTRFS_FS:"),
         ("squashfs", "CONFIG_SQUASHFS:"),
+        ("tmpfs", "CONFIG_TMPFS:"),
+        ("sysfs", "CONFIG_SYSFS:"),
+        ("devpts", "CONFIG_UNIX98_PTYS:"),
+        ("devtmpfs", "CONFIG_DEVTMPFS:"),
         ("9p", "CONFIG_9P_FS and CONFIG_NET_9P_XEN:"),
     ],
 )

@@ -79,7 +79,7 @@ def spec_of(config: object, directory: str) -> Json:
     return {
         "root": {
             "path": place if place.startswith("/") else f"{directory}/{place}",
-            "readonly": bool(root.get("readonly")),
+            "readonly": root.get("readonly") or False,
         },
         "process": _process(process),
         "hostname": config.get("hostname", ""),
@@ -87,11 +87,11 @@ def spec_of(config: object, directory: str) -> Json:
         "namespaces": own,
         "mounts": _mounts(_items(config, "mounts")),
         "default_mounts": False,
-        "masked_paths": linux.get("maskedPaths") or [],
-        "readonly_paths": linux.get("readonlyPaths") or [],
+        "masked_paths": _items(linux, "maskedPaths"),
+        "readonly_paths": _items(linux, "readonlyPaths"),
         "devices": [_device(item) for item in _items(linux, "devices")],
         "limits": _limits(_object(linux, "resources")),
-        "sysctl": linux.get("sysctl") or {},
+        "sysctl": _object(linux, "sysctl"),
         "propagation": _propagation(linux.get("rootfsPropagation")),
     }
 
@@ -115,16 +115,16 @@ def _process(process: Json) -> Json:
             raise _bad("process.rlimits", "each type once", kind)
         limits[kind] = pair
     found: Json = {
-        "argv": process.get("args") or [],
-        "env": process.get("env") or [],
+        "argv": _items(process, "args"),
+        "env": _items(process, "env"),
         "cwd": process.get("cwd", ""),
         "uid": user.get("uid", 0),
         "gid": user.get("gid", 0),
-        "groups": user.get("additionalGids") or [],
+        "groups": _items(user, "additionalGids"),
         "umask": user.get("umask", 0o022),
         "tty": process.get("terminal", False),
         # Without an object the specification gives none, and without the flag no protection.
-        "capabilities": process.get("capabilities") or {},
+        "capabilities": _object(process, "capabilities"),
         "no_new_privileges": process.get("noNewPrivileges", False),
         "rlimits": limits,
     }
@@ -149,6 +149,8 @@ def _namespaces(linux: Json) -> Json:
     for item in _items(linux, "namespaces"):
         kind = item.get("type") if isinstance(item, dict) else None
         path = item.get("path") if isinstance(item, dict) else None
+        if not isinstance(kind, str):
+            raise _bad("linux.namespaces", "objects with a type", item)
         if kind in seen:
             raise _bad("linux.namespaces", "each type once", kind)
         seen.add(kind)
@@ -246,12 +248,14 @@ def _limits(resources: Json) -> Json:
         found["memory_low"] = _or_max(memory["reservation"])
     if swap is not None:
         # Here it is memory and swap together, there swap alone.
-        both = isinstance(swap, int) and isinstance(limit, int) and swap >= limit > 0
-        if swap != -1 and not both:
+        if swap == -1:
+            found["memory_swap_max"] = "max"
+        elif type(swap) is type(limit) is int and swap >= limit > 0:
+            found["memory_swap_max"] = swap - limit
+        else:
             raise _bad("linux.resources.memory.swap", "-1 or at least memory.limit", swap)
-        found["memory_swap_max"] = "max" if swap == -1 else int(str(swap)) - int(str(limit))
-    if shares := cpu.get("shares"):
-        found["cpu_weight"] = 1 + (max(2, min(int(str(shares)), 262144)) - 2) * 9999 // 262142
+    if shares := _number(cpu, "shares", "linux.resources.cpu"):
+        found["cpu_weight"] = 1 + (max(2, min(shares, 262144)) - 2) * 9999 // 262142
     if cpu.get("quota") is not None or cpu.get("period") is not None:
         quota = cpu.get("quota", -1)
         found["cpu_max"] = "max" if quota in (-1, 0) else [quota, cpu.get("period") or 100000]
@@ -267,8 +271,8 @@ def _limits(resources: Json) -> Json:
 
 def _block_io(io: Json) -> Json:
     found: Json = {}
-    if weight := io.get("weight"):
-        found["io_weight"] = 1 + (max(10, min(int(str(weight)), 1000)) - 10) * 9999 // 990
+    if weight := _number(io, "weight", "linux.resources.blockIO"):
+        found["io_weight"] = 1 + (max(10, min(weight, 1000)) - 10) * 9999 // 990
     rows: dict[str, Json] = {}
     for key, ours in _THROTTLES.items():
         for item in _items(io, key):
@@ -311,6 +315,14 @@ def _items(document: Json, key: str) -> list[object]:
     if value is not None and not isinstance(value, list):
         raise _bad(key, "a list", value)
     return value or []
+
+
+def _number(document: Json, key: str, where: str) -> int:
+    """A number; 0, which stands for none, where there is none."""
+    value = document.get(key) or 0
+    if not isinstance(value, int) or isinstance(value, bool):
+        raise _bad(f"{where}.{key}", "a number", value)
+    return value
 
 
 def _bad(key: str, expected: str, got: object) -> ContainerFailure:

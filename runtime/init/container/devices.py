@@ -57,9 +57,7 @@ def plan(items: object, maps: dict[str, object] | None) -> list[Node]:
             raise _bad(f"{where}.path", "a path below /dev", path)
         kind = "c" if kind == "u" else str(kind)
         numbers = [0, 0] if kind == "p" else [item.get(key) for key in ("major", "minor")]
-        if kind not in _KINDS or not all(
-            isinstance(number, int) and 0 <= number < 1 << 20 for number in [*numbers, mode]
-        ):
+        if kind not in _KINDS or not all(_is_small(number) for number in [*numbers, mode]):
             raise _bad(where, "a character or block device with its numbers, or a fifo (p)", item)
         major, minor = int(str(numbers[0])), int(str(numbers[1]))
         other = name in found and found[name][1:4] != (kind, major, minor)
@@ -70,6 +68,10 @@ def plan(items: object, maps: dict[str, object] | None) -> list[Node]:
         further.append(name)
         found[name] = (name, kind, major, minor, mode & 0o777, *_owner(item, maps, where))
     return list(found.values())
+
+
+def _is_small(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 1 << 20
 
 
 def _owner(item: dict[str, object], maps: dict[str, object] | None, where: str) -> tuple[int, int]:

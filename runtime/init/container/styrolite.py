@@ -35,6 +35,9 @@ def main(arguments: list[str]) -> int:
     except ContainerFailure as failure:
         _say(f"failed ({failure.reason}): {failure.sentence}")
         return _CODES.get(failure.reason, 125)
+    except OSError as error:  # of what has no words of its own
+        _say(f"failed (process): {why(error)}")
+        return 125
     _say(USAGE)
     return 125
 

@@ -57,6 +57,7 @@ def create(config: Json, *, permitted: int, uptime_s: int, pid: int) -> tuple[st
     Raises:    ContainerFailure "spec".
     """
     _only(config, _CREATE, "")
+    _text(config, "cgroupfs")
     names = _namespaces(config.get("namespaces"))
     if "Mount" not in names:
         raise _bad("namespaces", "Mount among them", names)
@@ -72,8 +73,8 @@ def create(config: Json, *, permitted: int, uptime_s: int, pid: int) -> tuple[st
         if maps[key] and not maps[other]:
             raise _bad(f"{other}_mappings", f"rows, as {key}_mappings has", maps[other])
     if maps["uid"]:
-        deny = config.get("setgroups_deny")
-        deny = not process["groups"] if deny is None else deny
+        given = config.get("setgroups_deny") is not None
+        deny = _flag(config, "setgroups_deny", "") if given else not process["groups"]
         inner["user"] = {"uid_maps": maps["uid"], "gid_maps": maps["gid"], "deny_setgroups": deny}
     if "Time" in names:
         inner["time"] = {"boottime": -max(0, uptime_s - 1)}
@@ -83,7 +84,7 @@ def create(config: Json, *, permitted: int, uptime_s: int, pid: int) -> tuple[st
     return f"styrolite-{identity}", {
         "root": {
             "path": config.get("rootfs") or "",
-            "readonly": bool(config.get("rootfs_readonly")),
+            "readonly": _flag(config, "rootfs_readonly", ""),
             "directories": [_mutation(item, at) for at, item in enumerate(_items(config, "mutations"))],
         },
         "process": process,
@@ -99,6 +100,7 @@ def create(config: Json, *, permitted: int, uptime_s: int, pid: int) -> tuple[st
 def attach(config: Json, *, permitted: int) -> tuple[int, list[str], Json]:
     """(pid of the supervisor, namespaces to join in our words, process) of an Attach; ContainerFailure "spec"."""
     _only(config, _ATTACH, "")
+    _text(config, "cgroupfs")
     pid = config.get("pid")
     if not isinstance(pid, int) or pid < 1:
         raise _bad("pid", "the pid of a supervisor", pid)
@@ -119,8 +121,11 @@ def exec_process(config: Json, permitted: int) -> Json:
     if not isinstance(environment, dict) or not isinstance(limits, dict):
         raise _bad("exec", "objects as environment and process_limits", inner)
     _only(limits, tuple(_LIMITS), "exec.process_limits")
+    for key, value in environment.items():
+        if not isinstance(value, str):
+            raise _bad(f"exec.environment.{key}", "text", value)
     return {
-        "argv": [inner["executable"], *(inner.get("arguments") or [])] if inner.get("executable") else [],
+        "argv": [inner["executable"], *_items(inner, "arguments")] if inner.get("executable") else [],
         "env": [f"{key}={value}" for key, value in environment.items()],
         "cwd": inner.get("working_directory") or "/",
         "uid": inner.get("uid") or 0,
@@ -128,7 +133,7 @@ def exec_process(config: Json, permitted: int) -> Json:
         "groups": inner.get("supplemental_gids") or [],
         # Unlike there, a limit that is not set is inherited.
         "rlimits": {_LIMITS[key]: [value, value] for key, value in limits.items() if value is not None},
-        "no_new_privileges": bool(inner.get("no_new_privs")),
+        "no_new_privileges": _flag(inner, "no_new_privs", "exec."),
         "seccomp": _filter(inner.get("seccomp")),
         "oom_score_adj": inner.get("oom_score_adj"),
         "capabilities": _capabilities(config.get("capabilities"), permitted),
@@ -137,7 +142,9 @@ def exec_process(config: Json, permitted: int) -> Json:
 
 def _capabilities(value: object, permitted: int) -> Json:
     """The caller's own, without what is dropped and with what is raised; inheritable is what is ambient only."""
-    given = value if isinstance(value, dict) else {}
+    if value is not None and not isinstance(value, dict):
+        raise _bad("capabilities", "an object", value)
+    given = value or {}
     _only(given, ("raise", "raise_ambient", "drop"), "capabilities")
     masks = {}
     for key in ("raise", "raise_ambient", "drop"):
@@ -177,6 +184,8 @@ def _mount(item: object, at: int) -> Json:
     if not isinstance(item, dict) or not isinstance(item.get("target"), str):
         raise _bad(f"mounts[{at}]", "an object with a target", item)
     _only(item, _MOUNT, f"mounts[{at}]")
+    for key in ("bind", "recurse", "unshare", "safe", "create_mountpoint", "read_only"):
+        _flag(item, key, f"mounts[{at}].")
     deep = "r" if item.get("recurse") else ""
     options = [f"{deep}bind"] if item.get("bind") else []
     if item.get("safe"):
@@ -223,6 +232,18 @@ def _items(document: Json, key: str) -> list[object]:
     if value is not None and not isinstance(value, list):
         raise _bad(key, "a list", value)
     return value or []
+
+
+def _text(document: Json, key: str) -> None:
+    if document.get(key) is not None and not isinstance(document[key], str):
+        raise _bad(key, "text", document[key])
+
+
+def _flag(document: Json, key: str, where: str) -> bool:
+    value = document.get(key)
+    if value is not None and not isinstance(value, bool):
+        raise _bad(f"{where}{key}", "true or false", value)
+    return value or False
 
 
 def _only(document: Json, keys: tuple[str, ...], where: str) -> None:

@@ -145,7 +145,7 @@ def check_process(process: object) -> dict[str, object]:
         found["rlimits"] = rlimits.check(found["rlimits"])
     found["seccomp"] = _filter(found["seccomp"])
     for flag in items(found, "seccomp_flags"):
-        if flag not in FILTER_FLAGS:
+        if not isinstance(flag, str) or flag not in FILTER_FLAGS:
             raise bad("process.seccomp_flags", f"only {', '.join(FILTER_FLAGS)}", flag)
     return found
 

@@ -23,8 +23,32 @@ def of_attach(config):
     return specs.check_process(wrap.attach(config, permitted=ALL)[2])
 
 
+OF_BUNDLE = bundle.spec_of(FULL_BUNDLE, "/b")
+FULL_SPEC = OF_BUNDLE | {
+    "root": {"path": "/r", "replace": True, "readonly": True, "etc": {"hosts": "x"}, "directories": ["/x"]},
+    "process": OF_BUNDLE["process"]
+    | {
+        "user": "joe",
+        "seccomp": "060000000000ff7f",
+        "seccomp_flags": ["SECCOMP_FILTER_FLAG_LOG"],
+        "init": False,
+        "stop_signal": 15,
+        "stop_timeout_s": 1.5,
+    },
+    "limits": {
+        "memory_max": 5,
+        "cpu_max": [1000, 100000],
+        "cpuset_cpus": "0",
+        "io_max": [{"device": "202:0", "rbps": 5}],
+        "unified": {"memory.min": "1"},
+    },
+    "default_mounts": True,
+}
+
+
 @pytest.mark.parametrize(
-    ("read", "full"), [(of_bundle, FULL_BUNDLE), (of_create, FULL_CREATE), (of_attach, FULL_ATTACH)]
+    ("read", "full"),
+    [(steps.plan, FULL_SPEC), (of_bundle, FULL_BUNDLE), (of_create, FULL_CREATE), (of_attach, FULL_ATTACH)],
 )
 def test_any_wrong_value_is_refused_in_a_sentence(read, full):
     assert read(full)

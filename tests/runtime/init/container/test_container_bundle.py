@@ -233,6 +233,14 @@ def test_a_user_namespace_of_a_bundle():
             "key linux.resources.memory.checkBeforeUpdate: expected no check of the usage before a limit is set",
         ),
         (
+            {"linux": {"resources": {"memory": {"swap": 1 << 30}}}},
+            "key linux.resources.memory.swap: expected -1 or at least memory.limit, got 1073741824",
+        ),
+        (
+            {"linux": {"resources": {"memory": {"limit": 1 << 30, "swap": 1 << 29}}}},
+            "key linux.resources.memory.swap: expected -1 or at least memory.limit, got 536870912",
+        ),
+        (
             {"linux": {"resources": {"memory": {"useHierarchy": False}}}},
             "key linux.resources.memory.useHierarchy: expected true, as cgroup v2 has nothing else, got False",
         ),
@@ -266,6 +274,14 @@ def test_what_a_bundle_cannot_have_is_refused(change, words):
     with pytest.raises(ContainerFailure) as caught:
         bundle.spec_of(config, "/b")
     assert words in caught.value.sentence
+
+
+@pytest.mark.parametrize(
+    ("given", "kind"),
+    [(None, "private"), ("private", "private"), ("rprivate", "private"), ("slave", "slave"), ("rslave", "slave")],
+)
+def test_propagation_of_a_bundles_root(given, kind):
+    assert bundle.spec_of(oci(rootfsPropagation=given), "/b")["propagation"] == kind
 
 
 # What the specification (1.2, and its drafts of 1.3) has and a zone has not: the docs name each.

@@ -14,6 +14,10 @@ if MYPY:  # for annotations only: not imported in the zone
     from collections.abc import Callable
 
 
+# Of a service that was quicker than we: no connection is refused with these (net/ipv4/tcp_input.c, tcp_reset).
+_BEHIND_A_CONNECTION = (errno.ECONNRESET, errno.EPIPE)
+
+
 class _Sender(Sink):
     """A socket's sending half: its end is a shutdown, the other half stays. done() is called then, once."""
 
@@ -49,6 +53,7 @@ class Dial(Handler):
         self._outlet: Outlet | None = None
         self._waiting: list[bytes] = []
         self._input_ended = False
+        self._reset = 0
         failed = self._sock.connect_ex((address, port))
         if failed not in (0, errno.EINPROGRESS):
             self._sock.close()
@@ -93,9 +98,11 @@ class Dial(Handler):
     def _connected(self) -> None:
         self._loop.forget(self._sock.fileno())
         failed = self._sock.getsockopt(_socket.SOL_SOCKET, _socket.SO_ERROR)
-        if failed:
+        if failed not in (0, *_BEHIND_A_CONNECTION):
             self._fail(failed)
             return
+        # Reading the error has taken it away; what has come ahead of a reset is there still.
+        self._reset = failed if failed == errno.ECONNRESET else 0
         self._stream.event({"connected": True})
         self._sink = _Sender(self._loop, self._sock, self._finish)
         waiting, self._waiting = self._waiting, []
@@ -112,7 +119,7 @@ class Dial(Handler):
 
         One behind the service's own end is EPIPE: what it said is whole (net/ipv4/tcp_input.c, tcp_reset).
         """
-        failed = self._source.failed if self._source is not None else 0
+        failed = self._reset or (self._source.failed if self._source is not None else 0)
         if not failed and self._sink is not None and self._sink.failed != errno.EPIPE:
             failed = self._sink.failed
         if failed:

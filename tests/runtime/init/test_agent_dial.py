@@ -2,6 +2,7 @@
 
 import errno
 import socket
+import struct
 from types import SimpleNamespace
 
 import pytest
@@ -9,6 +10,7 @@ import pytest
 from runtime.init.agent import dial
 from runtime.init.agent.loop import Loop
 from runtime.init.agent.stream import Stream
+from runtime.init.channel import frames
 
 
 @pytest.mark.parametrize("left", [0, 1])
@@ -31,3 +33,27 @@ def test_a_connection_for_which_no_descriptor_is_left_is_refused(monkeypatch, le
         loop.run()
         with server.accept()[0] as other:
             assert stream.over and b"EMFILE" in sent[-1] and other.recv(1) == b""
+
+
+@pytest.mark.parametrize(("ended", "result"), [(False, b"ECONNRESET"), (True, b'{"ok":{}}')])
+def test_what_came_ahead_of_a_reset_is_read_though_that_was_there_before_the_connection_was_looked_at(ended, result):
+    loop, sent, ready = Loop(), [], []
+    stream = Stream(SimpleNamespace(put=sent.append, ready=ready.append, streams={}), 1, "dial")
+
+    def turn():
+        while ready:
+            ready.pop().send()
+        loop.stopped = stream.over
+
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        stream.handler = dial.Dial(loop, stream, *server.getsockname())
+        stream.frame(frames.EOF, 0, b"")
+        with server.accept()[0] as other:
+            other.send(b"the first half")
+            if ended:
+                other.shutdown(socket.SHUT_WR)
+            other.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    loop.each_time(turn)
+    loop.run()
+    said = b"".join(sent)
+    assert b'{"connected":true}' in said and b"the first half" in said and result in sent[-1]

@@ -25,23 +25,9 @@ _NAMES = {
 }
 # What the interpreter has functions of its own for, and code of the zone calls.
 _FUNCTIONS = (
-    *(
-        "access",
-        "chdir",
-        "chmod",
-        "chown",
-        "chroot",
-        "dup",
-        "dup2",
-        "execve",
-        "fchdir",
-        "fchmod",
-        "fchown",
-        "fork",
-        "fstat",
-    ),
-    *("getcwd", "listdir", "mkdir", "mknod", "open", "pidfd_open", "pipe2", "read", "readlink", "rename", "rmdir"),
-    *("setgroups", "setresgid", "setresuid", "setsid", "stat", "symlink", "uname", "unlink", "write"),
+    *("access", "chdir", "chmod", "chown", "chroot", "dup", "dup2", "execve", "fchdir", "fchmod", "fchown", "fork"),
+    *("fstat", "getcwd", "listdir", "mkdir", "mknod", "open", "pidfd_open", "pipe2", "read", "readlink", "rename"),
+    *("rmdir", "setgroups", "setresgid", "setresuid", "setsid", "stat", "symlink", "uname", "unlink", "write"),
 )
 _SOCKETS = ("if_nametoindex", "sethostname", "socket", "socketpair")
 _SOCKET = _socket.socket

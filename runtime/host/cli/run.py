@@ -89,7 +89,9 @@ def fill_run(parser: Parser) -> None:
     )
     complete(extension, "images")
     parser.add_argument("--stop-signal", metavar="SIGNAL", help="default: the image's, else SIGTERM")
-    parser.add_argument("--stop-timeout", type=int, metavar="S", help="seconds until it is killed (default: 10)")
+    parser.add_argument(
+        "--stop-timeout", type=int, metavar="S", help="seconds until it is killed (default: the image's, else 10)"
+    )
     start_timeout_argument(parser)
     parser.add_argument("--pull", choices=PULLS, default="missing", metavar="WHEN", help=PULL)
     complete(parser.add_argument("image", metavar="IMAGE", help="what to run"), "images")

@@ -8,6 +8,9 @@ from pathlib import Path
 import pytest
 from support.agenthost import AgentError
 
+from runtime.init.agent import tarformat, tarsparse
+from runtime.init.agent.tarformat import Entry
+
 pytestmark = [
     pytest.mark.root,
     pytest.mark.network,
@@ -108,3 +111,31 @@ def test_stat_tells_what_a_path_is(host):
     found = host.call("stat", path="/data/absolute")
     assert (found["kind"], found["link"], found["target"]) == ("symlink", "/etc", "directory")
     assert host.call("stat", path="/data/absolute/")["kind"] == "directory"
+
+
+@pytest.mark.parametrize(
+    "path", ["/data/up/etc/passwd", "/data/absolute/passwd", "/data/up/data/up/data/absolute/passwd"]
+)
+def test_no_symlink_of_the_container_leads_a_copy_out_of_it(host, path):
+    """Up and up, by an absolute path, and again and again: what comes is the container's own file."""
+    (member,) = (tar := copy_out(host, path)).getmembers()
+    assert member.name == "passwd" and tar.extractfile(member).read() == host.run(["cat", "/etc/passwd"]).data[1]
+    assert [member.linkname for member in copy_out(host, "/data/up")] == ["../../.."], "sent as the link it is"
+    names = {member.name for member in copy_out(host, "/data/up/")}
+    assert {"./data/up", "./looks"} < names and "./usr" not in names
+
+
+def test_holes_and_attributes_are_those_of_a_real_root(host):
+    """A squashfs below an overlay on a tmpfs: what is written there has both, and a small zone takes a large hole."""
+    capability = bytes.fromhex("0100000200200000000000000000000000000000")
+    entry = Entry("sparse", tarformat.REGULAR, xattrs={"security.capability": capability.decode("latin-1")})
+    found, size = [(1 << 30, 4096)], 1 << 31
+    stored = tarsparse.sparse_map(found, size)
+    entry.more, entry.name, entry.size = tarsparse.records("tmp/sparse", size), tarsparse.NAME, len(stored) + 4096
+    archive = tarformat.encode(entry) + stored + b"x" * 4096 + tarformat.END
+    assert copy_in(host, "/", archive) == {"entries": 1, "bytes": 4096}
+    assert host.run(["stat", "-c", "%s", "/tmp/sparse"]).data[1] == b"2147483648\n"
+    (member,) = copy_out(host, "/tmp/sparse").getmembers()
+    assert (member.name, member.size, member.sparse) == ("sparse", size, [*found, (size, 0)])
+    assert member.pax_headers["SCHILY.xattr.security.capability"].encode("utf-8", "surrogateescape") == capability
+    host.run(["rm", "/tmp/sparse"])

@@ -282,7 +282,7 @@ class ExitStatus(_message.Message):
     def __init__(self, code: _Optional[int] = ..., signal: _Optional[int] = ..., oom: _Optional[bool] = ..., crashed: _Optional[bool] = ..., reason: _Optional[str] = ..., text: _Optional[str] = ...) -> None: ...
 
 class ZoneInfo(_message.Message):
-    __slots__ = ("id", "name", "state", "domain_uuid", "domid", "image", "kernel", "manifest", "memory_mib", "memory_max_mib", "memory_seen_mib", "vcpus", "vcpus_max", "vcpus_seen", "addresses", "ports", "exit", "restart", "restarts", "created_unix_s", "started_unix_s", "finished_unix_s", "remove", "labels", "timings", "zone_timings", "blobs", "console_tail", "command", "health", "tty", "network", "egress", "bandwidth_bit_s", "volumes", "devices", "paused", "limits")
+    __slots__ = ("id", "name", "state", "domain_uuid", "domid", "image", "kernel", "manifest", "memory_mib", "memory_max_mib", "memory_seen_mib", "vcpus", "vcpus_max", "vcpus_seen", "addresses", "ports", "exit", "restart", "restarts", "created_unix_s", "started_unix_s", "finished_unix_s", "remove", "labels", "timings", "zone_timings", "blobs", "console_tail", "command", "health", "tty", "network", "egress", "bandwidth_bit_s", "volumes", "devices", "paused", "limits", "refuse")
     class LabelsEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -349,6 +349,7 @@ class ZoneInfo(_message.Message):
     DEVICES_FIELD_NUMBER: _ClassVar[int]
     PAUSED_FIELD_NUMBER: _ClassVar[int]
     LIMITS_FIELD_NUMBER: _ClassVar[int]
+    REFUSE_FIELD_NUMBER: _ClassVar[int]
     id: str
     name: str
     state: str
@@ -387,7 +388,8 @@ class ZoneInfo(_message.Message):
     devices: _containers.RepeatedCompositeFieldContainer[DeviceInfo]
     paused: bool
     limits: _containers.ScalarMap[str, str]
-    def __init__(self, id: _Optional[str] = ..., name: _Optional[str] = ..., state: _Optional[str] = ..., domain_uuid: _Optional[str] = ..., domid: _Optional[int] = ..., image: _Optional[str] = ..., kernel: _Optional[str] = ..., manifest: _Optional[str] = ..., memory_mib: _Optional[int] = ..., memory_max_mib: _Optional[int] = ..., memory_seen_mib: _Optional[int] = ..., vcpus: _Optional[int] = ..., vcpus_max: _Optional[int] = ..., vcpus_seen: _Optional[int] = ..., addresses: _Optional[_Iterable[str]] = ..., ports: _Optional[_Iterable[_Union[PortRule, _Mapping]]] = ..., exit: _Optional[_Union[ExitStatus, _Mapping]] = ..., restart: _Optional[_Union[RestartPolicy, _Mapping]] = ..., restarts: _Optional[int] = ..., created_unix_s: _Optional[float] = ..., started_unix_s: _Optional[float] = ..., finished_unix_s: _Optional[float] = ..., remove: _Optional[bool] = ..., labels: _Optional[_Mapping[str, str]] = ..., timings: _Optional[_Mapping[str, float]] = ..., zone_timings: _Optional[_Mapping[str, float]] = ..., blobs: _Optional[_Iterable[str]] = ..., console_tail: _Optional[_Iterable[str]] = ..., command: _Optional[_Iterable[str]] = ..., health: _Optional[str] = ..., tty: _Optional[bool] = ..., network: _Optional[str] = ..., egress: _Optional[_Iterable[str]] = ..., bandwidth_bit_s: _Optional[int] = ..., volumes: _Optional[_Iterable[_Union[VolumeInfo, _Mapping]]] = ..., devices: _Optional[_Iterable[_Union[DeviceInfo, _Mapping]]] = ..., paused: _Optional[bool] = ..., limits: _Optional[_Mapping[str, str]] = ...) -> None: ...
+    refuse: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, id: _Optional[str] = ..., name: _Optional[str] = ..., state: _Optional[str] = ..., domain_uuid: _Optional[str] = ..., domid: _Optional[int] = ..., image: _Optional[str] = ..., kernel: _Optional[str] = ..., manifest: _Optional[str] = ..., memory_mib: _Optional[int] = ..., memory_max_mib: _Optional[int] = ..., memory_seen_mib: _Optional[int] = ..., vcpus: _Optional[int] = ..., vcpus_max: _Optional[int] = ..., vcpus_seen: _Optional[int] = ..., addresses: _Optional[_Iterable[str]] = ..., ports: _Optional[_Iterable[_Union[PortRule, _Mapping]]] = ..., exit: _Optional[_Union[ExitStatus, _Mapping]] = ..., restart: _Optional[_Union[RestartPolicy, _Mapping]] = ..., restarts: _Optional[int] = ..., created_unix_s: _Optional[float] = ..., started_unix_s: _Optional[float] = ..., finished_unix_s: _Optional[float] = ..., remove: _Optional[bool] = ..., labels: _Optional[_Mapping[str, str]] = ..., timings: _Optional[_Mapping[str, float]] = ..., zone_timings: _Optional[_Mapping[str, float]] = ..., blobs: _Optional[_Iterable[str]] = ..., console_tail: _Optional[_Iterable[str]] = ..., command: _Optional[_Iterable[str]] = ..., health: _Optional[str] = ..., tty: _Optional[bool] = ..., network: _Optional[str] = ..., egress: _Optional[_Iterable[str]] = ..., bandwidth_bit_s: _Optional[int] = ..., volumes: _Optional[_Iterable[_Union[VolumeInfo, _Mapping]]] = ..., devices: _Optional[_Iterable[_Union[DeviceInfo, _Mapping]]] = ..., paused: _Optional[bool] = ..., limits: _Optional[_Mapping[str, str]] = ..., refuse: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class VolumeInfo(_message.Message):
     __slots__ = ("source", "target", "type", "readonly", "device", "size_mib")

@@ -102,6 +102,7 @@ def rows(zone: Any) -> list[tuple[str, Any]]:
         *(("egress", rule) for rule in zone.egress),
         ("bandwidth", bandwidth_text(zone.bandwidth_bit_s) if zone.bandwidth_bit_s else ""),
         *(("limit", f"{file} {zone.limits[file]}".replace("\n", ", ")) for file in sorted(zone.limits)),
+        ("refuses", ", ".join(zone.refuse)),
         *(("volume", _volume_text(volume)) for volume in zone.volumes),
         *(("device", _device_text(device)) for device in zone.devices),
         ("restart", restart_text(zone.restart)),

@@ -199,6 +199,7 @@ class ZoneInfo:
     devices: tuple[DeviceInfo, ...] = ()
     paused: bool = False  # its workload stands still
     limits: Mapping[str, str] = field(default_factory=dict)
+    refuse: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

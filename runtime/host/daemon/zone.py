@@ -243,5 +243,6 @@ def info(zone: Zone, **seen: Any) -> ZoneInfo:
         devices=disks.device_infos(bundle, alive.devices if alive else {}, addresses.zone_mac if addresses else ""),
         paused=bool(alive and alive.paused and _shown(zone) is State.READY),
         limits=bundle.confinement.limits if bundle.confinement else {},
+        refuse=(bundle.confinement.refuse if bundle.confinement else None) or (),
         **seen,
     )

@@ -192,9 +192,11 @@ def test_what_a_zone_says_of_itself_cannot_act_on_the_terminal(zone, zoned) -> N
 def test_inspect_asks_anew_and_shows_what_the_zone_has(zone, zones) -> None:
     zones.zones["web"].egress.extend(["allow 192.0.2.1 443", "deny any"])
     zones.zones["web"].bandwidth_bit_s = 1_500_000
+    zones.zones["web"].refuse.extend(["cp", "exec"])
     shown = zone("inspect", "web")
     assert re.search(r"^bandwidth: +1\.5mbit$", shown, re.M)
     assert re.search(r"^egress: +allow 192\.0\.2\.1 443\negress: +deny any$", shown, re.M)
+    assert re.search(r"^refuses: +cp, exec$", shown, re.M)
     assert re.search(r"^memory: +256 MiB of at most 512 MiB, it has 232 MiB$", shown, re.M)
     assert re.search(r"^vcpus: +1 of at most 1, 1 online$", shown, re.M)
     assert re.search(r"^label: +tier=front$", shown, re.M) and "finished" not in shown

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from support.daemonworld import Host, run
 
 from pipeline.bundle import limits as bundle_limits
 from pipeline.bundle.model import Bundle, Capabilities, Confinement, Healthcheck, Network, Process, Seccomp, Volume
@@ -133,6 +134,16 @@ def test_what_a_spec_refuses_is_told_to_the_agent_by_its_methods() -> None:
     schema = json.loads((PROJECT / "zones" / "zone.schema.json").read_text())
     words = schema["properties"]["security"]["properties"]["refuse"]["items"]["pattern"]
     assert words == f"^({'|'.join(sorted(confinement.REFUSED))})$"
+
+
+def test_zone_is_shown_with_what_it_refuses(host: Host) -> None:
+    async def work() -> None:
+        manager = await host.start()
+        await manager.boot(host.request(until_ready=True, confinement=Confinement(refuse=("exec",))))
+        assert (await manager.get("web")).refuse == ("exec",)
+        await host.stop(end_zones=True)
+
+    run(work())
 
 
 def test_own_profile_is_compiled_with_its_flags() -> None:

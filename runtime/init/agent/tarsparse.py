@@ -4,6 +4,7 @@ Without it a file that says to have a terabyte would be sent, and laid down, as 
 Source:  GNU tar manual, "PAX Format, Version 1.0"; lseek(2), SEEK_DATA.
 """
 
+import errno
 import posix
 
 from runtime.init.agent import tarformat
@@ -33,8 +34,10 @@ def extents(fd: int, status: posix.stat_result) -> Extents | None:
     while at < size:
         try:
             start = posix.lseek(fd, at, posix.SEEK_DATA)
-        except OSError:  # ENXIO: there is nothing but a hole behind
-            break
+        except OSError as error:
+            if error.errno != errno.ENXIO:
+                return None  # a file system that knows no holes, as those in memory of the kernel's own: read it
+            break  # there is nothing but a hole behind
         at = size if len(found) == _MAX_EXTENTS else posix.lseek(fd, start, posix.SEEK_HOLE)
         found.append((start, at - start))
     return None if found == [(0, size)] else found

@@ -135,6 +135,22 @@ def archived(root, path="/tmp"):
         archive.close()
 
 
+def test_a_file_whose_holes_cannot_be_asked_for_comes_whole(root, monkeypatch):
+    """As many below /sys: no blocks, a size, and no seek to what is there."""
+    (root / "tmp" / "f").write_bytes(b"data")
+    os.truncate(root / "tmp" / "f", 9000)
+    real = posix.lseek
+
+    def refused(fd, offset, whence):
+        if whence:
+            raise OSError(22, "Invalid argument")
+        return real(fd, offset, whence)
+
+    monkeypatch.setattr(posix, "lseek", refused)
+    with tarfile.open(fileobj=io.BytesIO(b"".join(archived(root)))) as tar:
+        assert tar.extractfile("tmp/f").read() == b"data".ljust(9000, b"\0")
+
+
 def deep(directory, levels):
     """A tree of so many levels with a file in each, on the way back too."""
     for level in range(levels):

@@ -101,3 +101,11 @@ def test_page_is_refreshed_without_touching_its_text() -> None:
         "$ one \\\n  two\noutput of one \\\n  two\n$ three\noutput of three\n```\nafter\n```sh\n$ four\n```\n" in once
     )
     assert refreshed(once, Shell()) == once  # type: ignore[arg-type]
+
+
+def test_every_method_of_a_zones_agent_is_told_and_no_other() -> None:
+    page = (DOCS / "in-zone.md").read_text()
+    source = (PROJECT / "runtime" / "init" / "agent" / "methods.py").read_text()  # which only a zone can import
+    known = re.findall(r'^    "(\w+)": _', source, re.M)
+    table = page[page.index("| method | parameters |") :].split("\n\n")[0].splitlines()[2:]
+    assert sorted(word for row in table for word in re.findall(r"`(\w+)`", row.split("|")[1])) == sorted(known)

@@ -21,12 +21,14 @@ from ipaddress import ip_network
 from pathlib import Path
 from typing import Any, TypeVar
 
-from pipeline.bundle.egress import parse_rule
+from pipeline.bundle.bandwidth import LEAST_BIT_S, MOST_BIT_S, fits
+from pipeline.bundle.egress import MOST_RULES, parse_rule
 from pipeline.bundle.model import Port
 from runtime.net.addresses import ZONE_HOST, plan_addresses
 from runtime.net.errors import NetworkFault
 from runtime.net.network import ZoneNetwork
 from runtime.net.plan import netns_name
+from runtime.net.policy import check_rule
 from runtime.net.pool import DEFAULT, parse_pools, use
 from runtime.net.resolvers import RESOLV_CONF
 from runtime.net.segment import RUN_DIRECTORY, SHARED, Segment
@@ -89,10 +91,14 @@ def _check(declared: Declaration) -> None:
     netns_name(SHARED + declared.name)  # files have it, too
     for network in declared.deny:
         ip_network(network)
-    hosts: set[int] = set()
+    of, hosts = parse_pools(declared.pool4, declared.pool6), set[int]()
     for zone in declared.zones:
+        if len(zone.egress) > MOST_RULES:
+            raise ValueError(f"zone {zone.name} has more than {MOST_RULES} egress rules")
         for rule in zone.egress:
-            parse_rule(rule)
+            check_rule(parse_rule(rule), rule, of)
+        if zone.bandwidth_bit_s and not fits(zone.bandwidth_bit_s):
+            raise ValueError(f"bandwidth of zone {zone.name} is none from {LEAST_BIT_S} to {MOST_BIT_S} bit/s")
         for port in zone.ports:
             if not (0 <= port.host_port <= _LAST_PORT and 0 < port.zone_port <= _LAST_PORT):
                 raise ValueError(f"port {port.host_port}:{port.zone_port} of zone {zone.name} is none")

@@ -75,10 +75,10 @@ def matches(rule: Rule, destination: Address, port: int, protocol: str) -> bool:
     return rule.first_port <= port <= rule.last_port and (rule.network is None or destination in rule.network)
 
 
-def check_rule(rule: Rule, text: str) -> None:
-    """Raises BadRule for one that allows only what no rule opens."""
+def check_rule(rule: Rule, text: str, of: Pools | None = None) -> None:
+    """Raises BadRule for one that allows only what no rule opens. of: other pools than those in use."""
     if rule.allow and rule.network is not None:
-        closed = closed_around(rule.network)
+        closed = closed_around(rule.network, of)
         if closed is not None and not closed.nameable:
             raise BadRule(text, f"what a rule can open, not {closed.reason} addresses")
 
@@ -97,9 +97,9 @@ class Verdict(NamedTuple):
     reason: str
 
 
-def closed_around(network: Network) -> Closed | None:
+def closed_around(network: Network, of: Pools | None = None) -> Closed | None:
     """The closed network that holds all of another one."""
-    for closed in closed_networks(pools()):
+    for closed in closed_networks(of or pools()):
         # Of one version they can be compared, which the types cannot say.
         if closed.network.version == network.version and network.subnet_of(cast(Any, closed.network)):
             return closed

@@ -58,6 +58,11 @@ def test_declaration_that_is_none_is_refused_in_a_sentence(text: str, said: str)
         ({"ports": [PORT | {"host_port": 65536}]}, "port 65536:80 of zone web is none"),
         ({"ports": [PORT | {"zone_port": 0}]}, "port 8080:0 of zone web is none"),
         ({"host": 3}, "host 3 is two zones'"),
+        ({"egress": ["allow 224.0.0.1"]}, "what a rule can open, not multicast addresses"),
+        ({"egress": ["allow 172.30.4.2"]}, "what a rule can open, not another zone network addresses"),
+        ({"egress": ["deny any"] * 257}, "zone web has more than 256 egress rules"),
+        ({"bandwidth_bit_s": 1}, "bandwidth of zone web is none from 64000 to 100000000000 bit/s"),
+        ({"bandwidth_bit_s": -1}, "bandwidth of zone web is none"),
     ],
 )
 def test_declaration_with_a_zone_that_cannot_be_is_refused_before_anything_is_made(
@@ -65,7 +70,7 @@ def test_declaration_with_a_zone_that_cannot_be_is_refused_before_anything_is_ma
 ) -> None:
     zones = [{"name": "db", "vif": "vif3.0", "host": 3}, {"name": "web", "vif": "vif4.0"} | zone]
     with pytest.raises(NetworkFault, match=f"^network declaration: expected one JSON object, got .*{said}"):
-        parse(json.dumps({"name": "back", "index": 9, "zones": zones}))
+        parse(json.dumps({"name": "back", "index": 9, "pool4": "172.30.0.0/16", "zones": zones}))
 
 
 @pytest.mark.parametrize("data", [b"\xff\xfe", b'{"name": "b\xe4ck", "index": 9}', b"[" * 100_000])

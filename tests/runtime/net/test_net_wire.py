@@ -203,3 +203,26 @@ def test_large_stream_arrives_byte_by_byte(world: World, address: str) -> None:
         back = receive_all(connection)
     assert back[:32] == hashlib.sha256(data).digest()
     assert back[32:] == data
+
+
+@pytest.mark.parametrize(("address", "via"), [("192.0.2.9", OUTSIDE4), ("2001:db8:9::9", OUTSIDE6)])
+def test_stream_passes_a_link_that_is_narrower_than_the_zones(world: World, address: str, via: str) -> None:
+    """The path MTU of a connection is the host's to learn, from a router's ICMP while the stream runs."""
+    world.behind_a_narrow_link(address)
+    world.ip(world.host, f"route add {address} via {via}")
+    # The far end offers what fits its own link; a segment of a host that believed more would not pass the router.
+    world.ip(
+        world.beyond,
+        "route replace default via 192.0.2.1 advmss 1460",
+        "route replace ::/0 via 2001:db8:9::1 advmss 1440",
+    )
+    world.up()
+    world.meet()
+    data = random.Random(7).randbytes(1_000_003)
+    port = world.serve(world.beyond, address, 0, digest_then_echo)
+    with world.connect(address, port) as connection:
+        connection.sendall(data)
+        connection.shutdown(socket.SHUT_WR)
+        assert receive_all(connection) == hashlib.sha256(data).digest() + data
+    learned = world.shell(world.host, f"ip {'-6 ' if ':' in address else ''}route get {address}")
+    assert "mtu 1300" in learned, "it was told so, and went on"

@@ -16,7 +16,7 @@ from runtime.net import commands, netlink, netns, plan
 from runtime.net.addresses import ZoneAddresses
 from runtime.net.errors import NetworkFault
 from runtime.net.rules import nft_ruleset
-from runtime.net.sockets import bind_udp, catch_udp, echo_socket, gathered_socket, listen, raw_sender, tap
+from runtime.net.sockets import bind_udp, catch_udp, echo_socket, fragments_tap, listen, raw_sender, tap
 
 
 def lay_out(whose: str, addresses: ZoneAddresses, mtu: int) -> None:
@@ -50,7 +50,7 @@ def open_sockets(zone: str, addresses: ZoneAddresses) -> list[socket.socket]:
         made.extend(bind_udp(gateway, plan.DNS_PORT, shared=True) for gateway in gateways)
         made.extend(tap(plan.BRIDGE, *ends) for ends in zip(gateways, zones, strict=True))
         made.extend(raw_sender(family) for family in (socket.AF_INET, socket.AF_INET6))
-        made.extend(map(gathered_socket, zones))
+        made.extend(fragments_tap(plan.BRIDGE, zone) for zone in zones)
     return made
 
 

@@ -29,6 +29,7 @@ LINK_LOCAL = "fe80::1"
 DNS_PORT = 53
 # netback takes at most 65517 bytes, netfront a little less; IPv6 needs 1280. Source: network.md section 3, RFC 8200.
 MTU_MIN = 1280
+LARGEST_PACKET = 40 + 65535  # of IPv6, put together from fragments
 MTU_MAX = 65000
 
 
@@ -73,7 +74,7 @@ def netns_name(name: str) -> str:
 def ip_lines(addresses: ZoneAddresses, mtu: int) -> list[str]:
     """The lines for one `ip -batch -` in the new namespace: bridge and gateway."""
     return [
-        "link set lo up",
+        f"link set lo mtu {LARGEST_PACKET} up",
         # mcast_snooping 0: neighbour discovery would depend on the zone's multicast reports.
         f"link add {BRIDGE} address {addresses.gateway_mac} mtu {mtu}"
         " type bridge stp_state 0 forward_delay 0 mcast_snooping 0",
@@ -88,10 +89,9 @@ def ip_lines(addresses: ZoneAddresses, mtu: int) -> list[str]:
 
 
 def defragment_sysctls() -> list[tuple[str, str]]:
-    """What a network's unfinished fragments may take of the host's memory: 1 MiB in each family, for 10 s.
+    """What unfinished fragments may take of the host's memory in a network's namespace: 1 MiB in each family, for 10 s.
 
-    They come over a vif alone, so all of a packet within a moment: the largest one takes 8 s at the least bandwidth
-    that a zone can be held to.
+    Only the engine's own come that far, on their way to a zone; the zones' are put together by engine/fragments.py.
     """
     low, high = str(768 << 10), str(1 << 20)
     return [

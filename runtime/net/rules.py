@@ -16,9 +16,8 @@ zone's listener. No short cut by `socket wildcard 0` before it: that finds a new
 as well, for datagrams from any port; connected by the time they are delivered, it does not take them, and the zone is
 told that nobody listens.
 TODO: the one behind TPROXY, which skips what is not transparent, goes with the last engine whose sockets are not.
-Fragments of UDP and of echo requests come in; put together again by the kernel before `divert`, which sees only whole
-packets. An echo request that came in fragments gets a type that nobody has in `divert`: so the kernel, to which every
-address is local, does not answer it, and leaves it to the zone's raw socket.
+Fragments of UDP and of echo requests come in, and end before the kernel would put them together: the engine does, which
+has copies of them (engine/fragments.py), and sends what is whole again on `lo`, as it does a SYN.
 Source:    nft(8), Documentation/networking/tproxy.rst, RFC 826, RFC 4861 section 4.
 """
 
@@ -29,11 +28,10 @@ from ipaddress import IPv6Address
 
 from runtime.net import plan
 from runtime.net.addresses import GATEWAY_MAC, ZoneAddresses
-from runtime.net.engine.packet import GATHERED4, GATHERED6
 from runtime.net.guardcounter import chain_of
 from runtime.net.plan import BRIDGE, DNS_PORT, Doors, Place
 
-_FRAGMENT_MARK = "0x1"
+_BEFORE_DEFRAGMENTING = -450  # linux/netfilter_ipv4.h, NF_IP_PRI_RAW_BEFORE_DEFRAG
 
 _MULTICAST = "ether daddr & 01:00:00:00:00:00 == 01:00:00:00:00:00"
 
@@ -63,8 +61,8 @@ table bridge guard {{
   ether daddr != {GATEWAY_MAC} return
   ip hdrlength != 5 return
   ip protocol udp accept
-  ip protocol icmp ip frag-off & 0x1fff != 0 meta mark set {_FRAGMENT_MARK} accept
-  ip frag-off & 0x3fff != 0 icmp type echo-request meta mark set {_FRAGMENT_MARK} accept
+  ip protocol icmp ip frag-off & 0x1fff != 0 accept
+  ip frag-off & 0x3fff != 0 icmp type echo-request accept
   ip frag-off & 0x3fff != 0 return
   ip protocol tcp accept
   icmp type echo-request accept
@@ -83,8 +81,8 @@ table bridge guard {{
   return
  }}
  chain ping6 {{
-  frag frag-off != 0 meta mark set {_FRAGMENT_MARK} accept
-  icmpv6 type echo-request meta mark set {_FRAGMENT_MARK} accept
+  frag frag-off != 0 accept
+  icmpv6 type echo-request accept
   return
  }}
  chain to_zone6 {{
@@ -146,17 +144,23 @@ def _divert(network: ZoneAddresses, places: Sequence[Place]) -> str:
     by6 = _vmap("ip6 saddr", ((place.addresses.zone6, place) for place in places))
     return f"""\
 table inet divert {{
+ chain fragments {{
+  type filter hook prerouting priority {_BEFORE_DEFRAGMENTING}; policy drop;
+  iifname != "{BRIDGE}" accept
+  ip frag-off & 0x3fff == 0 accept
+  ip6 nexthdr != ipv6-frag accept
+ }}
  chain prerouting {{
   type filter hook prerouting priority mangle; policy drop;
-  iifname "lo" meta l4proto tcp goto zones
+  iifname "lo" meta l4proto {{ tcp, udp }} goto zones
+  iifname "lo" ip daddr {network.gateway4} icmp type echo-request accept
+  iifname "lo" ip6 daddr {network.gateway6} icmpv6 type echo-request accept
   iifname != "{BRIDGE}" drop
   ip daddr {network.gateway4} jump gateway
   ip6 daddr {network.gateway6} jump gateway
   icmpv6 type {{ nd-neighbor-solicit, nd-neighbor-advert }} accept
   tcp flags & (syn | ack) == syn drop
   meta l4proto tcp accept
-  meta mark {_FRAGMENT_MARK} icmp type echo-request icmp type set {GATHERED4} accept
-  meta mark {_FRAGMENT_MARK} icmpv6 type echo-request icmpv6 type set {GATHERED6} accept
   meta l4proto udp jump zones
   meta l4proto udp socket wildcard 0 accept
  }}

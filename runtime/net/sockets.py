@@ -9,13 +9,14 @@ from runtime.net.engine.datagrams import (
     IP_ORIGDSTADDR,
     IP_TRANSPARENT,
     IPV6_ORIGDSTADDR,
-    IPV6_RECVPKTINFO,
     IPV6_TRANSPARENT,
 )
-from runtime.net.engine.packet import GATHERED4, GATHERED6
+from runtime.net.engine.packet import FRAGMENT
 from runtime.net.plan import DNS_PORT
 
 BACKLOG = 128
+SO_RCVBUFFORCE = 33  # asm-generic/socket.h; what it is given is doubled
+_FRAGMENTS_BYTES = 1 << 20
 IP_RECVTTL, IPV6_RECVHOPLIMIT = 12, 51
 ETH_P_IP, ETH_P_IPV6 = 0x0800, 0x86DD  # linux/if_ether.h
 
@@ -154,45 +155,41 @@ def echo_socket(family: int, identifier: int) -> socket.socket:
     return made
 
 
-def gathered_filter(zone: str) -> bytes:
-    """A zone's echo requests of one family that came in fragments, as `divert` leaves them."""
-    own = _words(zone)
-    if len(own) > 1:
-        lines: list[bpf.Line] = [("ldx", 0)]  # IPv6 without the header, which is there all the same
-        source, kind = bpf.NETWORK + 8, GATHERED6
-    else:
-        lines = [("ldx header", 0)]
-        source, kind = 12, GATHERED4
-    for number, word in enumerate(own):
-        lines += [("ld", source + 4 * number), ("jeq", word, "", bpf.DROP)]
-    return bpf.assemble([*lines, ("ldb x+", 0), ("jeq", kind, bpf.TAKE, bpf.DROP)])
-
-
-def gathered_socket(zone: str) -> socket.socket:
-    """A raw socket of the calling thread's namespace for what gathered_filter says. Raises OSError."""
-    v6 = ":" in zone
-    family, protocol = (socket.AF_INET6, socket.IPPROTO_ICMPV6) if v6 else (socket.AF_INET, socket.IPPROTO_ICMP)
-    made = socket.socket(family, socket.SOCK_RAW, protocol)
-    try:
-        bpf.attach(made, gathered_filter(zone))
-        for option in (IPV6_RECVPKTINFO, IPV6_RECVHOPLIMIT) if v6 else ():
-            made.setsockopt(socket.IPPROTO_IPV6, option, 1)
-    except BaseException:
-        made.close()
-        raise
-    return made
-
-
 def tap(device: str, gateway: str, zone: str) -> socket.socket:
     """A packet socket that takes what tap_filter says from what comes in on a device. Raises OSError.
 
     On a bridge it sees what the bridge's guard has let through; bound to one protocol, never what leaves.
     Source: packet(7); net/core/dev.c, __netif_receive_skb_core.
     """
+    return _packets(device, zone, tap_filter(gateway, zone))
+
+
+def fragment_filter(zone: str) -> bytes:
+    """A zone's fragments of one family, without IP options or other extension headers."""
+    own = _words(zone)
+    if len(own) > 1:
+        lines: list[bpf.Line] = [("ldb", 6), ("jeq", FRAGMENT, "", bpf.DROP)]
+        source = 8
+    else:
+        lines = [("ldh", 6), ("jset", 0x3FFF, "", bpf.DROP)]
+        source = 12
+    for number, word in enumerate(own):
+        lines += [("ld", source + 4 * number), ("jeq", word, "", bpf.DROP)]
+    return bpf.assemble(lines)
+
+
+def fragments_tap(device: str, zone: str) -> socket.socket:
+    """See tap, for what fragment_filter says: a few of the largest packets at once. Raises OSError."""
+    made = _packets(device, zone, fragment_filter(zone))
+    made.setsockopt(socket.SOL_SOCKET, SO_RCVBUFFORCE, _FRAGMENTS_BYTES // 2)
+    return made
+
+
+def _packets(device: str, zone: str, program: bytes) -> socket.socket:
     made = socket.socket(socket.AF_PACKET, socket.SOCK_DGRAM, 0)  # 0: nothing arrives before bind
     try:
-        bpf.attach(made, tap_filter(gateway, zone))
-        made.bind((device, ETH_P_IPV6 if ":" in gateway else ETH_P_IP))
+        bpf.attach(made, program)
+        made.bind((device, ETH_P_IPV6 if ":" in zone else ETH_P_IP))
     except BaseException:
         made.close()
         raise

@@ -6,8 +6,6 @@ import random
 import socket
 import struct
 
-from runtime.net.engine.packet import GATHERED4, GATHERED6
-
 ZONE4, ZONE6 = "10.75.7.2", "fd5a:6f6e:6577:7::2"
 FAR4, FAR6 = "203.0.113.2", "2001:db8:1::2"
 IDENTIFIER = 0x5A57
@@ -90,13 +88,24 @@ def answer(*, v6: bool = False, trouble: tuple[int, int, int] | None = None) -> 
     return message if v6 else ip(destination, source, 1, message)
 
 
-def gathered(*, v6: bool) -> bytes:
-    """An echo request as `divert` leaves one that came in fragments."""
-    zone, far = ends(v6)
-    sent = echo(v6=v6, hops=5)
-    head = 40 if v6 else 20
-    protocol, kind = (58, GATHERED6) if v6 else (1, GATHERED4)
-    return ip(zone, far, protocol, icmp(kind, 0, sent[head + 4 :], zone, far), hops=5)
+def piece(whole: bytes, at: int, end: int, *, number: int = 7, more: bool | None = None) -> bytes:
+    """A fragment of a packet: what of it stands from `at` to `end` behind the IP header."""
+    v6 = whole[0] >> 4 == 6
+    start = 40 if v6 else 20
+    data = whole[start:][at:end]
+    more = start + end < len(whole) if more is None else more
+    if v6:
+        head = struct.pack("!BBHI", whole[6], 0, at | more, number) + data
+        return ip(whole[8:24], whole[24:40], 44, head, hops=whole[7])
+    place = at >> 3 | more << 13
+    head = whole[:2] + struct.pack("!HHHBBH", 20 + len(data), number, place, whole[8], whole[9], 0) + whole[12:20]
+    return head[:10] + struct.pack("!H", plain_sum(head)) + head[12:] + data
+
+
+def pieces(*, v6: bool, size: int = 100, step: int = 48, number: int = 7) -> list[bytes]:
+    """An echo request in fragments."""
+    whole = echo(v6=v6, data=random.Random(size).randbytes(size), hops=5)
+    return [piece(whole, at, at + step, number=number) for at in range(0, 8 + size, step)]
 
 
 def corpus() -> list[bytes]:
@@ -104,7 +113,7 @@ def corpus() -> list[bytes]:
     packets = [answer(), answer(trouble=(3, 4, 1300)), answer(v6=True), answer(v6=True, trouble=(2, 0, 1300))]
     for v6 in (False, True):
         packets += [syn(v6=v6), syn(v6=v6, partial=True), syn(v6=v6, data=b"early", options=b""), echo(v6=v6)]
-        packets.append(gathered(v6=v6))
+        packets += pieces(v6=v6, size=48)
     return packets
 
 

@@ -15,24 +15,19 @@ from typing import NamedTuple
 
 from pipeline.bundle.egress import ICMP
 from runtime.net.engine.acceptor import Traffic
-from runtime.net.engine.datagrams import IPV6_PKTINFO, datagrams, hops_of
 from runtime.net.engine.egress import Egress
 from runtime.net.engine.feedback import EXPIRED, PROHIBITED, Feedback, too_big, trouble_of
 from runtime.net.engine.loop import READ, Loop
 from runtime.net.engine.packet import (
-    ICMPV6,
     Answer,
     Echo,
     echo_reply,
     echo_request,
-    gathered_echo,
-    ip_header,
     read_answer,
     read_echo,
 )
 from runtime.net.engine.udp import FRAGMENT_IF_NEEDED, FRAGMENT_NEVER, MTU, MTU_DISCOVER
 
-_GATHERED = 4  # large requests taken before the loop's others get their turn
 _BURST = 16  # answers taken before the loop's others get their turn
 _LARGEST = 65535
 _HOPS: dict[int, tuple[int, int]] = {
@@ -192,34 +187,6 @@ class Echoes:
     def close(self) -> None:
         """See Pinger."""
         self._pinger.close()
-
-
-class Gathered:
-    """Takes a zone's echo requests that came in fragments, from a raw socket of its namespace."""
-
-    def __init__(self, loop: Loop, source: socket.socket, echoes: Echoes) -> None:
-        self._echoes, self._burst = echoes, loop.burst(_GATHERED)
-        source.setblocking(False)
-        loop.watch(source, self, READ)
-
-    def ready(self, source: socket.socket, mask: int) -> None:
-        """Take a few of them."""
-        for data, ancillary, sender in datagrams(source, self._burst):
-            packet = data
-            if source.family == socket.AF_INET6:  # comes without its header: RFC 3542 section 3
-                info = ancillary.get((socket.IPPROTO_IPV6, IPV6_PKTINFO), b"")
-                hops = hops_of(ancillary)
-                if len(info) < 16 or hops is None:
-                    continue
-                zone = socket.inet_pton(socket.AF_INET6, sender[0].partition("%")[0])
-                packet = ip_header(zone, info[:16], ICMPV6, len(data), hops=hops) + data
-            self._echoes.consider(gathered_echo(packet))
-
-    def tick(self, now: float) -> None:
-        """Nothing here has a deadline."""
-
-    def abort(self) -> None:
-        """One packet failed in an unforeseen way; the others go on."""
 
 
 def _path_mtu(family: int, host: str) -> int:

@@ -133,6 +133,7 @@ def _memory_bytes(limits: Limits) -> int:
     # A SYN may carry data; of DNS there are a query by UDP, and what a connection's two sides have sent and are sent.
     messages = limits.pending + (1 + 4) * limits.dns_pending
     chunks_bytes = 2 * connections * limits.chunk_bytes + messages * LARGEST
+    chunks_bytes += limits.fragments_bytes + 2 * LARGEST  # one that is whole is put together, and gets its header
     return chunks_bytes + (connections + others) * _OBJECTS_BYTES
 
 

@@ -30,6 +30,8 @@ class Limits(NamedTuple):
     dns_pending:       queries without an answer, of both families and protocols together; and connections for them.
     echoes:            requests without an answer yet, and for how long; one more makes the oldest give way.
     errors_per_s:      ICMP errors sent to the zone.
+    fragments_bytes:   of packets that are not whole yet, and for how long they wait: over a vif alone, so the largest
+                       needs 8 s at the least bandwidth that a zone can be held to. More makes the oldest give way.
     """
 
     connections: int = 1024
@@ -50,6 +52,8 @@ class Limits(NamedTuple):
     echoes: int = 256
     echo_wait_s: float = 60.0
     errors_per_s: int = 500
+    fragments_bytes: int = 1 << 20
+    fragments_wait_s: float = 10.0
 
 
 class Listeners(NamedTuple):
@@ -63,11 +67,11 @@ class Listeners(NamedTuple):
 # tcp4/6:      TPROXY leads to them what the gate lets through, and DNS over TCP. udp4/6: first datagrams, and DNS.
 # dns4/6:      answer from the gateway's port 53, and never receive.
 # packet4/6:   copies of the zone's SYNs and echo requests. raw4/6: whole packets into the namespace.
-# ping4/6:     echo requests that came in fragments, put together.
+# part4/6:     copies of its fragments, see fragments.py.
 # echo4/6:     the host's, for echo requests with ZonePart.echo_identifier to the outside, and their answers.
 INSIDE = (
     *("tcp4", "tcp6", "udp4", "udp6", "dns4", "dns6"),
-    *("packet4", "packet6", "raw4", "raw6", "ping4", "ping6", "echo4", "echo6"),
+    *("packet4", "packet6", "raw4", "raw6", "part4", "part6", "echo4", "echo6"),
 )
 
 

@@ -12,10 +12,7 @@ from functools import lru_cache
 from typing import NamedTuple
 
 TCP, UDP, ICMP, ICMPV6 = 6, 17, 1, 58
-_FRAGMENT = 44
-# What an echo request that came in fragments is made: types for experiments, which kernels answer with nothing.
-# Source: RFC 4727 section 3, RFC 4443 section 2.1.
-GATHERED4, GATHERED6 = 253, 200
+FRAGMENT = 44
 _FIN_SYN_RST_ACK = 0x17
 _SYN = 0x02
 _RST_ACK = b"\x14"
@@ -211,7 +208,7 @@ def fragments(packet: bytes, mtu: int, identification: int) -> list[bytes]:
         more = start + at + size < len(packet)
         if v6:
             place = (at | more).to_bytes(2, "big")
-            head = b"".join((packet[:4], (8 + len(piece)).to_bytes(2, "big"), bytes([_FRAGMENT]), packet[7:40]))
+            head = b"".join((packet[:4], (8 + len(piece)).to_bytes(2, "big"), bytes([FRAGMENT]), packet[7:40]))
             made.append(b"".join((head, packet[6:7], b"\0", place, identification.to_bytes(4, "big"), piece)))
         else:
             place = (at >> 3 | more << 13).to_bytes(2, "big")
@@ -247,7 +244,6 @@ def reset_of(syn: Syn) -> bytes:
 
 
 _ECHO_REQUEST = {4: 8, 16: 128}  # by the size of an address
-_GATHERED = {4: GATHERED4, 16: GATHERED6}
 _ECHO_REPLY = {4: 0, 16: 129}
 _ERRORS = {4: (3, 11, 12), 16: (1, 2, 3, 4)}
 _ECHO_HEAD_BYTES = 128
@@ -275,21 +271,6 @@ def read_echo(packet: bytes) -> Echo | None:
         data=message[8:],
         head=header.packet[:_ECHO_HEAD_BYTES],
     )
-
-
-def gathered_echo(packet: bytes) -> Echo | None:
-    """An echo request that came in fragments, from the packet that `divert` made of it, with its own type again."""
-    header = _read_header(packet)
-    if header is None:
-        return None
-    size, start = len(header.addresses) // 2, header.start
-    if len(header.packet) < start + 8 or header.packet[start] != _GATHERED[size]:
-        return None
-    body = bytes([_ECHO_REQUEST[size], header.packet[start + 1], 0, 0]) + header.packet[start + 4 :]
-    pseudo = _pseudo(header.addresses, len(body), ICMPV6) if size == 16 else b""
-    value = checksum(pseudo + body).to_bytes(2, "big")
-    echo = read_echo(b"".join((header.packet[:start], body[:2], value, body[4:])))
-    return None if echo is None else echo._replace(gathered=True)
 
 
 def echo_request(family: int, identifier: int, sequence: int, data: bytes) -> bytes:

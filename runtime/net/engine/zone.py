@@ -11,9 +11,10 @@ from runtime.net.engine.acceptor import Acceptor, Traffic
 from runtime.net.engine.confine import SocketFactory
 from runtime.net.engine.dns import Resolvers, UdpForwarder
 from runtime.net.engine.dnsstream import StreamServer
-from runtime.net.engine.echo import Echoes, Gathered, Pinger
+from runtime.net.engine.echo import Echoes, Pinger
 from runtime.net.engine.egress import Egress
 from runtime.net.engine.feedback import Feedback
+from runtime.net.engine.fragments import Gatherer
 from runtime.net.engine.gate import Gate
 from runtime.net.engine.hostports import HostPorts
 from runtime.net.engine.inflow import PublishedUdp, tcp_targets
@@ -56,15 +57,17 @@ class Zone:
         self.published: dict[str, tuple[int, Acceptor | PublishedUdp]] = {}
         with contextlib.ExitStack() as stack:
             stack.callback(self._watch_no_more)
-            tcp4, tcp6, udp4, udp6, dns4, dns6, packet4, packet6, raw4, raw6, ping4, ping6, echo4, echo6 = inside
+            tcp4, tcp6, udp4, udp6, dns4, dns6, packet4, packet6, raw4, raw6, part4, part6, echo4, echo6 = inside
             gateways = (config.gateway4, config.gateway6)
             egress = self.egress = Egress(common.routes, config.denied(), rules, gateways)
             feedback = Feedback(raw4, raw6, gateways, common.routes, errors_per_s=config.limits.errors_per_s)
             gate = self._gate = Gate(loop, self.traffic, egress, feedback)
             pinger = Pinger(loop, (echo4, echo6), part.echo_identifier, wait_s=config.limits.echo_wait_s)
             self._echoes = Echoes(self.traffic, egress, feedback, pinger, mtu=config.mtu)
-            for source in (ping4, ping6):
-                Gathered(loop, source, self._echoes)
+            ends = [socket.inet_pton(dns.family_of(each), each) for each in gateways]
+            self._gatherer = Gatherer(loop, self.traffic, feedback, self._echoes, ends)
+            for source in (part4, part6):
+                self._gatherer.listen(source)
             for source in (packet4, packet6):
                 Tap(loop, source, gate.take, self._echoes.take)
             self._streams = StreamServer(loop, self.traffic, common.resolvers, common.names)
@@ -135,6 +138,7 @@ class Zone:
             each.abort()
         self._streams.close()
         self._echoes.close()
+        self._gatherer.close()
         for door in self._doors:
             door.close()
         self._watch_no_more()

@@ -26,9 +26,9 @@ from support.packets import (
     damaged,
     echo,
     ends,
-    gathered,
     icmp,
     ip,
+    pieces,
     plain_sum,
     pseudo,
     syn,
@@ -36,7 +36,7 @@ from support.packets import (
 
 from runtime.net import bpf, sockets
 from runtime.net.addresses import plan_addresses
-from runtime.net.engine import packet
+from runtime.net.engine import fragments, packet
 from runtime.net.engine.packet import Trouble
 
 BOTH = pytest.mark.parametrize("v6", [False, True])
@@ -201,15 +201,6 @@ def test_fragments_fit_the_link_and_are_the_packet_together(v6: bool, size: int,
     assert body == whole[start:]
 
 
-@BOTH
-def test_gathered_echo_is_the_request_it_was(v6: bool) -> None:
-    asked, plain = packet.gathered_echo(gathered(v6=v6)), packet.read_echo(echo(v6=v6, hops=5))
-    assert asked is not None and plain is not None
-    assert asked == plain._replace(gathered=True)
-    assert packet.gathered_echo(echo(v6=v6)) is None
-    assert all(packet.gathered_echo(gathered(v6=v6)[:size]) is None for size in range(len(gathered(v6=v6))))
-
-
 def passes(program: bytes) -> Callable[[bytes], bool]:
     """Asks the kernel: a filter looks at datagrams of any kind of socket."""
     sender, receiver = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
@@ -255,6 +246,17 @@ def test_tap_takes_syns_and_echo_requests_that_are_not_the_gateways(v6: bool) ->
 
 
 @BOTH
+def test_fragments_of_a_zone_are_taken_by_the_filter_for_them_and_by_no_other(v6: bool) -> None:
+    taken = passes(sockets.fragment_filter(ZONE6 if v6 else ZONE4))
+    others = passes(sockets.tap_filter(*((GATEWAY6, ZONE6) if v6 else (GATEWAY4, ZONE4))))
+    zone, _ = ends(v6)
+    for each in pieces(v6=v6):
+        assert taken(each) and not others(each)
+        assert not taken(each.replace(zone, zone[:-1] + b"\x03")), "another zone's"
+    assert not taken(echo(v6=v6)) and not taken(syn(v6=v6))
+
+
+@BOTH
 def test_raw_socket_of_the_host_gets_its_own_answers_only(v6: bool) -> None:
     family = socket.AF_INET6 if v6 else socket.AF_INET
     taken = passes(sockets.echo_filter(family, IDENTIFIER))
@@ -276,7 +278,7 @@ def test_filter_stays_on_its_socket() -> None:
 READERS: tuple[Callable[[bytes], object], ...] = (
     packet.read_syn,
     packet.read_echo,
-    packet.gathered_echo,
+    fragments.read_piece,
     lambda data: packet.read_answer(socket.AF_INET, data, IDENTIFIER),
     lambda data: packet.read_answer(socket.AF_INET6, data, IDENTIFIER),
 )

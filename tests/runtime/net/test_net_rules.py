@@ -23,7 +23,7 @@ def chain(ruleset: str, table: str, name: str) -> list[str]:
 @pytest.mark.parametrize("places", [PLACES, []])
 def test_every_chain_on_a_hook_says_its_policy_and_what_comes_in_is_dropped(places: list[Place]) -> None:
     hooks = [line.strip() for line in nft_ruleset(WEB, places).splitlines() if "hook" in line]
-    assert len(hooks) == 4
+    assert len(hooks) == 5
     assert all("policy" in line for line in hooks)
     assert all("policy drop" in line for line in hooks if "prerouting" in line)
     assert "policy drop" in next(line for line in hooks if "hook forward" in line and hooks.index(line) > 1)
@@ -90,7 +90,9 @@ def test_syn_of_the_zone_meets_its_end_before_anything_lets_it_in() -> None:
     end = rules.index("tcp flags & (syn | ack) == syn drop")
     # What is sent again; to the gateway's own addresses; neighbour discovery.
     assert [rule for rule in rules[:end] if re.search("accept|goto|jump", rule)] == [
-        'iifname "lo" meta l4proto tcp goto zones',
+        'iifname "lo" meta l4proto { tcp, udp } goto zones',
+        f'iifname "lo" ip daddr {WEB.gateway4} icmp type echo-request accept',
+        f'iifname "lo" ip6 daddr {WEB.gateway6} icmpv6 type echo-request accept',
         f"ip daddr {WEB.gateway4} jump gateway",
         f"ip6 daddr {WEB.gateway6} jump gateway",
         "icmpv6 type { nd-neighbor-solicit, nd-neighbor-advert } accept",
@@ -99,6 +101,17 @@ def test_syn_of_the_zone_meets_its_end_before_anything_lets_it_in() -> None:
         "meta l4proto { tcp, udp } th dport 53 goto zones",
         "meta l4proto { tcp, udp } return",
         "accept",
+    ]
+
+
+def test_fragment_of_a_zone_meets_its_end_before_the_kernel_puts_any_together() -> None:
+    ruleset = nft_ruleset(WEB, PLACES)
+    (hook,) = (line for line in ruleset.splitlines() if "priority -450" in line)
+    assert hook.strip() == "type filter hook prerouting priority -450; policy drop;"
+    assert chain(ruleset, "inet divert", "fragments") == [
+        'iifname != "zw0" accept',
+        "ip frag-off & 0x3fff == 0 accept",
+        "ip6 nexthdr != ipv6-frag accept",
     ]
 
 

@@ -29,6 +29,10 @@ class EngineFault(RuntimeFault):
     """The engine of a network does not start or answer."""
 
 
+class SilentEngine(EngineFault):
+    """An engine that runs, and gives no answer in time."""
+
+
 class OutdatedEngine(EngineFault):
     """An engine that runs, of a version whose descriptors are others."""
 

@@ -1,7 +1,8 @@
 """Watches the engines of all networks and puts a new one in the place of each that ends; tells them of name servers.
 
 One thread sleeps on the processes' descriptors; each revival is a thread of its own, as a slow one must not delay
-others. An engine that keeps dying is tried less and less often.
+others. An engine that keeps dying is tried less and less often. Another thread asks them all whether they serve, and
+ends one that runs and stays silent: what it has of zones nobody could take back otherwise.
 """
 
 from __future__ import annotations
@@ -18,7 +19,8 @@ from pathlib import Path
 
 from runtime.errors import RuntimeFault
 from runtime.net.engine import processes
-from runtime.net.errors import EngineFault
+from runtime.net.engine.interface import EngineHandle
+from runtime.net.errors import EngineFault, SilentEngine
 from runtime.net.network import ZoneNetwork
 from runtime.net.resolvers import RESOLV_CONF, FileWatch
 from runtime.net.segment import Segment
@@ -28,6 +30,11 @@ log = logging.getLogger(__name__)
 FIRST_DELAY_S = 0.25
 LONGEST_DELAY_S = 30.0
 STEADY_S = 10.0  # an engine that lived so long did not die of its start
+# Together twice the 60 s that an engine may take to start on a slow machine (network.ENGINE_READY_TIMEOUT_S): to
+# end one that would have answered costs its zones their connections.
+LOOK_S = 30.0  # between one question and the next
+ANSWER_S = 20.0  # as any other question to an engine has
+MOST_SILENCES = 3  # one after the other
 
 Network = Segment | ZoneNetwork
 # Network, "died", "revived" or "failed", a sentence.
@@ -55,6 +62,8 @@ class _Watched:
     pidfd: int = -1
     deaths: int = 0
     since: float = 0.0
+    asked: EngineHandle | None = None
+    silences: int = 0  # of the one that was asked, since it answered last
 
 
 class EngineSupervisor:
@@ -84,6 +93,7 @@ class EngineSupervisor:
             log.warning("changes of %s will be seen by new engines only: %s", resolv_conf, error)
         self._thread = threading.Thread(target=self._run, name="engines", daemon=True)
         self._thread.start()
+        threading.Thread(target=self._ask_all, name="silent engines", daemon=True).start()
 
     def add(self, network: Network) -> None:
         """Care for a network whose engine has been started; one that is dead already is replaced at once."""
@@ -170,6 +180,47 @@ class EngineSupervisor:
             except RuntimeFault as fault:  # the engine that comes in its place reads the file
                 log.info("%s", fault)
 
+    def _ask_all(self) -> None:
+        # One after the other: where many are silent at once it is the machine that stands still, and each has longer.
+        while not self._stopping.wait(LOOK_S):
+            with self._lock:
+                entries = list(self._watched.values())
+            for entry in entries:
+                if self._stopping.is_set():
+                    return
+                try:
+                    self._ask(entry)
+                except RuntimeFault as fault:  # it does not end; the next look tries again
+                    log.error("%s", fault)
+                except Exception:
+                    log.exception("asking the network engine of %s", _whose(entry.network))
+
+    def _ask(self, entry: _Watched) -> None:
+        """Count how often an engine that runs is silent; end it when that is enough. Raises EngineFault."""
+        handle = entry.network.engine
+        if handle is None or not handle.alive():
+            return
+        if handle is not entry.asked:
+            entry.asked, entry.silences = handle, 0
+        try:
+            handle.wait_ready(ANSWER_S)
+            entry.silences = 0
+        except SilentEngine as fault:
+            entry.silences += 1
+            log.warning("%s, %d times in a row", fault, entry.silences)
+        except RuntimeFault:  # a refusal is an answer; what this process is short of says nothing of the engine
+            entry.silences = 0
+        if entry.silences >= MOST_SILENCES and self._wanted(entry) and not self._stopping.is_set():
+            handle.stop()  # its descriptor tells the rest
+
+    def _last_words(self, entry: _Watched) -> str:
+        handle = entry.network.engine
+        if handle is None:
+            return "no message"
+        if handle is entry.asked and entry.silences >= MOST_SILENCES:
+            return f"it did not answer {entry.silences} times in a row, {ANSWER_S:g} s each, and was killed"
+        return handle.last_words()
+
     def _died(self, entry: _Watched) -> None:
         steady = time.monotonic() - entry.since > STEADY_S
         entry.deaths = 1 if steady else entry.deaths + 1
@@ -180,8 +231,7 @@ class EngineSupervisor:
     def _revive(self, entry: _Watched) -> None:
         network = entry.network
         try:
-            words = network.engine.last_words() if network.engine is not None else "no message"
-            self._tell(network, "died", f"the network engine of {_whose(network)} ended: {words}")
+            self._tell(network, "died", f"the network engine of {_whose(network)} ended: {self._last_words(entry)}")
             only_dead = True  # a zone that boots may have had it replaced
             while self._wanted(entry) and not self._stopping.wait(delay_s(entry.deaths)) and self._wanted(entry):
                 try:

@@ -14,7 +14,7 @@ from runtime.net.engine.control import ask
 from runtime.net.engine.flows import Flow
 from runtime.net.engine.interface import EngineHandle, Handback
 from runtime.net.engine.model import INSIDE, EngineConfig, ZonePart, dump
-from runtime.net.errors import EngineFault, OutdatedEngine, UnknownToEngine
+from runtime.net.errors import EngineFault, OutdatedEngine, SilentEngine, UnknownToEngine
 
 ENTRY = "from runtime.net.engine.main import main"  # in an engine's command line, which `zone system check` looks for
 _ASK_TIMEOUT_S = 20.0
@@ -35,8 +35,9 @@ class ProxyHandle:
 
     def alive(self) -> bool:
         """Does the process run?"""
-        if self._child is not None:
-            return self._child.poll() is None
+        if self._child is not None and self._child.poll() is not None:
+            return False
+        # A child that another thread waits for just then is said to run, whether it does or not.
         return processes.start_time_of(self.pid) == self.start_time
 
     def wait_ready(self, timeout_s: float) -> None:
@@ -136,8 +137,10 @@ class ProxyHandle:
                 str(self._control), request, timeout_s=timeout_s, passed=passed, received=received
             )
         except OSError as error:
-            got = f"no answer: {error}" if self.alive() else f"it ended: {self.last_words()}"
-            raise EngineFault(subject, expected="an answer", got=got, temporary=True) from error
+            alive = self.alive()
+            got = f"no answer: {error}" if alive else f"it ended: {self.last_words()}"
+            kind = SilentEngine if alive and isinstance(error, TimeoutError) else EngineFault
+            raise kind(subject, expected="an answer", got=got, temporary=True) from error
         if "error" in answer:
             kind = UnknownToEngine if answer.get("unknown") else EngineFault
             raise kind(subject, expected=f"{request['op']} to be done", got=answer["error"])

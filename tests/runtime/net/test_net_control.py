@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import socket
+import subprocess
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -11,10 +13,11 @@ from pathlib import Path
 
 import pytest
 
-from runtime.net.engine import control
+from runtime.net.engine import control, processes
 from runtime.net.engine.control import ControlServer, ask
 from runtime.net.engine.loop import Loop
-from runtime.net.errors import EngineFault
+from runtime.net.engine.proxy import ProxyHandle
+from runtime.net.errors import EngineFault, SilentEngine
 from runtime.net.teardown import teardown
 
 
@@ -106,3 +109,31 @@ def test_zone_of_an_engine_that_may_not_have_heard_it_has_not_left(
         with pytest.raises(EngineFault, match="expected it to let go of zone web, got") as caught:
             teardown([{**MEMBER, "control": str(path)}])
         assert caught.value.temporary
+
+
+def handle(path: Path, child: subprocess.Popen[bytes] | None = None) -> ProxyHandle:
+    """An engine that is asked there: a child, or this process."""
+    pid = os.getpid() if child is None else child.pid
+    return ProxyHandle("zone web", pid, processes.start_time_of(pid) or 0, path, path.with_name("log"), child)
+
+
+def test_engine_that_runs_and_gives_no_answer_is_told_from_one_that_cannot_be_asked(tmp_path: Path) -> None:
+    path = tmp_path / "control"
+    with pytest.raises(EngineFault, match="no answer") as caught:
+        handle(path).wait_ready(0.01)
+    assert caught.type is EngineFault
+    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as listener:
+        listener.bind(str(path))
+        listener.listen()
+        with pytest.raises(SilentEngine, match="no answer"):
+            handle(path).wait_ready(0.01)
+
+
+def test_engine_that_has_ended_does_not_run_while_another_thread_waits_for_it(tmp_path: Path) -> None:
+    with subprocess.Popen(["cat"], stdin=subprocess.PIPE) as child:
+        engine = handle(tmp_path / "control", child)
+        assert engine.alive()
+        child.kill()
+        os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)
+        with child._waitpid_lock:  # type: ignore[attr-defined]
+            assert not engine.alive()

@@ -154,6 +154,24 @@ def test_engine_that_cannot_be_started_is_tried_until_it_can(world: World, monke
     assert ask(world, port) == b"zone"
 
 
+def test_engine_that_stands_still_is_replaced_and_its_zone_is_served_again(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(supervise, "LOOK_S", 0.05)
+    monkeypatch.setattr(supervise, "ANSWER_S", 1.5)
+    serve_in_zone(world)
+    network = world.up()
+    ((_, port),) = world.on_host(lambda: network.publish([Port(HOST4, 0, 80)]))
+    assert network.engine is not None
+    hung = network.engine.pid
+    with supervised(world, network) as events:
+        os.kill(hung, signal.SIGSTOP)
+        events.wait("revived")
+        assert "did not answer 3 times in a row" in events.sentences[0]
+        assert network.engine.pid != hung
+        assert ask(world, port) == b"zone"
+
+
 def test_network_that_is_given_up_is_not_revived(world: World) -> None:
     network = world.up()
     with supervised(world, network) as events:

@@ -12,22 +12,32 @@ import pytest
 
 from runtime.net import supervise
 from runtime.net.engine import processes
-from runtime.net.errors import EngineFault
+from runtime.net.errors import EngineFault, SilentEngine
 from runtime.net.supervise import EngineSupervisor
 
 
 class Process:
-    """An engine as a supervisor sees it."""
+    """An engine as a supervisor sees it.
 
-    def __init__(self) -> None:
+    asked: what it says to who asks whether it serves, one after the other, and the last of it from then on; None: yes.
+    """
+
+    def __init__(self, *asked: EngineFault | None) -> None:
+        self._asked, self.at_its_last = list(asked) or [None], threading.Event()
         self._child = subprocess.Popen(["cat"], stdin=subprocess.PIPE)
         self.pid, self.start_time = self._child.pid, processes.start_time_of(self._child.pid) or 0
 
     def alive(self) -> bool:
-        return self._child.poll() is None
+        return processes.start_time_of(self.pid) == self.start_time
 
     def last_words(self) -> str:
         return "no message"
+
+    def wait_ready(self, timeout_s: float) -> None:
+        if len(self._asked) == 1:
+            self.at_its_last.set()
+        if (fault := self._asked.pop(0) if len(self._asked) > 1 else self._asked[0]) is not None:
+            raise fault
 
     def stop(self) -> None:
         self._child.kill()
@@ -62,6 +72,7 @@ class Watch:
 
     def __init__(self) -> None:
         self.told: list[tuple[str, str]] = []
+        self.sentences: list[str] = []
         self._news = threading.Condition()
         self._networks: list[Network] = []
         self._open = True
@@ -70,6 +81,7 @@ class Watch:
     def _tell(self, network: Any, event: str, text: str) -> None:
         with self._news:
             self.told.append((network.name, event))
+            self.sentences.append(text)
             self._news.notify_all()
 
     def network(self, name: str, *faults: EngineFault) -> Any:
@@ -97,7 +109,8 @@ class Watch:
 
 @pytest.fixture
 def watch(monkeypatch: pytest.MonkeyPatch) -> Iterator[Watch]:
-    monkeypatch.setattr(supervise, "FIRST_DELAY_S", 0.01)
+    for pause in ("FIRST_DELAY_S", "LOOK_S"):
+        monkeypatch.setattr(supervise, pause, 0.01)
     made = Watch()
     yield made
     made.close()
@@ -141,6 +154,59 @@ def test_engine_that_a_boot_has_replaced_meanwhile_is_watched_as_it_is(watch: Wa
     network.engine.stop()
     watch.wait("web", "revived")
     assert network.revivals == 2
+
+
+SILENT = SilentEngine("network engine", expected="an answer", got="no answer: timed out", temporary=True)
+SHORT = EngineFault("network engine", expected="an answer", got="no answer: Too many open files", temporary=True)
+
+
+def having(watch: Watch, *asked: EngineFault | None) -> Any:
+    """A network that is watched, whose engine says so to who asks."""
+    network = watch.network("web")
+    network.engine.stop()
+    network.engine = Process(*asked)
+    watch.supervisor.add(network)
+    return network
+
+
+def test_engine_that_runs_and_stays_silent_is_ended_and_replaced_as_one_that_died(watch: Watch) -> None:
+    network = having(watch, SILENT)
+    hung = network.engine
+    assert watch.wait("web", "revived") == ["died", "revived"]
+    assert not hung.alive()
+    assert network.engine.at_its_last.wait(30), "the next one is asked in its turn"
+    assert network.revivals == 1
+    assert "did not answer 3 times in a row" in watch.sentences[0]
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [
+        (SILENT, SILENT, None, SILENT, SILENT, None),  # a machine that is slow now and then
+        (SHORT, SHORT, SHORT, SHORT, None),  # what its zoned lacks is no fault of its
+        (*[EngineFault("network engine", expected="status to be done", got="no")] * 4, None),  # an answer
+    ],
+)  # fmt: skip
+def test_engine_that_answers_now_and_then_is_left_alone(watch: Watch, asked: tuple[EngineFault | None, ...]) -> None:
+    network = having(watch, *asked)
+    assert network.engine.at_its_last.wait(30)
+    watch.end()
+    assert watch.told == []
+    assert network.engine.alive()
+
+
+def test_silent_engine_that_cannot_be_ended_yet_is_tried_again(watch: Watch, monkeypatch: pytest.MonkeyPatch) -> None:
+    refusals, stop = [EngineFault("process 1", expected="it to end when killed", got="it still runs")], Process.stop
+
+    def stop_later(engine: Process) -> None:
+        if refusals and threading.current_thread() is not threading.main_thread():
+            raise refusals.pop()
+        stop(engine)
+
+    monkeypatch.setattr(Process, "stop", stop_later)
+    having(watch, SILENT)
+    assert watch.wait("web", "revived") == ["died", "revived"]
+    assert refusals == []
 
 
 class Interrupted:

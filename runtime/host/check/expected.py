@@ -6,9 +6,22 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+from runtime.boot.errors import BadSpec
+from runtime.boot.vbd import virtual_device
 from runtime.host.check.model import HostPort, Process
 
 Record = Mapping[str, Any]
+
+_KINDS = {
+    *("domain", "xenstore", "channel", "vbd", "share", "console", "loop", "file", "process", "mount", "cgroup"),
+    *("net.directory", "net.netns", "net.vif", "net.engine", "net.listener"),
+}
+# What their fields are: things of other types are neither equal to what is found nor to be sorted with it.
+_FIELDS = {
+    **dict.fromkeys(("uuid", "name", "vdev", "device", "file", "log", "path"), str),
+    **dict.fromkeys(("netns", "vif", "address", "protocol"), str),
+    **dict.fromkeys(("domid", "backend_domid", "number", "port", "pid", "start_time"), int),
+}
 
 
 class LedgerLike(Protocol):
@@ -86,12 +99,30 @@ def read_ledgers(ledgers: Iterable[LedgerLike]) -> Expected:
         loops: dict[str, tuple[str, str]] = {}
         for record in records:
             try:
+                _check(record)
                 _note(expected, zone, record)
                 _note_loop(loops, zone, record)
-            except (TypeError, ValueError):  # of another version, or a hand's
+            except (TypeError, ValueError, BadSpec):  # of another version, or a hand's
                 expected.unread[ledger.name] = f"no such record is known: {str(record)[:200]}"
         expected.loops |= loops  # what it has given back may be another's by now, and be in that one's ledger
     return expected
+
+
+def _check(record: Record) -> None:
+    """Raises TypeError, ValueError, BadSpec for a record of a kind that is known, which says what none of it says."""
+    kind = record["kind"]
+    if not isinstance(kind, str) or kind.removesuffix(".gone") not in _KINDS:
+        return
+    for name, value in record.items():
+        if type(value) is not _FIELDS.get(name, type(value)):
+            raise TypeError(name)
+    if kind in ("vbd", "vbd.gone"):
+        virtual_device(str(record.get("vdev")))
+    elif kind == "xenstore":
+        for vdev, _ in record.get("disks", ()):
+            virtual_device(vdev)
+        for number in record.get("shares", ()):
+            int(number)
 
 
 def _note_loop(loops: dict[str, tuple[str, str]], zone: str, record: Record) -> None:

@@ -33,7 +33,8 @@ def renew(whose: str, addresses: ZoneAddresses) -> None:
     """Settings and routes of a namespace that was laid out before, by whatever version. Raises NetworkFault."""
     subject = f"network of {whose}"
     sysctl([*plan.early_sysctls(), *known(plan.optional_sysctls())], subject)
-    commands.feed(["ip", "-batch", "-"], "\n".join(plan.route_lines(addresses)) + "\n", subject=subject)
+    lines = [plan.LO_LINE, *plan.route_lines(addresses)]
+    commands.feed(["ip", "-batch", "-"], "\n".join(lines) + "\n", subject=subject)
 
 
 def open_sockets(zone: str, addresses: ZoneAddresses) -> list[socket.socket]:

@@ -30,6 +30,7 @@ DNS_PORT = 53
 # netback takes at most 65517 bytes, netfront a little less; IPv6 needs 1280. Source: network.md section 3, RFC 8200.
 MTU_MIN = 1280
 LARGEST_PACKET = 40 + 65535  # of IPv6, put together from fragments
+LO_LINE = f"link set lo mtu {LARGEST_PACKET} up"
 MTU_MAX = 65000
 
 
@@ -74,7 +75,7 @@ def netns_name(name: str) -> str:
 def ip_lines(addresses: ZoneAddresses, mtu: int) -> list[str]:
     """The lines for one `ip -batch -` in the new namespace: bridge and gateway."""
     return [
-        f"link set lo mtu {LARGEST_PACKET} up",
+        LO_LINE,
         # mcast_snooping 0: neighbour discovery would depend on the zone's multicast reports.
         f"link add {BRIDGE} address {addresses.gateway_mac} mtu {mtu}"
         " type bridge stp_state 0 forward_delay 0 mcast_snooping 0",

@@ -25,6 +25,7 @@ from runtime.net.engine.proxy import ProxyEngine, ProxyHandle
 from runtime.net.errors import EngineFault, NetworkFault, PortTaken
 from runtime.net.listing import networks
 from runtime.net.network import ZoneNetwork
+from runtime.net.plan import LARGEST_PACKET
 from runtime.net.supervise import EngineSupervisor
 
 pytestmark = pytest.mark.root
@@ -445,8 +446,9 @@ def test_engine_of_an_older_version_is_replaced_with_a_sentence(
     assert f"expected {len(INSIDE) + 1} descriptors and those of its ports, got {len(INSIDE) + 1}, as" in caplog.text
     assert not successor.alive()
     monkeypatch.undo()
-    world.ip(successor.netns, "route del local 0.0.0.0/0 dev lo table local")
+    world.ip(successor.netns, "route del local 0.0.0.0/0 dev lo table local", "link set lo mtu 65536")
     world.on_host(successor.revive)
+    assert f"mtu {LARGEST_PACKET} " in world.shell(successor.netns, "ip link show lo")
     assert ask(world, zoned.ports[0]) == b"zone"
     assert_zone_reaches_outside(world)
 

@@ -11,7 +11,7 @@ from runtime.net.errors import NetworkFault
 ADDRESSES = plan_addresses(3)
 
 GOLDEN_IP = """\
-link set lo up
+link set lo mtu 65575 up
 link add zw0 address 02:7a:77:00:00:01 mtu 1500 type bridge stp_state 0 forward_delay 0 mcast_snooping 0
 link set zw0 addrgenmode none
 address add 10.75.3.1/24 dev zw0

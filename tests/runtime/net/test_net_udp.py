@@ -98,7 +98,7 @@ def test_datagrams_of_one_zone_port_to_many_and_of_many_to_one_do_not_mix(world:
 
 
 @BOTH
-@pytest.mark.parametrize("size", [0, 1, 1400, 1472, 1473, 9000, 60000])
+@pytest.mark.parametrize("size", [0, 1, 1400, 1472, 1473, 9000, 60000, 65500])
 def test_datagram_of_any_size_passes_both_ways(world: World, address: str, size: int) -> None:
     port = echo(world, address)
     network = world.up()

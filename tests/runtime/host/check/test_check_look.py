@@ -216,6 +216,11 @@ def plant_file(world: World, host: CheckedHost) -> Undo:
     return lambda: ((host.run / "old" / "log").unlink(), (host.run / "old").rmdir())
 
 
+def plant_ledger(world: World, host: CheckedHost) -> Undo:
+    (host.ledgers.root / "old.jsonl").mkdir()
+    return (host.ledgers.root / "old.jsonl").rmdir
+
+
 PLANTS = {
     plant_domain: "domain",
     plant_dying: "domain",
@@ -240,6 +245,7 @@ PLANTS = {
     plant_mount: "mount",
     plant_cgroup: "cgroup",
     plant_file: "file",
+    plant_ledger: "ledger",
 }
 # A domain that is held by a mapping shows as well, and so does a namespace's mount.
 MORE = {plant_grant: {"domain"}, plant_netns: {"mount"}, plant_name_of_netns: {"mount"}}

@@ -58,14 +58,14 @@ class Ledger:
             os.close(fd)
 
     def records(self) -> list[Record]:
-        """All records in the order they were written."""
+        """All records in the order they were written; what is none is left out."""
         records: list[Record] = []
         for line in self.path.read_bytes().splitlines():
             try:
                 document = json.loads(line)
-            except ValueError:
+            except (ValueError, RecursionError):
                 continue
-            if isinstance(document, dict) and "kind" in document:
+            if isinstance(document, dict) and isinstance(document.get("kind"), str):
                 records.append(document)
         return records
 

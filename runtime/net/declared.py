@@ -130,18 +130,31 @@ class DeclaredLedger:
         """The network's."""
         return self.path.stem
 
+    @property
+    def directory(self) -> Path:
+        """Where the network's engine is asked, whatever the records say."""
+        return self.path.parent / f"{SHARED}{self.name}"
+
     def record(self, kind: str, **entry: Any) -> None:
         """Append one."""
         with self.path.open("a") as file:
             file.write(json.dumps({"kind": kind, **entry}) + "\n")
 
     def records(self) -> list[dict[str, Any]]:
-        """All; but for a last one that was cut off. None once the network has gone, and its ledger with it."""
+        """All; but for a last one that was cut off. None once the network has gone, and its ledger with it.
+
+        Raises:  NetworkFault, OSError where one cannot be read: what it names is not to be forgotten.
+        """
         try:
-            lines = self.path.read_text().splitlines()
+            records = [json.loads(line) for line in self.path.read_text().splitlines() if line.endswith("}")]
         except FileNotFoundError:
             return []
-        return [json.loads(line) for line in lines if line.endswith("}")]
+        except (ValueError, RecursionError) as error:
+            raise NetworkFault(str(self.path), expected="one record a line", got=str(error)) from error
+        for record in records:
+            if not isinstance(record.get("kind"), str):
+                raise NetworkFault(str(self.path), expected="records of some kind", got=str(record)[:200])
+        return records
 
     @contextlib.contextmanager
     def held(self) -> Iterator[None]:

@@ -8,15 +8,30 @@ from typing import Any, Protocol
 
 from runtime.boot.errors import BadSpec
 from runtime.boot.vbd import virtual_device
+from runtime.errors import RuntimeFault
 from runtime.host.check.model import HostPort, Process
 
 Record = Mapping[str, Any]
 
-_KINDS = {
-    *("domain", "xenstore", "channel", "vbd", "share", "console", "loop", "file", "process", "mount", "cgroup"),
-    *("net.directory", "net.netns", "net.vif", "net.engine", "net.listener"),
+_KINDS = {  # what each says at least, and what takes it back as well
+    "domain": {"uuid"},
+    "xenstore": {"uuid", "domid"},
+    "channel": {"uuid"},
+    "vbd": {"uuid", "vdev", "device"},
+    "share": {"uuid", "number"},
+    "console": {"log"},
+    "loop": {"device", "file"},
+    "file": {"path"},
+    "mount": {"path"},
+    "cgroup": {"path"},
+    "process": {"pid", "start_time"},
+    "net.directory": {"path"},
+    "net.netns": {"name"},
+    "net.vif": {"vif", "netns"},
+    "net.listener": {"address", "port"},
+    "net.engine": {"pid", "start_time"},
 }
-# What their fields are: things of other types are neither equal to what is found nor to be sorted with it.
+# What these are: things of other types are neither equal to what is found nor to be sorted with it.
 _FIELDS = {
     **dict.fromkeys(("uuid", "name", "vdev", "device", "file", "log", "path"), str),
     **dict.fromkeys(("netns", "vif", "address", "protocol"), str),
@@ -91,6 +106,9 @@ def read_ledgers(ledgers: Iterable[LedgerLike]) -> Expected:
         except OSError as error:
             expected.unread[ledger.name] = error.strerror or str(error)
             continue
+        except RuntimeFault as fault:
+            expected.unread[ledger.name] = str(fault)
+            continue
         # A ledger is named by its run; people know the zone.
         named = ("zone", "domain", "network")
         names = (str(record["name"]) for record in records if record["kind"] in named and "name" in record)
@@ -110,14 +128,17 @@ def read_ledgers(ledgers: Iterable[LedgerLike]) -> Expected:
 
 def _check(record: Record) -> None:
     """Raises TypeError, ValueError, BadSpec for a record of a kind that is known, which says what none of it says."""
-    kind = record["kind"]
-    if not isinstance(kind, str) or kind.removesuffix(".gone") not in _KINDS:
+    kind = str(record["kind"])
+    wanted = _KINDS.get(kind.removesuffix(".gone"))
+    if wanted is None:
         return
+    if missing := wanted - record.keys():
+        raise ValueError(str(missing))
     for name, value in record.items():
         if type(value) is not _FIELDS.get(name, type(value)):
             raise TypeError(name)
     if kind in ("vbd", "vbd.gone"):
-        virtual_device(str(record.get("vdev")))
+        virtual_device(record["vdev"])
     elif kind == "xenstore":
         for vdev, _ in record.get("disks", ()):
             virtual_device(vdev)

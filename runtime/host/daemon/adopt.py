@@ -73,11 +73,13 @@ async def recover(core: Core) -> None:
             await core.save(zone, "zone.restarting", after="the host was rebooted", pause_s=f"{zone.pause_s:g}")
     nobodys = await core.thread(_nobodys, core)
     # A new database, in the place of one that was damaged or lost, does not know whose these are: they stay for good.
-    strangers = [path.name for path in nobodys] if is_new else json.loads(meta.get("strangers", "[]"))
+    strangers = None if is_new else _strangers(meta.get("strangers", "[]"))
+    if strangers is None and nobodys is not None:
+        strangers = [path.name for path in nobodys]
     changes = {"boot_id": core.boot_id, "strangers": json.dumps(strangers)}
     await core.write_or_refuse(*((_SET_META, item) for item in changes.items()))
-    for path in nobodys:
-        if path.name not in strangers:
+    for path in nobodys or ():
+        if path.name not in (strangers or ()):
             await core.thread(shutil.rmtree, path, True)
 
 
@@ -197,6 +199,8 @@ def _end_stray_shares(core: Core, records: list[Record]) -> None:
         core.edge.end_stray_shares(core.settings.state_dir / "logs", records)
     except (RuntimeFault, OSError) as fault:
         log.error("%s", fault)
+    except (KeyError, ValueError, TypeError) as error:  # of another version: it may name any of them
+        log.error("processes that serve a directory and that no ledger names are not looked for: %r", error)
 
 
 async def _end_strays(core: Core, found: list[DomainInfo]) -> None:
@@ -214,10 +218,15 @@ async def _end_stray_networks(core: Core) -> None:
     for ledger in (*core.ledgers.all(), *core.network_ledgers.all()):
         try:
             known |= set(directories(await core.thread(ledger.records)))
-        except OSError as error:
+        except (OSError, KeyError) as error:
             log.error("networks that no ledger names are not looked for, as %s cannot be read: %s", ledger.path, error)
             return
-    for records in await core.thread(core.edge.stray_networks, core.settings.run_dir / "net", known):
+    try:
+        found = await core.thread(core.edge.stray_networks, core.settings.run_dir / "net", known)
+    except OSError as error:
+        log.error("networks that no ledger names are not looked for: %s", error)
+        return
+    for records in found:
         log.warning("network in %s is of a zoned that forgot it: ending it", next(directories(records)))
         try:
             await core.thread(core.edge.teardown, records)
@@ -267,8 +276,21 @@ def _tail(core: Core, zone: Zone) -> list[str]:
     return ending.tail_of(core.logs_of(zone) / "console")
 
 
-def _nobodys(core: Core) -> list[Path]:
-    """Logs and scratch disks of zones that nobody knows of any more."""
+def _strangers(text: str) -> list[str] | None:
+    """Those that were there before this database; None where nobody knows which."""
+    try:
+        found = json.loads(text)
+    except (ValueError, RecursionError):
+        return None
+    return found if isinstance(found, list) else None
+
+
+def _nobodys(core: Core) -> list[Path] | None:
+    """Logs and scratch disks of zones that nobody knows of any more; None where they cannot be listed."""
     directories = [core.settings.state_dir / name for name in ("logs", "scratch")]
-    found = [path for directory in directories if directory.is_dir() for path in directory.iterdir()]
+    try:
+        found = [path for directory in directories if directory.is_dir() for path in directory.iterdir()]
+    except OSError as error:
+        log.error("what is left of zones that nobody knows stays: %s", error)
+        return None
     return [path for path in found if path.name not in core.zones and path.name not in core.unread]

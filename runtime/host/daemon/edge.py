@@ -261,7 +261,7 @@ class Edge:
         """Of networks that no ledger names, nor a declaration's: what a teardown needs."""
 
         def declared() -> set[str]:
-            return set(directories(record for ledger in declared_ledgers(run_directory) for record in ledger.records()))
+            return {str(ledger.directory) for ledger in declared_ledgers(run_directory)}
 
         # Looked at twice: one that was made anew, or just made, while we looked is in the first or in the second.
         before = declared()

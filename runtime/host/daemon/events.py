@@ -43,7 +43,7 @@ class Events:
             rows = await self._database.read(f"{_SELECT}{clause} ORDER BY seq LIMIT {_BATCH}", [position, *parameters])
             for seq, unix_s, kind, of_zone, name, attributes in rows:
                 position = seq
-                yield Event(self._token(seq), unix_s, kind, of_zone, name, json.loads(attributes))
+                yield Event(self._token(seq), unix_s, kind, of_zone, name, _attributes(attributes))
             if len(rows) == _BATCH:
                 continue
             position = max(position, newest)  # those of other zones are behind us too
@@ -73,3 +73,12 @@ class Events:
                 f"event {token[:60]!r}", expected=f"a token of this host ({self._database.id}-…)", got="another"
             )
         return int(number)
+
+
+def _attributes(text: str) -> dict[str, str]:
+    """None where a hand wrote what they are: the event stays one."""
+    try:
+        found = json.loads(text)
+        return {str(name): str(value) for name, value in found.items()}
+    except (ValueError, AttributeError, RecursionError):
+        return {}

@@ -214,7 +214,7 @@ async def _end_left(core: Core, network: SharedNetwork) -> None:
     async with network.lock:
         if network.segment is not None and _is_left(core, network):
             segment, network.segment = network.segment, None
-            await _as_far_as_it_goes(network, core.thread(_take_down, core, segment))
+            await _as_far_as_it_goes(network.name, core.thread(_take_down, core, segment))
 
 
 async def _settle(core: Core, network: SharedNetwork) -> None:
@@ -224,21 +224,21 @@ async def _settle(core: Core, network: SharedNetwork) -> None:
             return
         if network.segment is not None:
             segment, network.segment = network.segment, None
-            await _as_far_as_it_goes(network, core.thread(_take_down, core, segment))
-        await _as_far_as_it_goes(network, _clear(core, network))
+            await _as_far_as_it_goes(network.name, core.thread(_take_down, core, segment))
+        await _as_far_as_it_goes(network.name, _clear(core, network))
         needed = network.kept or network.seats or network.ledger is not None  # what it has is known by it alone
         if not needed and core.networks.get(network.name) is network:
             del core.networks[network.name]
 
 
-async def _as_far_as_it_goes(network: SharedNetwork, step: Awaitable[None]) -> None:
+async def _as_far_as_it_goes(name: str, step: Awaitable[None]) -> None:
     """What fails, foreseen or not, is tried again with what is left: see `reap`."""
     try:
         await step
     except (RuntimeFault, OSError) as fault:
-        log.error("network %s is not gone yet: %s", network.name, fault)
+        log.error("network %s is not gone yet: %s", name, fault)
     except Exception:
-        log.exception("network %s is not gone yet", network.name)
+        log.exception("network %s is not gone yet", name)
 
 
 def _take_down(core: Core, segment: Segment) -> None:
@@ -282,7 +282,7 @@ async def load(core: Core) -> None:
             name, index, mtu = str(first["name"]), int(first["index"]), int(first["mtu"])
         except (KeyError, ValueError, TypeError) as error:
             log.error("network %s cannot be taken over, its ledger does not say what it is: %r", ledger.name, error)
-            await _end_unknown(core, ledger)
+            await _as_far_as_it_goes(ledger.name, core.thread(_walk, core, ledger))  # else the next zoned's
             continue
         network = core.networks.setdefault(name, SharedNetwork(name, index, mtu))
         network.index, network.mtu, network.ledger, network.found = index, mtu, ledger, True
@@ -290,13 +290,8 @@ async def load(core: Core) -> None:
             await core.thread(_take_over, core, network)
         except (RuntimeFault, OSError) as fault:
             log.warning("network %s is up, and is not taken over yet: %s", name, fault)
-
-
-async def _end_unknown(core: Core, ledger: Ledger) -> None:
-    try:
-        await core.thread(_walk, core, ledger)
-    except (RuntimeFault, OSError) as fault:
-        log.error("network %s is not gone yet: %s", ledger.name, fault)  # the next zoned's
+        except Exception:  # a defect of ours, or a record of another version: it costs this network
+            log.exception("network %s is up, and is not taken over yet", name)
 
 
 def _take_over(core: Core, network: SharedNetwork) -> None:
@@ -341,9 +336,16 @@ async def settle(core: Core, runs: Iterable[str]) -> None:
             network.awaited = pending & network.seats.keys()
             await _forget_others(core, network)
             if network.segment is not None:
-                await core.thread(core.edge.care_for, network.segment)
+                await _care_for(core, network.name, network.segment)
         else:
             await _settle(core, network)
+
+
+async def _care_for(core: Core, name: str, segment: Segment) -> None:
+    try:
+        await core.thread(core.edge.care_for, segment)
+    except Exception:  # likewise
+        log.exception("network %s: its engine is not replaced where it ends", name)
 
 
 async def taken_over(core: Core, uuid: str) -> None:

@@ -32,6 +32,7 @@ CREATE_TIMEOUT_S = 60.0
 _LIVE = (WorkloadState.CREATED, WorkloadState.RUNNING, WorkloadState.COMPLETED)
 _ENDED = (WorkloadState.COMPLETED, WorkloadState.FAILED, WorkloadState.DESTROYED)
 _AGAIN_S = 0.2
+LEDGER_AGAIN_S = 5.0
 
 
 class Workload:
@@ -85,21 +86,35 @@ class Workloads:
             zone = self._core.zones.get(workload.info.zone_id)
             if zone is None:
                 self.all.pop(workload.id)
-            elif zone.run is None or zone.run.uuid != workload.uuid:
-                await self._zone_ended(zone, workload)
-            else:
-                await self._settle(zone, zone.run, workload)
+                continue
+            try:
+                await self._settle(zone, workload)
+            except Exception:  # a defect of ours, or a record of another version: it costs this workload
+                log.exception("workload %s is left as it is", workload.name)
 
-    async def _settle(self, zone: Zone, run: Run, workload: Workload) -> None:
+    async def _settle(self, zone: Zone, workload: Workload) -> None:
+        run = zone.run
+        if run is None or run.uuid != workload.uuid:
+            await self._zone_ended(zone, workload)
+            return
         try:
             records = await self._core.thread(run.ledger.records)
         except FileNotFoundError:
             return  # its zone has ended just now, see run_ended
+        except OSError as error:
+            log.error("workload %s is settled later: %s", workload.name, error)
+            self._core.background(self._settle_later(zone, run, workload))
+            return
         workload.info = dataclasses.replace(workload.info, tags=shares.tags_of(records, workload.info))
         if workload.info.state in (WorkloadState.CREATING, WorkloadState.DESTROYING):
             disk = next((str(record["vdev"]) for record in plugged.held("vbd", records, workload.info)), "")
             workload.info = dataclasses.replace(workload.info, device=workload.info.device or disk)
             self._core.background(self._finish(zone, run, workload))
+
+    async def _settle_later(self, zone: Zone, run: Run, workload: Workload) -> None:
+        await self._core.clock.sleep(LEDGER_AGAIN_S)
+        if zone.run is run and workload.id in self.all:
+            await self._settle(zone, workload)
 
     def find(self, ref: str) -> Workload:
         """By name, id or the start of an id. Raises UnknownZone."""

@@ -388,6 +388,7 @@ def test_ledger_that_cannot_be_read_is_told_and_the_rest_is_compared() -> None:
         {"kind": "net.listener", "address": 7, "port": 9999},
         {"kind": "net.listener", "address": PORT.address, "port": "http"},
         {"kind": "net.listener", "address": PORT.address, "port": 9999, "protocol": None},
+        {"kind": "net.directory"},
         {"kind": "net.directory", "path": 7},
         {"kind": "mount", "path": 7},
         {"kind": "cgroup", "path": 7},

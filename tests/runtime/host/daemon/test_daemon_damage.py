@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
 import sqlite3
-from pathlib import Path
 from typing import Any
 
 import pytest
 from support.daemonworld import FakeClock, Host, run
+from support.damage import change_row, ledger_of, write
 from support.hostnetworks import FakeNetwork
 
 from runtime.errors import RuntimeFault
@@ -189,12 +188,6 @@ def read(host: Host, sql: str, *parameters: object) -> list[Any]:
         return database.execute(sql, parameters).fetchall()
 
 
-def change_row(host: Host, sql: str, *parameters: object) -> None:
-    """What another zonewright, or a hand, wrote into the database."""
-    with contextlib.closing(sqlite3.connect(host.path / "state" / "zones.sqlite", isolation_level=None)) as database:
-        database.execute(sql, parameters)
-
-
 @pytest.mark.parametrize(
     ("column", "text"),
     [("request", '{"colour": "red"}'), ("request", "{"), ("state", "asleep"), ("exit", "[]"), ("ports", "7")],
@@ -259,20 +252,6 @@ def test_workload_whose_row_cannot_be_read_keeps_no_zoned_from_starting(
         await host.stop(end_zones=True)
 
     run(work())
-
-
-def ledger_of(host: Host, name: str) -> Path:
-    """The ledger of a zone's run."""
-    assert host.manager is not None
-    (zone,) = [zone for zone in host.manager.core.zones.values() if zone.name == name]
-    assert zone.run is not None
-    return zone.run.ledger.path
-
-
-def write(ledger: Path, record: dict[str, Any]) -> None:
-    """What another zonewright has in a ledger."""
-    with ledger.open("a") as file:
-        file.write(f"\n{json.dumps(record)}\n")
 
 
 @pytest.mark.parametrize("record", [{"kind": "device"}, {"kind": "device", "target": "/data", "number": [7]}])

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import socket
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -46,8 +47,8 @@ class ProxyHandle:
 
     def zones(self) -> list[str]:
         """The zones it has. Raises EngineFault."""
-        zones: list[str] = self._ask({"op": "status"})["zones"]
-        return zones
+        with self._understood():
+            return [str(zone) for zone in self._ask({"op": "status"})["zones"]]
 
     def admit(self, zone: ZonePart, inside: Sequence[socket.socket]) -> None:
         """Have it serve one more zone. Raises EngineFault."""
@@ -61,18 +62,20 @@ class ProxyHandle:
 
     def counters(self, zone: str) -> dict[str, int]:
         """See model.COUNTERS. Raises EngineFault."""
-        counters: dict[str, int] = self._ask({"op": "status", "zone": zone})["counters"]
-        return counters
+        with self._understood():
+            counters = self._ask({"op": "status", "zone": zone})["counters"]
+            return {str(name): int(count) for name, count in counters.items()}
 
     def flows(self, zone: str) -> list[Flow]:
         """What passes through it for a zone now. Raises EngineFault."""
         found: list[Flow] = []
         while len(found) < _MOST_FLOWS:
             after = list(found[-1][:3]) if found else []
-            rows = self._ask({"op": "flows", "zone": zone, "after": after})["flows"]
+            with self._understood():
+                rows = [Flow(*row) for row in self._ask({"op": "flows", "zone": zone, "after": after})["flows"]]
             if not rows:
                 break
-            found += [Flow(*row) for row in rows]
+            found += rows
         return found
 
     def publish(self, zone: str, listener: socket.socket, key: str, zone_port: int) -> None:
@@ -99,17 +102,18 @@ class ProxyHandle:
         received: list[socket.socket] = []
         inside = len(self.INSIDE)
         try:
-            answer = self._ask({"op": "handback", "zone": zone}, received=received)
-            # An engine of before this question had names does not say which it has.
-            if answer.get("inside") != list(self.INSIDE) or len(received) != inside + len(answer["published"]):
-                raise OutdatedEngine(
-                    f"network engine of {self._whose}",
-                    expected=f"{inside} descriptors and those of its ports",
-                    got=f"{len(received)}, as another version has them",
-                    hint="a new engine takes its place, and connections through it end",
-                )
-            outside = zip(answer["published"], received[inside:], strict=True)
-            return Handback(received[:inside], [(key, zone_port, item) for (key, zone_port), item in outside])
+            with self._understood():
+                answer = self._ask({"op": "handback", "zone": zone}, received=received)
+                # An engine of before this question had names does not say which it has.
+                if answer.get("inside") != list(self.INSIDE) or len(received) != inside + len(answer["published"]):
+                    raise OutdatedEngine(
+                        f"network engine of {self._whose}",
+                        expected=f"{inside} descriptors and those of its ports",
+                        got=f"{len(received)}, as another version has them",
+                        hint="a new engine takes its place, and connections through it end",
+                    )
+                outside = zip(answer["published"], received[inside:], strict=True)
+                return Handback(received[:inside], [(key, zone_port, item) for (key, zone_port), item in outside])
         except BaseException:
             for item in received:
                 item.close()
@@ -133,18 +137,33 @@ class ProxyHandle:
         try:
             # The control socket listens before the process runs, so a request waits for an engine that is starting; and
             # nobody else holds it, so one for an engine that ends is answered with a reset.
-            answer: dict[str, Any] = ask(
-                str(self._control), request, timeout_s=timeout_s, passed=passed, received=received
-            )
+            answer = ask(str(self._control), request, timeout_s=timeout_s, passed=passed, received=received)
         except OSError as error:
             alive = self.alive()
             got = f"no answer: {error}" if alive else f"it ended: {self.last_words()}"
             kind = SilentEngine if alive and isinstance(error, TimeoutError) else EngineFault
             raise kind(subject, expected="an answer", got=got, temporary=True) from error
+        except (ValueError, RecursionError) as error:
+            raise self._nonsense(error) from error
+        if not isinstance(answer, dict):
+            raise self._nonsense(answer)
         if "error" in answer:
             kind = UnknownToEngine if answer.get("unknown") else EngineFault
             raise kind(subject, expected=f"{request['op']} to be done", got=answer["error"])
         return answer
+
+    @contextlib.contextmanager
+    def _understood(self) -> Iterator[None]:
+        """For what is made of an answer: whoever has taken an engine over writes it."""
+        try:
+            yield
+        except (AttributeError, KeyError, OverflowError, TypeError, ValueError) as error:
+            raise self._nonsense(error) from error
+
+    def _nonsense(self, what: object) -> EngineFault:
+        """As no answer is: nobody can do anything with such an engine."""
+        got = f"one that says nothing here: {what!r}"[:200]
+        return EngineFault(f"network engine of {self._whose}", expected="an answer", got=got, temporary=True)
 
     def last_words(self) -> str:
         """What it said last, or what it was killed for where this process started it."""

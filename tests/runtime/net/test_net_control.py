@@ -68,6 +68,13 @@ def test_control_socket_without_room_is_waited_for_and_no_longer(tmp_path: Path)
         assert later.result(20) == {}
 
 
+def answer(listener: socket.socket, text: bytes) -> None:
+    """Say this to one client."""
+    with listener.accept()[0] as client:
+        client.recv(1000)
+        client.send(text)
+
+
 MEMBER = {"kind": "net.member", "network": "back", "zone": "web", "netns": "zw-@none", "limit": "limit2"}
 
 
@@ -99,13 +106,8 @@ def test_zone_of_an_engine_that_may_not_have_heard_it_has_not_left(
         listener.bind(str(path))
         listener.listen()
 
-        def answer() -> None:
-            with listener.accept()[0] as client:
-                client.recv(1000)
-                client.send(b"nonsense")
-
         if how == "nonsense":
-            threading.Thread(target=answer).start()
+            threading.Thread(target=answer, args=[listener, b"nonsense"]).start()
         with pytest.raises(EngineFault, match="expected it to let go of zone web, got") as caught:
             teardown([{**MEMBER, "control": str(path)}])
         assert caught.value.temporary
@@ -137,3 +139,33 @@ def test_engine_that_has_ended_does_not_run_while_another_thread_waits_for_it(tm
         os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)
         with child._waitpid_lock:  # type: ignore[attr-defined]
             assert not engine.alive()
+
+
+NESTED = b"[" * 30_000  # deeper than anybody reads
+
+
+@pytest.mark.parametrize(
+    ("question", "text"),
+    [
+        (ProxyHandle.zones, b"nonsense"),
+        (ProxyHandle.zones, NESTED),
+        (ProxyHandle.zones, b"7"),
+        (ProxyHandle.zones, b"{}"),
+        (ProxyHandle.zones, b'{"zones": 7}'),
+        (lambda engine: engine.counters("web"), b'{"counters": []}'),
+        (lambda engine: engine.counters("web"), b'{"counters": {"syns": "many"}}'),
+        (lambda engine: engine.flows("web"), b'{"flows": [1]}'),
+        (lambda engine: engine.handback("web"), b'{"inside": 7}'),
+        (lambda engine: engine.handback("web"), b'{"inside": [], "published": [1]}'),
+    ],
+)  # fmt: skip
+def test_answer_that_says_nothing_to_anybody_is_an_engines_fault(
+    tmp_path: Path, question: Callable[[ProxyHandle], object], text: bytes
+) -> None:
+    path = tmp_path / "control"
+    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as listener:
+        listener.bind(str(path))
+        listener.listen()
+        threading.Thread(target=answer, args=[listener, text]).start()
+        with pytest.raises(EngineFault, match="network engine of zone web: expected"):
+            question(handle(path))

@@ -42,7 +42,9 @@ def test_what_came_ahead_of_a_reset_is_read_though_that_was_there_before_the_con
 
     def turn():
         while ready:
-            ready.pop().send()
+            outlet = ready.pop()
+            if outlet.send():
+                ready.append(outlet)
         loop.stopped = stream.over
 
     with socket.create_server(("127.0.0.1", 0)) as server:

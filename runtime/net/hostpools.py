@@ -58,7 +58,10 @@ def settle(chosen: Pools, note: Path, *, networks: bool) -> None:
     if networks and before != str(chosen):
         hint = f"remove all zones and networks first, or change {FILE} back"
         raise BadPools("address pools", expected=f"{before}, of which networks are there", got=str(chosen), hint=hint)
-    note.write_text(f"{chosen}\n")
+    # At once: whoever is killed in the midst of it would leave the next start pools of which no network is.
+    made = note.with_name(f".{note.name}.new")
+    made.write_text(f"{chosen}\n")
+    made.replace(note)
 
 
 def clashes(chosen: Pools, routes: Iterable[Route]) -> Iterator[tuple[str, str]]:

@@ -9,6 +9,7 @@ from runtime.host.daemon.core import Core
 from runtime.host.daemon.errors import StateDamaged, UnknownZone, WrongState
 from runtime.host.daemon.model import Reservation
 from runtime.net.addresses import plan_addresses
+from runtime.net.errors import AddressesExhausted
 
 
 async def create(core: Core) -> Reservation:
@@ -43,7 +44,10 @@ def every(core: Core) -> list[Reservation]:
 
 
 def _describe(core: Core, reservation_id: str) -> Reservation:
-    planned = plan_addresses(core.reservations[reservation_id])
+    try:
+        planned = plan_addresses(core.reservations[reservation_id])
+    except AddressesExhausted:  # of pools that this host had before
+        return Reservation(reservation_id, "", "", "", "", "", "", 0, 0)
     users = (zone.id for zone in core.zones.values() if zone.state.live and zone.request.reservation == reservation_id)
     return Reservation(
         id=reservation_id,

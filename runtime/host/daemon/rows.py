@@ -36,7 +36,7 @@ SELECT_RESERVATIONS = "SELECT id, net_index, created FROM reservations ORDER BY 
 SELECT_NETWORKS = "SELECT name, net_index, mtu FROM networks ORDER BY created, name"
 _DIGEST = re.compile(r"\b(?:sha256:[0-9a-f]{64}|sha512:[0-9a-f]{128})\b")
 # What reading a row raises that another zonewright, or a hand, wrote.
-UNREADABLE = (KeyError, ValueError, TypeError, AttributeError, PipelineError)
+UNREADABLE = (KeyError, ValueError, TypeError, AttributeError, RecursionError, PipelineError)
 
 
 @dataclass(frozen=True)
@@ -84,7 +84,7 @@ def zone_row(columns: Sequence[Any]) -> ZoneRow:
         uuid=values["uuid"],
         index=values["net_index"],
         ports=tuple(from_json(PortRule, rule, subject="port") for rule in json.loads(values["ports"])),
-        console_tail=tuple(json.loads(values["console_tail"])),
+        console_tail=from_json(tuple[str, ...], json.loads(values["console_tail"]), subject="console tail"),
         pause_s=values["pause_s"],
     )
 
@@ -110,7 +110,7 @@ def reservation_in(request: str) -> str:
     """The one that a request which may not be readable names, as far as it can be told."""
     try:
         return str(json.loads(request)["reservation"])
-    except (*UNREADABLE, RecursionError):
+    except UNREADABLE:
         return ""
 
 

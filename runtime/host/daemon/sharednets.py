@@ -22,6 +22,7 @@ from runtime.host.daemon.model import NetworkInfo
 from runtime.host.daemon.signals import Changes, until
 from runtime.host.ledger import Ledger
 from runtime.net.addresses import ZoneAddresses, plan_addresses
+from runtime.net.errors import AddressesExhausted
 from runtime.net.plan import check_mtu
 
 if TYPE_CHECKING:
@@ -103,8 +104,12 @@ async def remove(core: Core, name: str) -> None:
 
 
 def describe(core: Core, network: SharedNetwork) -> NetworkInfo:
-    """For people; without counters."""
-    planned = plan_addresses(network.index)
+    """For people; without counters. One of pools that this host had before has no addresses."""
+    zones = tuple(zones_in(core, network))
+    try:
+        planned = plan_addresses(network.index)
+    except AddressesExhausted:
+        return NetworkInfo(network.name, "", "", "", "", zones=zones, shared=True)
     ipv4, ipv6 = (str(ip_network(text)) for text in planned.subnets)
     return NetworkInfo(
         name=network.name,
@@ -112,7 +117,7 @@ def describe(core: Core, network: SharedNetwork) -> NetworkInfo:
         ipv6=ipv6,
         gateway4=planned.gateway4,
         gateway6=planned.gateway6,
-        zones=tuple(zones_in(core, network)),
+        zones=zones,
         shared=True,
     )
 

@@ -37,6 +37,17 @@ def test_addresses_are_of_the_hosts_pools(other: None) -> None:
         parse_static("10.75.3.9")
 
 
+def test_note_of_the_pools_is_whole_at_any_moment(tmp_path: Path) -> None:
+    """A zoned that is killed as it writes one is followed by others that have to read it."""
+    note = tmp_path / "pools"
+    settle(OTHER, note, networks=False)
+    with note.open() as before:
+        settle(DEFAULT, note, networks=False)
+        assert before.read().strip() == str(OTHER)
+    assert note.read_text().strip() == str(DEFAULT)
+    assert list(tmp_path.iterdir()) == [note]
+
+
 def test_other_networks_are_closed_wherever_the_pools_are(other: None) -> None:
     for closed in ("172.30.9.2", "fd00:1:2:1::2"):
         assert decide(ip_address(closed), route="unicast").reason == "another zone network"

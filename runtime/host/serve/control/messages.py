@@ -252,8 +252,8 @@ def reservation_message(reservation: model.Reservation) -> pb.NetworkReservation
     """Kept addresses; the zone's own with their prefix lengths."""
     return pb.NetworkReservation(
         uuid=reservation.id,
-        ipv4=f"{reservation.ipv4}/{reservation.prefix4}",
-        ipv6=f"{reservation.ipv6}/{reservation.prefix6}",
+        ipv4=f"{reservation.ipv4}/{reservation.prefix4}" if reservation.ipv4 else "",
+        ipv6=f"{reservation.ipv6}/{reservation.prefix6}" if reservation.ipv6 else "",
         mac=reservation.mac,
         gateway_ipv4=reservation.gateway4,
         gateway_ipv6=reservation.gateway6,

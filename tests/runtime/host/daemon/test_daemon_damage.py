@@ -190,8 +190,10 @@ def read(host: Host, sql: str, *parameters: object) -> list[Any]:
 
 @pytest.mark.parametrize(
     ("column", "text"),
-    [("request", '{"colour": "red"}'), ("request", "{"), ("state", "asleep"), ("exit", "[]"), ("ports", "7")],
-)
+    [("request", '{"colour": "red"}'), ("request", "{"), ("state", "asleep"), ("exit", "[]"), ("ports", "7"),
+     ("request", "[" * 30_000), ("console_tail", "[7]")],
+    ids=lambda value: value[:20],
+)  # fmt: skip
 def test_row_that_cannot_be_read_costs_its_zone_only_and_stays(
     host: Host, column: str, text: str, caplog: pytest.LogCaptureFixture
 ) -> None:

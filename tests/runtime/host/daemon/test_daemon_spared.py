@@ -16,6 +16,7 @@ from runtime.host.daemon.model import WorkloadInfo, WorkloadRequest, WorkloadSta
 from runtime.host.daemon.rows import save_workload
 from runtime.host.daemon.workloads import LEDGER_AGAIN_S, Workloads
 from runtime.host.ledger import Ledger
+from runtime.host.serve.control.messages import reservation_message
 from runtime.net.declared import DeclaredLedger
 
 UNREADABLE: list[dict[str, Any]] = [
@@ -216,6 +217,28 @@ def test_workload_that_cannot_be_settled_as_nobody_foresaw_costs_no_other(
         manager = await host.start()
         await manager.wait("web", "ready", 20)
         assert "workload side is left as it is" in caplog.text
+        await host.stop()
+
+    run(work())
+
+
+def test_network_and_reservation_outside_the_pools_are_listed_with_the_others(host: Host) -> None:
+    """Of pools that this host had before: they have no addresses, and can be removed."""
+
+    async def work() -> None:
+        manager = await host.start()
+        for name in ("back", "far"):
+            await manager.create_network(name, 1500)
+        first, second = [await manager.create_reservation() for _ in range(2)]
+        await host.stop()
+        change_row(host, "UPDATE networks SET net_index = 300 WHERE name = 'far'")
+        change_row(host, "UPDATE reservations SET net_index = 301 WHERE id = ?", second.id)
+        manager = await host.start()
+        assert [(each.name, bool(each.ipv4)) for each in await manager.networks()] == [("back", True), ("far", False)]
+        listed = {each.id: reservation_message(each).ipv4 for each in manager.list_reservations()}
+        assert listed == {first.id: f"{first.ipv4}/{first.prefix4}", second.id: ""}
+        await manager.remove_network("far")
+        await manager.destroy_reservation(second.id)
         await host.stop()
 
     run(work())

@@ -29,3 +29,17 @@ def write(ledger: Path, record: dict[str, Any]) -> None:
     """What another zonewright has in a ledger."""
     with ledger.open("a") as file:
         file.write(f"\n{json.dumps(record)}\n")
+
+
+def make_unreadable(ledger: Path) -> bytes:
+    """As a disk does that gives an error: what was in it, for `mend`."""
+    whole = ledger.read_bytes()
+    ledger.unlink()
+    ledger.mkdir()
+    return whole
+
+
+def mend(ledger: Path, whole: bytes) -> None:
+    """It can be read again."""
+    ledger.rmdir()
+    ledger.write_bytes(whole)

@@ -21,6 +21,7 @@ from runtime.net.__main__ import main
 from runtime.net.declared import DeclaredLedger, DeclaredZone, kept, parse
 from runtime.net.errors import NetworkFault
 from runtime.net.segment import Record
+from runtime.net.teardown import directories
 
 PROJECT = Path(__file__).resolve().parents[3]
 PORT = {"host_address": HOST4, "host_port": 8080, "zone_port": 80}
@@ -213,6 +214,8 @@ def test_declared_network_serves_until_it_is_told_to_end_and_after_a_kill_it_is_
     assert served(process) == {"web": [f"{HOST4}:8080"]}
     namespace = f"zw-@{name}"
     assert netns.path_of(namespace).exists()
+    ledger = DeclaredLedger(world.directory / "run" / f"{name}.ledger")
+    assert list(directories(ledger.records())) == [str(ledger.directory)]
 
     def works() -> None:
         with world.connect(OUTSIDE4, port) as connection:

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from support.daemonworld import FakeClock, Host, run
-from support.damage import change_row, ledger_of, write
+from support.damage import change_row, ledger_of, make_unreadable, mend, write
 from support.hostnetworks import FakeNetwork
 
 from runtime.errors import RuntimeFault
@@ -331,8 +331,7 @@ def test_ledger_of_a_network_that_cannot_be_read_costs_that_network_only(host: H
         if damage == "number":
             ledger.write_text(ledger.read_text().replace('"index"', '"number"'))
         else:
-            ledger.unlink()
-            ledger.mkdir()
+            make_unreadable(ledger)
         manager = await host.start()
         assert (await manager.wait("db", "ready", 20)).domid == before.domid
         assert (await manager.wait("web", "exited", 20)).exit.reason == "adoption"  # type: ignore[union-attr]
@@ -350,9 +349,7 @@ def test_ledger_that_cannot_be_read_costs_its_zone_only_and_what_runs_goes_on(
         await manager.boot(host.request("db", until_ready=True))
         ledger = ledger_of(host, "web")
         await host.kill()
-        whole = ledger.read_bytes()
-        ledger.unlink()
-        ledger.mkdir()
+        whole = make_unreadable(ledger)
         manager = await host.start()
         await manager.wait("db", "ready", 20)
         assert [zone.name for zone in manager.list_zones()] == ["db"]
@@ -361,8 +358,7 @@ def test_ledger_that_cannot_be_read_costs_its_zone_only_and_what_runs_goes_on(
         other = await manager.boot(host.request("other"))
         assert other.addresses != before.addresses
         await host.stop()
-        ledger.rmdir()
-        ledger.write_bytes(whole)
+        mend(ledger, whole)
         manager = await host.start()
         zone = await manager.wait("web", "ready", 20)
         assert (zone.id, zone.domid) == (before.id, before.domid)

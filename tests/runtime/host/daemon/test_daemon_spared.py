@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 from support.daemonworld import FakeClock, Host, run
 from support.damage import change_row, ledger_of, write
+from support.hostnetworks import FakeSegment
 
+from runtime.host.daemon.edge import Edge
 from runtime.host.daemon.model import WorkloadInfo, WorkloadRequest, WorkloadState, ZoneInfo
 from runtime.host.daemon.rows import save_workload
 from runtime.host.daemon.workloads import LEDGER_AGAIN_S, Workloads
@@ -27,6 +28,16 @@ UNREADABLE: list[dict[str, Any]] = [
 ]
 
 
+async def two_killed(host: Host, **of_web: Any) -> tuple[list[ZoneInfo], Path]:
+    """Zones web and db, which run on without their zoned, and the ledger of web's run."""
+    manager = await host.start()
+    zones = [await manager.boot(host.request("web", until_ready=True, **of_web))]
+    zones.append(await manager.boot(host.request("db", until_ready=True)))
+    ledger = ledger_of(host, "web")
+    await host.kill()
+    return zones, ledger
+
+
 def make_workload(host: Host, zone: ZoneInfo, name: str) -> None:
     """The row of one whose creation a zoned had begun."""
     info = WorkloadInfo(name, name, zone.id, WorkloadState.CREATING, WorkloadRequest(name, zone.name))
@@ -37,10 +48,7 @@ def make_workload(host: Host, zone: ZoneInfo, name: str) -> None:
 @pytest.mark.parametrize("record", UNREADABLE, ids=str)
 def test_record_that_cannot_be_read_keeps_no_zoned_from_starting(host: Host, record: dict[str, Any]) -> None:
     async def work() -> None:
-        manager = await host.start()
-        before = [await manager.boot(host.request(name, until_ready=True)) for name in ("web", "db")]
-        ledger = ledger_of(host, "web")
-        await host.kill()
+        before, ledger = await two_killed(host)
         write(ledger, record)
         manager = await host.start()
         await manager.wait("db", "ready", 20)
@@ -56,15 +64,12 @@ def test_record_that_cannot_be_read_keeps_no_zoned_from_starting(host: Host, rec
 )
 @pytest.mark.parametrize("named", ["index", "number"])
 def test_record_of_a_network_that_cannot_be_read_costs_that_network_only(
-    host: Host, record: dict[str, Any], named: str, monkeypatch: pytest.MonkeyPatch
+    host: Host, record: dict[str, Any], named: str
 ) -> None:
     """Also where its ledger does not say whose it is, and it is to be ended."""
 
     async def work() -> None:
-        manager = await host.start()
-        await manager.boot(host.request("web", network="back", until_ready=True))
-        await manager.boot(host.request("db", until_ready=True))
-        await host.kill()
+        await two_killed(host, network="back")
         ledger = host.path / "run" / "networks" / "back.jsonl"
         ledger.write_text(ledger.read_text().replace('"index"', f'"{named}"'))
         write(ledger, record)
@@ -83,21 +88,14 @@ def test_network_that_cannot_be_taken_over_as_nobody_foresaw_costs_no_other(
         raise KeyError("pid")
 
     async def work() -> None:
-        manager = await host.start()
-        await manager.boot(host.request("web", network="back", until_ready=True))
-        await manager.boot(host.request("db", until_ready=True))
-        await host.kill()
+        await two_killed(host, network="back")
         if step == "adopt":
-            monkeypatch.setattr("support.hostnetworks.FakeSegment.adopt", fail)
+            monkeypatch.setattr(FakeSegment, "adopt", fail)
         else:
-            care = host_edge_care(fail)
-            monkeypatch.setattr("runtime.host.daemon.edge.Edge.care_for", care)
+            monkeypatch.setattr(Edge, "care_for", lambda _, network: isinstance(network, FakeSegment) and fail())
         manager = await host.start()
         await manager.wait("db", "ready", 20)
         await host.stop()
-
-    def host_edge_care(fail: Callable[..., Any]) -> Callable[..., None]:
-        return lambda edge, network: fail() if "Segment" in type(network).__name__ else None
 
     run(work())
 
@@ -184,10 +182,7 @@ def test_workload_whose_ledger_cannot_be_read_yet_is_settled_later(
 
     async def work() -> None:
         nonlocal web
-        manager = await host.start()
-        zones = [await manager.boot(host.request(name, until_ready=True)) for name in ("web", "db")]
-        web = ledger_of(host, "web")
-        await host.kill()
+        zones, web = await two_killed(host)
         for zone in zones:
             make_workload(host, zone, f"of-{zone.name}")
         monkeypatch.setattr(Workloads, "settle", short)
@@ -208,10 +203,7 @@ def test_workload_that_cannot_be_settled_as_nobody_foresaw_costs_no_other(
     host: Host, caplog: pytest.LogCaptureFixture
 ) -> None:
     async def work() -> None:
-        manager = await host.start()
-        zone = await manager.boot(host.request("web", until_ready=True))
-        ledger = ledger_of(host, "web")
-        await host.kill()
+        (zone, _), ledger = await two_killed(host)
         make_workload(host, zone, "side")
         write(ledger, {"kind": "vbd", "workload": "side"})
         manager = await host.start()

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import contextlib
-import sqlite3
+from pathlib import Path
 
 import pytest
 from support.daemonworld import Host, run
+from support.damage import change_row, ledger_of, make_unreadable, mend
 
 from pipeline.oci import Digest
 from runtime.host.daemon import blobs
 from runtime.host.daemon.errors import StateDamaged, WrongState
 from runtime.host.daemon.manager import Manager
+from runtime.host.daemon.model import ZoneInfo
 
 OWN = {Digest.of(data).hex for data in (b"070701" * 1001, b"rootfs")}
 
@@ -21,13 +22,17 @@ async def unread_zone(host: Host, assignment: str) -> tuple[Manager, str]:
     manager = await host.start()
     before = await manager.boot(host.request("web", until_ready=True, scratch_mib=16))
     await host.stop(end_zones=True)
-    change_rows(host, assignment)
+    change_row(host, f"UPDATE zones SET {assignment}")
     return await host.start(), before.id
 
 
-def change_rows(host: Host, assignment: str) -> None:
-    with contextlib.closing(sqlite3.connect(host.path / "state" / "zones.sqlite", isolation_level=None)) as database:
-        database.execute(f"UPDATE zones SET {assignment}")
+async def killed(host: Host) -> tuple[ZoneInfo, Path]:
+    """A zone that runs on without its zoned, and the ledger of its run."""
+    manager = await host.start()
+    before = await manager.boot(host.request("web", until_ready=True))
+    ledger = ledger_of(host, "web")
+    await host.kill()
+    return before, ledger
 
 
 def stored(host: Host) -> set[str]:
@@ -54,7 +59,7 @@ def test_reservation_of_a_zone_whose_row_cannot_be_read_stays(host: Host) -> Non
         reservation = (await manager.create_reservation()).id
         await manager.boot(host.request("web", reservation=reservation))
         await host.stop(end_zones=True)
-        change_rows(host, "state = 'asleep'")
+        change_row(host, "UPDATE zones SET state = 'asleep'")
         manager = await host.start()
         with pytest.raises(WrongState, match="zone web has its addresses"):
             await manager.destroy_reservation(reservation)
@@ -102,13 +107,9 @@ def test_zone_that_cannot_be_read_is_removed_by_force_with_all_it_left(host: Hos
 
 def test_zone_of_which_neither_row_nor_ledger_can_be_read_keeps_its_network(host: Host) -> None:
     async def work() -> None:
-        manager = await host.start()
-        before = await manager.boot(host.request("web", until_ready=True))
-        await host.kill()
-        ledger = host.path / "run" / "ledger" / f"{before.domain_uuid}.jsonl"
-        ledger.unlink()
-        ledger.mkdir()
-        change_rows(host, "state = 'asleep'")
+        before, ledger = await killed(host)
+        make_unreadable(ledger)
+        change_row(host, "UPDATE zones SET state = 'asleep'")
         manager = await host.start()
         other = await manager.boot(host.request("other"))
         assert other.addresses != before.addresses and before.domid in host.xen.domains
@@ -121,20 +122,14 @@ def test_zone_of_which_neither_row_nor_ledger_can_be_read_keeps_its_network(host
 
 def test_zone_that_cannot_be_read_is_not_removed_while_it_may_run(host: Host) -> None:
     async def work() -> None:
-        manager = await host.start()
-        before = await manager.boot(host.request("web", until_ready=True))
-        await host.kill()
-        ledger = host.path / "run" / "ledger" / f"{before.domain_uuid}.jsonl"
-        whole = ledger.read_bytes()
-        ledger.unlink()
-        ledger.mkdir()
+        before, ledger = await killed(host)
+        whole = make_unreadable(ledger)
         manager = await host.start()
         with pytest.raises(WrongState, match="one that may run: its ledger cannot be read"):
             await manager.remove("web", force=True)
         assert (await manager.prune(zones=True, blobs=True)).removed == () and stored(host) >= OWN
         await host.stop()
-        ledger.rmdir()
-        ledger.write_bytes(whole)
+        mend(ledger, whole)
         assert (await (await host.start()).wait("web", "ready", 20)).domid == before.domid
         await host.stop(end_zones=True)
 

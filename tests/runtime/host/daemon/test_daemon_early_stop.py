@@ -5,11 +5,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import threading
-from typing import Any
 
 import pytest
 from support.daemonworld import Host, Killed, run
 from support.fakeguest import Guest
+from support.gates import held
 
 from pipeline.bundle.model import Process
 from runtime.host.daemon import bringup
@@ -65,16 +65,8 @@ def test_zone_whose_init_is_not_done_is_over_at_once(host: Host, phase: str, age
 
 
 def test_zoned_that_ends_as_a_run_begins_leaves_nothing_of_it(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
-    begun, goes_on = threading.Event(), threading.Event()
-    begin = bringup.begin
-
-    def slowly(*arguments: Any) -> None:
-        begun.set()
-        assert goes_on.wait(20)
-        begin(*arguments)
-
     async def work() -> None:
-        monkeypatch.setattr(bringup, "begin", slowly)
+        begun, goes_on = held(monkeypatch, bringup, "begin")
         manager = await host.start()
         boot = asyncio.create_task(manager.boot(host.request(network="back")))
         await asyncio.to_thread(begun.wait, 20)

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from support.daemonworld import FakeClock, Host, run
+from support.gates import held
 
 from runtime.boot import resize
 from runtime.errors import RuntimeFault
@@ -261,25 +262,11 @@ def test_memory_that_no_zone_goes_on_with_is_refused(host: Host, mib: int, ended
     run(work())
 
 
-def held(monkeypatch: pytest.MonkeyPatch) -> tuple[threading.Event, threading.Event]:
-    """set_memory reaches the first event, and goes on after the second."""
-    reached, go_on = threading.Event(), threading.Event()
-    set_memory = Edge.set_memory
-
-    def wait(*arguments: Any) -> None:
-        reached.set()
-        assert go_on.wait(20)
-        set_memory(*arguments)
-
-    monkeypatch.setattr(Edge, "set_memory", wait)
-    return reached, go_on
-
-
 @pytest.mark.parametrize("when", ["before", "after"], ids=["before it is asked", "after it was asked"])
 def test_update_of_a_zone_that_is_destroyed_meanwhile(host: Host, monkeypatch: pytest.MonkeyPatch, when: str) -> None:
     async def work() -> None:
         manager = await booted(host)
-        reached, go_on = held(monkeypatch)
+        reached, go_on = held(monkeypatch, Edge, "set_memory")
         update = asyncio.create_task(manager.update("web", EVERYTHING))
         await asyncio.to_thread(reached.wait, 20)
         if when == "before":
@@ -328,7 +315,7 @@ def test_destroyed_while_its_row_is_to_be_written_it_stays_removed(host: Host, m
 def test_updates_of_one_zone_come_one_after_the_other(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
     async def work() -> None:
         manager = await booted(host)
-        reached, go_on = held(monkeypatch)
+        reached, go_on = held(monkeypatch, Edge, "set_memory")
         one = asyncio.create_task(manager.update("web", Update(memory_mib=160)))
         await asyncio.to_thread(reached.wait, 20)
         two = asyncio.create_task(manager.update("web", Update(vcpus=2)))

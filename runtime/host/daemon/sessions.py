@@ -151,7 +151,7 @@ class StreamSession(Session):
 def _used(rusage: object) -> dict[str, str]:
     """What a process and its children have used, by the agent's names."""
     found = {metric.name: metric.value for metric in figures.metrics_of(rusage)} if isinstance(rusage, dict) else {}
-    return {name: f"{found[name]:g}" for name in _USED if name in found}
+    return {name: f"{found[name]:.15g}" for name in _USED if name in found}
 
 
 class AttachSession(Session):

@@ -14,7 +14,7 @@ from runtime.init.channel.jsonwrite import dumps
 @pytest.fixture
 def world():
     """An agent with one container that runs, and a link that keeps what it is to send."""
-    made = SimpleNamespace(sent=[], streams={})
+    made = SimpleNamespace(sent=[], streams={}, data={})
     made.put, made.ready = made.sent.append, lambda outlet: None
     made.box = SimpleNamespace(
         name="box",

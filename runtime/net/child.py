@@ -5,6 +5,7 @@ It gets no environment, no current directory on its path and no site-packages, o
 
 from __future__ import annotations
 
+import contextlib
 import signal
 import subprocess
 import sys
@@ -13,6 +14,7 @@ from pathlib import Path
 from typing import IO
 
 ROOT = Path(__file__).resolve().parents[2]
+_ENDED_S = 5.0
 
 
 def code_of(entry: str, before: str = "") -> str:
@@ -46,10 +48,17 @@ def tell(child: subprocess.Popen[bytes], line: str) -> None:
 
 def last_words(started: subprocess.Popen[bytes] | None, log_file: Path) -> str:
     """What one that ended said last, or what it was killed for. started: None where another process started it."""
-    if started is not None and started.poll() == -signal.SIGSYS:
+    if started is not None and _outcome(started) == -signal.SIGSYS:
         return "killed for a system call it may not make (the kernel's log says which: audit, type=1326)"
     try:
         lines = log_file.read_text(errors="replace").strip().splitlines()
     except OSError:
         lines = []
     return lines[-1][:300] if lines else "no message"
+
+
+def _outcome(ended: subprocess.Popen[bytes]) -> int | None:
+    """How it ended; it has, but the last of its threads may be a moment behind its descriptors and the first thread."""
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        return ended.wait(_ENDED_S)
+    return None

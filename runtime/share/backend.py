@@ -16,7 +16,6 @@ import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -40,7 +39,6 @@ log = logging.getLogger(__name__)
 ENTRY = "from runtime.share.main import main"  # in its command line, which `zone system check` looks for
 _CODE = child.code_of(ENTRY)
 _LOOK_AGAIN_S = 5.0  # a process that has died is seen then
-_ENDED_S = 5.0
 _READY_S = 60.0  # a loaded host's Python takes its time
 _LOOK_CLOSED_S = 0.2  # how long it is waited for before it is looked whether anybody still wants it
 _CLOSING_S = 5.0  # for one that looks: its directory may be of a file system that answers no more
@@ -231,8 +229,6 @@ class Share:
                 expected = f"its process to serve within {_READY_S:g} s"
                 raise DeviceFault(self._whose, expected=expected, got="nothing of it")
         if os.read(ready, len(READY)) != READY:
-            with suppress(subprocess.TimeoutExpired):  # its descriptors are closed before it is said how it ended
-                started.wait(_ENDED_S)
             raise DeviceFault(self._whose, expected="its process to serve", got=f"it ended: {self._last_words()}")
 
     def _wanted(self) -> None:

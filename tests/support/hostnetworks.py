@@ -40,7 +40,7 @@ class FakeNetwork:
         self.host, self.name, self.record, self.segment, self.isolated = host, name, record, segment, isolated
         self.egress, self.bandwidth_bit_s = egress, bandwidth_bit_s
         self.listening: list[Published] = []
-        self.vif, self.dead, self.ends = "", False, False
+        self.vif, self.dead = "", False
 
     def _do(self, what: str) -> None:
         self.host.alive()
@@ -75,7 +75,7 @@ class FakeNetwork:
         self._do("serves")
         if self.host.engine_deaths:
             self.host.engine_deaths -= 1
-            self.dead = self.ends = True
+            self.dead = True
             raise EngineFault("network engine", expected="an answer", got="it ended: killed", temporary=True)
 
     def revive(self, *, only_dead: bool = False) -> None:
@@ -113,8 +113,7 @@ class FakeNetwork:
         return zone_port in self.host.answering
 
     def alive(self) -> bool:
-        ends, self.ends = self.ends, False  # a moment after it has closed its sockets
-        return ends or not self.dead
+        return not self.dead
 
     def counters(self) -> dict[str, int]:
         return {"bytes_out": 1}

@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import logging
 import os
-import time
 from collections.abc import Coroutine, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -26,8 +25,6 @@ from runtime.host.ledger import Ledger
 from runtime.net.addresses import ZoneAddresses
 
 log = logging.getLogger(__name__)
-
-ENDING_LOOKS, ENDING_LOOK_S = 50, 0.02
 
 
 class Stopwatch:
@@ -191,7 +188,7 @@ def _serve(network: Network) -> None:
         network.serve()
         return
     except RuntimeFault as fault:
-        if not fault.temporary or not _has_ended(network):
+        if not fault.temporary or network.alive():
             raise
         log.warning("%s; another takes its place", fault)
     try:
@@ -199,15 +196,6 @@ def _serve(network: Network) -> None:
     except RuntimeFault as fault:  # of another zone in the network, perhaps
         log.warning("%s", fault)
     network.serve()
-
-
-def _has_ended(network: Network) -> bool:
-    """Its engine. What is asked of one that ends fails a moment before it has: its sockets are closed first."""
-    for _ in range(ENDING_LOOKS):
-        if not network.alive():
-            return True
-        time.sleep(ENDING_LOOK_S)
-    return False
 
 
 async def both(*works: Coroutine[Any, Any, None]) -> None:

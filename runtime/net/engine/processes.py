@@ -38,6 +38,23 @@ def hold(pid: int, start_time: int) -> int | None:
     return None
 
 
+def ends_within(pid: int, start_time: int, timeout_s: float) -> bool:
+    """Has exactly this process ended, or does it in that time? All its threads count, unlike in start_time_of."""
+    pidfd = hold(pid, start_time)
+    if pidfd is None:
+        return True
+    try:
+        return _ends(pidfd, timeout_s)
+    finally:
+        os.close(pidfd)
+
+
+def _ends(pidfd: int, timeout_s: float) -> bool:
+    poll = select.poll()
+    poll.register(pidfd, select.POLLIN)
+    return bool(poll.poll(timeout_s * 1000))
+
+
 def kill(pid: int, start_time: int) -> None:
     """Kill exactly this process and wait until it is gone; does nothing when it is gone already.
 
@@ -48,9 +65,7 @@ def kill(pid: int, start_time: int) -> None:
         return
     try:
         signal.pidfd_send_signal(pidfd, signal.SIGKILL)
-        poll = select.poll()
-        poll.register(pidfd, select.POLLIN)
-        if not poll.poll(_KILL_TIMEOUT_S * 1000):
+        if not _ends(pidfd, _KILL_TIMEOUT_S):
             raise EngineFault(f"process {pid}", expected="it to end when killed", got="it still runs")
     except ProcessLookupError:
         pass  # it ended by itself

@@ -19,6 +19,7 @@ from runtime.net.errors import EngineFault, OutdatedEngine, SilentEngine, Unknow
 
 ENTRY = "from runtime.net.engine.main import main"  # in an engine's command line, which `zone system check` looks for
 _ASK_TIMEOUT_S = 20.0
+_ENDING_S = 1.0  # for a process to end whose sockets are closed: the kernel does no more than that between the two
 _MOST_FLOWS = 20_000  # more than limits let an engine have: one that goes on for ever is not listened to
 
 
@@ -139,7 +140,7 @@ class ProxyHandle:
             # nobody else holds it, so one for an engine that ends is answered with a reset.
             answer = ask(str(self._control), request, timeout_s=timeout_s, passed=passed, received=received)
         except OSError as error:
-            alive = self.alive()
+            alive = not self._has_ended(error)
             got = f"no answer: {error}" if alive else f"it ended: {self.last_words()}"
             kind = SilentEngine if alive and isinstance(error, TimeoutError) else EngineFault
             raise kind(subject, expected="an answer", got=got, temporary=True) from error
@@ -151,6 +152,13 @@ class ProxyHandle:
             kind = UnknownToEngine if answer.get("unknown") else EngineFault
             raise kind(subject, expected=f"{request['op']} to be done", got=answer["error"])
         return answer
+
+    def _has_ended(self, error: OSError) -> bool:
+        """Of one that ends, what it is asked fails a moment before: its sockets are closed first."""
+        if isinstance(error, ConnectionError):
+            with contextlib.suppress(OSError):  # no descriptor left for the wait
+                return processes.ends_within(self.pid, self.start_time, _ENDING_S)
+        return not self.alive()
 
     @contextlib.contextmanager
     def _understood(self) -> Iterator[None]:

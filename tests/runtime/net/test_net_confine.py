@@ -137,7 +137,8 @@ def run_as_engine(world: World, probe: str) -> tuple[int, str]:
     world.wait_until(lambda: not world.network.alive())
     child = world.network.engine._child  # type: ignore[union-attr]
     lines = (world.directory / "run" / world.network.name / "log").read_text().strip().splitlines()
-    return child.returncode, lines[-1] if lines else ""
+    # alive() looks at the first thread, which another may outlive.
+    return child.wait(10), lines[-1] if lines else ""
 
 
 def in_place_of_the_loop(code: str) -> str:

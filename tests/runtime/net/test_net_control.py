@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
+import signal
 import socket
 import subprocess
 import threading
@@ -139,6 +141,41 @@ def test_engine_that_has_ended_does_not_run_while_another_thread_waits_for_it(tm
         os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)
         with child._waitpid_lock:  # type: ignore[attr-defined]
             assert not engine.alive()
+
+
+def test_engine_that_ends_is_waited_for_its_sockets_are_closed_before(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with subprocess.Popen(["cat"], stdin=subprocess.PIPE) as child:
+        assert child.stdin is not None
+        hold = processes.hold
+
+        def held_then_ends(pid: int, start_time: int) -> int | None:
+            descriptor = hold(pid, start_time)
+            child.send_signal(signal.SIGSYS)
+            return descriptor
+
+        def reset(*_: object, **__: object) -> None:
+            raise ConnectionResetError
+
+        monkeypatch.setattr(processes, "hold", held_then_ends)
+        monkeypatch.setattr("runtime.net.engine.proxy.ask", reset)
+        with pytest.raises(EngineFault, match="it ended: killed for a system call") as caught:
+            handle(tmp_path / "control", child).wait_ready(1)
+        assert caught.type is EngineFault
+
+
+def test_engine_that_resets_a_connection_and_runs_gave_no_answer(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_descriptor_left(pid: int, start_time: int) -> int | None:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    monkeypatch.setattr(processes, "hold", no_descriptor_left)
+    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as refusing:
+        refusing.bind(str(tmp_path / "control"))
+        with pytest.raises(EngineFault, match=r"no answer: .*refused"):
+            handle(tmp_path / "control").wait_ready(1)
 
 
 NESTED = b"[" * 30_000  # deeper than anybody reads

@@ -18,11 +18,11 @@ from typing import NamedTuple
 from runtime.net.engine.acceptor import Traffic
 from runtime.net.engine.echo import Echoes
 from runtime.net.engine.feedback import Feedback
-from runtime.net.engine.loop import READ, Loop
+from runtime.net.engine.loop import Loop
 from runtime.net.engine.packet import FRAGMENT, ICMP, ICMPV6, UDP, checksum, ip_header, read_echo
+from runtime.net.engine.tap import Tap
 
 _BURST = 16  # pieces taken before the loop's others get their turn
-_PACKET_BYTES = 65536
 _PIECE_BYTES = 256  # what one takes of this process's memory beside its bytes
 _MOST: dict[int, int] = {4: 65535 - 20, 16: 65535}  # behind the IP header, by the size of an address
 _MORE4, _PLACE4 = 0x2000, 0x1FFF
@@ -114,33 +114,19 @@ class _Waiting:
         return b"".join(parts)
 
 
-class Gatherer:
+class Gatherer(Tap):
     """All of one zone's. gateways: packed."""
 
     def __init__(
         self, loop: Loop, traffic: Traffic, feedback: Feedback, echoes: Echoes, gateways: Collection[bytes]
     ) -> None:
-        self._loop, self._traffic, self._feedback, self._echoes = loop, traffic, feedback, echoes
-        self._gateways, self._burst = gateways, loop.burst(_BURST)
+        super().__init__(loop, _BURST)
+        self._traffic, self._feedback, self._echoes, self._gateways = traffic, feedback, echoes, gateways
         self._waiting: dict[bytes, _Waiting] = {}  # the oldest first
         self.held_bytes = 0
 
-    def listen(self, source: socket.socket) -> None:
-        """Take pieces from a packet socket."""
-        source.setblocking(False)
-        self._loop.watch(source, self, READ)
-
-    def ready(self, source: socket.socket, mask: int) -> None:
-        """Take a few pieces."""
-        for _ in range(self._burst):
-            try:
-                packet = source.recv(_PACKET_BYTES)
-            except OSError:  # none left; or the bridge is gone, and with it all traffic
-                return
-            self.take(packet)
-
     def take(self, packet: bytes) -> None:
-        """One packet of the zone's that the filter of the packet socket took for a fragment."""
+        """See Tap: a packet of the zone's that the filter took for a fragment."""
         piece = read_piece(packet)
         if piece is None:
             self._traffic.counts["malformed"] += 1
@@ -192,6 +178,3 @@ class Gatherer:
         self._waiting.clear()
         self.held_bytes = 0
         self._loop.discard(self)
-
-    def abort(self) -> None:
-        """One packet failed in an unforeseen way; the others go on."""

@@ -22,7 +22,7 @@ from runtime.net.engine.loop import Loop
 from runtime.net.engine.model import MAX_PUBLISHED, EngineConfig, ZonePart
 from runtime.net.engine.names import Names
 from runtime.net.engine.pipes import PipeShare
-from runtime.net.engine.tap import Tap
+from runtime.net.engine.tap import Requests
 from runtime.net.engine.udp import Flows
 from runtime.net.netlink import Routes
 
@@ -68,8 +68,9 @@ class Zone:
             self._gatherer = Gatherer(loop, self.traffic, feedback, self._echoes, ends)
             for source in (part4, part6):
                 self._gatherer.listen(source)
+            requests = Requests(loop, gate.take, self._echoes.take)
             for source in (packet4, packet6):
-                Tap(loop, source, gate.take, self._echoes.take)
+                requests.listen(source)
             self._streams = StreamServer(loop, self.traffic, common.resolvers, common.names)
             self._name_servers = [(gateway, dns.PORT) for gateway in gateways]
             self._doors = [

@@ -20,7 +20,7 @@ from runtime.net.engine.model import INSIDE, EngineConfig, Limits, Listeners, Zo
 from runtime.net.engine.names import Names
 from runtime.net.engine.pipes import PipePool
 from runtime.net.engine.relay import Relay
-from runtime.net.engine.tap import Tap
+from runtime.net.engine.tap import Requests
 from runtime.net.engine.zone import Common, Zone
 from runtime.net.netlink import Routes
 
@@ -235,10 +235,11 @@ def test_packets_of_a_flood_are_taken_one_by_one_where_others_wait(
     part = loop.part() if shared else loop
     near, far = (stack.enter_context(each) for each in socket.socketpair(type=socket.SOCK_DGRAM))
     taken: list[bytes] = []
-    tap = Tap(part, near, taken.append, taken.append)
+    requests = Requests(part, taken.append, taken.append)
+    requests.listen(near)
     for _ in range(10):
         far.send(bytes(40))
-    tap.ready(near, READ)
+    requests.ready(near, READ)
     assert len(taken) == most
 
 

@@ -12,11 +12,12 @@ from collections.abc import Iterator, Sequence
 from ipaddress import ip_address
 
 from runtime.net.engine.acceptor import TargetsOf, Traffic
-from runtime.net.engine.datagrams import IP_PKTINFO, IPV6_PKTINFO, IPV6_RECVPKTINFO, LARGEST, datagrams, push
+from runtime.net.engine.datagrams import IP_PKTINFO, IPV6_PKTINFO, IPV6_RECVPKTINFO, LARGEST, datagrams
 from runtime.net.engine.flows import Flow, endpoint
 from runtime.net.engine.loop import READ, Loop
 from runtime.net.engine.relay import Target
-from runtime.net.engine.udp import Address, MakeSocket, make_room, shorten_queues
+from runtime.net.engine.session import Session, make_room, shorten_queues
+from runtime.net.engine.udp import Address, MakeSocket
 from runtime.net.pool import pools
 
 _IP_BIND_ADDRESS_NO_PORT = 24  # the port is chosen at connect, unique by both ends: ip(7)
@@ -57,33 +58,16 @@ def tcp_targets(make_socket: MakeSocket, zone4: str, zone6: str, zone_port: int)
     return targets_of
 
 
-class Inflow:
+class Inflow(Session):
     """Datagrams of one client."""
 
-    __slots__ = (
-        *("_near", "_owner", "_reply"),
-        *("answered", "began", "client", "down_bytes", "key", "last_active", "up_bytes"),
-    )
+    __slots__ = ("_owner", "_reply", "client", "key")
 
     def __init__(
         self, owner: PublishedUdp, key: tuple[Address, bytes], client: Address, near: socket.socket, reply: bytes
     ) -> None:
-        self._owner, self.key, self.client, self._near, self._reply = owner, key, client, near, reply
-        self.began = self.last_active = time.monotonic()
-        self.up_bytes = self.down_bytes = 0
-        self.answered = False
-
-    def send(self, data: bytes) -> None:
-        """One datagram for the zone."""
-        self.last_active = time.monotonic()
-        counts = self._owner.traffic.counts
-        try:
-            push(self._near, data)
-        except OSError:  # a full queue loses datagrams, as every queue does
-            counts["lost"] += 1
-        else:
-            counts["bytes_down"] += len(data)
-            self.down_bytes += len(data)
+        super().__init__(owner.traffic, near)
+        self._owner, self.key, self.client, self._reply = owner, key, client, reply
 
     def ready(self, source: socket.socket, mask: int) -> None:
         """Answers of the zone."""
@@ -99,13 +83,8 @@ class Inflow:
         self.answered = True
         self.last_active = time.monotonic()
 
-    def tick(self, now: float) -> None:
-        """End what has been idle for long."""
-        if now - self.last_active >= self._owner.traffic.limits.udp_idle_s:
-            self.abort()
-
     def abort(self) -> None:
-        """End it. Harmless twice."""
+        """See Session."""
         self._owner.end(self, self._near)
 
 
@@ -141,6 +120,7 @@ class PublishedUdp:
 
     def ready(self, source: socket.socket, mask: int) -> None:
         """Take a few datagrams."""
+        now = time.monotonic()
         pktinfo = (
             (socket.IPPROTO_IP, IP_PKTINFO) if source.family == socket.AF_INET else (socket.IPPROTO_IPV6, IPV6_PKTINFO)
         )
@@ -149,7 +129,8 @@ class PublishedUdp:
             key = (client, asked)
             flow = self._flows.get(key) or self._begin(key, client, asked)
             if flow is not None:
-                flow.send(data)
+                flow.last_active = now
+                flow.deliver(data)
 
     def _begin(self, key: tuple[Address, bytes], client: Address, asked: bytes) -> Inflow | None:
         make_room(self.traffic.clients, self.traffic)

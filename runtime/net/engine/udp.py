@@ -14,7 +14,6 @@ import select
 import socket
 import time
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any
 
 from pipeline.bundle.egress import UDP
 from runtime.net.engine import flows as listed
@@ -25,6 +24,7 @@ from runtime.net.engine.feedback import EXPIRED, PROHIBITED, Feedback, next_erro
 from runtime.net.engine.gate import FEW_HOPS, set_hops
 from runtime.net.engine.loop import READ, Loop
 from runtime.net.engine.packet import Trouble, ends_of, udp_quote
+from runtime.net.engine.session import Session, make_room, shorten_queues
 
 MTU_DISCOVER: dict[int, tuple[int, int]] = {
     socket.AF_INET: (socket.IPPROTO_IP, 10),
@@ -35,10 +35,6 @@ FRAGMENT_NEVER, FRAGMENT_IF_NEEDED = 2, 1  # IP_PMTUDISC_DO, IP_PMTUDISC_WANT
 _HEADERS_BYTES: dict[int, int] = {socket.AF_INET: 28, socket.AF_INET6: 48}
 _BURST = 32  # datagrams moved before the loop's others get their turn
 _BIRTHS = 4  # the same for first datagrams: a flow costs as much as 30 datagrams of it
-# So many flows get queues of the kernel's default size, 208 KiB; the others' are short, twice this (socket(7)). With
-# Limits.udp_flows = 256 the queues of flows and clients hold at most 42 MiB of this host's memory.
-_DEEP_QUEUES = 32
-_SHALLOW_BYTES = 16384
 _USUAL_HOPS = 64
 _TOLD_S = 600.0  # so long a zone's kernel remembers what it was told of a way: ip-sysctl.rst, mtu_expires
 _MOST_TOLD = 1024
@@ -50,19 +46,14 @@ Address = tuple[str, int]
 MakeSocket = Callable[[int, int], socket.socket]
 
 
-class Flow:
+class Flow(Session):
     """One pair of addresses and ports."""
 
-    __slots__ = (
-        *("_far", "_fragments", "_last_bytes", "_near", "_owner"),
-        *("answered", "began", "down_bytes", "key", "last_active", "remote", "up_bytes"),
-    )
+    __slots__ = ("_far", "_fragments", "_last_bytes", "_owner", "key", "remote")
 
     def __init__(self, owner: Flows, key: bytes, remote: Address, near: socket.socket, far: socket.socket) -> None:
-        self._owner, self.key, self.remote, self._near, self._far = owner, key, remote, near, far
-        self.began = self.last_active = time.monotonic()
-        self.answered = False
-        self.up_bytes = self.down_bytes = 0
+        super().__init__(owner.traffic, near)
+        self._owner, self.key, self.remote, self._far = owner, key, remote, far
         self._last_bytes = 0
         self._fragments = False
 
@@ -78,7 +69,9 @@ class Flow:
             return
         if mask & select.EPOLLERR:
             self._pass_errors()
-        self._move(source, self._answer)
+        if mask & READ:
+            self.answered = True
+        self._move(source, self.deliver)
 
     def _move(self, source: socket.socket, pass_on: Callable[[memoryview], None]) -> None:
         self.last_active = time.monotonic()
@@ -96,7 +89,7 @@ class Flow:
     def send(self, data: bytes | memoryview) -> None:
         """One datagram of the zone's. One too big for the way is reported, as a router does, and goes in fragments."""
         self._last_bytes = len(data)
-        counts = self._owner.traffic.counts
+        counts = self._traffic.counts
         try:
             push(self._far, data)
         except OSError as error:
@@ -107,18 +100,6 @@ class Flow:
                 return
         counts["bytes_up"] += len(data)
         self.up_bytes += len(data)
-
-    def _answer(self, data: memoryview) -> None:
-        """One datagram for the zone."""
-        self.answered = True
-        counts = self._owner.traffic.counts
-        try:
-            push(self._near, data)
-        except OSError:  # a full queue loses datagrams, as every queue does
-            counts["lost"] += 1
-        else:
-            counts["bytes_down"] += len(data)
-            self.down_bytes += len(data)
 
     def _shrink(self, data: bytes | memoryview) -> bool:
         family = self._far.family
@@ -150,30 +131,9 @@ class Flow:
     def _complain(self, trouble: Trouble, sender: bytes | None) -> None:
         self._owner.complain(self.key, self._last_bytes, trouble, sender)
 
-    def tick(self, now: float) -> None:
-        """End what has been idle for long."""
-        if now - self.last_active >= self._owner.traffic.limits.udp_idle_s:
-            self.abort()
-
     def abort(self) -> None:
-        """End it."""
+        """See Session."""
         self._owner.end(self)
-
-
-def make_room(flows: dict[Any, Any], traffic: Traffic, *, outside: bool = False) -> None:
-    """Let one more flow be begun, at another's expense if need be. outside: it takes one of the host's ports."""
-    most = traffic.limits.udp_flows
-    if traffic.full(len(flows), most) if outside else len(flows) >= most:
-        traffic.counts["limited"] += 1
-        # Who scans ports gets no answers, and pushes out nobody who does.
-        min(flows.values(), key=lambda flow: (flow.answered, flow.last_active)).abort()
-
-
-def shorten_queues(flows: dict[Any, Any], *of: socket.socket) -> None:
-    """Where there are many flows, a new one's sockets may hold less."""
-    if len(flows) > _DEEP_QUEUES:
-        for each in of:
-            each.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _SHALLOW_BYTES)
 
 
 class Flows:

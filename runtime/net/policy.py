@@ -16,7 +16,8 @@ from runtime.net.pool import Pools, pools
 
 Address = IPv4Address | IPv6Address
 
-# Source: IANA special-purpose address registries; the metadata addresses are the clouds' own documentation's.
+# Source: IANA special-purpose address registries; the metadata addresses are the clouds' own documentation's, and in
+# cloud-init's data sources: those that are not in 169.254.0.0/16 or fe80::/10.
 # A rule that allows a part of one of these, and nothing beside it, opens that part.
 CLOSED_UNLESS_NAMED: tuple[tuple[str, str], ...] = (
     ("127.0.0.0/8", "loopback"),
@@ -26,7 +27,12 @@ CLOSED_UNLESS_NAMED: tuple[tuple[str, str], ...] = (
     ("192.0.0.192/32", "metadata"),
     ("::1/128", "loopback"),
     ("fd00:ec2::254/128", "metadata"),
+    ("fd00:ec2::23/128", "metadata"),
     ("fd20:ce::254/128", "metadata"),
+    ("fd00:c1::a9fe:a9fe/128", "metadata"),
+    ("fd00:42::42/128", "metadata"),
+    ("fd00:a9fe:a9fe::1/128", "metadata"),
+    ("fd00:100::100:200/128", "metadata"),
 )
 # These stay closed: there is nothing to reach there, or no way to say on which link.
 CLOSED: tuple[tuple[str, str], ...] = (
@@ -35,8 +41,9 @@ CLOSED: tuple[tuple[str, str], ...] = (
     ("240.0.0.0/4", "reserved and broadcast"),
     # All of ::/96 is unspecified, loopback or IPv4-compatible.
     ("::/96", "unspecified or IPv4-compatible"),
-    # These four carry an IPv4 address inside: what is closed above would be open through them.
+    # These carry an IPv4 address inside: what is closed above would be open through them.
     ("::ffff:0:0/96", "IPv4-mapped"),
+    ("::ffff:0:0:0/96", "IPv4-translated"),
     ("64:ff9b::/96", "NAT64"),
     ("64:ff9b:1::/48", "NAT64"),
     ("2001::/32", "Teredo"),

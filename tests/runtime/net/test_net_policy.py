@@ -45,6 +45,7 @@ CLOSED = [
     "::7f00:1",
     "::ffff:127.0.0.1",
     "::ffff:1.1.1.1",
+    "::ffff:0:7f00:1",
     "64:ff9b::7f00:1",
     "64:ff9b:1::a9fe:a9fe",
     "2001:0:1::1",
@@ -53,8 +54,13 @@ CLOSED = [
     "febf::1",
     "fec0::2",
     "ff02::1",
+    "fd00:ec2::23",
     "fd00:ec2::254",
     "fd20:ce::254",
+    "fd00:c1::a9fe:a9fe",
+    "fd00:42::42",
+    "fd00:a9fe:a9fe::1",
+    "fd00:100::100:200",
     "fd5a:6f6e:6577::1",
     "fd5a:6f6e:6577:ffff::2",
 ]
@@ -172,7 +178,7 @@ def test_link_local_address_of_the_host_itself_is_not_opened_by_the_links_networ
 
 
 @pytest.mark.parametrize(
-    "text", ["0.0.0.1", "224.0.0.1", "10.75.3.2", "::ffff:7f00:1", "64:ff9b::1", "fe80::1", "ff02::1"]
+    "text", ["0.0.0.1", "224.0.0.1", "10.75.3.2", "::ffff:7f00:1", "::ffff:0:7f00:1", "64:ff9b::1", "fe80::1", "ff02::1"]
 )
 def test_some_addresses_no_rule_opens(text: str) -> None:
     rule = parse_rule(f"allow {text}")

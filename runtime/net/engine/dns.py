@@ -1,9 +1,12 @@
 """The zone's name server on gateway:53: answers for zones' names (names.py), passes all else to the host's resolvers.
 
 Each query gets its own outer socket (so its own random port) and its own random ID: answers of strangers do not fit.
-A resolver that is silent or refuses is followed by the next; when the time is over the zone gets SERVFAIL.
+A resolver that is silent, does not listen or has no answer to give is followed by the next, as the host's own libc has
+it. Where the last one has none either, its words go to the zone; where it is silent, SERVFAIL or what another said.
 An answer is to be about what was asked; what else is in it is not looked at.
-Source: RFC 1035 sections 4.1.1 and 4.2, RFC 5452.
+Updates, notices and transfers of whole domains go to nobody: a resolver of the host's would be told them by the host
+itself, and that may be all it asks for.
+Source: RFC 1035 sections 4.1.1 and 4.2, RFC 5452, RFC 2136, RFC 5936.
 """
 
 from __future__ import annotations
@@ -19,7 +22,10 @@ from runtime.net.engine.names import HEADER_BYTES, RESPONSE, Names
 
 PORT = 53
 _LARGEST = 65535
-_SERVFAIL = 2
+SERVFAIL, _NOT_IMPLEMENTED, _REFUSED = 2, 4, 5
+_NO_ANSWERS = (SERVFAIL, _NOT_IMPLEMENTED, _REFUSED)  # another one may have it: glibc, resolv/res_send.c, send_dg
+_OPCODE = 0x78  # of the third byte
+_TRANSFERS = (b"\0\xfb", b"\0\xfc")  # IXFR, AXFR
 _RCODE = 0x0F  # of the fourth byte
 _NONE = b"\0\0"  # for so many questions
 _random = random.SystemRandom()
@@ -54,12 +60,22 @@ def family_of(address: str) -> int:
     return socket.AF_INET6 if ":" in address else socket.AF_INET
 
 
-def servfail(query: bytes) -> bytes:
-    """The answer "server failure" to a query: its header with QR and RCODE set, RA as a forwarder, question kept."""
-    flags = bytes([query[2] | RESPONSE, (query[3] & 0x10) | 0x80 | _SERVFAIL])
+def failure(query: bytes, code: int = SERVFAIL) -> bytes:
+    """The answer to a query that there is none: its header with QR and RCODE set, RA as a forwarder, question kept."""
+    flags = bytes([query[2] | RESPONSE, (query[3] & 0x10) | 0x80 | code])
     end = _question_end(query)
     counts = b"\0\1" if end > HEADER_BYTES else b"\0\0"
     return query[:2] + flags + counts + bytes(6) + query[HEADER_BYTES:end]
+
+
+def own_answer(query: bytes, names: Names) -> bytes | None:
+    """What is said to a query without asking anybody; None where a resolver is to say."""
+    known = names.answer(query)
+    if known is None and query[2] & _OPCODE:
+        return failure(query, _NOT_IMPLEMENTED)
+    if known is None and query[HEADER_BYTES : _question_end(query)][-4:-2] in _TRANSFERS:
+        return failure(query, _REFUSED)
+    return known
 
 
 def _question_end(query: bytes) -> int:
@@ -90,6 +106,12 @@ def _folded(question: bytes) -> tuple[bytes, bytes]:
     return question[:-4].lower(), question[-4:]
 
 
+def unable(answer: bytes) -> int:
+    """Why a resolver has no answer, where another one may have it; 0 for one that is an answer."""
+    code = answer[3] & _RCODE
+    return code if code in _NO_ANSWERS else 0
+
+
 class UdpForwarder:
     """Takes queries by UDP, and answers them from a socket bound to the gateway's port 53."""
 
@@ -104,11 +126,11 @@ class UdpForwarder:
         if len(query) < HEADER_BYTES or query[2] & RESPONSE:
             return
         self.traffic.counts["dns_queries"] += 1
-        known = self.names.answer(query)
+        known = own_answer(query, self.names)
         if known is not None:
             self.answer(known, client)
         elif self.traffic.full(len(self.traffic.queries), self.traffic.limits.dns_pending):
-            self.answer(servfail(query), client, failed=True)
+            self.answer(failure(query), client, failed=True)
         else:
             Query(self, query, client).try_next()
 
@@ -128,6 +150,7 @@ class Query:
     def __init__(self, owner: UdpForwarder, query: bytes, client: Any) -> None:
         self._owner, self._query, self._client = owner, query, client
         self._servers = list(owner.resolvers.current()) * 2
+        self._server, self._code = "", SERVFAIL  # who is asked; what there is to say where nobody answers
         self._id = b""
         self._outer: socket.socket | None = None
         self._deadline = time.monotonic() + owner.traffic.limits.dns_timeout_s
@@ -139,7 +162,7 @@ class Query:
         """Ask the next resolver, or give up."""
         self._close_outer()
         while self._servers and time.monotonic() < self._deadline:
-            server = self._servers.pop(0)
+            server = self._server = self._servers.pop(0)
             self._id = _random.randbytes(2)
             try:
                 self._outer = socket.socket(family_of(server), socket.SOCK_DGRAM)
@@ -152,7 +175,7 @@ class Query:
             self._try_until = time.monotonic() + self._owner.traffic.limits.dns_try_s
             self._owner.loop.watch(self._outer, self, READ)
             return
-        self._finish(servfail(self._query), failed=True)
+        self._finish(failure(self._query, self._code), failed=True)
 
     def ready(self, source: socket.socket, mask: int) -> None:
         """An answer or a refusal came."""
@@ -163,7 +186,13 @@ class Query:
         except OSError:
             self.try_next()
             return
-        if answer[:2] == self._id and answers(self._query, answer):
+        if answer[:2] != self._id or not answers(self._query, answer):
+            return
+        others = [each for each in self._servers if each != self._server]
+        if others and (code := unable(answer)):
+            self._servers, self._code = others, code
+            self.try_next()
+        else:
             self._finish(self._query[:2] + answer[2:])
 
     def tick(self, now: float) -> None:
@@ -173,7 +202,7 @@ class Query:
 
     def abort(self) -> None:
         """Give up."""
-        self._finish(servfail(self._query), failed=True)
+        self._finish(failure(self._query), failed=True)
 
     def _finish(self, message: bytes, *, failed: bool = False) -> None:
         if self in self._owner.traffic.queries:

@@ -12,7 +12,7 @@ import socket
 import time
 
 from runtime.net.engine.acceptor import Traffic
-from runtime.net.engine.dns import Resolvers, answers, family_of, servfail, socket_address
+from runtime.net.engine.dns import SERVFAIL, Resolvers, answers, failure, family_of, own_answer, socket_address, unable
 from runtime.net.engine.loop import READ, WRITE, Loop
 from runtime.net.engine.names import HEADER_BYTES, RESPONSE, Names
 from runtime.net.engine.relay import reset
@@ -61,6 +61,7 @@ class Stream:
         self._owner, self._near = owner, near
         self._asked, self._answer = bytearray(), b""
         self._query = b""  # the one under way at a resolver
+        self._code = SERVFAIL  # what there is to say about it where nobody answers
         self._queries = owner.traffic.queries
         self._outer: socket.socket | None = None
         self._outgoing, self._incoming = b"", bytearray()
@@ -102,7 +103,7 @@ class Stream:
                 self.abort()
                 return
             self._owner.traffic.counts["dns_queries"] += 1
-            known = self._owner.names.answer(query)
+            known = own_answer(query, self._owner.names)
             if known is None and len(self._queries) >= self._owner.traffic.limits.dns_pending:
                 self._fail(query)
             elif known is None:
@@ -141,9 +142,9 @@ class Stream:
                 self._owner.loop.watch(self._outer, self, WRITE)
                 return
             self._close_outer()
-        query = self._query
+        query, code = self._query, self._code
         self._close_query()
-        self._fail(query)
+        self._fail(query, code)
 
     def _go_on_asking(self, outer: socket.socket) -> None:
         try:
@@ -160,18 +161,23 @@ class Stream:
         self._incoming += data
         answer = unframed(self._incoming)
         if answer is not None and answer[:2] == self._query[:2] and answers(self._query, answer):
-            self._resume(answer)
+            if self._servers and (code := unable(answer)):
+                self._code = code
+                self._resume()
+            else:
+                self._resume(answer)
         elif not data or answer is not None:
             self._resume()
 
-    def _fail(self, query: bytes) -> None:
+    def _fail(self, query: bytes, code: int = SERVFAIL) -> None:
         self._owner.traffic.counts["dns_failed"] += 1
-        self._say(framed(servfail(query)))
+        self._say(framed(failure(query, code)))
 
     def _close_query(self) -> None:
         """None is under way any more."""
         self._close_outer()
         self._query = self._outgoing = b""
+        self._code = SERVFAIL
         self._incoming.clear()
         self._queries.discard(self)
 

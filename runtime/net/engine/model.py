@@ -161,7 +161,7 @@ COUNTERS = (
     "bytes_down",  # to the zone, the same
     "lost",  # datagrams that no queue took
     "dns_queries",
-    "dns_failed",  # answered SERVFAIL
+    "dns_failed",  # without an answer of any resolver
     "faults",  # handlers that ended in an unexpected exception, of all zones
     "active",  # connections now
     "pending",  # connections now that wait for their outer side

@@ -17,7 +17,7 @@ from runtime.net import netlink
 from runtime.net.engine import main
 from runtime.net.engine.acceptor import Acceptor, Traffic
 from runtime.net.engine.control import ControlServer, ask
-from runtime.net.engine.dns import servfail
+from runtime.net.engine.dns import failure
 from runtime.net.engine.loop import READ, WRITE, Loop
 from runtime.net.engine.model import COUNTERS, EngineConfig, Limits, Listeners, dump, load
 from runtime.net.engine.processes import start_time_of
@@ -57,7 +57,7 @@ def test_servfail_of_any_bytes_is_a_response_with_its_id() -> None:
     dice = random.Random(5)
     for _ in range(5000):
         query = dice.randbytes(dice.randrange(12, 60))
-        answer = servfail(query)
+        answer = failure(query)
         assert answer[:2] == query[:2]
         assert answer[2] & 0x80
         assert answer[3] & 0x0F == 2

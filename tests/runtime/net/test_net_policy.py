@@ -178,7 +178,8 @@ def test_link_local_address_of_the_host_itself_is_not_opened_by_the_links_networ
 
 
 @pytest.mark.parametrize(
-    "text", ["0.0.0.1", "224.0.0.1", "10.75.3.2", "::ffff:7f00:1", "::ffff:0:7f00:1", "64:ff9b::1", "fe80::1", "ff02::1"]
+    "text",
+    ["0.0.0.1", "224.0.0.1", "10.75.3.2", "::ffff:7f00:1", "::ffff:0:7f00:1", "64:ff9b::1", "fe80::1", "ff02::1"],
 )
 def test_some_addresses_no_rule_opens(text: str) -> None:
     rule = parse_rule(f"allow {text}")

@@ -176,7 +176,7 @@ def passes_an_answer_on(data: bytes, dice: random.Random) -> bool:
         told = read_all(far)
         assert made in made._owner.streams and made._outer is None
     (answer,) = messages(told)
-    assert answer == (first if fits else dnsstream.servfail(asked))
+    assert answer == (first if fits else dnsstream.failure(asked))
     return fits
 
 

@@ -147,6 +147,34 @@ def test_clients_that_stay_take_no_connection_of_the_zones_own_nor_the_other_way
 
 @pytest.mark.root
 @HOSTS
+@pytest.mark.parametrize("named", [True, False])
+def test_ports_of_connections_that_are_over_serve_the_next_clients(
+    world: World, host: str, outside: str, named: bool
+) -> None:
+    """Towards the zone each takes a port of the client's address, or of the gateway's: one that comes often has few."""
+    world.serve(
+        world.zone, world.addresses.zone6 if ":" in host else "0.0.0.0", 80, lambda each: each.sendall(each.recv(9))
+    )
+    network = world.up()
+    world.shell(network.netns, "echo 40000 40003 > /proc/sys/net/ipv4/ip_local_port_range")
+    at = host if named else "::1" if ":" in host else "127.0.0.1"
+    ((_, port),) = world.on_host(lambda: network.publish([Port(at, 0, 80)]))
+
+    def served() -> bool:
+        with contextlib.suppress(OSError):
+            client = world.of(world.outside if named else world.host, lambda: socket.create_connection((at, port), 10))
+            with client:
+                client.sendall(b"hi")
+                client.shutdown(socket.SHUT_WR)
+                return client.recv(9) == b"hi"
+        return False
+
+    for _ in range(10):
+        world.wait_until(served)
+
+
+@pytest.mark.root
+@HOSTS
 def test_udp_port_leads_to_the_zone_with_the_clients_address(world: World, host: str, outside: str) -> None:
     serve_udp(world, 53)
     network = world.up()

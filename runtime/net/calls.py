@@ -35,10 +35,10 @@ _IOCTLS = (0x541B, 0x5421, 0x5450, 0x5451, 0x8910)
 # host's, would send packets of any protocol from anybody's address, and no capability is asked for it (raw(7)).
 # Source: linux/in.h, linux/in6.h.
 _OPTIONS = {
-    # IP_TTL, IP_PKTINFO, IP_MTU_DISCOVER, IP_RECVERR, IP_TRANSPARENT, IP_BIND_ADDRESS_NO_PORT
-    socket.IPPROTO_IP: (2, 8, 10, 11, 19, 24),
-    # IPV6_UNICAST_HOPS, IPV6_MTU_DISCOVER, IPV6_RECVERR, IPV6_RECVPKTINFO, IPV6_TRANSPARENT
-    socket.IPPROTO_IPV6: (16, 23, 25, 49, 75),
+    # IP_TTL, IP_MTU_DISCOVER, IP_RECVERR, IP_TRANSPARENT, IP_BIND_ADDRESS_NO_PORT
+    socket.IPPROTO_IP: (2, 10, 11, 19, 24),
+    # IPV6_UNICAST_HOPS, IPV6_MTU_DISCOVER, IPV6_RECVERR, IPV6_TRANSPARENT
+    socket.IPPROTO_IPV6: (16, 23, 25, 75),
 }
 _CONDITIONAL: tuple[pythoncalls.Rule, ...] = (
     *((("setsockopt",), (argument(1, level),)) for level in (socket.SOL_SOCKET, socket.IPPROTO_TCP)),

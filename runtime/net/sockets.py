@@ -7,8 +7,10 @@ import socket
 from runtime.net import bpf
 from runtime.net.engine.datagrams import (
     IP_ORIGDSTADDR,
+    IP_PKTINFO,
     IP_TRANSPARENT,
     IPV6_ORIGDSTADDR,
+    IPV6_RECVPKTINFO,
     IPV6_TRANSPARENT,
 )
 from runtime.net.engine.packet import FRAGMENT
@@ -42,11 +44,18 @@ def listen(address: str, port: int, *, transparent: bool = False) -> socket.sock
 
 
 def bind_udp(address: str, port: int, *, shared: bool = False) -> socket.socket:
-    """A UDP socket in the calling thread's network namespace; shared: others may have the port too. Raises OSError."""
+    """A UDP socket in the calling thread's network namespace; shared: others may have the port too. Raises OSError.
+
+    Of each datagram it says which of a host's several addresses was asked, as the answer has to come from there. From
+    the beginning: the kernel forgets it of those that came before (net/ipv4/ip_sockglue.c, ipv4_pktinfo_prepare).
+    """
     bound = socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET, socket.SOCK_DGRAM)
     try:
         if bound.family == socket.AF_INET6:
             bound.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+            bound.setsockopt(socket.IPPROTO_IPV6, IPV6_RECVPKTINFO, 1)
+        else:
+            bound.setsockopt(socket.IPPROTO_IP, IP_PKTINFO, 1)
         bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, shared)
         bound.bind((address, port))
     except BaseException:

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from ipaddress import ip_address
 
 from runtime.net.engine.acceptor import TargetsOf, Traffic
-from runtime.net.engine.datagrams import IP_PKTINFO, IPV6_PKTINFO, IPV6_RECVPKTINFO, LARGEST, datagrams
+from runtime.net.engine.datagrams import IP_PKTINFO, IPV6_PKTINFO, LARGEST, datagrams
 from runtime.net.engine.flows import Flow, endpoint
 from runtime.net.engine.loop import READ, Loop
 from runtime.net.engine.relay import Target
@@ -104,11 +104,6 @@ class PublishedUdp:
         self._flows: dict[tuple[Address, bytes], Inflow] = {}
         self.burst, self._questions = loop.burst(_BURST), loop.burst(_QUESTIONS)
         listener.setblocking(False)
-        # An answer has to come from the address that was asked, of the several that a host may have.
-        if listener.family == socket.AF_INET:
-            listener.setsockopt(socket.IPPROTO_IP, IP_PKTINFO, 1)
-        else:
-            listener.setsockopt(socket.IPPROTO_IPV6, IPV6_RECVPKTINFO, 1)
         loop.watch(listener, self, READ)
         traffic.sources.append(self)
 

@@ -203,6 +203,28 @@ def test_udp_answer_comes_from_the_address_that_was_asked(world: World, wildcard
 
 
 @pytest.mark.root
+@pytest.mark.parametrize(("wildcard", "asked"), [("0.0.0.0", "203.0.113.9"), ("::", "2001:db8:1::9")])
+def test_udp_that_came_before_the_zone_was_served_is_answered_from_the_address_that_was_asked(
+    world: World, wildcard: str, asked: str
+) -> None:
+    """The port is taken before the zone boots, and what comes meanwhile waits."""
+    serve_udp(world, 53)
+    network = world.up()
+    if ":" in asked:
+        world.ip(world.host, f"address add {asked}/64 dev up0 nodad")
+    world.meet()
+    ((_, port),) = world.on_host(lambda: network.listen([Port(wildcard, 0, 53, "udp")]))
+    client = udp(world, world.outside, OUTSIDE6 if ":" in asked else OUTSIDE4)
+    client.connect((asked, port))
+    client.send(b"early")
+    world.on_host(network.serve)
+    assert client.recv(100).endswith(b" early")
+    client.send(b"late")
+    assert client.recv(100).endswith(b" late")
+    assert network.counters()["published"] == 1, "one client is one"
+
+
+@pytest.mark.root
 def test_udp_and_tcp_may_have_the_same_port_and_end_apart(world: World) -> None:
     serve_udp(world, 53)
     world.serve(world.zone, "0.0.0.0", 53, lambda connection: connection.sendall(b"tcp"))

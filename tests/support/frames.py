@@ -24,14 +24,15 @@ def udp(
     data: bytes = b"datagram",
     *,
     v6: bool = False,
+    origin: int = 40000,
     port: int = 9,
     length: int | None = None,
     checksum: int | None = None,
 ) -> bytes:
-    """A UDP header and its data, from port 40000 of the zone."""
+    """A UDP header and its data, from a port of the zone's."""
     source, far = ends(v6)
     size = 8 + len(data)
-    head = struct.pack("!HHH", 40000, port, size if length is None else length)
+    head = struct.pack("!HHH", origin, port, size if length is None else length)
     right = plain_sum(pseudo(source, far, size, UDP) + head + bytes(2) + data) or 0xFFFF
     return head + struct.pack("!H", right if checksum is None else checksum) + data
 
@@ -160,6 +161,8 @@ USELESS = {
     "UDP checksum": frame(packet4(UDP, udp(checksum=0x1234))),
     "UDP without a checksum in IPv6": frame(packet6(UDP, udp(v6=True, checksum=0)), kind=IP6),
     "UDP header cut off": frame(packet4(UDP, udp()[:5])),
+    "UDP from port 0": frame(packet4(UDP, udp(origin=0))),
+    "UDP from port 0 in IPv6": frame(packet6(UDP, udp(v6=True, origin=0)), kind=IP6),
     "TCP data offset 0": frame(packet4(TCP, syn()[20:32] + b"\0\2" + syn()[34:])),
     "TCP data offset beyond the packet": frame(packet4(TCP, syn(options=b"")[20:32] + b"\xf0\2" + bytes(6))),
     "TCP without flags": frame(flagged(0)),

@@ -169,9 +169,11 @@ class Flows:
         """Take a few datagrams."""
         for data, ancillary, client in datagrams(source, self._births):
             remote, hops = _destination(ancillary, source.family)
-            if remote in self._served:
+            if remote is None or not client[1]:  # a socket for port 0 would take what is from any
+                self.traffic.counts["malformed"] += 1
+            elif remote in self._served:
                 self._served[remote](data, client)
-            elif remote is not None:
+            else:
                 self._take(source.family, data, client[:2], remote, hops)
 
     def _take(self, family: int, data: bytes, client: Address, remote: Address, hops: int) -> None:

@@ -10,7 +10,7 @@ import struct
 from collections.abc import Iterator
 
 import pytest
-from support.frames import IP4, IP6, MAC, MARK_PORT, REFUSED, TCP, UDP, USELESS, frame, packet4, udp
+from support.frames import IP4, IP6, MAC, MARK_PORT, REFUSED, TCP, UDP, USELESS, frame, packet4, packet6, udp
 from support.networld import OUTSIDE4, OUTSIDE6, World, digest_then_echo, receive_all
 from support.packets import ends, ip, plain_sum, pseudo, syn
 
@@ -100,6 +100,27 @@ def test_packets_that_are_none_do_not_leave_the_host(wire: Wire) -> None:
     wire.zone.send(frame(packet4()))
     while not of_the_zones([wire.left.recv(65536)]):
         pass
+
+
+@pytest.mark.parametrize("v6", [False, True])
+def test_datagram_from_port_0_takes_nobody_elses_place(wire: Wire, v6: bool) -> None:
+    """A socket that is connected to port 0 is connected to any, as the kernel has it: net/ipv4/udp.c, compute_score."""
+    address, family = (OUTSIDE6, socket.AF_INET6) if v6 else (OUTSIDE4, socket.AF_INET)
+    world = wire.world
+    with world.of(world.outside, lambda: socket.socket(family, socket.SOCK_DGRAM)) as server:
+        server.settimeout(10)
+        server.bind((address, 0))
+        port = server.getsockname()[1]
+        datagram = udp(b"from nowhere", v6=v6, origin=0, port=port)
+        wire.behind(frame(packet6(UDP, datagram), kind=IP6) if v6 else frame(packet4(UDP, datagram)))
+        with world.in_zone(lambda: socket.socket(family, socket.SOCK_DGRAM)) as client:
+            client.settimeout(10)
+            client.connect((address, port))
+            client.send(b"from somebody")
+            data, sender = server.recvfrom(99)
+            server.sendto(b"answer", sender)
+            assert (data, client.recv(99)) == (b"from somebody", b"answer")
+    assert world.network.counters()["malformed"] == 1
 
 
 SYN_OPTIONS = {

@@ -109,7 +109,7 @@ class ZoneNetwork:
 
     def _take(self, kind: str, **fields: Any) -> None:
         self._record(kind, **fields)
-        self._records.append({"kind": kind, **fields})
+        self._records = current([*self._records, {"kind": kind, **fields}])
 
     @property
     def _private(self) -> bool:

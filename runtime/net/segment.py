@@ -118,7 +118,7 @@ class Segment:
 
     def _take(self, kind: str, **fields: Any) -> None:
         self.record(kind, **fields)
-        self._records.append({"kind": kind, **fields})
+        self._records = current([*self._records, {"kind": kind, **fields}])
 
     # -- making --------------------------------------------------------------------------------------------------------
 

@@ -152,6 +152,16 @@ def test_name_that_differs_in_case_only_has_no_place(zones: list[ZoneNetwork]) -
     segment.expect("B")
 
 
+def test_what_was_given_back_is_remembered_no_more(zones: list[ZoneNetwork]) -> None:
+    """Ports come and go, and engines die, as long as a zone runs."""
+    zone = zones[0]
+    for _ in range(3):
+        ((address, port),) = zone.publish([Port("127.0.0.1", 0, 80)])
+        zone.unpublish(address, port)
+        zone.revive()
+    assert zone._records == zone.segment._records == []
+
+
 # -- revivals ----------------------------------------------------------------------------------------------------------
 
 

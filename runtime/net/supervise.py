@@ -169,7 +169,11 @@ class EngineSupervisor:
             self._poll.unregister(file.fd)
             return
         # A thread of its own: an engine that hangs is asked for long.
-        threading.Thread(target=self._resolve_again, name="name servers", daemon=True).start()
+        try:
+            threading.Thread(target=self._resolve_again, name="name servers", daemon=True).start()
+        except RuntimeError as error:
+            log.warning("name servers: %s", error)
+            self._resolve_again()
 
     def _resolve_again(self) -> None:
         with self._lock:
@@ -226,7 +230,12 @@ class EngineSupervisor:
         entry.deaths = 1 if steady else entry.deaths + 1
         revival = threading.Thread(target=self._revive, args=(entry,), name=f"revive {entry.network.name}", daemon=True)
         self._revivals.add(revival)
-        revival.start()
+        try:
+            revival.start()
+        except RuntimeError as error:  # this process may have no more threads: the other networks wait for this one
+            self._revivals.discard(revival)
+            log.warning("reviving the network engine of %s: %s", _whose(entry.network), error)
+            self._revive(entry)
 
     def _revive(self, entry: _Watched) -> None:
         network = entry.network
@@ -235,26 +244,41 @@ class EngineSupervisor:
             only_dead = True  # a zone that boots may have had it replaced
             while self._wanted(entry) and not self._stopping.wait(delay_s(entry.deaths)) and self._wanted(entry):
                 try:
-                    network.revive(only_dead=only_dead)
-                except RuntimeFault as fault:
-                    only_dead = False
-                    self._tell(network, "failed", str(fault))
-                    # One that refuses a zone serves the others: to end it would cost them their connections.
-                    silent = isinstance(fault, EngineFault) and fault.temporary
-                    if silent or not network.alive():
-                        entry.deaths += 1
-                        continue
-                except Exception as error:
-                    only_dead = False
+                    done = self._replace(network, only_dead=only_dead)
+                except Exception as error:  # such as no descriptor left, which says nothing of the engine
                     log.exception("reviving the network engine of %s", _whose(network))
                     self._tell(network, "failed", repr(error))
-                    entry.deaths += 1
-                    continue
-                self._tell(network, "revived", f"the network engine of {_whose(network)} runs again")
-                self._watch(entry)
-                return
+                    done = False
+                if done:
+                    self._tell(network, "revived", f"the network engine of {_whose(network)} runs again")
+                    self._watch_at_last(entry)
+                    return
+                only_dead = False
+                entry.deaths += 1
         finally:
             self._revivals.discard(threading.current_thread())
+
+    def _replace(self, network: Network, *, only_dead: bool) -> bool:
+        """Put a new engine in the place of one that died; False where that is to be tried again."""
+        try:
+            network.revive(only_dead=only_dead)
+        except RuntimeFault as fault:
+            self._tell(network, "failed", str(fault))
+            # One that refuses a zone serves the others: to end it would cost them their connections.
+            silent = isinstance(fault, EngineFault) and fault.temporary
+            return not silent and network.alive()
+        return True
+
+    def _watch_at_last(self, entry: _Watched) -> None:
+        """`_watch`, once there is a descriptor for it: an engine that nobody watches would never be replaced."""
+        while self._wanted(entry):
+            try:
+                self._watch(entry)
+                return
+            except OSError as error:
+                log.warning("watching the network engine of %s: %s", _whose(entry.network), error)
+            if self._stopping.wait(FIRST_DELAY_S):
+                return
 
     def _wanted(self, entry: _Watched) -> bool:
         with self._lock:

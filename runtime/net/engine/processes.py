@@ -32,10 +32,13 @@ def hold(pid: int, start_time: int) -> int | None:
     except ProcessLookupError:
         return None
     # Compared after the pidfd holds it: from here on the pid cannot become another process's.
-    if start_time_of(pid) == start_time:
-        return pidfd
-    os.close(pidfd)
-    return None
+    same = False
+    try:
+        same = start_time_of(pid) == start_time
+    finally:
+        if not same:
+            os.close(pidfd)
+    return pidfd if same else None
 
 
 def ends_within(pid: int, start_time: int, timeout_s: float) -> bool:

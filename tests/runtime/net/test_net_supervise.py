@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import subprocess
 import threading
@@ -207,6 +208,63 @@ def test_silent_engine_that_cannot_be_ended_yet_is_tried_again(watch: Watch, mon
     having(watch, SILENT)
     assert watch.wait("web", "revived") == ["died", "revived"]
     assert refusals == []
+
+
+# -- a zoned that is short of something --------------------------------------------------------------------------------
+
+
+def once_short(monkeypatch: pytest.MonkeyPatch, owner: Any, name: str, error: Exception, *, thread: str = "") -> None:
+    """Have a function fail the next time that it is called, by a thread whose name begins so."""
+    usual, due = getattr(owner, name), [error]
+
+    def short(*arguments: Any, **options: Any) -> Any:
+        if due and threading.current_thread().name.startswith(thread):
+            raise due.pop()
+        return usual(*arguments, **options)
+
+    monkeypatch.setattr(owner, name, short)
+
+
+def test_engine_that_no_thread_can_be_had_for_is_replaced(watch: Watch, monkeypatch: pytest.MonkeyPatch) -> None:
+    network = watch.network("web")
+    watch.supervisor.add(network)
+    once_short(monkeypatch, threading.Thread, "start", RuntimeError("can't start new thread"), thread="engines")
+    for _ in range(2):
+        watch.told.clear()
+        network.engine.stop()
+        assert watch.wait("web", "revived") == ["died", "revived"]
+
+
+def test_engine_that_there_is_no_descriptor_to_watch_is_watched_later(
+    watch: Watch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    network = watch.network("web")
+    watch.supervisor.add(network)
+    once_short(monkeypatch, processes, "hold", OSError(errno.EMFILE, "Too many open files"), thread="revive")
+    for _ in range(2):
+        watch.told.clear()
+        network.engine.stop()
+        assert watch.wait("web", "revived") == ["died", "revived"]
+
+
+def test_process_of_which_nothing_can_be_read_is_held_no_longer(watch: Watch, monkeypatch: pytest.MonkeyPatch) -> None:
+    engine = watch.network("web").engine
+    before = len(os.listdir("/proc/self/fd"))
+    once_short(monkeypatch, processes, "start_time_of", OSError(errno.EMFILE, "Too many open files"))
+    with pytest.raises(OSError, match="Too many"):
+        processes.hold(engine.pid, engine.start_time)
+    assert len(os.listdir("/proc/self/fd")) == before
+
+
+def test_revival_that_cannot_tell_whether_an_engine_runs_is_tried_again(
+    watch: Watch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    network = watch.network("web", fault(temporary=False))
+    watch.supervisor.add(network)
+    once_short(monkeypatch, network, "alive", OSError(errno.EMFILE, "Too many open files"), thread="revive")
+    network.revive = lambda *, only_dead=False: Network.revive(network)
+    network.engine.stop()
+    assert watch.wait("web", "revived") == ["died", "failed", "failed", "revived"]
 
 
 class Interrupted:

@@ -78,6 +78,8 @@ class SocketFactory:
                 self._made.put(_transparent(family, kind))
             except OSError as error:
                 self._made.put(error)
+            except MemoryError:  # without this thread, whoever asks it would wait for ever
+                self._made.put(OSError(errno.ENOMEM, os.strerror(errno.ENOMEM)))
 
     def make(self, family: int, kind: int) -> socket.socket:
         """A new socket of the namespace. Raises OSError."""

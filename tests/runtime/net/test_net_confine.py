@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -18,6 +20,7 @@ from support.networld import DNS4, HOST4, OUTSIDE4, World
 from pipeline.bundle.model import Port
 from pipeline.seccomp import filters, syscalls
 from runtime.net import calls, child
+from runtime.net.engine import confine
 from runtime.net.engine.model import INSIDE, Listeners
 from runtime.net.engine.proxy import ENTRY, ProxyEngine
 from runtime.net.errors import EngineFault
@@ -118,6 +121,31 @@ def test_socket_made_for_the_zone_may_be_transparent_and_is_in_its_namespace(wor
         "main.Server.__init__, loop.Loop.run = keep, run\n"
     )
     assert run_as_engine(world, probe) == (0, "bound 192.0.2.77")
+
+
+@pytest.mark.root
+def test_factory_that_is_short_of_memory_says_so_and_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else whoever asks it, which is the engine, would wait for ever."""
+    factory = confine.SocketFactory(os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC))
+    made: list[socket.socket | OSError] = []
+
+    def make() -> None:
+        try:
+            made.append(factory.make(socket.AF_INET, socket.SOCK_DGRAM))
+        except OSError as error:
+            made.append(error)
+
+    for short in (True, False):
+        with monkeypatch.context() as once:
+            if short:
+                once.setattr(confine, "_transparent", lambda family, kind: bytes(1 << 62))
+            asking = threading.Thread(target=make, daemon=True)
+            asking.start()
+            asking.join(10)
+    refused, socket_made = made
+    assert isinstance(refused, OSError) and refused.errno == errno.ENOMEM
+    assert isinstance(socket_made, socket.socket)
+    socket_made.close()
 
 
 # -- from inside -------------------------------------------------------------------------------------------------------

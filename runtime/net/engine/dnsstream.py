@@ -16,6 +16,7 @@ from runtime.net.engine.dns import SERVFAIL, Resolvers, answers, failure, family
 from runtime.net.engine.loop import READ, WRITE, Loop
 from runtime.net.engine.names import HEADER_BYTES, RESPONSE, Names
 from runtime.net.engine.relay import reset
+from runtime.net.engine.silence import undelivered
 
 _IDLE_S = 10.0
 _READ_BYTES = 4096
@@ -66,6 +67,7 @@ class Stream:
         self._outer: socket.socket | None = None
         self._outgoing, self._incoming = b"", bytearray()
         self._servers: list[str] = []
+        self._leaving = False
         self._deadline = time.monotonic() + _IDLE_S
         self._try_until = 0.0
         near.setblocking(False)
@@ -86,7 +88,7 @@ class Stream:
             else:
                 data = self._near.recv(_READ_BYTES)
                 if not data:
-                    self._end()
+                    self._leave()
                     return
                 self._asked += data
             self._work()
@@ -205,7 +207,18 @@ class Stream:
             if now >= self._deadline:
                 self._servers.clear()
             self._resume()
+        elif self._leaving and not undelivered(self._near):
+            self._end()
         elif not self._query and now >= self._deadline:
+            self._end(graceful=not undelivered(self._near))
+
+    def _leave(self) -> None:
+        """Nothing more is asked: end, once what was said has been taken; see relay.py. Raises OSError."""
+        if undelivered(self._near):
+            self._leaving = True
+            self._owner.loop.watch(self._near, self, 0)
+            self._near.shutdown(socket.SHUT_WR)
+        else:
             self._end()
 
     def abort(self) -> None:

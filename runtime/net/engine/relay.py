@@ -1,10 +1,13 @@
 """One proxied connection: an accepted socket, an outgoing one, bytes both ways, see pump.py.
 
-End of stream is passed on as a half-close; an error as a reset of the other side.
+End of stream is passed on as a half-close; an error as a reset of the other side. Behind both ends it is closed once
+the peers have taken what was sent: a closed socket is the kernel's alone, which keeps what is in its queues for
+minutes, or for as long as its peer answers. It would be in no limit, and a zone that leaves would leave it behind.
 """
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import socket
 import struct
@@ -16,12 +19,13 @@ from runtime.net.engine.model import Limits
 from runtime.net.engine.pipes import PipePool, PipeShare
 from runtime.net.engine.pump import TURN, Way
 from runtime.net.engine.queues import Queues
-from runtime.net.engine.silence import Silence
+from runtime.net.engine.silence import Silence, undelivered
 
 _RESET = struct.pack("ii", 1, 0)  # struct linger: on, 0 s; close() then sends RST (socket(7), SO_LINGER)
 _PENDING = (errno.EINPROGRESS, errno.EWOULDBLOCK)
 # Told once of each change: no call for each stall, no event again and again for what must wait.
 _ALL = READ | WRITE | END | MARK | EDGE
+_FEW_BYTES = 4096  # brought by a way: what is left of them is not worth asking for
 
 
 class Target(NamedTuple):
@@ -79,6 +83,7 @@ class Relay:
         self._deadline = 0.0
         self._last_active = 0.0
         self._closed = False
+        self._leaving = False
         self._silences: tuple[Silence, Silence] | None = None
         self._looked_at = 0.0
 
@@ -142,8 +147,10 @@ class Relay:
             self.abort()
             return
         # Behind an end that was passed on, nothing is read any more that would say that the source is gone altogether.
-        if incoming.eof and (outgoing.eof or mask & GONE):
-            self._finish(graceful=outgoing.eof)
+        if incoming.eof and outgoing.eof:
+            self._leave(ways)
+        elif incoming.eof and mask & GONE:
+            self._finish(graceful=False)
 
     def _move(self, way: Way) -> None:
         self._last_active = self._loop.now
@@ -179,6 +186,8 @@ class Relay:
                 self._next_target()
         elif now - self._last_active >= self._limits.idle_timeout_s:
             self.abort()
+        elif self._leaving and not any(map(_waits, self._ways)):
+            self._finish(graceful=True)
         elif self._far is not None:
             self._look(self._near, self._far, now)
 
@@ -208,6 +217,17 @@ class Relay:
         """Reset both sides."""
         self._finish(graceful=False)
 
+    def _leave(self, ways: tuple[Way, Way]) -> None:
+        """Both ways have ended: close, once what they brought has been taken."""
+        if not any(map(_waits, ways)):
+            self._finish(graceful=True)
+        elif not self._leaving:
+            self._leaving = True
+            for way in ways:
+                with contextlib.suppress(OSError):  # where it was passed on before and is over
+                    way.sink.shutdown(socket.SHUT_WR)
+            self._loop.urgent.add(self)
+
     def _finish(self, *, graceful: bool) -> None:
         if self._closed:
             return
@@ -221,3 +241,8 @@ class Relay:
                     let_reset(connection)
                 self._loop.close(connection)
         self._ended(self, self._ways is not None)
+
+
+def _waits(way: Way) -> bool:
+    """Has a way that has ended brought what its sink's peer has yet to take?"""
+    return way.sent_bytes >= _FEW_BYTES and undelivered(way.sink)

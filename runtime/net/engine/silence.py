@@ -1,4 +1,4 @@
-"""Whether what was sent over a connection is answered at all.
+"""Whether what was sent over a connection is answered at all, and whether it has been taken.
 
 The kernel sends again for a quarter of an hour before it gives up; a connection whose way has gone is not worth that.
 TCP_USER_TIMEOUT would say so, but ends those, too, whose peer does answer, with a closed window: a reader that rests.
@@ -13,7 +13,20 @@ import struct
 _INFO_BYTES = 148
 _RETRANSMITS, _PROBES = 2, 3  # since anything was taken; since anything was answered
 _NUMBERS = struct.Struct("=24xI16xI8xI84xI")  # tcpi_unacked, _last_data_sent, _last_ack_recv, _notsent_bytes
+_TCP_CLOSE = 7  # linux/tcp_states.h; in the first byte
 _MORE = 2  # attempts without an answer since the first look: one may be lost, and attempts become rare
+
+
+def undelivered(connection: socket.socket) -> bool:
+    """Does the kernel hold more than one last segment, and an end, that the peer has yet to take?"""
+    try:
+        info = connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _INFO_BYTES)
+    except OSError:
+        return False
+    if len(info) < _INFO_BYTES or info[0] == _TCP_CLOSE:  # one that was reset holds nothing, whatever it counts
+        return False
+    unacked, _, _, not_sent = _NUMBERS.unpack(info)
+    return bool(unacked > 1 or not_sent > 1)
 
 
 class Silence:

@@ -22,7 +22,7 @@ from runtime.net.sockets import bind_udp, catch_udp, echo_socket, fragments_tap,
 def lay_out(whose: str, addresses: ZoneAddresses, mtu: int) -> None:
     """Links, addresses and routing rules of the calling thread's namespace, which is new. Raises NetworkFault."""
     subject = f"network of {whose}"
-    sysctl(plan.early_sysctls(), subject)
+    sysctl([plan.IPV6_ON, *plan.early_sysctls()], subject)
     sysctl(known(plan.optional_sysctls()), subject)
     lines = [*plan.ip_lines(addresses, mtu), *plan.route_lines(addresses)]
     commands.feed(["ip", "-batch", "-"], "\n".join(lines) + "\n", subject=subject)

@@ -98,7 +98,7 @@ class PastaLayout:
     def lay_out(self, whose: str, addresses: ZoneAddresses, mtu: int) -> None:
         """Links, routes and settings; and rules that let nothing in."""
         subject = f"network of {whose}"
-        furnish.sysctl([*nets.early_sysctls(), *pasta.sysctls()], subject)
+        furnish.sysctl([nets.IPV6_ON, *nets.early_sysctls(), *pasta.sysctls()], subject)
         furnish.sysctl(furnish.known(nets.optional_sysctls()), subject)
         lines = [*pasta.ip_lines(mtu), *pasta.route_lines(addresses)]
         commands.feed(["ip", "-batch", "-"], "\n".join(lines) + "\n", subject=subject)

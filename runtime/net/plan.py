@@ -130,6 +130,10 @@ def route_lines(addresses: ZoneAddresses) -> list[str]:
     ]
 
 
+# Of a new namespace, before all else: the host may have it off, and new namespaces as the host has it.
+IPV6_ON = ("ipv6/conf/all/disable_ipv6", "0")
+
+
 def early_sysctls() -> list[tuple[str, str]]:
     """Settings below /proc/sys/net that must be there before the first device is: devices copy `default` when made."""
     devices = [

@@ -199,7 +199,7 @@ def _vmap(what: str, places: Iterable[tuple[str, Place]]) -> str:
 
 def describe(zone: str, addresses: ZoneAddresses, mtu: int, ports: Sequence[tuple[str, int, int]] = ()) -> str:
     """The plan of a zone's private network as text, for people and failing tests; its ports are chosen when made."""
-    settings = (*plan.early_sysctls(), *plan.optional_sysctls(), *plan.late_sysctls())
+    settings = (plan.IPV6_ON, *plan.early_sysctls(), *plan.optional_sysctls(), *plan.late_sysctls())
     return "\n".join(
         [
             f"# netns {plan.netns_name(zone)}",

@@ -20,7 +20,8 @@ import pytest
 from support.namespaces import require_user_namespaces
 from support.networld import World
 
-from runtime.net import netns
+from runtime.net import furnish, netns
+from runtime.net.addresses import plan_addresses
 from runtime.net.errors import NetworkFault
 
 pytestmark = pytest.mark.root
@@ -212,3 +213,18 @@ def test_process_whose_maker_is_killed_first_does_not_go_on_as_a_second_one_of_i
     os.close(reader)
     os.close(writer)
     assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+
+
+def test_network_has_ipv6_where_this_host_gives_new_namespaces_none(name: str) -> None:
+    """ipv6.disable_ipv6=1 on the host's kernel command line, or net.core.devconf_inherit_init_net."""
+    addresses = plan_addresses(7)
+    netns.create(name)
+
+    def lay_out() -> None:
+        for scope in ("default", "lo"):
+            Path(f"/proc/sys/net/ipv6/conf/{scope}/disable_ipv6").write_text("1")
+        furnish.lay_out("network", addresses, 1500)
+        for each in furnish.open_sockets("zone", addresses):
+            each.close()
+
+    netns.inside(name, lay_out)

@@ -140,24 +140,16 @@ def test_answer_that_there_is_no_such_name_is_one(stack: contextlib.ExitStack, p
 
 
 @WAYS
-def test_where_nobody_has_an_answer_the_words_of_the_last_one_pass(
-    stack: contextlib.ExitStack, port: int, way: str
+@pytest.mark.parametrize("listens", [True, False])
+def test_where_nobody_has_an_answer_the_zone_is_told_what_the_last_one_said(
+    stack: contextlib.ExitStack, port: int, way: str, listens: bool
 ) -> None:
-    zone = Zone(stack, port, way, SERVFAIL, REFUSED)
+    zone = Zone(stack, port, way, REFUSED, SERVFAIL if listens else None)
     answer = zone.ask(query())
-    assert answer[3] & 15 == REFUSED and answer.endswith(ADDRESSES[1].encode())
-    assert zone.asked == [1, 1], "each once"
-
-
-@WAYS
-def test_where_the_last_one_does_not_listen_the_zone_is_told_what_another_said(
-    stack: contextlib.ExitStack, port: int, way: str
-) -> None:
-    zone = Zone(stack, port, way, REFUSED, None)
-    answer = zone.ask(query())
-    assert answer[:2] == b"\x12\x34" and answer[3] & 15 == REFUSED
-    assert zone.asked == [1, 0]
-    assert not zone.traffic.queries and zone.traffic.counts["dns_failed"] == 1
+    assert answer[:2] == b"\x12\x34" and answer[3] & 15 == (SERVFAIL if listens else REFUSED)
+    assert answer.endswith(ADDRESSES[1].encode()) is listens, "its own words, with all that is in them"
+    assert zone.asked == [1, int(listens)], "each once"
+    assert not zone.traffic.queries and zone.traffic.counts["dns_failed"] == (0 if listens else 1)
 
 
 @WAYS

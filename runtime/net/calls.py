@@ -24,7 +24,7 @@ _ALLOWED = (
     *("accept4", "bind", "connect", "shutdown", "getsockname", "getpeername", "getsockopt"),
     # Waiting and clocks.
     *("epoll_create1", "epoll_wait", "epoll_pwait", "epoll_pwait2", "epoll_ctl", "ppoll"),
-    *("clock_nanosleep", "gettimeofday", "time", "sched_yield"),
+    *("clock_nanosleep", "gettimeofday", "time", "sched_yield", "sched_getaffinity"),
 )
 _REFUSED = (*pythoncalls.REFUSED, "openat", "newfstatat", "readlinkat", "lseek")
 _SOCK_TYPE_MASK = 0xF  # linux/net.h; the bits above are SOCK_CLOEXEC and SOCK_NONBLOCK
@@ -48,6 +48,7 @@ _CONDITIONAL: tuple[pythoncalls.Rule, ...] = (
         for option in options
     ),
     *((("ioctl",), (argument(1, request),)) for request in _IOCTLS),
+    (("sched_setaffinity",), (argument(0, 0),)),  # of the calling thread
     # TCP and UDP of either Internet family: no packet socket, no netlink, nothing of this host's own. Another protocol,
     # named by its number, would have the kernel load the module for it (net/ipv4/af_inet.c, inet_create).
     *(

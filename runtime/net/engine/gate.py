@@ -22,9 +22,9 @@ from runtime.net.engine.acceptor import Traffic
 from runtime.net.engine.egress import Egress
 from runtime.net.engine.feedback import EXPIRED, Feedback, next_error, queue_errors, trouble_of
 from runtime.net.engine.flows import Flow, endpoint
-from runtime.net.engine.loop import EDGE, GONE, WRITE, Loop
+from runtime.net.engine.loop import GONE, WRITE, Loop
 from runtime.net.engine.packet import Syn, ends_of, key_of, read_syn
-from runtime.net.engine.relay import Target
+from runtime.net.engine.relay import NEWS, Target
 
 # A SYN with fewer hops left than any operating system starts with belongs to a traceroute.
 FEW_HOPS = 32
@@ -35,20 +35,23 @@ _PENDING = (errno.EINPROGRESS, errno.EWOULDBLOCK)
 class Held:
     """One SYN and its outer connect; then, until the connection is accepted, the connected socket."""
 
-    __slots__ = ("began", "deadline", "far", "gate", "open", "syn")
+    __slots__ = ("began", "deadline", "far", "gate", "open", "seen", "syn")
 
     def __init__(self, gate: Gate, syn: Syn, far: socket.socket) -> None:
         self.gate, self.syn, self.far = gate, syn, far
         self.began = gate.loop.now
         self.deadline = self.began + gate.traffic.limits.connect_timeout_s
         self.open = False
+        self.seen = 0  # of NEWS since it is, for whoever gets the connection
 
     def ready(self, source: socket.socket, mask: int) -> None:
         """The connect has an outcome; or the server hung up before the zone's connection was accepted."""
         if self.open:
-            return  # for whoever gets the connection to find
+            self.seen |= mask
+            return
         code = self.far.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) if mask & GONE else 0
         if code or mask & WRITE:
+            self.seen = mask & ~WRITE
             self.gate.settle(self, code)
         else:
             next_error(self.far)  # an error that ends nothing
@@ -128,7 +131,7 @@ class Gate:
         code = far.connect_ex((self._egress.outer(syn.host), syn.port))
         if code in _PENDING:
             self.loop.urgent.add(held)
-            self.loop.watch(far, held, WRITE | EDGE)  # it stays watched, for whoever gets the connection
+            self.loop.watch(far, held, NEWS)  # it stays watched, for whoever gets the connection
         else:
             self.settle(held, code)
 
@@ -172,7 +175,7 @@ class Gate:
         self._accepted[held.syn.key] = held.syn.sequence
         if len(self._accepted) > _REMEMBERED:
             del self._accepted[next(iter(self._accepted))]
-        return [Target(near.family, local[:2], lambda family, kind: far, connected=True)]
+        return [Target(near.family, local[:2], lambda family, kind: far, connected=True, seen=held.seen)]
 
     def flows(self, now: float) -> Iterator[Flow]:
         """See flows.HasFlows: the connections that are not made yet."""

@@ -17,6 +17,7 @@ import time
 from typing import Protocol
 
 from runtime.net.engine.pipes import PipePool
+from runtime.net.engine.placement import Placement
 
 log = logging.getLogger(__name__)
 
@@ -56,11 +57,13 @@ class Handler(Protocol):
 class Loop:
     """Watches sockets, calls handlers. An exception of a handler ends that handler only.
 
-    pipes:  what handlers move bytes through, if there are any; all of a loop share them.
+    pipes:      what handlers move bytes through, if there are any; all of a loop share them.
+    placement:  of the thread that runs it, where that may choose its CPU.
     """
 
-    def __init__(self, pipes: PipePool | None = None) -> None:
+    def __init__(self, pipes: PipePool | None = None, placement: Placement | None = None) -> None:
         self.pipes = pipes or PipePool(0)
+        self.placement = placement
         self._epoll = select.epoll()
         self._watched: dict[int, tuple[Source, Handler, int]] = {}
         self._parts: set[Part] = set()
@@ -145,6 +148,8 @@ class Loop:
             if now >= next_slow:
                 next_slow = now + SLOW_TICK_S
                 self._tick(self.patient, now)
+                if self.placement is not None:
+                    self.placement.rest(now)
 
     def _serve(self, events: list[tuple[int, int]]) -> None:
         self._stale.clear()
@@ -178,7 +183,7 @@ class Part(Loop):
     """One of several that share a loop; a handler of that loop's."""
 
     def __init__(self, whole: Loop) -> None:
-        super().__init__(whole.pipes)
+        super().__init__(whole.pipes, whole.placement)
         self._whole = whole
         self.urgent, self.patient = whole.urgent, whole.patient
         whole.watch(self._epoll, self, READ)

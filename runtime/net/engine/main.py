@@ -25,6 +25,7 @@ from runtime.net.engine.loop import Loop
 from runtime.net.engine.model import INSIDE, MAX_PUBLISHED, EngineConfig, Limits, ZonePart, load
 from runtime.net.engine.names import Names
 from runtime.net.engine.pipes import PipePool
+from runtime.net.engine.placement import Placement
 from runtime.net.engine.rerouting import Rerouting
 from runtime.net.engine.zone import Common, Zone
 from runtime.net.netlink import Routes
@@ -44,7 +45,7 @@ class Server:
     def __init__(self, config: EngineConfig, factory: confine.SocketFactory, ports: HostPorts, room: int) -> None:
         """room: for how many zones there are descriptors."""
         self._config, self._room = config, min(config.zones, room)
-        self.loop = loop = Loop(PipePool(config.limits.pipes))
+        self.loop = loop = Loop(PipePool(config.limits.pipes), Placement())
         names = Names(tuple(map(ip_network, config.subnets)))
         self._resolvers = Resolvers(config.resolvers)
         self._common = Common(loop, config, factory, Routes(), self._resolvers, names, ports)

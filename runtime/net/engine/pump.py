@@ -21,6 +21,8 @@ from runtime.net.engine.pipes import SIZE_BYTES, Pipe, PipePool, PipeShare
 from runtime.net.engine.queues import FREE_BYTES, Queues
 
 _FLAGS = os.SPLICE_F_NONBLOCK | os.SPLICE_F_MOVE
+# Surely one packet, whatever the path (RFC 9293, 3.7.1: the least segment that all take).
+SHORT_BYTES = 536
 # Chunks in one turn: some, as each turn costs an epoll_wait; few, as the other connections wait meanwhile.
 TURN = 4
 
@@ -28,17 +30,19 @@ TURN = 4
 class Way:
     """One direction, for an edge-triggered loop: see `move`.
 
+    bulk:        chunks come that fill the buffer.
     full:        something is left in between that the sink did not take: its readiness, not the source's, is news.
     wary:        whoever waits for the source was told that its end has come or is near, or of urgent data: what is
                  behind a short chunk is no news any more.
     last:        the way back has ended: whoever has this one closes its sink behind it, which passes its end on, too.
     eof:         the end was passed on, or is by closing the sink.
+    lazy:        the sink may hold back what fills no packet, and that is only to be ended where it would: TCP sends the
+                 first of it at once, and most connections ask once.
     sent_bytes:  what the sink took, so exact whenever a connection ends.
     """
 
     __slots__ = (
         "_asked",
-        "_bulk",
         "_chunk_bytes",
         "_held_bytes",
         "_pending",
@@ -46,9 +50,11 @@ class Way:
         "_pipes",
         "_queues",
         "_turn",
+        "bulk",
         "eof",
         "full",
         "last",
+        "lazy",
         "sent_bytes",
         "sink",
         "source",
@@ -63,16 +69,17 @@ class Way:
         chunk_bytes: int,
         queues: Queues,
         turn: int = TURN,
+        lazy: bool = False,
     ) -> None:
         """turn: chunks in one, see Loop.burst."""
-        self._turn = turn
+        self._turn, self.lazy = turn, lazy
         self.source, self.sink = source, sink
         self._pipes, self._chunk_bytes, self._queues = pipes, chunk_bytes, queues
         self._asked = False
         self._pending: memoryview | None = None
         self._pipe: Pipe | None = None
         self._held_bytes = 0
-        self._bulk = False
+        self.bulk = False
         self.full = self.wary = self.last = self.eof = False
         self.sent_bytes = 0
 
@@ -111,7 +118,7 @@ class Way:
         """Take a chunk and pass it on. Can there be another at once?"""
         if self.sent_bytes >= FREE_BYTES:
             self._ask()
-        if self._bulk:
+        if self.bulk:
             pipe = self._pipes.take()
             if pipe is not None and self._splice(pipe):
                 return True  # also after a short one: a pipe of small pieces is full early
@@ -120,11 +127,14 @@ class Way:
         if not count:
             self._end()
             return False
-        self._bulk = count == self._chunk_bytes
+        if self.lazy and (self.sent_bytes or count > SHORT_BYTES):
+            self.lazy = False
+            self.sink.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self.bulk = count == self._chunk_bytes
         self.full, self._pending = True, memoryview(data)
-        if self._bulk or not self.wary:
+        if self.bulk or not self.wary:
             self._flush()
-            return self._bulk
+            return self.bulk
         over, trouble = self._look_behind()
         try:
             self._flush(socket.MSG_MORE if over else 0)
@@ -156,7 +166,7 @@ class Way:
                 self._pipes.give(pipe)
         if not count:
             return False
-        self._bulk = count >= self._chunk_bytes
+        self.bulk = count >= self._chunk_bytes
         self.full, self._pipe, self._held_bytes = True, pipe, count
         self._flush()
         return True

@@ -17,6 +17,7 @@ from typing import NamedTuple
 from runtime.net.engine.loop import EDGE, END, ERROR, GONE, MARK, READ, WRITE, Loop
 from runtime.net.engine.model import Limits
 from runtime.net.engine.pipes import PipePool, PipeShare
+from runtime.net.engine.placement import STREAM_BYTES
 from runtime.net.engine.pump import TURN, Way
 from runtime.net.engine.queues import Queues
 from runtime.net.engine.silence import Silence, undelivered
@@ -24,17 +25,23 @@ from runtime.net.engine.silence import Silence, undelivered
 _RESET = struct.pack("ii", 1, 0)  # struct linger: on, 0 s; close() then sends RST (socket(7), SO_LINGER)
 _PENDING = (errno.EINPROGRESS, errno.EWOULDBLOCK)
 # Told once of each change: no call for each stall, no event again and again for what must wait.
-_ALL = READ | WRITE | END | MARK | EDGE
+NEWS = READ | WRITE | END | MARK | EDGE
+# Of an accepted socket: that it may be written is no news, before it could not be.
+_ARRIVALS = NEWS & ~WRITE
 _FEW_BYTES = 4096  # brought by a way: what is left of them is not worth asking for
 
 
 class Target(NamedTuple):
-    """Where to connect to, with a socket made in the right namespace. connected: which is so already."""
+    """Where to connect to, with a socket made in the right namespace.
+
+    connected:  which is so already, and watched for NEWS; seen: what it was told of since then.
+    """
 
     family: int
     address: tuple[str, int]
     make_socket: Callable[[int, int], socket.socket]
     connected: bool = False
+    seen: int = 0
 
 
 def reset(connection: socket.socket) -> None:
@@ -105,13 +112,15 @@ class Relay:
                 code = 0 if target.connected else far.connect_ex(target.address)
                 if code == 0:
                     self._establish(far)
+                    if target.seen:
+                        self.ready(far, target.seen)
                     return
             except OSError:
                 code = errno.EIO
             if code in _PENDING and self._far is not None:
                 self._deadline = self._loop.now + self._limits.connect_timeout_s
                 self._loop.urgent.add(self)
-                self._loop.watch(self._far, self, _ALL)
+                self._loop.watch(self._far, self, NEWS)
                 return
             self._drop_far()
         self.abort()
@@ -153,9 +162,13 @@ class Relay:
             self._finish(graceful=False)
 
     def _move(self, way: Way) -> None:
-        self._last_active = self._loop.now
+        now = self._last_active = self._loop.now
+        if way.bulk and way.sent_bytes >= STREAM_BYTES and self._loop.placement is not None:
+            self._loop.placement.streams(way.source, now)
         if way.move():
             self._loop.again(way.source)
+        elif way.full and way.sink is self._near:
+            self._loop.watch(self._near, self, NEWS)
 
     def _connected(self, far: socket.socket, mask: int) -> tuple[Way, Way] | None:
         code = far.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) if mask & GONE else 0
@@ -170,12 +183,12 @@ class Relay:
     def _establish(self, far: socket.socket) -> tuple[Way, Way]:
         near, turn = self._near, self._loop.burst(TURN)
         shared = (self._pipes, self._limits.chunk_bytes, self._queues, turn)
-        far.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # as the accepted side, see acceptor.py
-        self._ways = (Way(near, far, *shared), Way(far, near, *shared))
+        # The accepted side has TCP_NODELAY, see acceptor.py.
+        self._ways = (Way(near, far, *shared, lazy=True), Way(far, near, *shared))
         self._last_active = self._loop.now
         self._loop.patient.add(self)
-        for connection in (near, far):
-            self._loop.watch(connection, self, _ALL)
+        self._loop.watch(near, self, _ARRIVALS)
+        self._loop.watch(far, self, NEWS)
         return self._ways
 
     def tick(self, now: float) -> None:

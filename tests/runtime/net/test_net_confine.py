@@ -234,7 +234,7 @@ def test_filter_is_one_the_kernel_takes() -> None:
 
 def test_calls_that_are_on_no_list_kill() -> None:
     named = set(calls._ALLOWED) | set(calls._REFUSED)
-    special = {"ioctl", "socket", "mmap", "mprotect"}
+    special = {"ioctl", "socket", "mmap", "mprotect", "sched_setaffinity"}
     assert named <= NUMBERS.keys()
     for name in NUMBERS.keys() - named - special:
         assert told(name) == KILLED, name
@@ -253,6 +253,11 @@ def test_calls_that_are_on_no_list_kill() -> None:
         "io_uring_setup",
     ):
         assert told(name) == KILLED
+
+
+def test_an_engine_may_choose_its_own_cpu_and_nobody_elses() -> None:
+    assert told("sched_setaffinity", 0) == filters.RET_ALLOW
+    assert told("sched_setaffinity", 1) == told("sched_setaffinity", os.getpid()) == KILLED
 
 
 def test_memory_never_becomes_code() -> None:

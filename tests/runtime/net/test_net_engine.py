@@ -23,6 +23,7 @@ from support.networld import (
 
 from pipeline.bundle.model import Port
 from runtime.net.engine.model import Limits
+from runtime.net.engine.placement import STREAM_BYTES
 
 pytestmark = pytest.mark.root
 
@@ -84,6 +85,27 @@ def test_bytes_and_half_close_pass_both_ways(world: World, address: str) -> None
     assert counters["bytes_up"] == len(PAYLOAD)
     assert counters["bytes_down"] == len(PAYLOAD) + 32
     assert counters["faults"] == 0
+
+
+def test_engine_keeps_away_from_the_cpu_on_which_a_stream_comes_in(world: World) -> None:
+    network = world.up()
+    assert network.engine is not None
+    pid = network.engine.pid
+    usual = os.sched_getaffinity(pid)
+    places: list[set[int]] = []
+
+    def take(connection: socket.socket) -> None:
+        while connection.recv(1 << 16):
+            places.append(os.sched_getaffinity(pid))
+        connection.sendall(b"all")
+
+    world.serve(world.outside, OUTSIDE4, 8080, take)
+    with world.connect(OUTSIDE4, 8080) as connection:
+        connection.sendall(bytes(8 * STREAM_BYTES))
+        connection.shutdown(socket.SHUT_WR)
+        assert connection.recv(3, socket.MSG_WAITALL) == b"all"
+    assert places[0] == usual
+    assert len(usual) == 1 or any(place < usual for place in places)
 
 
 def test_half_close_of_the_server_leaves_the_zone_sending(world: World) -> None:

@@ -5,16 +5,17 @@ from __future__ import annotations
 import contextlib
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 from support.packets import echo, syn
 
 from runtime.net.engine.acceptor import Traffic
 from runtime.net.engine.gate import Gate, Held
-from runtime.net.engine.loop import WRITE, Loop
+from runtime.net.engine.loop import END, WRITE, Loop
 from runtime.net.engine.model import Limits
 from runtime.net.engine.packet import Syn
+from runtime.net.engine.relay import Relay
 
 
 class Egress:
@@ -106,6 +107,34 @@ def test_syn_sent_again_leads_to_one_connect_before_between_and_after(gate: Loca
     assert not gate._held
     gate.take(ANEW)
     assert gate.egress.asked == 2, "the port's next connection is another one"
+
+
+@pytest.mark.parametrize("last", [b"", b"hello"], ids=["it only ends", "it says something, and ends"])
+def test_what_the_server_does_before_its_connection_is_accepted_is_passed_on(gate: LocalGate, last: bytes) -> None:
+    """It is told of once, see loop.EDGE."""
+
+    def turns_until(condition: Callable[[], bool]) -> None:
+        while not condition():
+            events = gate.loop._epoll.poll(20)
+            assert events
+            gate.loop._serve(events)
+
+    gate.take(syn())
+    held = held_of(gate)
+    turns_until(lambda: held.open)
+    server, _ = gate.listener.accept()
+    server.sendall(last)
+    server.close()
+    turns_until(lambda: bool(held.seen & END))
+    client = socket.create_connection(gate.listener.getsockname(), 20)
+    near, _ = gate.listener.accept()
+    targets = gate.targets_of(Accepted(), Accepted.peer)  # type: ignore[arg-type]
+    relay = Relay(gate.loop, Limits(), near, targets, lambda relay, connected: None)
+    relay.start()
+    with client:
+        assert client.recv(10) == last
+        assert client.recv(10) == b""
+    relay.abort()
 
 
 def test_connection_nobody_waits_for_leads_nowhere(gate: LocalGate) -> None:

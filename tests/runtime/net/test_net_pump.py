@@ -11,13 +11,15 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
+from typing import cast
 
 import pytest
 
 from runtime.net.engine.loop import EDGE, READ, Handler, Loop
 from runtime.net.engine.model import Limits
 from runtime.net.engine.pipes import SIZE_BYTES, PipePool
-from runtime.net.engine.pump import Way
+from runtime.net.engine.placement import Placement
+from runtime.net.engine.pump import SHORT_BYTES, Way
 from runtime.net.engine.queues import Queues
 from runtime.net.engine.relay import Relay, Target, reset
 
@@ -436,7 +438,51 @@ def test_keepalive_is_asked_for_once_a_connection_lasts(pumped: Pumped) -> None:
     assert kept_alive() == [0, 0]
     relay.tick(time.monotonic() + 1)
     assert kept_alive() == [1, 1]
-    assert relay._far.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY) == 1
+
+
+@pytest.mark.parametrize("first", [SHORT_BYTES, SHORT_BYTES + 1])
+def test_no_byte_waits_for_others_though_most_connections_ask_but_once(pumped: Pumped, first: int) -> None:
+    client, server = pumped.connect()
+    (relay,) = pumped.relays
+    pumped.run()
+
+    def waits_after(size: int) -> bool:
+        client.sendall(bytes(size))
+        assert len(server.recv(size, socket.MSG_WAITALL)) == size
+        return not relay._far.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+
+    assert waits_after(first) is (first == SHORT_BYTES), "what fits into one packet is sent, as nothing is under way"
+    assert not waits_after(1)
+
+
+class Place:
+    """Notes what a loop says of streams."""
+
+    def __init__(self) -> None:
+        self.sources: list[socket.socket] = []
+
+    def streams(self, source: socket.socket, now: float) -> None:
+        self.sources.append(source)
+
+    def rest(self, now: float) -> None:
+        pass
+
+
+@pytest.mark.parametrize("upwards", [True, False])
+def test_loop_chooses_its_place_by_where_streams_come_in_and_not_by_messages(pumped: Pumped, upwards: bool) -> None:
+    place = Place()
+    pumped.loop.placement = cast(Placement, place)
+    client, server = pumped.connect()
+    (relay,) = pumped.relays
+    source, sink, inward = (client, server, relay._near) if upwards else (server, client, relay._far)
+    pumped.run()
+    for _ in range(50):
+        source.sendall(bytes(1000))
+        sink.recv(1000, socket.MSG_WAITALL)
+    assert place.sources == []
+    in_background(lambda: send_all(source, STREAM))
+    assert read_all(sink) == STREAM
+    assert set(place.sources) == {inward}
 
 
 class Successor(Nothing):

@@ -13,6 +13,7 @@ import pytest
 
 from runtime.share.fids import Limits
 from runtime.share.server import Server
+from support.descriptors import descriptors, opened_since
 from support.ninep import Client, Refused
 
 
@@ -27,7 +28,7 @@ def served(directory: Path, *, readonly: bool = False, limits: Limits | None = N
         yield server
     finally:
         server.close()
-    assert descriptors() == before, "left open"
+    assert not opened_since(before), "left open"
     assert server.faults == 0
 
 
@@ -38,11 +39,6 @@ def client_of(directory: Path, *, readonly: bool = False, limits: Limits | None 
         client = Client(server.handle)
         client.start(uid=os.geteuid())
         yield client
-
-
-def descriptors() -> set[str]:
-    """What is open, but for the listing's own."""
-    return {number for number in os.listdir("/proc/self/fd") if os.path.lexists(f"/proc/self/fd/{number}")}
 
 
 def refused(number: int, ask: Any, *values: Any, **named: Any) -> None:

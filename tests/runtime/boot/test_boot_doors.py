@@ -8,6 +8,7 @@ from array import array
 from pathlib import Path
 
 import pytest
+from support.descriptors import descriptors, opened_since
 from support.hypervisor import FakeXen
 
 from runtime.boot import doors, grants, privcmd
@@ -41,10 +42,10 @@ def test_second_device_missing_closes_the_first(tmp_path: Path, monkeypatch: pyt
     (tmp_path / "privcmd").touch()
     monkeypatch.setattr(privcmd, "_PRIVCMD", str(tmp_path / "privcmd"))
     monkeypatch.setattr(privcmd, "_HYPERCALL", str(tmp_path / "hypercall"))
-    before = len(list(Path("/proc/self/fd").iterdir()))
+    before = descriptors()
     with pytest.raises(NotOnXen, match="hypercall"):
         privcmd.Privcmd()
-    assert len(list(Path("/proc/self/fd").iterdir())) == before
+    assert not opened_since(before)
 
 
 def test_hypercall_memory_is_zeroed_memory_of_the_asked_size(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

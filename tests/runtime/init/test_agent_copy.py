@@ -9,6 +9,7 @@ from types import SimpleNamespace
 
 import pytest
 from support import containers
+from support.descriptors import descriptors, opened_since
 
 from runtime.init.agent import copy
 from runtime.init.agent.archive import Archive
@@ -37,12 +38,12 @@ def opened(root):
 
 @pytest.mark.parametrize("path", ["/file/.", "/file/x", "/missing", "/tmp/../file", "/tmp/\0"])
 def test_a_copy_that_is_refused_leaves_nothing_open(root, path):
-    before = os.listdir("/proc/self/fd")
+    before = descriptors()
     with pytest.raises((Refused, ValueError)):
         copy.send(SimpleNamespace(), opened(root), path)
     with pytest.raises((Refused, ValueError)):
         copy.receive(SimpleNamespace(), opened(root), path)
-    assert os.listdir("/proc/self/fd") == before
+    assert not opened_since(before)
 
 
 def copied_in(root, kind, mode=0o666):

@@ -7,6 +7,7 @@ import subprocess
 from types import SimpleNamespace
 
 import pytest
+from support.descriptors import descriptors, opened_since
 
 from runtime.init.agent import container, core, execs, starting
 from runtime.init.agent import loop as loop_module
@@ -50,11 +51,6 @@ def turn(loop):
     loop.stopped = False
     loop.after(0, lambda: setattr(loop, "stopped", True))
     loop.run()
-
-
-def open_fds():
-    """Those of this process that are not the list's own."""
-    return {int(fd) for fd in os.listdir("/proc/self/fd") if os.path.exists(f"/proc/self/fd/{fd}")}
 
 
 def fail(*_arguments):
@@ -234,9 +230,10 @@ def test_a_terminal_of_what_ends_as_it_begins_is_closed(world, launch):
     launch.runtime.cgroup.watch, launch.runtime.delete = fail, lambda *, force: None
     other = container.Container(world.agent, "other", {"process": {"tty": True}})
     starting = other.start(fail, lambda error: None)
-    before = open_fds() - {launch.fd}
+    before = descriptors()
     starting.look()
-    assert open_fds() == before and other.state == "stopped" and process.wait() == -9
+    assert not opened_since(before) and launch.fd not in dict(descriptors())
+    assert other.state == "stopped" and process.wait() == -9
     for fd in (master, slave):
         os.close(fd)
 

@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 
 import pytest
+from support.descriptors import descriptors, opened_since
 
 from runtime.share.directories import ShareUnfit, check_directory, open_directory
 
@@ -46,11 +47,11 @@ def test_directory_is_opened_by_a_descriptor_of_itself(place: Path) -> None:
     ],
 )
 def test_directory_that_no_zone_may_have(place: Path, name: str, said: str) -> None:
-    before = len(os.listdir("/proc/self/fd"))
+    before = descriptors()
     with pytest.raises(ShareUnfit) as refused:
         check_directory(place / name, "it", [place / "run"])
     assert str(refused.value).startswith(said.format(place=place))
-    assert len(os.listdir("/proc/self/fd")) == before
+    assert not opened_since(before)
 
 
 def test_symlink_anywhere_in_the_path_leads_nowhere_and_what_it_means_is_said(place: Path) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 from runtime.init.channel import frames
 from runtime.init.channel.credit import WINDOW_BYTES
 
-TIMEOUT_S = 30.0
+TIMEOUT_S = 60.0
 
 
 class AgentError(Exception):

@@ -154,7 +154,7 @@ class Live:
         started.close()
         return text, outcome(status)
 
-    def line(self, timeout_s: float = 10.0) -> str:
+    def line(self, timeout_s: float = 60.0) -> str:
         """The next line of its output."""
         said = b""
         source = self._reader if self.started.terminal < 0 else self.started.terminal
@@ -216,7 +216,7 @@ def mounts() -> set[str]:
     return {line for line in lines if str(directory()) in line or not line.split()[4].startswith(("/run/", "/tmp/"))}
 
 
-def eventually(condition: Any, timeout_s: float = 10.0) -> bool:
+def eventually(condition: Any, timeout_s: float = 60.0) -> bool:
     """Wait for what has no event of its own."""
     end = time.monotonic() + timeout_s
     while not condition():

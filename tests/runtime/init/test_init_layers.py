@@ -5,6 +5,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from support.children import children
 
 from runtime.init import layers
 from runtime.init.mounts import LAYERS
@@ -18,10 +19,6 @@ def layer(writable: Path, name: str) -> Path:
     (made / "upper" / "deep" / "file").write_text("x")
     (made / "upper" / "out").symlink_to(writable)
     return made
-
-
-def children() -> set[int]:
-    return {int(pid) for path in Path("/proc/self/task").glob("*/children") for pid in path.read_text().split()}
 
 
 def discard(writable: Path, name: str = "") -> int | None:

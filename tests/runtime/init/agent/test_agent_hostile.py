@@ -1,10 +1,12 @@
 """What a workload does to hold the agent up, or to hide from it: the agent goes on, and sees it."""
 
+import contextlib
 import os
 from pathlib import Path
 
 import pytest
 from support import zonebox
+from support.containers import eventually
 from support.zonebox import IDLE, cgroup_of, sh
 
 pytestmark = [
@@ -15,8 +17,9 @@ pytestmark = [
 
 
 def numbered_in_the_zone(pid):
-    """What the zone calls a process of the workload's."""
-    return int(Path(f"/proc/{pid}/status").read_text().split("NSpid:")[1].split("\n")[0].split()[-2])
+    """What the zone calls a process of the workload's; None where it has ended since it was listed."""
+    with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+        return int(Path(f"/proc/{pid}/status").read_text().split("NSpid:")[1].split("\n")[0].split()[-2])
 
 
 def test_processes_in_groups_of_their_own_are_seen_and_signalled(zone, host):
@@ -31,6 +34,7 @@ def test_processes_in_groups_of_their_own_are_seen_and_signalled(zone, host):
     assert pid in [one["pid"] for one in host.call("processes", container="main")["processes"]]
     host.call("kill", id="main", signal=10, all=True)
     assert stream.wait()["exit"] == {"code": 5}
+    assert eventually(lambda: "populated 0" in (group / "cgroup.events").read_text()), "what it began is there no more"
     group.rmdir()
 
 

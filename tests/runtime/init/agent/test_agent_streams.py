@@ -48,8 +48,8 @@ def test_a_workload_on_a_terminal(start):
 
 
 def test_output_is_kept_for_a_host_that_comes_late(start):
-    zone = start(sh("sleep 0.3; echo early; exit 2"), hello=False)
-    zone.workload_ended()
+    zone = start(sh("echo early; : > /ending; exit 2"), hello=False)
+    zone.workload_ended("ending")
     greeting = zone.host.hello()
     assert greeting["containers"][0]["exit"] == {"code": 2} and greeting["outcome"] == "code 2"
     logs = zone.host.open("logs", container="main")

@@ -4,7 +4,6 @@ import os
 import signal
 import socket
 import subprocess
-import time
 
 import pytest
 from support import zonebox
@@ -73,15 +72,17 @@ def test_what_cannot_be_done_is_refused_with_its_reason(host, method, params, re
     host.call("ping")
 
 
+def pids(told):
+    return [one["pid"] for one in told["processes"]]
+
+
 def test_a_new_session_hangs_up_on_the_old_ones_execs(zone):
     zone.host.hello()
     stream = zone.host.open("exec", container="main", process=sh("echo up; sleep 100"))
     zone.host.until(lambda: b"up" in stream.data[1])
     pid = stream.events[0]["started"]
     zone.host.hello()
-    end = time.monotonic() + 20
-    while pid in [one["pid"] for one in zone.host.call("processes", container="main")["processes"]]:
-        assert time.monotonic() < end
+    assert eventually(lambda: pid not in pids(zone.host.call("processes", container="main")))
 
 
 def test_garbage_of_the_host_costs_only_its_session(zone):
@@ -250,7 +251,7 @@ def test_what_a_further_container_writes_is_on_the_scratch_disk_and_goes_with_it
             zone.host.until(lambda number=number: ends() == number)  # its pipes may end before it
             zone.host.call("delete", id="two")
             assert layers("containers") == []
-            assert eventually(lambda: layers("removed") == [], 20)
+            assert eventually(lambda: layers("removed") == [])
         assert zone.host.run(["cat", "/own"]).data[1] == b"main\n"
         zone.host.call("shutdown", mode="now")
         zone.wait()
@@ -285,7 +286,7 @@ def test_limits_are_taken_as_zoned_sends_them_or_the_controller_that_is_missing_
 
 
 def test_the_image_healthcheck_is_told_as_it_changes(start):
-    check = {"argv": ["sh", "-c", "echo looked; test -e /well"], "interval_s": 0.1, "timeout_s": 5, "retries": 2}
+    check = {"argv": ["sh", "-c", "echo looked; test -e /well"], "interval_s": 0.1, "timeout_s": 60, "retries": 2}
     zone = start(IDLE, extra={"healthcheck": check})
     bad = zone.host.note("health", state="unhealthy")
     assert (bad["code"], bad["output"]) == (1, "looked\n")
@@ -395,12 +396,15 @@ def test_stop_that_comes_before_the_workload_has_a_handler_is_told_once_it_has(s
 
 
 def test_stop_is_told_once_to_a_workload_that_has_a_handler(start):
-    zone = start(sh("trap 'echo asked' TERM; echo up; while :; do sleep 0.1; done"))
+    zone = start(sh("trap 'echo asked' TERM; while :; do echo up; sleep 0.1; done"))
     logs = zone.host.open("logs", container="main")
     zone.host.until(lambda: b"up" in logs.data[1])
-    assert zone.host.call("stop", id="main", signal=15, timeout_s=1) == {"exit": {"signal": 9}}
+    stop = zone.host.open("stop", id="main", signal=15, timeout_s=600)
+    zone.host.until(lambda: logs.data[1].partition(b"asked\n")[2].count(b"up\n") > 10)
+    zone.host.call("kill", id="main", signal=9)
+    assert stop.wait() == {"exit": {"signal": 9}}
     zone.host.until(lambda: logs.result is not None)
-    assert logs.data[1] == b"up\nasked\n"
+    assert logs.data[1].count(b"asked\n") == 1
 
 
 def test_a_workload_that_cannot_start_is_told_to_the_host(start):
@@ -454,9 +458,7 @@ def test_ten_thousand_orphans_are_reaped(start):
     zone = start(sh("i=0; while [ $i -lt 10000 ]; do (: &); i=$((i+1)); done; echo made; sleep 100"))
     logs = zone.host.open("logs", container="main")
     zone.host.until(lambda: b"made" in logs.data[1], 120)
-    end = time.monotonic() + 20
-    while len(zone.host.call("processes")["processes"]) > 6:
-        assert time.monotonic() < end
+    assert eventually(lambda: len(pids(zone.host.call("processes"))) <= 6)
 
 
 def test_an_agent_that_is_killed_ends_the_zone_with_a_sentence_over_the_channel_and_on_the_console(start):

@@ -158,7 +158,8 @@ def test_with_the_supervisor_the_container_dies(styrolite, tmp_path):
     # Its cgroup is all a killed supervisor leaves.
     for root in (containers.cgroup_root(), "/sys/fs/cgroup"):
         cgroup = f"{root}/containers/{cgroups.own('styrolite-cmd')}"
-        if os.path.isdir(cgroup):
+        if os.path.isdir(cgroup):  # who had the pipe has closed it, and may be in there a moment longer
+            assert containers.eventually(lambda path=f"{cgroup}/cgroup.events": "populated 0" in Path(path).read_text())
             os.rmdir(cgroup)
 
 

@@ -130,7 +130,7 @@ class World:
         """The output of a shell line in a namespace."""
         return netns.inside(name, lambda: _shell(line))
 
-    def wait_until(self, condition: Callable[[], bool], timeout_s: float = 10.0) -> None:
+    def wait_until(self, condition: Callable[[], bool], timeout_s: float = 60.0) -> None:
         """Return when the condition holds; fails the test when it never does."""
         deadline = time.monotonic() + timeout_s
         while not condition():
@@ -141,7 +141,23 @@ class World:
         self.on_host(self.network.create)
         self.on_host(lambda: self.network.attach(VIF))
         self.on_host(self.network.serve)
+        self.link_is_up(self.zone)
         return self.network
+
+    def link_is_up(self, name: str, device: str = "eth0") -> None:
+        """Return when it is: a worker of the kernel sees to that, and what is sent before is dropped."""
+        self.wait_until(lambda: " state UP " in self.shell(name, f"ip -o link show dev {device}"))
+
+    @contextmanager
+    def one_syn_each(self, *names: str) -> Iterator[None]:
+        """One SYN leaves each of these namespaces meanwhile: what comes of a connection is the first one's doing."""
+        bare = "tcp flags & (syn | ack) == syn"
+        once = f"type filter hook output priority 0; {bare} limit rate over 1/day burst 1 packets drop"
+        for name in names:
+            self.shell(name, f"nft 'table inet once {{ chain c {{ {once}; }}; }}'")
+        yield
+        for name in names:
+            self.shell(name, "nft delete table inet once")
 
     def behind_a_narrow_link(self, *addresses: str) -> None:
         """Make the outside a router, and behind it, over a link with MTU 1300, `beyond` with these addresses."""
@@ -171,7 +187,7 @@ class World:
         """Return when host and outside know each other: the first IPv6 packet of a new link may wait for a second."""
         for address in (OUTSIDE4, OUTSIDE6, *others):
             try:
-                self.on_host(lambda a=address: socket.create_connection((a, 9), 5)).close()
+                self.on_host(lambda a=address: socket.create_connection((a, 9), 30)).close()
             except ConnectionRefusedError:
                 pass
 
@@ -197,6 +213,7 @@ class World:
         self.on_host(network.create)
         self.on_host(lambda: network.attach("vif8.0"))
         self.on_host(network.serve)
+        self.link_is_up(name)
         return network, name
 
     def abandon(self, network: ZoneNetwork) -> None:
@@ -220,7 +237,7 @@ class World:
             f"route add default via {zone.gateway4}",
         )
 
-    def connect(self, address: str, port: int, *, source: str | None = None, timeout_s: float = 10.0) -> socket.socket:
+    def connect(self, address: str, port: int, *, source: str | None = None, timeout_s: float = 30.0) -> socket.socket:
         """A connection that the zone makes."""
         origin = (source, 0) if source else None
         return self.in_zone(lambda: socket.create_connection((address, port), timeout_s, origin))

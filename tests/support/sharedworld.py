@@ -71,6 +71,7 @@ class SharedNetwork:
         self.world.on_host(made.network.create)
         self.world.on_host(lambda: made.network.attach(made.vif))
         self.world.on_host(made.network.serve)
+        self.world.link_is_up(made.namespace)
         return made
 
     def plug(self, zone: Neighbour) -> None:
@@ -109,7 +110,7 @@ def again(shared: SharedNetwork, zone: Neighbour) -> ZoneNetwork:
     return zone.network
 
 
-def reaches(one: Neighbour, address: str, port: int = 80, *, timeout_s: float = 1.0) -> bytes | None:
+def reaches(one: Neighbour, address: str, port: int = 80, *, timeout_s: float = 30.0) -> bytes | None:
     """What a server at an address says to a zone; None where the zone does not reach it."""
     try:
         with one.inside(lambda: socket.create_connection((address, port), timeout_s)) as connection:

@@ -24,7 +24,7 @@ class FakeBlkback:
         self.fails: dict[str, str] = {}
         self.history: list[tuple[str, str]] = []
         self.before_connecting: Callable[[str], None] = lambda path: None
-        self._store = XenStore(xenstored.path, timeout_s=5)
+        self._store = XenStore(xenstored.path, timeout_s=60)
         self._stop = threading.Event()
         self._watch = self._store.watch(ROOT)
         self._thread = threading.Thread(target=self._run, daemon=True)

@@ -56,7 +56,7 @@ class CheckedHost:
         for path in (self.run, self.store, self.devices, self.cgroups):
             path.mkdir(exist_ok=True)
         self.xen, self.xenstored = FakeXen(), FakeXenstored(directory)
-        self.xenstore = XenStore(self.xenstored.path, timeout_s=5)
+        self.xenstore = XenStore(self.xenstored.path, timeout_s=60)
         self.ledgers = LedgerDir(self.run / "ledger")
         self.places = Places((self.run,), backends=self.devices, cgroups=self.cgroups)
 

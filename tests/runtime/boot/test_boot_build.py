@@ -67,7 +67,7 @@ class Ledger:
 def build_one(
     plan: DomainPlan, xen: FakeXen, xenstored: FakeXenstored, tmp_path: Path, ledger: Any = None
 ) -> domain.Domain:
-    store = XenStore(xenstored.path, timeout_s=5)
+    store = XenStore(xenstored.path, timeout_s=60)
     try:
         return build.build_domain(
             plan, Hypervisor(xen), store, ledger or Ledger(), console_log=tmp_path / "console.log"

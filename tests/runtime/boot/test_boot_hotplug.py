@@ -28,7 +28,7 @@ class Running:
 
     def __init__(self, where: Path) -> None:
         self.xen, self.xenstored = FakeXen(), FakeXenstored(where)
-        hypervisor, store = Hypervisor(self.xen), XenStore(self.xenstored.path, timeout_s=5)
+        hypervisor, store = Hypervisor(self.xen), XenStore(self.xenstored.path, timeout_s=60)
         domid = hypervisor.create_domain(UUID, max_vcpus=1)
         store.apply(nodes.plan_domain_nodes(DomainSpec("web", UUID, FileRange("/k", 1)), domid))
         self.records: list[dict[str, Any]] = []
@@ -42,7 +42,7 @@ class Running:
         disk = Disk(vdev, "/dev/loop7", readonly=readonly)
         hotplug.plug_disk(self.domain, disk, self.record, timeout_s=timeout_s)
 
-    def unplug(self, vdev: str = "xvdc", *, timeout_s: float = 5, force: bool = False) -> None:
+    def unplug(self, vdev: str = "xvdc", *, timeout_s: float = 60, force: bool = False) -> None:
         hotplug.unplug_disk(self.domain, vdev, self.record, timeout_s=timeout_s, force=force)
 
     def nothing_left(self) -> bool:
@@ -83,8 +83,8 @@ def test_record_precedes_the_disk(running: Running) -> None:
     def record(kind: str, **fields: Any) -> None:
         seen.append((kind, running.xenstored.value(f"{XVDC}/state")))
 
-    hotplug.plug_disk(running.domain, disk, record, timeout_s=5)
-    hotplug.unplug_disk(running.domain, "xvdc", record, timeout_s=5)
+    hotplug.plug_disk(running.domain, disk, record, timeout_s=60)
+    hotplug.unplug_disk(running.domain, "xvdc", record, timeout_s=60)
     assert seen == [("vbd", None), ("vbd.gone", None)]
 
 

@@ -25,7 +25,7 @@ class Guest:
 
     def __init__(self, where: Path) -> None:
         self.xen, self.xenstored = FakeXen(total_pages=1 << 16), FakeXenstored(where)
-        self.hypervisor, self.store = Hypervisor(self.xen), XenStore(self.xenstored.path, timeout_s=5)
+        self.hypervisor, self.store = Hypervisor(self.xen), XenStore(self.xenstored.path, timeout_s=60)
         self.domid = self.hypervisor.create_domain(UUID, max_vcpus=4)
         spec = DomainSpec("web", UUID, FileRange("/k", 1), memory_mib=64, memory_max_mib=256, vcpus=2, vcpus_max=4)
         self.store.apply(nodes.plan_domain_nodes(spec, self.domid))

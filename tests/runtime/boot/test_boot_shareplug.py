@@ -27,7 +27,7 @@ class Running:
 
     def __init__(self, where: Path) -> None:
         self.xenstored = FakeXenstored(where)
-        hypervisor, store = Hypervisor(FakeXen()), XenStore(self.xenstored.path, timeout_s=5)
+        hypervisor, store = Hypervisor(FakeXen()), XenStore(self.xenstored.path, timeout_s=60)
         domid = hypervisor.create_domain(UUID, max_vcpus=1)
         store.apply(nodes.plan_domain_nodes(DomainSpec("web", UUID, FileRange("/k", 1)), domid))
         self.records: list[dict[str, Any]] = []

@@ -43,7 +43,7 @@ class World:
 
     def __init__(self, directory: Path) -> None:
         self.xenstored = FakeXenstored(directory)
-        self.store = XenStore(self.xenstored.path, timeout_s=5)
+        self.store = XenStore(self.xenstored.path, timeout_s=60)
         self.store.apply(ninepfs.plan_share("share0", 0, Domid(1)))
         self.shared, self.log = directory / "shared", directory / "log"
         self.shared.mkdir()
@@ -99,7 +99,7 @@ def looked(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
 
 
 def until(condition: Callable[[], object]) -> None:
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 60
     while not condition():
         assert time.monotonic() < deadline
         time.sleep(0.01)

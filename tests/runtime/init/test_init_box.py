@@ -265,7 +265,8 @@ def test_a_module_that_is_not_there_is_named(box):
 
 
 def test_orphans_are_reaped_and_what_remains_is_ended(box):
-    text = "i=0; while [ $i -lt 200 ]; do (sleep 0.01 &) ; i=$((i+1)); done; sleep 0.5; ls /proc; sleep 100 & exit 4"
+    text = "i=0; while [ $i -lt 200 ]; do (sleep 0.01 &) ; i=$((i+1)); done; "
+    text += "while set -- /proc/[0-9]*; [ $# -ge 19 ]; do sleep 0.1; done; ls /proc; sleep 100 & exit 4"
     out, end = box(sh(text, init=True))
     numbered = [name for name in out.split() if name.isdigit()]
     assert len(numbered) < 20  # init, the shell, ls: no zombie is left

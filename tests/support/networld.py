@@ -132,21 +132,14 @@ class World:
 
     def wait_until(self, condition: Callable[[], bool], timeout_s: float = 60.0) -> None:
         """Return when the condition holds; fails the test when it never does."""
-        deadline = time.monotonic() + timeout_s
-        while not condition():
-            assert time.monotonic() < deadline, "it did not come true"
-            time.sleep(0.02)
+        wait_until(condition, timeout_s)
 
     def up(self) -> ZoneNetwork:
         self.on_host(self.network.create)
         self.on_host(lambda: self.network.attach(VIF))
         self.on_host(self.network.serve)
-        self.link_is_up(self.zone)
+        wait_for_links(self.zone, "eth0")
         return self.network
-
-    def link_is_up(self, name: str, device: str = "eth0") -> None:
-        """Return when it is: a worker of the kernel sees to that, and what is sent before is dropped."""
-        self.wait_until(lambda: " state UP " in self.shell(name, f"ip -o link show dev {device}"))
 
     @contextmanager
     def one_syn_each(self, *names: str) -> Iterator[None]:
@@ -213,7 +206,7 @@ class World:
         self.on_host(network.create)
         self.on_host(lambda: network.attach("vif8.0"))
         self.on_host(network.serve)
-        self.link_is_up(name)
+        wait_for_links(name, "eth0")
         return network, name
 
     def abandon(self, network: ZoneNetwork) -> None:
@@ -280,10 +273,14 @@ class World:
         number: int = listener.getsockname()[1]
         return number
 
-    def state_of_host(self) -> dict[str, str]:
-        """What a zone network must not change; asked when the host's own interface has come to rest."""
+    def at_rest(self) -> None:
+        """Return when the host's own interface has all that a new one gets by and by, of which its kernel tells."""
         settled = "ip -6 -o address show dev up0 scope link | grep -v tentative | grep -q . && echo yes || true"
         self.wait_until(lambda: self.on_host(lambda: _shell(settled)) == "yes\n")
+
+    def state_of_host(self) -> dict[str, str]:
+        """What a zone network must not change."""
+        self.at_rest()
         questions = {
             "links": "ip -o link | grep -v vif | sed 's/@.*//'",
             "rules": "ip rule; ip -6 rule",
@@ -298,6 +295,23 @@ class World:
             "settings": "grep -rs '' /proc/sys/net | grep -v vif | sort",
         }
         return {name: self.on_host(lambda line=line: _shell(line)) for name, line in questions.items()}
+
+
+def wait_until(condition: Callable[[], bool], timeout_s: float = 60.0) -> None:
+    """Return when the condition holds; fails the test when it never does."""
+    deadline = time.monotonic() + timeout_s
+    while not condition():
+        assert time.monotonic() < deadline, "it did not come true"
+        time.sleep(0.02)
+
+
+def wait_for_links(name: str, *devices: str) -> None:
+    """Return when these of a namespace are up: a worker of the kernel sees to that, what is sent before is dropped."""
+
+    def up(device: str) -> bool:
+        return " state UP " in netns.inside(name, lambda: _shell(f"ip -o link show dev {device}"))
+
+    wait_until(lambda: all(map(up, devices)))
 
 
 @contextmanager

@@ -12,7 +12,7 @@ from runtime.net.addresses import ZoneAddresses, plan_addresses
 from runtime.net.engine.model import Limits
 from runtime.net.network import ZoneNetwork, teardown
 from runtime.net.segment import Segment
-from support.networld import World
+from support.networld import World, wait_for_links
 
 INDEX = 9
 
@@ -71,7 +71,7 @@ class SharedNetwork:
         self.world.on_host(made.network.create)
         self.world.on_host(lambda: made.network.attach(made.vif))
         self.world.on_host(made.network.serve)
-        self.world.link_is_up(made.namespace)
+        wait_for_links(made.namespace, "eth0")
         return made
 
     def plug(self, zone: Neighbour) -> None:

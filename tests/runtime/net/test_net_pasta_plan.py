@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from ipaddress import ip_address, ip_network
 
 import pytest
+from support.networld import wait_for_links
 from support.tools import require
 
 from pipeline.bundle.egress import ICMP, TCP, UDP, parse_rule
@@ -260,6 +261,7 @@ class Bridge:
         netns.create(self.name)
         stack(lambda: netns.delete(self.name))
         netns.inside(self.name, self._make)
+        wait_for_links(self.name, "eth0", "pasta0", "vif0", plan.TAP, nets.BRIDGE)
 
     def _make(self) -> None:
         PastaLayout().lay_out("a test", ZONE, 1500)

@@ -36,7 +36,7 @@ def says_hi(connection: socket.socket) -> None:
 def outcome(zone: Neighbour, address: str, port: int) -> Any:
     """What the zone gets from there, or the errno of the refusal."""
     try:
-        with zone.inside(lambda: socket.create_connection((address, port), 5)) as connection:
+        with zone.inside(lambda: socket.create_connection((address, port), 30)) as connection:
             return receive_all(connection)
     except OSError as error:
         return error.errno
@@ -58,7 +58,7 @@ def test_each_zone_is_judged_by_its_own_rules(world: World, shared: SharedNetwor
     world.meet()
     with pytest.raises(Exception, match="ping"):
         world.shell(pair[0].namespace, f"ping -c 1 -W 1 {address}")
-    world.shell(pair[1].namespace, f"ping -c 1 -W 5 {address}")
+    world.shell(pair[1].namespace, f"ping -c 1 -W 30 {address}")
     assert [zone.network.counters()["denied"] for zone in pair] == [2, 0]
 
 
@@ -69,7 +69,7 @@ def test_rules_of_one_zone_change_and_nothing_changes_for_the_other(world: World
 
     def refused(zone: Neighbour) -> bool:
         try:
-            zone.inside(lambda: socket.create_connection((OUTSIDE4, port), 5)).close()
+            zone.inside(lambda: socket.create_connection((OUTSIDE4, port), 30)).close()
         except ConnectionRefusedError:
             return True
         return False
@@ -77,7 +77,7 @@ def test_rules_of_one_zone_change_and_nothing_changes_for_the_other(world: World
     def closed() -> list[bool]:
         return [refused(web), refused(db)]
 
-    with db.inside(lambda: socket.create_connection((OUTSIDE4, port), 5)) as connection:
+    with db.inside(lambda: socket.create_connection((OUTSIDE4, port), 30)) as connection:
         web.network.judge_by([shut])
         assert closed() == [True, False]
         db.network.judge_by([shut])
@@ -110,14 +110,14 @@ def test_udp_of_the_hosts_loopback_is_the_zones_alone_whose_rule_names_it(world:
     server = world.on_host(lambda: socket.socket(type=socket.SOCK_DGRAM))
     world.stack.callback(server.close)
     server.bind(("127.0.0.1", 0))
-    server.settimeout(5)
+    server.settimeout(30)
     port = server.getsockname()[1]
     web, db = shared.zone("web", 2, egress=(f"allow 127.0.0.1 {port}",)), shared.zone("db", 3)
 
     def client(zone: Neighbour) -> socket.socket:
         made: socket.socket = zone.inside(lambda: socket.socket(type=socket.SOCK_DGRAM))
         world.stack.callback(made.close)
-        made.settimeout(5)
+        made.settimeout(30)
         made.connect((zone.addresses.gateway4, port))
         made.send(zone.name.encode())
         return made
@@ -239,16 +239,16 @@ def test_ports_of_one_number_are_one_zones_by_tcp_and_anothers_by_udp(world: Wor
     servers = [db.inside(lambda: socket.socket(type=socket.SOCK_DGRAM)) for _ in range(2)]
     for port, server in zip((80, 81), servers, strict=True):
         world.stack.callback(server.close)
-        server.settimeout(5)
+        server.settimeout(30)
         server.bind((db.addresses.zone4, port))
     for zone, protocol in ((web, ""), (db, "/udp")):
         ports = parse_ports(f"{HOST4}:8080-8081:80-81{protocol}", subject="test")
         world.on_host(lambda zone=zone, ports=ports: zone.network.publish(ports))
     for offset, server in enumerate(servers):
-        with world.of(world.outside, lambda at=(HOST4, 8080 + offset): socket.create_connection(at, 5)) as client:
+        with world.of(world.outside, lambda at=(HOST4, 8080 + offset): socket.create_connection(at, 30)) as client:
             assert receive_all(client) == f"web {80 + offset}".encode()
         with world.of(world.outside, lambda: socket.socket(type=socket.SOCK_DGRAM)) as client:
-            client.settimeout(5)
+            client.settimeout(30)
             client.connect((HOST4, 8080 + offset))
             client.send(b"hello")
             data, origin = server.recvfrom(100)
@@ -258,7 +258,7 @@ def test_ports_of_one_number_are_one_zones_by_tcp_and_anothers_by_udp(world: Wor
     web.network.unpublish(HOST4, 8080)
     assert [item.key for item in db.network.published()] == [f"{HOST4}:{port}/udp" for port in (8080, 8081)]
     with pytest.raises(ConnectionRefusedError):
-        world.of(world.outside, lambda: socket.create_connection((HOST4, 8080), 5))
+        world.of(world.outside, lambda: socket.create_connection((HOST4, 8080), 30))
 
 
 def test_zone_that_left_without_an_answer_is_out(world: World, shared: SharedNetwork) -> None:

@@ -41,11 +41,11 @@ class Asking:
             sides = [stack.enter_context(socket.socket(family, socket.SOCK_DGRAM)) for _ in range(2)]
             for each in sides:
                 each.bind((address, 0))
-                each.settimeout(5)
+                each.settimeout(30)
             self.clients.append(sides[0])
             self.forwarders.append(UdpForwarder(*shared, sides[1], *asked))
         near, self.stream = socket.socketpair()
-        stack.enter_context(self.stream).settimeout(5)
+        stack.enter_context(self.stream).settimeout(30)
         self._near = near
         self._server = StreamServer(*shared, *asked)
         self._server.serve(near)

@@ -33,19 +33,20 @@ PAYLOAD = os.urandom(3_000_017)
 def exchange(connection: socket.socket, payload: bytes) -> bytes:
     """Send everything, half-close, read everything."""
     with connection:
-        connection.settimeout(20)
+        connection.settimeout(60)
         connection.sendall(payload)
         connection.shutdown(socket.SHUT_WR)
         return receive_all(connection)
 
 
-def ping(source_family: int, address: str, *, data: bytes = b"zonewright") -> bool:
+def ping(source_family: int, address: str, *, timeout_s: float = 30.0) -> bool:
     """One ICMP echo from the calling thread's namespace; is it answered?"""
+    data = b"zonewright"
     Path("/proc/sys/net/ipv4/ping_group_range").write_text("0 0")
     v6 = source_family == socket.AF_INET6
     protocol = socket.IPPROTO_ICMPV6 if v6 else socket.IPPROTO_ICMP
     with socket.socket(source_family, socket.SOCK_DGRAM, protocol) as echo:
-        echo.settimeout(2)
+        echo.settimeout(timeout_s)
         echo.connect((address, 0))
         try:
             echo.send(struct.pack("!BBHHH", 128 if v6 else 8, 0, 0, 0, 1) + data)
@@ -56,7 +57,7 @@ def ping(source_family: int, address: str, *, data: bytes = b"zonewright") -> bo
 
 def ends_in_reset(connection: socket.socket) -> bool:
     with connection:
-        connection.settimeout(10)
+        connection.settimeout(60)
         try:
             connection.recv(1)
         except ConnectionResetError:
@@ -123,7 +124,7 @@ def test_half_close_of_the_server_leaves_the_zone_sending(world: World) -> None:
     with world.connect(OUTSIDE4, port) as connection:
         assert receive_all(connection) == b"bye"
         connection.sendall(PAYLOAD)
-    assert done.wait(20)
+    assert done.wait(60)
     assert received == [PAYLOAD]
 
 
@@ -145,7 +146,7 @@ def test_reader_that_stops_bounds_what_the_engine_holds(world: World) -> None:
 
     def server(connection: socket.socket) -> None:
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65536)
-        release.wait(20)
+        release.wait(60)
         lengths.append(len(receive_all(connection)))
         connection.sendall(b"got it")
 
@@ -162,7 +163,7 @@ def test_reader_that_stops_bounds_what_the_engine_holds(world: World) -> None:
     resident_kib = int(status.split("VmRSS:")[1].split()[0])
     assert resident_kib < 40_000
     release.set()
-    connection.settimeout(20)
+    connection.settimeout(60)
     connection.shutdown(socket.SHUT_WR)
     assert receive_all(connection) == b"got it"
     assert lengths == [sent]
@@ -213,7 +214,7 @@ def test_neighbour_probe_from_the_link_local_address_is_answered(world: World) -
     assert world.in_zone(lambda: ping(socket.AF_INET6, gateway))
     mac = world.addresses.gateway_mac
     world.ip(world.zone, f"neigh change {gateway} lladdr {mac} dev eth0 nud probe")
-    world.wait_until(lambda: "REACHABLE" in world.shell(world.zone, f"ip neigh show {gateway}"), timeout_s=5)
+    world.wait_until(lambda: "REACHABLE" in world.shell(world.zone, f"ip neigh show {gateway}"))
 
 
 @pytest.mark.parametrize("family", ["4", "6"])
@@ -259,7 +260,7 @@ def test_frames_from_a_spoofed_mac_are_dropped(world: World) -> None:
     world.ip(network.netns, f"neigh replace {zone.zone4} lladdr {spoofed} dev zw0 nud permanent")
     world.ip(world.zone, f"link set eth0 address {spoofed}")
     world.ip(world.zone, f"neigh replace {zone.gateway4} lladdr {zone.gateway_mac} dev eth0 nud permanent")
-    assert not world.in_zone(lambda: ping(socket.AF_INET, zone.gateway4))
+    assert not world.in_zone(lambda: ping(socket.AF_INET, zone.gateway4, timeout_s=2))
     world.ip(network.netns, f"neigh replace {zone.zone4} lladdr {zone.zone_mac} dev zw0 nud permanent")
     world.ip(world.zone, f"link set eth0 address {zone.zone_mac}")
     world.ip(world.zone, f"neigh replace {zone.gateway4} lladdr {zone.gateway_mac} dev eth0 nud permanent")
@@ -340,7 +341,7 @@ def test_published_port_leads_to_the_zone(world: World, host: str, zone_listens:
     world.serve(world.zone, getattr(world.addresses, zone_listens), 80, digest_then_echo)
     network = world.up()
     ((address, port),) = world.on_host(lambda: network.publish([Port(host, 0, 80)]))
-    client = world.of(world.outside, lambda: socket.create_connection((address, port), 10))
+    client = world.of(world.outside, lambda: socket.create_connection((address, port), 30))
     assert exchange(client, PAYLOAD)[32:] == PAYLOAD
     counters = network.counters()
     assert (counters["published"], counters["bytes_down"]) == (1, len(PAYLOAD))
@@ -354,7 +355,7 @@ def test_published_server_may_speak_first(world: World) -> None:
     world.serve(world.zone, "0.0.0.0", 25, server)
     network = world.up()
     ((address, port),) = world.on_host(lambda: network.publish([Port(HOST4, 0, 25)]))
-    with world.of(world.outside, lambda: socket.create_connection((address, port), 10)) as client:
+    with world.of(world.outside, lambda: socket.create_connection((address, port), 30)) as client:
         assert client.recv(100) == b"220 hello\r\n"
         client.sendall(b"quit")
         assert client.recv(100) == b"QUIT"
@@ -365,7 +366,7 @@ def test_published_port_without_a_listener_in_the_zone_is_reset(world: World) ->
     ((address, port),) = world.on_host(lambda: network.publish([Port(HOST4, 0, 80)]))
     assert not network.answers(80)
     try:
-        client = world.of(world.outside, lambda: socket.create_connection((address, port), 10))
+        client = world.of(world.outside, lambda: socket.create_connection((address, port), 30))
     except ConnectionResetError:
         pass  # the reset may be there before connect() has returned
     else:
@@ -379,7 +380,7 @@ def test_unpublished_port_is_free_again(world: World) -> None:
     ((address, port),) = world.on_host(lambda: network.publish([Port(HOST4, 0, 80)]))
     network.unpublish(address, port)
     with pytest.raises(ConnectionRefusedError):
-        world.of(world.outside, lambda: socket.create_connection((address, port), 10))
+        world.of(world.outside, lambda: socket.create_connection((address, port), 30))
     world.on_host(lambda: network.publish([Port(HOST4, port, 80)]))
 
 
@@ -391,7 +392,7 @@ ANSWER = b"\x81\x80\0\1\0\1\0\0\0\0" + QUESTION + b"\xc0\x0c\0\1\0\1\0\0\0\x3c\0
 def ask_gateway(world: World, gateway: str, query: bytes = QUERY) -> bytes:
     def ask() -> bytes:
         with socket.socket(socket.AF_INET6 if ":" in gateway else socket.AF_INET, socket.SOCK_DGRAM) as client:
-            client.settimeout(10)
+            client.settimeout(60)
             client.connect((gateway, 53))
             client.send(query)
             return client.recv(4096)
@@ -405,17 +406,20 @@ def test_dns_over_udp_passes_by_a_silent_resolver_and_keeps_the_zones_id(world: 
     server = world.of(world.outside, lambda: socket.socket(socket.AF_INET, socket.SOCK_DGRAM))
     server.bind((DNS4, 53))
 
-    def answer_one() -> None:
-        query, client = server.recvfrom(4096)
-        seen.append(query)
-        server.sendto(bytes(2) + ANSWER if query[:2] != b"\0\0" else b"\1\1" + ANSWER, client)  # a wrong ID first
-        server.sendto(query[:2] + ANSWER, client)
+    def answer() -> None:
+        while (came := server.recvfrom(4096))[0] != b"stop":
+            query, client = came
+            seen.append(query)
+            server.sendto(bytes(2) + ANSWER if query[:2] != b"\0\0" else b"\1\1" + ANSWER, client)  # a wrong ID first
+            server.sendto(query[:2] + ANSWER, client)
 
-    thread = threading.Thread(target=answer_one, daemon=True)
+    thread = threading.Thread(target=answer, daemon=True)
     thread.start()
+    world.network = world.new_network(limits=Limits(dns_try_s=1.5, dns_timeout_s=60))
     world.up()
     assert ask_gateway(world, getattr(world.addresses, gateway)) == b"\x12\x34" + ANSWER
-    thread.join(10)
+    server.sendto(b"stop", server.getsockname())
+    thread.join()
     server.close()
     assert seen[0][2:] == QUERY[2:]
 
@@ -455,6 +459,7 @@ def test_dns_over_tcp_reaches_the_resolver(world: World) -> None:
 
     world.resolv_conf.write_text(f"search example.org\nnameserver {DNS4}\n")
     world.serve(world.outside, DNS4, 53, server)
+    world.network = world.new_network(limits=Limits(dns_try_s=30, dns_timeout_s=90))
     world.up()
     with world.connect(world.addresses.gateway4, 53) as client:
         client.sendall(struct.pack("!H", len(QUERY)) + QUERY)

@@ -35,6 +35,8 @@ LIMITS = Limits(
 )
 
 
+# A resolver is given as long as a busy machine takes for an answer.
+PATIENT = Limits(dns_try_s=30, dns_timeout_s=90)
 BOTH = pytest.mark.parametrize(("address", "hole"), [(OUTSIDE4, BLACK_HOLE), (OUTSIDE6, BLACK_HOLE6)])
 
 
@@ -64,7 +66,7 @@ def connected(neighbour: Neighbour, address: str, port: int) -> socket.socket:
 
     def connect() -> socket.socket:
         client = socket.socket(family_of(address))
-        client.settimeout(5)
+        client.settimeout(30)
         with contextlib.suppress(ConnectionResetError):
             client.connect((address, port))
         return client
@@ -88,7 +90,7 @@ def test_connections_one_zone_holds_are_not_anothers(
 
     def serve(connection: socket.socket) -> None:
         connection.sendall(b"hi")
-        held.wait(20)
+        held.wait(60)
 
     world.serve(world.outside, address, 8080, serve)
     many = open_many(greedy, socket.SOCK_STREAM, address, 8080, 10)
@@ -144,7 +146,7 @@ def test_pings_of_one_zone_do_not_make_anothers_be_forgotten(world: World, pair:
     world.shell(world.outside, "ip route add blackhole 10.75.0.0/16")
     output: list[str] = []
     asking = threading.Thread(
-        target=lambda: output.append(world.shell(modest.namespace, f"ping -c 5 -i 0.2 -W 2 {OUTSIDE4}"))
+        target=lambda: output.append(world.shell(modest.namespace, f"ping -c 5 -i 0.2 -W 30 {OUTSIDE4}"))
     )
     asking.start()
     world.shell(greedy.namespace, f"ping -f -c 300 -W 1 {BLACK_HOLE} || true")
@@ -156,7 +158,7 @@ def test_pings_of_one_zone_do_not_make_anothers_be_forgotten(world: World, pair:
 def ask_once(zone: Neighbour) -> socket.socket:
     """An echo request of a zone's to the outside, and the socket that its answer comes to."""
     asking = zone.inside(lambda: socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_ICMP))
-    asking.settimeout(5)
+    asking.settimeout(30)
     request = struct.pack("!BBHHH", 8, 0, 0, 1, 1) + zone.name.encode()
     asking.sendto(request[:2] + packet.checksum(request).to_bytes(2, "big") + request[4:], (OUTSIDE4, 0))
     return asking
@@ -176,7 +178,7 @@ def test_answers_to_one_zone_do_not_fill_the_queue_for_anothers(
         host = stack.enter_context(
             world.of(world.outside, lambda: socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_ICMP))
         )
-        host.settimeout(10)
+        host.settimeout(30)
         answers = []
         for zone in pair:
             asking = stack.enter_context(ask_once(zone))
@@ -203,7 +205,7 @@ def test_icmp_errors_one_zone_causes_are_not_taken_from_anothers(
     try:
         world.wait_until(lambda: greedy.network.counters()["denied"] >= 50)
         with modest.inside(lambda: socket.socket(socket.AF_INET, socket.SOCK_DGRAM)) as asking:
-            asking.settimeout(2)
+            asking.settimeout(30)
             asking.connect(("169.254.169.254", 80))
             asking.send(b"x")
             with pytest.raises(OSError) as caught:
@@ -224,18 +226,19 @@ def test_flood_of_syns_of_one_zone_does_not_fill_anothers_queue(
     world.serve(world.outside, address, 8080, lambda connection: connection.sendall(b"hi"))
     engine = greedy.network.engine
     assert engine is not None
-    os.kill(engine.pid, signal.SIGSTOP)
-    try:
-        many = open_many(greedy, socket.SOCK_STREAM, hole, 80, 900)
-        one = open_many(modest, socket.SOCK_STREAM, address, 8080, 1)
-        more = open_many(greedy, socket.SOCK_DGRAM, hole, 80, 900)
-    finally:
-        os.kill(engine.pid, signal.SIGCONT)
-    try:
-        one[0].settimeout(0.9)  # before its SYN is sent again
-        assert one[0].recv(9) == b"hi"
-    finally:
-        close(many + one + more)
+    with world.one_syn_each(modest.namespace):
+        os.kill(engine.pid, signal.SIGSTOP)
+        try:
+            many = open_many(greedy, socket.SOCK_STREAM, hole, 80, 900)
+            one = open_many(modest, socket.SOCK_STREAM, address, 8080, 1)
+            more = open_many(greedy, socket.SOCK_DGRAM, hole, 80, 900)
+        finally:
+            os.kill(engine.pid, signal.SIGCONT)
+        try:
+            one[0].settimeout(30)
+            assert one[0].recv(9) == b"hi"
+        finally:
+            close(many + one + more)
 
 
 def test_pipes_are_shared_out_evenly() -> None:
@@ -280,7 +283,7 @@ def query(name: str, kind: int = 1, identity: int = 0x4321) -> bytes:
 
 def by_udp(zone: Neighbour, asked: bytes) -> bytes:
     with zone.inside(lambda: socket.socket(socket.AF_INET, socket.SOCK_DGRAM)) as client:
-        client.settimeout(5)
+        client.settimeout(30)
         client.connect((zone.addresses.gateway4, 53))
         client.send(asked)
         return client.recv(4096)
@@ -288,7 +291,7 @@ def by_udp(zone: Neighbour, asked: bytes) -> bytes:
 
 def by_udp6(zone: Neighbour, asked: bytes) -> bytes:
     with zone.inside(lambda: socket.socket(socket.AF_INET6, socket.SOCK_DGRAM)) as client:
-        client.settimeout(5)
+        client.settimeout(30)
         client.connect((zone.addresses.gateway6, 53))
         client.send(asked)
         return client.recv(4096)
@@ -300,7 +303,7 @@ def message(connection: socket.socket) -> bytes:
 
 
 def by_tcp(zone: Neighbour, asked: bytes) -> bytes:
-    with zone.inside(lambda: socket.create_connection((zone.addresses.gateway4, 53), 5)) as client:
+    with zone.inside(lambda: socket.create_connection((zone.addresses.gateway4, 53), 30)) as client:
         client.sendall(struct.pack("!H", len(asked)) + asked)
         return message(client)
 
@@ -347,11 +350,11 @@ class Resolver:
 @pytest.mark.root
 def test_queries_of_both_kinds_share_a_connection_and_are_answered_in_order(world: World) -> None:
     resolver = Resolver(world)
-    shared = SharedNetwork(world)
+    shared = SharedNetwork(world, limits=PATIENT)
     web, _ = shared.zone("web", 2), shared.zone("db", 3)
     outside = query("example.org", identity=1)
     stream = [query("db", identity=0), outside, query("web", identity=2), query("example.org", identity=3)]
-    with web.inside(lambda: socket.create_connection((web.addresses.gateway4, 53), 5)) as client:
+    with web.inside(lambda: socket.create_connection((web.addresses.gateway4, 53), 30)) as client:
         for byte in b"".join(struct.pack("!H", len(item)) + item for item in stream):
             client.sendall(bytes([byte]))
         answers = [message(client) for _ in stream]
@@ -365,9 +368,9 @@ def test_queries_of_both_kinds_share_a_connection_and_are_answered_in_order(worl
 @pytest.mark.root
 def test_resolver_that_refuses_tcp_becomes_servfail_and_the_connection_goes_on(world: World) -> None:
     world.resolv_conf.write_text(f"nameserver {OUTSIDE4}\n")
-    shared = SharedNetwork(world)
+    shared = SharedNetwork(world, limits=PATIENT)
     web = shared.zone("web", 2)
-    with web.inside(lambda: socket.create_connection((web.addresses.gateway4, 53), 5)) as client:
+    with web.inside(lambda: socket.create_connection((web.addresses.gateway4, 53), 30)) as client:
         for name, code in (("example.org", 2), ("web", 0)):
             asked = query(name)
             client.sendall(struct.pack("!H", len(asked)) + asked)
@@ -379,11 +382,11 @@ def test_resolver_that_refuses_tcp_becomes_servfail_and_the_connection_goes_on(w
 def test_silent_resolver_is_followed_by_the_next(world: World) -> None:
     resolver = Resolver(world)
     world.resolv_conf.write_text(f"nameserver {BLACK_HOLE}\nnameserver {DNS4}\n")
-    shared = SharedNetwork(world)
+    shared = SharedNetwork(world, limits=Limits(dns_try_s=3, dns_timeout_s=90))
     web = shared.zone("web", 2)
     started = time.monotonic()
     assert by_tcp(web, query("example.org")).endswith(b"mark")
-    assert 0.2 < time.monotonic() - started < 4
+    assert time.monotonic() - started > 2.9
     assert len(resolver.asked) == 1
 
 
@@ -406,7 +409,7 @@ def test_dns_connections_of_one_zone_are_not_anothers(pair: tuple[Neighbour, Nei
 def test_rubbish_on_a_dns_connection_ends_it_and_harms_nobody(pair: tuple[Neighbour, Neighbour]) -> None:
     greedy, modest = pair
     for rubbish in (b"\0\0", b"\0\5hello", b"\0\x0c" + b"\x12\x34\x81\x80" + bytes(8)):
-        with greedy.inside(lambda: socket.create_connection((greedy.addresses.gateway4, 53), 5)) as client:
+        with greedy.inside(lambda: socket.create_connection((greedy.addresses.gateway4, 53), 30)) as client:
             client.sendall(rubbish)
             with pytest.raises(ConnectionResetError):
                 client.recv(1)
@@ -456,7 +459,7 @@ def test_flood_of_connects_in_a_shared_engine_is_bounded_and_leaves_nothing(
         world.wait_until(lambda: greedy.network.counters()["limited"] > 2000, 60)
         most = max(descriptors() for _ in range(200))
         for _ in range(10):
-            assert reaches(modest, address, 8080, timeout_s=5) == b"hi"
+            assert reaches(modest, address, 8080) == b"hi"
         assert process.poll() is None
         assert most <= settled + limits.pending + 32
         assert resident_kib() - before_kib < 16 << 10

@@ -23,6 +23,7 @@ from support.networld import (
     digest_then_echo,
     make_world,
     receive_all,
+    wait_for_links,
 )
 from support.pastabuild import pasta_for_tests
 
@@ -62,6 +63,7 @@ def up(world: World, *ports: Port) -> ZoneNetwork:
     world.on_host(lambda: network.listen(ports))
     world.on_host(lambda: network.attach(VIF))
     world.on_host(network.serve)
+    wait_for_links(world.zone, "eth0")
     return network
 
 
@@ -120,7 +122,7 @@ def datagram_answer(world: World, address: str, port: int) -> bytes | type[OSErr
     def ask() -> bytes | type[OSError]:
         family = socket.AF_INET6 if ":" in address else socket.AF_INET
         with socket.socket(family, socket.SOCK_DGRAM) as asking:
-            asking.settimeout(10)
+            asking.settimeout(30)
             asking.connect((address, port))
             asking.send(b"anybody?")
             try:
@@ -277,7 +279,7 @@ def test_a_neighbour_of_the_hosts_that_calls_itself_the_gateway_is_not_the_zones
 
 
 def client_seen(world: World, name: str, address: str, port: int) -> str:
-    with world.of(name, lambda: socket.create_connection((address, port), 10)) as connection:
+    with world.of(name, lambda: socket.create_connection((address, port), 30)) as connection:
         return receive_all(connection).decode()
 
 
@@ -296,7 +298,7 @@ def test_published_ports_show_the_client_and_are_the_zones_alone(world):
 
     def ask() -> bytes:
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as asking:
-            asking.settimeout(10)
+            asking.settimeout(30)
             asking.connect((HOST4, 5353))
             asking.send(b"who am I?")
             return asking.recv(100)
@@ -368,6 +370,7 @@ def test_flows_are_not_told(world):
 
 def test_what_pasta_may_do(world):
     network = up(world, Port("127.0.0.1", 8080, 80))
+    assert refusal(world, OUTSIDE4, 1) is ConnectionRefusedError, "it serves: it says so before (passt.c, main)"
     assert network.engine is not None
     (child,) = Path(f"/proc/{network.engine.pid}/task/{network.engine.pid}/children").read_text().split()
     status = dict(line.split(":\t", 1) for line in Path(f"/proc/{child}/status").read_text().splitlines())

@@ -108,17 +108,20 @@ def test_many_connections_that_stand_still_hold_what_was_computed(world: World) 
                 moved += each.send(piece)
         return moved
 
-    # Until nobody takes anything: the zone's own queues are full then, and all behind them.
+    def held_bytes() -> int:
+        return waiting_bytes(world, world.host, port) + waiting_bytes(world, network.netns, port)
+
+    # Until nobody takes anything: the zone's own queues are full then, and all behind them. On a busy machine nobody
+    # may for a moment before.
     calm = 0
-    deadline = time.monotonic() + 60
-    while calm < 5:
-        assert time.monotonic() < deadline, "the zone can send without end"
+    deadline = time.monotonic() + 120
+    while calm < 5 or held_bytes() <= STALLED * SHORT_BYTES:
+        assert time.monotonic() < deadline, "the zone can send without end, or queues stay empty"
         calm = calm + 1 if not push() else 0
         time.sleep(0.1)
     grown = 2 * ((4 << 20) + int(world.shell(world.host, "cat /proc/sys/net/ipv4/tcp_wmem").split()[2]))
     bound = STALLED * 2 * QUEUE_BYTES + grown
-    total = waiting_bytes(world, world.host, port) + waiting_bytes(world, network.netns, port)
-    assert STALLED * SHORT_BYTES < total <= bound
+    assert held_bytes() <= bound
     assert network.engine is not None
     counters = network.counters()
     assert (counters["active"], counters["faults"]) == (STALLED, 0)
@@ -175,7 +178,7 @@ def test_connection_whose_way_has_gone_is_reset(world: World, where: str, line: 
 
         assert not over(), "only when it was seen twice"
         world.wait_until(over, SENT_AGAIN_S)
-        client.settimeout(5)
+        client.settimeout(30)
         with pytest.raises(ConnectionResetError):
             client.recv(1)
 
@@ -208,7 +211,7 @@ def relayed(world: World, limits: Limits) -> Iterator[tuple[Relay, socket.socket
     """A relay of this process from a connection on loopback to a server outside that takes and never reads."""
     held: list[socket.socket] = []
     port = world.serve(world.outside, OUTSIDE4, 0, lambda connection: held.append(connection.dup()))
-    far = world.on_host(lambda: socket.create_connection((OUTSIDE4, port), 5))
+    far = world.on_host(lambda: socket.create_connection((OUTSIDE4, port), 30))
     ended: list[bool] = []
     listener = socket.create_server(("127.0.0.1", 0))
     with listener, far, socket.create_connection(listener.getsockname()) as client:

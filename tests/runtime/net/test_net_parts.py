@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import select
 import socket
 import struct
 import threading
@@ -178,7 +179,8 @@ def test_accepted_connection_waits_for_no_more_and_is_reset_where_it_leads_nowhe
 
     Acceptor(loop, Traffic(Limits()), listener, nowhere, counter="accepted").ready(listener, READ)
     with socket.create_connection(listener.getsockname()) as client:
-        client.settimeout(10)
+        client.settimeout(30)
+        assert select.select([listener], [], [], 30)[0]
         loop._watched[listener.fileno()][1].ready(listener, READ)
         with pytest.raises(ConnectionResetError):
             client.recv(1)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import select
 import socket
 from collections.abc import Iterator
 from typing import Any
@@ -83,6 +84,10 @@ class Served:
     def connect(self) -> None:
         self.clients.append(self._stack.enter_context(socket.create_connection(self._listener.getsockname(), 10)))
 
+    def connected(self) -> bool:
+        """Has the last connection come to the server?"""
+        return bool(select.select([self._server], [], [], 0)[0])
+
     def accept(self) -> None:
         accepted, _ = self._server.accept()
         self.servers.append(self._stack.enter_context(accepted))
@@ -143,7 +148,8 @@ def test_zone_waits_for_few_turns_of_a_neighbour_with_many_busy_streams(
     for served, count in ((greedy, BUSY), (modest, 1)):
         for _ in range(count):
             served.connect()
-            bell.run(3)
+            while not served.connected():
+                bell.run(3)
             served.accept()
     bell.run(BUSY)
     (asking,), (answering,) = modest.clients, modest.servers

@@ -159,6 +159,8 @@ def test_engine_that_ends_is_waited_for_its_sockets_are_closed_before(
             raise ConnectionResetError
 
         monkeypatch.setattr(processes, "hold", held_then_ends)
+        monkeypatch.setattr("runtime.net.engine.proxy._ENDING_S", 60.0)  # a busy machine takes its time to end one
+        monkeypatch.setattr("runtime.net.child._ENDED_S", 60.0)
         monkeypatch.setattr("runtime.net.engine.proxy.ask", reset)
         with pytest.raises(EngineFault, match="it ended: killed for a system call") as caught:
             handle(tmp_path / "control", child).wait_ready(1)

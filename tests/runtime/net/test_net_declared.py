@@ -224,7 +224,7 @@ def test_declared_network_serves_until_it_is_told_to_end_and_after_a_kill_it_is_
             assert receive_all(connection)[32:] == b"declared"
         with pytest.raises(ConnectionRefusedError):
             world.connect(OUTSIDE4, 25)
-        with world.of(world.outside, lambda: socket.create_connection((HOST4, 8080), 5)) as connection:
+        with world.of(world.outside, lambda: socket.create_connection((HOST4, 8080), 30)) as connection:
             assert receive_all(connection) == b"zone"
 
     works()

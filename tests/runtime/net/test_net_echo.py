@@ -129,7 +129,7 @@ def test_two_pings_at_once_get_their_own_answers(world: World, address: str) -> 
     require("ping")
     world.up()
     world.meet()
-    one = f"ping -n -c20 -i0.02 -W1 {address}"
+    one = f"ping -n -c20 -i0.02 -W20 {address}"
     said = world.shell(world.zone, f"{one} > {world.directory}/a & {one}; wait; cat {world.directory}/a")
     assert said.count("20 received") == 2
     assert "DUP" not in said

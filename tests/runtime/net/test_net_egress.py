@@ -27,7 +27,7 @@ def says_hi(connection: socket.socket) -> None:
 def outcome(world: World, address: str, port: int) -> Any:
     """What the zone gets from there, or the errno of the refusal."""
     try:
-        with world.connect(address, port, timeout_s=5) as connection:
+        with world.connect(address, port) as connection:
             return receive_all(connection)
     except OSError as error:
         return error.errno
@@ -59,7 +59,7 @@ def test_link_between_two_networks_is_declared_at_both_ends(world: World) -> Non
 
     def reaches(address: str, port: int) -> bool:
         try:
-            with world.of(name, lambda: socket.create_connection((address, port), 5)) as connection:
+            with world.of(name, lambda: socket.create_connection((address, port), 30)) as connection:
                 return receive_all(connection) == b"hi"
         except ConnectionRefusedError:
             return False
@@ -103,12 +103,12 @@ def test_rules_are_asked_for_udp_and_ping_as_well(world: World, address: str) ->
     family = socket.AF_INET6 if ":" in address else socket.AF_INET
     server = world.of(world.outside, lambda: socket.socket(family, socket.SOCK_DGRAM))
     server.bind((address, 0))
-    server.settimeout(5)
+    server.settimeout(30)
     world.stack.callback(server.close)
     network = up_with(world, "allow any 9", "deny any")
     world.meet()
     with world.in_zone(lambda: socket.socket(family, socket.SOCK_DGRAM)) as client:
-        client.settimeout(5)
+        client.settimeout(30)
         client.connect(server.getsockname()[:2])
         client.send(b"x")
         # "Administratively prohibited", as Linux has it for an application: icmp_err_convert, tab_unreach.
@@ -119,17 +119,17 @@ def test_rules_are_asked_for_udp_and_ping_as_well(world: World, address: str) ->
         world.shell(world.zone, f"ping -c 1 -W 1 {address}")
     assert network.counters()["denied"] >= 2
     network.judge_by([f"allow {address}", "deny any"])
-    world.shell(world.zone, f"ping -c 1 -W 5 {address}")
+    world.shell(world.zone, f"ping -c 1 -W 30 {address}")
 
 
 def test_protocols_of_a_port_are_told_apart(world: World) -> None:
     port = world.serve(world.outside, OUTSIDE4, 0, says_hi)
     with world.of(world.outside, lambda: socket.socket(type=socket.SOCK_DGRAM)) as server:
         server.bind((OUTSIDE4, port))
-        server.settimeout(5)
+        server.settimeout(30)
         network = up_with(world, f"allow any {port}/udp", "deny any")
         with world.in_zone(lambda: socket.socket(type=socket.SOCK_DGRAM)) as client:
-            client.settimeout(5)
+            client.settimeout(30)
             client.connect((OUTSIDE4, port))
             client.send(b"x")
             data, zone = server.recvfrom(1)
@@ -173,18 +173,18 @@ def test_loopback_of_the_host_is_at_the_gateway_for_the_rule_that_names_it(
         connection.shutdown(socket.SHUT_WR)
         assert receive_all(connection)[32:] == b"to the host"
     assert outcome(world, address, other) == errno.ECONNREFUSED
-    world.shell(world.zone, f"ping -c 1 -W 5 {address}")  # still the gateway's own
+    world.shell(world.zone, f"ping -c 1 -W 30 {address}")  # still the gateway's own
 
 
 def test_udp_of_the_hosts_loopback_answers_from_the_gateway(world: World) -> None:
     server = world.on_host(lambda: socket.socket(type=socket.SOCK_DGRAM))
     world.stack.callback(server.close)
     server.bind(("127.0.0.1", 0))
-    server.settimeout(5)
+    server.settimeout(30)
     port = server.getsockname()[1]
     network = up_with(world)
     with world.in_zone(lambda: socket.socket(type=socket.SOCK_DGRAM)) as client:
-        client.settimeout(5)
+        client.settimeout(30)
         client.connect((world.addresses.gateway4, port))
         client.send(b"refused")
         with pytest.raises(OSError):
@@ -201,6 +201,7 @@ def test_udp_of_the_hosts_loopback_answers_from_the_gateway(world: World) -> Non
 def test_routes_are_known_until_anything_of_them_changes(world: World, own: str, prefix: int) -> None:
     family = socket.AF_INET6 if ":" in own else socket.AF_INET
     packed, far = socket.inet_pton(family, own), socket.inet_pton(family, OUTSIDE6 if ":" in own else OUTSIDE4)
+    world.at_rest()
     routes = world.on_host(Routes)
     with contextlib.closing(routes):
         asked: list[bytes] = []

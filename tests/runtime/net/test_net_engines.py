@@ -44,7 +44,7 @@ def serve_in_zone(world: World, port: int = 80, text: bytes = b"zone") -> None:
 
 def ask(world: World, port: int) -> bytes:
     """What the zone says through a published port."""
-    with world.of(world.outside, lambda: socket.create_connection((HOST4, port), 10)) as connection:
+    with world.of(world.outside, lambda: socket.create_connection((HOST4, port), 30)) as connection:
         return connection.recv(100)
 
 
@@ -76,7 +76,7 @@ class Events:
 
     def wait(self, event: str, count: int = 1) -> None:
         with self._news:
-            assert self._news.wait_for(lambda: self.seen.count(event) >= count, 30), self.sentences
+            assert self._news.wait_for(lambda: self.seen.count(event) >= count, 60), self.sentences
 
 
 @contextmanager
@@ -360,7 +360,7 @@ def test_killed_zoned_is_not_noticed_and_its_successor_can_do_all_it_could(world
     world.serve(world.outside, OUTSIDE4, 8080, lambda connection: connection.sendall(b"hi"))
     zoned = DyingZoned(world, ports=3)
     assert len(zoned.ports) == 3
-    talk = world.of(world.outside, lambda: socket.create_connection((HOST4, zoned.ports[0]), 10))
+    talk = world.of(world.outside, lambda: socket.create_connection((HOST4, zoned.ports[0]), 30))
     records = zoned.kill()
     assert talk.recv(10) == b"zone", "a connection of before goes on"
     talk.close()

@@ -188,7 +188,7 @@ def test_engine_of_a_starter_that_died_before_the_config_ends_by_itself(world: W
     prepared = ProxyEngine().prepare((), world.directory / "control", world.directory / "log")
     assert prepared._child.stdin is not None
     prepared._child.stdin.close()
-    assert prepared._child.wait(10) == 0
+    assert prepared._child.wait(60) == 0
 
 
 def test_second_network_of_the_same_name_is_refused_and_the_first_lives(world: World) -> None:
@@ -206,7 +206,7 @@ def test_taken_port_is_named_and_no_other_port_of_the_list_stays_open(world: Wor
         world.on_host(lambda: network.publish([Port(HOST4, 8080, 80), Port(HOST4, 8081, 81)]))
     assert f"{HOST4}:8081" in str(caught.value)
     with pytest.raises(ConnectionRefusedError):
-        world.of(world.outside, lambda: socket.create_connection((HOST4, 8080), 5))
+        world.of(world.outside, lambda: socket.create_connection((HOST4, 8080), 30))
 
 
 def test_port_of_another_protocol_is_refused_with_a_sentence(world: World) -> None:

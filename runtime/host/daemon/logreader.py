@@ -71,17 +71,22 @@ async def read_log(
     until: float = 0.0,
     tail: int = -1,
     run: str = "",
+    behind: tuple[int, int] | None = None,
     changes: Watched | None = None,
     ended: Callable[[], bool] = lambda: True,
 ) -> AsyncIterator[LogEntry]:
     """The entries of a log. With `changes`, those that come until `ended`, which is asked before the last look.
 
-    tail:  this many of the last lines; 0 begins at the end, in the midst of a line if there is one.
-    run:   only what this run printed.
+    tail:   this many of the last lines; 0 begins at the end, in the midst of a line if there is one.
+    run:    only what this run printed.
+    behind: begin here, which `LogWriter.end` was once, whenever the first entry is asked for.
     """
     lines = Lines(since=since, until=until, run=run)
     number, at = 0, 0
-    if tail >= 0:
+    if behind is not None:
+        lines = Lines(since=since, until=until)
+        number, at = behind
+    elif tail >= 0:
         counted, number, at = await asyncio.to_thread(_count, directory, since, until, run)
         if tail:
             lines = Lines(since=since, until=until, run=run, skip=max(0, counted - tail))

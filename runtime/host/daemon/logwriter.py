@@ -39,6 +39,11 @@ class LogWriter:
         """Bytes of each stream of this run that are stored, or lost for good."""
         return dict(self._position.offsets)
 
+    @property
+    def end(self) -> tuple[int, int]:
+        """Where what comes next is written: segment and byte."""
+        return self._number, self._size
+
     def begin(self, run: str) -> None:
         """Output of `run` follows; a run that is begun already goes on."""
         if self._position.run != run:

@@ -217,7 +217,7 @@ async def attach_main(core: Core, zone: Zone, start: ProcessStart) -> Session:
 
     entries = logreader.read_log(
         writer.directory,
-        tail=-1 if start.replay else 0,
+        behind=None if start.replay else writer.end,  # now: what it is told may be answered before anybody reads
         changes=Joined(zone.changes, writer.changes),
         ended=over,
         run=run.uuid if run else zone.uuid,

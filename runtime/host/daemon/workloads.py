@@ -200,7 +200,7 @@ class Workloads:
         writer = self.log_of(zone, workload)
         entries = logreader.read_log(
             writer.directory,
-            tail=-1 if start.replay else 0,
+            behind=None if start.replay else writer.end,
             changes=Joined(workload.changes, writer.changes),
             ended=lambda: workload.info.state in _ENDED and (workload.reader is None or workload.reader.done()),
         )

@@ -168,11 +168,12 @@ def test_attach_replays_follows_and_ends_with_the_zone(host: Host) -> None:
         async def all_of(session: Any) -> list[Output]:
             return [output async for output in session.outputs()]
 
-        tasks = [asyncio.create_task(all_of(session)) for session in (replayed, plain)]
-        await asyncio.sleep(0.05)
         await replayed.write_stdin(b"typed")
         assert stream_of(host, "stdin").written == [b"typed"]
         guest.write(b"after\n")
+        while len([entry async for entry in manager.logs("web")]) < 2:
+            await asyncio.sleep(0)
+        tasks = [asyncio.create_task(all_of(session)) for session in (replayed, plain)]
         guest.exit("code 9")
         first, second = await asyncio.gather(*tasks)
         assert b"".join(output.data for output in first) == b"before\nafter\n"

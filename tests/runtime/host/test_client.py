@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 from grpclib.const import Status
+from support.patience import give_up
 
 from runtime.errors import RuntimeFault
 from runtime.host.api import host_pb2 as pb
@@ -23,7 +24,7 @@ from runtime.host.client.client import HostClient, received
 from runtime.host.client.dial import ssh_argv
 from runtime.host.client.endpoint import BadHostAddress, Endpoint, endpoint_of
 from runtime.host.client.failures import ERROR_KEY, unreachable
-from runtime.host.faults import CallTimeout, ConnectionLost, HostDown, RemoteFault
+from runtime.host.faults import ConnectionLost, HostDown, RemoteFault
 from runtime.host.lab.errors import LabDown
 from runtime.host.serve.listener import Listener
 
@@ -119,10 +120,10 @@ def serving(fake: Any, path: Path) -> Iterator[None]:
 
     thread = threading.Thread(target=lambda: loop.run_until_complete(serve()))
     thread.start()
-    assert ready.wait(10)
+    assert ready.wait(120)
     yield
     loop.call_soon_threadsafe(stop.set)
-    thread.join(10)
+    thread.join(120)
     loop.close()
 
 
@@ -244,16 +245,15 @@ def test_a_method_of_another_version_says_so(client: HostClient) -> None:
 
 
 def test_an_answer_that_does_not_come_in_time_is_given_up_and_cancelled(client: HostClient, fake: Fake) -> None:
-    with pytest.raises(CallTimeout, match=r"WaitZone: expected an answer within 0\.2 s"):
-        client.call(client.host.WaitZone, pb.WaitZoneRequest(), timeout_s=0.2)
-    assert fake.cancelled.wait(10)
+    give_up(client, client.host.WaitZone, pb.WaitZoneRequest(), fake.waiting)
+    assert fake.cancelled.wait(120)
 
 
 def test_answers_come_one_by_one_and_closing_cancels(client: HostClient, fake: Fake) -> None:
     answers = client.stream(client.host.ReadLogs, pb.ReadLogsRequest(tail=2, follow=True))
     assert [next(answers).data, next(answers).data] == [b"0\n", b"1\n"]
     answers.close()  # type: ignore[attr-defined]
-    assert fake.cancelled.wait(10)
+    assert fake.cancelled.wait(120)
 
 
 def test_each_takes_every_answer(client: HostClient) -> None:
@@ -309,13 +309,13 @@ def test_an_interrupt_just_after_the_work_is_done_is_an_interrupt_too(client: Ho
 
 def test_an_interrupt_cancels_the_call_and_the_client_lives_on(client: HostClient, fake: Fake) -> None:
     def interrupt() -> None:
-        fake.waiting.wait(10)
+        fake.waiting.wait(120)
         os.kill(os.getpid(), signal.SIGINT)
 
     threading.Thread(target=interrupt).start()
     with pytest.raises(KeyboardInterrupt):
         client.call(client.host.WaitZone, pb.WaitZoneRequest())
-    assert fake.cancelled.wait(10)
+    assert fake.cancelled.wait(120)
     assert client.call(client.host.ListZones, pb.ListZonesRequest()).zones
 
 

@@ -18,6 +18,7 @@ import pytest
 from google.protobuf.message import Message
 from h2.connection import H2Connection
 from h2.settings import SettingCodes
+from support.patience import give_up
 from support.servedmanager import WEB, ScriptedManager, zoned
 
 from pipeline.bundle.model import Bundle, Process
@@ -28,7 +29,7 @@ from runtime.host.api import host_pb2 as pb
 from runtime.host.client import connect
 from runtime.host.client.client import HostClient, received
 from runtime.host.daemon import model
-from runtime.host.faults import CallTimeout, RemoteFault
+from runtime.host.faults import RemoteFault
 from runtime.host.serve import answers, convert
 
 
@@ -170,12 +171,8 @@ def test_a_time_that_no_timer_has_is_refused(client: HostClient, seconds: float)
 
 
 def test_a_client_that_waits_no_more_is_waited_for_no_more(client: HostClient, manager: ScriptedManager) -> None:
-    seconds = 0.15
-    while not manager.started.is_set():  # a loaded zoned takes its time to hear of it
-        seconds *= 2
-        with pytest.raises(CallTimeout):
-            client.call(client.host.WaitZone, pb.WaitZoneRequest(zone="web"), timeout_s=seconds)
-    assert manager.cancelled.wait(10)
+    give_up(client, client.host.WaitZone, pb.WaitZoneRequest(zone="web"), manager.started)
+    assert manager.cancelled.wait(120)
     assert set(manager.seen) == {"exited"}
 
 
@@ -228,9 +225,9 @@ def test_a_boot_that_fails_tells_its_steps_and_why(client: HostClient) -> None:
 def test_a_boot_whose_client_goes_is_called_off(client: HostClient, manager: ScriptedManager) -> None:
     replies = client.stream(client.host.BootZone, boot_request("slow"))
     assert next(replies).stage == "queued"
-    assert manager.started.wait(10)
+    assert manager.started.wait(120)
     client.close()
-    assert manager.cancelled.wait(10)
+    assert manager.cancelled.wait(120)
 
 
 @pytest.mark.parametrize("bundle", [b"", b"{", b"[]", b'{"name": 1}', b"[" * 100_000])
@@ -267,7 +264,7 @@ def test_logs_are_made_as_they_are_read_and_no_longer(
     assert (first.unix_s, first.stream, len(first.data)) == (1.5, "stdout", 1 << 16)
     produced_until_blocked(manager, tmp_path / "s", lambda: client.run(asyncio.sleep(0)))
     entries.close()  # type: ignore[attr-defined]
-    assert manager.cancelled.wait(10)
+    assert manager.cancelled.wait(120)
 
 
 @pytest.mark.parametrize("leaves", [True, False])
@@ -287,11 +284,11 @@ def test_a_client_that_asks_for_much_and_reads_nothing_holds_up_nobody(
     with socket.socket(socket.AF_UNIX) as peer, zoned(manager, tmp_path / "zoned"):
         peer.connect(str(tmp_path / "zoned"))
         peer.sendall(http.data_to_send())
-        assert manager.started.wait(10)
+        assert manager.started.wait(120)
         before = produced_until_blocked(manager, tmp_path / "zoned")
         http.reset_stream(1)  # its handler ends, and finds the socket as full as it was
         peer.sendall(http.data_to_send())
-        assert manager.cancelled.wait(10)
+        assert manager.cancelled.wait(120)
         if leaves:
             peer.close()
     assert manager.produced == before
@@ -321,7 +318,7 @@ def test_a_process_both_ways(client: HostClient, manager: ScriptedManager) -> No
     assert client.run(work()) == ["started", *(b"%d" % number for number in range(50)), "exit"]
     assert manager.session.inputs == [model.TerminalSize(5, 6), 15]
     assert manager.seen[0].size == model.TerminalSize(3, 4)
-    assert manager.session.ended.wait(10)
+    assert manager.session.ended.wait(120)
 
 
 def test_a_detached_process_is_left_when_it_has_started(client: HostClient) -> None:
@@ -351,7 +348,7 @@ def test_a_process_request_out_of_order_ends_the_call(
     with pytest.raises(RemoteFault) as caught:
         client.run(work())
     assert caught.value.kind == "BadMessage"
-    assert not second or manager.session.ended.wait(10)
+    assert not second or manager.session.ended.wait(120)
 
 
 def test_a_process_whose_client_goes_is_left(client: HostClient, manager: ScriptedManager) -> None:
@@ -363,7 +360,7 @@ def test_a_process_whose_client_goes_is_left(client: HostClient, manager: Script
 
     with pytest.raises(KeyboardInterrupt):
         client.run(work())
-    assert manager.session.ended.wait(10)
+    assert manager.session.ended.wait(120)
 
 
 def test_a_blob_comes_in_pieces_and_is_what_its_digest_says(client: HostClient, manager: ScriptedManager) -> None:

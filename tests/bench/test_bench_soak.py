@@ -28,7 +28,7 @@ def test_workload_counts_and_ends_with_its_code_when_it_is_told_to_stop(tmp_path
         assert [process.stdout.readline() for _ in range(3)] == [b"line 0\n", b"line 1\n", b"line 2\n"]
         assert process.stderr.readline() == b"served\n"
         process.terminate()
-        assert process.wait(20) == 43
+        assert process.wait(120) == 43
     finally:
         os.killpg(process.pid, signal.SIGKILL)  # in a zone the end of its first process is that of all
         process.stdout.close()

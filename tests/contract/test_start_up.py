@@ -54,7 +54,7 @@ def modules(*words: str, terminal: bool = False) -> set[str]:
     os.close(tell)
     with os.fdopen(told) as pipe:
         found = json.load(pipe)
-    assert done.wait(60) == 0
+    assert done.wait(120) == 0
     os.close(ours)
     os.close(theirs)
     return set(found)

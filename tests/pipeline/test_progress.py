@@ -87,7 +87,7 @@ def on_a_terminal(*words: str) -> tuple[str, str]:
             break
         shown += data
     os.close(ours)
-    out, _ = process.communicate(timeout=30)
+    out, _ = process.communicate(timeout=120)
     return shown.decode(), out.decode().strip()
 
 

@@ -107,7 +107,7 @@ def end_orphan(pid: int) -> None:
     fd = os.pidfd_open(pid)
     try:
         signal.pidfd_send_signal(fd, signal.SIGKILL)
-        select.select([fd], [], [], 20)
+        select.select([fd], [], [], 120)
     finally:
         os.close(fd)
 

@@ -53,7 +53,7 @@ class ControlServer:
 
     def run(self, work: Any) -> Any:
         """Run a coroutine where the service runs."""
-        return asyncio.run_coroutine_threadsafe(work, self._loop).result(60)
+        return asyncio.run_coroutine_threadsafe(work, self._loop).result(120)
 
     def call(self, function: Callable[..., Any], *args: Any) -> Any:
         """Call a function where the service runs."""

@@ -300,7 +300,7 @@ def in_loop(test: Test) -> Callable[..., None]:
 
     @functools.wraps(test)
     def run(*arguments: Any, **keys: Any) -> None:
-        asyncio.run(asyncio.wait_for(test(*arguments, **keys), 60))
+        asyncio.run(asyncio.wait_for(test(*arguments, **keys), 120))
 
     return run
 

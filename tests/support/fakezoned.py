@@ -75,11 +75,11 @@ class FakeZoned:
     def __exit__(self, *_: object) -> None:
         self.wait(self.drop())
         self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join(10)
+        self._thread.join(120)
         self._loop.close()
 
     def wait(self, coroutine: Any) -> Any:
-        return asyncio.run_coroutine_threadsafe(coroutine, self._loop).result(30)
+        return asyncio.run_coroutine_threadsafe(coroutine, self._loop).result(120)
 
     async def _start(self) -> None:
         self.changed, self.called = asyncio.Condition(), asyncio.Event()

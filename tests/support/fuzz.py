@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from hypothesis import HealthCheck, settings
 
 LONG = "ZONEWRIGHT_FUZZ"
-EXAMPLE_S = 20
+EXAMPLE_S = 120
 
 
 def fuzz(examples: int) -> settings:

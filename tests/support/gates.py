@@ -15,7 +15,7 @@ def held(monkeypatch: pytest.MonkeyPatch, owner: Any, name: str) -> tuple[thread
 
     def wait(*arguments: Any) -> Any:
         reached.set()
-        assert go_on.wait(20)
+        assert go_on.wait(120)
         return function(*arguments)
 
     monkeypatch.setattr(owner, name, wait)

@@ -65,7 +65,7 @@ class SharedXen(FakeXen):
 
 def until(condition: Callable[[], object]) -> None:
     """Wait for what another thread does."""
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 120
     while not condition():
         assert time.monotonic() < deadline
         time.sleep(0.002)

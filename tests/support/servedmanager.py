@@ -171,11 +171,11 @@ def zoned(manager: Manager, path: Path, *tls: Path) -> Iterator[Callable[[str], 
 
     thread = threading.Thread(target=lambda: loop.run_until_complete(serve()), daemon=True)
     thread.start()
-    assert ready.wait(10)
+    assert ready.wait(120)
     try:
-        yield lambda method: asyncio.run_coroutine_threadsafe(getattr(server, method)(), loop).result(10)
+        yield lambda method: asyncio.run_coroutine_threadsafe(getattr(server, method)(), loop).result(120)
     finally:
         loop.call_soon_threadsafe(stop.set)
-        thread.join(10)
+        thread.join(120)
         assert not thread.is_alive(), "the server does not end"
         loop.close()

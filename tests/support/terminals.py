@@ -29,7 +29,7 @@ class Terminal:
     def until(self, text: bytes) -> None:
         """Read until it was shown."""
         while text not in self.seen:
-            assert select.select([self.ours], [], [], 30)[0], self.seen
+            assert select.select([self.ours], [], [], 120)[0], self.seen
             self.seen += os.read(self.ours, 4096)
         self.seen = self.seen.partition(text)[2]
 
@@ -38,7 +38,7 @@ class Terminal:
 
     def end(self) -> int:
         """The command's exit code; the terminal has to be as it was."""
-        code = self.process.wait(30)
+        code = self.process.wait(120)
         assert termios.tcgetattr(self._theirs) == self.before
         return code
 

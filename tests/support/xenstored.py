@@ -105,7 +105,7 @@ class FakeXenstored:
                 pass
             sock.close()
         for thread in self._threads:
-            thread.join(5)
+            thread.join(120)
 
     def value(self, path: str) -> str | None:
         with self.lock:

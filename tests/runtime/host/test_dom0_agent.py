@@ -141,7 +141,7 @@ def test_stop_ends_zoned_before_the_disk_is_unmounted(
     reaper = threading.Thread(target=far_zoned.wait)  # as busybox init does
     reaper.start()
     assert client.call("stop") == {"unmounted": True}
-    reaper.join(10)
+    reaper.join(120)
     assert disks == ["down"]
     assert (run_dir / daemonstate.STOPPING).exists()
 

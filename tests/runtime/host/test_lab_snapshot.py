@@ -61,7 +61,7 @@ def fed(snapshots: Snapshots, key: str = "key") -> bytes:
         snapshots.feed(key, writer)
     finally:
         os.close(writer)
-        thread.join(30)
+        thread.join(120)
         os.close(reader)
     return b"".join(parts)
 

@@ -68,15 +68,15 @@ def test_who_needs_the_lab_meanwhile_does_not_wait_and_does_not_help(lab: Lab, m
     def bring_back(_: Lab, __: Progress) -> None:
         turns.append(threading.current_thread().name)
         begun.set()
-        assert go_on.wait(20)
+        assert go_on.wait(120)
 
     monkeypatch.setattr(comeback, "bring_back", bring_back)
     first = threading.Thread(target=lab.up)
     first.start()
-    assert begun.wait(20)
+    assert begun.wait(120)
     assert not lab.up().returned
     go_on.set()
-    first.join(20)
+    first.join(120)
     assert lab.up().returned
     assert len(turns) == 1
 

@@ -175,7 +175,7 @@ def test_zsh(path: str, tmp_path: Path) -> None:
     def until(text: bytes) -> None:
         nonlocal seen
         while text not in seen:
-            assert select.select([ours], [], [], 30)[0], seen
+            assert select.select([ours], [], [], 120)[0], seen
             seen += os.read(ours, 4096)
         seen = seen.partition(text)[2]
 
@@ -185,7 +185,7 @@ def test_zsh(path: str, tmp_path: Path) -> None:
     os.write(ours, b"zone inspect --format json wor\t | grep -c '\"name\": \"work''er\"'\n")
     until(b"\n1")
     os.write(ours, b"exit\n")
-    process.wait(30)
+    process.wait(120)
     os.close(ours)
 
 

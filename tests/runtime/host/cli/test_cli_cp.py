@@ -141,14 +141,14 @@ def test_out_of_a_zone(zone, source: str, target: str, there: dict[str, str | No
 
 
 def test_streams(zone, start, root: Path) -> None:
-    out, _ = start("cp", "web:/etc/app", "-").communicate(timeout=30)
+    out, _ = start("cp", "web:/etc/app", "-").communicate(timeout=120)
     with tarfile.open(fileobj=io.BytesIO(out)) as tar:
         assert tar.getnames() == ["app", "app/conf"]
     process = start("cp", "-", "web:/srv")
-    assert process.communicate(out, timeout=30) == (b"", b"") and process.returncode == 0
+    assert process.communicate(out, timeout=120) == (b"", b"") and process.returncode == 0
     assert tree(root / "srv") == APP
     process = start("cp", "-", "web:/etc/hosts")
-    assert b"expected a directory that is there, for an archive" in process.communicate(out, timeout=30)[1]
+    assert b"expected a directory that is there, for an archive" in process.communicate(out, timeout=120)[1]
 
 
 @pytest.mark.parametrize(

@@ -184,4 +184,4 @@ def test_dial_stdio_carries_bytes_both_ways(start, tmp_path) -> None:
             process.stdin.flush()
             assert connection.recv(4, socket.MSG_WAITALL) == b"\0ask"
             connection.sendall(b"answer\xff")
-        assert process.communicate(timeout=30)[0] == b"answer\xff"
+        assert process.communicate(timeout=120)[0] == b"answer\xff"

@@ -114,7 +114,7 @@ def test_capture_to_stdout_is_the_file_and_nothing_else(start, zoned) -> None:
     zoned.add("web")
     zoned.capture = PIECES
     process = start("net", "capture", "web", "-o", "-")
-    out, err = process.communicate(timeout=30)
+    out, err = process.communicate(timeout=120)
     assert (out, process.returncode) == (FILE, 0)
     assert err.startswith(b"capturing to stdout\n2 frames, 5 lost")
 
@@ -127,7 +127,7 @@ def test_interrupt_is_the_end_of_a_capture_that_has_begun(start, zoned, tmp_path
     while not (file.exists() and file.read_bytes() == FILE):
         assert process.poll() is None
     process.send_signal(signal.SIGINT)
-    _, err = process.communicate(timeout=30)
+    _, err = process.communicate(timeout=120)
     assert (process.returncode, file.read_bytes()) == (0, FILE)
     assert err.startswith(f"capturing to {file}\n2 frames".encode())
 
@@ -138,7 +138,7 @@ def test_reader_that_goes_ends_a_capture(start, zoned) -> None:
     process = start("net", "capture", "web", "-o", "-")
     assert process.stdout.read(4) == FILE[:4]
     process.stdout.close()
-    assert process.wait(30) == 141
+    assert process.wait(120) == 141
 
 
 def test_terminal_is_no_place_for_a_capture(start, zoned) -> None:
@@ -146,7 +146,7 @@ def test_terminal_is_no_place_for_a_capture(start, zoned) -> None:
     terminal, other = pty.openpty()
     try:
         process = start("net", "capture", "web", "-o", "-", stdout=other)
-        _, err = process.communicate(timeout=30)
+        _, err = process.communicate(timeout=120)
     finally:
         os.close(terminal)
         os.close(other)

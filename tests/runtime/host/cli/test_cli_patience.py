@@ -27,7 +27,7 @@ def test_what_lasts_is_shown_with_all_that_is_done() -> None:
     progress = PatientProgress(lambda: (shown.set(), PlainProgress(out))[1], 0.0)
     with progress.bar("slow") as bar:
         bar.total(2048)
-        assert shown.wait(30)
+        assert shown.wait(120)
     assert out.getvalue().startswith("  slow")
 
 

@@ -344,16 +344,16 @@ def test_input_from_a_file_reaches_the_workload(zoned, start_run, tmp_path) -> N
     (tmp_path / "in").write_bytes(os.urandom(100_000))
     with open(tmp_path / "in", "rb") as file:
         process = start_run("run", "-i", "--rm", "--name", "job", "x", stdin=file)
-        out, err = process.communicate(timeout=60)
+        out, err = process.communicate(timeout=120)
     assert out == (tmp_path / "in").read_bytes() and process.returncode == 0, err
 
 
 def test_signals_reach_the_workload(zoned, start_run, programs) -> None:
     zoned.programs["job"] = zoned.programs["wait"]
     process = start_run("run", "--name", "job", "x")
-    assert programs.wait(60)
+    assert programs.wait(120)
     process.send_signal(signal.SIGTERM)
-    assert process.wait(30) == 128 + signal.SIGTERM
+    assert process.wait(120) == 128 + signal.SIGTERM
 
 
 def test_terminal_and_ctrl_bracket_leave_the_zone_running(zoned, start_run) -> None:
@@ -365,7 +365,7 @@ def test_terminal_and_ctrl_bracket_leave_the_zone_running(zoned, start_run) -> N
     def until(text: bytes) -> None:
         nonlocal seen
         while text not in seen:
-            assert select.select([ours], [], [], 60)[0], seen
+            assert select.select([ours], [], [], 120)[0], seen
             seen += os.read(ours, 4096)
 
     until(b"$ ")
@@ -373,7 +373,7 @@ def test_terminal_and_ctrl_bracket_leave_the_zone_running(zoned, start_run) -> N
     until(b"24x80\r\n")
     os.write(ours, b"\x1d")
     until(b"left zone shell running; zone attach shell comes back")
-    assert process.wait(30) == 0
+    assert process.wait(120) == 0
     os.close(ours)
     os.close(theirs)
     assert zoned.zones["shell"].state == "ready" and zoned.zones["shell"].tty
@@ -389,7 +389,7 @@ def test_interrupt_while_it_boots_ends_the_zone(zoned, start_run) -> None:
 
     zoned.wait(booting())
     process.send_signal(signal.SIGINT)
-    out, err = process.communicate(timeout=30)
+    out, err = process.communicate(timeout=120)
     assert process.returncode == 130, (out, err)
     zoned.wait(zoned.until(lambda: zoned.cancelled_boots == ["job"]))
 

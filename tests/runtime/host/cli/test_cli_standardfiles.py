@@ -31,7 +31,7 @@ def web(zoned, tmp_path):
 def test_full_disk_is_one_sentence(start, words: tuple[str, ...]) -> None:
     with open("/dev/full", "wb") as full:
         process = start(*words, stdout=full)
-        _, said = process.communicate(timeout=30)
+        _, said = process.communicate(timeout=120)
     assert process.returncode == 1
     assert said == b"error: stdout: expected a place for what is printed, got No space left on device\n"
 
@@ -41,7 +41,7 @@ def test_full_disk_is_one_sentence(start, words: tuple[str, ...]) -> None:
 )
 def test_what_is_written_to_a_closed_stdout_leads_nowhere(start, words: tuple[str, ...], code: int) -> None:
     process = start("1", *words, code=CLOSING)
-    out, said = process.communicate(timeout=30)
+    out, said = process.communicate(timeout=120)
     assert (process.returncode, out, b"Traceback" in said) == (code, b"", False), said
 
 
@@ -49,12 +49,12 @@ def test_what_is_written_to_a_closed_stdout_leads_nowhere(start, words: tuple[st
 def test_closed_stdin_has_ended(zoned, start, words: tuple[str, ...]) -> None:
     zoned.programs["web"] = zoned.programs["cat"]
     process = start("0", *words, code=CLOSING)
-    assert process.communicate(timeout=30) == (b"", b"") and process.returncode == 0
+    assert process.communicate(timeout=120) == (b"", b"") and process.returncode == 0
 
 
 def test_archive_on_a_stdin_that_cannot_be_read_is_one_sentence(start, tmp_path) -> None:
     closed = os.open(tmp_path / "out", os.O_WRONLY | os.O_CREAT)
     process = start("cp", "-", "web:/etc", stdin=closed)
     os.close(closed)
-    _, said = process.communicate(timeout=30)
+    _, said = process.communicate(timeout=120)
     assert said == b"error: stdin: expected a tar archive, got Bad file descriptor\n" and process.returncode == 1

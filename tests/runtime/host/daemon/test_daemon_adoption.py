@@ -26,7 +26,7 @@ def by_name(manager: Manager) -> dict[str, Any]:
 
 async def until_ready(manager: Manager, *names: str) -> None:
     for name in names:
-        await manager.wait(name, "ready", 20)
+        await manager.wait(name, "ready", 120)
 
 
 @pytest.mark.parametrize("how", ["end", "kill"])
@@ -86,7 +86,7 @@ def test_zone_whose_policy_says_so_comes_again_if_it_ended_while_nobody_looked(h
         await host.kill()
         guest.exit("code 1")
         manager = await host.start()
-        await manager.wait("web", "running", 20)
+        await manager.wait("web", "running", 120)
         zone = by_name(manager)["web"]
         assert zone.id == before.id and zone.domain_uuid != before.domain_uuid and zone.restarts == 1
         await host.stop(end_zones=True)
@@ -140,7 +140,7 @@ def test_after_a_reboot_zones_come_back_as_their_policy_says(
         host.reboot()
         manager = await host.start()
         if again:
-            await manager.wait("web", "ready", 20)
+            await manager.wait("web", "ready", 120)
         zone = by_name(manager)["web"]
         assert zone.state.up is again
         assert len([domid for domid in host.xen.domains if domid]) == int(again)
@@ -338,7 +338,7 @@ def test_stop_that_was_under_way_is_gone_on_with(host: Host) -> None:
         await host.kill()
         guest.stops_when_asked = True
         manager = await host.start()
-        assert (await manager.wait("web", "exited", 20)).exit.code == 143  # type: ignore[union-attr]
+        assert (await manager.wait("web", "exited", 120)).exit.code == 143  # type: ignore[union-attr]
         await host.stop()
 
     run(work())
@@ -405,7 +405,7 @@ async def killed_at(host: Host, number: int) -> None:
     manager = await host.start()
     for zone in list(manager.core.zones.values()):
         if not zone.wanted:  # its stop goes on
-            await manager.wait(zone.id, "exited", 20)
+            await manager.wait(zone.id, "exited", 120)
     zones = by_name(manager)
     where = f"killed at step {number} ({step}), after {done}"
     if "two booted" in done:

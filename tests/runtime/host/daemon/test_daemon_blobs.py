@@ -63,7 +63,7 @@ def meanwhile(manager: Manager, monkeypatch: pytest.MonkeyPatch, owner: Any, nam
         if threading.current_thread() is not loop_thread:
             done = threading.Event()
             core.soon(lambda: come(done))
-            assert done.wait(20)
+            assert done.wait(120)
         return work(*arguments)
 
     monkeypatch.setattr(owner, name, beside)
@@ -134,7 +134,7 @@ def test_blob_that_is_found_while_a_prune_is_under_way_stays(host: Host, monkeyp
         def slow(*arguments: Any) -> Any:
             found = unused(*arguments)
             assert [path for path, _ in found] == [path_of(host)]
-            assert asyncio.run_coroutine_threadsafe(manager.find_blobs([BLOB]), loop).result(20) == []
+            assert asyncio.run_coroutine_threadsafe(manager.find_blobs([BLOB]), loop).result(120) == []
             return found
 
         monkeypatch.setattr(blobs, "unused", slow)
@@ -244,7 +244,7 @@ def test_zone_that_is_started_again_while_a_prune_is_under_way_is_not_said_to_be
         size, loop = hoststate._size, asyncio.get_running_loop()
 
         def start_first(path: Path) -> int:
-            asyncio.run_coroutine_threadsafe(manager.restart("web", unless_live=True), loop).result(20)
+            asyncio.run_coroutine_threadsafe(manager.restart("web", unless_live=True), loop).result(120)
             return size(path)
 
         monkeypatch.setattr(hoststate, "_size", start_first)

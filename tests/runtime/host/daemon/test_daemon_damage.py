@@ -148,7 +148,7 @@ def test_run_that_cannot_be_torn_down_as_nobody_foresaw_keeps_no_zoned_from_star
         guest.exit("code 3")
         host.teardown_fails = KeyError("uuid")
         manager = await host.start()
-        await manager.wait("db", "ready", 20)
+        await manager.wait("db", "ready", 120)
         assert (await manager.get("web")).state is State.EXITED and len(manager.core.unfinished) == 1
         host.teardown_fails = None
         await host.stop(end_zones=True)
@@ -173,7 +173,7 @@ def test_zone_that_runs_takes_the_row_of_the_one_that_had_its_name(host: Host) -
             database.with_name(database.name + suffix).unlink(missing_ok=True)
         database.write_bytes(saved)
         manager = await host.start()
-        await manager.wait("web", "ready", 20)
+        await manager.wait("web", "ready", 120)
         kept = await manager.core.database.read("SELECT id, name, wanted FROM zones")
         assert kept == [(now.id, "web", 1)]
         await host.stop(end_zones=True)
@@ -206,7 +206,7 @@ def test_row_that_cannot_be_read_costs_its_zone_only_and_stays(
         ((before,),) = read(host, f"SELECT {column} FROM zones WHERE id = ?", ended.id)
         change_row(host, f"UPDATE zones SET {column} = ? WHERE id = ?", text, ended.id)
         manager = await host.start()
-        await manager.wait("db", "ready", 20)
+        await manager.wait("db", "ready", 120)
         assert [zone.name for zone in manager.list_zones()] == ["db"]
         assert "zone web is left as it is, and not known: its row" in caplog.text
         with pytest.raises(NameTaken, match="one that could not be read"):
@@ -229,7 +229,7 @@ def test_zone_that_runs_and_whose_row_cannot_be_read_is_made_anew_from_its_ledge
         change_row(host, "UPDATE zones SET request = '{}'")
         for _ in range(2):
             manager = await host.start()
-            zone = await manager.wait("web", "ready", 20)
+            zone = await manager.wait("web", "ready", 120)
             assert (zone.id, zone.domid) == (before.id, before.domid)
             await host.kill()
         await host.start()
@@ -249,7 +249,7 @@ def test_workload_whose_row_cannot_be_read_keeps_no_zoned_from_starting(
         row = ("w", "task", zone.id, zone.domain_uuid, "{", "running", None, "", "", 0.0, 0.0, 0.0)
         change_row(host, f"INSERT INTO workloads VALUES ({', '.join('?' * len(row))})", *row)
         manager = await host.start()
-        assert (await manager.wait("web", "ready", 20)).id == zone.id
+        assert (await manager.wait("web", "ready", 120)).id == zone.id
         assert "workload task is not known: its row" in caplog.text
         await host.stop(end_zones=True)
 
@@ -267,7 +267,7 @@ def test_claim_that_cannot_be_read_costs_no_zone(
         await host.kill()
         write(ledger, record)
         manager = await host.start()
-        assert (await manager.wait("web", "ready", 20)).domid == before.domid
+        assert (await manager.wait("web", "ready", 120)).domid == before.domid
         assert "a block device's record in a ledger cannot be read" in caplog.text
         await host.stop(end_zones=True)
         assert host.leftovers() == []
@@ -306,13 +306,13 @@ def test_run_that_cannot_be_taken_as_nobody_foresaw_is_left_as_it_is(
         whole = ledger.read_bytes()
         write(ledger, {"kind": "net.listener", "zone_port": "http"})
         manager = await host.start()
-        await manager.wait("db", "ready", 20)
+        await manager.wait("db", "ready", 120)
         assert [zone.name for zone in manager.list_zones()] == ["db"] and before.domid in host.xen.domains
         assert "zone web is left as it is, and not known" in caplog.text
         await host.stop()
         ledger.write_bytes(whole)
         manager = await host.start()
-        zone = await manager.wait("web", "ready", 20)
+        zone = await manager.wait("web", "ready", 120)
         assert (zone.id, zone.domid) == (before.id, before.domid)
         await host.stop(end_zones=True)
         assert host.leftovers() == []
@@ -333,8 +333,8 @@ def test_ledger_of_a_network_that_cannot_be_read_costs_that_network_only(host: H
         else:
             make_unreadable(ledger)
         manager = await host.start()
-        assert (await manager.wait("db", "ready", 20)).domid == before.domid
-        assert (await manager.wait("web", "exited", 20)).exit.reason == "adoption"  # type: ignore[union-attr]
+        assert (await manager.wait("db", "ready", 120)).domid == before.domid
+        assert (await manager.wait("web", "exited", 120)).exit.reason == "adoption"  # type: ignore[union-attr]
         await host.stop(end_zones=True)
 
     run(work())
@@ -351,7 +351,7 @@ def test_ledger_that_cannot_be_read_costs_its_zone_only_and_what_runs_goes_on(
         await host.kill()
         whole = make_unreadable(ledger)
         manager = await host.start()
-        await manager.wait("db", "ready", 20)
+        await manager.wait("db", "ready", 120)
         assert [zone.name for zone in manager.list_zones()] == ["db"]
         assert before.domid in host.xen.domains and "web" in host.networks
         assert "zone web is left as it is, and not known: its ledger cannot be read" in caplog.text
@@ -360,7 +360,7 @@ def test_ledger_that_cannot_be_read_costs_its_zone_only_and_what_runs_goes_on(
         await host.stop()
         mend(ledger, whole)
         manager = await host.start()
-        zone = await manager.wait("web", "ready", 20)
+        zone = await manager.wait("web", "ready", 120)
         assert (zone.id, zone.domid) == (before.id, before.domid)
         await host.stop(end_zones=True)
         assert host.leftovers() == []

@@ -69,7 +69,7 @@ def test_zoned_that_ends_as_a_run_begins_leaves_nothing_of_it(host: Host, monkey
         begun, goes_on = held(monkeypatch, bringup, "begin")
         manager = await host.start()
         boot = asyncio.create_task(manager.boot(host.request(network="back")))
-        await asyncio.to_thread(begun.wait, 20)
+        await asyncio.to_thread(begun.wait, 120)
         (zone,) = manager.core.zones.values()
         end = asyncio.create_task(host.stop())
         while zone.task is None or not zone.task.cancelling():
@@ -94,7 +94,7 @@ def test_stop_right_after_a_restart_ends_the_new_run(host: Host) -> None:
         check_called_off(host, await manager.stop("web", 600))
         host.make_guest = Guest
         await manager.restart("web")
-        assert (await manager.wait("web", "ready", 20)).state is State.READY
+        assert (await manager.wait("web", "ready", 120)).state is State.READY
         await host.stop(end_zones=True)
 
     run(work())
@@ -104,10 +104,10 @@ def test_stop_while_a_restart_builds_calls_it_off(host: Host) -> None:
     async def work() -> None:
         manager = await host.start()
         await manager.boot(host.request(until_ready=True))
-        await asyncio.to_thread(host.building.acquire, True, 20)
+        await asyncio.to_thread(host.building.acquire, True, 120)
         host.build_gate = threading.Event()
         restart = asyncio.create_task(manager.restart("web"))
-        await asyncio.to_thread(host.building.acquire, True, 20)
+        await asyncio.to_thread(host.building.acquire, True, 120)
         stop = asyncio.create_task(manager.stop("web"))
         await asyncio.sleep(0)
         host.build_gate.set()
@@ -236,7 +236,7 @@ async def killed_at(host: Host, number: int, *, building: bool) -> bool:
     manager = await host.start()
     for zone in list(manager.core.zones.values()):
         if not zone.wanted:
-            ended = await manager.wait(zone.id, "exited", 20)
+            ended = await manager.wait(zone.id, "exited", 120)
             where = f"killed at step {number} ({step}): {ended.state}, {ended.exit}, {host.leftovers()}"
             assert ended.exit is not None and ended.exit.reason == "cancelled", where
             assert ended.state is State.EXITED and host.leftovers() == [], where

@@ -103,7 +103,7 @@ def test_removal_that_is_given_up_leaves_nothing_behind(host: Host) -> None:
             await asyncio.sleep(0)
         removal.cancel()
         await asyncio.gather(removal, return_exceptions=True)
-        await asyncio.wait_for(waiting, 5)
+        await asyncio.wait_for(waiting, 120)
         assert not (host.path / "state" / "logs" / zone.id).exists()
         await host.stop()
 
@@ -260,7 +260,7 @@ def test_zone_that_greets_with_what_is_no_time_is_heard_all_the_same(host: Host)
                 break
         await host.stop(end_zones=True)
 
-    run(work(), 10)
+    run(work())
 
 
 def boastful_guest() -> Guest:
@@ -302,13 +302,13 @@ def test_zone_that_tells_more_and_more_does_not_push_the_events_of_others_out(ho
             for port in range(first, first + 50):
                 guest.note("port", state="open", address="0.0.0.0", port=port, protocol="tcp")
             await asyncio.sleep(0)
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(120):
             while not clock.waited_for(0.25):
                 await asyncio.sleep(0.005)
         before = await opened(manager)
         assert 200 < before <= 256, "as many as come at once, of which some were about its boot"
         clock.pass_time(0.25)
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(120):
             while await opened(manager) == before:
                 await asyncio.sleep(0.005)
         assert await opened(manager) == before + 1

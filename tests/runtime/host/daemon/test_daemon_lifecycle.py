@@ -53,7 +53,7 @@ def test_zone_that_is_ready_is_looked_at_seldom(host: Host) -> None:
         host.clock = clock = FakeClock()
         manager = await host.start()
         await manager.boot(host.request(until_ready=True))
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(120):
             while not clock.waited_for(agentwatch._LOOK_SELDOM_S):
                 await asyncio.sleep(0.001)
         await host.stop(end_zones=True)
@@ -67,7 +67,7 @@ def test_watch_of_a_zone_that_ends_while_it_is_begun_is_ended(host: Host, monkey
 
     def slow(*arguments: Any) -> Any:
         begun.set()
-        goes_on.wait(20)
+        goes_on.wait(120)
         made.append(watch_state(*arguments))
         return made[-1]
 
@@ -75,7 +75,7 @@ def test_watch_of_a_zone_that_ends_while_it_is_begun_is_ended(host: Host, monkey
         manager = await host.start()
         monkeypatch.setattr(edge.Edge, "watch_state", slow)
         await manager.boot(host.request())
-        await asyncio.to_thread(begun.wait, 20)
+        await asyncio.to_thread(begun.wait, 120)
         followers = [task for task in asyncio.all_tasks() if getattr(task.get_coro(), "__name__", "") == "_guarded"]
         stop = asyncio.create_task(manager.stop("web", 0.0))
         while not all(task.cancelling() for task in followers):
@@ -137,7 +137,7 @@ def test_boot_that_failed_is_told_by_the_agents_channel_alone(host: Host) -> Non
         manager = await host.start()
         await manager.boot(host.request())
         (zone,) = manager.core.zones.values()
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(120):
             while zone.run is not None and zone.run.told is None:
                 await asyncio.sleep(0.01)
         guest.die()
@@ -313,7 +313,7 @@ def test_wait_until_ports_answer(host: Host) -> None:
         with pytest.raises(WaitTimeout, match="nothing listens on its port 80"):
             await manager.wait("web", "ports", 0.01)
         host.answering.add(80)
-        assert (await manager.wait("web", "ports", 20)).name == "web"
+        assert (await manager.wait("web", "ports", 120)).name == "web"
         await host.stop(end_zones=True)
 
     run(work())
@@ -439,7 +439,7 @@ def test_last_console_lines_are_kept_of_every_end_but_a_clean_one(host: Host, to
         with open(zone.run.console, "ab") as console:
             console.write(b"[    9.1] the last that was said\r\n")
         host.guest().exit(told)
-        ended = await manager.wait("web", "exited", 20)
+        ended = await manager.wait("web", "exited", 120)
         assert ended.exit is not None and ended.exit.oom is oom
         assert ended.console_tail[-1:] == (("[    9.1] the last that was said",) if kept else ())
         await host.stop()

@@ -194,7 +194,7 @@ def test_directory_outlives_a_kill_of_zoned_and_is_taken_back_by_the_next(host: 
         manager = await host.start()
         assert host.followed == set(host.shares)
         assert manager.get_workload("side").tags == made.tags == ("share1",)
-        await manager.wait("web", "ready", 20)
+        await manager.wait("web", "ready", 120)
         await manager.core.zones[next(iter(manager.core.zones))].run.link.connected.wait()  # type: ignore[union-attr]
         await manager.destroy_workload("side")
         assert (served(host), tags(host)) == ({0: "own"}, ["share0"])
@@ -269,7 +269,7 @@ def test_workload_of_a_zone_that_has_just_died_is_destroyed(host: Host) -> None:
         await manager.destroy_workload("side")
         assert manager.list_workloads() == [] and served(host) == {}
         host.teardown_fails = None
-        await manager.wait("web", "exited", 20)
+        await manager.wait("web", "exited", 120)
         await host.stop()
 
     run(work())

@@ -264,7 +264,7 @@ def test_restarted_zone_comes_again_in_its_network(host: Host) -> None:
         for name in ("web", "db"):
             await manager.boot(host.request(name, network="back", until_ready=True, restart=RestartPolicy("always")))
         host.guest("web").exit("code 1")
-        await manager.wait("web", "running", 20)
+        await manager.wait("web", "running", 120)
         while (await manager.get("web")).restarts < 1 or not (await manager.get("web")).addresses:
             await asyncio.sleep(0.01)
         assert sorted(addresses(manager).values()) == ["10.75.0.2", "10.75.0.3"]
@@ -394,7 +394,7 @@ async def killed_at(host: Host, number: int) -> None:
     manager = await host.start()
     for zone in list(manager.core.zones.values()):
         if not zone.wanted:  # its stop goes on
-            await manager.wait(zone.id, "exited", 20)
+            await manager.wait(zone.id, "exited", 120)
     live = {zone.name for zone in manager.list_zones() if zone.state.up}
     if "db booted" in done and "web stopped" not in done:
         assert "db" in live, where

@@ -327,7 +327,7 @@ def test_udp_port_is_waited_for_by_asking_the_agent(host: Host) -> None:
         with pytest.raises(WaitTimeout, match="nothing listens on its port 53/udp after"):
             await manager.wait("web", "ports", 0.01)
         guest.answers["listening"] = listening
-        await manager.wait("web", "ports", 20)
+        await manager.wait("web", "ports", 120)
         assert asked == [{"port": 53}] * 4
         await host.stop(end_zones=True)
 
@@ -345,7 +345,7 @@ def test_udp_port_is_not_waited_for_where_nobody_can_tell(host: Host) -> None:
         rule = PortRule(53, protocol="udp")
         await manager.boot(host.request("old", ports=(rule,), until_ready=True))
         host.guest("old").answers["listening"] = unknown
-        await manager.wait("old", "ports", 20)
+        await manager.wait("old", "ports", 120)
         host.has_agents = False
         await manager.boot(host.request("foreign", ports=(rule,), until_ready=True, until_ports_answer=True))
         await host.stop(end_zones=True)
@@ -363,7 +363,7 @@ def test_one_port_of_a_range_is_waited_for_and_of_each_other_rule_its_own(host: 
         with pytest.raises(WaitTimeout, match=r"nothing listens on its port 6000 after"):
             await manager.wait("web", "ports", 0.01)
         host.answering = {80, 5002, 6000, 6001}
-        await manager.wait("web", "ports", 20)
+        await manager.wait("web", "ports", 120)
         host.answering = {80, 6000, 6001}
         with pytest.raises(WaitTimeout, match=r"nothing listens on its port 5000-5003 after"):
             await manager.wait("web", "ports", 0.01)

@@ -440,7 +440,7 @@ def test_input_that_comes_before_the_workload_waits_for_it(host: Host) -> None:
         host.build_gate = threading.Event()
         manager = await host.start()
         boot = asyncio.create_task(manager.boot(host.request()))
-        await asyncio.to_thread(host.building.acquire, True, 20)
+        await asyncio.to_thread(host.building.acquire, True, 120)
         async with await manager.attach(ProcessStart("web", stdin=True)) as session:
             feed = asyncio.create_task(session.write_stdin(b"early"))
             await asyncio.sleep(0)

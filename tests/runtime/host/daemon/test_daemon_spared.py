@@ -51,7 +51,7 @@ def test_record_that_cannot_be_read_keeps_no_zoned_from_starting(host: Host, rec
         before, ledger = await two_killed(host)
         write(ledger, record)
         manager = await host.start()
-        await manager.wait("db", "ready", 20)
+        await manager.wait("db", "ready", 120)
         assert "web" in host.networks and {zone.domid for zone in before} <= set(host.xen.domains)
         await host.stop()
 
@@ -74,7 +74,7 @@ def test_record_of_a_network_that_cannot_be_read_costs_that_network_only(
         ledger.write_text(ledger.read_text().replace('"index"', f'"{named}"'))
         write(ledger, record)
         manager = await host.start()
-        await manager.wait("db", "ready", 20)
+        await manager.wait("db", "ready", 120)
         await host.stop()
 
     run(work())
@@ -94,7 +94,7 @@ def test_network_that_cannot_be_taken_over_as_nobody_foresaw_costs_no_other(
         else:
             monkeypatch.setattr(Edge, "care_for", lambda _, network: isinstance(network, FakeSegment) and fail())
         manager = await host.start()
-        await manager.wait("db", "ready", 20)
+        await manager.wait("db", "ready", 120)
         await host.stop()
 
     run(work())
@@ -207,7 +207,7 @@ def test_workload_that_cannot_be_settled_as_nobody_foresaw_costs_no_other(
         make_workload(host, zone, "side")
         write(ledger, {"kind": "vbd", "workload": "side"})
         manager = await host.start()
-        await manager.wait("web", "ready", 20)
+        await manager.wait("web", "ready", 120)
         assert "workload side is left as it is" in caplog.text
         await host.stop()
 

@@ -32,7 +32,7 @@ def by_name(manager: Manager) -> dict[str, Any]:
 
 async def until_ready(manager: Manager, *names: str) -> None:
     for name in names:
-        await manager.wait(name, "ready", 20)
+        await manager.wait(name, "ready", 120)
 
 
 def fails_for(name: str, work: Any, faults: list[Exception]) -> Any:
@@ -172,7 +172,7 @@ def test_shared_network_keeps_what_it_has_of_a_zone_that_is_not_taken_over_yet(
             await asyncio.sleep(0)
         if ends:
             host.guests[by_name(manager)["two"].domain_uuid].exit("code 3")
-            await manager.wait("two", "exited", 20)
+            await manager.wait("two", "exited", 120)
         else:
             faults.clear()
             await taken_over(manager, "two")
@@ -268,7 +268,7 @@ def test_zone_that_is_not_taken_over_ends(host: Host, what: str, monkeypatch: py
             zone = await manager.stop("web", 0.4)
         else:
             guest.exit("code 3")
-            zone = await manager.wait("web", "exited", 20)
+            zone = await manager.wait("web", "exited", 120)
         assert zone.state is State.EXITED and zone.exit is not None
         assert zone.exit.code == (137 if what == "stop" else 3)
         assert host.leftovers() == []

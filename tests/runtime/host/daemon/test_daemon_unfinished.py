@@ -133,7 +133,7 @@ def test_zone_that_zoned_leaves_before_it_is_removed_by_force_is_not_forgotten(h
         with pytest.raises(NotPrepared, match="zoned is ending"):
             await removal
         manager = await host.start()
-        zone = await manager.wait(before.id, "exited", 20)
+        zone = await manager.wait(before.id, "exited", 120)
         assert (zone.id, zone.state) == (before.id, State.EXITED), "one that was to go came again"
         await host.stop()
         assert host.leftovers() == []

@@ -205,13 +205,13 @@ def test_memory_of_an_update_before_one_that_fails_is_free_again(
 
         def fail(*_: Any) -> None:
             reached.set()
-            assert go_on.wait(20)
+            assert go_on.wait(120)
             raise Broken("it", got="broke")
 
         with monkeypatch.context() as patched:
             patched.setattr(Edge, "set_vcpus", fail)
             update = asyncio.create_task(manager.update("web", Update(memory_mib=400, vcpus=2)))
-            await asyncio.to_thread(reached.wait, 20)
+            await asyncio.to_thread(reached.wait, 120)
             while not watcher.done():  # it leaves the rest to the second update
                 clock.pass_time(1)
                 await asyncio.sleep(0.01)
@@ -268,7 +268,7 @@ def test_update_of_a_zone_that_is_destroyed_meanwhile(host: Host, monkeypatch: p
         manager = await booted(host)
         reached, go_on = held(monkeypatch, Edge, "set_memory")
         update = asyncio.create_task(manager.update("web", EVERYTHING))
-        await asyncio.to_thread(reached.wait, 20)
+        await asyncio.to_thread(reached.wait, 120)
         if when == "before":
             await manager.remove("web", force=True)
             go_on.set()
@@ -299,7 +299,7 @@ def test_destroyed_while_its_row_is_to_be_written_it_stays_removed(host: Host, m
 
         def remove_first(*arguments: Any) -> Any:
             done = apply(*arguments)
-            asyncio.run_coroutine_threadsafe(manager.remove("web", force=True), manager.core.loop).result(20)
+            asyncio.run_coroutine_threadsafe(manager.remove("web", force=True), manager.core.loop).result(120)
             return done
 
         monkeypatch.setattr(resize, "set_vcpus", remove_first)
@@ -317,7 +317,7 @@ def test_updates_of_one_zone_come_one_after_the_other(host: Host, monkeypatch: p
         manager = await booted(host)
         reached, go_on = held(monkeypatch, Edge, "set_memory")
         one = asyncio.create_task(manager.update("web", Update(memory_mib=160)))
-        await asyncio.to_thread(reached.wait, 20)
+        await asyncio.to_thread(reached.wait, 120)
         two = asyncio.create_task(manager.update("web", Update(vcpus=2)))
         await asyncio.sleep(0)
         assert not two.done()

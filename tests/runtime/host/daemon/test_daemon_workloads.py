@@ -215,7 +215,7 @@ def test_workload_of_an_earlier_zoned_gives_back_all_it_had(
         stays = ({"xvdd": "/dev/loop9"}, {"/dev/loop9"})
         await host.kill()
         manager = await host.start()
-        await manager.wait("web", "ready", 20)
+        await manager.wait("web", "ready", 120)
         await manager.core.zones[next(iter(manager.core.zones))].run.link.connected.wait()  # type: ignore[union-attr]
         await manager.destroy_workload("side")
         assert ledger_says(manager) == stays and disks == stays[0]
@@ -300,7 +300,7 @@ def test_workload_that_was_being_destroyed_goes_with_its_zone(host: Host, disks:
         await host.kill()
         guest.exit("code 0")
         manager = await host.start()
-        await manager.wait("web", "exited", 20)
+        await manager.wait("web", "exited", 120)
         assert manager.list_workloads() == []
         await host.stop()
 

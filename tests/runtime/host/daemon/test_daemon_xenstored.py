@@ -71,7 +71,7 @@ def test_zoned_ends_with_1_and_the_next_adopts_what_runs(
 
         manager, ended = await program.come()
         for name in before:
-            await manager.wait(name, "ready", 20)
+            await manager.wait(name, "ready", 120)
         after = {zone.name: zone for zone in manager.list_zones()}
         assert {name: (zone.id, zone.domid, zone.domain_uuid, zone.restarts) for name, zone in after.items()} == {
             name: (zone.id, zone.domid, zone.domain_uuid, 0) for name, zone in before.items()
@@ -82,7 +82,7 @@ def test_zoned_ends_with_1_and_the_next_adopts_what_runs(
         host.guests[after["one"].domain_uuid].exit("code 5")
         await manager.stop("two")
         await until(lambda: any(zone.restarts for zone in manager.list_zones()))  # else it is still as it was: ready
-        await manager.wait("one", "ready", 20)
+        await manager.wait("one", "ready", 120)
         assert {zone.name: zone.restarts for zone in manager.list_zones()} == {"one": 1, "two": 0}
         await manager.stop("one")
         os.kill(os.getpid(), signal.SIGTERM)
@@ -124,7 +124,7 @@ def test_zone_whose_tree_went_with_it_runs_on_and_its_end_leaves_nothing(host: H
         host.xenstored.remove(domain_path(before["bare"][1]))
         manager = await host.start()
         for name in before:
-            await manager.wait(name, "ready", 20)
+            await manager.wait(name, "ready", 120)
         assert {zone.name: (zone.id, zone.domid, zone.domain_uuid) for zone in manager.list_zones()} == before
         for name in before:
             await manager.remove(name, force=True)

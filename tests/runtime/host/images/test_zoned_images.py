@@ -185,7 +185,7 @@ def test_the_last_who_leaves_ends_the_child(tmp_path: Path, registry: FakeRegist
         await second.aclose()
         assert tasks.runners() == []
 
-    asyncio.run(asyncio.wait_for(main(), 60))
+    asyncio.run(asyncio.wait_for(main(), 120))
     assert children_of(os.getpid()) == []
 
 
@@ -217,7 +217,7 @@ def test_what_a_child_that_is_ended_was_making_goes_with_it(tmp_path: Path) -> N
             await news.aclose()
             assert len(list(store.tmp.iterdir())) == 1
 
-    asyncio.run(asyncio.wait_for(main(), 60))
+    asyncio.run(asyncio.wait_for(main(), 120))
     assert list(store.tmp.iterdir()) == []
 
 
@@ -232,7 +232,7 @@ def test_a_child_ends_when_zoned_dies(tmp_path: Path) -> None:
         assert child.stdin is not None
         child.stdin.write(json.dumps(request).encode() + b"\n")
         child.stdin.close()
-        return await asyncio.wait_for(child.wait(), 30)
+        return await asyncio.wait_for(child.wait(), 120)
 
     assert asyncio.run(main()) == -9
 
@@ -383,12 +383,12 @@ def test_who_asks_for_work_that_is_being_ended_gets_a_child_of_their_own(tmp_pat
         tasks = ImageTasks(Store(tmp_path / "store").root, command=(sys.executable, str(slow)))
         work = PullWork("docker://127.0.0.1:1/none:1", Format.TAR)
         first = asyncio.create_task(tasks.do(work))
-        await asyncio.wait_for(until(1), 20)
+        await asyncio.wait_for(until(1), 120)
         first.cancel()
         await asyncio.sleep(0.1)
         assert not first.done(), "its child takes its time"
         second = asyncio.create_task(tasks.do(work))
-        await asyncio.wait_for(until(2), 20)
+        await asyncio.wait_for(until(2), 120)
         with contextlib.suppress(asyncio.CancelledError):
             await first
         assert len(tasks.runners()) == 1 and not second.done()

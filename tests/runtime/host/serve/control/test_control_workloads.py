@@ -46,7 +46,7 @@ def an_image() -> Any:
 
 def pulled(control: ControlServer, registry: FakeRegistry, **fields: Any) -> list[pb.PullImageReply]:
     reference = registry.add("app", "v1", an_image()).removeprefix("docker://")
-    return list(control.stub.PullImage(pb.PullImageRequest(image=reference, **fields), timeout=60))
+    return list(control.stub.PullImage(pb.PullImageRequest(image=reference, **fields), timeout=120))
 
 
 def listed(control: ControlServer) -> list[common.OciImageInfo]:
@@ -113,7 +113,7 @@ def test_an_image_that_is_not_there_is_not_found(control: ControlServer, registr
 def test_a_caller_that_leaves_ends_its_pull(control: ControlServer, registry: FakeRegistry) -> None:
     reference = registry.add("app", "v1", an_image())
     registry.faults.append(Fault("/blobs/", delay_s=3600, times=9))
-    stream = control.stub.PullImage(pb.PullImageRequest(image=reference), timeout=60)
+    stream = control.stub.PullImage(pb.PullImageRequest(image=reference), timeout=120)
     for reply in stream:
         if reply.progress.phase == common.OCI_IMAGE_PROGRESS_PHASE_RESOLVING:
             break
@@ -140,12 +140,12 @@ def test_an_import_comes_in_chunks_once(control: ControlServer, tmp_path: Path) 
     image = an_image()
     data = archive(tmp_path, image)
     fields = {"digest": image.digest, "image": "example.org/app:v1", "format": TAR}
-    first, *progress, last = control.stub.ImportImage(import_requests(data, **fields), timeout=60)
+    first, *progress, last = control.stub.ImportImage(import_requests(data, **fields), timeout=120)
     assert first.accepted and not first.HasField("spec")
     assert progress[-1].progress.phase == common.OCI_IMAGE_PROGRESS_PHASE_COMPLETE
     assert last.spec == common.OciImageSpec(digest=image.digest, format=TAR)
     assert [list(info.names) for info in listed(control)] == [["example.org/app:v1"]]
-    (again,) = control.stub.ImportImage(iter([pb.ImportImageRequest(**fields)]), timeout=60)
+    (again,) = control.stub.ImportImage(iter([pb.ImportImageRequest(**fields)]), timeout=120)
     assert not again.accepted
     assert again.spec == last.spec
 
@@ -303,7 +303,7 @@ def test_a_workload_has_its_images_health_check(control: ControlServer, registry
     check = {"Test": ["CMD-SHELL", "test -e /well"], "Interval": 2_000_000_000}
     image = image_of(tar_of({"etc/": None, "etc/passwd": PASSWD}), config={"config": CONFIG | {"Healthcheck": check}})
     reference = registry.add("well", "v1", image).removeprefix("docker://")
-    *_, last = control.stub.PullImage(pb.PullImageRequest(image=reference), timeout=60)
+    *_, last = control.stub.PullImage(pb.PullImageRequest(image=reference), timeout=120)
     workload(control, last.spec.digest, zone)
     made = container(control)["healthcheck"]
     assert (made["argv"], made["interval_s"], made["retries"]) == (["/bin/sh", "-c", "test -e /well"], 2.0, 3)

@@ -145,7 +145,7 @@ def test_create_answers_before_the_domain_is_built(ready: ControlServer) -> None
 
 def watch(server: ControlServer) -> Any:
     """The stream of events; when this returns nothing after it is missed."""
-    stream = server.stub.WatchEvents(pb.WatchEventsRequest(), timeout=30)
+    stream = server.stub.WatchEvents(pb.WatchEventsRequest(), timeout=120)
     stream.initial_metadata()
     return stream
 

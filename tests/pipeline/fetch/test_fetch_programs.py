@@ -87,9 +87,9 @@ def test_program_without_credentials_for_a_registry_is_no_error(programs: Path, 
         ('echo \'{"Username": 5, "Secret": "canary-secret"}\'', "something else"),
         ("echo '[\"canary-secret\"]'", "something else"),
         ("printf '\\377\\376canary-secret'", "something else"),
-        ("head -c 300000 /dev/zero; sleep 60", "more than 65536 bytes"),
-        ("sleep 60 & sleep 60", "nothing in 0 s"),
-        ("exec >&-; sleep 60", "nothing in 0 s"),
+        ("head -c 300000 /dev/zero; sleep 600", "more than 65536 bytes"),
+        ("sleep 600 & sleep 600", "nothing in 0 s"),
+        ("exec >&-; sleep 600", "nothing in 0 s"),
     ],
     ids=["fails", "killed", "no JSON", "wrong types", "a list", "no UTF-8", "endless", "hangs", "closes and hangs"],
 )
@@ -98,11 +98,12 @@ def test_program_that_does_not_do_its_work_is_one_sentence_without_its_words(
 ) -> None:
     caplog.set_level(logging.DEBUG)
     credential_program(programs, "keep", script)
+    patience_s = 0.4 if got == "nothing in 0 s" else 120  # others get to say it on a busy machine too
     begin = time.monotonic()
     with pytest.raises(RegistryError, match="program docker-credential-keep: expected credentials for r") as caught:
-        credentials("r.example", docker_config(tmp_path, {"credsStore": "keep"}), timeout_s=0.4)
+        credentials("r.example", docker_config(tmp_path, {"credsStore": "keep"}), timeout_s=patience_s)
     assert caught.value.got == got
-    assert time.monotonic() - begin < 10  # of the sixty its children would sleep
+    assert time.monotonic() - begin < 60  # of the ten minutes its children would sleep
     chain = repr(vars(caught.value)) + repr(caught.value.__cause__) + caplog.text
     assert "canary" not in chain
 

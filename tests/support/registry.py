@@ -9,7 +9,6 @@ import socket
 import ssl
 import sys
 import threading
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -75,6 +74,7 @@ class FakeRegistry:
         self.requests: list[Request] = []
         self.basic = self.token = self.token_user = self.identity = ""
         self.realm = ""
+        self.closing = threading.Event()
         self._lock = threading.Lock()
         owner = self
 
@@ -95,6 +95,7 @@ class FakeRegistry:
         self._thread.start()
 
     def close(self) -> None:
+        self.closing.set()
         self._server.shutdown()
         self._server.server_close()
         self._thread.join()
@@ -165,7 +166,7 @@ class _Handler(BaseHTTPRequestHandler):
         registry.requests.append(Request(self.path, {key.lower(): value for key, value in self.headers.items()}))
         fault = registry.take_fault(self.path)
         if fault is not None and fault.delay_s:
-            time.sleep(fault.delay_s)
+            registry.closing.wait(fault.delay_s)
         if fault is not None and fault.raw is not None:
             self._raw(fault.raw, fault.drip_s)
         elif fault is not None and fault.status:
@@ -253,7 +254,7 @@ class _Handler(BaseHTTPRequestHandler):
                 self.wfile.write(data)
             for at in range(len(data)) if drip_s else ():
                 self.wfile.write(data[at : at + 1])
-                time.sleep(drip_s)
+                self.registry.closing.wait(drip_s)
 
     def _send_framed(self, status: int, data: bytes, headers: dict[str, str], framing: str) -> None:
         with contextlib.suppress(OSError):

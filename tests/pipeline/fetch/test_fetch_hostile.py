@@ -248,7 +248,7 @@ def test_sender_that_drips_or_stalls_is_cut_at_the_deadline(
     fault = {
         "head": Fault(what, raw=b"HTTP/1.1 200 OK\r\n" + b"A: b\r\n" * 90, drip_s=0.1, times=99),
         "body": Fault(what, drip_s=0.1, times=99),
-        "silent": Fault(what, delay_s=3, times=99),
+        "silent": Fault(what, delay_s=600, times=99),
     }[how]
     reference = registry.add("app", "1", image)
     registry.faults = [fault]
@@ -256,7 +256,7 @@ def test_sender_that_drips_or_stalls_is_cut_at_the_deadline(
     with pytest.raises(RegistryError, match="an end within 1 s") as caught:
         run(reference, env, patience=SHORT)
     assert caught.value.temporary
-    assert time.monotonic() - begin < 10 * SHORT.deadline_s
+    assert time.monotonic() - begin < 40  # of the minute and more that it would take
 
 
 @pytest.fixture
@@ -295,13 +295,13 @@ def test_tls_handshake_that_never_ends_is_cut_at_the_deadline(mute: int, env: En
 def test_first_failure_does_not_wait_for_a_layer_that_stalls(registry: FakeRegistry, env: Env, image: Image) -> None:
     reference = registry.add("app", "1", image)
     registry.faults = [
-        Fault(image.layers[0], delay_s=30),
+        Fault(image.layers[0], delay_s=600),
         Fault(image.layers[1], status=403, delay_s=0.3, times=9),
     ]
     begin = time.monotonic()
     with pytest.raises(RegistryError, match=r"layer 2/2 of .* got 403"):
         run(reference, env, patience=Patience())
-    assert time.monotonic() - begin < 20  # of the thirty
+    assert time.monotonic() - begin < 120  # of the ten minutes
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from pipeline.fetch.http import Patience
 
-QUICK = Patience(attempts=3, backoff_s=0.001, wait_max_s=0.01, connect_s=5, read_s=5, deadline_s=30)
+QUICK = Patience(attempts=3, backoff_s=0.001, wait_max_s=0.01, connect_s=60, read_s=60, deadline_s=240)
 
 
 def docker_config(directory: Path, document: dict[str, object]) -> Path:

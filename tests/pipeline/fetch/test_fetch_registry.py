@@ -23,7 +23,7 @@ from pipeline.oci import Digest
 from pipeline.progress import Bar, Progress
 from pipeline.store import Store
 
-QUICK = Patience(attempts=3, backoff_s=0.001, wait_max_s=0.01, connect_s=5, read_s=5, deadline_s=30)
+QUICK = Patience(attempts=3, backoff_s=0.001, wait_max_s=0.01, connect_s=60, read_s=60, deadline_s=240)
 
 
 @pytest.fixture

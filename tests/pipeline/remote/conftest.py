@@ -69,7 +69,7 @@ def make_host(tmp_path: Path, proxy: Proxy, public: str) -> Callable[..., Host]:
     def make(name: str, *, sign: bool = False, **changes: object) -> Host:
         repository = f"docker://{proxy.host}/cache/{tmp_path.name.lower().replace('_', '-').strip('-')}"
         signing = str(tmp_path / "signing.pem") if sign else ""
-        cache = CacheConfig(remote=repository, keys=(public,), signing_key=signing, timeout_s=20)
+        cache = CacheConfig(remote=repository, keys=(public,), signing_key=signing, timeout_s=240)
         return Host(tmp_path / name, replace(cache, **changes))  # type: ignore[arg-type]
 
     return make

@@ -35,7 +35,7 @@ from pipeline.store import Store
 
 pytestmark = pytest.mark.network
 
-QUICK = Patience(attempts=4, connect_s=2, read_s=5, deadline_s=60, backoff_s=0.01, wait_max_s=0.05)
+QUICK = Patience(attempts=4, connect_s=60, read_s=60, deadline_s=240, backoff_s=0.01, wait_max_s=0.05)
 CHUNK = 64 << 10
 # htpasswd -nbB ada "s3cret word"
 HTPASSWD = "ada:$2b$05$abcdefghijklmnopqrstuuDM.KJwaIBUdFNSI0sjlLSPixyAOKFFm"

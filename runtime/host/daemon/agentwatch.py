@@ -89,6 +89,7 @@ async def follow_state(core: Core, zone: Zone, run: Run) -> None:
 async def follow_agent(core: Core, zone: Zone, run: Run, link: AgentLink) -> None:
     """Take what the agent tells, in order: each session's HELLO says what there is, its notes what changes."""
     heard: asyncio.Queue[tuple[bool, Json]] = asyncio.Queue(_MAX_NOTES)
+    run.notes = heard
     known: Json | None = None
 
     def greeted() -> None:
@@ -113,8 +114,11 @@ async def follow_agent(core: Core, zone: Zone, run: Run, link: AgentLink) -> Non
         pace = Pace(core.clock, at_once=_NOTES_AT_ONCE, per_second=_NOTES_PER_SECOND)
         while True:
             is_hello, document = await heard.get()
-            await pace.turn()
-            await (_take_hello if is_hello else take_note)(core, zone, run, document)
+            try:
+                await pace.turn()
+                await (_take_hello if is_hello else take_note)(core, zone, run, document)
+            finally:
+                heard.task_done()
 
     end = link.on_note(noted)
     try:

@@ -33,7 +33,7 @@ from runtime.host.daemon.agent import MAIN
 from runtime.host.daemon.core import Core
 from runtime.host.daemon.errors import BadRequest, BootCancelled
 from runtime.host.daemon.model import ExitStatus, State
-from runtime.host.daemon.signals import until
+from runtime.host.daemon.signals import first, until
 from runtime.host.daemon.zone import Run, StopOrder, Zone
 from runtime.net.addresses import ZoneAddresses
 
@@ -45,6 +45,8 @@ ADOPTED_S = 30.0  # in which what runs has told how far it is
 SETTING_UP = ("", "init", "modules", "root")  # phases in which nothing of the user's runs yet: runtime/init/boot.py
 _CUT_OFF = exits.failed("cancelled", "zoned ended while it was started")
 DRAIN_S = 0.5  # its agent had its output acknowledged before it ended, if it ended as it should
+TOLD_S = 5.0  # for what its agent had told by then to be written; the disk may be busy
+FEW_NOTES = 32  # of a zone that floods more are left, and those are its own
 
 
 def start(core: Core, zone: Zone, run: Run | None = None, *, pause_s: float = 0.0) -> None:
@@ -228,7 +230,8 @@ async def _join(core: Core, zone: Zone, run: Run, tasks: list[asyncio.Task[None]
         run.link = await core.edge.open_link(run.domain, partial(core.link_made, zone))
     if run.link is None:
         return
-    tasks.append(asyncio.create_task(_guarded(zone, partial(agentwatch.follow_agent, core, zone, run, run.link))))
+    follow = partial(agentwatch.follow_agent, core, zone, run, run.link)
+    tasks.append(asyncio.create_task(_guarded(zone, follow), name="agent"))
     tasks.append(asyncio.create_task(_guarded(zone, partial(timekeeping.keep, core, zone, run.link))))
     if zone.bundle.process.argv:  # one that idles has no output of its own
         opened = partial(core.log_of, zone)
@@ -315,11 +318,16 @@ def _ended_or_reordered(zone: Zone, run: Run, order: StopOrder) -> Callable[[], 
 
 
 async def _drain(core: Core, zone: Zone, run: Run, followers: list[asyncio.Task[None]]) -> None:
-    """What a zone that has ended told and printed last may still be on its way: in xenstore, in the ring."""
+    """What a zone that has ended told and printed last may still be on its way: in xenstore, in the ring, to disk."""
     if run.domain is None or not run.reason:
         return
     with contextlib.suppress(RuntimeFault):
         await agentwatch.take_state(core, zone, run, await core.thread(run.domain.state))
+    agents = [task for task in followers if task.get_name() == "agent"]
+    if agents and run.notes.qsize() < FEW_NOTES:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(TOLD_S):
+                await first(run.notes.join(), asyncio.wait(agents))
     logs = [task for task in followers if task.get_name() == "log"]
     if logs and run.link is not None and run.link.connected.is_set():
         await asyncio.wait(logs, timeout=DRAIN_S)

@@ -46,6 +46,7 @@ class Run:
              two, nor while the kernel has still to let go of the disk before.
     joined:  the channel of its agent was looked for: without a link from then on, it has none.
     news:    its init has reported something in xenstore.
+    notes:   what its agent has told, greetings among it, that is still to be taken.
     listening: the sockets that its agent has told, each again as a session begins.
     """
 
@@ -76,6 +77,7 @@ class Run:
     reason: str = ""
     since: float = 0.0  # by the monotonic clock
     news: Changes = field(default_factory=Changes)
+    notes: asyncio.Queue[tuple[bool, Mapping[str, Any]]] = field(default_factory=asyncio.Queue)
     listening: set[tuple[str, str, int]] = field(default_factory=set)
 
 

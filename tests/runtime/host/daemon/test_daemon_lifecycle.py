@@ -13,7 +13,8 @@ from support.fakeguest import CRASH, Guest
 
 from pipeline.bundle.model import Process
 from runtime.errors import RuntimeFault
-from runtime.host.daemon import agentwatch, edge
+from runtime.host.daemon import agentwatch, edge, life
+from runtime.host.daemon.database import Database
 from runtime.host.daemon.errors import (
     BadRequest,
     NameTaken,
@@ -161,6 +162,40 @@ def test_oom_is_seen_in_the_exit(host: Host) -> None:
         assert zone.exit is not None and zone.exit.oom and "out of memory" in zone.exit.text
         kinds = [event.kind async for event in manager.events(from_start=True, follow=False)]
         assert "zone.oom" in kinds
+        await host.stop()
+
+    run(work())
+
+
+def test_what_its_agent_told_before_it_ended_is_known_however_slow_the_disk_is(
+    host: Host, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    commit, written = Database._commit, threading.Event()
+
+    def slow(database: Database, statements: Any) -> None:
+        assert "zone.oom" not in str(statements) or written.wait(120)
+        commit(database, statements)
+
+    async def work() -> None:
+        monkeypatch.setattr(Database, "_commit", slow)
+        monkeypatch.setattr(life, "DRAIN_S", 0.01)
+        manager = await host.start()
+        await manager.boot(host.request(until_ready=True))
+        (zone,) = manager.core.zones.values()
+        ended = zone.run
+        assert ended is not None
+        guest = host.guest()
+        guest.note("oom", container="main", kills=1)
+        guest.note("exit", container="main", code=3)
+        guest.die()
+        while not ended.reason:
+            await asyncio.sleep(0)
+        for _ in range(100):
+            if ended.uuid in manager.core.ending:
+                break
+            await asyncio.sleep(0.002)
+        written.set()
+        assert (await manager.wait("web")).exit.code == 3  # type: ignore[union-attr]
         await host.stop()
 
     run(work())

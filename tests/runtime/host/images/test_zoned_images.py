@@ -366,29 +366,32 @@ def test_links_in_the_directories_of_the_stores_owner_give_away_nothing_of_roots
 def test_who_asks_for_work_that_is_being_ended_gets_a_child_of_their_own(tmp_path: Path) -> None:
     slow = tmp_path / "child.py"
     slow.write_text(
-        "import os, signal, sys, time\n"
-        "signal.signal(signal.SIGTERM, lambda *_: (time.sleep(0.5), os._exit(1)))\n"
-        f"open({str(tmp_path)!r} + f'/began-{{os.getpid()}}', 'w').close()\n"
-        "time.sleep(60)\n"
+        "import os, signal, time\n"
+        f"os.chdir({str(tmp_path)!r})\n"
+        "def end(*_):\n"
+        "    open(f'ending-{os.getpid()}', 'w').close()\n"
+        "    while not os.path.exists('may-end'): time.sleep(0.01)\n"
+        "    os._exit(1)\n"
+        "signal.signal(signal.SIGTERM, end)\n"
+        "open(f'began-{os.getpid()}', 'w').close()\n"
+        "time.sleep(600)\n"
     )
 
-    def began() -> int:
-        return len(list(tmp_path.glob("began-*")))
-
-    async def until(number: int) -> None:
-        while began() < number:
+    async def until(what: str, number: int) -> None:
+        while len(list(tmp_path.glob(f"{what}-*"))) < number:
             await asyncio.sleep(0.02)
 
     async def run() -> None:
         tasks = ImageTasks(Store(tmp_path / "store").root, command=(sys.executable, str(slow)))
         work = PullWork("docker://127.0.0.1:1/none:1", Format.TAR)
         first = asyncio.create_task(tasks.do(work))
-        await asyncio.wait_for(until(1), 120)
+        await asyncio.wait_for(until("began", 1), 120)
         first.cancel()
-        await asyncio.sleep(0.1)
+        await asyncio.wait_for(until("ending", 1), 120)
         assert not first.done(), "its child takes its time"
         second = asyncio.create_task(tasks.do(work))
-        await asyncio.wait_for(until(2), 120)
+        await asyncio.wait_for(until("began", 2), 120)
+        (tmp_path / "may-end").touch()
         with contextlib.suppress(asyncio.CancelledError):
             await first
         assert len(tasks.runners()) == 1 and not second.done()

@@ -119,7 +119,7 @@ def test_a_caller_that_leaves_ends_its_pull(control: ControlServer, registry: Fa
             break
     (runner,) = control.call(control.context.tasks.runners)
     stream.cancel()
-    control.run(asyncio.wait([runner], timeout=30))
+    control.run(asyncio.wait([runner]))
     assert runner.cancelled()
 
 

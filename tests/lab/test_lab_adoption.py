@@ -36,7 +36,8 @@ def test_zones_outlive_killed_zoneds(host: LabHost, make: Callable[..., str], co
             assert (zone.id, zone.domid, zone.domain_uuid) == (known.id, known.domid, known.domain_uuid)
             assert zone.state in ("running", "ready") and zone.restarts == 0
             assert command("exec", name, "hostname") == f"{name}\n"
-            assert "GET / HTTP" in command("logs", name), "the page was asked for after the kill"
+            # The page was asked for after the kill.
+            wait_for(lambda name=name: "GET / HTTP" in command("logs", name), f"word of the page in the log of {name}")
     for name in ports:
         stopped = actions.stop(host, name, progress=Progress())
         assert stopped.exit.code == 0, "nginx ends with 0 when it gets its own stop signal, SIGQUIT"

@@ -19,6 +19,7 @@ from pathlib import Path
 
 import conftest
 import pytest
+from support.labzones import wait_for
 from support.ports import free_port
 
 from pipeline.oci import Descriptor
@@ -212,10 +213,16 @@ def test_a_restored_lab_takes_disks_and_leaves_nothing_behind(own: Lab) -> None:
 
 def test_a_killed_qemu_is_said_so_in_the_call_under_way_and_the_next_up_works(own: Lab) -> None:
     record = own.up(PlainProgress())
-    killer = threading.Timer(1.0, os.kill, [record.pid, signal.SIGKILL])
+
+    def kill() -> None:
+        wait_for(lambda: own.shell("test -e /tmp/under-way")[0] == 0, "call that is under way")
+        os.kill(record.pid, signal.SIGKILL)
+
+    killer = threading.Thread(target=kill)
     killer.start()
     with pytest.raises(LabFailed, match="the lab: its QEMU ended while a call was under way"):
-        own.shell("sleep 60")
+        own.shell("touch /tmp/under-way; sleep 600", timeout_s=600)
+    killer.join()
     assert not own.is_up()
     with pytest.raises(LabFailed, match="its QEMU ended since it was last used"):
         own.call("ping")

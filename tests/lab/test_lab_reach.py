@@ -25,7 +25,7 @@ MARK = "/var/lib/zonewright/mark"
 
 def status(endpoint: Endpoint) -> pb.HostStatus:
     with connect(endpoint) as client:
-        return client.call(client.host.GetStatus, pb.GetStatusRequest(), timeout_s=60)
+        return client.call(client.host.GetStatus, pb.GetStatusRequest(), timeout_s=300)
 
 
 def zoned_pid(lab: Lab) -> int:
@@ -99,7 +99,7 @@ def test_a_lab_that_is_killed_finds_its_state_again(own: Lab) -> None:
     record = own.up(PlainProgress())
     assert own.shell(f"echo kept >{MARK} && sync")[0] == 0
     os.kill(record.pid, signal.SIGKILL)
-    assert process.wait_gone(record.pid, 10)
+    assert process.wait_gone(record.pid, 120)
     own.up(PlainProgress())
     assert own.shell(f"cat {MARK}")[1] == "kept\n"
     assert "ext4" in own.shell("grep zonewright /proc/mounts")[1]

@@ -20,12 +20,12 @@ def boot(host: LabHost, name: str, **options: Any) -> actions.Booted:
 
 
 def get(url: str) -> str:
-    with urllib.request.urlopen(url, timeout=60) as answer:
+    with urllib.request.urlopen(url, timeout=300) as answer:
         assert answer.status == 200
         return str(answer.read().decode())
 
 
-def wait_for(condition: Callable[[], Any], what: str, timeout_s: float = 60) -> Any:
+def wait_for(condition: Callable[[], Any], what: str, timeout_s: float = 300) -> Any:
     deadline = time.monotonic() + timeout_s
     while not (value := condition()):
         assert time.monotonic() < deadline, f"no {what} within {timeout_s} s"
@@ -45,7 +45,7 @@ def live(host: LabHost) -> list[pb.ZoneInfo]:
 def forget(host: LabHost, name: str) -> None:
     """End a zone, if it runs, and have it listed no more."""
     with host.connect() as client:
-        client.call(client.host.RemoveZone, pb.RemoveZoneRequest(zone=name, force=True), timeout_s=120)
+        client.call(client.host.RemoveZone, pb.RemoveZoneRequest(zone=name, force=True), timeout_s=300)
         actions.tidy(host, client)
 
 

@@ -14,7 +14,7 @@ from pipeline.recipe import PROJECT
 from support.terminals import Terminal
 
 TIMEOUT_S = 300.0
-READ_TIMEOUT_S = 60.0
+READ_TIMEOUT_S = 300.0
 
 
 class ZoneCommand:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from support import zoneparts
-from support.labzones import forget
+from support.labzones import forget, wait_for
 from support.zonecommand import ZoneCommand, read_until
 
 from pipeline.bundle import manifest
@@ -67,7 +67,7 @@ def test_zone_reads_a_squashfs_file_and_a_block_device(zone: ZoneCommand, lab: L
     mounts = {line.split()[1]: line.split() for line in said if line.startswith("/dev/xvd")}
     assert (mounts["/data"][0], mounts["/made/disk"][0]) == ("/dev/xvdc", "/dev/xvdd")
     assert all(set(words[3].split(",")) >= {"ro", "nosuid", "nodev"} for words in mounts.values())
-    assert lab.shell("losetup -a")[1] == loops, "whatever the zone took is given back"
+    wait_for(lambda: lab.shell("losetup -a")[1] == loops, "end of whatever the zone took")
 
 
 @pytest.mark.soak
@@ -127,7 +127,7 @@ def test_scratch_disk_takes_what_a_zone_writes_and_goes_with_it(zone: ZoneComman
         assert zone.json("system", "check")["findings"] == []
     finally:
         zone("rm", "-f", "writes")
-    assert lab.shell(look)[1] == before
+    wait_for(lambda: lab.shell(look)[1] == before, "end of its scratch disk")
 
 
 def test_scratch_disk_without_room_is_refused_before_there_is_a_zone(zone: ZoneCommand) -> None:

@@ -6,6 +6,7 @@ import contextlib
 from collections.abc import Iterator
 
 from runtime.host.lab.lab import Lab
+from support.labzones import wait_for
 from support.zonecommand import ZoneCommand
 
 NAMED, OTHER, PORT = "198.51.100.7", "198.51.100.8", 8099
@@ -15,6 +16,7 @@ listener = socket.create_server(("", {PORT}))
 while True:
     listener.accept()[0].close()
 """
+_LISTENS = f"00000000:{PORT:04X} 00000000:0000 0A"  # 0A: LISTEN. Source: include/net/tcp_states.h
 
 
 @contextlib.contextmanager
@@ -24,6 +26,7 @@ def serving(lab: Lab) -> Iterator[None]:
     start = f"setsid python3 -c '{_SERVER}' </dev/null >/dev/null 2>&1 & echo $! >/run/tests-server"
     assert lab.shell(f"{addresses} {start}")[0] == 0
     try:
+        wait_for(lambda: lab.shell(f"grep -q '{_LISTENS}' /proc/net/tcp")[0] == 0, "server in dom0")
         yield
     finally:
         lab.shell(f"kill $(cat /run/tests-server); rm /run/tests-server; ip address del {NAMED}/32 dev lo")

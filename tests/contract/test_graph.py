@@ -30,7 +30,7 @@ def doit(tmp_path: Path):
     def run(*words: str) -> subprocess.CompletedProcess[str]:
         command = [sys.executable, "-m", "doit", *words]
         environment = os.environ | {"ZONEWRIGHT_STORE": str(tmp_path / "store")}
-        return subprocess.run(command, cwd=copy, env=environment, capture_output=True, text=True, timeout=120)
+        return subprocess.run(command, cwd=copy, env=environment, capture_output=True, text=True, timeout=600)
 
     return run
 

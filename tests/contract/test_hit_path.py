@@ -38,7 +38,7 @@ def run(store: Path, *words: str) -> tuple[str, list[str]]:
         env=os.environ | {"ZONEWRIGHT_STORE": str(store), "XDG_CONFIG_HOME": str(store)},
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=300,
     )
     assert done.returncode == 0, done.stderr
     return done.stdout, json.loads(done.stderr.splitlines()[-1])

@@ -22,7 +22,7 @@ from runtime.host.ledger import Ledger
 from runtime.net.supervise import EngineSupervisor
 
 BOOT_ID = "11111111-0000-0000-0000-000000000000"
-SERVES_AGAIN_S = 20.0
+SERVES_AGAIN_S = 120.0
 
 
 def head_fields(uuid: str, index: int) -> dict[str, Any]:

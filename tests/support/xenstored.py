@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import socket
 import struct
@@ -59,6 +60,13 @@ class WireError(Exception):
     pass
 
 
+def _end(sock: socket.socket) -> None:
+    """Whoever reads from it, or accepts, hears of its end."""
+    with contextlib.suppress(OSError):
+        sock.shutdown(socket.SHUT_RDWR)
+    sock.close()
+
+
 class FakeXenstored:
     """Serves until closed.
 
@@ -98,13 +106,11 @@ class FakeXenstored:
         self._listen()
 
     def close(self) -> None:
-        for sock in (self._listener, *self._connections):
-            try:
-                sock.shutdown(socket.SHUT_RDWR)
-            except OSError:
-                pass
-            sock.close()
-        for thread in self._threads:
+        _end(self._listener)
+        self._threads[0].join(120)  # from now on no connection comes
+        for connection in self._connections:
+            _end(connection)
+        for thread in self._threads[1:]:
             thread.join(120)
 
     def value(self, path: str) -> str | None:

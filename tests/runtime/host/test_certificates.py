@@ -51,7 +51,7 @@ def ask(port: int, directory: Path, *, name: str = "127.0.0.1") -> str:
     """The name of the only zone, over TLS."""
     endpoint = Endpoint(f"tls://{name}:{port}", "tls", host=name, port=port, credentials=Credentials(directory))
     with connect(endpoint) as client:
-        return client.call(client.host.ListZones, pb.ListZonesRequest(all=True), timeout_s=20).zones[0].name
+        return client.call(client.host.ListZones, pb.ListZonesRequest(all=True), timeout_s=120).zones[0].name
 
 
 def client_of(host: Path, name: str = "me", **options: int) -> Path:
@@ -96,7 +96,7 @@ def test_a_client_without_a_certificate_is_shut_out(host: Path, port: int) -> No
 
 @pytest.mark.usefixtures("server")
 def test_a_client_that_speaks_no_tls_is_shut_out(port: int) -> None:
-    with socket.create_connection(("127.0.0.1", port), timeout=10) as raw:
+    with socket.create_connection(("127.0.0.1", port), timeout=120) as raw:
         raw.sendall(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes(64))
         received = b""
         while data := raw.recv(4096):

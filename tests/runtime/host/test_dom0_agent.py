@@ -63,7 +63,7 @@ def run_dir(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def far_zoned(run_dir: Path) -> Iterator[subprocess.Popen[bytes]]:
     code = ZONED.format(project=str(PROJECT), run=str(run_dir))
     process = subprocess.Popen([sys.executable, "-c", code])
-    daemonstate.wait_for("waiting", timeout_s=20)
+    daemonstate.wait_for("waiting", timeout_s=120)
     yield process
     process.kill()
     process.wait()
@@ -104,7 +104,7 @@ def test_a_zoned_that_waits_is_given_its_keys_and_serves(
 ) -> None:
     seeds: list[bytes] = []
     monkeypatch.setattr(configure, "credit_entropy", seeds.append)
-    assert client.call("ready", {"timeout_s": 20}) == {"pid": far_zoned.pid, "state": "waiting"}
+    assert client.call("ready", {"timeout_s": 120}, timeout_s=180) == {"pid": far_zoned.pid, "state": "waiting"}
     assert client.call("ping")["zoned"] == {"pid": far_zoned.pid, "state": "waiting"}
     wanted = {"tls": TLS, "state_disk": "zonewright-state", "boot": "this-start", "seed": "ab" * 32}
     answer = client.call("configure", wanted)

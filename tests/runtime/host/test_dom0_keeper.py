@@ -99,7 +99,7 @@ def test_none_follows_once_the_host_goes_down(keep: Keep, tmp_path: Path) -> Non
         last = kept.next()
         (tmp_path / daemonstate.STOPPING).touch()
         os.kill(last, signal.SIGKILL)
-        assert eventually(lambda: Path(f"/proc/{kept.pid}/syscall").read_text().startswith(PAUSE))
+        assert eventually(lambda: Path(f"/proc/{kept.pid}/syscall").read_text().startswith(PAUSE), 120)
         os.kill(kept.pid, signal.SIGKILL)
         assert kept.told.read() == b""
 

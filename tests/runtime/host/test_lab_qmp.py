@@ -61,7 +61,7 @@ def fake() -> FakeQemu:
 
 @pytest.fixture
 def qmp(fake: FakeQemu) -> Iterator[Qmp]:
-    with Qmp(fake.ours, timeout_s=10) as client:
+    with Qmp(fake.ours, timeout_s=120) as client:
         yield client
 
 
@@ -76,7 +76,7 @@ def deleted(**data: str) -> dict[str, Any]:
 def test_values_come_back_and_events_in_between_are_kept(fake: FakeQemu, qmp: Qmp) -> None:
     fake.script["query-status"] = [[{"event": "STOP"}, {"return": {"status": "paused"}}]]
     assert qmp.execute("query-status") == {"status": "paused"}
-    assert qmp.wait_event(lambda event: event["event"] == "STOP", timeout_s=5, what="stop") == {"event": "STOP"}
+    assert qmp.wait_event(lambda event: event["event"] == "STOP", timeout_s=120, what="stop") == {"event": "STOP"}
 
 
 def test_an_error_is_a_sentence_with_the_command(fake: FakeQemu, qmp: Qmp) -> None:
@@ -107,7 +107,7 @@ def test_a_greeting_that_is_none_is_refused() -> None:
     ours, theirs = socket.socketpair()
     theirs.sendall(b'{"hello": 1}\n')
     with pytest.raises(QmpError, match="expected a QMP greeting"):
-        Qmp(ours, timeout_s=5)
+        Qmp(ours, timeout_s=120)
 
 
 # -- disks -------------------------------------------------------------------------------------------------------------
@@ -181,7 +181,7 @@ def test_unplugging_waits_for_the_event_of_the_device_not_of_its_virtio_half(
     first = deleted(path=f"/machine/peripheral/{device}/virtio-backend")
     other = deleted(device="disk-other", path="/machine/peripheral/disk-other")
     fake.script["device_del"] = [[{"return": {}}, first, other, deleted(device=device)]]
-    disks.unplug(qmp, blob.digest.hex, timeout_s=10)
+    disks.unplug(qmp, blob.digest.hex, timeout_s=120)
     assert fake.names()[-2:] == ["query-named-block-nodes", "blockdev-del"]
 
 

@@ -74,9 +74,9 @@ def test_values_of_a_hostile_zone_do_no_harm(zone: Zone, value: bytes) -> None:
     domain = zone.domain
     asked = resize.set_memory(domain.hypervisor, domain.xenstore, domain.domid, domain.uuid, 32, least_mib=16)
     assert asked.memory_mib == 32
-    hotplug.plug_disk(domain, Disk("xvdc", "/dev/loop7"), zone.ledger.record, timeout_s=5)
+    hotplug.plug_disk(domain, Disk("xvdc", "/dev/loop7"), zone.ledger.record, timeout_s=60)
     assert zone.findings() == []
-    hotplug.unplug_disk(domain, "xvdc", zone.ledger.record, timeout_s=5)
+    hotplug.unplug_disk(domain, "xvdc", zone.ledger.record, timeout_s=60)
     assert zone.findings() == []
 
 

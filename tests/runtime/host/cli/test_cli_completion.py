@@ -116,7 +116,7 @@ def shell(name: str, script: str, path: str) -> list[str]:
         pytest.skip(f"needs {name} (Debian package {name})")
     flags = {"bash": ["--norc", "--noprofile"], "zsh": ["-f"], "fish": ["--no-config"]}[name]
     done = subprocess.run(
-        [name, *flags, "-c", script], env=os.environ | {"PATH": path}, capture_output=True, text=True, timeout=60
+        [name, *flags, "-c", script], env=os.environ | {"PATH": path}, capture_output=True, text=True, timeout=300
     )
     assert done.returncode == 0 and done.stderr == "", done.stderr
     return done.stdout.splitlines()
@@ -194,4 +194,4 @@ def test_scripts_are_ones_their_shell_can_read(name: str, tmp_path: Path) -> Non
     if shutil.which(name) is None:
         pytest.skip(f"needs {name} (Debian package {name})")
     (tmp_path / "script").write_text(SCRIPTS[name])
-    subprocess.run([name, "-n", tmp_path / "script"], check=True, timeout=30)
+    subprocess.run([name, "-n", tmp_path / "script"], check=True, timeout=120)

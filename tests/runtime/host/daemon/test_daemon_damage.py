@@ -96,7 +96,7 @@ def test_teardown_that_fails_as_nobody_foresaw_is_gone_on_with(host: Host, monke
         assert not manager.core.unfinished and host.leftovers() == []
         await host.stop()
 
-    run(work(), 5.0)
+    run(work())
 
 
 def test_run_whose_network_goes_as_nobody_foresaw_is_torn_down_by_its_ledger(
@@ -135,7 +135,7 @@ def test_shared_network_that_goes_as_nobody_foresaw_is_gone_on_with(
         assert host.leftovers() == []
         await host.stop()
 
-    run(work(), 5.0)
+    run(work())
 
 
 def test_run_that_cannot_be_torn_down_as_nobody_foresaw_keeps_no_zoned_from_starting(host: Host) -> None:

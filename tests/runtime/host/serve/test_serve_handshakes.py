@@ -44,7 +44,7 @@ def ask(host: Path, port: int) -> str:
     credentials = Credentials(host / "clients" / "me")
     endpoint = Endpoint(f"tls://127.0.0.1:{port}", "tls", host="127.0.0.1", port=port, credentials=credentials)
     with connect(endpoint) as client:
-        return client.call(client.host.ListZones, pb.ListZonesRequest(all=True), timeout_s=20).zones[0].name
+        return client.call(client.host.ListZones, pb.ListZonesRequest(all=True), timeout_s=120).zones[0].name
 
 
 def is_closed(sock: socket.socket) -> bool:

@@ -89,8 +89,7 @@ class Tail:
             if tty and self._slave is not None:
                 posix.dup2(self._slave, fd, inheritable=True)
             elif not self._given[fd]:
-                null = posix.open("/dev/null", (posix.O_WRONLY if fd else posix.O_RDONLY) | posix.O_CLOEXEC)
-                posix.dup2(null, fd, inheritable=True)
+                posix.dup2(_open_null(posix.O_WRONLY if fd else posix.O_RDONLY), fd, inheritable=True)
             elif _is_private(posix.fstat(fd)):
                 # So that a user other than root can open /dev/stdout again.
                 try:
@@ -155,6 +154,20 @@ def start_session(slave: int | None) -> None:
     posix.setsid()
     if slave is not None:
         kernel.controlling_terminal(slave)
+
+
+def _open_null(access: int) -> int:
+    """/dev/null of the container, which may have put anything in its place by the time of a later process.
+
+    A symlink into /proc/self/fd would lead to a directory of the zone that is still open here, and a fifo would block.
+    """
+    flags = access | posix.O_NONBLOCK | posix.O_NOCTTY
+    null = kernel.open_in(posix.open("/", posix.O_RDONLY | posix.O_DIRECTORY | posix.O_CLOEXEC), "dev/null", flags)
+    status = posix.fstat(null)
+    if status.st_mode & abi.S_IFMT != abi.S_IFCHR or status.st_rdev != _NULL:
+        raise ContainerFailure("process", "/dev/null of the container: expected the device 1:3, got something else")
+    posix.set_blocking(null, True)
+    return null
 
 
 def _as_user(what: str, action: "Callable[..., object]", *arguments: object) -> None:

@@ -75,6 +75,29 @@ def test_no_descriptor_serves_as_working_directory_through_a_symlink(image):
         assert refused(wanted).reason == "cwd"
 
 
+@pytest.mark.parametrize("what", ["/proc/self/fd/5", "/proc/self/fd/5/self/status", "/fifo", "/etc/passwd"])
+def test_what_a_container_puts_in_the_place_of_dev_null_is_no_standard_stream(what, image):
+    """At 5, a process that enters has the zone's /proc until it has its streams."""
+    (image / "trap").mkdir()
+    (image / "trap" / "null").symlink_to(what)
+    os.mkfifo(image / "fifo")
+    rights = [*capabilities.DEFAULT, "SYS_ADMIN"]
+    wanted = spec(
+        "mount --bind /trap /dev && echo up; sleep 100",
+        {"capabilities": dict.fromkeys(("bounding", "effective", "permitted"), rights)},
+    )
+    wanted["root"]["path"] = str(image)
+    with live(wanted) as box:
+        assert box.line() == "up\n"
+        with pytest.raises(ContainerFailure) as caught:
+            box.run("ls /proc/self/fd/0")
+        assert caught.value.reason == "process"
+        reader, writer = os.pipe()
+        assert box.run("echo goes on", stdin=reader)[0] == "goes on\n"  # one that is given its streams
+        for fd in (reader, writer):
+            os.close(fd)
+
+
 # The runtime's own program: CVE-2019-5736
 
 

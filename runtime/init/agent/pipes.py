@@ -5,6 +5,7 @@ back its own stream, in the kernel's buffer or on the host, and memory stays bou
 """
 
 import posix
+import time
 
 from runtime.init import kernel
 from runtime.init.agent.loop import READ, WRITE, Loop
@@ -14,6 +15,9 @@ if MYPY:  # for annotations only: not imported in the zone
     from collections.abc import Callable
 
 _TERMINAL_QUIET_S = 0.1  # what a terminal was given just before its last process ended still comes within this
+# Others that open it anew can write to it for ever: behind the end, so much is read of it, which is more than it holds
+# (drivers/tty/tty_buffer.c, TTYB_DEFAULT_MEM_LIMIT), and so long waited for it in all.
+_TERMINAL_BYTES, _TERMINAL_WAITS_S = 1 << 20, 2.0
 _EOT = b"\x04"
 _ENDLESS = 1 << 62
 
@@ -30,6 +34,7 @@ class Source:
         self._last_chance = False
         self._left = _ENDLESS
         self._quiet: int | None = None
+        self._quiet_since_s, self._patience_s = 0.0, _TERMINAL_WAITS_S
         self._turn: int | None = None
         self.failed = 0
         self.wake: Callable[[], object] = _nothing
@@ -46,7 +51,8 @@ class Source:
                 return b""
             self._loop.watch(self._fd, READ, self._ready)
             if self._last_chance and self._quiet is None:
-                self._quiet = self._loop.after(_TERMINAL_QUIET_S, self._end_of_terminal)
+                self._quiet_since_s = time.monotonic()
+                self._quiet = self._loop.after(min(_TERMINAL_QUIET_S, self._patience_s), self._end_of_terminal)
             return None
         except OSError as error:  # EIO: the last process has closed its side of the terminal; ECONNRESET
             data, self.failed = b"", error.errno or 0
@@ -67,10 +73,10 @@ class Source:
     def drain(self) -> None:
         """The process has ended: what is left now is all there will be, whoever else holds the other side.
 
-        A terminal has been hung up by then, and who wrote to it cannot any more.
+        A terminal has been hung up by then, and who wrote to it cannot any more without opening it again.
         """
-        if not self._last_chance and not self._terminal and self._fd >= 0:
-            self._left = kernel.unread_bytes(self._fd)
+        if not self._last_chance and self._fd >= 0:
+            self._left = _TERMINAL_BYTES if self._terminal else kernel.unread_bytes(self._fd)
         self._last_chance = True
         self.wake()
 
@@ -85,8 +91,10 @@ class Source:
 
     def _ready(self) -> None:
         self._loop.forget(self._fd)
-        self._loop.cancel(self._quiet)
-        self._quiet = None
+        if self._quiet is not None:
+            self._loop.cancel(self._quiet)
+            self._patience_s = max(0.0, self._patience_s - (time.monotonic() - self._quiet_since_s))
+            self._quiet = None
         self.wake()
 
     def _end_of_terminal(self) -> None:

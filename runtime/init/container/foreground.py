@@ -2,6 +2,7 @@
 
 import posix
 import select
+import time
 from _struct import pack_into, unpack, unpack_from
 
 from runtime.init import kernel
@@ -12,6 +13,7 @@ from runtime.init.container.launched import Started
 _CHUNK_BYTES, _PIECE_BYTES = 65536, 4096  # the latter is PIPE_BUF: limits.h
 _LAST_BYTES = 1 << 20  # more than a terminal holds
 _QUIET_MS = 100  # what it was given just before its process ended still comes within this
+_WAITS_S = 2.0  # and so long, in all, it is waited for: others may write now and then, for ever
 
 
 def watch(signals: tuple[int, ...]) -> int:
@@ -87,9 +89,11 @@ class Joint:
 
     def finish(self, signal_fd: int, ending: tuple[int, ...]) -> None:
         """The process has ended: what it wrote last, until such a signal. Others on its terminal may write for ever."""
-        self._typing, self._typed, left_bytes = False, b"", _LAST_BYTES
-        while left_bytes > 0 and (wanted := self.wanted()):
-            ready = _ready({signal_fd: select.POLLIN} | wanted, None if self._said else _QUIET_MS)
+        self._typing, self._typed, left_bytes, left_s = False, b"", _LAST_BYTES, _WAITS_S
+        while left_bytes > 0 and left_s > 0 and (wanted := self.wanted()):
+            asked_s, quiet = time.monotonic(), not self._said
+            ready = _ready({signal_fd: select.POLLIN} | wanted, _QUIET_MS if quiet else None)
+            left_s -= (time.monotonic() - asked_s) if quiet else 0.0
             if not ready or (signal_fd in ready and set(ending) & set(_numbers(signal_fd))):
                 return
             left_bytes -= self.turn(ready)

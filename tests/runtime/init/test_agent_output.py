@@ -1,16 +1,50 @@
 """What the agent keeps of a container's output, and what it forgets when the host acknowledges."""
 
 import os
+import pty
+import select
+import tty
 from types import SimpleNamespace
 
 import pytest
 from support import containers
 
+from runtime.init.agent import pipes
 from runtime.init.agent.errors import Refused
 from runtime.init.agent.logs import Logs, Reader
 from runtime.init.agent.loop import Loop
 from runtime.init.agent.output import LIMIT_BYTES, Output, Ring
 from runtime.init.agent.pipes import Source
+
+
+class Clock:
+    """A loop in which, after each step, a timer that is due comes first, and else the descriptor has become ready."""
+
+    def __init__(self, monkeypatch, step_s):
+        self.now_s, self._step_s, self._handler, self._timers = 0.0, step_s, None, {}
+        monkeypatch.setattr(pipes, "time", SimpleNamespace(monotonic=lambda: self.now_s), raising=False)
+
+    def watch(self, fd, events, handler):
+        self._handler = handler
+
+    def forget(self, fd):
+        self._handler = None
+
+    def after(self, seconds, action):
+        self._timers[len(self._timers)] = (self.now_s + seconds, action)
+        return len(self._timers) - 1
+
+    def cancel(self, timer):
+        if timer is not None:
+            self._timers[timer] = (float("inf"), None)
+
+    def turn(self, become_ready):
+        self.now_s += self._step_s
+        due = [action for when_s, action in self._timers.values() if when_s <= self.now_s]
+        if not due:
+            become_ready()
+        for action in due or [self._handler]:
+            action()
 
 
 class Pipe:
@@ -197,3 +231,29 @@ def test_a_stream_of_output_ends_though_its_container_is_started_again_before_al
     made.attach(Pipe(b"second"))
     logs.credit(1, 5)
     assert results == [{}] and made.ring.read(5, 100) == b"second"
+
+
+@pytest.mark.parametrize(("piece", "step_s"), [(b"x", 0.05), (bytes(4000), 0.0)])
+def test_what_others_write_to_a_terminal_behind_the_end_of_its_process_is_not_waited_for(piece, step_s, monkeypatch):
+    """Who has opened it again writes now and then, or without end, and an exec on it would have no result."""
+    containers.zsys()
+    clock, (master, slave) = Clock(monkeypatch, step_s), pty.openpty()
+    tty.setraw(slave)
+    os.set_blocking(master, False)
+
+    def write(data=piece):
+        os.write(slave, data)
+        select.select([master], [], [])
+
+    write(b"last words")
+    source, taken = Source(clock, master, terminal=True), []
+    source.drain()
+    while len(taken) < 500 and (data := source.take(65536)) != b"":
+        if data is None:
+            clock.turn(write)
+        else:
+            taken.append(data)
+            if not step_s:
+                write()
+    assert len(taken) < 500 and taken[0] == b"last words"
+    os.close(slave)

@@ -4,16 +4,19 @@ import fcntl
 import json
 import os
 import pty
+import select
 import signal
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from support import cgroups, containers, zoneparts
 from support.namespaces import require_mounted_root
 
 from pipeline.seccomp import profile
+from runtime.init.container import foreground
 from runtime.init.container import styrolite as command
 from runtime.init.failure import ContainerFailure
 
@@ -216,6 +219,27 @@ def test_a_terminal_that_others_still_have_does_not_keep_us(styrolite, tmp_path)
     done = subprocess.run([styrolite, *words], stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=60)
     os.kill(int(done.stdout.split()[1]), signal.SIGKILL)
     assert (done.returncode, done.stdout.split()[0]) == (5, "left")
+
+
+def test_a_terminal_that_others_still_write_to_now_and_then_does_not_keep_us(monkeypatch):
+    now_s, (master, slave) = 0.0, pty.openpty()
+    monkeypatch.setattr(foreground, "time", SimpleNamespace(monotonic=lambda: now_s), raising=False)
+
+    def ready(wanted, timeout_ms):
+        nonlocal now_s
+        if timeout_ms is None:  # what was read is to be written
+            return {fd: events for fd, events in wanted.items() if fd >= 0}
+        now_s += 0.05
+        assert now_s < 60
+        os.write(slave, b"x")
+        select.select([master], [], [])
+        return {master: select.POLLIN}
+
+    monkeypatch.setattr(foreground, "_ready", ready)
+    monkeypatch.setattr(foreground, "_write", lambda fd, data: b"")
+    foreground.Joint(master).finish(-1, ())
+    for fd in (master, slave):
+        os.close(fd)
 
 
 def test_a_resized_terminal_loses_nothing_of_what_was_written_last(styrolite, tmp_path):

@@ -58,8 +58,8 @@ def spec_of(config: object, directory: str) -> Json:
     """The container spec of a parsed config.json; `linux.seccomp` is left to the caller. Raises ContainerFailure."""
     if not isinstance(config, dict):
         raise _bad("config.json", "an object", config)
-    version = str(config.get("ociVersion", ""))
-    if version.partition(".")[0] != "1":
+    version = config.get("ociVersion")
+    if not isinstance(version, str) or version.partition(".")[0] != "1":
         raise _bad("ociVersion", "1.x", version)
     for path, expected in _REFUSED:
         value = _at(config, *path)
@@ -79,7 +79,7 @@ def spec_of(config: object, directory: str) -> Json:
     return {
         "root": {
             "path": place if place.startswith("/") else f"{directory}/{place}",
-            "readonly": root.get("readonly") or False,
+            "readonly": False if root.get("readonly") is None else root["readonly"],
         },
         "process": _process(process),
         "hostname": config.get("hostname", ""),
@@ -186,7 +186,7 @@ def _map(row: object, key: str) -> list[object]:
 def _seconds(clock: str, value: object) -> object:
     if not isinstance(value, dict):
         raise _bad(f"linux.timeOffsets.{clock}", "an object", value)
-    if value.get("nanosecs"):
+    if _number(value, "nanosecs", f"linux.timeOffsets.{clock}"):
         raise _bad(f"linux.timeOffsets.{clock}.nanosecs", "whole seconds only", value["nanosecs"])
     return value.get("secs", 0)
 
@@ -222,6 +222,9 @@ def _mount(item: object, at: int) -> Json:
         if item.get(key):
             raise _bad(f"mounts[{at}].{key}", "no id-mapped mount", item[key])
     found = {key: item[key] for key in ("destination", "type", "source", "options") if item.get(key) is not None}
+    for key in ("type", "source"):
+        if not isinstance(found.get(key, ""), str):
+            raise _bad(f"mounts[{at}].{key}", "text", found[key])
     place = found.get("destination")
     if isinstance(place, str) and place and not place.startswith("/"):
         found["destination"] = f"/{place}"  # as the specification says of what older tools write
@@ -239,8 +242,10 @@ def _limits(resources: Json) -> Json:
     """Limits of cgroup v2. Rules for devices need none: only the devices listed are there, and none other works."""
     memory, cpu, pids = _object(resources, "memory"), _object(resources, "cpu"), _object(resources, "pids")
     found: Json = {}
-    if memory.get("useHierarchy") is False:
-        raise _bad("linux.resources.memory.useHierarchy", "true, as cgroup v2 has nothing else", False)
+    _items(resources, "devices")
+    whole = memory.get("useHierarchy")
+    if whole is not None and whole is not True:
+        raise _bad("linux.resources.memory.useHierarchy", "true, as cgroup v2 has nothing else", whole)
     limit, swap = memory.get("limit"), memory.get("swap")
     if limit is not None:
         found["memory_max"] = _or_max(limit)
@@ -257,15 +262,16 @@ def _limits(resources: Json) -> Json:
     if shares := _number(cpu, "shares", "linux.resources.cpu"):
         found["cpu_weight"] = 1 + (max(2, min(shares, 262144)) - 2) * 9999 // 262142
     if cpu.get("quota") is not None or cpu.get("period") is not None:
-        quota = cpu.get("quota", -1)
-        found["cpu_max"] = "max" if quota in (-1, 0) else [quota, cpu.get("period") or 100000]
+        quota, period = (_number(cpu, key, "linux.resources.cpu") for key in ("quota", "period"))
+        found["cpu_max"] = "max" if quota in (-1, 0) else [quota, period or 100000]
     for key, ours in (("cpus", "cpuset_cpus"), ("mems", "cpuset_mems")):
-        if cpu.get(key):
+        if cpu.get(key) not in (None, ""):
             found[ours] = cpu[key]
     if pids.get("limit") is not None:
-        found["pids_max"] = "max" if pids["limit"] in (-1, 0) else pids["limit"]
-    if resources.get("unified"):
-        found["unified"] = resources["unified"]
+        most = _number(pids, "limit", "linux.resources.pids")
+        found["pids_max"] = "max" if most in (-1, 0) else most
+    if unified := _object(resources, "unified"):
+        found["unified"] = unified
     return found | _block_io(_object(resources, "blockIO"))
 
 
@@ -319,7 +325,7 @@ def _items(document: Json, key: str) -> list[object]:
 
 def _number(document: Json, key: str, where: str) -> int:
     """A number; 0, which stands for none, where there is none."""
-    value = document.get(key) or 0
+    value = 0 if document.get(key) is None else document[key]
     if not isinstance(value, int) or isinstance(value, bool):
         raise _bad(f"{where}.{key}", "a number", value)
     return value

@@ -97,14 +97,15 @@ def check(item: object, where: str) -> dict[str, object]:
     """
     if not isinstance(item, dict) or set(item) - {"destination", "type", "source", "options"}:
         raise _bad(where, "an object of destination, type, source and options", item)
-    destination, source = item.get("destination"), item.get("source") or ""
-    kind, options = item.get("type") or "", item.get("options") or []
+    given = {key: value for key, value in item.items() if value is not None}
+    destination, source = given.get("destination"), given.get("source", "")
+    kind, options = given.get("type", ""), given.get("options", [])
     for key, value in (("destination", destination), ("source", source), ("type", kind)):
         if not isinstance(value, str) or "\0" in value:
             raise _bad(f"{where}.{key}", "text", value)
     if not isinstance(options, list) or not all(isinstance(option, str) and "\0" not in option for option in options):
         raise _bad(f"{where}.options", "a list of text", options)
-    assert isinstance(destination, str)
+    assert isinstance(destination, str) and isinstance(source, str)
     parts = [part for part in destination.split("/") if part not in ("", ".")]
     if not destination.startswith("/") or ".." in parts or not parts:
         raise _bad(f"{where}.destination", "an absolute path below / without ..", destination)

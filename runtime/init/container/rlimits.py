@@ -24,7 +24,7 @@ def check(value: object) -> dict[int, tuple[int, int]]:
         numbers = (
             [RLIM_INFINITY if number == "infinity" else number for number in pair] if isinstance(pair, list) else []
         )
-        good = all(isinstance(number, int) and 0 <= number <= RLIM_INFINITY for number in numbers)
+        good = all(type(number) is int and 0 <= number <= RLIM_INFINITY for number in numbers)
         if len(numbers) != 2 or not good or numbers[0] > numbers[1]:
             raise _bad(f"process.rlimits.{key}", "[soft, hard], each a number or infinity, soft not above hard", pair)
         found[RLIMITS.index(name)] = (numbers[0], numbers[1])

@@ -135,7 +135,7 @@ def check_process(process: object) -> dict[str, object]:
             raise bad(f"process.{key}", f"a number from {low} to {high}", value)
     size = found["size"]
     if size is not None and not (
-        isinstance(size, list) and len(size) == 2 and all(isinstance(n, int) and 0 <= n <= 65535 for n in size)
+        isinstance(size, list) and len(size) == 2 and all(type(n) is int and 0 <= n <= 65535 for n in size)
     ):
         raise bad("process.size", "[rows, columns]", size)
     found["capabilities"] = capabilities.check(found["capabilities"])

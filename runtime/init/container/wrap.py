@@ -57,11 +57,13 @@ def create(config: Json, *, permitted: int, uptime_s: int, pid: int) -> tuple[st
     Raises:    ContainerFailure "spec".
     """
     _only(config, _CREATE, "")
-    _text(config, "cgroupfs")
+    for key in ("cgroupfs", "hostname"):
+        _text(config, key)
+    _flag(config, "skip_two_stage_userns", "")
     names = _namespaces(config.get("namespaces"))
     if "Mount" not in names:
         raise _bad("namespaces", "Mount among them", names)
-    identity = str(config.get("workload_id") or pid)
+    identity = _text(config, "workload_id") or str(pid)
     maps = {key: _maps(config, f"{key}_mappings") for key in ("uid", "gid")}
     inner: Json = {ours: "own" if theirs in names else "zone" for theirs, ours in _NAMESPACES.items()}
     inner["user"] = "zone"
@@ -93,16 +95,17 @@ def create(config: Json, *, permitted: int, uptime_s: int, pid: int) -> tuple[st
         "mounts": [_mount(item, at) for at, item in enumerate(_items(config, "mounts"))],
         "masked_paths": config.get("masked_paths"),
         "readonly_paths": config.get("readonly_paths"),
-        "limits": {"unified": config["limits"]} if config.get("limits") else {},
+        "limits": {"unified": limits} if (limits := _object(config, "limits")) else {},
     }
 
 
 def attach(config: Json, *, permitted: int) -> tuple[int, list[str], Json]:
     """(pid of the supervisor, namespaces to join in our words, process) of an Attach; ContainerFailure "spec"."""
     _only(config, _ATTACH, "")
-    _text(config, "cgroupfs")
+    for key in ("cgroupfs", "workload_id"):
+        _text(config, key)
     pid = config.get("pid")
-    if not isinstance(pid, int) or pid < 1:
+    if not isinstance(pid, int) or isinstance(pid, bool) or pid < 1:
         raise _bad("pid", "the pid of a supervisor", pid)
     names = _namespaces(config.get("namespaces"))
     joined = [ours for theirs, ours in _NAMESPACES.items() if theirs in names]
@@ -117,9 +120,7 @@ def exec_process(config: Json, permitted: int) -> Json:
     _only(inner, _EXEC, "exec")
     if inner.get("apparmor"):
         raise _bad("exec.apparmor", "no AppArmor profile, as the zone's kernel is its own", inner["apparmor"])
-    environment, limits = inner.get("environment") or {}, inner.get("process_limits") or {}
-    if not isinstance(environment, dict) or not isinstance(limits, dict):
-        raise _bad("exec", "objects as environment and process_limits", inner)
+    environment, limits = _object(inner, "environment"), _object(inner, "process_limits")
     _only(limits, tuple(_LIMITS), "exec.process_limits")
     for key, value in environment.items():
         if not isinstance(value, str):
@@ -127,10 +128,10 @@ def exec_process(config: Json, permitted: int) -> Json:
     return {
         "argv": [inner["executable"], *_items(inner, "arguments")] if inner.get("executable") else [],
         "env": [f"{key}={value}" for key, value in environment.items()],
-        "cwd": inner.get("working_directory") or "/",
-        "uid": inner.get("uid") or 0,
-        "gid": inner.get("gid") or 0,
-        "groups": inner.get("supplemental_gids") or [],
+        "cwd": _text(inner, "working_directory") or "/",
+        "uid": 0 if inner.get("uid") is None else inner["uid"],
+        "gid": 0 if inner.get("gid") is None else inner["gid"],
+        "groups": _items(inner, "supplemental_gids"),
         # Unlike there, a limit that is not set is inherited.
         "rlimits": {_LIMITS[key]: [value, value] for key, value in limits.items() if value is not None},
         "no_new_privileges": _flag(inner, "no_new_privs", "exec."),
@@ -142,9 +143,7 @@ def exec_process(config: Json, permitted: int) -> Json:
 
 def _capabilities(value: object, permitted: int) -> Json:
     """The caller's own, without what is dropped and with what is raised; inheritable is what is ambient only."""
-    if value is not None and not isinstance(value, dict):
-        raise _bad("capabilities", "an object", value)
-    given = value or {}
+    given = _object({"capabilities": value}, "capabilities")
     _only(given, ("raise", "raise_ambient", "drop"), "capabilities")
     masks = {}
     for key in ("raise", "raise_ambient", "drop"):
@@ -176,7 +175,7 @@ def _is_instruction(row: object) -> bool:
     return (
         isinstance(row, list)
         and len(row) == 4
-        and all(isinstance(number, int) and 0 <= number < top for number, top in zip(row, tops, strict=True))
+        and all(type(number) is int and 0 <= number < top for number, top in zip(row, tops, strict=True))
     )
 
 
@@ -186,23 +185,22 @@ def _mount(item: object, at: int) -> Json:
     _only(item, _MOUNT, f"mounts[{at}]")
     for key in ("bind", "recurse", "unshare", "safe", "create_mountpoint", "read_only"):
         _flag(item, key, f"mounts[{at}].")
+    source, kind, data = (_text(item, key) for key in ("source", "fstype", "data"))
     deep = "r" if item.get("recurse") else ""
     options = [f"{deep}bind"] if item.get("bind") else []
     if item.get("safe"):
         options += [
             option for name in ("nosuid", "nodev", "noexec") for option in ((name, f"r{name}") if deep else (name,))
         ]
-    elif item.get("bind") and str(item.get("source", "")).startswith("/dev/"):
+    elif item.get("bind") and source.startswith("/dev/"):
         options.append("dev")
     if item.get("read_only"):
         options += ["ro", "rro"] if deep else ["ro"]
     if item.get("unshare"):
         options.append(f"{deep}private")
-    if item.get("data"):
-        options += str(item["data"]).split(",")
+    options += data.split(",") if data else []
     target = "/" + str(item["target"]).lstrip("/")
-    kind = "bind" if item.get("bind") else item.get("fstype") or ""
-    return {"destination": target, "type": kind, "source": item.get("source") or "", "options": options}
+    return {"destination": target, "type": "bind" if item.get("bind") else kind, "source": source, "options": options}
 
 
 def _mutation(item: object, at: int) -> str:
@@ -234,9 +232,18 @@ def _items(document: Json, key: str) -> list[object]:
     return value or []
 
 
-def _text(document: Json, key: str) -> None:
-    if document.get(key) is not None and not isinstance(document[key], str):
-        raise _bad(key, "text", document[key])
+def _object(document: Json, key: str) -> Json:
+    value = document.get(key)
+    if value is not None and not isinstance(value, dict):
+        raise _bad(key, "an object", value)
+    return value or {}
+
+
+def _text(document: Json, key: str) -> str:
+    value = document.get(key)
+    if value is not None and not isinstance(value, str):
+        raise _bad(key, "text", value)
+    return value or ""
 
 
 def _flag(document: Json, key: str, where: str) -> bool:

@@ -193,6 +193,9 @@ def switch() -> None:
             kernel.move_mount(path, f"{NEW_ROOT}{path}")
         posix.chdir(NEW_ROOT)
         remove_below("/", posix.stat("/").st_dev)
+        # What runs is a file of it, which /proc/PID/exe leads to, and a process that enters a container is executing it.
+        # That it is busy is not enough: Linux 6.11 lets a program be written that runs (CVE-2019-5736).
+        kernel.mount("none", "/", None, abi.MS_REMOUNT | abi.MS_BIND | abi.MS_RDONLY)
         kernel.move_mount(".", "/")
         posix.chroot(".")
         posix.chdir("/")

@@ -211,11 +211,19 @@ def test_a_container_sees_nothing_of_the_zones_program_and_nobody_can_write_to_i
     assert "styrolite" not in mounts and "/init" not in mounts and mounts.count(" / / ") == 1
     found = host.run(["sh", "-c", "for name in zone styrolite; do cat /bin/$name; done"])
     assert found.data[2].count(b"No such file or directory") == 2
-    program = f"/proc/{zone.init_pid}/root/bin/styrolite"
-    with pytest.raises(OSError, match="Read-only file system"):
-        os.chmod(program, 0o777)
-    with pytest.raises(OSError, match="Text file busy"):
-        os.open(program, os.O_WRONLY)
+    for program in (f"{zone.init_pid}/root/bin/styrolite", f"{zone.init_pid}/exe", f"{zone.agent_pid}/exe"):
+        with pytest.raises(OSError, match="Read-only file system"):
+            os.chmod(f"/proc/{program}", 0o777)
+        with pytest.raises(OSError, match="Text file busy"):
+            os.open(f"/proc/{program}", os.O_WRONLY)
+
+
+def test_a_script_whose_interpreter_is_the_process_that_executes_it_gets_the_zones_program_and_cannot_change_it(host):
+    """CVE-2019-5736: /proc/self/exe of a process that enters is the program of init and agent."""
+    script = "open F, '>/tmp/trap'; print F qq(#!/proc/self/exe\\n); close F; chmod 0755, '/tmp/trap'"
+    host.run(["perl", "-e", script])
+    caught = host.run(["/tmp/trap"])
+    assert caught.result["ok"]["exit"] == {"code": 1} and b"expected init, zone or styrolite" in caught.data[2]
 
 
 def test_a_hundred_execs_at_once(host):

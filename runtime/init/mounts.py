@@ -36,16 +36,17 @@ def early() -> None:
 
     /dev is first: with it there is the channel, over which the host hears of what fails.
     """
-    for source, target, kind, flags in (
-        ("devtmpfs", "/dev", "devtmpfs", abi.MS_NOSUID | abi.MS_NOEXEC),
-        ("proc", "/proc", "proc", _SAFE),
-        ("sysfs", "/sys", "sysfs", _SAFE),
-        ("cgroup2", CGROUPS, "cgroup2", _SAFE),
+    for source, target, kind, flags, data in (
+        ("devtmpfs", "/dev", "devtmpfs", abi.MS_NOSUID | abi.MS_NOEXEC, None),
+        ("proc", "/proc", "proc", _SAFE, None),
+        ("sysfs", "/sys", "sysfs", _SAFE, None),
+        # A container that may mount the tree cannot lift its own limits: Documentation/admin-guide/cgroup-v2.rst.
+        ("cgroup2", CGROUPS, "cgroup2", _SAFE, "nsdelegate"),
     ):
         # /sys/fs/cgroup is made by the kernel; the others may be missing from an initrd made by hand.
         if target != CGROUPS:
             make_directory(target)
-        _mount("mount", source, target, kind, flags)
+        _mount("mount", source, target, kind, flags, data)
 
 
 def root_of(container: str) -> str:
@@ -193,8 +194,8 @@ def switch() -> None:
             kernel.move_mount(path, f"{NEW_ROOT}{path}")
         posix.chdir(NEW_ROOT)
         remove_below("/", posix.stat("/").st_dev)
-        # What runs is a file of it, which /proc/PID/exe leads to, and a process that enters a container is executing it.
-        # That it is busy is not enough: Linux 6.11 lets a program be written that runs (CVE-2019-5736).
+        # What runs is a file of it, to which /proc/PID/exe leads, also of a process that enters a container. That it is
+        # busy is not enough: Linux 6.11 lets a program be written that runs (CVE-2019-5736).
         kernel.mount("none", "/", None, abi.MS_REMOUNT | abi.MS_BIND | abi.MS_RDONLY)
         kernel.move_mount(".", "/")
         posix.chroot(".")

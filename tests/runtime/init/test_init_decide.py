@@ -275,6 +275,22 @@ def tree(tmp_path, monkeypatch):
     return tmp_path
 
 
+def test_a_container_that_may_mount_the_cgroup_tree_cannot_lift_its_limits(monkeypatch):
+    """What a namespace's own root is limited to is its parent's, if the tree was first mounted so (nsdelegate)."""
+    asked = {}
+    monkeypatch.setattr(mounts, "make_directory", lambda path: None)
+    monkeypatch.setattr(
+        kernel, "mount", lambda source, target, kind, flags=0, data=None: asked.update({target: (kind, data)})
+    )
+    mounts.early()
+    assert asked["/sys/fs/cgroup"] == ("cgroup2", "nsdelegate") and list(asked) == [
+        "/dev",
+        "/proc",
+        "/sys",
+        mounts.CGROUPS,
+    ]
+
+
 def test_controllers_are_enabled_as_far_as_the_kernel_has_them(tree):
     cgroup.enable_controllers()
     assert (tree / "cgroup.subtree_control").read_text() == "+cpu +memory"

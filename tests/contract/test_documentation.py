@@ -12,7 +12,9 @@ from typing import Any
 
 import pytest
 
+from pipeline.seccomp import filters, profile
 from runtime.host.cli.commands import COMMANDS, parser
+from runtime.init.container import capabilities
 
 PROJECT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(PROJECT / "tests" / "docs"))
@@ -109,3 +111,9 @@ def test_every_method_of_a_zones_agent_is_told_and_no_other() -> None:
     known = re.findall(r'^    "(\w+)": _', source, re.M)
     table = page[page.index("| method | parameters |") :].split("\n\n")[0].splitlines()[2:]
     assert sorted(word for row in table for word in re.findall(r"`(\w+)`", row.split("|")[1])) == sorted(known)
+
+
+def test_the_length_of_the_default_filter_is_what_is_told() -> None:
+    told = re.search(r"(\d+) instructions, of which a call", (DOCS / "in-zone.md").read_text())
+    rights = [f"CAP_{name}" for name in capabilities.DEFAULT]
+    assert told is not None and int(told[1]) * 8 == len(filters.compile(profile.default(rights)))

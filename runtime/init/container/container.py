@@ -95,7 +95,7 @@ class Container:
         checked = specs.check_process(self._completed(process))
         maps = self.plan["maps"]
         denied = isinstance(maps, dict) and bool(maps["deny_setgroups"])
-        planned = steps.process_plan(checked | {"init": False}, groups_denied=denied)
+        planned = steps.process_plan(checked | {"init": False}, groups_denied=denied, entering=True)
         return further.enter(
             started.pid,
             started.pidfd,

@@ -117,27 +117,44 @@ class Launch:
         self._terminal = self._status = -1
 
     def _listen(self) -> None:
-        space = _socket.CMSG_SPACE(calcsize("i"))
+        space = _socket.CMSG_SPACE(calcsize("i")) + _socket.CMSG_SPACE(calcsize("3i"))
         while not self._closed:
             try:
-                data, rights, _, _ = self._socket.recvmsg(MAX_MESSAGE_BYTES, space, _socket.MSG_CMSG_CLOEXEC)
+                data, added, _, _ = self._socket.recvmsg(MAX_MESSAGE_BYTES, space, _socket.MSG_CMSG_CLOEXEC)
             except BlockingIOError:
                 return
             kind, text = data[:1], data[1:].decode("utf-8", "replace")
+            sender, fds = _who_and_what(added)
             if not data:
                 self._closed = True
             elif kind == b"P":
-                self._pid = int(text)
-            elif kind == b"T" and rights:
-                (self._terminal,) = unpack("i", rights[0][2][:4])
-            elif kind == b"T":  # the kernel passes none on to a process that may have no more
+                # By the stage alone: what it lets go on may be in a debugger's hands, and this number will be killed.
+                self._pid = self._pid or (int(text) if sender == self._stage else 0)
+            elif kind == b"T" and fds and self._terminal < 0:
+                self._terminal = fds.pop(0)
+            elif kind == b"T" and not fds:  # the kernel passes none on to a process that may have no more
                 self._failure = self._failure or ContainerFailure("terminal", "its master: too many open files")
             elif kind == b"R":
                 self._ready = True
-            elif self._failure is None:
+            elif kind == b"F" and self._failure is None:
                 # Not the end yet: the pid of a process that failed at once may come behind its failure.
                 reason, _, sentence = text.partition(" ")
                 self._failure = ContainerFailure(reason, sentence)
+            for fd in fds:
+                posix.close(fd)
+
+
+def _who_and_what(added: list[tuple[int, int, bytes]]) -> tuple[int, list[int]]:
+    """Whose message it is, by the kernel's word, and the descriptors it brings."""
+    sender, fds = 0, []
+    for _, kind, content in added:
+        count = len(content) // calcsize("i")
+        numbers = unpack(f"{count}i", content[: count * calcsize("i")])
+        if kind == _socket.SCM_RIGHTS:
+            fds = list(numbers)
+        elif kind == _socket.SCM_CREDENTIALS:
+            sender = numbers[0]
+    return sender, fds
 
 
 def _kill(pid: int) -> None:

@@ -55,14 +55,23 @@ class Child:
         posix.close(pair[0])
         self._terminal = pair
 
-    def finish(self, process: dict[str, object], steps: list[Step]) -> None:
-        """The rest of a process's way, which ends in its command."""
+    def finish(
+        self,
+        process: dict[str, object],
+        steps: list[Step],
+        apart: "Callable[[], None] | None" = None,
+        first_free: int = _STATUS,
+    ) -> None:
+        """The rest of a process's way, which ends in its command; descriptors from first_free on are closed on it."""
         argv, env = process["argv"], process["env"]
         assert isinstance(argv, list) and isinstance(env, list)
         if self.watched:
             from runtime.init.container import reaper  # see _import_for
-        first_free = PROC if self.watched else _STATUS
-        way = tail.Tail(self._terminal, given=self.given, first_free=first_free, ready=lambda: self.say(b"R"))
+
+            first_free = PROC
+        way = tail.Tail(
+            self._terminal, given=self.given, first_free=first_free, ready=lambda: self.say(b"R"), apart=apart
+        )
         way.run(steps)
         if self.watched:
             reaper.run(_STATUS, [_SOCKET], lambda: tail.start_session(0 if process["tty"] else None))
@@ -155,6 +164,7 @@ def launch(
     """Fork, and go on with `run` in the child."""
     _import_for(process)
     ours, theirs = _socket.socketpair(_socket.AF_UNIX, _socket.SOCK_SEQPACKET | _socket.SOCK_CLOEXEC)
+    ours.setsockopt(_socket.SOL_SOCKET, _socket.SO_PASSCRED, 1)
     reader, writer = posix.pipe2(posix.O_CLOEXEC) if process["init"] else (-1, -1)
     try:
         pid = calls.clone(flags, cgroup_fd)

@@ -59,8 +59,11 @@ def plan(spec: object) -> dict[str, object]:
     }
 
 
-def process_plan(process: dict[str, object], *, groups_denied: bool = False) -> list[Step]:
+def process_plan(process: dict[str, object], *, groups_denied: bool = False, entering: bool = False) -> list[Step]:
     """What a checked process is given and what is taken from it, in order.
+
+    entering: a container that runs. The process that all is taken from has the pid namespace of the zone, and forks
+              ("apart") the one that is seen in the container's, where a debugger may be (CVE-2016-9962).
 
     The user is looked up first, as root; a filter comes last, unless only the privileges that are about to go allow
     it; and descriptors are closed before the directory is changed (CVE-2024-21626).
@@ -69,11 +72,13 @@ def process_plan(process: dict[str, object], *, groups_denied: bool = False) -> 
     assert isinstance(masks, dict) and isinstance(rlimits, dict) and isinstance(flags, list)
     steps: list[Step] = [("keyring",)]
     steps.append(("account", process["user"], process["uid"], process["gid"], process["groups"], groups_denied))
-    if not process["init"]:
-        steps.append(("session", process["tty"]))
     steps.append(("streams", process["tty"]))
+    session: list[Step] = [] if process["init"] else [("session", process["tty"])]
+    steps += [] if entering else session
     # Nothing is opened behind this, so that a limit of three descriptors is one of the command, not of its start.
-    steps += [("rlimit", number, soft, hard) for number, (soft, hard) in rlimits.items()]
+    forks = [("rlimit", number, *pair) for number, pair in rlimits.items() if entering and number == abi.RLIMIT_NPROC]
+    steps += [("ceiling", number, hard) for _, number, _, hard in forks]
+    steps += [("rlimit", number, *pair) for number, pair in rlimits.items() if not forks or number != abi.RLIMIT_NPROC]
     # Before any filter: profiles are older than close_range(2), and a bundle's may refuse it.
     steps.append(("close",))
     filters: list[Step] = []
@@ -82,6 +87,7 @@ def process_plan(process: dict[str, object], *, groups_denied: bool = False) -> 
     late = bool(process["no_new_privileges"])
     steps += [] if late else filters
     steps += [("bounding", masks["bounding"]), ("identity",), ("capabilities", masks), ("umask", process["umask"])]
+    steps += [("apart",), *forks, *session] if entering else []
     steps += [("death",), ("cwd", process["cwd"])]
     steps += [("no_new_privileges",)] if late else []
     steps += [("signals",), ("ready",)]

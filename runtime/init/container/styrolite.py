@@ -101,7 +101,7 @@ def _attach(config: dict[str, object], permitted: int) -> int:
         raise ContainerFailure("namespace", f"attaching to process {target}: {why(error)}") from None
     cgroup_fd = membership.of_process(target, _cgroups(config.get("cgroupfs"), wanted=True))
     signal_fd = foreground.watch(WATCHED)
-    planned = steps.process_plan(checked, groups_denied=denied)
+    planned = steps.process_plan(checked, groups_denied=denied, entering=True)
     started = further.enter(target, pidfd, flags, maps, checked, planned, (0, 1, 2), cgroup_fd).wait()
     return _code(outcome(foreground.follow(started, signal_fd, FORWARDED)))
 

@@ -27,6 +27,7 @@ class Tail:
     given:       which of the three standard streams were given.
     first_free:  descriptors from here on are closed.
     ready:       is called when nothing but the filter and the command is left to do.
+    apart:       is called when nothing is left that needs rights: goes on in another process.
     home:        of a user that was looked up, once `run` is over; else "".
     """
 
@@ -37,9 +38,11 @@ class Tail:
         given: tuple[bool, ...],
         first_free: int,
         ready: "Callable[[], None]",
+        apart: "Callable[[], None] | None" = None,
     ) -> None:
         self._slave = terminal[1] if terminal else None
-        self._given, self._first_free, self._tell_ready = given, first_free, ready
+        self._given, self._first_free = given, first_free
+        self._tell_ready, self._go_apart = ready, apart
         self._ids: tuple[int, int, list[int], bool] = (0, 0, [], False)
         self.home = ""
 
@@ -77,8 +80,17 @@ class Tail:
             self.home = accounts.home_of(user, passwd)
         self._ids = (uid, gid, groups, denied)
 
+    def _ceiling(self, number: int, hard: int) -> None:
+        """So much that the process may set the limit itself, without rights."""
+        if hard > calls.limits_of(number)[1]:
+            calls.set_limit(number, hard, hard)
+
     def _session(self, tty: bool) -> None:
-        start_session(self._slave if tty else None)
+        start_session(0 if tty else None)
+
+    def _apart(self) -> None:
+        assert self._go_apart is not None
+        self._go_apart()
 
     def _streams(self, tty: bool) -> None:
         uid = self._ids[0]
@@ -189,6 +201,7 @@ def describe(step: Step) -> tuple[str, str]:
     texts = {
         "keyring": ("process", "joining a keyring of its own"),
         "rlimit": ("rlimit", "setting rlimit {0} to {1}, {2}"),
+        "ceiling": ("rlimit", "raising rlimit {0} to {1}"),
         "account": ("user", "looking up user {0!r}"),
         "session": ("terminal", "starting a session"),
         "streams": ("process", "opening the standard streams"),
@@ -196,6 +209,7 @@ def describe(step: Step) -> tuple[str, str]:
         "identity": ("user", "changing the user"),
         "capabilities": ("capabilities", "setting the capabilities"),
         "umask": ("process", "setting the umask"),
+        "apart": ("namespace", "forking in the container"),
         "death": ("process", "asking to be killed with its parent"),
         "close": ("process", "closing descriptors"),
         "cwd": ("cwd", "working directory {0!r}"),

@@ -18,6 +18,11 @@ for(qw(init agent)){readlink("/proc/$p{$_}/exe")and$!=0;print"$_ ",$!+0," "}prin
 for(qw(init agent)){open(M,"+<","/proc/$p{$_}/mem")and$!=0;print"$_ ",$!+0," "}print";";
 for(qw(init agent)){$!=0;$r=syscall(101,16,int($p{$_}),0,0);print"$_ $r ",$!+0," "}"""
 
+# Opens the memory of whatever comes, as a debugger does, and says once each what rights it then had.
+DEBUGGER = r"""$|=1; print "up\n"; while (1) { opendir D, "/proc"; for $p (grep /^\d+$/ && $_ != $$, readdir D) {
+    open(M, "+<", "/proc/$p/mem") or next; open(S, "/proc/$p/status") or next;
+    for (<S>) { /^CapEff:\s*(\w+)/ and !$seen{$1}++ and print "$1\n" } close M } }"""
+
 
 def test_init_and_agent_live_in_a_root_of_their_own(zone):
     zone.host.hello()
@@ -55,3 +60,16 @@ def test_namespaces_of_the_workload_are_its_own_or_the_zones_as_its_spec_says(st
     logs = zone.host.open("logs", container="main")
     zone.host.until(lambda: logs.data[1].count(b"\n") == len(said))
     assert logs.data[1].decode().splitlines() == said
+
+
+def test_a_container_that_may_trace_sees_nobody_enter_it_with_more_rights_than_its_own(start):
+    """CVE-2016-9962: with CAP_SYS_PTRACE, nothing keeps it from the memory of what is in its pid namespace."""
+    container = zonebox.confined('[security]\ncapabilities = { add = ["SYS_PTRACE"] }')
+    zone = start({"argv": ["perl", "-e", DEBUGGER]}, extra={"container": container})
+    logs = zone.host.open("logs", container="main")
+    zone.host.until(lambda: logs.data[1].startswith(b"up\n"))
+    own = zone.host.run(["perl", "-ne", "/^CapEff:\\s*(\\w+)/ and print $1", "/proc/self/status"]).data[1]
+    for _ in range(20):
+        zone.host.run(["sleep", "0"])
+    zone.host.run(["sleep", "0.5"])
+    assert logs.data[1] == b"up\n" + own + b"\n"

@@ -153,8 +153,8 @@ def test_the_plan_of_a_small_spec():
         *(
             "keyring",
             "account",
-            "session",
             "streams",
+            "session",
             "close",
             "bounding",
             "identity",
@@ -182,6 +182,16 @@ def test_a_filter_comes_last_unless_only_privileges_allow_it():
 def test_descriptors_are_closed_before_the_directory_is_changed():
     tail = [step[0] for step in planned()["tail"]]
     assert tail.index("close") < tail.index("cwd")
+
+
+def test_who_enters_a_container_is_seen_in_it_once_nothing_is_left_that_needs_rights():
+    process = specs.check_process({"argv": ["true"], "rlimits": {"nproc": [5, 9], "core": [0, 0]}, "tty": True})
+    plan = steps.process_plan(process, entering=True)
+    kinds = [step[0] for step in plan]
+    assert max(map(kinds.index, ("identity", "capabilities", "close", "bounding"))) < kinds.index("apart")
+    # A session is of one process; and who forks does not count among the processes of its user.
+    assert kinds.index("apart") < min(kinds.index("session"), plan.index(("rlimit", 6, 5, 9)))
+    assert plan.index(("ceiling", 6, 9)) < kinds.index("identity") and ("rlimit", 4, 0, 0) in plan
 
 
 def test_nodes_are_the_default_ones_and_those_of_the_spec():

@@ -397,6 +397,31 @@ def test_a_process_that_has_ended_has_said_all_though_its_stage_has_not_ended(sa
         child.wait()
 
 
+def test_only_the_stage_names_the_process_and_one_terminal_is_taken():
+    """Who traces what enters has its socket, too: what it names would be killed, and what it sends be kept open."""
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    ours.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
+    bystander = subprocess.Popen(["sleep", "100"])
+    launch = Launch(ours, 1 << 22, -1, staged=True)  # of no process, as pid_max(5) has it
+    spare = os.open(os.devnull, os.O_RDONLY)
+    try:
+        before = len(os.listdir("/proc/self/fd"))
+        for _ in range(9):
+            socket.send_fds(theirs, [b"T"], [spare, spare])
+        theirs.send(b"P%d" % bystander.pid)
+        assert launch.hear() is None and len(os.listdir("/proc/self/fd")) == before + 1
+        theirs.send(b"R")
+        theirs.close()
+        with pytest.raises(ContainerFailure, match="ended before its command"):
+            launch.hear()
+        assert bystander.poll() is None
+    finally:
+        launch.close()
+        os.close(spare)
+        bystander.kill()
+        bystander.wait()
+
+
 def test_a_process_that_cannot_be_taken_on_is_ended(monkeypatch):
     def fail(pid):
         raise OSError(errno.EMFILE, "Too many open files")

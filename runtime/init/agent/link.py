@@ -25,6 +25,8 @@ VERSION = 1
 SILENCE_S = 15.0  # a host that is waited for and says nothing for so long counts as gone until it speaks again
 MAX_STREAMS = 4096
 _NOTES_BYTES = 1 << 20  # with so much unsent, events are dropped: the host asks for the state when it comes back
+# With so much that the host has asked for and not taken, it is refused more; one that asks on has lost its session.
+_BUSY_BYTES, _MOST_BYTES = 4 << 20, 16 << 20
 _READ_BYTES, _READS = 4096, 16
 _FIRST_LOOK_S, _LAST_LOOK_S = 0.02, 1.0
 
@@ -165,9 +167,12 @@ class Link:
         self._fd, self._look_s = fd, _FIRST_LOOK_S
         self._parser = frames.Parser(hunting=True)
         self._loop.watch(fd, READ, self._event, vital=True)
-        # A host that greeted before the device was raw was not heard, or not as it spoke: this asks it to begin again.
-        self._outbox.greet(frames.guest_greeting(dumps({"version": VERSION, "session": ""})))
+        # A host that greeted before the device was raw was not heard, or not as it spoke.
+        self._ask_for_a_session()
         self.pump()
+
+    def _ask_for_a_session(self) -> None:
+        self._outbox.greet(frames.guest_greeting(dumps({"version": VERSION, "session": ""})))
 
     def _detach(self, error: OSError | None) -> None:
         say(f"the agent channel has gone: {why(error) if error else 'hung up'}")
@@ -250,11 +255,18 @@ class Link:
         if number in self.streams:
             self.streams[number].refuse(Refused("protocol", f"stream {number} was opened twice"))
             return
+        if self._outbox.waiting_bytes > _MOST_BYTES:
+            say("the host asks without taking what it has asked for: its session is over")
+            self._end_session()
+            self._ask_for_a_session()
+            return
         stream = Stream(self, number, "")
         self.streams[number] = stream
         try:
             if len(self.streams) > MAX_STREAMS:
                 raise Refused("streams", f"streams: expected at most {MAX_STREAMS}, got one more")
+            if self._outbox.waiting_bytes > _BUSY_BYTES:
+                raise Refused("busy", f"expected what was asked for to be taken first, {_BUSY_BYTES} bytes wait")
             request = self.read_object(payload)
             method, params = request.get("method"), request.get("params", {})
             if not isinstance(method, str) or not isinstance(params, dict):

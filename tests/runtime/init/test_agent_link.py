@@ -9,6 +9,7 @@ import time
 import pytest
 from support.agenthost import AgentError, AgentHost
 
+from runtime.init.agent import link
 from runtime.init.agent.dial import Dial
 from runtime.init.agent.errors import Refused
 from runtime.init.agent.link import Link
@@ -231,6 +232,22 @@ def test_a_host_that_is_waited_for_in_vain_counts_as_gone_until_it_speaks(bench,
     assert not bench.link.attended and bench.closed == ["silent"]
     bench.host.call("x")
     assert bench.link.attended
+
+
+def test_a_host_that_asks_and_takes_nothing_fills_no_memory(bench, monkeypatch):
+    monkeypatch.setattr(link, "_BUSY_BYTES", 100_000)
+    monkeypatch.setattr(link, "_MOST_BYTES", 200_000)
+    bench.host.hello()
+    most = 0
+    for number in range(1, 3000):
+        request = b'{"method":"big","params":{"size":90000}}'
+        os.write(bench.host.fd, frames.frame(frames.OPEN, number, request))
+        bench.turn()
+        most = max(most, bench.link.unsent_bytes)
+    assert 190_000 < most < 300_000  # answers, then refusals, then nothing
+    assert bench.closed == ["session"] and not bench.link.session
+    assert bench.host.hello()["little"] is True
+    assert bench.host.call("x") == {}
 
 
 def test_a_device_that_hangs_up_ends_the_session_and_is_looked_for_again(bench):

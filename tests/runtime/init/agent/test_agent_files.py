@@ -1,11 +1,10 @@
 """Files into a container and out of it, as tar."""
 
-import io
 import os
-import tarfile
 from pathlib import Path
 
 import pytest
+from support.agentcopy import archive_of, copy_in, copy_out
 from support.agenthost import AgentError
 
 from runtime.init.agent import tarformat, tarsparse
@@ -16,35 +15,6 @@ pytestmark = [
     pytest.mark.network,
     pytest.mark.skipif(os.geteuid() != 0, reason="needs root: it mounts"),
 ]
-
-
-def archive_of(**files) -> bytes:
-    out = io.BytesIO()
-    with tarfile.open(fileobj=out, mode="w", format=tarfile.PAX_FORMAT) as tar:
-        for name, content in files.items():
-            member = tarfile.TarInfo(name)
-            member.mtime = 1234567890
-            if isinstance(content, bytes):
-                member.size, member.mode, member.uid, member.gid = len(content), 0o640, 33, 44
-                tar.addfile(member, io.BytesIO(content))
-            else:
-                member.type, member.linkname = tarfile.SYMTYPE, content
-                tar.addfile(member)
-    return out.getvalue()
-
-
-def copy_in(host, path: str, archive: bytes) -> dict:
-    stream = host.open("copy_in", container="main", path=path)
-    stream.write(archive)
-    if stream.result is None:
-        stream.eof()
-    return stream.wait()
-
-
-def copy_out(host, path: str) -> tarfile.TarFile:
-    stream = host.open("copy_out", container="main", path=path)
-    stream.wait()
-    return tarfile.open(fileobj=io.BytesIO(bytes(stream.data[1])))
 
 
 def test_files_go_in_with_their_owners_and_come_out_again(host):

@@ -355,8 +355,10 @@ def test_the_default_filter_lets_a_shell_run():
 @pytest.mark.parametrize("no_new_privileges", [True, False])
 def test_a_filter_is_installed_with_and_without_new_privileges(no_new_privileges):
     process = {"seccomp": default_filter(), "no_new_privileges": no_new_privileges, "uid": 1000}
-    out, _ = run(spec("cat /proc/self/status", process))
-    assert "Seccomp:\t2\n" in out and f"NoNewPrivs:\t{int(no_new_privileges)}" in out
+    with live(spec("cat /proc/self/status; echo up; sleep 100", process)) as box:
+        first = "".join(iter(box.line, "up\n"))
+        for out in (first, box.run("cat /proc/self/status")[0]):
+            assert "Seccomp:\t2\n" in out and f"NoNewPrivs:\t{int(no_new_privileges)}" in out
 
 
 def test_a_filter_may_kill_and_that_is_told():

@@ -1,8 +1,9 @@
 """Work in a process of its own, killed or failed at a chosen system call by strace.
 
 The process is forked with everything imported, says when it is at a gate, waits there until strace has it, and only
-then begins: so the calls counted are those of the work. strace counts calls by name, and in each thread and process for
-itself; a Point is the n-th call of a name in whichever of them gets so far first.
+then begins: so the calls counted are those of the work. Being attached to is not yet being watched: that it is it sees
+by a call that nobody else makes, and whose result strace changes. strace counts calls by name, and in each thread and
+process for itself; a Point is the n-th call of a name in whichever of them gets so far first.
 """
 
 from __future__ import annotations
@@ -28,11 +29,12 @@ from pipeline.errors import SentenceError
 
 P = TypeVar("P")
 WHOLE = os.environ.get("ZONEWRIGHT_FAULTS") == "all"  # every point, not a sample: ./doit faults
-DEADLINE_S = 60.0
+DEADLINE_S = 300.0
 DONE, SAID, OS_ERROR, DEFECT = 0, 3, 4, 5
 CALL = re.compile(r"^(?:\[pid +)?(\d+)?\]? *([a-z_0-9]+)\(")
+PROBE, WATCHED = "sched_get_priority_max", 77  # the call, and what strace makes of its result
 # Never injected: without them there is no process to look at, or nothing about files in them; the gate is a select.
-ALWAYS_THERE = {"exit", "exit_group", "rt_sigreturn", "restart_syscall", "execve", "select", "pselect6"}
+ALWAYS_THERE = {"exit", "exit_group", "rt_sigreturn", "restart_syscall", "execve", "select", "pselect6", PROBE}
 # What changes a file system, or makes a change last.
 CHANGES = (
     "openat", "creat", "write", "pwrite64", "writev", "ftruncate", "fallocate", "fsync", "fdatasync", "rename",
@@ -101,7 +103,7 @@ def run(
     gate, opener = socket.socketpair()
     pid = os.fork()
     if not pid:
-        _work(work, gate, opener, words)
+        _work(work, gate, opener, words, watched=traced)
     gate.close()
     with opener:  # the gate is open where this ends
         opener.recv(1)
@@ -118,7 +120,9 @@ def run(
     return Outcome(status, text, calls)
 
 
-def _work(work: Callable[[], object], gate: socket.socket, opener: socket.socket, words: Path) -> None:
+def _work(
+    work: Callable[[], object], gate: socket.socket, opener: socket.socket, words: Path, *, watched: bool
+) -> None:
     """The forked process: never returns."""
     code, text = DEFECT, ""
     try:
@@ -128,6 +132,8 @@ def _work(work: Callable[[], object], gate: socket.socket, opener: socket.socket
             os.dup2(devnull, fd)
         gate.send(b"!")
         select.select([gate], [], [])  # no call that is ever made to fail
+        while watched and os.sched_get_priority_max(os.SCHED_OTHER) != WATCHED:
+            select.select([], [], [], 0.001)
         work()
         code = DONE
     except SentenceError as error:
@@ -150,7 +156,8 @@ def _work(work: Callable[[], object], gate: socket.socket, opener: socket.socket
 
 def _attach(pid: int, log: Path, inject: str, trace: Sequence[str]) -> subprocess.Popen[bytes]:
     words = ["strace", "-f", "-qq", "-o", str(log), "-p", str(pid), "-s", "0"]
-    words += ["-e", f"trace={','.join(trace)}"] if trace else []
+    words += ["-e", f"inject={PROBE}:retval={WATCHED}"]
+    words += ["-e", f"trace={','.join([*trace, PROBE])}"] if trace else []
     words += ["-e", inject] if inject else []
     tracer = subprocess.Popen(words, stdin=subprocess.DEVNULL, stderr=subprocess.PIPE)
     deadline = time.monotonic() + DEADLINE_S
@@ -161,7 +168,6 @@ def _attach(pid: int, log: Path, inject: str, trace: Sequence[str]) -> subproces
             assert tracer.stderr is not None
             raise AssertionError(f"strace did not attach: {tracer.stderr.read().decode()}")
         time.sleep(0.001)
-    time.sleep(0.002)  # attached is not yet set up
     return tracer
 
 

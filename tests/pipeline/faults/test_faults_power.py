@@ -79,6 +79,8 @@ def mounted(image: Path, options: str = "commit=1000") -> Iterator[Path]:
 def after_power_cut(blank: Path, work: Any, place: Path, inject: str, options: str) -> Iterator[tuple[Path, bool]]:
     """The disk as it is when the power goes at that point of the work, and whether the work had ended by then."""
     live, cut = place / "live.img", place / "cut.img"
+    for image in (live, cut):  # new files: mount(8) takes a loop device that a file still has, with what it has cached
+        image.unlink(missing_ok=True)
     shutil.copyfile(blank, live)
     with mounted(live, options) as disk:
         outcome = faults.run(lambda: work(disk / "store"), place, inject=inject, traced=bool(inject))

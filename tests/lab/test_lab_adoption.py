@@ -43,6 +43,29 @@ def test_zones_outlive_killed_zoneds(host: LabHost, make: Callable[..., str], co
         assert stopped.exit.code == 0, "nginx ends with 0 when it gets its own stop signal, SIGQUIT"
 
 
+def test_zone_whose_ledger_nobody_can_read_costs_no_other_and_is_taken_over_once_it_can_be(
+    host: LabHost, make: Callable[..., str], command: ZoneCommand
+) -> None:
+    ports = {name: free_port() for name in ("whole", "spoilt")}
+    for name, port in ports.items():
+        boot(host, make(name, ports=(Port("127.0.0.1", port, 80),)))
+    before = zone_of(host, "spoilt")
+    ledger = f"/run/zonewright/ledger/{before.domain_uuid}.jsonl"
+    assert host.lab.shell(f"mv {ledger} /root/ledger && mkdir {ledger}")[0] == 0  # as where the disk gives an error
+    kill_zoned(host.lab)
+    for port in ports.values():
+        assert "nginx" in get(PAGE.format(port)).lower(), "what runs runs on"
+    assert command("exec", "whole", "hostname") == "whole\n"
+    command("stop", "spoilt", code=1)
+    assert b"cannot be read" in command.err
+    assert host.lab.shell(f"rmdir {ledger} && mv /root/ledger {ledger}")[0] == 0
+    kill_zoned(host.lab)
+    after = wait_for(lambda: zone_of(host, "spoilt"), "zone that can be read")
+    assert (after.id, after.domid, after.restarts) == (before.id, before.domid, 0)
+    for name in ports:
+        command("stop", name)
+
+
 @pytest.mark.soak
 def test_boot_that_a_kill_interrupts_leaves_nothing(host: LabHost, make: Callable[..., str]) -> None:
     name = make("cut", "/bin/sleep", "1000")

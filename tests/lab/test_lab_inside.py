@@ -11,11 +11,12 @@ import shlex
 import subprocess
 import tomllib
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 from support import zonebox, zoneparts
-from support.labzones import wait_for
+from support.labzones import kill_zoned, wait_for
 from support.zonecommand import ZoneCommand, read_until
 
 from pipeline.bundle import manifest
@@ -37,7 +38,8 @@ SMALL = Resources(128, 128, 1, 1)
 # The zone's own root has styrolite and no other program: one of the image is run with its own loader.
 IMAGE_ROOT = "/containers/main/root"
 LIBRARIES = f"{IMAGE_ROOT}/usr/lib/x86_64-linux-gnu"
-SHELL = (f"{LIBRARIES}/ld-linux-x86-64.so.2", "--library-path", LIBRARIES, f"{IMAGE_ROOT}/usr/bin/sh", "-c")
+LOADER = (f"{LIBRARIES}/ld-linux-x86-64.so.2", "--library-path", LIBRARIES)
+SHELL = (*LOADER, f"{IMAGE_ROOT}/usr/bin/sh", "-c")
 OWN = ["Mount", "Uts", "Pid", "Ipc", "Cgroup"]
 GROUP = "/sys/fs/cgroup/containers/main"
 # What its spec says of its container.
@@ -259,6 +261,21 @@ def test_it_is_paused_goes_on_and_takes_other_limits(zone: ZoneCommand, inside: 
     assert zone("exec", inside, "sh", "-c", read) == f"67108864\n99\n20000 100000\n{disk}\n"
 
 
+def test_clock_that_is_off_is_set_when_another_zoned_takes_the_zone_over(
+    lab: Lab, zone: ZoneCommand, inside: str
+) -> None:
+    """Its workload may not set it; the zone itself may."""
+    zone("exec", inside, "date", "-s", "@1000000000", code=1)
+    zone("exec", "--zone", inside, *LOADER, f"{IMAGE_ROOT}/usr/bin/date", "-s", "@1000000000")
+    assert int(zone("exec", inside, "date", "+%s")) < 1_000_001_000
+    kill_zoned(lab)
+
+    def is_right() -> bool:
+        return abs(int(zone("exec", inside, "date", "+%s")) - int(lab.shell("date +%s")[1])) < 60
+
+    wait_for(is_right, "clock that is the host's")
+
+
 def test_snoop_shows_the_frames_of_an_exec(zone: ZoneCommand, inside: str) -> None:
     snoop = zone.start("snoop", inside, "--format", "json")
     try:
@@ -273,6 +290,25 @@ def test_snoop_shows_the_frames_of_an_exec(zone: ZoneCommand, inside: str) -> No
     opened = [one["message"] for one in frames if one["kind"] == "OPEN"]
     assert "exec" in [message["method"] for message in opened]
     assert {one["zone"] for one in frames} == {inside}
+
+
+def test_what_a_spec_refuses_nobody_may_ask_of_the_zone(zone: ZoneCommand, tmp_path: Path) -> None:
+    refusing = ("run", "-d", "--name", "closed", "-m", "128m", "--security-opt", "refuse=exec,cp", "recipe:nginx")
+    zone(*refusing)
+    try:
+        zone("exec", "closed", "true", code=1)
+        assert b"zone closed: method exec: expected one that the zone's spec does not refuse" in zone.err
+        zone("cp", "closed:/etc/hostname", str(tmp_path), code=1)
+        assert b"the zone's spec does not refuse" in zone.err and not list(tmp_path.iterdir())
+        assert "refuses:      cp, exec\n" in zone("inspect", "closed")
+
+        def is_logged() -> bool:
+            zone("logs", "closed")
+            return b"start worker process" in zone.err
+
+        wait_for(is_logged, "log, which it does not refuse")
+    finally:
+        zone("rm", "-f", "closed")
 
 
 def test_a_boot_that_fails_is_told_over_the_channel_and_on_the_console(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import pytest
 from support.dom0server import NAMED, PORT, reaches, serving
@@ -13,6 +14,7 @@ from support.zonecommand import ZoneCommand
 from runtime.host.lab.lab import Lab
 from runtime.host.privileges import MASK
 from runtime.net.engine.proxy import ENTRY
+from runtime.net.supervise import ANSWER_S, LOOK_S, MOST_SILENCES
 
 pytestmark = [pytest.mark.xen, pytest.mark.slow]
 
@@ -36,7 +38,8 @@ for pid in filter(str.isdigit, os.listdir("/proc")):
         continue
     if ENTRY in line:
         links = [os.readlink(f"/proc/{pid}/fd/{fd}") for fd in sorted(map(int, os.listdir(f"/proc/{pid}/fd")))]
-        found.append({"status": fields_of(pid), "descriptors": links, "root": os.listdir(f"/proc/{pid}/root")})
+        root = os.listdir(f"/proc/{pid}/root")
+        found.append({"pid": pid, "status": fields_of(pid), "descriptors": links, "root": root})
 print(json.dumps(found))
 """.replace("ENTRY", repr(ENTRY))
 
@@ -66,6 +69,13 @@ def served(zone: ZoneCommand, one: str, what: str) -> None:
     wait_for(lambda: asked(zone, one, what).startswith("HTTP/1.1 200"), f"page of {what} in {one}")
 
 
+def engines(lab: Lab) -> list[dict[str, Any]]:
+    """See AUDIT."""
+    code, said = lab.shell("python3 -", input=AUDIT)
+    assert code == 0, said
+    return list(json.loads(said))
+
+
 def address_of(zone: ZoneCommand, name: str) -> str:
     return str(zone.json("inspect", name)[0]["addresses"][0])
 
@@ -88,13 +98,11 @@ def test_isolated_zone_and_other_networks_are_not_reached(zone: ZoneCommand) -> 
 @pytest.mark.usefixtures("zones")
 def test_no_engine_has_a_right_or_a_descriptor_but_for_its_own_network(lab: Lab) -> None:
     """Of two networks: started by a zoned that holds Xen's doors, all zones' ledgers, disks, and each other's logs."""
-    code, said = lab.shell("cat >/tmp/audit.py && python3 /tmp/audit.py", input=AUDIT)
-    assert code == 0, said
-    engines = json.loads(said)
-    assert len(engines) == 2
-    assert len({engine["status"]["Uid"][0] for engine in engines} - {"0"}) == 2
+    found = engines(lab)
+    assert len(found) == 2
+    assert len({engine["status"]["Uid"][0] for engine in found} - {"0"}) == 2
     logs = set()
-    for engine in engines:
+    for engine in found:
         status = engine["status"]
         for kind in ("CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb"):
             assert int(status[kind][0], 16) == 0, kind
@@ -115,6 +123,23 @@ def test_zoned_has_no_capability_but_those_it_needs(lab: Lab) -> None:
     assert code == 0, said
     sets = {line[:6]: int(line.split()[1], 16) for line in said.splitlines() if line.startswith("Cap")}
     assert sets == {"CapInh": 0, "CapPrm": MASK, "CapEff": MASK, "CapBnd": MASK, "CapAmb": 0}
+
+
+@pytest.mark.soak
+@pytest.mark.usefixtures("zones")
+def test_engine_that_hangs_is_replaced_and_its_zones_have_a_network_again(zone: ZoneCommand, lab: Lab) -> None:
+    look_up = ("exec", "web", "timeout", "3", "getent", "ahostsv4", "db")
+    zone(*look_up)
+    hung = {engine["pid"] for engine in engines(lab)}
+    assert lab.shell(f"kill -STOP {' '.join(hung)}")[0] == 0
+    zone(*look_up, code=124)  # an engine is who answers for names
+
+    def are_others() -> bool:
+        return len(now := {engine["pid"] for engine in engines(lab)}) == len(hung) and not now & hung
+
+    wait_for(are_others, "other engines", MOST_SILENCES * (LOOK_S + ANSWER_S) + 120)
+    assert zone(*look_up).split()[0] == address_of(zone, "db")
+    assert zone.json("system", "check")["findings"] == []
 
 
 @pytest.mark.soak

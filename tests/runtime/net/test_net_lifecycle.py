@@ -29,30 +29,20 @@ def engine_record(world: World) -> dict[str, Any]:
     return next(record for record in world.records if record["kind"] == "net.engine")
 
 
-def engines_running() -> list[str]:
-    """Processes of engines of this test's network; another worker's tests, or checkout's, may run at the same time."""
-    checkout = os.fsencode(Path(__file__).resolve().parents[3])
+def engines_running(world: World) -> list[str]:
+    """Processes of engines of this world, which its logs tell from those of whoever runs beside it, as whosever child.
+
+    One that waits for its config is none yet.
+    """
     found = []
     for entry in Path("/proc").glob("[0-9]*"):
         try:
-            status = (entry / "status").read_text()
-            ours = checkout in (entry / "cmdline").read_bytes().split(b"\0")
-            if ours and "Uid:\t64007" in status and "State:\tZ" not in status and not of_another_worker(status):
+            logs = os.readlink(entry / "fd/2")
+            if logs.startswith(f"{world.directory}/") and "Uid:\t64007" in (entry / "status").read_text():
                 found.append(entry.name)
         except OSError:
-            continue
+            continue  # it has ended
     return found
-
-
-def of_another_worker(status: str) -> bool:
-    """Did a process beside this one start the process with this status?"""
-    starter = parent_in(status)
-    return starter != os.getpid() and parent_in(Path(f"/proc/{starter}/status").read_text()) == os.getppid()
-
-
-def parent_in(status: str) -> int:
-    (line,) = (line for line in status.splitlines() if line.startswith("PPid:"))
-    return int(line.split()[1])
 
 
 def link_names(world: World, name: str) -> list[str]:
@@ -61,7 +51,7 @@ def link_names(world: World, name: str) -> list[str]:
 
 def assert_nothing_left(world: World) -> None:
     assert not netns.path_of(world.network.netns).exists()
-    assert engines_running() == []
+    assert engines_running(world) == []
     assert list((world.directory / "run").glob("*")) == []
     # The veth dies with the namespace of its peer: so the namespace is really gone, not only its name.
     world.wait_until(lambda: "eth0" not in link_names(world, world.zone))
@@ -71,7 +61,7 @@ def test_destroy_leaves_nothing_and_the_host_was_never_touched(world: World) -> 
     before = world.state_of_host()
     network = world.up()
     world.on_host(lambda: network.publish([Port(HOST4, 0, 80)]))
-    assert engines_running() == [str(engine_record(world)["pid"])]
+    assert engines_running(world) == [str(engine_record(world)["pid"])]
     during = world.state_of_host()
     during.pop("sockets")  # the published port
     assert during == {name: text for name, text in before.items() if name != "sockets"}
@@ -100,7 +90,7 @@ def test_each_resource_is_recorded_before_it_is_taken(world: World) -> None:
             "net.directory": lambda: Path(fields["path"]).exists(),
             "net.netns": lambda: netns.path_of(fields["name"]).exists(),
             # The process is there, waits for its config and has not become the engine.
-            "net.engine": lambda: engines_running() != [],
+            "net.engine": lambda: engines_running(world) != [],
             "net.vif": lambda: fields["vif"] not in link_names(world, world.host),
             "net.listener": lambda: "published" in fields,
         }[kind]()
@@ -167,7 +157,7 @@ def test_failure_to_attach_tears_everything_down(world: World) -> None:
         world.on_host(lambda: network.attach("vif99.0"))
     assert "vif99.0" in str(caught.value)
     assert not netns.path_of(network.netns).exists()
-    assert engines_running() == []
+    assert engines_running(world) == []
     assert VIF in link_names(world, world.host)
 
 

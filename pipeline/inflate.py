@@ -21,8 +21,10 @@ MAGIC_BYTES = 6  # the longest of them
 ZSTD_WINDOW_MAX_BYTES = 128 << 20
 # Follows the input of the zstd engine, which does not say whether it is inside a frame. A skippable frame (RFC 8878,
 # 3.1.2) is nothing to a reader between two frames; inside an unfinished one its 0xff bytes make a reserved block type
-# or a wrong checksum, whatever is missing: it is longer than the largest block.
-ZSTD_SENTINEL = b"\x50\x2a\x4d\x18" + (200_000).to_bytes(4, "little") + b"\xff" * 200_000
+# or a wrong checksum, whatever is missing: it is longer than the largest block. Its first byte is none of a frame's
+# header (reserved bit 3), and comes alone: a frame that comes whole the engine takes in place of the part of a header
+# that it has.
+ZSTD_SENTINEL = b"\x58\x2a\x4d\x18" + (200_000).to_bytes(4, "little") + b"\xff" * 200_000
 
 
 class BadCompression(PipelineError):
@@ -145,7 +147,8 @@ class _Unzstd:
             ) from error
 
     def finish(self) -> None:
-        self.feed(ZSTD_SENTINEL)
+        self.feed(ZSTD_SENTINEL[:1])
+        self.feed(ZSTD_SENTINEL[1:])
 
 
 class _Write:

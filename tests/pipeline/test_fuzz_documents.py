@@ -246,6 +246,8 @@ class Source:
 
 
 @fuzz(400)
+@example(COMPRESSED[1], [], 4, 1)  # of a zstd frame's header a part
+@example(COMPRESSED[1], [], 6, 300)
 @given(
     st.sampled_from(COMPRESSED),
     st.lists(st.tuples(st.integers(0, 1 << 14), st.integers(1, 255)), max_size=2),

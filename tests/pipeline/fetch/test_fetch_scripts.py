@@ -37,7 +37,7 @@ from pipeline.store import Store
 
 SCRIPTS = int(os.environ.get("ZONEWRIGHT_SCRIPTS", "500"))
 PATIENCE = Patience(attempts=3, backoff_s=0.001, wait_max_s=0.005, connect_s=2, read_s=0.08, deadline_s=1)
-GRACE_S = 15  # of a machine that is busy with other things
+GRACE_S = 120  # of a machine that is busy with other things
 IMAGE = image_of(tar_of({"a": random.Random(9).randbytes(30_000)}), tar_of({"b": b"2"}), tar_of({"c": b"3" * 900}))
 PARTS = ["/v2/", "/manifests/", "/blobs/", "/token", *IMAGE.layers, sha256(IMAGE.config)]
 RETRY_AFTER = ["0", "1", "-5", "99999999999", "soon", "\u00b2", "Wed, 21 Oct 2015 07:28:00 GMT", ""]

@@ -100,11 +100,17 @@ def test_fragments_that_one_zone_leaves_cost_another_nothing(
 ) -> None:
     greedy, modest = pair
     world.meet()
-    send(greedy, *(each for number in range(1, MANY) for each in attack(greedy, address, number)))
+
+    def attacked() -> bool:
+        """Once more where a busy machine's engine has lost too many of them to see what they are."""
+        send(greedy, *(each for number in range(1, MANY) for each in attack(greedy, address, number)))
+        counters = greedy.network.counters()
+        return counters["limited"] + counters["malformed"] > 0
+
+    world.wait_until(attacked)
     for size in (4000, 60000):
         assert pings(world, modest, address, size)
-    counters = greedy.network.counters()
-    assert counters["limited"] + counters["malformed"] > 0 and counters["faults"] == 0
+    assert greedy.network.counters()["faults"] == 0
     assert modest.network.counters()["limited"] == 0
     assert " 0\n" in world.shell(shared.segment.netns, "cat /proc/net/sockstat* | grep FRAG"), "nor is it the kernel's"
     assert pings(world, greedy, address, 60000), "what it leaves gives way to what it does not"

@@ -363,16 +363,20 @@ def test_links_in_the_directories_of_the_stores_owner_give_away_nothing_of_roots
     assert (secret.stat().st_uid, secret.stat().st_gid) == (0, 0)
 
 
-def test_who_asks_for_work_that_is_being_ended_gets_a_child_of_their_own(tmp_path: Path) -> None:
+def test_who_asks_for_work_that_is_being_ended_gets_a_child_of_their_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("runtime.host.images.tasks.TERM_WAIT_S", 600.0)  # it ends when it may, and is not killed before
     slow = tmp_path / "child.py"
     slow.write_text(
-        "import os, signal, time\n"
+        "import os, signal, sys, time\n"
         f"os.chdir({str(tmp_path)!r})\n"
         "def end(*_):\n"
         "    open(f'ending-{os.getpid()}', 'w').close()\n"
         "    while not os.path.exists('may-end'): time.sleep(0.01)\n"
         "    os._exit(1)\n"
         "signal.signal(signal.SIGTERM, end)\n"
+        "sys.stdin.readline()\n"  # before it is asked for something nobody knows it yet
         "open(f'began-{os.getpid()}', 'w').close()\n"
         "time.sleep(600)\n"
     )

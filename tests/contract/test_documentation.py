@@ -12,9 +12,9 @@ from typing import Any
 
 import pytest
 
+from pipeline.bundle.capabilities import CAPABILITIES
 from pipeline.seccomp import filters, profile
 from runtime.host.cli.commands import COMMANDS, parser
-from runtime.init.container import capabilities
 
 PROJECT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(PROJECT / "tests" / "docs"))
@@ -115,5 +115,5 @@ def test_every_method_of_a_zones_agent_is_told_and_no_other() -> None:
 
 def test_the_length_of_the_default_filter_is_what_is_told() -> None:
     told = re.search(r"(\d+) instructions, of which a call", (DOCS / "in-zone.md").read_text())
-    rights = [f"CAP_{name}" for name in capabilities.DEFAULT]
+    rights = [f"CAP_{name}" for name in CAPABILITIES]
     assert told is not None and int(told[1]) * 8 == len(filters.compile(profile.default(rights)))

@@ -369,17 +369,19 @@ def test_who_asks_for_work_that_is_being_ended_gets_a_child_of_their_own(
     monkeypatch.setattr("runtime.host.images.tasks.TERM_WAIT_S", 600.0)  # it ends when it may, and is not killed before
     slow = tmp_path / "child.py"
     slow.write_text(
-        "import os, signal, sys, time\n"
+        "import os, signal, sys\n"
         f"os.chdir({str(tmp_path)!r})\n"
-        "def end(*_):\n"
-        "    open(f'ending-{os.getpid()}', 'w').close()\n"
-        "    while not os.path.exists('may-end'): time.sleep(0.01)\n"
-        "    os._exit(1)\n"
-        "signal.signal(signal.SIGTERM, end)\n"
+        "signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})\n"
         "sys.stdin.readline()\n"  # before it is asked for something nobody knows it yet
         "open(f'began-{os.getpid()}', 'w').close()\n"
-        "time.sleep(600)\n"
+        "signal.sigwait({signal.SIGTERM})\n"
+        "open(f'ending-{os.getpid()}', 'w').close()\n"
+        "open('may-end', 'rb').read()\n"
+        "os._exit(1)\n"
     )
+    may_end = tmp_path / "may-end"
+    os.mkfifo(may_end)
+    held = os.open(may_end, os.O_RDWR)
 
     async def until(what: str, number: int) -> None:
         while len(list(tmp_path.glob(f"{what}-*"))) < number:
@@ -395,7 +397,10 @@ def test_who_asks_for_work_that_is_being_ended_gets_a_child_of_their_own(
         assert not first.done(), "its child takes its time"
         second = asyncio.create_task(tasks.do(work))
         await asyncio.wait_for(until("began", 2), 120)
-        (tmp_path / "may-end").touch()
+        # Who reads by now comes to an end, and who opens it from now on finds one.
+        (tmp_path / "now").touch()
+        (tmp_path / "now").rename(may_end)
+        os.close(held)
         with contextlib.suppress(asyncio.CancelledError):
             await first
         assert len(tasks.runners()) == 1 and not second.done()

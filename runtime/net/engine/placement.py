@@ -9,6 +9,7 @@ Source: socket(7), SO_INCOMING_CPU; sched_setaffinity(2); kernel/sched/fair.c, w
 
 from __future__ import annotations
 
+import contextlib
 import os
 import socket
 
@@ -48,4 +49,5 @@ class Placement:
         """Be anywhere again where nothing has streamed for a while."""
         if self._avoided is not None and now >= self._due + REST_S:
             self._avoided = None
-            os.sched_setaffinity(0, self._usual)
+            with contextlib.suppress(OSError):  # none of those is left; the kernel has chosen others then
+                os.sched_setaffinity(0, self._usual)

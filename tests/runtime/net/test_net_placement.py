@@ -95,3 +95,5 @@ def test_source_that_is_gone_and_cpus_that_were_taken_out_change_nothing(
         refused.setattr(os, "sched_setaffinity", refuse)
         assert streaming.stream(1) == {0, 1, 2, 3}
     assert streaming.stream(1) == {0, 2, 3}
+    monkeypatch.setattr(os, "sched_setaffinity", refuse)
+    assert streaming.rest(2 * REST_S) == {0, 2, 3}, "where it may be is the kernel's choice then"
